@@ -1,0 +1,26 @@
+"""sktda: clean training data with training-data attribution, as scikit-learn estimators.
+
+The flow is data -> model and trajectory -> scores -> decision -> refit:
+
+- `sktda.attribution` scores training rows, higher = keep. `ComplexityGap` needs no model and is the default.
+- `NoisyLabelDetector` tells which labels are probably wrong, and what they should be.
+- `InfluencePruner` and `ResampledEstimator` clean and refit inside a plain scikit-learn Pipeline; nothing is ever
+  dropped at predict time. `Holdout` carries validation rows.
+- The shell command `sktda` does the same for a file or a folder of images.
+"""
+
+from sktda._lazy import lazy_names
+
+__version__ = "0.1.0"
+__all__ = ["Holdout", "InfluencePruner", "NoisyLabelDetector", "PruningWarning", "ResampledEstimator"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Holdout": "sktda.cleaning.base",
+        "InfluencePruner": "sktda.cleaning.pruner",
+        "NoisyLabelDetector": "sktda.cleaning.detector",
+        "PruningWarning": "sktda.cleaning.base",
+        "ResampledEstimator": "sktda.cleaning.resampled",
+    },
+)

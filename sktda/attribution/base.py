@@ -1,0 +1,60 @@
+"""What every attribution method shares: the contract, the one sign and the validation of its input.
+
+**Higher = keep.** `scores_[i]` is the predicted rise of the objective (a loss, lower = better) when training row i
+is removed, in loss units, 1/n included: positive = the row helps, most negative = the row harms. Scores that are
+not a predicted change are negated where needed, so that low = suspicious holds for all of them; the first line of
+each class says its unit. A paper's other sign is converted in that method's file and nowhere else.
+"""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_consistent_length, validate_data
+
+from sktda.data import check_finite, check_weights, encode_target
+
+
+class Attributor(BaseEstimator, metaclass=ABCMeta):
+    """Scores training rows: `fit(X, y)` sets `scores_` (n,), higher = keep."""
+
+    uses_validation = False
+    """Whether validation rows change the scores. A cleaner warns when it was given some that nothing uses."""
+
+    scores_features = False
+    """Whether X must be numeric features: a cleaner around a Pipeline then passes them through its transformers."""
+
+    @abstractmethod
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        metadata_val: Any = None,
+    ) -> Attributor:
+        """Score the rows of (X, y)."""
+
+    def _validate(
+        self, X: Any, y: Any, sample_weight: Any, task: str = "auto"
+    ) -> tuple[Any, str, np.ndarray, np.ndarray | None]:
+        """(X as array or CSR, task, codes or values, classes or None); sets n_features_in_ and friends."""
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        X = validate_data(self, X, accept_sparse="csr", allow_nd=True, ensure_all_finite=False, ensure_min_samples=2)
+        check_consistent_length(X, y)
+        if sample_weight is not None:
+            check_weights(sample_weight, X.shape[0])
+        check_finite(X, getattr(self, "feature_names_in_", None))
+        return X, *encode_target(y, task)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.sparse = True
+        tags.input_tags.three_d_array = True
+        return tags

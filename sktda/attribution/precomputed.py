@@ -1,0 +1,105 @@
+"""Scores that the user already has, as an attributor."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils.validation import _num_samples, check_array
+
+from sktda.attribution.base import Attributor
+from sktda.data import row_index
+
+
+class PrecomputedScores(Attributor):
+    """Scores from elsewhere, in the user's own unit; higher = keep.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_samples,), pandas Series, callable or None, default=None
+        A Series is aligned by the index of X, so it works inside cross-validation, where only part of the rows
+        arrive; an array must have one score per row; a callable is called as ``scores(X, y)``. None = all zeros,
+        which a cleaner refuses, unless `fit` receives scores.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        In `fit`, if lengths differ, a row has no score, or a score is NaN or infinite.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sktda.attribution import PrecomputedScores
+    >>> X = pd.DataFrame({"x": [1.0, 2.0]}, index=["b", "a"])
+    >>> PrecomputedScores(pd.Series({"a": 0.1, "b": 0.2, "c": 0.3})).fit(X).scores_.tolist()
+    [0.2, 0.1]
+    """
+
+    def __init__(self, scores=None):
+        self.scores = scores
+
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None, metadata_val=None, scores=None):
+        """Look up the score of every row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Only its length and index are used.
+        y : array-like of shape (n_samples,), default=None
+            Passed on to a callable.
+        sample_weight, X_val, y_val, metadata_val : ignored
+            Part of the contract of all attributors.
+        scores : array-like of shape (n_samples,), default=None
+            Used in place of the constructor's; routable as metadata.
+
+        Returns
+        -------
+        self
+        """
+        given = self.scores if scores is None else scores
+        n = _num_samples(X)
+        if callable(given):
+            given = given(X, y)
+        elif given is None:
+            given = np.zeros(n)
+        elif hasattr(given, "reindex"):
+            given = _align(given, row_index(X), n)
+        scores = check_array(
+            np.asarray(given, dtype=float).ravel() if np.ndim(given) == 1 else given,
+            ensure_2d=False,
+            ensure_all_finite=True,
+            input_name="scores",
+        )
+        if scores.shape != (n,):
+            raise ValueError(
+                f"scores has shape {scores.shape} but X has {n} rows; an array must match X row by row. Inside "
+                "cross-validation give a pandas Series instead: it is aligned by the index of X"
+            )
+        self.scores_ = scores
+        return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.no_validation = True  # X is never looked into
+        tags.target_tags.required = False
+        return tags
+
+
+def _align(series, index, n):
+    """Scores of the rows of X, by index; by position where X has none and the lengths agree."""
+    if index is None:
+        if len(series) == n:
+            return series.to_numpy()
+        raise ValueError(
+            f"scores is a Series of {len(series)} rows but X has {n} rows and no index to align by; pass X as a "
+            "DataFrame (in a Pipeline: set_output(transform='pandas'))"
+        )
+    if not series.index.is_unique:
+        raise ValueError("the index of scores holds duplicates, so rows cannot be aligned; use a unique index")
+    aligned = series.reindex(index)
+    if aligned.isna().any():
+        missing = index[aligned.isna().to_numpy()]
+        raise ValueError(f"{len(missing)} rows of X have no score, the first is {missing[0]!r}; give one per row")
+    return aligned.to_numpy()

@@ -1,0 +1,1 @@
+"""Cleaners: scores -> decision -> refit, as scikit-learn estimators."""

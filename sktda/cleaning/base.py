@@ -1,0 +1,219 @@
+"""What the cleaners share: validation rows, the attributor's fit (cached if asked), delegation to the refit model."""
+
+from __future__ import annotations
+
+import warnings
+from copy import deepcopy
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
+from sklearn.callback import CallbackSupportMixin
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state, get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, check_memory, has_fit_parameter
+
+import sktda
+
+
+class PruningWarning(UserWarning):
+    """A cleaner kept rows that it was asked to remove, and says why."""
+
+
+class Holdout:
+    """Validation rows as a constructor value: ``InfluencePruner(model, validation=Holdout(X_val, y_val))``.
+
+    The rows are as the cleaner receives X. Cross-validation never slices them and `clone` returns the same object.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_val, ...)
+    y : array-like of shape (n_val,)
+    **metadata : array-like of shape (n_val,)
+        Per-row metadata for objectives, such as ``sensitive_features``.
+
+    Examples
+    --------
+    >>> from sktda import Holdout
+    >>> Holdout([[0.0], [1.0]], [0, 1])
+    Holdout(2 rows)
+    """
+
+    def __init__(self, X: Any, y: Any, **metadata: Any) -> None:
+        check_consistent_length(X, y, *metadata.values())
+        self.X = X
+        self.y = y
+        self.metadata = metadata
+
+    def __sklearn_clone__(self) -> Holdout:
+        return self
+
+    def __repr__(self) -> str:
+        return f"Holdout({len(self.y)} rows)"
+
+
+def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any = None) -> Any:
+    """A clone of the attributor with what it left open filled in: estimator, task, seed.
+
+    None is the default attributor, ComplexityGap(). Only parameters that are None (task: "auto") are set.
+    """
+    if attributor is None:
+        from sktda.attribution.complexity_gap import ComplexityGap
+
+        attributor = ComplexityGap()
+    if not hasattr(attributor, "fit") or isinstance(attributor, type):
+        raise TypeError(
+            f"attributor={attributor!r} is not an attributor; give an instance such as ComplexityGap() from "
+            "sktda.attribution, or PrecomputedScores(scores) for scores of your own"
+        )
+    attributor = clone(attributor)
+    params = attributor.get_params(deep=False)
+    if estimator is not None and params.get("estimator", 0) is None:
+        attributor.set_params(estimator=clone(estimator))
+    if estimator is not None and params.get("task") == "auto":
+        task = "regression" if is_regressor(estimator) else "classification" if is_classifier(estimator) else "auto"
+        attributor.set_params(task=task)
+    if random_state is not None and params.get("random_state", 0) is None:
+        attributor.set_params(random_state=check_random_state(random_state).randint(2**31 - 1))
+    return attributor
+
+
+def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any = None) -> tuple[Any, Any]:
+    """(X, X_val) as the attributor sees them: through the transformers of a Pipeline if it needs numeric features."""
+    if not getattr(attributor, "scores_features", False) or not isinstance(estimator, Pipeline) or len(estimator) < 2:
+        return X, X_val
+    transformers = clone(estimator[:-1])
+    X = transformers.fit_transform(X, y)
+    return X, None if X_val is None else transformers.transform(X_val)
+
+
+def _fit_attributor(key: str, attributor: Any, X: Any, y: Any, params: dict) -> Any:
+    return attributor.fit(X, y, **params)
+
+
+def fit_attributor(attributor: Any, X: Any, y: Any, params: dict, memory: Any = None) -> Any:
+    """attributor.fit(X, y, **params), looked up in `memory` (None, a path or joblib.Memory) where one is given.
+
+    The key hashes the attributor's parameters, the rows and the metadata. What cannot be hashed is recomputed,
+    with a warning. Raises ValueError if a score is NaN or infinite.
+    """
+    if memory is None:
+        attributor = attributor.fit(X, y, **params)
+    else:
+        try:
+            key = joblib.hash((sktda.__version__, type(attributor).__qualname__, attributor, X, y, params))
+        except Exception as error:  # whatever pickling raises: PicklingError, TypeError, AttributeError
+            warnings.warn(
+                f"{type(attributor).__name__} or its data cannot be hashed ({error}), so its scores are computed again "
+                "although memory is set; replace lambdas and open files by module-level functions",
+                UserWarning,
+                stacklevel=3,
+            )
+            attributor = attributor.fit(X, y, **params)
+        else:
+            cached = check_memory(memory).cache(_fit_attributor, ignore=["attributor", "X", "y", "params"])
+            attributor = cached(key, attributor, X, y, params)
+    scores = getattr(attributor, "scores_", None)
+    if scores is not None and not np.isfinite(scores).all():
+        raise ValueError(
+            f"{type(attributor).__name__} returned {int((~np.isfinite(scores)).sum())} scores that are NaN or infinite"
+        )
+    return attributor
+
+
+def refuse_constant(scores: np.ndarray, attributor: Any) -> None:
+    """Raise ValueError if all scores are equal: there is nothing to rank rows by."""
+    if len(scores) and np.ptp(scores) == 0:
+        raise ValueError(
+            f"all {len(scores)} scores of {type(attributor).__name__} are {scores[0]:g}, so rows cannot be ranked; "
+            "give an attributor that tells rows apart (PrecomputedScores needs scores=)"
+        )
+
+
+def split_fit_params(estimator: Any, attributor: Any, params: dict) -> tuple[dict, dict]:
+    """Fit parameters of (estimator, attributor) when metadata routing is off.
+
+    All go to the estimator, except those that only the attributor knows; sample_weight goes to both.
+    """
+    only_attributor = {
+        name
+        for name in params
+        if has_fit_parameter(attributor, name) and not has_fit_parameter(estimator, name) and "__" not in name
+    } - {"sample_weight"}
+    shared = {"sample_weight"} if has_fit_parameter(attributor, "sample_weight") else set()
+    return (
+        {name: value for name, value in params.items() if name not in only_attributor},
+        {name: value for name, value in params.items() if name in only_attributor | shared},
+    )
+
+
+def _refit_has(method):
+    def check(self):
+        getattr(self.estimator_ if hasattr(self, "estimator_") else self.estimator, method)
+        return True
+
+    return check
+
+
+class RefitEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
+    """Delegates prediction to `estimator_`, fitted on chosen rows. It never drops rows at predict time."""
+
+    @available_if(_refit_has("predict"))
+    def predict(self, X):
+        """Predict all rows of X with the refitted estimator."""
+        check_is_fitted(self)
+        return self.estimator_.predict(X)
+
+    @available_if(_refit_has("predict_proba"))
+    def predict_proba(self, X):
+        """Class probabilities of all rows of X, (n_samples, n_classes)."""
+        check_is_fitted(self)
+        return self.estimator_.predict_proba(X)
+
+    @available_if(_refit_has("predict_log_proba"))
+    def predict_log_proba(self, X):
+        """Logarithms of the class probabilities of all rows of X."""
+        check_is_fitted(self)
+        return self.estimator_.predict_log_proba(X)
+
+    @available_if(_refit_has("decision_function"))
+    def decision_function(self, X):
+        """Decision values of all rows of X."""
+        check_is_fitted(self)
+        return self.estimator_.decision_function(X)
+
+    @available_if(_refit_has("score"))
+    def score(self, X, y, **params):
+        """Score of the refitted estimator on all rows of (X, y)."""
+        check_is_fitted(self)
+        return self.estimator_.score(X, y, **params)
+
+    @property
+    def classes_(self):
+        """Classes of the refitted estimator."""
+        return self.estimator_.classes_
+
+    @property
+    def n_features_in_(self):
+        """Number of features seen by the refitted estimator."""
+        return self.estimator_.n_features_in_
+
+    @property
+    def feature_names_in_(self):
+        """Names of the features seen by the refitted estimator."""
+        return self.estimator_.feature_names_in_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.estimator_type = inner.estimator_type
+        tags.classifier_tags = deepcopy(inner.classifier_tags)
+        tags.regressor_tags = deepcopy(inner.regressor_tags)
+        tags.input_tags = deepcopy(inner.input_tags)
+        tags.target_tags.required = True
+        for kind in (tags.classifier_tags, tags.regressor_tags):
+            if kind is not None:
+                kind.poor_score = True  # rows are removed, which the checks' tiny data sets feel
+        return tags

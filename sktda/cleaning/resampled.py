@@ -1,0 +1,131 @@
+"""Any row sampler inside a plain scikit-learn Pipeline."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.callback import with_callbacks
+from sklearn.utils import indexable
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
+from sklearn.utils.validation import _check_method_params, _num_samples, has_fit_parameter
+
+from sktda.cleaning.base import RefitEstimator
+
+
+class ResampledEstimator(RefitEstimator):
+    """Fit an estimator on the rows that a sampler returns; predict on all rows that come.
+
+    A plain Pipeline does not let a step change the number of rows. This meta-estimator does, as its last step:
+    ``make_pipeline(StandardScaler(), ResampledEstimator(LogisticRegression(), NoisyLabelDetector()))``.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted on the sampled rows; a clone, the given one stays unfitted.
+    sampler : object with `fit_resample`, default=None
+        `NoisyLabelDetector()` if None. Samplers of imbalanced-learn work. Per-row metadata follows the rows if the
+        sampler has `sample_indices_`; its `sample_weight_`, one per sampled row, is passed to the estimator.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The fitted clone.
+    sampler_ : sampler
+        The fitted sampler.
+    n_features_in_, feature_names_in_, classes_ :
+        Of `estimator_`.
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for per-row metadata and a sampler without `sample_indices_`, for sampler weights that the
+        estimator cannot take, and if no row is left.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sktda import ResampledEstimator
+    >>> X, y = load_iris(return_X_y=True)
+    >>> y[:5] = 2  # wrong: they are class 0
+    >>> model = ResampledEstimator(LogisticRegression()).fit(X, y)
+    >>> len(model.predict(X))
+    150
+    """
+
+    def __init__(self, estimator, sampler=None):
+        self.estimator = estimator
+        self.sampler = sampler
+
+    @with_callbacks
+    def fit(self, X, y, **params):
+        """Sample the rows, then fit the estimator on them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+        **params : dict
+            Passed to the estimator's `fit` (routed where metadata routing is on); arrays with one entry per row
+            are cut with the rows.
+
+        Returns
+        -------
+        self
+        """
+        X, y = indexable(X, y)
+        context = self._init_callback_context(max_subtasks=2)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        if _routing_enabled():
+            params = process_routing(self, "fit", **params).estimator.fit
+        sampler = self._default_sampler() if self.sampler is None else clone(self.sampler)
+        step = context.subcontext(task_name="resample")
+        with step.propagate_callback_context(sampler):
+            step.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            X_kept, y_kept = sampler.fit_resample(X, y)
+            step.call_on_fit_task_end(estimator=self, X=X, y=y)
+        if _num_samples(X_kept) == 0:
+            raise ValueError(f"{type(sampler).__name__} kept none of the {_num_samples(X)} rows")
+        params = self._resampled_params(sampler, X, X_kept, params)
+        estimator = clone(self.estimator)
+        step = context.subcontext(task_name="refit")
+        with step.propagate_callback_context(estimator):
+            step.call_on_fit_task_begin(estimator=self, X=X_kept, y=y_kept)
+            self.estimator_ = estimator.fit(X_kept, y_kept, **params)
+            step.call_on_fit_task_end(estimator=self, X=X_kept, y=y_kept)
+        self.sampler_ = sampler
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return self
+
+    def _default_sampler(self):
+        from sktda.cleaning.detector import NoisyLabelDetector
+
+        return NoisyLabelDetector()
+
+    def _resampled_params(self, sampler, X, X_kept, params):
+        """Metadata of the sampled rows, times the sampler's own weights."""
+        n = _num_samples(X)
+        per_row = [name for name, value in params.items() if np.ndim(value) and _num_samples(value) == n]
+        indices = getattr(sampler, "sample_indices_", None)
+        if per_row and indices is None:
+            raise ValueError(
+                f"{type(sampler).__name__} does not say which rows it kept (sample_indices_), so the per-row metadata "
+                f"{per_row} cannot follow them; use a sampler that selects rows, or leave the metadata out"
+            )
+        if per_row:
+            params = _check_method_params(X, params, indices)
+        weights = getattr(sampler, "sample_weight_", None)
+        if weights is None:
+            return params
+        if not has_fit_parameter(self.estimator, "sample_weight"):
+            raise ValueError(
+                f"{type(sampler).__name__} weights its rows but {type(self.estimator).__name__}.fit takes no "
+                "sample_weight; use an estimator that does"
+            )
+        given = params.get("sample_weight")
+        return {**params, "sample_weight": weights if given is None else weights * np.asarray(given)}
+
+    def get_metadata_routing(self):
+        """Where metadata goes: `fit` to the estimator's `fit`, `score` to its `score`."""
+        mapping = MethodMapping().add(caller="fit", callee="fit").add(caller="score", callee="score")
+        return MetadataRouter(owner=self).add(estimator=self.estimator, method_mapping=mapping)

@@ -1,0 +1,72 @@
+"""Validation rows in every form a cleaner takes: None, cross-fitting, a Holdout, or routed X_val, y_val."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import check_cv
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
+
+from sktda.cleaning.base import Holdout
+
+
+def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> Any:
+    """`validation`, or the routed rows as a Holdout. Raises ValueError if both or only half are given."""
+    if (X_val is None) != (y_val is None):
+        given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
+        raise ValueError(f"{given} came without {missing}; validation needs both")
+    if X_val is None:
+        if isinstance(validation, Holdout):
+            warn_if_unlike(X, validation.X)
+        return validation
+    if validation is not None:
+        raise ValueError(f"validation rows came twice: as X_val, y_val and as validation={validation!r}; give one")
+    if _num_samples(X_val) == _num_samples(X):
+        warnings.warn(
+            f"X_val has as many rows as X ({_num_samples(X)}): a search slices every array of that length with its "
+            "folds; give the constructor validation=Holdout(X_val, y_val) instead, which is never sliced",
+            UserWarning,
+            stacklevel=4,
+        )
+    warn_if_unlike(X, X_val)
+    return Holdout(X_val, y_val)
+
+
+def warn_if_unlike(X: Any, X_val: Any) -> None:
+    """Warn if a numeric column's centre or spread differs tenfold: validation rows that missed the preprocessing."""
+    try:
+        train, val = np.asarray(X, dtype=float), np.asarray(X_val, dtype=float)
+    except (TypeError, ValueError):  # text, categories, sparse: nothing to compare
+        return
+    if train.ndim != 2 or val.ndim != 2 or train.shape[1] != val.shape[1]:
+        return
+    spread, spread_val = train.std(axis=0), val.std(axis=0)
+    moved = np.abs(val.mean(axis=0) - train.mean(axis=0)) > 10 * np.maximum(spread, spread_val)
+    varies = (spread > 0) & (spread_val > 0)
+    stretched = varies & ((spread_val > 10 * spread) | (spread > 10 * spread_val))
+    unlike = np.flatnonzero(stretched | (moved & varies))
+    if len(unlike):
+        names = [str(X.columns[j]) if hasattr(X, "columns") else str(j) for j in unlike[:3]]
+        warnings.warn(
+            f"validation rows differ tenfold from X in centre or spread in {len(unlike)} columns (such as "
+            f"{', '.join(names)}): they must be as the cleaner receives X. With preprocessing, put the Pipeline inside "
+            "the cleaner: InfluencePruner(make_pipeline(StandardScaler(), model), validation=Holdout(X_raw, y))",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def validation_rows(validation: Any, X: Any, y: Any, classifier: bool) -> Iterator[tuple]:
+    """(rows to score, X_val, y_val, metadata_val), once or once per fold."""
+    everything = np.arange(_num_samples(X))
+    if validation is None:
+        yield everything, None, None, None
+    elif isinstance(validation, Holdout):
+        yield everything, validation.X, validation.y, validation.metadata
+    else:
+        for train, val in check_cv(validation, y, classifier=classifier).split(X, y):
+            yield train, _safe_indexing(X, val), _safe_indexing(y, val), None

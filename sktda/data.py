@@ -1,0 +1,220 @@
+"""From what a user holds (X, y) to arrays and tensors; the only door into torch.
+
+Features stay in the form they came in (array of any number of dimensions, memory map, sparse matrix) and
+become scaled float tensors block by block, so memory does not grow with a second copy of X.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_array
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK_BYTES = 64 * 2**20  # one float64 block of features in the streamed passes
+
+
+def slices(n: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` rows that cover 0..n."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def row_block(X: Any, rows: slice | np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+    """Rows of X as one new dense (len(rows), n_features) array; images and other shapes are flattened."""
+    block = X[rows]
+    if sp.issparse(block):
+        block = block.toarray()
+    return np.array(block, dtype=dtype).reshape(block.shape[0], -1)
+
+
+def n_columns(X: Any) -> int:
+    """Features per row once a row is flattened."""
+    return int(np.prod(X.shape[1:]))
+
+
+def check_finite(X: Any, names: np.ndarray | None = None) -> None:
+    """Raise ValueError if X (n, ...) holds NaN or infinity, naming the column, the first row and the count."""
+    if X.dtype.kind not in "fc":
+        return
+    bad = np.zeros(n_columns(X), dtype=int)
+    first = {}
+    for rows in slices(X.shape[0], block_rows(X)):
+        wrong = ~np.isfinite(row_block(X, rows, X.dtype))
+        bad += wrong.sum(axis=0)
+        for column in np.flatnonzero(wrong.any(axis=0)):
+            first.setdefault(column, (rows.start + int(wrong[:, column].argmax()), rows, wrong))
+    if not bad.any():
+        return
+    column = int(np.flatnonzero(bad)[0])
+    row = first[column][0]
+    what = "NaN" if np.isnan(row_block(X, slice(row, row + 1))[0, column]) else "infinity"
+    name = f"'{names[column]}'" if names is not None else column
+    raise ValueError(
+        f"Input X contains {what}: column {name} has {bad[column]} values that are NaN or inf, the first in row "
+        f"{row} ({int((bad > 0).sum())} columns are affected); impute them first, e.g. with "
+        "sklearn.impute.SimpleImputer, or drop those rows"
+    )
+
+
+def block_rows(X: Any) -> int:
+    """Rows per block that keep one float64 block of X near BLOCK_BYTES."""
+    return max(1, BLOCK_BYTES // (8 * max(1, n_columns(X))))
+
+
+def infer_task(y: np.ndarray) -> str:
+    """ "classification" or "regression", from the target alone.
+
+    Strings, booleans and whole numbers are classes, except for whole numbers with so many different values
+    (more than 20, and more than a tenth of the rows) that they are counts or measurements.
+    Raises ValueError for targets of several columns.
+    """
+    kind = type_of_target(y, input_name="y")
+    if kind not in {"binary", "multiclass", "continuous"}:
+        raise ValueError(f"Unknown label type: y is '{kind}'; allowed is one column of class labels or of numbers")
+    if kind == "continuous":
+        return "regression"
+    n_values = len(np.unique(y))
+    numbers = np.asarray(y).dtype.kind in "iuf"
+    return "regression" if numbers and n_values > max(20, len(y) // 10) else "classification"
+
+
+def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarray | None]:
+    """Target as the methods need it: (task, codes or values (n,), classes or None).
+
+    Raises ValueError for missing labels, a single class, several columns, or text where numbers are needed.
+    """
+    y = column_or_1d(np.asarray(y), warn=True)
+    if y.dtype.kind in "fc" or y.dtype == object:
+        y = check_array(y, dtype=None, ensure_2d=False, ensure_all_finite=True, input_name="y")
+    if task not in {"auto", "classification", "regression"}:
+        raise ValueError(f"task={task!r} is not one of 'auto', 'classification', 'regression'")
+    if task == "auto":
+        task = infer_task(y)
+    if task == "regression":
+        if y.dtype.kind not in "iufb":
+            raise ValueError(f"Unknown label type: regression needs numbers as target, got {y.dtype} such as {y[0]!r}")
+        return task, y.astype(np.float64), None
+    classes, codes = np.unique(y, return_inverse=True)
+    if y.dtype.kind == "f" and (classes != np.round(classes)).any():
+        raise ValueError(
+            "Unknown label type: continuous. Classes cannot be fractions such as "
+            f"{classes[classes != np.round(classes)][0]!r}; for regression use task='regression'"
+        )
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds 1 class ({classes[0]!r} in all {len(y)} rows); at least 2 classes are needed to tell labels apart"
+        )
+    return task, codes, classes
+
+
+def check_weights(sample_weight: Any, n: int) -> np.ndarray:
+    """Row weights (n,) as floats; ValueError if the shape is wrong, one is negative, NaN or inf, or all are zero."""
+    weights = np.asarray(sample_weight, dtype=float)
+    if weights.shape != (n,):
+        raise ValueError(f"sample_weight has shape {weights.shape}, but one weight per row is needed: ({n},)")
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise ValueError("sample_weight must be finite and non-negative, with at least one weight above zero")
+    return weights
+
+
+def row_index(X: Any, y: Any = None) -> Any:
+    """The user's row index (of X, else of y), or None where neither is a pandas object."""
+    for data in (X, y):
+        if hasattr(data, "iloc"):
+            return data.index
+    return None
+
+
+def resolve_device(device: Any) -> torch.device:
+    """The torch device that is meant: "auto" is CUDA where there is one, else the processor."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+class UnitRows:
+    """Rows of X scaled and normalised to length 1, as tensors, one block at a time.
+
+    scale: "standard" standardises the columns and appends a constant 1; "unit" only normalises the rows;
+    "auto" picks "unit" for data whose columns share one unit (more than two dimensions, sparse, or all values
+    >= 0 with half of the columns reaching half of the largest value, as pixels do). Rows of zeros stay zero.
+    """
+
+    def __init__(self, X: Any, scale: str = "auto") -> None:
+        if scale not in {"auto", "standard", "unit"}:
+            raise ValueError(f"scale={scale!r} is not one of 'auto', 'standard', 'unit'")
+        self.X = X
+        self.scale = scale
+        if scale == "auto" and (X.ndim > 2 or sp.issparse(X)):
+            self.scale = "unit"
+        if self.scale != "unit":
+            self._read_columns()
+
+    def _read_columns(self) -> None:
+        # Moments are taken around the first row (shifted data): no cancellation for columns such as years.
+        X, n, d = self.X, len(self), n_columns(self.X)
+        shift = row_block(X, slice(0, 1))[0]
+        total, square = np.zeros(d), np.zeros(d)
+        low, high = np.full(d, np.inf), np.full(d, -np.inf)
+        for rows in slices(n, block_rows(X)):
+            block = row_block(X, rows)
+            low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+            block -= shift
+            total += block.sum(axis=0)
+            square += np.einsum("ij,ij->j", block, block)
+        if self.scale == "auto":
+            pixels = low.min() >= 0 and np.mean(high >= high.max() / 2) >= 0.5
+            self.scale = "unit" if pixels else "standard"
+        self.mean = shift + total / n
+        spread = np.sqrt(np.maximum(square / n - (total / n) ** 2, 0))
+        self.spread = np.where(spread > 1e-12 * np.maximum(1, np.abs(self.mean)), spread, 1.0)
+
+    def __len__(self) -> int:
+        return self.X.shape[0]
+
+    def block(self, rows: slice | np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """(len(rows), n_features [+ 1]) tensor of rows of length 1."""
+        import torch
+
+        if self.scale == "standard":
+            values = (row_block(self.X, rows) - self.mean) / self.spread
+            tensor = torch.from_numpy(np.column_stack([values, np.ones(len(values))])).to(device, dtype)
+        else:
+            kind = np.float64 if dtype == torch.float64 else np.float32
+            tensor = torch.from_numpy(row_block(self.X, rows, kind)).to(device, dtype)
+            # squares of huge or tiny values would overflow: bring the largest to 1 first
+            largest = tensor.abs().amax(dim=1, keepdim=True)
+            tensor = tensor / torch.where(largest > 0, largest, 1.0)
+        norm = torch.linalg.vector_norm(tensor, dim=1, keepdim=True)
+        return tensor / torch.where(norm > 0, norm, 1.0)
+
+
+def for_blocks(n: int, size: int, work: Callable[[slice], None]) -> None:
+    """Call work(rows) for slices that cover 0..n; when the device runs out of memory, halve and go on.
+
+    work must change nothing before its last allocation, so that a block can be tried again.
+    Raises torch.OutOfMemoryError if a single row does not fit.
+    """
+    import torch
+
+    start = 0
+    while start < n:
+        rows = slice(start, min(start + size, n))
+        try:
+            work(rows)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size = max(1, size // 2)
+            torch.cuda.empty_cache()
+            continue
+        start = rows.stop

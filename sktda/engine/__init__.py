@@ -1,0 +1,1 @@
+"""Numerical engines: what the attribution methods share."""

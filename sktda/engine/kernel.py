@@ -1,0 +1,118 @@
+"""Leave-one-out predictions of arc-cosine kernel ridge regression: exact by Cholesky, streamed by Nyström."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sktda.data import for_blocks
+
+EIGENVALUE_CUTOFF = 1e-7  # relative; smaller eigenvalues of the landmark kernel are rounding noise in float32
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """What removing each row in turn does to kernel ridge regression.
+
+    precision (n,): P_ii of P = (H + ridge I)^-1; residual (n, c): Y_i - f_{-i}(x_i), the error of the
+    prediction made without row i. The complexity gap is precision * |residual|^2.
+    """
+
+    precision: Tensor
+    residual: Tensor
+
+
+def arc_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Kernel x.x' (pi - arccos(x.x')) / (2 pi) of rows of length 1: a (n, d), b (m, d) -> (n, m).
+
+    The infinite-width two-layer ReLU kernel of the complexity gap (arXiv:2301.00930, eq. 2); 1/2 at x = x'.
+    """
+    cosine = (a @ b.T).clamp_(-1, 1)
+    angle = torch.acos(cosine)
+    return angle.neg_().add_(math.pi).mul_(cosine).div_(2 * math.pi)
+
+
+def arc_cosine_gram(a: Tensor) -> Tensor:
+    """Kernel of rows with themselves, (n, n); the diagonal is exactly 1/2, also for rows of zeros."""
+    return arc_cosine(a, a).fill_diagonal_(0.5)
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """Lower Cholesky factor; a singular matrix (duplicate rows without a ridge) gets the least jitter that works."""
+    scale = matrix.diagonal().mean()
+    jitter = 0.0
+    for power in range(-13, -3):
+        factor, info = torch.linalg.cholesky_ex(matrix + jitter * torch.eye(len(matrix), out=torch.empty_like(matrix)))
+        if not info.item():
+            return factor
+        jitter = float(scale) * 10.0**power
+    raise ValueError("the kernel matrix is not positive definite; use ridge > 0")
+
+
+def leave_one_out_exact(gram: Tensor, targets: Tensor, ridge: float) -> LeaveOneOut:
+    """Leave-one-out of all rows and all target columns from one Cholesky factor.
+
+    gram (n, n) kernel H, targets (n, c), ridge >= 0, same dtype and device. With P = (H + ridge I)^-1 and
+    A = P Y, the prediction without row i is f_{-i} = Y_i - A_i / P_ii. O(n^3) time, O(n^2) memory.
+    """
+    factor = cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    precision = torch.cholesky_inverse(factor).diagonal().clone()
+    alpha = torch.cholesky_solve(targets, factor)
+    return LeaveOneOut(precision, alpha / precision[:, None])
+
+
+def leave_one_out_nystrom(
+    block: Callable[[slice], Tensor],
+    landmarks: Tensor,
+    targets: Tensor,
+    ridge: float,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> LeaveOneOut:
+    """Leave-one-out of ridge regression on Nyström features, streamed: O(n m^2) time, O(batch m + m^2) memory.
+
+    block(rows) gives the scaled rows (len(rows), d); landmarks (m, d) in the same dtype; targets (n, c); ridge > 0.
+    Features phi = k_m Q D^(-1/2) with K_mm = Q D Q' (eigenvalues below a cut-off dropped); leverage
+    h_i = phi_i' (Phi'Phi + ridge I)^-1 phi_i; precision (1 - h_i) / ridge. Exact when every row is a landmark.
+    advance(rows) is called after each block of either pass. Products run in the dtype of landmarks, factors in float64.
+    """
+    n, dtype = len(targets), landmarks.dtype
+    eigenvalues, basis = torch.linalg.eigh(arc_cosine_gram(landmarks.double()))
+    kept = eigenvalues > EIGENVALUE_CUTOFF * eigenvalues[-1]
+    to_features = basis[:, kept] / eigenvalues[kept].sqrt()
+    rank = to_features.shape[1]
+    gram = torch.zeros(rank, rank, dtype=torch.float64, device=landmarks.device)
+    moment = torch.zeros(rank, targets.shape[1], dtype=torch.float64, device=landmarks.device)
+    project = to_features.to(dtype)
+
+    def accumulate(rows: slice) -> None:
+        phi = arc_cosine(block(rows), landmarks) @ project
+        part = phi.T @ phi, phi.T @ targets[rows].to(dtype)
+        gram.add_(part[0])
+        moment.add_(part[1])
+        advance(rows.stop - rows.start)
+
+    for_blocks(n, batch_size, accumulate)
+    factor = torch.linalg.cholesky(gram + ridge * torch.eye(rank, dtype=torch.float64, device=gram.device))
+    # psi = phi L^-T makes the leverage a squared row norm: one product per block in place of two
+    whiten = torch.linalg.solve_triangular(factor, to_features.T, upper=False).T.to(dtype)
+    weights = torch.linalg.solve_triangular(factor, moment, upper=False).to(dtype)
+    precision = torch.empty(n, dtype=torch.float64, device=gram.device)
+    residual = torch.empty(n, targets.shape[1], dtype=torch.float64, device=gram.device)
+
+    def predict(rows: slice) -> None:
+        psi = arc_cosine(block(rows), landmarks) @ whiten
+        leverage = psi.square().sum(dim=1).double()
+        rest = (1 - leverage).clamp(min=1e-6)
+        error = targets[rows].double() - (psi @ weights).double()
+        # a row of zeros is orthogonal to every other one, and exactly so
+        precision[rows] = torch.where(leverage > 0, rest / ridge, 1 / (ridge + 0.5))
+        residual[rows] = error / rest[:, None]
+        advance(rows.stop - rows.start)
+
+    for_blocks(n, batch_size, predict)
+    return LeaveOneOut(precision, residual)
