@@ -10,7 +10,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)  ## clean a real data set: demo/clean.csv, demo/report.html
-	$(BIN)/python -m sktda.demo demo
+	OMP_NUM_THREADS=2 $(BIN)/python examples/demo.py demo
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -171,12 +171,10 @@ class InfluencePruner(RefitEstimator):
         validation = check_validation_rows(self.validation, X, X_val, y_val)
         self._held_out = np.zeros(_num_samples(X), dtype=bool)
         if isinstance(validation, float):
-            train, val = train_test_split(
-                np.arange(_num_samples(X)),
-                test_size=validation,
-                stratify=codes,
-                random_state=self.random_state,
-            )
+            everything = np.arange(_num_samples(X))
+            val = train_test_split(
+                everything, test_size=validation, stratify=codes, random_state=self.random_state
+            )[1]
             self._held_out[val] = True
             validation = Holdout(_safe_indexing(X, val), _safe_indexing(y, val))
         plan = self._plan(int((~self._held_out).sum()))
@@ -271,8 +269,8 @@ class InfluencePruner(RefitEstimator):
         self.attributor_ = fitted[-1]
         if not times.all():
             raise ValueError(
-                f"{int((times == 0).sum())} rows are in no training part of validation={self.validation!r}, so they have "
-                "no score; use folds in which every row trains at least once"
+                f"{int((times == 0).sum())} rows are in no training part of validation={self.validation!r}, so they "
+                "have no score; use folds in which every row trains at least once"
             )
         return total / times
 
@@ -315,8 +313,8 @@ class InfluencePruner(RefitEstimator):
             self.guard_scores_[name] = (float(full), float(pruned))
             if not full - pruned <= limit:
                 warnings.warn(
-                    f"all rows are kept: without the {self.n_pruned_} lowest-scored rows {name} would go from {full:.4f} "
-                    f"to {pruned:.4f}, a drop of more than {limit:g}",
+                    f"all rows are kept: without the {self.n_pruned_} lowest-scored rows {name} would go from "
+                    f"{full:.4f} to {pruned:.4f}, a drop of more than {limit:g}",
                     PruningWarning,
                     stacklevel=4,
                 )
