@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
-from sktda.data import for_blocks
+from sktda.data import for_blocks, slices
 
-EIGENVALUE_CUTOFF = 1e-7  # relative; smaller eigenvalues of the landmark kernel are rounding noise in float32
+PIVOT_CUTOFF = 1e-6  # a landmark that the others determine to this share of its variance adds only rounding noise
+PANELS = 8  # products with triangular matrices skip the zeros panel by panel: (1 + 1/8)/2 of a full product
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,36 @@ def cholesky(matrix: Tensor) -> Tensor:
     raise ValueError("the kernel matrix is not positive definite; use ridge > 0")
 
 
+def pivoted_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """(U, order) with matrix[order][:, order] = U'U, U (rank, rank) upper: rows that others determine are left out."""
+    factor, order, rank, info = dpstrf(matrix.cpu().numpy(), tol=PIVOT_CUTOFF * float(matrix.diagonal().max()))
+    if info < 0:
+        raise ValueError("the landmark kernel holds NaN")
+    upper = torch.from_numpy(factor[:rank, :rank]).to(matrix.device).triu()
+    return upper, torch.from_numpy(order[:rank].astype("int64") - 1).to(matrix.device)
+
+
+def panels(width: int) -> Iterator[slice]:
+    """Column panels of a square matrix, none of them wide enough to waste much on zeros."""
+    return slices(width, max(64, -(-width // PANELS)))
+
+
+def times_upper(a: Tensor, upper: Tensor) -> Tensor:
+    """a @ upper for an upper triangular matrix: a (n, m), upper (m, m) -> (n, m)."""
+    out = torch.empty_like(a)
+    for part in panels(len(upper)):
+        torch.mm(a[:, : part.stop], upper[: part.stop, part], out=out[:, part])
+    return out
+
+
+def upper_gram(phi: Tensor) -> Tensor:
+    """phi.T @ phi (m, m), of which only the upper triangle is right."""
+    out = phi.new_zeros(phi.shape[1], phi.shape[1])
+    for part in panels(phi.shape[1]):
+        torch.mm(phi[:, : part.stop].T, phi[:, part], out=out[: part.stop, part])
+    return out
+
+
 def leave_one_out_exact(gram: Tensor, targets: Tensor, ridge: float) -> LeaveOneOut:
     """Leave-one-out of all rows and all target columns from one Cholesky factor.
 
@@ -77,35 +109,35 @@ def leave_one_out_nystrom(
     """Leave-one-out of ridge regression on Nyström features, streamed: O(n m^2) time, O(batch m + m^2) memory.
 
     block(rows) gives the scaled rows (len(rows), d); landmarks (m, d) in the same dtype; targets (n, c); ridge > 0.
-    Features phi = k_m Q D^(-1/2) with K_mm = Q D Q' (eigenvalues below a cut-off dropped); leverage
-    h_i = phi_i' (Phi'Phi + ridge I)^-1 phi_i; precision (1 - h_i) / ridge. Exact when every row is a landmark.
-    Products run in the dtype of landmarks, factors in float64.
+    Features phi = k_m U^-1 with K_mm = U'U (pivoted Cholesky; landmarks that others determine are dropped), leverage
+    h_i = phi_i' (Phi'Phi + ridge I)^-1 phi_i, precision (1 - h_i) / ridge. Exact when every row is a landmark.
+    Products run in the dtype of landmarks, factors in float64; every m x m factor is triangular, which halves the work.
     """
-    n, dtype = len(targets), landmarks.dtype
-    eigenvalues, basis = torch.linalg.eigh(arc_cosine_gram(landmarks.double()))
-    kept = eigenvalues > EIGENVALUE_CUTOFF * eigenvalues[-1]
-    to_features = basis[:, kept] / eigenvalues[kept].sqrt()
-    rank = to_features.shape[1]
-    gram = torch.zeros(rank, rank, dtype=torch.float64, device=landmarks.device)
-    moment = torch.zeros(rank, targets.shape[1], dtype=torch.float64, device=landmarks.device)
-    project = to_features.to(dtype)
+    n, dtype, device = len(targets), landmarks.dtype, landmarks.device
+    factor, order = pivoted_cholesky(arc_cosine_gram(landmarks.double()))
+    landmarks, rank = landmarks[order], len(order)
+    inverse = torch.linalg.solve_triangular(factor, torch.eye(rank, dtype=torch.float64, device=device), upper=True)
+    gram = torch.zeros(rank, rank, dtype=torch.float64, device=device)
+    moment = torch.zeros(rank, targets.shape[1], dtype=torch.float64, device=device)
+    project = inverse.to(dtype)
 
     def accumulate(rows: slice) -> None:
-        phi = arc_cosine(block(rows), landmarks) @ project
-        part = phi.T @ phi, phi.T @ targets[rows].to(dtype)
+        phi = times_upper(arc_cosine(block(rows), landmarks), project)
+        part = upper_gram(phi), phi.T @ targets[rows].to(dtype)
         gram.add_(part[0])
         moment.add_(part[1])
 
     for_blocks(n, batch_size, accumulate)
-    factor = torch.linalg.cholesky(gram + ridge * torch.eye(rank, dtype=torch.float64, device=gram.device))
-    # psi = phi L^-T makes the leverage a squared row norm: one product per block in place of two
-    whiten = torch.linalg.solve_triangular(factor, to_features.T, upper=False).T.to(dtype)
-    weights = torch.linalg.solve_triangular(factor, moment, upper=False).to(dtype)
-    precision = torch.empty(n, dtype=torch.float64, device=gram.device)
-    residual = torch.empty(n, targets.shape[1], dtype=torch.float64, device=gram.device)
+    gram = gram.triu() + gram.triu(1).T
+    root = torch.linalg.cholesky(gram.diagonal_scatter(gram.diagonal() + ridge), upper=True)
+    # psi = phi R^-1 with Phi'Phi + ridge I = R'R makes the leverage a squared row norm
+    whiten = torch.linalg.solve_triangular(root, inverse, upper=True, left=False).to(dtype)
+    weights = torch.linalg.solve_triangular(root.T, moment, upper=False).to(dtype)
+    precision = torch.empty(n, dtype=torch.float64, device=device)
+    residual = torch.empty(n, targets.shape[1], dtype=torch.float64, device=device)
 
     def predict(rows: slice) -> None:
-        psi = arc_cosine(block(rows), landmarks) @ whiten
+        psi = times_upper(arc_cosine(block(rows), landmarks), whiten)
         leverage = psi.square().sum(dim=1).double()
         rest = (1 - leverage).clamp(min=1e-6)
         error = targets[rows].double() - (psi @ weights).double()

@@ -1,0 +1,127 @@
+"""Shared by the benchmarks: data sets, injected noise, measurements in a process of their own, JSON out."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing as mp
+import os
+import platform
+import resource
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+OPENML = {"segment": ("segment", 1), "phoneme": ("phoneme", 1), "adult": ("adult", 2)}
+FASHION_ROWS = {"fashion-10k": 10_000, "fashion-60k": 60_000}
+
+
+def set_threads(n: int = 2) -> None:
+    """Fix the threads of every numerical library; call it before they are imported."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(n)
+    import torch
+
+    torch.set_num_threads(n)
+
+
+def fashion_mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(x_train (60000, 28, 28) uint8, y_train, x_test, y_test)."""
+    if folder := os.environ.get("SKTDA_DATA"):
+        data = np.load(Path(folder) / "data" / "fashion_mnist.npz")
+        return data["x_train"], data["y_train"].astype(int), data["x_test"], data["y_test"].astype(int)
+    from sklearn.datasets import fetch_openml
+
+    X, y = fetch_openml("Fashion-MNIST", version=1, as_frame=False, return_X_y=True)
+    X, y = X.astype(np.uint8).reshape(-1, 28, 28), y.astype(int)
+    return X[:60_000], y[:60_000], X[60_000:], y[60_000:]
+
+
+def load(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(X, y as 0..C-1) of "digits", "segment", "phoneme", "adult", "fashion-10k" or "fashion-60k" (training rows)."""
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        return load_digits(return_X_y=True)
+    if name in FASHION_ROWS:
+        X, y, _, _ = fashion_mnist()
+        return X[: FASHION_ROWS[name]], y[: FASHION_ROWS[name]]
+    if folder := os.environ.get("SKTDA_DATA"):
+        data = np.load(Path(folder) / "data" / f"{name}.npz")
+        X, y = data["X"], data["y"]
+    else:
+        from sklearn.datasets import fetch_openml
+
+        title, number = OPENML[name]
+        frame, y = fetch_openml(title, version=number, as_frame=True, return_X_y=True, parser="auto")
+        import pandas as pd
+
+        X = pd.get_dummies(frame, dtype=float).to_numpy()
+    return np.asarray(X), np.unique(y, return_inverse=True)[1]
+
+
+def flip(y: np.ndarray, kind: str, rate: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(given labels, mask of the wrong ones).
+
+    "uniform": a share `rate` of all rows gets another class at random. "class": class-dependent, row of class c gets
+    class c + 1, with probability `rate` (two classes: only class 0 is affected, so the overall rate is smaller).
+    """
+    rng = np.random.default_rng(seed)
+    n_classes = y.max() + 1
+    wrong = rng.random(len(y)) < rate
+    if kind == "class":
+        shift = np.ones(len(y), dtype=int)
+        if n_classes == 2:
+            wrong &= y == 0
+    else:
+        shift = rng.integers(1, n_classes, size=len(y))
+    return np.where(wrong, (y + shift) % n_classes, y), wrong
+
+
+def _child(pipe, function, args):
+    set_threads()
+    start = time.perf_counter()
+    result = function(*args)
+    elapsed = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    pipe.send({"seconds": elapsed, "peak_gib": peak, **result})
+
+
+def measured(function, *args) -> dict:
+    """function(*args) -> dict in a fresh process, with `seconds` (unless it sets its own) and `peak_gib`."""
+    context = mp.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(send, function, args))
+    process.start()
+    send.close()
+    try:
+        return receive.recv()
+    except EOFError:
+        raise RuntimeError(f"{function.__name__}{args} ended without a result") from None
+    finally:
+        process.join()
+
+
+def environment() -> dict:
+    """Versions and hardware, for the head of every result."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    packages = ("sktda", "scikit-learn", "torch", "numpy", "cleanlab")
+    return {
+        "processor": f"{model}, {os.cpu_count()} cores",
+        "python": sys.version.split()[0],
+        **{name: version(name) for name in packages},
+    }
+
+
+def save(name: str, rows: list[dict]) -> None:
+    """Write benchmarks/results/NAME.json with the environment it was measured in."""
+    RESULTS.mkdir(exist_ok=True)
+    content = {"environment": environment(), "rows": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1, default=float) + "\n")
