@@ -62,7 +62,7 @@ def main() -> None:
             rows[-1] |= {"ridge_seconds": theirs["seconds"], "ridge_peak_gib": theirs["peak_gib"]}
             print(
                 f"{n:6d} rows: ComplexityGap {ours['seconds']:6.2f} s {ours['peak_gib']:.2f} GiB "
-                f"AUROC {ours['auroc']:.4f} AP {ours['ap']:.4f} | Nystroem + RidgeClassifier {theirs['seconds']:6.2f} s "
+                f"AUROC {ours['auroc']:.4f} AP {ours['ap']:.4f} | Nystroem + ridge {theirs['seconds']:6.2f} s "
                 f"{theirs['peak_gib']:.2f} GiB | ratio {ratio:.2f}",
                 flush=True,
             )
