@@ -63,6 +63,21 @@ def check_finite(X: Any, names: np.ndarray | None = None) -> None:
     )
 
 
+def refuse_text(X: Any) -> None:
+    """Raise ValueError if a DataFrame has columns that are not numbers, naming them and what to do."""
+    if not hasattr(X, "dtypes") or not hasattr(X, "columns"):
+        return
+    text = [
+        str(name) for name, kind in zip(X.columns, X.dtypes, strict=True) if getattr(kind, "kind", "O") not in "biufc"
+    ]
+    if text:
+        shown = ", ".join(map(repr, text[:5])) + (f" and {len(text) - 5} more" if len(text) > 5 else "")
+        raise ValueError(
+            f"could not convert string to float: columns {shown} of X are not numbers; encode them first, e.g. with "
+            "sklearn.compose.ColumnTransformer and OneHotEncoder, in a Pipeline before (or inside) the cleaner"
+        )
+
+
 def block_rows(X: Any) -> int:
     """Rows per block that keep one float64 block of X near BLOCK_BYTES."""
     return max(1, BLOCK_BYTES // (8 * max(1, n_columns(X))))
@@ -91,6 +106,12 @@ def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarr
     Raises ValueError for missing labels, a single class, several columns, or text where numbers are needed.
     """
     y = column_or_1d(np.asarray(y), warn=True)
+    missing = np.flatnonzero([value is None for value in y]) if y.dtype == object else ()
+    if len(missing):
+        raise ValueError(
+            f"Input y contains None: {len(missing)} rows have no label, the first is row {missing[0]}; "
+            "label or drop them"
+        )
     if y.dtype.kind in "fc" or y.dtype == object:
         y = check_array(y, dtype=None, ensure_2d=False, ensure_all_finite=True, input_name="y")
     if task not in {"auto", "classification", "regression"}:
@@ -109,7 +130,8 @@ def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarr
         )
     if len(classes) < 2:
         raise ValueError(
-            f"y holds 1 class ({classes[0]!r} in all {len(y)} rows); at least 2 classes are needed to tell labels apart"
+            f"y holds 1 class ({classes.tolist()[0]!r} in all {len(y)} rows); at least 2 classes are needed to tell "
+            "labels apart"
         )
     return task, codes, classes
 

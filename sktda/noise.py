@@ -48,7 +48,7 @@ def label_noise_rate(decision: np.ndarray, codes: np.ndarray) -> float:
 
 
 def outlier_rate(residual: np.ndarray) -> float:
-    """Share of targets that their neighbours contradict: |residual - median| above 3.5 robust standard deviations.
+    """Share of targets that their neighbours contradict: ``|residual - median|`` above 3.5 robust standard deviations.
 
     residual (n,): out-of-sample errors. The robust deviation is 1.4826 times the median absolute deviation; 3.5 is
     the cut of Iglewicz and Hoaglin 1993. Normal errors give 0.0005, so clean data give nearly 0.

@@ -43,10 +43,14 @@ def prune(
     scores (n,), finite. codes (n,): class of each row as 0..n_classes-1, None = no classes.
     stratify: every class gives the same share; otherwise the lowest scores go wherever they are,
     except for the `floor` best rows of each class. Returns (n,) bool, True = keep.
-    Raises ValueError if a class is below the floor already, or the floor leaves too few rows.
+    Raises ValueError if a class is below the floor already, the floor leaves too few rows, or no row would be left.
     """
     keep = np.ones(len(scores), dtype=bool)
     if codes is None:
+        if n_remove >= len(scores):
+            raise ValueError(
+                f"{n_remove} of {len(scores)} rows cannot be removed: none would be left; remove fewer rows"
+            )
         keep[lowest(scores, n_remove)] = False
         return keep
     counts = np.bincount(codes)

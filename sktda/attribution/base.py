@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_consistent_length, validate_data
 
-from sktda.data import check_finite, check_weights, encode_target
+from sktda.data import check_finite, check_weights, encode_target, refuse_text
 
 
 class Attributor(BaseEstimator, metaclass=ABCMeta):
@@ -45,6 +45,7 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
         """(X as array or CSR, task, codes or values, classes or None); sets n_features_in_ and friends."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        refuse_text(X)
         X = validate_data(self, X, accept_sparse="csr", allow_nd=True, ensure_all_finite=False, ensure_min_samples=2)
         check_consistent_length(X, y)
         if sample_weight is not None:

@@ -14,6 +14,7 @@ from sktda.data import UnitRows, resolve_device
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
 
 EXACT_ROWS = 5_000  # above, mode="auto" goes over to Nyström
+RIDGES, RIDGE_ROWS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0), 2_000
 
 
 class ComplexityGap(Attributor):
@@ -21,7 +22,7 @@ class ComplexityGap(Attributor):
 
     H is the kernel of an infinitely wide two-layer ReLU net on rows scaled to length 1. No model is chosen and
     none is trained. The gap of row i is ``label_part_[i] * label_free_part_[i]``: how badly the other rows predict
-    its label, times how little they determine it. Mislabelled rows have large gaps, so low scores.
+    its label, times how firmly they determine the row. Mislabelled rows have large gaps, so low scores.
 
     Parameters
     ----------
@@ -29,8 +30,10 @@ class ComplexityGap(Attributor):
         "exact" factorises the kernel of all rows once for all classes, O(n^3). "nystrom" streams over landmarks,
         O(n * n_landmarks^2) time and memory independent of n. "auto" is "exact" up to 5,000 rows. "paper" is the
         published scheme: each class against an equally large sample of the rest, repeated, without a ridge.
-    ridge : float, default=0.1
-        Added to the diagonal of H; > 0 for "nystrom". Not used by "paper".
+    ridge : "auto" or float, default="auto"
+        Added to the diagonal of H; > 0 for "nystrom". "auto" takes, of 0.03, 0.1, 0.3, 1, 3 and 10, the one with the
+        smallest squared leave-one-out error (on at most 2,000 random rows): the more labels are wrong, the more it
+        smooths. Not used by "paper".
     n_landmarks : int, default=2000
         Rows that span the Nyström approximation.
     n_repeats : int, default=10
@@ -46,15 +49,18 @@ class ComplexityGap(Attributor):
     batch_size : int, default=None
         Rows per block of "nystrom"; changes memory and speed, not the result. None = 4,096.
     random_state : int, RandomState instance or None, default=None
-        Draws the landmarks and the paper's samples. "exact" draws nothing.
+        Draws the landmarks, the paper's samples, and the rows that ``ridge="auto"`` looks at.
 
     Attributes
     ----------
     scores_ : ndarray of shape (n_samples,)
         Minus the complexity gap, higher = keep.
+    ridge_ : float
+        The ridge that was used.
     label_part_, label_free_part_ : ndarray of shape (n_samples,)
-        |Y_i - f_{-i}(x_i)|^2, which depends on the labels, and P_ii, which depends on the features only. In "paper"
-        mode both are means over repeats, and the score is the mean of the products.
+        ``|Y_i - f_{-i}(x_i)|^2``, which depends on the labels, and P_ii = 1 / (ridge + leave-one-out variance of the
+        kernel), which depends on the features only. In "paper" mode both are means over repeats, and the score is the
+        mean of the products.
     loo_decision_ : ndarray of shape (n_samples, n_classes), or (n_samples,) for regression
         Leave-one-out predictions of the one-hot target (of the target itself, in its own units); the labels and
         decisions are not defined in "paper" mode, which compares two classes at a time.
@@ -94,7 +100,7 @@ class ComplexityGap(Attributor):
 
     _parameter_constraints: dict = {
         "mode": [StrOptions({"auto", "exact", "nystrom", "paper"})],
-        "ridge": [Interval(Real, 0, None, closed="left")],
+        "ridge": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "n_landmarks": [Interval(Integral, 1, None, closed="left")],
         "n_repeats": [Interval(Integral, 1, None, closed="left")],
         "scale": [StrOptions({"auto", "standard", "unit"})],
@@ -103,12 +109,13 @@ class ComplexityGap(Attributor):
     }
 
     scores_features = True
+    __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
 
     def __init__(
         self,
         *,
         mode="auto",
-        ridge=0.1,
+        ridge="auto",
         n_landmarks=2000,
         n_repeats=10,
         scale="auto",
@@ -175,17 +182,24 @@ class ComplexityGap(Attributor):
         device = resolve_device(self.device)
         y = torch.from_numpy(targets).to(device)
         n = len(rows)
+        self.ridge_ = self._best_ridge(rows, y, random) if self.ridge == "auto" else float(self.ridge)
         if self.mode == "exact" or (self.mode == "auto" and n <= EXACT_ROWS):
             gram = arc_cosine_gram(rows.block(slice(0, n), torch.float64, device))
-            return leave_one_out_exact(gram, y, self.ridge)
-        if self.ridge == 0:
+            return leave_one_out_exact(gram, y, self.ridge_)
+        if self.ridge_ == 0:
             raise ValueError("ridge=0 is not defined for mode='nystrom'; use ridge > 0 or mode='exact'")
-        chosen = np.sort(random.permutation(n)[: self.n_landmarks])
+        chosen = sample(n, self.n_landmarks, random)
         landmarks = rows.block(chosen, torch.float32, device)
         size = self.batch_size or 4096
         return leave_one_out_nystrom(
-            lambda part: rows.block(part, torch.float32, device), landmarks, y, self.ridge, size
+            lambda part: rows.block(part, torch.float32, device), landmarks, y, self.ridge_, size
         )
+
+    def _best_ridge(self, rows: UnitRows, y: torch.Tensor, random) -> float:
+        chosen = sample(len(rows), RIDGE_ROWS, random)
+        gram = arc_cosine_gram(rows.block(chosen, torch.float64, y.device))
+        errors = [leave_one_out_exact(gram, y[chosen], ridge).residual.square().sum().item() for ridge in RIDGES]
+        return RIDGES[int(np.argmin(errors))]
 
     def _set_predictions(self, target, decision):
         if self.task_ == "regression":
@@ -219,3 +233,8 @@ class ComplexityGap(Attributor):
                 self.label_part_[own] += label / self.n_repeats
                 self.label_free_part_[own] += precision
         self.scores_ = -gap
+
+
+def sample(n: int, size: int, random: np.random.RandomState) -> np.ndarray:
+    """Sorted positions of `size` of n rows, drawn without replacement; all of them, without a draw, if they suffice."""
+    return np.arange(n) if size >= n else np.sort(random.permutation(n)[:size])

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils.validation import _num_samples, check_array
 
 from sktda.attribution.base import Attributor
-from sktda.data import row_index
+from sktda.data import check_weights, row_index
 
 
 class PrecomputedScores(Attributor):
@@ -37,6 +37,8 @@ class PrecomputedScores(Attributor):
     [0.2, 0.1]
     """
 
+    __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
+
     def __init__(self, scores=None):
         self.scores = scores
 
@@ -60,9 +62,11 @@ class PrecomputedScores(Attributor):
         """
         given = self.scores if scores is None else scores
         n = _num_samples(X)
+        if sample_weight is not None:
+            check_weights(sample_weight, n)
         if callable(given):
             given = given(X, y)
-        elif given is None:
+        if given is None:
             given = np.zeros(n)
         elif hasattr(given, "reindex"):
             given = _align(given, row_index(X), n)

@@ -12,8 +12,15 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state, get_tags
+from sklearn.utils.metadata_routing import _routing_enabled, process_routing
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, check_memory, has_fit_parameter
+from sklearn.utils.validation import (
+    _num_samples,
+    check_consistent_length,
+    check_is_fitted,
+    check_memory,
+    has_fit_parameter,
+)
 
 import sktda
 
@@ -97,7 +104,7 @@ def fit_attributor(attributor: Any, X: Any, y: Any, params: dict, memory: Any = 
     """attributor.fit(X, y, **params), looked up in `memory` (None, a path or joblib.Memory) where one is given.
 
     The key hashes the attributor's parameters, the rows and the metadata. What cannot be hashed is recomputed,
-    with a warning. Raises ValueError if a score is NaN or infinite.
+    with a warning. Raises ValueError if there is not one finite score per row.
     """
     if memory is None:
         attributor = attributor.fit(X, y, **params)
@@ -116,11 +123,28 @@ def fit_attributor(attributor: Any, X: Any, y: Any, params: dict, memory: Any = 
             cached = check_memory(memory).cache(_fit_attributor, ignore=["attributor", "X", "y", "params"])
             attributor = cached(key, attributor, X, y, params)
     scores = getattr(attributor, "scores_", None)
-    if scores is not None and not np.isfinite(scores).all():
+    if scores is None:
+        raise ValueError(
+            f"{type(attributor).__name__} has no scores_ after fit (objective=None prepares attribute() only); "
+            "give it an objective"
+        )
+    if np.shape(scores) != (_num_samples(X),):
+        raise ValueError(f"{type(attributor).__name__} returned {len(scores)} scores for {_num_samples(X)} rows")
+    if not np.isfinite(scores).all():
         raise ValueError(
             f"{type(attributor).__name__} returned {int((~np.isfinite(scores)).sum())} scores that are NaN or infinite"
         )
     return attributor
+
+
+def import_pandas() -> Any:
+    """The pandas module; ImportError naming the extra where it is missing."""
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        message = 'to_frame() needs pandas; install it with: pip install "sktda[shell]"'
+        raise ModuleNotFoundError(message, name="pandas") from error
+    return pandas
 
 
 def refuse_constant(scores: np.ndarray, attributor: Any) -> None:
@@ -188,6 +212,8 @@ class RefitEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     def score(self, X, y, **params):
         """Score of the refitted estimator on all rows of (X, y)."""
         check_is_fitted(self)
+        if _routing_enabled():
+            params = process_routing(self, "score", **params).estimator.score
         return self.estimator_.score(X, y, **params)
 
     @property

@@ -11,7 +11,7 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.cleaning.base import fit_attributor, prepare_attributor, refuse_constant
+from sktda.cleaning.base import fit_attributor, import_pandas, prepare_attributor, refuse_constant
 from sktda.data import encode_target, row_index
 from sktda.noise import label_noise_rate, outlier_rate
 from sktda.selection import prune
@@ -36,7 +36,7 @@ class NoisyLabelDetector(BaseEstimator):
     Attributes
     ----------
     labels_ : ndarray of shape (n_samples,)
-        1 clean, -1 noisy; round(noise_rate_ * n_samples) rows are noisy. The best row of each class stays clean.
+        1 clean, -1 noisy; ``round(noise_rate_ * n_samples)`` rows are noisy. The best row of each class stays clean.
     label_quality_ : ndarray of shape (n_samples,)
         In [0, 1], in the order of the scores: below 0.5 = noisy. It is not a probability.
     suggested_labels_ : ndarray of shape (n_samples,)
@@ -97,11 +97,14 @@ class NoisyLabelDetector(BaseEstimator):
         self
         """
         self._validate_params()
+        for name in ("classes_", "feature_names_in_"):  # of an earlier fit, on data of another kind
+            self.__dict__.pop(name, None)
         attributor = prepare_attributor(self.attributor, random_state=self.random_state)
         self.attributor_ = fit_attributor(attributor, X, y, {})
         reference = self.attributor_
         if not hasattr(reference, "loo_decision_"):
-            reference = prepare_attributor(None, random_state=self.random_state).fit(X, y)
+            reference = prepare_attributor(None, random_state=self.random_state)
+            reference.set_params(task=getattr(self.attributor_, "task_", "auto")).fit(X, y)
         self.n_features_in_ = reference.n_features_in_
         if hasattr(reference, "feature_names_in_"):
             self.feature_names_in_ = reference.feature_names_in_
@@ -131,9 +134,10 @@ class NoisyLabelDetector(BaseEstimator):
         self.labels_ = np.where(clean, 1, -1)
         self.sample_indices_ = np.flatnonzero(clean)
         spread = scores.std() or 1.0
-        # halfway between the last noisy row and the next; below all rows where none is noisy
-        low, high = np.sort(scores)[[max(n_noisy - 1, 0), n_noisy]]
-        cut = (low + high) / 2 if n_noisy else high - spread
+        # halfway between the best noisy row and the next one; below all rows where none is noisy
+        last = scores[noisy].max(initial=-np.inf)
+        above = scores[scores > last].min(initial=np.inf)
+        cut = (last + min(above, last + spread)) / 2 if n_noisy else above - spread
         self.label_quality_ = expit((scores - cut) / spread)
         if self.task_ == "regression":
             self.suggested_labels_ = decision
@@ -158,8 +162,7 @@ class NoisyLabelDetector(BaseEstimator):
         Columns: given_label, suggested_label, label_quality, noisy.
         """
         check_is_fitted(self)
-        import pandas as pd
-
+        pd = import_pandas()
         frame = pd.DataFrame(
             {
                 "given_label": self._given,

@@ -6,7 +6,6 @@ import warnings
 from numbers import Integral, Real
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import clone, is_classifier
 from sklearn.callback import with_callbacks
 from sklearn.metrics import check_scoring
@@ -14,6 +13,7 @@ from sklearn.model_selection import BaseCrossValidator, check_cv, train_test_spl
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, _num_samples, check_is_fitted
 
 from sktda.cleaning.base import (
@@ -21,6 +21,7 @@ from sktda.cleaning.base import (
     PruningWarning,
     RefitEstimator,
     fit_attributor,
+    import_pandas,
     prepare_attributor,
     refuse_constant,
     scoring_features,
@@ -74,7 +75,7 @@ class InfluencePruner(RefitEstimator):
     n_pruned_ : int
         Number of removed rows.
     guard_scores_ : dict
-        {scorer: (all rows, pruned)} where a guard ran.
+        {scorer: (all rows, pruned)}, where a guard ran.
     estimator_, attributor_ :
         The fitted clones. `attributor_` is that of the last round (of the last fold under cross-fitting).
     n_features_in_, feature_names_in_, classes_ :
@@ -169,12 +170,12 @@ class InfluencePruner(RefitEstimator):
             raise ValueError("InfluencePruner requires y to be passed, but the target y is None")
         codes = self._codes(y)
         validation = check_validation_rows(self.validation, X, X_val, y_val)
+        self._check_splits(validation)
+        self.__dict__.pop("guard_scores_", None)  # of an earlier fit
         self._held_out = np.zeros(_num_samples(X), dtype=bool)
         if isinstance(validation, float):
             everything = np.arange(_num_samples(X))
-            val = train_test_split(
-                everything, test_size=validation, stratify=codes, random_state=self.random_state
-            )[1]
+            val = train_test_split(everything, test_size=validation, stratify=codes, random_state=self.random_state)[1]
             self._held_out[val] = True
             validation = Holdout(_safe_indexing(X, val), _safe_indexing(y, val))
         plan = self._plan(int((~self._held_out).sum()))
@@ -184,7 +185,7 @@ class InfluencePruner(RefitEstimator):
         self._prune(X, y, codes, plan, validation, score_params, context)
         step = context.subcontext(task_name="guard")
         step.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        refused = bool(self.guard) and self.n_pruned_ > 0 and self._guard_refuses(X, y, params, fit_params, validation)
+        refused = self._guarded() and self.n_pruned_ > 0 and self._guard_refuses(X, y, params, fit_params, validation)
         if refused:
             self.support_[:] = True
             self.n_pruned_ = 0
@@ -195,9 +196,23 @@ class InfluencePruner(RefitEstimator):
             step.call_on_fit_task_begin(estimator=self, X=X, y=y)
             self.estimator_ = self._refit(estimator, X, y, fit_params, self.support_)
             step.call_on_fit_task_end(estimator=self, X=X, y=y)
-        self._given, self._index = np.asarray(y), row_index(X, y)
+        given = np.asarray(y)
+        self._given = given.ravel() if given.size == len(given) else list(given)
+        self._index = row_index(X, y)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
+
+    def _guarded(self):
+        """Whether there is a guard: 0 and 0.0 are tolerances, only False is none."""
+        return bool(self.guard) or not isinstance(self.guard, (bool, np.bool_))
+
+    def _check_splits(self, validation):
+        """Explicit splits are positions in all rows: they fit neither later rounds nor the guard's folds."""
+        if hasattr(validation, "__iter__") and (len(self._plan(10**6)) > 1 or self._guarded()):
+            raise ValueError(
+                "validation is a list of splits, which are positions in all rows; with step or guard, rows are scored "
+                "again in smaller sets: give a splitter such as KFold(5) instead"
+            )
 
     def _plan(self, n):
         """Rows removed after each scoring."""
@@ -206,7 +221,7 @@ class InfluencePruner(RefitEstimator):
             return [total]
         n_rounds = int(np.ceil(self.prune_ratio / self.step - 1e-9))
         gone = [min(round(self.step * (k + 1) * n), total) for k in range(n_rounds)]
-        return np.diff([0, *gone]).tolist()
+        return [k for k in np.diff([0, *gone]).tolist() if k] or [0]
 
     def _codes(self, y):
         """Class of each row, or None where there are no classes (regressors, clusterers)."""
@@ -250,7 +265,7 @@ class InfluencePruner(RefitEstimator):
         """Scores (n,) of the rows, mean over the folds that they train in."""
         attributor = prepare_attributor(self.attributor, self.estimator, self.random_state)
         if not getattr(attributor, "uses_validation", False):
-            if validation is not None and not self.guard:
+            if validation is not None and not self._guarded():
                 warnings.warn(
                     f"{type(attributor).__name__} scores rows without validation rows, and guard=False does not use "
                     "them either: validation has no effect",
@@ -282,13 +297,7 @@ class InfluencePruner(RefitEstimator):
             params = {**params, "X_val": X_val, "y_val": y_val}
             if metadata_val:
                 params["metadata_val"] = metadata_val
-        attributor = fit_attributor(attributor, X, y, params, self.memory)
-        if not hasattr(attributor, "scores_"):
-            raise ValueError(
-                f"{type(attributor).__name__} has no scores_ after fit (objective=None prepares attribute() only); "
-                "give it an objective"
-            )
-        return attributor
+        return fit_attributor(attributor, X, y, params, self.memory)
 
     def _refit(self, estimator, X, y, params, support):
         if support.all():
@@ -299,7 +308,7 @@ class InfluencePruner(RefitEstimator):
 
     def _guard_refuses(self, X, y, params, fit_params, validation):
         """Whether pruning lowers a score by more than its tolerance; sets guard_scores_."""
-        tolerance = 0.0 if self.guard is True else self.guard
+        tolerance = 0.0 if isinstance(self.guard, (bool, np.bool_)) else self.guard
         limits = self.guard if isinstance(self.guard, dict) else {self.scoring: tolerance}
         parts = self._guard_parts(X, y, params, fit_params, validation)
         self.guard_scores_ = {}
@@ -327,9 +336,10 @@ class InfluencePruner(RefitEstimator):
             masks = ~self._held_out, self.support_ & ~self._held_out
             models = [self._refit(clone(self.estimator), X, y, fit_params, mask) for mask in masks]
             return [(*models, validation.X, validation.y)]
-        folds = check_cv(5 if validation is None else validation, y, classifier=is_classifier(self.estimator)).split(
-            X, y
-        )
+        cv = check_cv(5 if validation is None else validation, y, classifier=is_classifier(self.estimator))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class rarer than the folds is not the user's concern here
+            folds = list(cv.split(X, y))
         return Parallel(n_jobs=self.n_jobs)(
             delayed(self._guard_fold)(X, y, params, fit_params, train, test) for train, test in folds
         )
@@ -338,7 +348,10 @@ class InfluencePruner(RefitEstimator):
         """Prune within the training part, so that the rows that judge play no part in the choice."""
         X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
         full = clone(self.estimator).fit(X_train, y_train, **_check_method_params(X, fit_params, train))
-        inner = clone(self).set_params(guard=False, n_jobs=None)
+        floor = self.min_samples_per_class
+        if is_classifier(self.estimator):
+            floor = min(floor, np.unique(y_train, return_counts=True)[1].min())  # a rare class has fewer rows here
+        inner = clone(self).set_params(guard=False, n_jobs=None, min_samples_per_class=int(floor))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # said once, by the outer fit
             inner.set_callbacks().fit(X_train, y_train, **_check_method_params(X, params, train))
@@ -356,8 +369,7 @@ class InfluencePruner(RefitEstimator):
         0 = kept), and held_out where `validation` is a float.
         """
         check_is_fitted(self)
-        import pandas as pd
-
+        pd = import_pandas()
         order = np.lexsort((self.scores_, np.where(self._round == 0, self._round.max() + 1, self._round)))
         rank = np.empty(len(order), dtype=int)
         rank[order] = np.arange(1, len(order) + 1)

@@ -9,7 +9,7 @@ from sklearn.utils import indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
 from sklearn.utils.validation import _check_method_params, _num_samples, has_fit_parameter
 
-from sktda.cleaning.base import RefitEstimator
+from sktda.cleaning.base import RefitEstimator, prepare_attributor
 
 
 class ResampledEstimator(RefitEstimator):
@@ -80,10 +80,9 @@ class ResampledEstimator(RefitEstimator):
             params = process_routing(self, "fit", **params).estimator.fit
         sampler = self._default_sampler() if self.sampler is None else clone(self.sampler)
         step = context.subcontext(task_name="resample")
-        with step.propagate_callback_context(sampler):
-            step.call_on_fit_task_begin(estimator=self, X=X, y=y)
-            X_kept, y_kept = sampler.fit_resample(X, y)
-            step.call_on_fit_task_end(estimator=self, X=X, y=y)
+        step.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        X_kept, y_kept = sampler.fit_resample(X, y)
+        step.call_on_fit_task_end(estimator=self, X=X, y=y)
         if _num_samples(X_kept) == 0:
             raise ValueError(f"{type(sampler).__name__} kept none of the {_num_samples(X)} rows")
         params = self._resampled_params(sampler, X, X_kept, params)
@@ -100,7 +99,7 @@ class ResampledEstimator(RefitEstimator):
     def _default_sampler(self):
         from sktda.cleaning.detector import NoisyLabelDetector
 
-        return NoisyLabelDetector()
+        return NoisyLabelDetector(prepare_attributor(None, self.estimator))
 
     def _resampled_params(self, sampler, X, X_kept, params):
         """Metadata of the sampled rows, times the sampler's own weights."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> An
     if X_val is None:
         if isinstance(validation, Holdout):
             warn_if_unlike(X, validation.X)
-        return validation
+        share = isinstance(validation, Real) and not isinstance(validation, Integral)
+        return float(validation) if share else validation
     if validation is not None:
         raise ValueError(f"validation rows came twice: as X_val, y_val and as validation={validation!r}; give one")
     if _num_samples(X_val) == _num_samples(X):

@@ -1,0 +1,278 @@
+"""What the shell commands do between reading and writing: find the labels and features, score, plan the output."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import sktda.attribution
+from sktda import NoisyLabelDetector
+from sktda.cli.review import check_given, decide, row_positions
+from sktda.data import infer_task
+from sktda.images import ImageFolder
+from sktda.tables import read_table
+from sktda.tables.arrays import read_features
+from sktda.tables.columns import table_features
+
+TARGETS = {"label", "target", "y", "class"}
+NO_LABEL = {"", "na", "n/a", "nan", "<na>", "null"}  # after stripping, in lower case
+FLAGS = ("sktda_noisy", "sktda_suggested_label", "sktda_label_quality")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options that all commands share."""
+
+    data: Path
+    target: str | None = None
+    index: str | None = None
+    features: Path | None = None
+    size: int = 64
+    task: str = "auto"
+    drop: str | float = "auto"
+    method: str = "complexity-gap"
+    seed: int = 0
+
+    def detector(self, task: str) -> NoisyLabelDetector:
+        """The unfitted detector."""
+        attributor = methods()[self.method]()
+        if "task" in attributor.get_params():
+            attributor.set_params(task=task)
+        return NoisyLabelDetector(attributor, contamination=self.drop, random_state=self.seed)
+
+
+def methods() -> dict[str, type]:
+    """Attribution methods by their name in the shell: those that need nothing but X and y."""
+    package = sktda.attribution
+    found = {name: getattr(package, name) for name in package.__all__ if name != "PrecomputedScores"}
+    return {
+        re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower(): cls
+        for name, cls in found.items()
+        if inspect.isclass(cls) and not inspect.signature(cls).parameters.keys() & {"estimator", "attributors"}
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Data that is ready to be scored. `given`: the labels (text, or float for regression) with the user's index."""
+
+    settings: Settings
+    source: Any
+    target: str
+    given: pd.Series
+    task: str
+    X: np.ndarray
+    notes: list[str]
+
+    @classmethod
+    def load(cls, settings: Settings, progress: Callable[[str], None]) -> Job:
+        """Read everything. Raises ValueError or OSError with one sentence for what is wrong with the input."""
+        path = settings.data
+        progress(f"reading {path}")
+        source = ImageFolder.read(path, settings.size, progress) if path.is_dir() else read_table(path)
+        frame = source.frame
+        target = _target(frame, settings.target, path.name)
+        index = source.default_index if settings.index is None else settings.index
+        if index not in [None, *frame]:
+            raise ValueError(_unknown_column(frame, index, path.name))
+        if index == target:
+            raise ValueError(f"column {index!r} cannot be both --index and --target; name another")
+        task, given = _labels(frame[target], settings.task)
+        if index is not None:
+            given.index = pd.Index(frame[index], name=index)
+        notes: list[str] = []
+        if settings.features:
+            names = frame["path"] if isinstance(source, ImageFolder) else None
+            X = read_features(settings.features, len(frame), names)
+        elif source.X is not None:
+            X = source.X
+        else:
+            progress("preparing features")
+            own = [name for name in FLAGS if name in frame]
+            others = [name for name in frame if name not in (target, index, *own)]
+            X, notes = table_features(frame[others])
+            notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
+        return cls(settings, source, target, given, task, X, notes)
+
+    def score(self, progress: Callable[[str], None]) -> tuple[pd.DataFrame, float]:
+        """(verdicts in file order, noise rate); the columns of ReportInput.frame."""
+        progress(f"scoring {len(self.given):,} rows")
+        regression = self.task == "regression"
+        # classes go in as text: whole numbers could be taken for measurements
+        y = self.given.to_numpy() if regression else self.given.astype(str).to_numpy(dtype=object)
+        detector = self.settings.detector(self.task).fit(self.X, y)
+        suggested = detector.suggested_labels_
+        if not regression:
+            typed = {str(label): label for label in self.given.unique()}
+            suggested = [typed[label] for label in suggested]
+        elif (self.given == self.given.round()).all():
+            suggested = np.rint(suggested)
+        verdicts = {
+            "given_label": self.given,
+            "suggested_label": pd.Series(suggested, index=self.given.index, dtype=self.given.dtype),
+            "label_quality": detector.label_quality_,
+            "score": detector.scores_,
+            "noisy": detector.labels_ == -1,
+        }
+        return pd.DataFrame(verdicts, index=self.given.index), float(detector.noise_rate_)
+
+    def read_scores(self, path: Path) -> pd.DataFrame:
+        """The verdicts of a scores file in the data's row order, as `score` returned them."""
+        table = read_text_cells(path)
+        needed = ["given_label", "suggested_label", "label_quality", "score", "noisy"]
+        missing = [name for name in needed if name not in table]
+        if missing:
+            raise ValueError(f"{path.name} lacks the columns {missing}; use a file written by sktda score")
+        positions = row_positions(table, self.given.index, path.name)
+        if len(positions) != len(self.given):
+            raise ValueError(f"{path.name} has scores of {len(positions)} rows but the data has {len(self.given)}")
+        check_given(table, positions, self.given, path.name)
+        table = table.iloc[np.argsort(positions)].set_index(self.given.index)
+        quality, score = (pd.to_numeric(table[name], errors="coerce") for name in ("label_quality", "score"))
+        if quality.isna().any() or score.isna().any():
+            raise ValueError(f"{path.name} has cells in label_quality or score that are no numbers; write it again")
+        suggested = table["suggested_label"].astype(float) if self.task == "regression" else table["suggested_label"]
+        return pd.DataFrame(
+            {
+                "given_label": self.given if self.task == "regression" else self.given.astype(str),
+                "suggested_label": suggested,
+                "label_quality": quality,
+                "score": score,
+                "noisy": table["noisy"].str.lower() == "true",
+            }
+        )
+
+    def write_report(self, path: Path, frame: pd.DataFrame, noise_rate: float, command: str) -> dict[str, Any]:
+        """Write the page; returns the numbers on it."""
+        from sktda.report import ReportInput, write_report
+
+        cells = self.source.frame.drop(columns=[self.target, *filter(None, [self.given.index.name])])
+        data = ReportInput(
+            name=self.settings.data.resolve().name,
+            frame=frame,
+            noise_rate=noise_rate,
+            task=self.task,
+            detector=self.settings.detector(self.task),
+            features=self.X,
+            rows=None if self.source.picture or cells.empty else cells,
+            image=self.source.picture,
+            reproduce=command,
+            notes=tuple(self.notes),
+        )
+        return write_report(path, data, random_state=self.settings.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which rows are written, with which labels and added columns."""
+
+    rows: np.ndarray
+    relabelled: dict[int, Any]
+    extra: pd.DataFrame
+    n_reviewed: int
+
+    @classmethod
+    def make(cls, job: Job, frame: pd.DataFrame, action: str, decisions: Path | None) -> Plan:
+        """From verdicts and a human's review of them; raises ValueError for a review that does not fit."""
+        review = read_text_cells(decisions) if decisions else None
+        verdict = "relabel" if action == "relabel" else "drop"
+        fate, labels, n_reviewed = decide(frame, job.task, verdict, review, decisions.name if decisions else "")
+        everything = np.arange(len(frame))
+        if job.task == "regression" and job.source.frame[job.target].dtype.kind not in "iuf":
+            labels = [np.format_float_positional(v, 8, unique=False, fractional=False, trim="-") for v in labels]
+        if action != "flag":
+            relabelled = {row: labels[row] for row in np.flatnonzero(fate == "relabel").tolist()}
+            return cls(np.flatnonzero(fate != "drop"), relabelled, pd.DataFrame(index=everything), n_reviewed)
+        taken = [name for name in FLAGS if name in job.source.frame]
+        if taken:
+            raise ValueError(f"the data has the columns {', '.join(taken)} already; remove them before --action flag")
+        values = (fate != "keep", labels, frame["label_quality"].round(4).to_numpy())
+        return cls(everything, {}, pd.DataFrame(dict(zip(FLAGS, values, strict=True))), n_reviewed)
+
+    def describe(self, n_rows: int) -> str:
+        """What was done, for the report."""
+        done = [f"{n_rows - len(self.rows):,} of {n_rows:,} rows dropped"] if len(self.rows) < n_rows else []
+        done += [f"{len(self.relabelled):,} relabelled"] if self.relabelled else []
+        done += ["all rows written with added columns"] if len(self.extra.columns) else []
+        done += [f"{self.n_reviewed:,} decisions taken from the review"] if self.n_reviewed else []
+        return "; ".join(done) or "all rows written as they were"
+
+
+def read_text_cells(path: Path) -> pd.DataFrame:
+    """Any table with all cells as text and missing cells empty."""
+    frame = read_table(path).frame
+    return frame.astype(object).where(frame.notna(), "").astype(str)
+
+
+def _target(frame: pd.DataFrame, target: str | None, file: str) -> str:
+    if target is None:
+        found = [name for name in frame if name.strip().lower() in TARGETS]
+        if len(found) != 1:
+            what = f"several columns could be the labels ({_names(found)})" if found else "no column is called label"
+            raise ValueError(f"{what}; name one with --target: {file} has {_names(list(frame))}")
+        return found[0]
+    if target not in frame:
+        raise ValueError(_unknown_column(frame, target, file))
+    return target
+
+
+def _unknown_column(frame: pd.DataFrame, name: str, file: str) -> str:
+    close = difflib.get_close_matches(name, list(frame), n=3)
+    hint = f"did you mean {_names(close)}?" if close else f"it has {_names(list(frame))}"
+    return f"{file} has no column {name!r}; {hint}"
+
+
+def _names(names: list[str]) -> str:
+    if not names:
+        return "no columns"
+    shown = list(map(repr, names))
+    return ", ".join(shown if len(names) <= 20 else [*shown[:10], f"... ({len(names) - 15} more)", *shown[-5:]])
+
+
+def _labels(column: pd.Series, task: str) -> tuple[str, pd.Series]:
+    """(task, labels): float for regression, else as they are. Raises ValueError for labels that cannot be used."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    missing = column.isna() | column.astype(str).str.strip().str.lower().isin(NO_LABEL)
+    if missing.any():
+        first = ", ".join(map(str, np.flatnonzero(missing)[:5]))
+        raise ValueError(
+            f"{missing.sum()} of {len(column)} rows have no label in column {column.name!r} (rows {first} counted from "
+            "0); label or remove them: a row that cannot be judged is neither kept nor dropped"
+        )
+    numbers = pd.to_numeric(column, errors="coerce") if column.dtype.kind not in "mM" else column * np.nan
+    if task == "auto":
+        task = "classification"
+        if column.dtype != bool and np.isfinite(numbers).all():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # many different numbers: that is what is asked
+                task = infer_task(numbers.to_numpy())
+    if task == "regression":
+        wrong = ~np.isfinite(numbers.to_numpy(dtype=float))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"column {column.name!r} has {column.iloc[row]!r} in row {row} (counted from 0); regression needs "
+                "finite numbers in all rows"
+            )
+        return task, numbers.astype(float)
+    n_labels = column.nunique()
+    if n_labels == 1:
+        raise ValueError(
+            f"column {column.name!r} has one label ({column.iloc[0]!r} in all {len(column)} rows); two are needed"
+        )
+    if n_labels > max(2, len(column) // 2):
+        raise ValueError(
+            f"column {column.name!r} has {n_labels} different labels in {len(column)} rows, such as {column.iloc[0]!r}"
+            "; name the column of labels with --target, or use --task regression"
+        )
+    return task, column.copy()

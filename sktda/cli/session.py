@@ -1,0 +1,88 @@
+"""What a user sees of a command: progress, failures, the summary."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REPORT_EXTRA = {"jinja2", "matplotlib"}
+
+
+@contextmanager
+def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
+    """(progress on a terminal, list that receives warnings); expected failures become one line and an exit code."""
+    remarks: list[str] = []
+    try:
+        from rich.console import Console
+        from rich.text import Text
+
+        console = Console(stderr=True)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: remarks.append(str(message))
+            if silent or not console.is_terminal:
+                yield lambda text: None, remarks
+            else:
+                with console.status("starting") as status:
+                    yield lambda text: status.update(Text(f"{text} ...")), remarks  # brackets are no markup
+    except KeyboardInterrupt:
+        fail("interrupted; nothing was written", 130)
+    except ModuleNotFoundError as error:
+        if (error.name or "sktda").startswith("sktda"):
+            raise
+        extra = "report" if error.name in REPORT_EXTRA else "shell"
+        fail(f'{error.name} is not installed; install it with: pip install "sktda[{extra}]"')
+    except MemoryError:
+        fail("the memory is full; use fewer rows or columns, or a smaller --size")
+    except (ValueError, OSError) as error:
+        fail(" ".join(str(error).split()))
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """One line on stderr; 1: the data or a file is at fault, 2: the command line."""
+    typer.echo(f"sktda: error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def command_line(ctx: typer.Context) -> str:
+    """The command that was given, without options left at their defaults."""
+    words = ["sktda", ctx.info_name or ""]
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name or "")
+        if value is None or value == parameter.default:
+            continue
+        if parameter.param_type_name == "option":
+            words.append(max(parameter.opts, key=len))
+        if value is not True:
+            words.append(str(value))
+    return shlex.join(words)
+
+
+def show(
+    summary: dict[str, Any], frame: pd.DataFrame, outputs: dict[str, Path], json_output: bool, quiet: bool
+) -> None:
+    """Print the summary and the worst rows, or one JSON object."""
+    if json_output:
+        typer.echo(json.dumps(summary))
+        return
+    if quiet:
+        return
+    rate = f"{summary['n_noisy']:,} of {summary['n_rows']:,} labels are probably wrong ({summary['noise_rate']:.1%})"
+    typer.echo(rate + (f"; {summary['n_written']:,} rows written" if "n_written" in summary else ""))
+    worst = frame.sort_values("label_quality").head(5).rename_axis(index=frame.index.name or "row").reset_index()
+    columns = [worst.columns[0], "given_label", "suggested_label", "label_quality"]
+    typer.echo("\nWorst rows:")
+    typer.echo(worst[columns].to_string(index=False, max_colwidth=28, float_format="{:.4g}".format) + "\n")
+    for note in summary["notes"]:
+        typer.echo(f"Note: {note}")
+    for name, path in outputs.items():
+        typer.echo(f"{name:<7} {path}")

@@ -1,0 +1,196 @@
+"""Does the cleaning help? Score on held-out rows: trained as given, cleaned, and cut at random.
+
+Every fold holds rows out before anything else happens. The detector, the projection and the model see the
+training rows only, so no row is judged by a model, or removed by a detector, that saw it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, StandardScaler
+
+from sktda.data import n_columns
+
+# With these limits the comparison takes at most about a minute on two cores.
+MAX_ROWS = 5_000
+MAX_VALUES = 30_000_000  # of the rows used, for images and other wide rows
+MAX_FEATURES = 100  # more columns than this are projected to N_COMPONENTS
+N_COMPONENTS = 50
+N_REPEATS = 3  # random removals per fold
+ARMS = ("before", "after", "random")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelScores:
+    """One model's held-out score per fold (n_folds,): accuracy, or R^2 for regression."""
+
+    model: str
+    before: np.ndarray
+    after: np.ndarray
+    random: np.ndarray
+
+    def summary(self) -> dict:
+        """Means and standard errors over the folds; differences are paired within the fold."""
+        series = {arm: getattr(self, arm) for arm in ARMS}
+        series["gain"] = self.after - self.before
+        series["gain_over_random"] = self.after - self.random
+        numbers: dict = {"model": self.model}
+        for name, values in series.items():
+            numbers[name] = float(values.mean())
+            numbers[name + "_se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
+        return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The scores of each model, the rows they were judged on and how many training rows each fold lost."""
+
+    models: tuple[ModelScores, ...]
+    n_rows: int
+    n_removed: tuple[int, ...]
+    n_train: tuple[int, ...]
+    n_components: int | None  # None = the models saw all columns
+
+    def numbers(self, metric: str) -> dict:
+        """All of it as plain numbers; those of the first model also as `<metric>_before` and so on."""
+        models = [scores.summary() for scores in self.models]
+        first = {f"{metric}_{name}": value for name, value in models[0].items() if name != "model"}
+        return {
+            "metric": metric,
+            **first,
+            "models": models,
+            "n_rows_compared": self.n_rows,
+            "n_folds": len(self.n_removed),
+            "n_train_per_fold": list(self.n_train),
+            "n_removed_per_fold": list(self.n_removed),
+        }
+
+
+def compare(
+    features: Any, target: np.ndarray, detector: Any, *, regression: bool, cv: int, random_state: int
+) -> Comparison:
+    """Cross-validated scores of two quick models before and after cleaning, and after random removal.
+
+    features (n, ...) dense or sparse rows; target (n,) class codes, or values for regression; detector an unfitted
+    estimator with `fit_resample` and `sample_indices_`, cloned for every fold. A random subsample stands in for more
+    than MAX_ROWS rows or MAX_VALUES values; the detector always sees the features as they are.
+    Raises ValueError if there are too few rows for the folds, or if the detector refuses a fold.
+    """
+    random = np.random.default_rng(random_state)
+    size = min(len(target), MAX_ROWS, max(1_000, MAX_VALUES // n_columns(features)))
+    rows = np.sort(random.permutation(len(target))[:size])
+    features, target = (features.tocsr() if sparse.issparse(features) else features)[rows], target[rows]
+    flat = features if sparse.issparse(features) else features.reshape(len(rows), -1)
+    # As text, classes stay classes also in a fold with so few rows that whole numbers look like measurements.
+    labels = target if regression else target.astype(str)
+
+    models = _models(regression, random_state)
+    scores: dict = {name: {arm: [] for arm in ARMS} for name in models}
+    n_removed, n_train = [], []
+    for train, test in _folds(target, regression, cv, random_state):
+        sampler = _seeded(clone(detector), random_state)
+        sampler.fit_resample(features[train], labels[train])
+        kept = train[sampler.sample_indices_]
+        samples = [random.permutation(train)[: len(kept)] for _ in range(N_REPEATS)]
+        n_removed.append(len(train) - len(kept))
+        n_train.append(len(train))
+
+        projected = _projection(flat, len(train)).fit(flat[train]).transform(flat).astype(np.float64)
+        for name, model in models.items():
+            judge = _Judge(model, projected, target, test)
+            scores[name]["before"].append(judge(train))
+            scores[name]["after"].append(judge(kept))
+            scores[name]["random"].append(np.mean([judge(sample) for sample in samples]))
+
+    return Comparison(
+        models=tuple(ModelScores(name, *(np.array(arms[arm]) for arm in ARMS)) for name, arms in scores.items()),
+        n_rows=len(rows),
+        n_removed=tuple(n_removed),
+        n_train=tuple(n_train),
+        n_components=projected.shape[1] if flat.shape[1] > MAX_FEATURES else None,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Score on the test rows of a fresh copy of the model, trained on the rows that it is called with."""
+
+    model: Any
+    features: np.ndarray
+    target: np.ndarray
+    test: np.ndarray
+
+    def __call__(self, rows: np.ndarray) -> float:
+        model = clone(self.model)
+        if isinstance(model, LogisticRegression) and len(np.unique(self.target[rows])) == 1:
+            model = DummyClassifier()  # a rare or a removed class can leave one, which logistic regression refuses
+        model.fit(self.features[rows], self.target[rows])
+        return model.score(self.features[self.test], self.target[self.test])
+
+
+def _models(regression: bool, random_state: int) -> dict:
+    """A linear model, which wrong labels move little, and a flexible one, which can fit them."""
+    if regression:
+        forest = RandomForestRegressor(50, max_features=1 / 3, random_state=random_state)
+        return {"ridge regression": Ridge(), "random forest": forest}
+    forest = RandomForestClassifier(50, random_state=random_state)
+    return {"logistic regression": LogisticRegression(tol=1e-3, max_iter=1_000), "random forest": forest}
+
+
+def _projection(flat: Any, n_train: int) -> Pipeline:
+    """Scaling and, for many columns, principal components; label-free and fitted on the training rows only."""
+    wide = flat.shape[1] > MAX_FEATURES
+    size = min(N_COMPONENTS, n_train - 1)
+    if sparse.issparse(flat):
+        dense = FunctionTransformer(_to_dense, accept_sparse=True)
+        shorter = TruncatedSVD(size, random_state=0) if wide else dense
+        return make_pipeline(MaxAbsScaler(), shorter, StandardScaler())
+    if not wide:
+        return make_pipeline(StandardScaler())
+    components = PCA(size, whiten=True, svd_solver="randomized", iterated_power=3, random_state=0)
+    return make_pipeline(StandardScaler(), components)
+
+
+def _to_dense(rows: Any) -> np.ndarray:
+    return rows.toarray()
+
+
+def _seeded(detector: Any, random_state: int) -> Any:
+    free = detector.get_params().get("random_state", 0) is None
+    return detector.set_params(random_state=random_state) if free else detector
+
+
+def _folds(target: np.ndarray, regression: bool, cv: int, random_state: int) -> list:
+    largest = len(target) // 2 if regression else int(np.bincount(target).max())
+    if largest < 2:
+        raise ValueError(f"{len(target)} rows are too few to hold some of them out")
+    kind = KFold if regression else StratifiedKFold
+    folds = kind(min(cv, largest), shuffle=True, random_state=random_state)
+    with warnings.catch_warnings():
+        # Classes rarer than the folds are spread as evenly as can be, which is what is wanted here.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        return list(folds.split(target, target))
+
+
+def visible_gain(noise_rate: float, n_classes: int) -> float | None:
+    """Measured over true gain in accuracy when wrong labels are spread evenly over the other classes.
+
+    A model of true accuracy a agrees with a (1 - r) + (1 - a) r / (C - 1) of the given labels; this is the slope.
+    None where the labels say nothing (a single class, or r >= (C - 1) / C).
+    """
+    if n_classes < 2:
+        return None
+    slope = 1 - noise_rate * n_classes / (n_classes - 1)
+    return slope if slope > 0 else None

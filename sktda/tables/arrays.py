@@ -1,0 +1,126 @@
+"""NPZ files: data sets of arrays, and embeddings that take the place of a data set's own features."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sktda.files import suffix
+from sktda.tables.base import check_numbers
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayFile:
+    """An .npz with X (rows first), labels y and whatever else; all arrays with a row per row of X are cut alike."""
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+
+    default_index = None
+
+    @classmethod
+    def read(cls, path: Path) -> ArrayFile:
+        """Read all arrays. Raises ValueError if there is no X of finite numbers."""
+        arrays = _load(path)
+        if arrays.get("X", np.empty(0)).ndim < 2 or not len(arrays["X"]):
+            found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise ValueError(f"{path.name} holds {found or 'nothing'}; X (rows, features...) and y (rows,) are needed")
+        check_numbers(arrays["X"], f"X of {path.name}")
+        shape = arrays.get("y", np.empty(len(arrays["X"]))).shape
+        if np.prod(shape) != len(arrays["X"]):
+            raise ValueError(f"y of {path.name} has shape {shape}; {len(arrays['X'])} labels are needed, one per row")
+        return cls(path, arrays)
+
+    @property
+    def X(self) -> np.ndarray:
+        return self.arrays["X"]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The arrays with one value per row."""
+        columns = {k: v for k, v in self.arrays.items() if k != "X" and self._per_row(v) and v.size == len(v)}
+        return pd.DataFrame({k: v.ravel() for k, v in columns.items()}, index=range(len(self.X)))
+
+    @property
+    def picture(self) -> Callable[[int], Any] | None:
+        """row -> PIL image, where X has the shape of grey or RGB pictures."""
+        shape = self.X.shape[1:]
+        grey, rgb = len(shape) == 2, len(shape) == 3 and shape[2] in (1, 3)
+        return self._picture if (grey or rgb) and min(shape[:2]) >= 8 else None
+
+    def _picture(self, row: int) -> Any:
+        from PIL import Image
+
+        low, high = self._range
+        values = 255 * (self.X[row].astype(float) - low) / ((high - low) or 1.0)
+        return Image.fromarray(np.squeeze(values).astype(np.uint8)).convert("RGB")
+
+    @cached_property
+    def _range(self) -> tuple[float, float]:
+        return float(self.X.min()), float(self.X.max())
+
+    def _per_row(self, array: np.ndarray) -> bool:
+        return array.ndim > 0 and len(array) == len(self.X)
+
+    def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
+        """Cut every per-row array; dtypes stay."""
+        if suffix(path) != ".npz":
+            raise ValueError(f"{path.name}: arrays are written as .npz; change the ending")
+        labels = self.arrays[target].copy()
+        for row, label in relabelled.items():
+            labels[row] = label
+        arrays = {**self.arrays, target: labels, **{name: np.array(extra[name].tolist()) for name in extra}}
+        np.savez_compressed(path, **{name: a[rows] if self._per_row(a) else a for name, a in arrays.items()})
+
+
+def read_features(path: Path, n_rows: int, names: pd.Series | None = None) -> np.ndarray:
+    """Embeddings of the data's rows: array X of an .npz (or its only array), or an .npy.
+
+    names: relative paths of the images of a folder; an array `paths` in the file is then used to align the rows.
+    Raises ValueError if rows do not match one to one.
+    """
+    arrays = _load(path)
+    paths = arrays.pop("paths", None)
+    if "X" not in arrays and len(arrays) != 1:
+        raise ValueError(f"{path.name} holds the arrays {', '.join(arrays) or '(none)'}; name the features X")
+    X = arrays.get("X", next(iter(arrays.values())))
+    check_numbers(X, f"{path.name}")
+    if paths is not None and names is not None:
+        if len(paths) != len(X) or len(set(paths)) != len(paths):
+            raise ValueError(f"{path.name} has {len(set(paths))} different paths for {len(X)} rows; one each is needed")
+        order = pd.Series(range(len(paths)), index=paths).reindex(names)
+        if order.isna().any():
+            raise ValueError(
+                f"{path.name} has no features for {order.isna().sum()} images, the first is "
+                f"{order.index[order.isna()][0]!r}; paths are relative to the folder, such as 'cat/1.png'"
+            )
+        X = X[order.to_numpy(dtype=int)]
+    if X.ndim < 2 or len(X) != n_rows:
+        raise ValueError(
+            f"{path.name} has features of shape {X.shape} but the data has {n_rows} rows; give one row of features per "
+            "row of data in the same order (for an image folder: sorted relative paths, or an array named paths)"
+        )
+    return X
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist or is not a file; check the path")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"X": loaded}
+        with loaded:
+            return dict(loaded)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path.name} cannot be read as arrays (pickled objects are not read); write it with numpy.savez"
+        ) from error

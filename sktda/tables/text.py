@@ -1,0 +1,182 @@
+"""Delimited text: encoding and delimiter detected, every record kept as it stands in the file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import charset_normalizer
+import numpy as np
+import pandas as pd
+
+from sktda.files import suffix, write_frame
+from sktda.tables.base import check_header, check_width, edited
+
+BYTE_ORDER_MARKS = {  # the longer marks first: UTF-32 begins like UTF-16
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+# in order of preference, for short texts that fit several
+ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp932", "gb18030", "euc_kr", "big5", "euc_jp", "cp1253", "cp1254"]
+HEAD = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class TextTable:
+    """A delimited text file. `records` is the text of each row, line end included."""
+
+    path: Path
+    frame: pd.DataFrame
+    header: str
+    records: list[str]
+    delimiter: str
+    encoding: str
+
+    X = None
+    picture = None
+    default_index = None
+
+    @classmethod
+    def read(cls, path: Path) -> TextTable:
+        """Read with all cells as text. Raises ValueError naming the line that is wrong."""
+        text, encoding = _decode(_read_bytes(path), path.name)
+        if not text.strip():
+            raise ValueError(f"{path.name} is empty; a header line and at least two rows are needed")
+        delimiter = _find_delimiter(text)
+        records = _records(text, delimiter, path.name)
+        names, header = next(records)
+        check_header(names, path.name)
+        frames, texts = [], []
+        while block := list(islice(records, 50_000)):  # a frame takes far less memory than lists of strings
+            frames.append(pd.DataFrame([fields for fields, _ in block], columns=names, dtype=str))
+            texts += [record for _, record in block]
+        if not texts:
+            raise ValueError(f"{path.name} has a header but no rows; at least two rows are needed")
+        return cls(path, pd.concat(frames, ignore_index=True), header, texts, delimiter, encoding)
+
+    def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
+        """Write records as they were read; only relabelled rows and added columns are composed anew."""
+        if suffix(path) != suffix(self.path):
+            write_frame(edited(self.frame, rows, target, relabelled, extra), path)
+            return
+        position = self.frame.columns.get_loc(target)
+        added = extra.astype(str).to_numpy().tolist()
+        lines = [self._extended(self.header, list(extra.columns))]
+        for row in rows.tolist():
+            record = self.records[row]
+            if row in relabelled:
+                fields = self.frame.iloc[row].tolist()
+                fields[position] = relabelled[row]
+                record = self._composed(fields) + _line_end(record)
+            lines.append(self._extended(record, added[row]))
+        data = "".join(lines).encode(self.encoding)
+        path.write_bytes(gzip.compress(data, mtime=0) if path.name.lower().endswith(".gz") else data)
+
+    def _composed(self, fields: list[str]) -> str:
+        buffer = io.StringIO()
+        csv.writer(buffer, delimiter=self.delimiter, lineterminator="").writerow(fields)
+        return buffer.getvalue()
+
+    def _extended(self, record: str, fields: list[str]) -> str:
+        if not fields:
+            return record
+        end = _line_end(record)
+        return record.removesuffix(end) + self.delimiter + self._composed(fields) + end
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+            head = file.read(1 << 20)
+            # before the whole file is read: a transposed or wrongly broken one shows in its first line
+            check_width(1 + max(head.split(b"\n", 1)[0].count(mark) for mark in b",;\t|"), path.name)
+            return head + file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path.name} is not a whole gzip file ({error}); compress it again") from error
+
+
+def _decode(data: bytes, name: str) -> tuple[str, str]:
+    """(text, encoding); encoding the text again gives the same bytes."""
+    mark = next((mark for mark in BYTE_ORDER_MARKS if data.startswith(mark)), None)
+    if mark is None and b"\0" in data:
+        raise ValueError(f"{name} holds zero bytes, so it is not text; check what it is (gzip needs the ending .gz)")
+    try:
+        encoding = BYTE_ORDER_MARKS[mark] if mark else "utf-8"
+        return data.decode(encoding), encoding
+    except UnicodeDecodeError as error:
+        if mark:
+            raise ValueError(f"{name} begins like {encoding} but is not: {error}; save it again as UTF-8") from error
+    telling = b"\n".join(line for line in data.splitlines() if not line.isascii())[:HEAD]
+    guesses = charset_normalizer.from_bytes(telling, cp_isolation=ENCODINGS)
+    for guess in sorted(guesses, key=lambda g: (g.chaos, -g.coherence, ENCODINGS.index(g.encoding))):
+        try:
+            text = data.decode(guess.encoding)
+            if text.encode(guess.encoding) == data:
+                return text, guess.encoding
+        except UnicodeError:  # the sample fitted, a later line does not
+            continue
+    return data.decode("latin-1"), "latin-1"  # never fails
+
+
+def _find_delimiter(text: str) -> str:
+    """The delimiter under which most records are as long as the header; ties go to the longer header.
+
+    csv.Sniffer is not used: it takes letters for delimiters where a file has one column.
+    """
+    head = list(islice(io.StringIO(text[:HEAD], newline=""), 500))
+    best, best_key = ",", (0.0, 1)
+    for delimiter in ",;\t| ":
+        lengths = [len(fields) for fields in csv.reader(head, delimiter=delimiter) if fields]
+        lengths = lengths[:1] + lengths[1:-1] if len(text) > HEAD else lengths  # the last one is cut off
+        if not lengths or lengths[0] == 1:
+            continue
+        key = (float(np.mean([length == lengths[0] for length in lengths])), lengths[0])
+        if delimiter == " " and (best_key[0] or key[0] < 1):  # spaces are common inside cells
+            continue
+        if key > best_key:
+            best, best_key = delimiter, key
+    return best
+
+
+def _records(text: str, delimiter: str, name: str) -> Iterator[tuple[list[str], str]]:
+    """(fields, text) of every record, the header first. A quoted cell may span lines; blank lines are skipped."""
+    taken: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in io.StringIO(text, newline=""):
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
+    expected, first_line = 0, 1
+    try:
+        for fields in reader:
+            if fields:
+                expected = expected or len(fields)
+                if len(fields) != expected:
+                    raise ValueError(
+                        f"{name}, line {first_line}: {len(fields)} fields where the header has {expected} (delimiter "
+                        f"{delimiter!r}); complete the line, and quote cells that contain the delimiter"
+                    )
+                yield fields, "".join(taken)
+            taken.clear()
+            first_line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{name}, line {first_line}: {error}; a quoted cell ends with a quote before the next {delimiter!r} or "
+            'line end, and quotes inside it are doubled ("")'
+        ) from error
+
+
+def _line_end(record: str) -> str:
+    return record[len(record.rstrip("\r\n")) :]

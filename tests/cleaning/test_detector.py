@@ -1,0 +1,437 @@
+"""NoisyLabelDetector finds planted errors, says how many there are, and keeps its promises on every kind of label."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
+from sklearn.metrics import roc_auc_score
+
+from sktda import NoisyLabelDetector
+from sktda.attribution import ComplexityGap, PrecomputedScores
+from tests.spies import CountingScores, flip, noisy_blobs
+
+LOADERS = {"digits": load_digits, "wine": load_wine, "breast cancer": load_breast_cancer}
+
+
+@cache
+def planted(name, rate, kind="uniform"):
+    """(X, given labels, true labels, fitted detector)"""
+    X, true = LOADERS[name](return_X_y=True)
+    given = flip(true, rate, kind)
+    return X, given, true, NoisyLabelDetector().fit(X, given)
+
+
+CASES = [
+    # data, share of wrong labels, kind, least AUROC, tolerance of the estimated rate
+    ("digits", 0.1, "uniform", 0.999, 0.03),
+    ("digits", 0.2, "uniform", 0.999, 0.03),
+    ("digits", 0.4, "uniform", 0.995, 0.03),
+    ("digits", 0.1, "next", 0.995, 0.06),
+    ("digits", 0.3, "next", 0.97, 0.06),
+    ("wine", 0.1, "uniform", 0.98, 0.06),
+    ("wine", 0.2, "next", 0.95, 0.06),
+    ("breast cancer", 0.1, "uniform", 0.97, 0.06),
+    ("breast cancer", 0.2, "uniform", 0.96, 0.06),
+    ("breast cancer", 0.3, "uniform", 0.9, 0.06),
+]
+
+
+@pytest.mark.parametrize(("name", "rate", "kind", "auroc", "tolerance"), CASES)
+def test_planted_errors_are_found_and_counted(name, rate, kind, auroc, tolerance):
+    _, given, true, detector = planted(name, rate, kind)
+    wrong = given != true
+    assert roc_auc_score(wrong, -detector.scores_) >= auroc
+    assert detector.noise_rate_ == pytest.approx(wrong.mean(), abs=tolerance)
+    assert wrong[detector.labels_ == -1].mean() >= 0.6
+    assert wrong[detector.labels_ == 1].mean() < 0.5 * wrong.mean()
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_clean_labels_stay(name):
+    assert planted(name, 0)[3].noise_rate_ <= 0.03
+
+
+def test_errors_of_one_class_of_two_are_counted():
+    """Class-dependent noise: only class 1 is mislabelled, 0.3 of it."""
+    X, true = load_breast_cancer(return_X_y=True)
+    given = true.copy()
+    ones = np.flatnonzero(true == 1)
+    given[np.random.default_rng(0).choice(ones, round(0.3 * len(ones)), replace=False)] = 0
+    wrong = given != true
+    detector = NoisyLabelDetector().fit(X, given)
+    assert detector.noise_rate_ == pytest.approx(wrong.mean(), abs=0.06)
+    assert roc_auc_score(wrong, -detector.scores_) > 0.9
+
+
+@pytest.mark.parametrize(("name", "rate", "kind", "auroc", "tolerance"), CASES)
+def test_counts_quality_and_suggestions_agree(name, rate, kind, auroc, tolerance):
+    _, given, _true, detector = planted(name, rate, kind)
+    noisy = detector.labels_ == -1
+    assert noisy.sum() == round(detector.noise_rate_ * len(given))
+    assert set(np.unique(detector.labels_)) <= {-1, 1}
+    np.testing.assert_array_equal(detector.sample_indices_, np.flatnonzero(~noisy))
+    quality = detector.label_quality_
+    assert quality.min() >= 0
+    assert quality.max() <= 1
+    np.testing.assert_array_equal(quality < 0.5, noisy)
+    assert (np.diff(quality[np.argsort(detector.scores_)]) >= 0).all()
+    assert len(np.unique(quality)) > 0.9 * len(np.unique(detector.scores_))
+    assert (detector.suggested_labels_[noisy] != given[noisy]).all()
+    assert np.isin(detector.suggested_labels_, detector.classes_).all()
+
+
+@pytest.mark.parametrize(("name", "rate", "kind", "auroc", "tolerance"), CASES)
+def test_relabelling_as_suggested_gives_better_labels(name, rate, kind, auroc, tolerance):
+    _, given, true, detector = planted(name, rate, kind)
+    relabelled = np.where(detector.labels_ == -1, detector.suggested_labels_, given)
+    assert (relabelled != true).mean() < 0.7 * (given != true).mean()
+
+
+def test_a_clean_row_is_suggested_its_prediction():
+    _, _, _, detector = planted("digits", 0.2)
+    clean = detector.labels_ == 1
+    np.testing.assert_array_equal(detector.suggested_labels_[clean], detector.attributor_.loo_labels_[clean])
+
+
+def test_no_noise_means_no_row_below_half():
+    X, y, _ = noisy_blobs(rate=0)
+    detector = NoisyLabelDetector(contamination=0).fit(X, y)
+    assert (detector.labels_ == 1).all()
+    assert (detector.label_quality_ > 0.5).all()
+
+
+# ---- what is called noisy -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("contamination", [0, 0.05, 0.25, 0.5, 0.9])
+def test_a_given_contamination_decides_how_many(contamination):
+    X, y, _ = noisy_blobs()
+    detector = NoisyLabelDetector(contamination=contamination).fit(X, y)
+    assert detector.noise_rate_ == contamination
+    assert (detector.labels_ == -1).sum() == round(contamination * 120)
+    lowest = np.argsort(detector.scores_)[: round(contamination * 120)]
+    if contamination < 0.5:
+        assert set(lowest) == set(np.flatnonzero(detector.labels_ == -1))
+
+
+@pytest.mark.parametrize("contamination", [1.0, -0.1, "a lot", None])
+def test_a_contamination_out_of_range_is_an_error(contamination):
+    X, y, _ = noisy_blobs()
+    with pytest.raises(ValueError, match="contamination"):
+        NoisyLabelDetector(contamination=contamination).fit(X, y)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_contamination_that_leaves_no_row_is_a_clear_error(task):
+    X, y, _ = noisy_blobs(30)
+    y = y if task == "classification" else X[:, 0]
+    with pytest.raises(ValueError, match="cannot be removed"):
+        NoisyLabelDetector(contamination=0.99).fit(X, y)
+
+
+def imbalanced(n_rare, seed=0):
+    """200 rows of classes "a" and "b", 10 % flipped, and a class "rare" whose rows look like class "a"."""
+    X, y, true = noisy_blobs(200, 0.1, centers=2, seed=seed)
+    looks_alike = X[true == 0][:n_rare] + 0.1
+    return np.vstack([X, looks_alike]), np.append(np.array(["a", "b"])[y], ["rare"] * n_rare)
+
+
+@pytest.mark.parametrize("contamination", ["auto", 0.05, 0.3])
+@pytest.mark.parametrize("n_rare", [1, 2, 3])
+def test_a_rare_class_survives(n_rare, contamination):
+    X, y = imbalanced(n_rare)
+    detector = NoisyLabelDetector(contamination=contamination)
+    X_clean, y_clean = detector.fit_resample(X, y)
+    assert set(y_clean) == {"a", "b", "rare"}
+    assert len(X_clean) == len(y_clean) == len(y) - round(detector.noise_rate_ * len(y))
+    rare = np.flatnonzero(y == "rare")
+    assert detector.labels_[rare[np.argmax(detector.scores_[rare])]] == 1, "the best row of the class stays"
+
+
+@pytest.mark.parametrize("contamination", [0.05, 0.1, 0.3])
+@pytest.mark.parametrize("n_rare", [1, 2, 3])
+def test_noisy_rows_are_below_half_beside_a_protected_one(n_rare, contamination):
+    """The last row of its class stays, however low its score; the quality of the noisy rows still says noisy."""
+    X, y = imbalanced(n_rare)
+    detector = NoisyLabelDetector(contamination=contamination).fit(X, y)
+    assert (detector.label_quality_[detector.labels_ == -1] < 0.5).all()
+    spared = (detector.labels_ == 1) & (detector.label_quality_ < 0.5)
+    assert set(y[spared]) <= {"rare"}
+
+
+# ---- labels and data of every kind ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["z", "a", "m"], [7, -3, 100], [1.0, 0.0, 2.0], np.array(["x", 1, 2.5], dtype=object).astype(str)],
+    ids=["strings", "integers", "floats", "numerals"],
+)
+def test_the_names_of_the_labels_play_no_part(names):
+    X, y, _ = noisy_blobs()
+    plain = NoisyLabelDetector().fit(X, y)
+    renamed = NoisyLabelDetector().fit(X, np.asarray(names)[y])
+    np.testing.assert_allclose(renamed.scores_, plain.scores_, rtol=1e-9)
+    np.testing.assert_array_equal(renamed.labels_, plain.labels_)
+    np.testing.assert_array_equal(renamed.suggested_labels_, np.asarray(names)[plain.suggested_labels_])
+    assert renamed.suggested_labels_.dtype == np.asarray(names).dtype
+    assert renamed.classes_.tolist() == sorted(names)
+    assert renamed.noise_rate_ == pytest.approx(plain.noise_rate_, abs=1e-9)
+
+
+def test_boolean_labels():
+    X, y, true = noisy_blobs(centers=2)
+    detector = NoisyLabelDetector().fit(X, y.astype(bool))
+    np.testing.assert_array_equal(detector.labels_, NoisyLabelDetector().fit(X, y).labels_)
+    assert detector.suggested_labels_.dtype == bool
+    assert (detector.suggested_labels_ == true).mean() > 0.9
+
+
+def test_row_order_plays_no_part():
+    X, y, _ = noisy_blobs()
+    rows = np.random.default_rng(0).permutation(len(y))
+    plain, shuffled = NoisyLabelDetector().fit(X, y), NoisyLabelDetector().fit(X[rows], y[rows])
+    np.testing.assert_allclose(shuffled.scores_, plain.scores_[rows], rtol=1e-8)
+    np.testing.assert_array_equal(shuffled.labels_, plain.labels_[rows])
+    np.testing.assert_array_equal(shuffled.suggested_labels_, plain.suggested_labels_[rows])
+    np.testing.assert_allclose(shuffled.label_quality_, plain.label_quality_[rows], rtol=1e-8)
+
+
+def test_units_of_the_columns_play_no_part():
+    X, y, _ = noisy_blobs()
+    plain = NoisyLabelDetector().fit(X, y)
+    scaled = NoisyLabelDetector().fit(X * [1e-3, 1, 50, 1e6] + [5, 0, -1, 1e5], y)
+    np.testing.assert_array_equal(scaled.labels_, plain.labels_)
+    np.testing.assert_allclose(scaled.scores_, plain.scores_, rtol=1e-5)
+
+
+def test_a_wrong_copy_of_a_row_is_found_among_its_duplicates():
+    X, _, true = noisy_blobs(60)
+    X, true = np.tile(X, (3, 1)), np.tile(true, 3)
+    given = true.copy()
+    given[:20] = (given[:20] + 1) % 3
+    detector = NoisyLabelDetector().fit(X, given)
+    np.testing.assert_array_equal(np.flatnonzero(detector.labels_ == -1), np.arange(20))
+    np.testing.assert_array_equal(detector.suggested_labels_[:20], true[:20])
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda X, y: (X.tolist(), y.tolist()),
+        lambda X, y: (pd.DataFrame(X), pd.Series(y)),
+        lambda X, y: (sp.csr_matrix(X), y),
+        lambda X, y: (sp.csr_array(X), y),
+        lambda X, y: (X.reshape(-1, 8, 8), y),
+        lambda X, y: (X.astype(np.uint8), y.astype(np.int8)),
+    ],
+    ids=["lists", "pandas", "csr matrix", "csr array", "images", "small integers"],
+)
+def test_data_in_every_form_gives_the_same_decision_and_comes_back_as_it_came(convert):
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:300], flip(y[:300], 0.2)
+    plain = NoisyLabelDetector().fit(X, y)
+    X_given, y_given = convert(X, y)
+    detector = NoisyLabelDetector()
+    X_clean, y_clean = detector.fit_resample(X_given, y_given)
+    np.testing.assert_array_equal(detector.labels_, plain.labels_)
+    assert type(X_clean) is type(X_given)
+    assert type(y_clean) is type(y_given)
+    np.testing.assert_array_equal(np.asarray(y_clean), y[plain.labels_ == 1])
+    dense = X_clean.toarray() if sp.issparse(X_clean) else np.asarray(X_clean).reshape(-1, 64)
+    np.testing.assert_array_equal(dense, X[plain.labels_ == 1])
+
+
+def test_pandas_rows_keep_their_index_and_dtypes():
+    X, y, _ = noisy_blobs(50)
+    index = pd.Index([f"id{i}" for i in range(50)], name="key")
+    frame = pd.DataFrame(X, index=index).add_prefix("f").astype({"f0": "float32"})
+    labels = pd.Series(pd.Categorical(np.array(["a", "b", "c"])[y]), index, name="target")
+    detector = NoisyLabelDetector(contamination=0.2)
+    X_clean, y_clean = detector.fit_resample(frame, labels)
+    assert (X_clean.dtypes == frame.dtypes).all()
+    assert y_clean.dtype == labels.dtype
+    assert X_clean.index.equals(y_clean.index)
+    assert X_clean.equals(frame[detector.labels_ == 1])
+    assert detector.feature_names_in_.tolist() == ["f0", "f1", "f2", "f3"]
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", ["ab", [0, 1]], ids=["strings", "integers"])
+def test_the_table_has_the_users_index_and_the_worst_row_first(names):
+    X, y, _ = noisy_blobs(centers=2)
+    index = np.random.default_rng(0).permutation(len(y)) + 1000
+    y = pd.Series(np.array(list(names))[y], index)
+    detector = NoisyLabelDetector().fit(pd.DataFrame(X, index=index), y)
+    frame = detector.to_frame()
+    assert list(frame) == ["given_label", "suggested_label", "label_quality", "noisy"]
+    assert frame["label_quality"].is_monotonic_increasing
+    assert frame["noisy"].dtype == bool
+    assert (frame["given_label"] == y[frame.index]).all()
+    in_order = frame.loc[index]
+    np.testing.assert_array_equal(in_order["noisy"], detector.labels_ == -1)
+    np.testing.assert_array_equal(in_order["label_quality"], detector.label_quality_)
+    np.testing.assert_array_equal(in_order["suggested_label"], detector.suggested_labels_)
+
+
+def test_the_table_of_arrays_is_numbered_and_a_series_brings_its_index():
+    X, y, _ = noisy_blobs(30)
+    assert sorted(NoisyLabelDetector().fit(X, y).to_frame().index) == list(range(30))
+    frame = NoisyLabelDetector().fit(X, pd.Series(y, index=np.arange(30) + 5)).to_frame()
+    assert sorted(frame.index) == list(range(5, 35))
+
+
+def test_a_repeated_index_is_kept():
+    X, y, _ = noisy_blobs(30)
+    frame = NoisyLabelDetector().fit(pd.DataFrame(X, index=[1] * 30), y).to_frame()
+    assert frame.index.tolist() == [1] * 30
+
+
+# ---- regression -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0, 0.05, 0.15])
+def test_planted_outliers_of_a_regression_are_found(share):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 4))
+    true = X @ [3.0, -2.0, 1.0, 0.5] + 100
+    y = true + 0.3 * rng.normal(size=300)
+    wrong = np.zeros(300, dtype=bool)
+    wrong[rng.choice(300, round(share * 300), replace=False)] = True
+    y[wrong] += 25 * rng.choice([-1, 1], wrong.sum())
+    detector = NoisyLabelDetector().fit(X, y)
+    assert detector.task_ == "regression"
+    assert not hasattr(detector, "classes_")
+    assert detector.noise_rate_ == pytest.approx(share, abs=0.04)
+    assert (detector.labels_ == -1).sum() == round(detector.noise_rate_ * 300)
+    if share:
+        assert (detector.labels_[wrong] == -1).mean() > 0.9
+        worst = np.argsort(detector.scores_)[: wrong.sum()]
+        assert wrong[worst].mean() > 0.9
+        error = np.abs(detector.suggested_labels_ - true)[wrong]
+        assert np.median(error) < 0.2 * 25
+
+
+def test_whole_numbers_are_a_regression_where_the_attributor_says_so():
+    X, y = load_diabetes(return_X_y=True)
+    y = np.round(y / 20)
+    assert NoisyLabelDetector().fit(X, y).task_ == "classification"
+    detector = NoisyLabelDetector(ComplexityGap(task="regression")).fit(X, y)
+    assert detector.task_ == "regression"
+    assert detector.to_frame()["suggested_label"].dtype == float
+
+
+def test_a_constant_target_has_no_outliers():
+    X, _, _ = noisy_blobs()
+    assert NoisyLabelDetector(ComplexityGap(task="regression")).fit(X, np.full(120, 0.1)).noise_rate_ == 0
+
+
+# ---- attributors ----------------------------------------------------------------------------------------------------
+
+
+def test_scores_from_elsewhere_rank_the_rows():
+    X, y, true = noisy_blobs()
+    right = (y == true).astype(float)
+    detector = NoisyLabelDetector(PrecomputedScores(right), contamination=np.mean(y != true)).fit(X, y)
+    np.testing.assert_array_equal(detector.labels_ == -1, y != true)
+    np.testing.assert_array_equal(detector.scores_, right)
+    assert (detector.suggested_labels_[y != true] == true[y != true]).mean() > 0.9
+    by_default = NoisyLabelDetector().fit(X, y)
+    assert NoisyLabelDetector(PrecomputedScores(right)).fit(X, y).noise_rate_ == by_default.noise_rate_
+
+
+def test_equal_scores_are_refused_unless_no_row_goes():
+    X, y, _ = noisy_blobs()
+    with pytest.raises(ValueError, match="all 120 scores of PrecomputedScores are 0, so rows cannot be ranked"):
+        NoisyLabelDetector(PrecomputedScores(), contamination=0.1).fit(X, y)
+    assert (NoisyLabelDetector(PrecomputedScores(), contamination=0).fit(X, y).labels_ == 1).all()
+
+
+def test_the_papers_scheme_ranks_and_its_task_holds():
+    """30 small classes with whole numbers as names look like a regression; the attributor says they are not."""
+    rng = np.random.default_rng(0)
+    true = np.repeat(np.arange(30), 5)
+    X = rng.normal(size=(30, 8))[true] * 5 + rng.normal(size=(150, 8)) * 0.1
+    detector = NoisyLabelDetector(ComplexityGap(mode="paper", n_repeats=2, task="classification", random_state=0))
+    assert detector.fit(X, flip(true, 0.1)).task_ == "classification"
+
+
+@pytest.mark.parametrize("attributor", ["complexity gap", ComplexityGap, 3])
+def test_what_is_no_attributor_is_refused(attributor):
+    X, y, _ = noisy_blobs(30)
+    with pytest.raises(TypeError, match=r"is not an attributor; give an instance such as ComplexityGap\(\)"):
+        NoisyLabelDetector(attributor).fit(X, y)
+
+
+class TooShort(CountingScores):
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        super().fit(X, y)
+        self.scores_ = self.scores_[:-1]
+        return self
+
+
+class NoScores(CountingScores):
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("attributor", "message"), [(TooShort(), "29 scores .* 30 rows"), (NoScores(), "NoScores has no scores_")]
+)
+def test_an_attributor_that_breaks_its_contract_is_named(attributor, message):
+    X, y, _ = noisy_blobs(30)
+    with pytest.raises(ValueError, match=message):
+        NoisyLabelDetector(attributor, contamination=0.1).fit(X, y)
+
+
+def test_the_given_attributor_stays_unfitted_and_its_seed_wins():
+    X, y, _ = noisy_blobs()
+    attributor = ComplexityGap(mode="nystrom", n_landmarks=10, random_state=3)
+    detector = NoisyLabelDetector(attributor, random_state=0).fit(X, y)
+    assert not hasattr(attributor, "scores_")
+    np.testing.assert_array_equal(detector.scores_, attributor.fit(X, y).scores_)
+
+
+def test_the_detectors_seed_reaches_an_attributor_without_one():
+    X, y, _ = noisy_blobs()
+    loose = ComplexityGap(mode="nystrom", n_landmarks=10)
+    first, again, other = (NoisyLabelDetector(loose, random_state=seed).fit(X, y).scores_ for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+# ---- bad input and second fits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda X, y: (np.where(X[3, 1] == X, np.nan, X), y), r"NaN: column 1 has 1 values .* the first in row 3"),
+        (lambda X, y: (np.where(X[3, 1] == X, np.inf, X), y), r"infinity: column 1"),
+        (lambda X, y: (X, np.zeros(30)), r"y holds 1 class \(.*0.* in all 30 rows\)"),
+        (lambda X, y: (X, None), "requires y to be passed"),
+        (lambda X, y: (X, y[:-1]), "inconsistent numbers of samples"),
+        (lambda X, y: (X, np.column_stack([y, y])), "y should be a 1d array"),
+        (lambda X, y: (X, np.append(np.nan, y[1:])), "y contains NaN"),
+        (lambda X, y: (X, np.append(None, y[1:].astype(object))), "NaN|None|missing"),
+    ],
+    ids=["NaN", "infinity", "one class", "no y", "lengths", "two targets", "NaN label", "None label"],
+)
+@pytest.mark.parametrize("attributor", [None, PrecomputedScores(np.arange(30.0))], ids=["default", "precomputed"])
+def test_bad_input_gives_one_clear_error(attributor, damage, message):
+    X, y, _ = noisy_blobs(30)
+    with pytest.raises(ValueError, match=message):
+        NoisyLabelDetector(attributor).fit(*damage(X, y))
+
+
+def test_a_second_fit_leaves_nothing_of_the_first():
+    X, y, _ = noisy_blobs(60)
+    detector = NoisyLabelDetector().fit(pd.DataFrame(X).add_prefix("f"), y)
+    again, fresh = detector.fit(X, X[:, 0]), NoisyLabelDetector().fit(X, X[:, 0])
+    assert set(vars(again)) == set(vars(fresh))
+    assert sorted(again.to_frame().index) == list(range(60))

@@ -1,0 +1,126 @@
+"""The layout is a promise: imports point backwards, `import sktda` is light, public names are documented."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sktda
+import sktda.attribution
+
+ROOT = Path(sktda.__file__).parent
+STAGE = {
+    **dict.fromkeys(["selection", "metrics", "noise", "files"], 0),
+    **dict.fromkeys(["data", "tables", "images"], 1),
+    "model": 2,
+    "engine": 3,
+    "objectives": 4,
+    "attribution": 5,
+    "cleaning": 6,
+    "plotting": 7,
+    "report": 8,
+    **dict.fromkeys(["cli", "demo"], 9),
+}
+FREE = {"__init__", "_lazy", "__main__"}  # of the package itself
+NUMPY_ONLY = ["selection", "metrics", "noise"]
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def module_name(file):
+    parts = ("sktda", *file.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def place(module):
+    """First name below sktda: "cleaning" of "sktda.cleaning.pruner", "" of sktda itself."""
+    return (module.split(".") + [""])[1]
+
+
+def imports(source, module="", is_package=False):
+    """Absolute names of all modules that a source imports, in functions too; public names of sktda as their module."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parent, base] if base else parent)
+            for alias in node.names:
+                if base == "sktda" and alias.name in sktda.__all__:
+                    yield getattr(sktda, alias.name).__module__
+                elif base == "sktda" and not hasattr(sktda, alias.name):
+                    yield f"sktda.{alias.name}"
+                else:
+                    yield base
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_a_module_imports_only_earlier_stages_or_its_own_folder(file):
+    module = module_name(file)
+    own = place(module)
+    if own in FREE | {""}:
+        return
+    assert own in STAGE, f"{module} has no stage: add it to STAGE here and to the layout in DESIGN.md"
+    for name in imports(file.read_text(encoding="utf-8"), module, file.name == "__init__.py"):
+        other = place(name)
+        if name.split(".")[0] != "sktda" or other in FREE | {"", own}:
+            continue
+        assert STAGE[other] < STAGE[own], f"{module} (stage {STAGE[own]}) imports {name} (stage {STAGE[other]})"
+
+
+def test_imports_are_found_in_every_form():
+    source = (
+        "import os, sktda.engine.kernel as k\nfrom . import base\nfrom ..data import slices\n"
+        "from sktda import Holdout\ndef f():\n    from sktda.report import page\n"
+    )
+    assert list(imports(source, "sktda.cleaning.pruner")) == [
+        "os",
+        "sktda.engine.kernel",
+        "sktda.cleaning",
+        "sktda.data",
+        "sktda.cleaning.base",
+        "sktda.report",
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in NUMPY_ONLY if (ROOT / f"{name}.py").exists()])
+def test_stage_zero_needs_numpy_and_scipy_only(name):
+    tops = {module.split(".")[0] for module in imports((ROOT / f"{name}.py").read_text(encoding="utf-8"))}
+    assert tops - sys.stdlib_module_names <= {"numpy", "scipy"}
+
+
+@pytest.mark.parametrize("statement", ["import sktda", "import sktda.attribution", "import sktda.cli"])
+def test_importing_loads_nothing_heavy(statement):
+    heavy = "{'torch', 'sklearn', 'numpy', 'scipy', 'pandas', 'joblib', 'skorch', 'matplotlib'}"
+    code = f"import sys\n{statement}\nprint(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("package", [sktda, sktda.attribution], ids=lambda package: package.__name__)
+def test_every_public_name_resolves_and_is_documented(package):
+    assert sorted(package.__all__) == package.__all__ == dir(package)
+    for name in package.__all__:
+        public = getattr(package, name)
+        assert public.__name__ == name
+        assert len(inspect.getdoc(public).splitlines()[0]) > 10
+        assert public.__doc__ != public.__mro__[1].__doc__, f"{name} only inherits a docstring"
+    with pytest.raises(AttributeError, match=r"has no attribute 'Nothing'"):
+        package.Nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_every_module_says_what_it_is_for(file):
+    assert file.name == "__main__.py" or ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+
+
+def test_lazy_names_are_those_of_all():
+    for package in (sktda, sktda.attribution):
+        for name in package.__all__:
+            assert importlib.import_module(getattr(package, name).__module__).__dict__[name] is getattr(package, name)

@@ -1,0 +1,123 @@
+"""What the README and the guide show is run: python and shell blocks, their output, links, options and names."""
+
+import contextlib
+import doctest
+import io
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+import sktda
+import sktda.attribution
+import sktda.report
+from sktda.cli.commands import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(\n+(?=```text\n))?", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
+
+
+def blocks(page: Path) -> list[tuple[str, str, str | None]]:
+    """(language, code, output or None) of the fenced blocks; a text block right behind another is its output."""
+    found = []
+    shown = False
+    for language, code, output_follows in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if shown:
+            found[-1] = (*found[-1][:2], code)
+        else:
+            found.append((language, code, None))
+        shown = bool(output_follows)
+    return found
+
+
+def commands(code: str) -> list[list[str]]:
+    """The arguments of every sktda command in a shell block."""
+    lines = code.replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("sktda ")]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with the files that the pages name."""
+    rng = np.random.default_rng(0)
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:300], y[:300]
+    wrong = np.arange(0, 300, 10)
+    y[wrong] = (y[wrong] + 3) % 10
+    table = pd.DataFrame(X[:, ::3].round(2)).add_prefix("f").assign(id=range(1000, 1300), label=y)
+    table.to_csv(tmp_path / "data.csv", index=False)
+    table.to_parquet(tmp_path / "data.parquet")
+    area = rng.uniform(50, 200, 300)
+    prices = pd.DataFrame(
+        {"area": area, "garden": rng.choice(["yes", "no"], 300), "price": area * 3 + rng.normal(size=300)}
+    )
+    prices.loc[::50, "price"] *= 10
+    prices.to_csv(tmp_path / "houses.csv", index=False)
+    np.savez(tmp_path / "digits.npz", X=X.reshape(-1, 8, 8), y=y)
+    np.savez(tmp_path / "embeddings.npz", X=X)
+    for row in range(60):
+        folder = tmp_path / "photos" / f"digit{y[row]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((X[row].reshape(8, 8) * 15).astype(np.uint8)).save(folder / f"{row}.png")
+    monkeypatch.chdir(tmp_path)
+
+
+def run(language: str, code: str, names: dict) -> str:
+    """Run a block, return what it prints."""
+    if language == "shell":
+        results = [CliRunner().invoke(app, arguments, prog_name="sktda") for arguments in commands(code)]
+        for result in results:
+            assert result.exit_code == 0, result.output
+        return "".join(result.output for result in results)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "block", "exec"), names)
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_blocks_run_and_print_what_is_shown(page, workplace):
+    check = doctest.OutputChecker().check_output
+    names = {"__name__": "page"}
+    for language, code, expected in blocks(page):
+        if language in {"python", "shell"}:
+            printed = run(language, code, names)
+            flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+            assert expected is None or check(expected, printed, flags), f"{code}prints\n{printed}not\n{expected}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target, anchor in LINK.findall(text):
+        if target.startswith("https:"):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), f"{page.name} links to {target}"
+        if anchor and file.suffix == ".md":
+            titles = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in anchors, f"{page.name} links to {target}#{anchor}"
+
+
+def test_every_shell_option_is_documented():
+    page = (ROOT / "docs" / "shell.md").read_text(encoding="utf-8")
+    for command in ("clean", "score", "report"):
+        usage = CliRunner().invoke(app, [command, "--help"], prog_name="sktda").output
+        for option in sorted(set(re.findall(r"--[a-z]+", usage)) - {"--help"}):
+            assert f"`{option}" in page, f"{option} of sktda {command} is missing in docs/shell.md"
+
+
+def test_every_public_name_is_in_the_reference():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for package in (sktda, sktda.attribution, sktda.report):
+        for name in package.__all__:
+            assert f"{package.__name__}.{name}" in page, f"{package.__name__}.{name} is missing in docs/api.md"

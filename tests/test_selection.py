@@ -1,0 +1,101 @@
+"""Scores to decisions, against brute force on tiny problems."""
+
+from itertools import combinations, pairwise, product
+
+import numpy as np
+import pytest
+
+from sktda.selection import lowest, prune, removal_quota
+
+
+def best_removal(scores, n_remove, codes, floor):
+    """The set of n_remove rows with the smallest total score that leaves `floor` rows in every class."""
+    allowed = [
+        set(rows)
+        for rows in combinations(range(len(scores)), n_remove)
+        if all(np.sum(codes == c) - np.sum(codes[list(rows)] == c) >= floor for c in np.unique(codes))
+    ]
+    return min(allowed, key=lambda rows: sum(scores[list(rows)]))
+
+
+@pytest.mark.parametrize("floor", [0, 1, 2])
+def test_without_strata_the_lowest_scores_that_the_floor_allows_go(floor):
+    rng = np.random.default_rng(floor)
+    for _ in range(20):
+        codes = np.repeat([0, 1, 2], [4, 3, 2])[rng.permutation(9)]
+        scores = rng.normal(size=9) - 2 * (codes == rng.integers(3))  # the worst rows crowd into one class
+        for n_remove in range(0, 9 - 3 * floor + 1):
+            keep = prune(scores, n_remove, codes, stratify=False, floor=floor)
+            removed = best_removal(scores, n_remove, codes, floor)
+            # with distinct scores the greedy choice is the only optimum: floors are per class, rows exchange freely
+            assert set(np.flatnonzero(~keep)) == removed
+
+
+@pytest.mark.parametrize("floor", [0, 1, 2])
+def test_quotas_are_the_closest_whole_numbers_to_equal_shares(floor):
+    rng = np.random.default_rng(floor)
+    for _ in range(30):
+        counts = rng.integers(floor, 7, size=3)
+        for n_remove in range(np.maximum(counts - floor, 0).sum() + 1):
+            if counts.sum() == 0:
+                continue
+            quota = removal_quota(counts, n_remove, floor)
+            ideal = counts * n_remove / counts.sum()
+            choices = [
+                np.array(choice)
+                for choice in product(*(range(max(c - floor, 0) + 1) for c in counts))
+                if sum(choice) == n_remove
+            ]
+            distance = min(np.square(choice - ideal).sum() for choice in choices)
+            assert quota.sum() == n_remove
+            assert (quota <= np.maximum(counts - floor, 0)).all()
+            assert np.square(quota - ideal).sum() == pytest.approx(distance, abs=1e-9)
+
+
+def test_largest_remainders_get_the_rows_that_rounding_leaves():
+    # shares 3.0, 2.7, .9, .3, .1 of 7 rows: whole parts 3, 2, 0, 0, 0 and two rows left
+    assert removal_quota(np.array([30, 27, 9, 3, 1]), 7, 0).tolist() == [3, 3, 1, 0, 0]
+
+
+def test_strata_lose_their_own_lowest_rows():
+    codes = np.array([0, 0, 0, 0, 1, 1])
+    scores = np.array([4.0, 3.0, 2.0, 1.0, 10.0, 9.0])
+    assert np.flatnonzero(~prune(scores, 3, codes)).tolist() == [2, 3, 5]
+    assert np.flatnonzero(~prune(scores, 3, codes, stratify=False)).tolist() == [1, 2, 3]
+
+
+def test_without_classes_only_scores_count():
+    scores = np.array([3.0, 1.0, 2.0])
+    assert prune(scores, 2).tolist() == [True, False, False]
+    assert prune(scores, 0).all()
+
+
+def test_a_smaller_removal_is_part_of_a_larger_one():
+    scores = np.round(np.random.default_rng(0).normal(size=30), 1)  # with ties
+    codes = np.arange(30) % 3
+    for stratify in (False, True):
+        removed = [set(np.flatnonzero(~prune(scores, k, codes, stratify=stratify))) for k in (3, 6, 9, 15)]
+        assert all(small < large for small, large in pairwise(removed))
+
+
+def test_ties_go_by_position():
+    assert lowest(np.zeros(5), 3).tolist() == [0, 1, 2]
+    assert prune(np.zeros(4), 2, np.array([0, 0, 1, 1])).tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize("stratify", [True, False])
+@pytest.mark.parametrize(
+    ("counts", "n_remove", "floor", "message"),
+    [
+        ([3, 3], 5, 1, r"5 of 6 rows cannot be removed: at least 1 must stay in each of 2 classes; remove fewer rows"),
+        ([5, 1], 1, 2, r"class 1 \(in sorted order\) has 1 rows, fewer than min_samples_per_class=2; merge rare"),
+    ],
+)
+def test_floors_that_cannot_be_kept_are_errors(stratify, counts, n_remove, floor, message):
+    codes = np.repeat(np.arange(len(counts)), counts)
+    with pytest.raises(ValueError, match=message):
+        prune(np.arange(6.0), n_remove, codes, stratify=stratify, floor=floor)
+
+
+def test_a_class_below_the_floor_is_no_error_when_nothing_goes():
+    assert prune(np.arange(4.0), 0, np.array([0, 0, 0, 1]), floor=2).all()

@@ -1,0 +1,350 @@
+import csv
+import gzip
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sktda.tables import read_table
+from sktda.tables.arrays import read_features
+from sktda.tables.columns import read_column, table_features
+
+ROWS = [
+    ["id", "text", "label"],
+    ["007", "plain", "a"],
+    ["1e400", 'says "no"', "b"],
+    ["2020-01-02", "two\nlines", "a"],
+    ["NA", "", "b"],
+    ["99999999999999999999", " padded ", "Größe"],
+]
+NOTHING = pd.DataFrame(index=range(5))
+
+
+def as_text(rows, delimiter=",", end="\n", quoting=csv.QUOTE_MINIMAL):
+    class Lines(list):
+        write = list.append
+
+    lines = Lines()
+    csv.writer(lines, delimiter=delimiter, lineterminator=end, quoting=quoting).writerows(rows)
+    return lines
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL], ids=["minimal", "all"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["unix", "windows"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_kept_rows_are_the_same_bytes(tmp_path, encoding, delimiter, end, quoting):
+    lines = as_text(ROWS, delimiter, end, quoting)
+    path, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    path.write_bytes("".join(lines).encode(encoding))
+    table = read_table(path)
+    assert table.frame.columns.tolist() == ROWS[0]
+    assert table.frame.to_numpy().tolist() == ROWS[1:]
+    table.write(out, np.array([0, 2, 4]), "label", {}, NOTHING)
+    assert out.read_bytes() == "".join(lines[i] for i in (0, 1, 3, 5)).encode(encoding)
+
+
+def test_gzip_is_kept(tmp_path):
+    lines = as_text(ROWS)
+    (tmp_path / "in.csv.gz").write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
+    read_table(tmp_path / "in.csv.gz").write(tmp_path / "out.csv.gz", np.array([1]), "label", {}, NOTHING)
+    assert gzip.decompress((tmp_path / "out.csv.gz").read_bytes()).decode() == lines[0] + lines[2]
+
+
+def test_relabelled_rows_change_in_one_cell_and_added_columns_come_last(tmp_path):
+    lines = as_text(ROWS, ";", "\r\n")
+    path, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    path.write_bytes("".join(lines).removesuffix("\r\n").encode())  # the last line has no end
+    table = read_table(path)
+    table.write(out, np.arange(5), "label", {1: "new; label"}, NOTHING)
+    expected = [row[:] for row in ROWS]
+    expected[2][2] = "new; label"
+    assert out.read_bytes().decode() == "".join(as_text(expected, ";", "\r\n")).removesuffix("\r\n")
+    table.write(out, np.array([0, 4]), "label", {}, pd.DataFrame({"flag": [True, False, False, False, True]}))
+    assert out.read_bytes().decode() == (
+        lines[0].replace("\r\n", ";flag\r\n")
+        + lines[1].replace("\r\n", ";True\r\n")
+        + lines[5].replace("\r\n", ";True")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("text;label\none, two, three;a\nfour, five;b\n", ["text", "label"]),
+        ("a;b\n1,5;2,5\n3,5;4,5\n", ["a", "b"]),
+        ("a,b\n1;2,3\n1;2,3\n", ["a", "b"]),
+        ("label\nx\ny\n", ["label"]),
+        ("my label\nx\ny\n", ["my label"]),
+        ("a b\n1 2\n3 4\n", ["a", "b"]),
+        ('"a,b";c\n"1,2";3\n', ["a,b", "c"]),
+        ("\n\na,b\n\n1,2\n", ["a", "b"]),
+    ],
+)
+def test_the_delimiter_is_found(tmp_path, text, columns):
+    (tmp_path / "x.txt").write_text(text)
+    assert read_table(tmp_path / "x.txt").frame.columns.tolist() == columns
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("name,ort\nMüller,Köln\nJäger,Düsseldorf\n", "cp1252"),
+        ("nom,ville\nHélène,Besançon\nRené,Orléans\n", "cp1252"),
+        ("a,b\n20 °C,5 £\nit’s – fine,3\n", "cp1252"),
+        ("имя,город\nИван,Москва\nПётр,Тверь\n", "cp1251"),
+        ("名前,都市\n田中,東京\n鈴木,大阪\n", "cp932"),
+        ("名字,城市\n李明,北京市\n王芳,上海市\n", "gb18030"),
+    ],
+)
+def test_the_encoding_is_found(tmp_path, text, encoding):
+    (tmp_path / "x.csv").write_bytes(text.encode(encoding))
+    table = read_table(tmp_path / "x.csv")
+    assert ["".join(row) for row in table.frame.to_numpy()] == [line.replace(",", "") for line in text.splitlines()[1:]]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a,b\n1,\x81\x8d\x8f\xff\n2,\x90\xfe\n",
+        "名前,b\n田中,東京\n鈴木,".encode("cp932") + b"\x87\x90\n",  # two codes for one character
+    ],
+    ids=["no encoding", "ambiguous"],
+)
+def test_bytes_are_kept_whatever_they_mean(tmp_path, data):
+    (tmp_path / "x.csv").write_bytes(data)
+    read_table(tmp_path / "x.csv").write(tmp_path / "y.csv", np.arange(2), "b", {}, pd.DataFrame(index=range(2)))
+    assert (tmp_path / "y.csv").read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("x.csv", b"", "x.csv is empty"),
+        ("x.csv", b"\n \n", "x.csv is empty"),
+        ("x.csv", b"a,b\n", "has a header but no rows"),
+        ("x.csv", b"a,b\n1,2\n1,2,3\n", r"line 3: 3 fields where the header has 2 \(delimiter ','\)"),
+        ("x.csv", b'a,b\n"1\n2",2\n\n1\n', "line 5: 1 fields where the header has 2"),
+        ("x.csv", b'a,b\n1,2\n1,"2\n', "line 3: unexpected end of data"),
+        ("x.csv", b"a,a\n1,2\n", "several columns named 'a'"),
+        ("x.csv", b"a\0,b\n1,2\n", "zero bytes"),
+        ("x.csv", b"\xff\xfea", "begins like utf-16"),
+        ("x.csv", b"," * 100_001 + b"\n", "more than 100,000 columns"),
+        ("x.csv", ("a," * 100_001 + "\n").encode("utf-16"), "more than 100,000 columns"),
+        ("x.csv.gz", b"a,b\n1,2\n", "not a whole gzip file"),
+        ("x.csv.gz", gzip.compress(b"a,b\n1,2\n" * 999, mtime=0)[:50], "not a whole gzip file"),
+        ("x.parquet", b"no", "cannot be read as Parquet"),
+        ("x.npz", b"no", "cannot be read as arrays"),
+        ("x.xlsx", b"no", "unknown ending '.xlsx'; allowed are .csv"),
+    ],
+)
+def test_a_bad_file_gives_one_clear_error(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / name)
+
+
+def test_a_wide_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"," * 2_000_000)
+    monkeypatch.setattr("sktda.tables.text._decode", lambda *_: pytest.fail("the whole file was read"))
+    with pytest.raises(ValueError, match="columns"):
+        read_table(path)
+    monkeypatch.setattr("sktda.tables.base.MAX_COLUMNS", 9)
+    pq.write_table(pa.table([[1]] * 10, list("abcdefghij")), tmp_path / "x.parquet")
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", lambda *_: pytest.fail("the whole file was read"))
+    with pytest.raises(ValueError, match="columns"):
+        read_table(tmp_path / "x.parquet")
+
+
+def parquet_table():
+    return pa.table(
+        {
+            "big": pa.array([2**60, None, 3], pa.int64()),
+            "day": pa.array([1, 2, None], pa.date32()),
+            "list": pa.array([[1], [], None]),
+            "label": pa.array(["a", "b", "a"]).dictionary_encode(),
+            "small": pa.array([1, 2, 3], pa.int8()),
+        }
+    ).replace_schema_metadata({"who": "me"})
+
+
+def test_parquet_keeps_schema_and_values(tmp_path):
+    path, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    pq.write_table(parquet_table(), path)
+    table = read_table(path)
+    table.write(out, np.array([0, 2]), "label", {}, pd.DataFrame(index=range(3)))
+    assert pq.read_table(out).equals(pq.read_table(path).take([0, 2]), check_metadata=True)
+    table.write(out, np.arange(3), "label", {0: "b"}, pd.DataFrame({"flag": [True, False, True]}))
+    written = pq.read_table(out)
+    assert written["label"].to_pylist() == ["b", "b", "a"]
+    assert written["flag"].to_pylist() == [True, False, True]
+    assert written.schema.field("label") == parquet_table().schema.field("label")
+    table.write(out, np.arange(3), "small", {2: 1}, pd.DataFrame(index=range(3)))
+    assert pq.read_table(out)["small"].equals(pa.chunked_array([pa.array([1, 2, 1], pa.int8())]))
+
+
+@pytest.mark.parametrize("name", ["out.tsv", "out.parquet", "out.csv"])
+def test_other_formats_get_the_same_cells(tmp_path, name):
+    source = tmp_path / ("in.parquet" if name == "out.csv" else "in.csv")
+    if name == "out.csv":
+        pd.DataFrame(ROWS[1:], columns=ROWS[0]).to_parquet(source)
+    else:
+        source.write_text("".join(as_text(ROWS)), encoding="utf-8", newline="")
+    read_table(source).write(tmp_path / name, np.array([0, 4]), "label", {4: "b"}, NOTHING)
+    cells = read_table(tmp_path / name).frame.to_numpy().tolist()
+    assert cells == [ROWS[1], [*ROWS[5][:2], "b"]]
+
+
+def test_npz_cuts_every_array_with_the_rows(tmp_path):
+    path, out = tmp_path / "in.npz", tmp_path / "out.npz"
+    rng = np.random.default_rng(0)
+    arrays = {
+        "X": rng.integers(0, 255, (5, 8, 8)).astype(np.uint8),
+        "y": np.array([[0], [1], [0], [1], [1]], dtype=np.int8),
+        "name": np.array(list("abcde")),
+        "names": np.array(["zero", "one"]),
+        "version": np.array(3),
+    }
+    np.savez(path, **arrays)
+    table = read_table(path)
+    assert list(table.frame) == ["y", "name"]
+    assert table.picture(0).size == (8, 8)
+    table.write(out, np.array([0, 3]), "y", {3: 0}, pd.DataFrame({"flag": [True] * 5}))
+    with np.load(out) as written:
+        assert set(written) == {*arrays, "flag"}
+        assert written["X"].dtype == np.uint8
+        np.testing.assert_array_equal(written["X"], arrays["X"][[0, 3]])
+        np.testing.assert_array_equal(written["y"], np.array([[0], [0]], dtype=np.int8))
+        assert written["name"].tolist() == ["a", "d"]
+        assert written["names"].tolist() == ["zero", "one"]
+        assert written["flag"].shape == (2,)
+        assert written["version"] == 3
+    assert arrays["y"][3] == table.arrays["y"][3] == 1  # the table itself is not changed
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x_train": np.ones((3, 2))}, r"holds x_train \(3, 2\); X \(rows"),
+        ({"X": np.array([[1, np.nan], [np.inf, 2], [1, 1]])}, "NaN or infinity in 2 rows, the first is row 0"),
+        ({"X": np.array([["a"], ["b"]])}, "numbers are needed"),
+        ({"X": np.array([[{}], [None]])}, "pickled objects are not read"),
+        ({"X": np.ones((9, 2)), "y": np.eye(9)}, r"y of x.npz has shape \(9, 9\); 9 labels"),
+        ({"X": np.ones((9, 2)), "y": np.ones(8)}, "9 labels"),
+    ],
+)
+def test_bad_arrays_give_one_clear_error(tmp_path, arrays, message):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / "x.npz")
+
+
+def test_features_are_aligned_by_their_paths(tmp_path):
+    X = np.arange(6.0).reshape(3, 2)
+    names = pd.Series(["a/1.png", "b/1.png"])
+    np.savez(tmp_path / "e.npz", X=X, paths=["b/1.png", "x/9.png", "a/1.png"])
+    np.testing.assert_array_equal(read_features(tmp_path / "e.npz", 2, names), X[[2, 0]])
+    with pytest.raises(ValueError, match=r"no features for 1 images, the first is 'c/1.png'"):
+        read_features(tmp_path / "e.npz", 2, pd.Series(["a/1.png", "c/1.png"]))
+    np.savez(tmp_path / "e.npz", X=X, paths=["b/1.png", "b/1.png", "a/1.png"])
+    with pytest.raises(ValueError, match="2 different paths for 3 rows"):
+        read_features(tmp_path / "e.npz", 2, names)
+
+
+def test_features_need_one_row_per_row(tmp_path):
+    X = np.arange(6.0).reshape(3, 2)
+    np.save(tmp_path / "e.npy", X)
+    np.savez(tmp_path / "e.npz", embeddings=X)
+    np.savez(tmp_path / "two.npz", a=X, b=X)
+    for name in ("e.npy", "e.npz"):
+        np.testing.assert_array_equal(read_features(tmp_path / name, 3), X)
+    with pytest.raises(ValueError, match=r"shape \(3, 2\) but the data has 4 rows"):
+        read_features(tmp_path / "e.npz", 4)
+    with pytest.raises(ValueError, match="name the features X"):
+        read_features(tmp_path / "two.npz", 3)
+    with pytest.raises(FileNotFoundError, match=r"no.npz does not exist"):
+        read_features(tmp_path / "no.npz", 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells"),
+    [
+        ("numbers", ["1", " 2.5", "-3e2", "", "NA", "?"] * 4),
+        ("numbers", ["1,5", "2", "1000,25", "3,75"] * 4),
+        ("numbers", [str(i % 7) for i in range(99)] + ["oops"]),
+        ("numbers", [30, 12, 55, 7, 8, 9, 1, 2, 100, 50, 3, 4]),
+        ("numbers", [1.5, np.nan, 2.5] * 5),
+        ("categories", ["red", "green", "", "blue"] * 9),
+        ("categories", ["yes", "no"] * 9),
+        ("categories", [True, False] * 9),
+        ("categories", ["only", ""] * 9),
+        ("categories", pd.Categorical(["a", "b", None] * 5)),
+        ("constant", ["x"] * 9),
+        ("constant", ["5"] * 9),
+        ("constant", ["", "NA"] * 9),
+        ("constant", [np.nan] * 9),
+        ("identifier", [f"id{i}" for i in range(30)]),
+        ("identifier", [str(i) for i in range(100, 130)]),
+        ("identifier", range(30, 0, -1)),
+        ("date", [f"2020-01-{i:02d}" for i in range(1, 29)]),
+        ("date", [f"{i}.2.2021" for i in range(1, 29)] * 9),
+        ("date", ["2020-01-01T10:00:00", ""] * 9),
+        ("date", ["3 Mar 2020", "14-Apr-21", "May 5, 2020"] * 9),
+        ("date", pd.date_range("2020-01-01", periods=20)),
+        ("text", [f"a sentence about {i}" for i in range(30)]),
+        ("other", [[1], [2]] * 9),
+    ],
+)
+def test_what_a_column_holds(kind, cells):
+    assert read_column(pd.Series(cells, name="c"))[0] == kind
+
+
+def test_numbers_in_text_are_read_as_written():
+    def cells(*values):
+        return read_column(pd.Series([*values, "7"], name="c"))[1].tolist()[:-1]
+
+    assert cells("1,5", "2,25") == [1.5, 2.25]
+    assert cells("1,234", "12,345,678.5") == [1234, 12345678.5]
+    assert cells("1e3", "-0.5") == [1000, -0.5]
+
+
+def test_features_of_a_table():
+    rng = np.random.default_rng(0)
+    n = 400
+    number = rng.normal(size=n).round(3).astype(str)
+    number[5] = ""
+    colour = rng.choice(["red", "green"], n).astype(object)
+    colour[[1, 2]] = ["teal", "ochre"]
+    colour[3:9] = ""
+    frame = pd.DataFrame({"number": number, "id": [f"n{i}" for i in range(n)], "colour": colour}, dtype=str)
+    X, notes = table_features(frame)
+    assert notes == ["columns not used as features (identifiers): 'id'"]
+    assert X.shape == (n, 1 + 1 + 4)  # number, its indicator; green, red, missing, the rare ones together
+    known = np.delete(number, 5).astype(float)
+    assert X[5, 0] == np.median(known)
+    np.testing.assert_array_equal(np.delete(X[:, 0], 5), known)
+    np.testing.assert_array_equal(X[:, 1], np.arange(n) == 5)
+    np.testing.assert_array_equal(X[1, 2:], X[2, 2:])
+    assert X[:, 2:].sum(axis=0).tolist() == [(colour == "green").sum(), (colour == "red").sum(), 6, 2]
+
+
+def test_cells_that_are_no_numbers_are_reported():
+    frame = pd.DataFrame({"a": [str(i % 7) for i in range(99)] + ["oops"]})
+    X, notes = table_features(frame)
+    assert X[99].tolist() == [3, 1]
+    assert notes == ["column 'a': 1 cells are no numbers ('oops'), taken as missing"]
+
+
+def test_what_cannot_become_features_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match=r"column 'a' holds infinity in row 1 \(counted from 0\)"):
+        table_features(pd.DataFrame({"a": ["1", "-inf", "3"]}))
+    with pytest.raises(ValueError, match=r"no column can be used as a feature .*free text.*--features"):
+        table_features(pd.DataFrame({"a": [f"row number {i}" for i in range(9)]}))
+    with pytest.raises(ValueError, match="none beside the labels"):
+        table_features(pd.DataFrame(index=range(9)))
+    monkeypatch.setattr("sktda.tables.columns.MAX_CELLS", 1000)
+    with pytest.raises(ValueError, match=r"90 rows x 62 features after one-hot encoding"):
+        table_features(pd.DataFrame({f"c{j}": [f"v{i % 30}" for i in range(90)] for j in range(2)}))
