@@ -122,7 +122,11 @@ def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarr
         if y.dtype.kind not in "iufb":
             raise ValueError(f"Unknown label type: regression needs numbers as target, got {y.dtype} such as {y[0]!r}")
         return task, y.astype(np.float64), None
-    classes, codes = np.unique(y, return_inverse=True)
+    try:
+        classes, codes = np.unique(y, return_inverse=True)
+    except TypeError as error:
+        kinds = sorted({type(value).__name__ for value in y})
+        raise ValueError(f"Unknown label type: labels are a mix of {', '.join(kinds)}; make them all text") from error
     if y.dtype.kind == "f" and (classes != np.round(classes)).any():
         raise ValueError(
             "Unknown label type: continuous. Classes cannot be fractions such as "

@@ -28,6 +28,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sktda
@@ -109,6 +110,14 @@ def test_scikit_learns_checks(estimator, check):
 @pytest.mark.parametrize("cls", [cls for cls in ESTIMATORS if not issubclass(cls, MetaEstimatorMixin)])
 def test_constructible_without_arguments(cls):
     assert cls().get_params() == clone(cls()).get_params()
+
+
+@pytest.mark.parametrize("instance", PLAIN, ids=short)
+def test_tags_say_what_is_taken(instance):
+    tags = get_tags(instance)
+    assert tags.target_tags.required == (not isinstance(instance, PrecomputedScores))
+    assert tags.input_tags.sparse
+    assert not tags.input_tags.allow_nan
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)

@@ -113,8 +113,17 @@ def test_the_share_of_outliers(share, scale):
     rng = np.random.default_rng(0)
     residual = rng.normal(size=2000)
     residual[: round(share * 2000)] += 30 * rng.choice([-1, 1], round(share * 2000))
-    assert outlier_rate(5 + residual * scale) == pytest.approx(share, abs=0.004)
+    assert outlier_rate(5 + residual * scale, residual * scale) == pytest.approx(share, abs=0.004)
+
+
+def test_errors_that_are_small_beside_the_target_are_no_outliers():
+    rng = np.random.default_rng(0)
+    residual = rng.standard_t(1, size=2000)  # heavy tails: many lie beyond 3.5 robust deviations of their own
+    target = rng.normal(size=2000)
+    assert outlier_rate(residual, 0 * target) > 0.1
+    assert outlier_rate(1e-6 * residual, target) == 0
 
 
 def test_no_spread_means_no_outliers():
-    assert outlier_rate(np.full(10, 3.0)) == 0
+    assert outlier_rate(np.full(10, 3.0), np.arange(10.0)) == 0
+    assert outlier_rate(np.full(10, 3.0), np.full(10, 3.0)) == 0

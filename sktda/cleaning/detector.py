@@ -114,7 +114,7 @@ class NoisyLabelDetector(BaseEstimator):
             self.classes_ = classes
             estimate = label_noise_rate(reference.loo_decision_, target)
         else:
-            estimate = outlier_rate(target - reference.loo_decision_)
+            estimate = outlier_rate(target - reference.loo_decision_, target)
         n_kept = 1 if classes is None else len(classes)  # one row of each class stays
         estimate = min(estimate, 1 - n_kept / len(target))
         self.noise_rate_ = estimate if self.contamination == "auto" else float(self.contamination)

@@ -219,7 +219,7 @@ class InfluencePruner(RefitEstimator):
         total = round(self.prune_ratio * n)
         if self.step is None or self.step >= self.prune_ratio:
             return [total]
-        n_rounds = int(np.ceil(self.prune_ratio / self.step - 1e-9))
+        n_rounds = int(np.ceil(self.prune_ratio / self.step))
         gone = [min(round(self.step * (k + 1) * n), total) for k in range(n_rounds)]
         return [k for k in np.diff([0, *gone]).tolist() if k] or [0]
 

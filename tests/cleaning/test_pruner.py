@@ -128,7 +128,8 @@ def test_row_order_plays_no_part():
         (0.1, 0.03, [120, 116, 113, 109]),  # 3.6, 7.2, 10.8 and 12 rows gone after each round
         (0.1, 0.1, [120]),
         (0.1, 0.3, [120]),
-        (0.3, 0.1, [120, 108, 96]),  # .3 / .1 is 2.9999999999999996 in floats
+        (0.3, 0.1, [120, 108, 96]),
+        (0.27, 0.09, [120, 109, 98]),  # .27 / .09 is 3.0000000000000004 in floats
         (0, 0.05, [120]),
     ],
 )
@@ -266,6 +267,9 @@ def test_nothing_given_is_changed():
     kept = X.copy(), Y.copy()
     InfluencePruner(model, attributor, random_state=0).fit(X, Y)
     assert not hasattr(model, "coef_")
+    pipe = make_pipeline(StandardScaler(), LogisticRegression())
+    InfluencePruner(pipe, attributor).fit(X, Y)
+    assert not hasattr(pipe[0], "mean_")
     assert not hasattr(attributor, "scores_")
     assert attributor.get_params() == ComplexityGap().get_params()
     np.testing.assert_array_equal(X, kept[0])
@@ -669,9 +673,10 @@ def test_images_pass_to_a_model_that_takes_them():
         (lambda X, y: (X, None), "requires y to be passed"),
         (lambda X, y: (X, y[:-1]), "inconsistent numbers of samples"),
         (lambda X, y: (X, np.append([None], np.array(["a", "b", "c"], dtype=object)[y[1:]])), "NaN|None|missing"),
+        (lambda X, y: (X, np.append([1], np.array(["a", "b", "c"], dtype=object)[y[1:]])), "Unknown label type|mix"),
         (lambda X, y: (X, X[:, 0]), "Unknown label type|continuous"),
     ],
-    ids=["NaN", "one class", "no y", "lengths", "missing label", "numbers"],
+    ids=["NaN", "one class", "no y", "lengths", "missing label", "mixed labels", "numbers"],
 )
 def test_bad_input_gives_one_clear_error(damage, message):
     with pytest.raises(ValueError, match=message):
