@@ -34,8 +34,8 @@ class ComplexityGap(Attributor):
         Added to the diagonal of H; > 0 for "nystrom". "auto" takes, of 0.03, 0.1, 0.3, 1, 3 and 10, the one with the
         smallest squared leave-one-out error (on at most 1,000 rows): the more labels are wrong, the more it
         smooths. Not used by "paper".
-    n_landmarks : int, default=2000
-        Rows that span the Nyström approximation.
+    n_landmarks : int or None, default=None
+        Rows that span the Nyström approximation. None = a tenth of the rows, at least 1,000, at most 2,000.
     n_repeats : int, default=10
         Samples of the rest per class in "paper" mode.
     scale : {"auto", "standard", "unit"}, default="auto"
@@ -101,7 +101,7 @@ class ComplexityGap(Attributor):
     _parameter_constraints: dict = {
         "mode": [StrOptions({"auto", "exact", "nystrom", "paper"})],
         "ridge": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-        "n_landmarks": [Interval(Integral, 1, None, closed="left")],
+        "n_landmarks": [Interval(Integral, 1, None, closed="left"), None],
         "n_repeats": [Interval(Integral, 1, None, closed="left")],
         "scale": [StrOptions({"auto", "standard", "unit"})],
         "task": [StrOptions({"auto", "classification", "regression"})],
@@ -116,7 +116,7 @@ class ComplexityGap(Attributor):
         *,
         mode="auto",
         ridge="auto",
-        n_landmarks=2000,
+        n_landmarks=None,
         n_repeats=10,
         scale="auto",
         task="auto",
@@ -188,18 +188,23 @@ class ComplexityGap(Attributor):
             return leave_one_out_exact(gram, y, self.ridge_)
         if self.ridge_ == 0:
             raise ValueError("ridge=0 is not defined for mode='nystrom'; use ridge > 0 or mode='exact'")
-        chosen = sample(n, self.n_landmarks, random)
+        size = int(np.clip(n // 10, 1_000, 2_000)) if self.n_landmarks is None else self.n_landmarks
+        chosen = sample(n, size, random)
         landmarks = rows.block(chosen, torch.float32, device)
-        size = self.batch_size or 2048
         return leave_one_out_nystrom(
-            lambda part: rows.block(part, torch.float32, device), landmarks, y, self.ridge_, size
+            lambda part: rows.block(part, torch.float32, device), landmarks, y, self.ridge_, self.batch_size or 2048
         )
 
     def _best_ridge(self, rows: UnitRows, y: torch.Tensor) -> float:
         chosen = sample(len(rows), RIDGE_ROWS, np.random.RandomState(0))  # always the same: exact mode has no seed
         gram = arc_cosine_gram(rows.block(chosen, torch.float64, y.device))
-        errors = [leave_one_out_exact(gram, y[chosen], ridge).residual.square().sum().item() for ridge in RIDGES]
-        return RIDGES[int(np.argmin(errors))]
+        best, least = RIDGES[0], np.inf
+        for ridge in RIDGES:
+            error = leave_one_out_exact(gram, y[chosen], ridge).residual.square().sum().item()
+            if error >= least:
+                break  # it only rises from here
+            best, least = ridge, error
+        return best
 
     def _set_predictions(self, target, decision):
         if self.task_ == "regression":

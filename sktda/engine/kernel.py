@@ -13,6 +13,7 @@ from torch import Tensor
 from sktda.data import for_blocks, slices
 
 PIVOT_CUTOFF = 1e-6  # a landmark that the others determine to this share of its variance adds only rounding noise
+CACHE_ELEMENTS = 2**25  # features of up to 128 MiB are kept between the passes instead of being made again
 PANELS = 8  # products with triangular matrices skip the zeros panel by panel: (1 + 1/8)/2 of a full product
 
 
@@ -116,14 +117,18 @@ def leave_one_out_nystrom(
     n, dtype, device = len(targets), landmarks.dtype, landmarks.device
     factor, order = pivoted_cholesky(arc_cosine_gram(landmarks.double()))
     landmarks, rank = landmarks[order], len(order)
-    inverse = torch.linalg.solve_triangular(factor, torch.eye(rank, dtype=torch.float64, device=device), upper=True)
+    eye = torch.eye(rank, dtype=torch.float64, device=device)
+    inverse = torch.linalg.solve_triangular(factor, eye, upper=True)
     gram = torch.zeros(rank, rank, dtype=torch.float64, device=device)
     moment = torch.zeros(rank, targets.shape[1], dtype=torch.float64, device=device)
     project = inverse.to(dtype)
+    cache = torch.empty(n, rank, dtype=dtype, device=device) if n * rank <= CACHE_ELEMENTS else None
 
     def accumulate(rows: slice) -> None:
         phi = times_upper(arc_cosine(block(rows), landmarks), project)
         part = upper_gram(phi), phi.T @ targets[rows].to(dtype)
+        if cache is not None:
+            cache[rows] = phi
         gram.add_(part[0])
         moment.add_(part[1])
 
@@ -131,13 +136,16 @@ def leave_one_out_nystrom(
     gram = gram.triu() + gram.triu(1).T
     root = torch.linalg.cholesky(gram.diagonal_scatter(gram.diagonal() + ridge), upper=True)
     # psi = phi R^-1 with Phi'Phi + ridge I = R'R makes the leverage a squared row norm
-    whiten = torch.linalg.solve_triangular(root, inverse, upper=True, left=False).to(dtype)
+    whiten = torch.linalg.solve_triangular(root, eye if cache is not None else inverse, upper=True, left=False).to(
+        dtype
+    )
     weights = torch.linalg.solve_triangular(root.T, moment, upper=False).to(dtype)
     precision = torch.empty(n, dtype=torch.float64, device=device)
     residual = torch.empty(n, targets.shape[1], dtype=torch.float64, device=device)
 
     def predict(rows: slice) -> None:
-        psi = times_upper(arc_cosine(block(rows), landmarks), whiten)
+        made = arc_cosine(block(rows), landmarks) if cache is None else cache[rows]
+        psi = times_upper(made, whiten)
         leverage = psi.square().sum(dim=1).double()
         rest = (1 - leverage).clamp(min=1e-6)
         error = targets[rows].double() - (psi @ weights).double()

@@ -64,8 +64,10 @@ def test_complexity_gap_equals_its_literal_definition(ridge):
         assert gap[i].item() == pytest.approx((whole - without).item(), rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.parametrize("cache", [0, 10**6])
 @pytest.mark.parametrize("batch_size", [1, 7, 60])
-def test_nystrom_with_every_row_as_landmark_is_exact(batch_size):
+def test_nystrom_with_every_row_as_landmark_is_exact(batch_size, cache, monkeypatch):
+    monkeypatch.setattr("sktda.engine.kernel.CACHE_ELEMENTS", cache)
     n = 60
     x, y = unit_rows(n, 5), one_hot(n, 3)
     exact = leave_one_out_exact(arc_cosine_gram(x), y, 0.1)
