@@ -93,6 +93,7 @@ def rates(rows: list[dict]) -> str:
 
 def cleaning() -> str:
     environment, rows = read("cleaning")
+    n_seeds = len({row["seed"] for row in rows})
     body = []
     for rate in (0.2, 0.4, 0.0):
         for model in dict.fromkeys(row["model"] for row in rows):
@@ -110,8 +111,8 @@ def cleaning() -> str:
             "## What cleaning does to accuracy",
             "",
             "`python benchmarks/cleaning.py`: Fashion-MNIST, 10,000 training rows with uniform flips, 10,000 clean "
-            "test rows, three seeds (mean ± standard deviation). Cleaned: without the rows that `NoisyLabelDetector()` "
-            "calls noisy. Oracle: the same model on the truly clean rows. Without injected noise, "
+            f"test rows, {n_seeds} seeds (mean ± standard deviation). Cleaned: without the rows that "
+            "`NoisyLabelDetector()` calls noisy. Oracle: the same model on the truly clean rows. Without injected noise, "
             "`InfluencePruner(prune_ratio=0.1, guard=True)` decides whether to prune.",
             "",
             where(environment),
