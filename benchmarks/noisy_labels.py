@@ -7,7 +7,7 @@ Every method runs in a process of its own (threads fixed), so seconds and peak m
 includes the libraries and the data. cleanlab gets 5-fold out-of-sample probabilities of a LogisticRegression and of
 an MLPClassifier on standardised columns (pixels: divided by 255), through `find_label_issues` and `CleanLearning`;
 on the 60,000 rows of Fashion-MNIST only at 20 % uniform noise, because of the time that takes.
-Writes benchmarks/results/noisy_labels.json; `python benchmarks/tables.py` makes the page of the docs from it.
+Writes benchmarks/results/noisy_labels_DATA.json; `python benchmarks/tables.py` makes the page of the docs from it.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def main() -> None:
     parser.add_argument("data", nargs="*", default=DATA, help=f"some of {', '.join(DATA)}")
     chosen = parser.parse_args().data
     set_threads()
-    rows = []
     for name in chosen:
+        rows = []
         for kind, rate in NOISE:
             jobs = [
                 ("sktda ComplexityGap", sktda_detector, seed, ())
@@ -119,7 +119,7 @@ def main() -> None:
                     f"{row['seconds']:8.2f} s {row['peak_gib']:.2f} GiB",
                     flush=True,
                 )
-            save("noisy_labels", rows)
+            save(f"noisy_labels_{name}", rows)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from _common import RESULTS
+from noisy_labels import DATA
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 NOISE_NAMES = {"uniform": "uniform", "class": "class-dependent"}
@@ -36,7 +37,9 @@ def table(head: list[str], body: list[list[str]]) -> str:
 
 
 def detection() -> str:
-    environment, rows = read("noisy_labels")
+    files = [path.stem for path in (RESULTS / f"noisy_labels_{name}.json" for name in DATA) if path.exists()]
+    environment = read(files[0])[0]
+    rows = [row for file in files for row in read(file)[1]]
     key = lambda row: (row["data"], row["noise"], row["rate"])  # noqa: E731
     parts = [
         "## Which wrong labels are found",
@@ -112,8 +115,8 @@ def cleaning() -> str:
             "",
             "`python benchmarks/cleaning.py`: Fashion-MNIST, 10,000 training rows with uniform flips, 10,000 clean "
             f"test rows, {n_seeds} seeds (mean ± standard deviation). Cleaned: without the rows that "
-            "`NoisyLabelDetector()` calls noisy. Oracle: the same model on the truly clean rows. Without injected noise, "
-            "`InfluencePruner(prune_ratio=0.1, guard=True)` decides whether to prune.",
+            "`NoisyLabelDetector()` calls noisy. Oracle: the same model on the truly clean rows. Without injected "
+            "noise, `InfluencePruner(prune_ratio=0.1, guard=True)` decides whether to prune.",
             "",
             where(environment),
             "",
