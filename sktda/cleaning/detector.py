@@ -70,7 +70,7 @@ class NoisyLabelDetector(BaseEstimator):
     >>> round(detector.noise_rate_, 2)
     0.11
     >>> int((detector.labels_[::10] == -1).sum())
-    178
+    179
     """
 
     _parameter_constraints: dict = {
