@@ -23,7 +23,7 @@ from sklearn.neural_network import MLPClassifier  # noqa: E402
 
 from sktda import InfluencePruner, NoisyLabelDetector, PruningWarning  # noqa: E402
 
-N, SEEDS, GUARDED_RATIO = 10_000, (0, 1, 2), 0.1
+N, SEEDS, GUARDED_RATIO = 10_000, (0, 1), 0.1
 MODELS = {
     "1-NN": lambda seed: KNeighborsClassifier(1),
     "MLP": lambda seed: MLPClassifier((256, 256), max_iter=10, random_state=seed),
