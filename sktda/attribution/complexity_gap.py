@@ -83,7 +83,7 @@ class ComplexityGap(Attributor):
     -----
     Weights and validation rows are accepted, as by every attributor, and do not enter: the score is defined by the
     training rows alone. Sources: complexity gap, arXiv:2301.00930, eq. 3 and 5; leave-one-out residuals of kernel
-    ridge regression as (P Y)_i / P_ii. The defaults were chosen with benchmarks/noisy_labels.py.
+    ridge regression as (P Y)_i / P_ii. What the defaults find is measured by benchmarks/noisy_labels.py.
 
     Examples
     --------

@@ -109,6 +109,8 @@ def leave_one_out_nystrom(
 ) -> LeaveOneOut:
     """Leave-one-out of ridge regression on Nyström features, streamed: O(n m^2) time, O(batch m + m^2) memory.
 
+    On top of that at most CACHE_ELEMENTS features are kept between the two passes.
+
     block(rows) gives the scaled rows (len(rows), d); landmarks (m, d) in the same dtype; targets (n, c); ridge > 0.
     Features phi = k_m U^-1 with K_mm = U'U (pivoted Cholesky; landmarks that others determine are dropped), leverage
     h_i = phi_i' (Phi'Phi + ridge I)^-1 phi_i, precision (1 - h_i) / ridge. Exact when every row is a landmark.
@@ -136,9 +138,8 @@ def leave_one_out_nystrom(
     gram = gram.triu() + gram.triu(1).T
     root = torch.linalg.cholesky(gram.diagonal_scatter(gram.diagonal() + ridge), upper=True)
     # psi = phi R^-1 with Phi'Phi + ridge I = R'R makes the leverage a squared row norm
-    whiten = torch.linalg.solve_triangular(root, eye if cache is not None else inverse, upper=True, left=False).to(
-        dtype
-    )
+    made_from = inverse if cache is None else eye  # of kernel values, or of the features that were kept
+    whiten = torch.linalg.solve_triangular(root, made_from, upper=True, left=False).to(dtype)
     weights = torch.linalg.solve_triangular(root.T, moment, upper=False).to(dtype)
     precision = torch.empty(n, dtype=torch.float64, device=device)
     residual = torch.empty(n, targets.shape[1], dtype=torch.float64, device=device)
