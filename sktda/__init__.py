@@ -2,7 +2,9 @@
 
 The flow is data -> model and trajectory -> scores -> decision -> refit:
 
-- `sktda.attribution` scores training rows, higher = keep. `ComplexityGap` needs no model and is the default.
+- `TrajectoryRecorder` is the skorch callback that records how a net was trained.
+- `sktda.attribution` scores training rows, higher = keep. `ComplexityGap` needs no model and is the default;
+  `Influence`, `TracIn` and `InnerProduct` differentiate one, for the objectives of `sktda.objectives`.
 - `NoisyLabelDetector` tells which labels are probably wrong, and what they should be.
 - `InfluencePruner` and `ResampledEstimator` clean and refit inside a plain scikit-learn Pipeline; nothing is ever
   dropped at predict time. `Holdout` carries validation rows.
@@ -12,7 +14,14 @@ The flow is data -> model and trajectory -> scores -> decision -> refit:
 from sktda._lazy import lazy_names
 
 __version__ = "0.1.0"
-__all__ = ["Holdout", "InfluencePruner", "NoisyLabelDetector", "PruningWarning", "ResampledEstimator"]
+__all__ = [
+    "Holdout",
+    "InfluencePruner",
+    "NoisyLabelDetector",
+    "PruningWarning",
+    "ResampledEstimator",
+    "TrajectoryRecorder",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -22,5 +31,6 @@ __getattr__, __dir__ = lazy_names(
         "NoisyLabelDetector": "sktda.cleaning.detector",
         "PruningWarning": "sktda.cleaning.base",
         "ResampledEstimator": "sktda.cleaning.resampled",
+        "TrajectoryRecorder": "sktda.model.recorder",
     },
 )

@@ -530,18 +530,24 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, module, extra):
 
 
 def test_methods_are_found_by_walking_the_package(monkeypatch):
-    assert set(methods()) == {"complexity-gap"}
+    assert set(methods()) == {"complexity-gap", "influence", "inner-product", "tracin"}
 
-    class TracINNew(sktda.attribution.ComplexityGap):
+    class KNNShapley(sktda.attribution.ComplexityGap):
         pass
 
-    class KNNShapley:
-        def __init__(self, estimator=None): ...
+    class Ensemble:
+        def __init__(self, attributors=None): ...
 
-    monkeypatch.setattr(sktda.attribution, "TracINNew", TracINNew, raising=False)
     monkeypatch.setattr(sktda.attribution, "KNNShapley", KNNShapley, raising=False)
-    monkeypatch.setattr(sktda.attribution, "__all__", ["ComplexityGap", "KNNShapley", "PrecomputedScores", "TracINNew"])
-    assert methods() == {"complexity-gap": sktda.attribution.ComplexityGap, "trac-in-new": TracINNew}
+    monkeypatch.setattr(sktda.attribution, "Ensemble", Ensemble, raising=False)
+    monkeypatch.setattr(sktda.attribution, "__all__", ["ComplexityGap", "Ensemble", "KNNShapley", "PrecomputedScores"])
+    assert methods() == {"complexity-gap": sktda.attribution.ComplexityGap, "knn-shapley": KNNShapley}
+
+
+def test_a_method_that_trains_a_net_scores_a_file(table, tmp_path):
+    scores = tmp_path / "scores.csv"
+    done("score", table, "--method", "tracin", "-o", scores)
+    assert np.isfinite(pd.read_csv(scores)["score"]).all()
 
 
 @pytest.mark.parametrize("command", [[], ["clean"], ["score"], ["report"]])

@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
 from sklearn.callback import CallbackSupportMixin
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metadata_routing import _routing_enabled, process_routing
 from sklearn.utils.metaestimators import available_if
@@ -78,13 +78,31 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
     attributor = clone(attributor)
     params = attributor.get_params(deep=False)
     if estimator is not None and params.get("estimator", 0) is None:
-        attributor.set_params(estimator=clone(estimator))
+        attributor.set_params(estimator=scoring_estimator(attributor, estimator))
     if estimator is not None and params.get("task") == "auto":
         task = "regression" if is_regressor(estimator) else "classification" if is_classifier(estimator) else "auto"
         attributor.set_params(task=task)
     if random_state is not None and params.get("random_state", 0) is None:
         attributor.set_params(random_state=check_random_state(random_state).randint(2**31 - 1))
     return attributor
+
+
+def scoring_estimator(attributor: Any, estimator: Any) -> Any:
+    """A clone of the estimator; for methods that differentiate, the default net in its place where it has no gradient.
+
+    The transformers of a Pipeline stay in front of that net.
+    """
+    if not getattr(attributor, "needs_gradients", False):
+        return clone(estimator)
+    from sktda.model.adapters import can_differentiate
+    from sktda.model.proxy import default_net
+
+    if can_differentiate(estimator):
+        return clone(estimator)
+    net = default_net("regression" if is_regressor(estimator) else "classification")
+    if isinstance(estimator, Pipeline) and len(estimator) > 1:
+        return make_pipeline(clone(estimator[:-1]), net)  # whole: a step may be "passthrough"
+    return net
 
 
 def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any = None) -> tuple[Any, Any]:

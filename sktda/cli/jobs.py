@@ -45,19 +45,25 @@ class Settings:
     def detector(self, task: str) -> NoisyLabelDetector:
         """The unfitted detector."""
         attributor = methods()[self.method]()
-        if "task" in attributor.get_params():
+        params = attributor.get_params(deep=False)
+        if "task" in params:
             attributor.set_params(task=task)
+        if "estimator" in params:
+            from sktda.model.proxy import default_net
+
+            attributor.set_params(estimator=default_net(task))
         return NoisyLabelDetector(attributor, contamination=self.drop, random_state=self.seed)
 
 
 def methods() -> dict[str, type]:
     """Attribution methods by their name in the shell: those that need nothing but X and y."""
     package = sktda.attribution
+    # a hyphen before every word of three letters or more: names such as TracIn are one word
     found = {name: getattr(package, name) for name in package.__all__ if name != "PrecomputedScores"}
     return {
-        re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower(): cls
+        re.sub(r"(?<=[a-z0-9])(?=[A-Z]\w\w)|(?<=[A-Z])(?=[A-Z][a-z]\w)", "-", name).lower(): cls
         for name, cls in found.items()
-        if inspect.isclass(cls) and not inspect.signature(cls).parameters.keys() & {"estimator", "attributors"}
+        if inspect.isclass(cls) and "attributors" not in inspect.signature(cls).parameters
     }
 
 

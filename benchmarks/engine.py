@@ -1,0 +1,137 @@
+"""What the gradient engine costs: in plain forward and backward passes, and beside other libraries.
+
+    python benchmarks/engine.py                       # everything; half an hour on two cores, most of it the peers
+    python benchmarks/engine.py mlp cnn               # some parts
+    python benchmarks/engine.py --quick               # an eighth of the rows, nothing written: does it run?
+    python benchmarks/engine.py gpu                   # needs CUDA; not among "everything"
+
+Every part runs in a process of its own (threads fixed), and every ratio is between two numbers of that process, taken
+on the same rows in turns. A plain pass is one forward and backward pass of the mean loss over all rows, at the best
+of several batch sizes. The peers (`_peers.py`) get the same parameters, damping and, for EK-FAC, the same drawn
+labels, so their numbers can be compared with ours before the seconds are; each of them runs once, ours three times.
+How to install them is said in docs/benchmarks.md. Writes benchmarks/results/engine_PART.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import warnings
+
+from _common import measured, save, set_threads
+
+PEERS = ("kronfluence", "captum", "pydvl", "dattri")
+PARTS = ("mlp", "cnn", *PEERS)
+
+
+def mlp_part(n: int, repeats: int) -> dict:
+    """Fashion-MNIST and an MLP of 670,000 parameters."""
+    from _nets import fashion
+    from sklearn.frozen import FrozenEstimator
+
+    from sktda.attribution import Influence
+
+    setting = fashion(n, n // 10)
+    frozen = FrozenEstimator(setting.net)
+
+    def public() -> None:
+        Influence(frozen, curvature="ekfac").fit(setting.X, setting.y, X_val=setting.X_val, y_val=setting.y_val)
+
+    limits = {"aggregated": 1.6, "EK-FAC fit": 4.0, "EK-FAC self": 2.2}
+    extra = {"Influence(...).fit, validation objective": public}
+    return {"rows": ratios(setting, repeats, (128, 256, 512, 1024), limits, extra)}
+
+
+def cnn_part(n: int, repeats: int) -> dict:
+    """ResNet-9 of width 32 on random images."""
+    from _nets import images
+
+    warnings.filterwarnings("ignore", message="EK-FAC leaves out")  # the batch normalisations, as stated on the page
+    return {"rows": ratios(images(n), repeats, (32, 128), {"aggregated": 2.5}, {})}
+
+
+def ratios(setting, repeats: int, sizes: tuple[int, ...], limits: dict[str, float], extra: dict) -> list[dict]:
+    """Seconds of the engine's passes over those of a plain one."""
+    from _nets import interleaved, plain_pass
+
+    from sktda.engine.ekfac import EKFAC
+    from sktda.engine.per_row import PerRow
+
+    engine, rows = setting.engine, setting.rows
+    curvature = EKFAC(engine, rows)
+    inverse = curvature.inverse()
+    tasks = {f"plain {size}": plain_pass(setting, size) for size in sizes}
+    tasks |= {
+        "losses": lambda: engine.losses(rows),
+        "aggregated": lambda: engine.dots(rows, curvature.apply(inverse, engine.mean_gradient(setting.validation))),
+        "TracIn self, one checkpoint": lambda: engine.square_norms(rows),
+        "EK-FAC fit": lambda: EKFAC(PerRow(setting.model), rows),
+        "EK-FAC self": lambda: curvature.quadratic(engine, rows, inverse, 0, len(rows)),
+        **extra,
+    }
+    seconds = interleaved(tasks, repeats)
+    plain = min(value for name, value in seconds.items() if name.startswith("plain"))
+    return [
+        {"what": name, "n": len(rows), "seconds": value, "ratio": value / plain, "limit": limits.get(name)}
+        for name, value in seconds.items()
+    ]
+
+
+def show(part: str, rows: list[dict]) -> None:
+    """The rows of one part as a table."""
+    print(f"\n{part}")
+    for row in rows:
+        if "peer_seconds" in row:
+            chance = f" (two seeds of ours: r {row['own_seeds']:.5f})" if "own_seeds" in row else ""
+            print(
+                f"  {row['what']:52s} ours {row['seconds']:9.4f} s, {row['peer']} {row['peer_seconds']:9.4f} s: "
+                f"{row['ratio']:7.1f} x | r {row['pearson']:.5f}, rho {row['spearman']:.5f}, "
+                f"relative error {row['relative_error']:.2g}{chance}"
+            )
+        elif "value" in row:
+            print(f"  {row['what']:52s} {row['value']:.4g}")
+        elif "share" in row:
+            print(
+                f"  {row['what']:36s} {row['precision']:5s} {row['seconds']:8.2f} s {row['rate']:10.0f} rows/s "
+                f"{row['share']:6.1%} of the peak, r {row['pearson']:.5f}"
+            )
+        else:
+            limit = f" (limit {row['limit']})" if row["limit"] else ""
+            print(f"  {row['what']:52s} {row['seconds']:9.4f} s {row['ratio']:6.2f} plain passes{limit}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=PARTS, help=f"some of {', '.join(PARTS)}, gpu")
+    parser.add_argument("--rows", type=int, default=10_000, help="rows of Fashion-MNIST")
+    parser.add_argument("--quick", action="store_true", help="an eighth of the rows, and no file written")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - {*PARTS, "gpu"}:
+        parser.error(f"unknown parts {', '.join(sorted(unknown))}; allowed are {', '.join(PARTS)}, gpu")
+    set_threads()
+    import _gpu
+    import _peers
+
+    n = options.rows // 8 if options.quick else options.rows
+    repeats = 1 if options.quick else 5
+    jobs = {
+        "mlp": (mlp_part, n, repeats),
+        "cnn": (cnn_part, 64 if options.quick else 512, 1 if options.quick else 3),
+        "kronfluence": (_peers.kronfluence_part, n, 50 if options.quick else 500),
+        "captum": (_peers.captum_part, n, 20 if options.quick else 100),
+        "pydvl": (_peers.pydvl_part, repeats),
+        "dattri": (_peers.dattri_part, repeats),
+        "gpu": (_gpu.gpu_part, 5_000 if options.quick else 50_000),
+    }
+    for part in options.parts:
+        if part in PEERS and importlib.util.find_spec(part) is None:
+            print(f"\n{part}: not installed; docs/benchmarks.md says how")
+            continue
+        rows = measured(*jobs[part])["rows"]
+        show(part, rows)
+        if not options.quick:
+            save(f"engine_{part}", rows)
+
+
+if __name__ == "__main__":
+    main()

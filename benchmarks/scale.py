@@ -1,0 +1,167 @@
+"""A million rows from a memory map: memory, seconds as rows grow, and a run that is killed half way.
+
+    python benchmarks/scale.py                  # 1,000,000 rows of 100 float32 columns
+    python benchmarks/scale.py --rows 300000    # a smaller trial; nothing written
+
+Scores an MLP 100-128-128-10 (frozen; trained on the first 10,000 rows) with validation rows, with `InnerProduct` and
+with EK-FAC `Influence`. Every run has a process of its own. Two peaks of memory are given, both beyond a run with
+10,000 rows: of the process, in which the pages of the map count that it has read, and (on Linux) without them.
+Last, the process is killed (SIGKILL) once half of the values are in its `work_dir`, and started again.
+Writes benchmarks/results/scale.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing as mp
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from _common import measured, save, set_threads
+
+COLUMNS, CLASSES, SEED = 100, 10, 0
+SMALL, VALIDATION = 10_000, 1_000
+STEP = 100_000  # rows written at a time
+METHODS = ("InnerProduct", "Influence ekfac")
+
+
+def make(folder: str, n: int) -> None:
+    """X.npy (n, 100) float32 and y.npy: the class is the largest of ten noisy linear functions."""
+    rng = np.random.default_rng(SEED)
+    directions = rng.standard_normal((COLUMNS, CLASSES), dtype=np.float32)
+    X = np.lib.format.open_memmap(Path(folder) / "X.npy", "w+", np.float32, (n + VALIDATION, COLUMNS))
+    y = np.lib.format.open_memmap(Path(folder) / "y.npy", "w+", np.int64, (n + VALIDATION,))
+    for start in range(0, len(X), STEP):
+        block = rng.standard_normal((min(STEP, len(X) - start), COLUMNS), dtype=np.float32)
+        noise = 3 * rng.standard_normal((len(block), CLASSES), dtype=np.float32)
+        X[start : start + STEP] = block
+        y[start : start + STEP] = (block @ directions + noise).argmax(axis=1)
+    X.flush()
+    y.flush()
+
+
+def train(folder: str) -> dict:
+    """net.pkl, trained once: every run must explain the very same parameters."""
+    import torch
+    from _nets import mlp, trained
+
+    X, y = np.load(Path(folder) / "X.npy", mmap_mode="r"), np.load(Path(folder) / "y.npy", mmap_mode="r")
+    torch.manual_seed(SEED)
+    net = trained(mlp(COLUMNS, 128, 128, CLASSES), np.array(X[:SMALL]), np.array(y[:SMALL]), epochs=3, lr=0.05)
+    net.callbacks_ = []  # the recorded run is of the first rows only: explain the net as it is
+    (Path(folder) / "net.pkl").write_bytes(pickle.dumps(net))
+    return {}
+
+
+def score(folder: str, n: int, method: str, work_dir: str | None = None, keep: str | None = None) -> dict:
+    """Scores of the first n rows; seconds are of the fit alone. `keep`: a file for the scores."""
+    from sklearn.frozen import FrozenEstimator
+
+    from sktda.attribution import Influence, InnerProduct
+
+    X = np.load(Path(folder) / "X.npy", mmap_mode="r")
+    y = np.load(Path(folder) / "y.npy")
+    net = pickle.loads((Path(folder) / "net.pkl").read_bytes())
+    settings = {"work_dir": work_dir, "random_state": SEED}
+    frozen = FrozenEstimator(net)
+    if method == "InnerProduct":
+        attributor = InnerProduct(frozen, **settings)
+    else:
+        attributor = Influence(frozen, curvature="ekfac", **settings)
+    with Anonymous() as memory:
+        start = time.perf_counter()
+        attributor.fit(X[:n], y[:n], X_val=np.array(X[-VALIDATION:]), y_val=y[-VALIDATION:])
+        seconds = time.perf_counter() - start
+    if keep is not None:
+        np.save(keep, attributor.scores_)
+    return {"seconds": seconds, "anonymous_gib": memory.peak}
+
+
+class Anonymous:
+    """Peak of the memory that is not a mapped file, in GiB, looked at every 5 ms; None where it is not told."""
+
+    STATUS = Path("/proc/self/status")
+
+    def __enter__(self) -> Anonymous:
+        self.peak: float | None = 0.0 if self.STATUS.exists() else None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while self.peak is not None and not self._stop.wait(0.005):
+            line = next(line for line in self.STATUS.read_text().splitlines() if line.startswith("RssAnon"))
+            self.peak = max(self.peak, int(line.split()[1]) / 2**20)
+
+
+def killed_half_way(folder: str, n: int, method: str) -> dict:
+    """Whether a run that was killed and started again has the scores of one that was not."""
+    whole, resumed = str(Path(folder) / "whole.npy"), str(Path(folder) / "resumed.npy")
+    work_dir = Path(folder) / f"work {method}"
+    undisturbed = measured(score, folder, n, method, None, whole)
+    from sktda.engine.journal import SHARD
+
+    half = -(-n // SHARD) // 2
+    process = mp.get_context("spawn").Process(target=score, args=(folder, n, method, str(work_dir), resumed))
+    process.start()
+    while not list(work_dir.rglob(f"*-{half - 1:06d}.safetensors")):
+        if process.exitcode is not None:
+            raise RuntimeError(f"the run ended (exit code {process.exitcode}) before half of its shards were seen")
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    shards = len(list(work_dir.rglob("*-[0-9]*.safetensors")))
+    again = measured(score, folder, n, method, str(work_dir), resumed)
+    # a finished run removes the shards of its own problem: any that are left were not taken up
+    return {
+        "taken_up": shards > 0 and not list(work_dir.rglob("*.safetensors")),
+        "identical": bool(np.array_equal(np.load(whole), np.load(resumed))),
+        "shards_kept": shards,
+        "shards": -(-n // SHARD),
+        "seconds": undisturbed["seconds"],
+        "seconds_again": again["seconds"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    n = parser.parse_args().rows
+    set_threads()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        make(folder, n)
+        measured(train, folder)
+        for method in METHODS:
+            small = measured(score, folder, min(SMALL, n), method)
+            for size in (n // 4, n // 2, n):
+                run = {"method": method, "n": size, **measured(score, folder, size, method)}
+                run["beyond_gib"] = run["peak_gib"] - small["peak_gib"]
+                if run["anonymous_gib"] is not None:
+                    run["anonymous_beyond_gib"] = run["anonymous_gib"] - small["anonymous_gib"]
+                rows.append(run)
+                print(
+                    f"{method:16s} {size:9,} rows {run['seconds']:7.2f} s {1e6 * run['seconds'] / size:6.2f} us/row, "
+                    f"{run['beyond_gib']:.2f} GiB beyond {SMALL:,} rows, "
+                    f"{run.get('anonymous_beyond_gib', float('nan')):.3f} without the map",
+                    flush=True,
+                )
+            rows.append({"method": method, "n": n, **killed_half_way(folder, n, method)})
+            print(f"{method:16s} killed half way: {rows[-1]}", flush=True)
+    if n == parser.get_default("rows"):
+        save("scale", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,409 @@
+"""What the gradient-based methods share: a trained model, an objective, scores and values of single queries.
+
+A concrete method says how a query gradient meets the gradients of training rows (`_validation_scores`,
+`_self_scores`, `_blocks`); everything before and after is here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone, is_classifier
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from sktda.attribution.base import Attributor
+from sktda.attribution.cost import estimate_fit
+from sktda.attribution.progress import Progress
+from sktda.data import check_weights, encode_target, infer_task, resolve_device
+from sktda.engine.journal import Journal, Passes, digest
+from sktda.engine.per_row import PerRow
+from sktda.model.adapters import can_differentiate, differentiable, trained_net
+from sktda.model.base import DifferentiableModel, Rows, forward
+from sktda.model.fingerprint import row_fingerprints
+from sktda.model.likelihood import Binary, Categorical
+from sktda.model.proxy import default_net
+from sktda.model.reading import count
+from sktda.model.recorder import TrajectoryRecorder, find_trajectory
+from sktda.model.training import check_trainable, train_clone
+from sktda.model.trajectory import Trajectory
+from sktda.objectives import Predict, ValidationLoss
+
+FOLDS = 5  # of the cross-fitting that stands in for validation rows
+
+
+@dataclass
+class Fitted:
+    """A trained model with its training rows, ready for the engine."""
+
+    model: DifferentiableModel
+    rows: Rows
+    engine: PerRow
+    trajectory: Trajectory | None
+    n: int
+    """Rows that the model was trained on: the n of 1/n."""
+    passes: Passes
+
+
+class GradientAttributor(CallbackSupportMixin, Attributor):
+    """Base of the methods that differentiate a model; see the concrete classes."""
+
+    uses_validation = True
+    needs_gradients = True
+    """Whether the estimator must be one that the library can differentiate."""
+
+    _parameter_constraints: dict = {
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "random_state": ["random_state"],
+    }
+
+    @with_callbacks
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        """Train the estimator (unless it is frozen) and score the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            As the estimator takes it.
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+            Multiplies the loss of each row, in training (where the estimator takes weights) and in the scores.
+        X_val, y_val : array-like, default=None
+            Validation rows, as X and y.
+        metadata_val : dict of array-like, default=None
+            Metadata of the validation rows for the objective.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        if (X_val is None) != (y_val is None):
+            missing, given = ("X_val", "y_val") if X_val is None else ("y_val", "X_val")
+            raise ValueError(f"{given} came without {missing}; validation rows need both")
+        objective = resolve_objective(self.objective, X_val is not None)
+        for name in ("scores_", "trajectory_", "n_features_in_", "feature_names_in_"):  # of an earlier fit
+            self.__dict__.pop(name, None)
+        estimator, X, y = self._checked(X, y, sample_weight)
+        self._data = X, y, sample_weight
+        progress = Progress(self, X, y)
+        if isinstance(estimator, FrozenEstimator):
+            self.estimator_ = estimator
+        else:
+            progress.begin("train")
+            check_trainable(estimator, count(X))
+            self.estimator_ = train_clone(
+                estimator, X, y, sample_weight, self.random_state, callbacks=self._recorder(estimator)
+            )
+        fitted = self._fitted()
+        fitted.passes = Passes(self._journal(fitted), progress.begin)
+        if fitted.trajectory is not None:
+            self.trajectory_ = fitted.trajectory
+        kind = is_classifier(self.estimator_) or isinstance(fitted.model.likelihood, Categorical | Binary)
+        self.task_ = "classification" if kind else "regression"
+        self._prepare(fitted)
+        scores = None
+        if objective == "self":
+            scores = self._self_scores(fitted)
+        elif objective is not None and X_val is not None:
+            scores = self._validation_scores(fitted, self._gradient_of(objective, fitted, X_val, y_val, metadata_val))
+        elif objective is not None and not isinstance(estimator, FrozenEstimator):
+            progress.begin("cross-fit")
+            scores = self._cross_fitted(X, y, sample_weight)
+        if scores is not None:
+            scores = scores if isinstance(scores, np.ndarray) else scores.double().cpu().numpy()
+            refuse_nan(scores[None])
+            self.scores_ = scores
+        fitted.passes.journal.clear()
+        progress.end()
+        return self
+
+    def _journal(self, fitted: Fitted) -> Journal:
+        """Where finished shards of this very problem lie: the model, the rows and the method's parameters name it."""
+        if self.work_dir is None:
+            return Journal()
+        X, y, sample_weight = self._data
+        params = {k: v for k, v in self.get_params(deep=False).items() if k not in {"estimator", "work_dir", "device"}}
+        parts: list[Any] = [
+            type(self).__name__,
+            repr(sorted(params.items())),
+            *fitted.model.module.state_dict().values(),
+        ]
+        if fitted.trajectory is not None:
+            parts.append(fitted.trajectory.identity)
+        parts.append(row_fingerprints(X, y).tobytes())
+        parts.append(b"" if sample_weight is None else np.asarray(sample_weight, dtype=float).tobytes())
+        return Journal(self.work_dir, digest(parts))
+
+    def attribute(self, X_query, y_query):
+        """Predicted rise of each query's loss when one training row is removed.
+
+        Parameters
+        ----------
+        X_query : array-like of shape (n_query, ...)
+        y_query : array-like of shape (n_query,)
+
+        Returns
+        -------
+        values : ndarray of shape (n_query, n_samples)
+            In units of the loss (of the objective's `per_row` where it has one), 1/n included; positive = the row
+            helps that query.
+        """
+        fitted, queries = self._asked(X_query, y_query)
+        values = np.empty((len(queries), len(fitted.rows)))
+        for asked, rows, block in self._blocks(fitted, queries, self._measure(fitted)):
+            values[asked, rows] = block.double().cpu().numpy()
+        refuse_nan(values)
+        return values
+
+    def top_k(self, X_query, y_query, k=10, *, harmful=False):
+        """The k training rows that help each query most (or harm it most), without the whole matrix of values.
+
+        Parameters
+        ----------
+        X_query : array-like of shape (n_query, ...)
+        y_query : array-like of shape (n_query,)
+        k : int, default=10
+            At most the number of training rows.
+        harmful : bool, default=False
+            The lowest values in place of the highest.
+
+        Returns
+        -------
+        rows : ndarray of shape (n_query, k)
+            Positions in the training rows, the strongest first.
+        values : ndarray of shape (n_query, k)
+        """
+        fitted, queries = self._asked(X_query, y_query)
+        if not 1 <= k <= len(fitted.rows):
+            raise ValueError(f"k={k} is not between 1 and the number of training rows, {len(fitted.rows)}")
+        best = torch.full((len(queries), k), -torch.inf, dtype=torch.float64)
+        rows = torch.full((len(queries), k), -1)
+        for asked, part, block in self._blocks(fitted, queries, self._measure(fitted)):
+            block = block.double().cpu() * (-1 if harmful else 1)
+            values = torch.cat([best[asked], block], dim=1)
+            positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
+            best[asked], chosen = values.topk(k, dim=1)
+            rows[asked] = positions.gather(1, chosen)
+        return rows.numpy(), (-best if harmful else best).numpy()
+
+    def estimate(self, X, y, X_val=None, y_val=None):
+        """What `fit` will cost, measured on a few batches; around a FrozenEstimator only.
+
+        Parameters
+        ----------
+        X, y, X_val, y_val
+            As for `fit`.
+
+        Returns
+        -------
+        cost : dict
+            "rows"; "seconds" that scoring will take; "bytes" beyond the data: parameters, curvature, the activations of
+            a batch, and the scores.
+        """
+        return estimate_fit(self, X, y, {"X_val": X_val, "y_val": y_val})
+
+    def _fixed_bytes(self, fitted: Fitted) -> int:
+        """Bytes of what a fit holds whatever the number of rows."""
+        return 2 * sum(value.nbytes for value in fitted.model.module.state_dict().values())
+
+    # ---- the method's own ------------------------------------------------------------------------------------------
+
+    def _prepare(self, fitted: Fitted) -> None:
+        """What a method computes once after training, such as a curvature."""
+
+    @abstractmethod
+    def _validation_scores(self, fitted: Fitted, gradient: Callable[[], dict[str, Tensor]]) -> Tensor:
+        """(n,) values for the objective whose gradient at the model's present parameters `gradient()` gives."""
+
+    @abstractmethod
+    def _self_scores(self, fitted: Fitted) -> Tensor:
+        """(n,) minus the value of each row for its own loss."""
+
+    @abstractmethod
+    def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yields (queries, training rows, values of these pairs) until all pairs are covered."""
+
+    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
+        """Callbacks that training needs; only nets take any."""
+        return None
+
+    # ---- steps -----------------------------------------------------------------------------------------------------
+
+    def _checked(self, X, y, sample_weight):
+        """(estimator to train or use, X, y) after the checks that come before training."""
+        if self.estimator is None:
+            X, task, _, _ = self._validate(X, y, sample_weight)
+            return default_net(task), X, np.asarray(y)
+        if not can_differentiate(self.estimator):
+            differentiable(self.estimator)  # raises and says why
+        if y is not None:
+            if count(X) != count(y):
+                raise ValueError(f"X and y have inconsistent numbers of samples: {count(X)} and {count(y)}")
+            if hasattr(y, "shape") or isinstance(y, list | tuple):
+                infer_task(np.asarray(y)) if np.ndim(y) == 1 else None
+        if sample_weight is not None:
+            check_weights(sample_weight, count(X))
+        if hasattr(X, "shape"):
+            validate_data(self, X, skip_check_array=True)
+        return self.estimator, X, y
+
+    def _fitted(self) -> Fitted:
+        X, y, sample_weight = self._data
+        model = differentiable(self.estimator_, count(X)).to(resolve_device(self.device))
+        net, X_net, y_net = trained_net(self.estimator_, X, y, sample_weight)
+        trajectory = None if net is None else find_trajectory(net)
+        n = count(X)
+        if trajectory is not None:
+            trajectory.check_final(model.module)
+            trajectory.check_rows(X_net, y_net)
+            n = n if trajectory.rows is None else len(trajectory.rows)
+        for name, value in model.parameters.items():
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(
+                    f"parameter '{name}' of the trained {type(self.estimator_).__name__} holds NaN or infinity: its "
+                    "training diverged; train it with a smaller learning rate, or standardise X and y"
+                )
+        engine = PerRow(model, self.batch_size)  # first: it refuses modules that mix rows
+        return Fitted(model, model.rows(X, y, sample_weight), engine, trajectory, n, Passes())
+
+    def _asked(self, X_query, y_query):
+        check_is_fitted(self, "estimator_")
+        fitted = self._fitted()
+        return fitted, self._other_rows(fitted, X_query, y_query)
+
+    def _other_rows(self, fitted: Fitted, X, y) -> Rows:
+        """Query or validation rows: they count alike, also where the model weighs its training rows by class."""
+        if hasattr(X, "shape"):
+            validate_data(self, X, reset=False, skip_check_array=True)
+        rows = fitted.model.rows(X, y)
+        return Rows(rows.n, rows.read)
+
+    def _measure(self, fitted: Fitted) -> Callable | None:
+        """What `attribute` explains: objective.per_row(outputs, targets), None = the loss."""
+        per_row = getattr(self.objective, "per_row", None)
+        if per_row is None or isinstance(self.objective, ValidationLoss):
+            return None
+
+        def measure(outputs: Tensor, targets: Tensor) -> Tensor:
+            return per_row(Predict(lambda _: outputs, fitted.model.likelihood), None, targets)
+
+        return measure
+
+    def _gradient_of(self, objective, fitted: Fitted, X_val, y_val, metadata) -> Callable[[], dict[str, Tensor]]:
+        """A function that gives the objective's gradient at the model's present parameters."""
+        rows = self._other_rows(fitted, X_val, y_val)
+        if getattr(objective, "mean_of_rows", False):
+            measure = None
+            if not isinstance(objective, ValidationLoss):
+
+                def measure(outputs: Tensor, targets: Tensor) -> Tensor:
+                    return objective.per_row(Predict(lambda _: outputs, fitted.model.likelihood), None, targets)
+
+            return lambda: fitted.engine.mean_gradient(rows, measure)
+        model = fitted.model
+        inputs, targets, _ = rows.block(slice(0, len(rows)), model.device)
+        metadata = {
+            name: torch.as_tensor(np.asarray(value)).to(model.device) for name, value in (metadata or {}).items()
+        }
+
+        def gradient() -> dict[str, Tensor]:
+            own = model.parameters
+            with torch.enable_grad():
+                predict = Predict(lambda X: forward(model.module, X), model.likelihood)
+                value = objective(predict, inputs, targets, **metadata)
+                if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+                    raise TypeError(
+                        f"the objective must return a 0-d tensor (lower = better) that depends on the model through "
+                        f"predict, got {value!r}"
+                    )
+                found = torch.autograd.grad(value, list(own.values()), allow_unused=True)
+            return {name: torch.zeros_like(own[name]) if g is None else g for name, g in zip(own, found, strict=True)}
+
+        return gradient
+
+    def _cross_fitted(self, X, y, sample_weight) -> np.ndarray:
+        """Mean over folds of the scores that a row gets with the other folds' rows as validation rows."""
+        n = count(X)
+        random = check_random_state(self.random_state).randint(2**31 - 1)
+        splitter: Any = KFold(min(FOLDS, n), shuffle=True, random_state=random)
+        codes = np.zeros(n)
+        if self.task_ == "classification" and np.ndim(y) == 1:
+            codes = encode_target(y, "classification")[1]
+            rarest = np.unique(codes, return_counts=True)[1].min()
+            if rarest >= 2:
+                splitter = StratifiedKFold(min(FOLDS, rarest), shuffle=True, random_state=random)
+        total, times = np.zeros(n), np.zeros(n)
+        for train, held in splitter.split(np.zeros(n), codes):
+            weight = None if sample_weight is None else np.asarray(sample_weight)[train]
+            part = (
+                clone(self)
+                .set_callbacks()
+                .fit(
+                    part_of(X, train),
+                    part_of(y, train),
+                    weight,
+                    X_val=part_of(X, held),
+                    y_val=part_of(y, held),
+                )
+            )
+            total[train] += part.scores_
+            times[train] += 1
+        return total / times
+
+
+def resolve_objective(objective: Any, has_validation: bool) -> Any:
+    """ "self", None or a callable objective. Raises ValueError for an unknown one, or "self" with validation rows."""
+    if isinstance(objective, type):
+        raise TypeError(f"objective={objective.__name__} is a class; give an instance, {objective.__name__}()")
+    if objective is None or callable(objective):
+        return objective
+    if objective == "auto":
+        return ValidationLoss() if has_validation else "self"
+    if objective == "validation":
+        return ValidationLoss()
+    if objective == "self":
+        if has_validation:
+            raise ValueError(
+                "objective='self' does not use validation rows, and some were given; use 'validation' or 'auto', or "
+                "leave X_val and y_val out"
+            )
+        return "self"
+    raise ValueError(
+        f"objective={objective!r} is not one of 'auto', 'self', 'validation', an objective from sktda.objectives, a "
+        "callable or None"
+    )
+
+
+def part_of(data: Any, rows: np.ndarray) -> Any:
+    """These rows of an array, a DataFrame, a list, or a dict of arrays."""
+    if isinstance(data, Mapping):
+        return {name: part_of(value, rows) for name, value in data.items()}
+    return _safe_indexing(data, rows)
+
+
+def refuse_nan(values: np.ndarray) -> None:
+    """ValueError naming the first training row or query whose values (n_query, n) are not finite."""
+    wrong = ~np.isfinite(values)
+    if not wrong.any():
+        return
+    queries = np.flatnonzero(wrong.all(axis=1))
+    if not len(queries):
+        cause = f"training row {np.flatnonzero(wrong.any(axis=0))[0]}"
+    else:
+        cause = f"query {queries[0]}" if len(values) > 1 else "the query or validation rows"
+    raise ValueError(
+        f"{int(wrong.sum())} of {wrong.size} values are NaN or infinite because of {cause}: X or y holds NaN or "
+        "infinity there, or a number too large for the model's precision; impute, scale or drop it"
+    )

@@ -1,0 +1,176 @@
+"""Curvature of the risk as an object that applies functions of itself: dense eigenbasis, and conjugate gradients.
+
+The curvature is the Gauss-Newton matrix of the mean training loss (for the losses here also the Fisher information,
+and for models linear in their parameters the Hessian) plus the model's own penalty. `EKFAC` in ekfac.py has the same
+methods as `DenseCurvature`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sktda.data import slices
+from sktda.engine.per_row import Direction, PerRow
+from sktda.model.base import Rows, flatten, forward, unflatten
+
+Spectral = Callable[[Tensor], Tensor]
+DENSE_PARAMETERS = 5_000  # a dense matrix of more takes minutes and gigabytes
+ROOT_BYTES = 128 * 2**20  # output roots held at a time: a row has as many as outputs, each of that length
+
+
+class DenseCurvature:
+    """Eigen-decomposition of the dense (p, p) Gauss-Newton matrix plus penalty, in float64.
+
+    Eigenvalues are those of the mean loss plus penalty, without damping. Directions in which no prediction changes
+    and nothing is penalised (`DifferentiableModel.invariant`) get the mean eigenvalue: no gradient has a part there.
+    O(n k p^2 + p^3) time for k output roots per row, O(p^2) memory.
+    Raises ValueError for more than 5,000 parameters.
+    """
+
+    def __init__(self, engine: PerRow, rows: Rows) -> None:
+        model = engine.model
+        p = sum(value.numel() for value in model.parameters.values())
+        if p > DENSE_PARAMETERS:
+            raise ValueError(
+                f"the model has {p} trainable parameters; a dense curvature is limited to {DENSE_PARAMETERS}: "
+                "use curvature='ekfac' or 'cg', or freeze layers"
+            )
+        matrix = gauss_newton(engine, rows)
+        matrix += torch.diag(penalty(engine))
+        if model.invariant is not None:
+            v = model.invariant.to(matrix)
+            matrix += v @ v.T * (matrix.diagonal().mean() or 1.0)
+        self.values, self.basis = torch.linalg.eigh((matrix + matrix.T) / 2)
+        self._shapes = {name: value.shape for name, value in model.parameters.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes at the largest moment of the fit."""
+        return 3 * self.basis.nbytes
+
+    def inverse(self, damping: float) -> Spectral:
+        """Function of the eigenvalues for `apply`: 1 / (s + damping). ValueError if that is singular."""
+        least, largest = self.values[0].item() + damping, self.values[-1].item() + damping
+        if not least > 1e-13 * len(self.values) * largest:
+            raise ValueError(
+                f"the curvature is singular: its smallest eigenvalue is {least:.3g}, its largest {largest:.3g}, so "
+                "some parameters are not determined by the rows and the penalty. Give a damping above 0 "
+                f"(damping={damping:g})"
+            )
+        return lambda s: 1 / (s + damping)
+
+    def apply(self, fn: Spectral, direction: Direction) -> dict[str, Tensor]:
+        """fn(H) times the direction, or directions with a leading axis, by parameter."""
+        parts = [
+            direction[name].reshape(*direction[name].shape[: direction[name].ndim - len(shape)], -1)
+            for name, shape in self._shapes.items()
+        ]
+        moved = ((torch.cat(parts, dim=-1).to(self.basis) @ self.basis) * fn(self.values)) @ self.basis.T
+        return unflatten(moved, self._shapes)
+
+    def quadratic(self, engine: PerRow, rows: Rows, fn: Spectral, start: int, stop: int) -> Tensor:
+        """g_i' fn(H) g_i for the rows start..stop."""
+        scale = fn(self.values)
+        result = torch.empty(stop - start, dtype=self.basis.dtype, device=self.basis.device)
+
+        def work(part: slice) -> None:
+            rotated = engine.gradients(rows, part).to(self.basis) @ self.basis
+            result[part.start - start : part.stop - start] = rotated.square() @ scale
+
+        engine.sweep(rows, work, start, stop)
+        return result
+
+
+def penalty(engine: PerRow) -> Tensor:
+    """(p,) diagonal of the penalty's Hessian, float64."""
+    model = engine.model
+    parts = [
+        torch.full((value.numel(),), model.decay.get(name, 0.0), dtype=torch.float64, device=model.device)
+        for name, value in model.parameters.items()
+    ]
+    return torch.cat(parts)
+
+
+def gauss_newton(engine: PerRow, rows: Rows) -> Tensor:
+    """(p, p) mean over rows of J' F J, float64: J the outputs' Jacobian, F the output Fisher."""
+    model = engine.model
+    p = sum(value.numel() for value in model.parameters.values())
+    total = torch.zeros(p, p, dtype=torch.float64, device=model.device)
+
+    with torch.no_grad():
+        inputs, targets, _ = rows.block(slice(0, 1), model.device)
+        first = model.likelihood.roots(forward(model.module, inputs), targets)
+    step = max(1, ROOT_BYTES // first.nbytes)
+
+    def work(part: slice) -> None:
+        found = torch.zeros_like(total)
+        for few in slices(part.stop - part.start, step):
+            block = rows.block(slice(part.start + few.start, part.start + few.stop), model.device)
+            found += block_gauss_newton(engine, block)
+        total.add_(found)
+
+    engine.prepare(rows)
+    engine.sweep(rows, work)
+    return total / len(rows)
+
+
+def block_gauss_newton(engine: PerRow, block: tuple) -> Tensor:
+    """Sum over the block's rows of J' F J: one capture per root r_k, whose row gradients are r_k' J."""
+    model = engine.model
+    inputs, targets, weight = block
+    with torch.no_grad():
+        roots = model.likelihood.roots(forward(model.module, inputs), targets)
+    if weight is not None:
+        roots = roots * weight.sqrt().reshape(-1, *[1] * (roots.ndim - 1))
+    total = None
+    for k in range(roots.shape[1]):
+        rows = engine.block_gradients(
+            (inputs, roots[:, k], None), lambda out, root: (out * root).reshape(len(out), -1).sum(1)
+        )
+        rows = rows.double()
+        total = rows.T @ rows if total is None else total.addmm_(rows.T, rows)
+    assert total is not None
+    return total
+
+
+def conjugate_gradients(
+    multiply: Callable[[Direction], Direction], b: Direction, damping: float, tolerance: float, max_iter: int
+) -> dict[str, Tensor]:
+    """x with (H + damping) x = b, H given by its products.
+
+    b: a direction by parameter. Stops at a residual of `tolerance` times |b|.
+    Raises ValueError where H + damping is not positive definite or max_iter products do not suffice: a half-solved
+    system would be a silent number.
+    """
+    vector = flatten(b).double()
+    shapes = {name: value.shape for name, value in b.items()}
+    dtype = next(iter(b.values())).dtype
+    x, r = torch.zeros_like(vector), vector.clone()
+    d, squared = r.clone(), r @ r
+    goal = tolerance**2 * squared
+    for _ in range(max_iter):
+        if squared <= goal:
+            return unflatten(x, shapes)
+        product = multiply(unflatten(d.to(dtype), shapes))
+        moved = flatten({name: product[name] for name in shapes}).double() + damping * d
+        bend = d @ moved
+        if not bend > 0:
+            raise ValueError(
+                f"conjugate gradients met a direction of curvature {bend / (d @ d):.3g}: the curvature is singular; "
+                f"give a damping above 0 (damping={damping:g})"
+            )
+        step = squared / bend
+        x += step * d
+        r -= step * moved
+        squared, before = r @ r, squared
+        d = r + (squared / before) * d
+    if squared <= goal:
+        return unflatten(x, shapes)
+    raise ValueError(
+        f"conjugate gradients did not converge in {max_iter} products: relative residual "
+        f"{(squared / (vector @ vector)).sqrt():.2g}, wanted {tolerance:g}; give a larger damping "
+        f"(damping={damping:g}), or curvature='ekfac'"
+    )

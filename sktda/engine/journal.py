@@ -1,0 +1,115 @@
+"""Long passes over the rows, shard by shard: finished shards are kept on disk and taken up again after a kill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sktda.data import slices
+
+SHARD = 65_536  # rows; fixed, so that shards are the same whatever the batch size
+PAUSE = 10.0  # seconds between two writes of a running sum, which is rewritten as a whole
+
+Begin = Callable[[str, int, int], None]
+
+
+class Journal:
+    """Tensors by name in one folder, each file whole or absent; `folder=None` keeps nothing.
+
+    key: digest of all that the results depend on. Results of other keys lie in other folders and are never mixed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None, key: str = "") -> None:
+        self.folder = None if folder is None else Path(folder) / key
+
+    def read(self, name: str) -> dict[str, Tensor] | None:
+        """What was written under this name, or None; a damaged file counts as absent."""
+        if self.folder is None:
+            return None
+        try:
+            return load_file(self.folder / f"{name}.safetensors")
+        except (FileNotFoundError, SafetensorError):
+            return None
+
+    def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write under this name, replacing what was there in one step."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f".{os.getpid()}-{name}"
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
+        os.replace(temporary, self.folder / f"{name}.safetensors")
+
+    def clear(self) -> None:
+        """Remove everything: the results are where they belong."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Passes:
+    """Runs passes over the rows in shards, with a journal and a report of progress.
+
+    begin(name, shard number, number of shards) is called before each shard.
+    """
+
+    def __init__(self, journal: Journal | None = None, begin: Begin | None = None) -> None:
+        self.journal = journal or Journal()
+        self._begin = begin
+
+    def _shards(self, name: str, n: int) -> Iterator[tuple[int, slice]]:
+        shards = list(slices(n, SHARD))
+        for k, shard in enumerate(shards):
+            if self._begin is not None:
+                self._begin(name, k, len(shards))
+            yield k, shard
+
+    def collect(self, name: str, n: int, compute: Callable[[int, int], Tensor]) -> Tensor:
+        """(n,) values from compute(start, stop) per shard, on the processor; shards in the journal are read."""
+        parts = []
+        for k, shard in self._shards(name, n):
+            label = f"{name}-{k:06d}"
+            kept = self.journal.read(label)
+            values = compute(shard.start, shard.stop).cpu() if kept is None else kept["values"]
+            if kept is None:
+                self.journal.write(label, {"values": values})
+            parts.append(values)
+        return torch.cat(parts)
+
+    def accumulate(self, name: str, n: int, add: Callable[[int, int], None], state: dict[str, Tensor]) -> None:
+        """add(start, stop) per shard, each changing the sums in `state`; goes on from the state in the journal."""
+        kept = self.journal.read(name)
+        done = 0
+        if kept is not None:
+            done = int(kept.pop("done"))
+            state |= {key: value.to(state[key].device) for key, value in kept.items()}
+        written = time.monotonic()
+        for _, shard in self._shards(name, n):
+            if shard.start < done:
+                continue
+            add(shard.start, shard.stop)
+            if shard.stop == n or time.monotonic() - written > PAUSE:
+                self.journal.write(name, {**state, "done": torch.tensor(shard.stop)})
+                written = time.monotonic()
+
+
+def digest(values: Iterable[Tensor | bytes | str]) -> str:
+    """Short hexadecimal digest of tensors, bytes and texts in order."""
+    code = blake2b(digest_size=12)
+    for value in values:
+        if isinstance(value, Tensor):
+            code.update(str((value.dtype, tuple(value.shape))).encode())
+            # a clone, as a view of one number counts as contiguous whatever its stride
+            whole = value.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
+            code.update(whole.view(torch.uint8).numpy().data)
+        else:
+            code.update(value.encode() if isinstance(value, str) else value)
+    return code.hexdigest()

@@ -1,0 +1,214 @@
+"""Values of many rows for many queries: q' M g_i with M = identity, a preconditioner, or EK-FAC in low rank.
+
+A gradient of one Linear layer is delta a', so q' g = (delta_q . delta_i)(a_q . a_i): two small products for a whole
+block of pairs. An elementwise EK-FAC inverse written as a sum of R outer products keeps that form: R products of two.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sktda.data import slices
+from sktda.engine.ekfac import EKFAC, Spectral
+from sktda.engine.layers import LayerRows, Product
+from sktda.engine.per_row import REST, PerRow
+from sktda.model.base import Rows
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+QUERY_BYTES = 2**30  # preconditioned query gradients held at a time
+FLOOR = 1e-7  # share of a layer's inverse below which further terms of a low rank are rounding errors
+PROBE = 32, 128  # queries and rows on which the low rank is checked against the exact product
+
+
+class Queries(ABC):
+    """Query rows, ready to be multiplied with the factors of any batch of training rows."""
+
+    @abstractmethod
+    def block(self, factors: dict[str, LayerRows]) -> Tensor:
+        """(q, n) values."""
+
+
+class Plain(Queries):
+    """q' g_i."""
+
+    def __init__(self, batches: list[dict[str, LayerRows]]) -> None:
+        self.batches = batches
+
+    def block(self, factors: dict[str, LayerRows]) -> Tensor:
+        """(q, n) dot products, by products of factors."""
+        parts = [sum(own[name].gram(factors[name]) for name in own) for own in self.batches]
+        return torch.cat(parts)  # type: ignore[arg-type]
+
+
+class Preconditioned(Queries):
+    """(M q)' g_i with M q formed: by layer (q, p) in the order of LayerRows.gradients."""
+
+    def __init__(self, directions: dict[str, Tensor]) -> None:
+        self.directions = directions
+
+    def block(self, factors: dict[str, LayerRows]) -> Tensor:
+        """(q, n) dot products."""
+        return sum(factors[name].contract(values) for name, values in self.directions.items()).T  # type: ignore[union-attr]
+
+
+class LowRank(Queries):
+    """EK-FAC values of Linear layers by R outer products, and of the other layers exactly."""
+
+    def __init__(self, terms: dict[str, tuple[Tensor, Tensor]], exact: Preconditioned) -> None:
+        self.terms = terms
+        self.exact = exact
+
+    def block(self, factors: dict[str, LayerRows]) -> Tensor:
+        """(q, n) values: for each r, (delta_q,r . delta_i)(a_q,r . a_i)."""
+        total: Tensor | None = self.exact.block(factors) if self.exact.directions else None
+        for name, (deltas, inputs) in self.terms.items():
+            factor = factors[name]
+            assert isinstance(factor, Product)
+            a, delta = factor.a.T.contiguous(), factor.delta.T.contiguous()
+            for left, right in zip(deltas, inputs, strict=True):
+                pairs = (left @ delta).mul_(right @ a)
+                total = pairs if total is None else total.add_(pairs)
+        assert total is not None
+        return total
+
+
+class Joined(Queries):
+    """Queries in several parts, one after the other."""
+
+    def __init__(self, parts: list[Queries]) -> None:
+        self.parts = parts
+
+    def block(self, factors: dict[str, LayerRows]) -> Tensor:
+        """(q, n) values."""
+        return torch.cat([part.block(factors) for part in self.parts])
+
+
+class EKFACQueries:
+    """Turns blocks of query rows into `Queries` under an EK-FAC curvature and a function of it.
+
+    tolerance: relative error (Frobenius, on a probe of queries and rows) that the low rank may have; 0 = exact.
+    """
+
+    def __init__(self, curvature: EKFAC, fn: Spectral, tolerance: float) -> None:
+        self.curvature = curvature
+        self.fn = fn
+        self.tolerance = tolerance
+        self.ranks: dict[str, int] | None = None if tolerance else {}
+        self._outer: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def choose_ranks(self, engine: PerRow, queries: Rows, rows: Rows, measure: Measure | None) -> None:
+        """Smallest ranks whose measured error is within the tolerance; layers where exact is cheaper are exact."""
+        asked = self._capture(engine, queries, spread(len(queries), PROBE[0]), measure)
+        known = self._capture(engine, rows, spread(len(rows), PROBE[1]), None)
+        # a list: the order of a set of names, and with it the last digits of sums, differs from process to process
+        linear = [name for name, factor in asked.items() if isinstance(factor, Product) and not factor.shared]
+        for name in linear:
+            self._outer[name] = outer_products(self.curvature.values[name], self.fn(self.curvature.values[name]))
+        truth = self._exact(asked).block(known)
+        tail = self.tolerance
+        while tail > FLOOR:
+            self.ranks = {}
+            for name, (strength, left, right) in self._outer.items():
+                lost = strength.square().flip(0).cumsum(0).flip(0).sqrt() / strength.norm()
+                rank = max(1, int((lost > tail).sum()))
+                if rank * (left.shape[1] + right.shape[1]) < left.shape[1] * right.shape[1]:
+                    self.ranks[name] = rank
+            error = (self.prepared(asked).block(known) - truth).norm()
+            if error <= self.tolerance * truth.norm() or not self.ranks:
+                return
+            tail /= 1.5
+        self.ranks = {}  # no rank is exact enough
+
+    def _capture(
+        self, engine: PerRow, queries: Rows, part: slice | np.ndarray, measure: Measure | None
+    ) -> dict[str, LayerRows]:
+        return engine.capture(queries.block(part, engine.model.device), measure, self.curvature.own(engine))[1]
+
+    def _exact(self, asked: dict[str, LayerRows], names: set[str] | None = None) -> Preconditioned:
+        directions = {}
+        for layer in self.curvature.layers:
+            if names is not None and layer.name not in names:
+                continue
+            factor = asked[layer.name]
+            assert isinstance(factor, Product)
+            directions[layer.name] = Product.flatten(self._moved(factor, layer.name), layer)
+        return Preconditioned(directions)
+
+    def _moved(self, factor: Product, name: str) -> Tensor:
+        q_in, q_out = self.curvature.basis_in[name], self.curvature.basis_out[name]
+        scale = self.fn(self.curvature.values[name])
+        return torch.cat([q_out @ (part * scale) @ q_in.T for part in self.curvature.rotated_matrices(factor, name)])
+
+    def prepared(self, asked: dict[str, LayerRows]) -> Queries:
+        """The queries of one captured block."""
+        ranks = self.ranks or {}
+        exact = self._exact(asked, {layer.name for layer in self.curvature.layers} - set(ranks))
+        terms = {}
+        for name, rank in ranks.items():
+            factor = asked[name]
+            assert isinstance(factor, Product)
+            a, delta = self.curvature.rotated(factor, name)
+            strength, left, right = self._outer[name]
+            q_in, q_out = self.curvature.basis_in[name], self.curvature.basis_out[name]
+            deltas = (delta * (strength[:rank, None] * left[:rank])[:, None]) @ q_out.T
+            terms[name] = deltas, (a * right[:rank, None]) @ q_in.T
+        return LowRank(terms, exact) if terms else exact
+
+    def size(self, n_queries: int) -> int:
+        """Queries whose preconditioned gradients, or low-rank factors, fit into QUERY_BYTES at a time."""
+        each = 0
+        for layer in self.curvature.layers:
+            values, rank = self.curvature.values[layer.name], (self.ranks or {}).get(layer.name)
+            each += values.element_size() * (layer.n_parameters if rank is None else rank * sum(values.shape))
+        return min(n_queries, max(1, QUERY_BYTES // each))
+
+    def blocks(self, engine: PerRow, queries: Rows, measure: Measure | None) -> Iterator[tuple[slice, Queries]]:
+        """(query positions, prepared queries), as many at a time as memory takes."""
+        for part in slices(len(queries), self.size(len(queries))):
+            # activations of the queries in batches, as of any rows: there may be many queries of few parameters
+            batches = slices(part.stop - part.start, engine.batch_size or 1)
+            shifted = [slice(part.start + batch.start, part.start + batch.stop) for batch in batches]
+            ready = [self.prepared(self._capture(engine, queries, batch, measure)) for batch in shifted]
+            yield part, ready[0] if len(ready) == 1 else Joined(ready)
+
+
+def by_layer(engine: PerRow, directions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """(k, p) per layer, in the order of LayerRows.gradients, from (k, ...) directions per parameter."""
+    groups = {layer.name: layer.parameters for layer in engine.layers or []}
+    if engine.rest:
+        groups[REST] = engine.rest
+    return {
+        layer: torch.cat([directions[name].reshape(len(directions[name]), -1) for name in names], dim=1)
+        for layer, names in groups.items()
+    }
+
+
+def spread(n: int, count: int) -> np.ndarray:
+    """At most `count` positions, evenly from 0 to n - 1."""
+    return np.unique(np.linspace(0, n - 1, min(count, n)).astype(int))
+
+
+def outer_products(values: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """inverse (out, in) as sum_r strength_r left_r right_r', the best first: (r,), (r, out), (r, in).
+
+    The error is weighted by the size of gradients: with d_s and d_a the row and column means of `values`, the singular
+    vectors are those of diag(d_s) inverse diag(d_a). Source: Eckart & Young 1936, with weights.
+    """
+    s = values.double().mean(1).clamp_min(1e-12 * values.mean().item())
+    a = values.double().mean(0).clamp_min(1e-12 * values.mean().item())
+    weighted = s[:, None] * inverse.double() * a
+    wide = weighted.shape[0] < weighted.shape[1]
+    square = weighted @ weighted.T if wide else weighted.T @ weighted  # the smaller Gram: cheap, exact to 1e-8
+    found, vectors = torch.linalg.eigh(square)
+    strength = found.flip(0).clamp_min(0).sqrt()
+    near = vectors.flip(1)
+    far = (weighted.T @ near if wide else weighted @ near) / strength.clamp_min(1e-300)
+    left, right = (near, far) if wide else (far, near)
+    kept = strength > 1e-7 * strength[0]
+    kind = inverse.dtype
+    return strength[kept].to(kind), (left.T / s)[kept].to(kind), (right.T / a)[kept].to(kind)

@@ -1,0 +1,467 @@
+"""Losses and gradients of single rows: values along a direction, lengths, pairwise dots, Hessian products.
+
+Nothing here forms a gradient per row where a product of factors or a directional derivative does: the value of an
+aggregated objective costs about one forward and backward pass. Rows stream through in batches of a size that fits
+the memory, and results are the same for every batch size.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp, vmap
+
+from sktda.data import for_blocks, slices
+from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, known_layers, plain_kernels, recording
+from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
+
+Direction = Mapping[str, Tensor]
+BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
+REST = ""  # name of the part of the gradient that no known layer covers
+
+
+class PerRow:
+    """Per-row quantities of one model at its present parameters.
+
+    model: the parameters that require gradients are the ones differentiated.
+    batch_size: rows at a time; None = what keeps activations near 256 MiB (an eighth of a GPU's free memory).
+
+    All results are in the units of the loss, sums over a row's own loss (no 1/n); weights of rows multiply their loss.
+    """
+
+    def __init__(self, model: DifferentiableModel, batch_size: int | None = None) -> None:
+        refuse_mixed_rows(model.module)
+        self.model = model
+        self.batch_size = batch_size
+        self.layers: list[Layer] | None = None
+        self.rest: list[str] = []
+        self._forward_mode = True
+        self.row_bytes = 0
+        """Inputs and outputs of all layers for one row, once `prepare` has seen one."""
+        self._vmap = True
+
+    # ---- streaming -------------------------------------------------------------------------------------------------
+
+    def prepare(self, rows: Rows) -> None:
+        """Find the layers whose factors give the gradient (checked on three rows), and the batch size."""
+        if self.layers is None:
+            sample = rows.block(np.linspace(0, len(rows) - 1, 3).astype(int), self.model.device)[0]
+            self.layers = self._verified(known_layers(self.model.module), sample)
+            covered = {name for layer in self.layers for name in layer.parameters}
+            self.rest = [name for name in self.model.parameters if name not in covered]
+        if not self.row_bytes:
+            self.row_bytes = self._measured(rows)
+        if self.batch_size is None:
+            self.batch_size = self._fitting()
+
+    def sweep(self, rows: Rows, work: Callable[[slice], None], start: int = 0, stop: int | None = None) -> None:
+        """work(slice) for batches that cover start..stop; halves the batch when memory runs out."""
+        self.prepare(rows)
+        stop = len(rows) if stop is None else stop
+        for_blocks(stop - start, self.batch_size or 1, lambda s: work(slice(start + s.start, start + s.stop)))
+
+    def _fitting(self) -> int:
+        device = self.model.device
+        budget, most = BATCH_BYTES, 1024
+        if device.type == "cuda":
+            budget, most = torch.cuda.mem_get_info(device)[0] // 8, 16384
+        return int(min(max(budget // self.row_bytes, 1), most))
+
+    def _measured(self, rows: Rows) -> int:
+        inputs = rows.block(slice(0, 1), self.model.device)[0]
+        n_bytes = 0
+
+        def note(module: nn.Module, args: tuple, output: object) -> None:
+            nonlocal n_bytes
+            n_bytes += sum(value.nbytes for value in (*args, output) if isinstance(value, Tensor))
+
+        leaves = [part for part in self.model.module.modules() if not list(part.children())]
+        handles = [part.register_forward_hook(note) for part in leaves]
+        try:
+            with torch.no_grad():
+                forward(self.model.module, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return max(1, n_bytes)
+
+    # ---- capture ---------------------------------------------------------------------------------------------------
+
+    def capture(
+        self,
+        block: tuple,
+        losses: Callable[[Tensor, Tensor], Tensor] | None = None,
+        layers: list[Layer] | None = None,
+    ) -> tuple[Tensor, dict[str, LayerRows]]:
+        """(losses (n,), factors by layer) of one block of rows; `losses(outputs, targets)` replaces the model's own.
+
+        Parameters outside the known layers come as one more entry, REST, with formed gradients.
+        """
+        if layers is None:
+            assert self.layers is not None, "call prepare first"
+            layers = self.layers
+        inputs, targets, weight = block
+        measure = losses or self.model.likelihood.losses
+        with torch.enable_grad(), eval_kernels(self.model.module), recording(layers) as calls:
+            values = measure(forward(self.model.module, inputs), targets)
+            if weight is not None:
+                values = values * weight
+            found = [(layer, call) for layer in layers for call in calls[layer.name]]
+            edges = [edge for _, (_, edge) in found]
+            deltas = torch.autograd.grad(values.sum(), edges, allow_unused=True) if edges else ()
+        factors: dict[str, LayerRows] = {}
+        for layer in layers:
+            own = [(call[0], delta) for (other, call), delta in zip(found, deltas, strict=True) if other is layer]
+            used = [(x, delta) for x, delta in own if delta is not None]
+            if not used:
+                factors[layer.name] = Formed(values.new_zeros(len(values), layer.n_parameters))
+                continue
+            if len(used) > 1:  # called several times: its uses are further positions
+                used = [(at_positions(x, layer), at_positions(delta, layer)) for x, delta in used]
+                used = [(torch.cat([x for x, _ in used], 1), torch.cat([delta for _, delta in used], 1))]
+            if self.layers is not None and len(used[0][0]) != len(values):
+                raise RuntimeError(
+                    f"layer {layer.name!r} was called on {len(used[0][0])} of {len(values)} rows: a module that sends "
+                    "rows to different layers has no factors by row; freeze the layer or give all rows to it"
+                )
+            factors[layer.name] = layer.rows(*used[0])
+        if self.rest and layers is self.layers:
+            factors[REST] = Formed(self._formed(block, measure, self.rest))
+        return values.detach(), factors
+
+    def _formed(self, block: tuple, measure: Callable[[Tensor, Tensor], Tensor], names: list[str]) -> Tensor:
+        """(n, p) gradients with respect to these parameters, by vmap over rows, or row by row where that fails."""
+        inputs, targets, weight = block
+        own = dict(self.model.module.named_parameters())
+        fixed = {name: value.detach() for name, value in own.items() if name not in names}
+
+        def loss(values: dict[str, Tensor], row: object, target: Tensor) -> Tensor:
+            one = {k: v[None] for k, v in row.items()} if isinstance(row, Mapping) else row[None]  # type: ignore[index]
+            return measure(forward_at(self.model.module, {**fixed, **values}, one), target[None])[0]
+
+        chosen = {name: own[name].detach() for name in names}
+        gradients: dict[str, Tensor] | None = None
+        if self._vmap:
+            try:
+                with torch.enable_grad(), plain_kernels(self.model.module), warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "There is a performance drop")  # of operations without vmap
+                    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(chosen, inputs, targets)
+            except RuntimeError as error:  # recurrent layers, branches on values, custom functions
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                self._vmap = False
+        if gradients is None:
+            gradients = self._row_by_row(loss, chosen, inputs, targets)
+        flat = torch.cat([gradients[name].flatten(1) for name in names], dim=1)
+        return flat if weight is None else flat * weight[:, None]
+
+    def _row_by_row(
+        self, loss: Callable, chosen: dict[str, Tensor], inputs: object, targets: Tensor
+    ) -> dict[str, Tensor]:
+        leaves = {name: value.requires_grad_() for name, value in chosen.items()}
+        found = []
+        with torch.enable_grad(), plain_kernels(self.model.module):
+            for i, target in enumerate(targets):
+                row = {k: v[i] for k, v in inputs.items()} if isinstance(inputs, Mapping) else inputs[i]  # type: ignore[index]
+                value = loss(leaves, row, target) + 0 * sum(leaf.sum() for leaf in leaves.values())  # all take part
+                found.append(torch.autograd.grad(value, list(leaves.values())))
+        return {name: torch.stack(rows) for name, rows in zip(leaves, zip(*found, strict=True), strict=True)}
+
+    def _verified(self, layers: list[Layer], inputs: Inputs) -> list[Layer]:
+        """The layers whose factors give autograd's gradients of a few rows; others use their parameters elsewhere.
+
+        What is differentiated is a random sum of each row's outputs: a loss may be flat at some rows, or weigh 0.
+        """
+        own = self.model.parameters
+        seen: dict[int, int] = {}
+        for layer in layers:  # tied parameters belong to no single layer
+            for value in layer.module.parameters(recurse=False):
+                seen[id(value)] = seen.get(id(value), 0) + 1
+        layers = [
+            layer
+            for layer in layers
+            if all(seen[id(value)] == 1 for value in layer.module.parameters(recurse=False))
+            and all(name in own for name in layer.parameters)
+        ]
+        if not layers:
+            return []
+        with torch.enable_grad(), eval_kernels(self.model.module):
+            outputs = forward(self.model.module, inputs)
+            probe = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+            names = [name for layer in layers for name in layer.parameters]
+            parameters = [own[name] for name in names]
+            truths = [
+                dict(
+                    zip(
+                        names, torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True), strict=True
+                    )
+                )
+                for value in summed(outputs, probe)
+            ]
+        try:
+            _, factors = self.capture((inputs, probe, None), summed, layers)
+            formed = {layer.name: factors[layer.name].gradients() for layer in layers}
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError, TypeError, ValueError, AttributeError):
+            # a layer is not called as a layer; try them one by one
+            return [layer for layer in layers if self._verified([layer], inputs)] if len(layers) > 1 else []
+        # rounding, of TF32 too, is below this; a use elsewhere is above
+        tolerance = 4 * torch.finfo(outputs.dtype).eps ** 0.5
+        good = []
+        for layer in layers:
+            pieces = [[truth[name] for name in layer.parameters] for truth in truths]
+            true = torch.stack(
+                [
+                    torch.cat(
+                        [
+                            (torch.zeros_like(own[name]) if g is None else g).flatten()
+                            for name, g in zip(layer.parameters, row, strict=True)
+                        ]
+                    )
+                    for row in pieces
+                ]
+            )
+            found = formed[layer.name]
+            if found.shape != true.shape:
+                continue
+            uncalled = not found.any() and any(g is not None for row in pieces for g in row)
+            if not uncalled and bool(((found - true).norm(dim=1) <= tolerance * true.norm(dim=1) + 1e-12).all()):
+                good.append(layer)
+        return good
+
+    # ---- what the methods ask for ----------------------------------------------------------------------------------
+
+    def losses(self, rows: Rows) -> Tensor:
+        """Loss of every row (n,)."""
+        result = torch.empty(len(rows), dtype=self.model.dtype, device=self.model.device)
+
+        def work(part: slice) -> None:
+            inputs, targets, weight = rows.block(part, self.model.device)
+            with torch.no_grad():
+                values = self.model.likelihood.losses(forward(self.model.module, inputs), targets)
+            result[part] = values if weight is None else values * weight
+
+        self.sweep(rows, work)
+        return result
+
+    def dots(self, rows: Rows, direction: Direction, start: int = 0, stop: int | None = None) -> Tensor:
+        """Directional derivative of every row's loss (n,): <gradient_i, direction>, without any gradient per row.
+
+        Parameters that the direction does not name count as zero in it.
+        """
+        stop = len(rows) if stop is None else stop
+        result = torch.empty(stop - start, dtype=self.model.dtype, device=self.model.device)
+
+        def work(part: slice) -> None:
+            result[part.start - start : part.stop - start] = self.block_dots(
+                rows.block(part, self.model.device), direction
+            )
+
+        self.sweep(rows, work, start, stop)
+        return result
+
+    def block_dots(self, block: tuple, direction: Direction) -> Tensor:
+        """`dots` of one block: by forward mode, or twice backward, or formed gradients, whichever the module has."""
+        inputs, targets, weight = block
+        values = {name: value.detach() for name, value in self.model.parameters.items() if name in direction}
+        along = {name: direction[name].to(value) for name, value in values.items()}
+        run = partial(self._losses_at, inputs, targets, weight)
+        if self._forward_mode:
+            try:
+                load_forward_mode()
+                with torch.no_grad(), plain_kernels(self.model.module):
+                    return jvp(run, (values,), (along,))[1]
+            except RuntimeError as error:  # no forward mode; an error of another kind comes again below
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                self._forward_mode = False
+        try:
+            return self._twice_backward(run, values, along)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # neither: the gradients are formed
+            pieces = self.block_gradients(block).split([v.numel() for v in self.model.parameters.values()], dim=1)
+            formed = dict(zip(self.model.parameters, pieces, strict=True))
+            return sum(formed[name] @ value.flatten() for name, value in along.items())  # type: ignore[return-value]
+
+    def _twice_backward(self, run: Callable, values: dict[str, Tensor], along: dict[str, Tensor]) -> Tensor:
+        leaves = {name: value.requires_grad_() for name, value in values.items()}
+        with torch.enable_grad(), plain_kernels(self.model.module):
+            losses = run(leaves)
+            probe = torch.ones_like(losses, requires_grad=True)
+            gradients = torch.autograd.grad(losses, list(leaves.values()), probe, create_graph=True, allow_unused=True)
+            pairs = zip(gradients, along.values(), strict=True)
+            total = sum((g * v).sum() for g, v in pairs if g is not None)
+            return torch.autograd.grad(total, probe)[0]  # type: ignore[arg-type]
+
+    def _losses_at(self, inputs, targets, weight, values):  # type: ignore[no-untyped-def]
+        losses = self.model.likelihood.losses(forward_at(self.model.module, values, inputs), targets)
+        return losses if weight is None else losses * weight
+
+    def square_norms(
+        self, rows: Rows, by_layer: bool = False, start: int = 0, stop: int | None = None
+    ) -> Tensor | dict[str, Tensor]:
+        """Squared gradient length of every row (n,), or one such vector per layer."""
+        self.prepare(rows)
+        stop = len(rows) if stop is None else stop
+        names = [layer.name for layer in self.layers or []] + ([REST] if self.rest else [])
+        parts = {name: torch.empty(stop - start, dtype=self.model.dtype, device=self.model.device) for name in names}
+
+        def work(part: slice) -> None:
+            _, factors = self.capture(rows.block(part, self.model.device))
+            lengths = {name: factor.square_norms() for name, factor in factors.items()}
+            for name, values in lengths.items():
+                parts[name][part.start - start : part.stop - start] = values
+
+        self.sweep(rows, work, start, stop)
+        return parts if by_layer else torch.stack(list(parts.values())).sum(0)
+
+    def gradients(self, rows: Rows, part: slice) -> Tensor:
+        """(len(part), p) gradients of a few rows, formed, in the order of the model's parameters."""
+        self.prepare(rows)
+        return self.block_gradients(rows.block(part, self.model.device))
+
+    def block_gradients(self, block: tuple, losses: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+        """`gradients` of one block; `losses(outputs, targets)` replaces the model's own."""
+        _, factors = self.capture(block, losses)
+        pieces: dict[str, Tensor] = {}
+        for layer in self.layers or []:
+            sizes = [shape.numel() for shape in layer.shapes]
+            pieces |= dict(zip(layer.parameters, factors[layer.name].gradients().split(sizes, dim=1), strict=True))
+        if self.rest:
+            sizes = [self.model.parameters[name].numel() for name in self.rest]
+            pieces |= dict(zip(self.rest, factors[REST].gradients().split(sizes, dim=1), strict=True))
+        return torch.cat([pieces[name] for name in self.model.parameters], dim=1)
+
+    def batches(self, rows: Rows, start: int = 0, stop: int | None = None) -> Iterator[slice]:
+        """Slices of at most batch_size rows that cover start..stop."""
+        stop = len(rows) if stop is None else stop
+        return (slice(start + s.start, start + s.stop) for s in slices(stop - start, self.batch_size or 1))
+
+    def mean_gradient(self, rows: Rows, losses: Callable[[Tensor, Tensor], Tensor] | None = None) -> dict[str, Tensor]:
+        """Gradient of the rows' mean loss by parameter, without the penalty; `losses` replaces the model's own."""
+        own = self.model.parameters
+        measure = losses or self.model.likelihood.losses
+        total = {name: torch.zeros_like(value) for name, value in own.items()}
+
+        def work(part: slice) -> None:
+            inputs, targets, weight = rows.block(part, self.model.device)
+            with torch.enable_grad(), eval_kernels(self.model.module):
+                values = measure(forward(self.model.module, inputs), targets)
+                loss = (values if weight is None else values * weight).sum()
+                gradients = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
+            for name, gradient in zip(own, gradients, strict=True):
+                if gradient is not None:
+                    total[name] += gradient
+
+        self.sweep(rows, work)
+        return {name: value / len(rows) for name, value in total.items()}
+
+    def hessian_product(self, rows: Rows, direction: Direction, gauss_newton: bool = False) -> dict[str, Tensor]:
+        """Hessian (or Gauss-Newton matrix) of the mean loss plus penalty, times the direction, by parameter."""
+        own = self.model.parameters
+        total = {name: torch.zeros_like(value) for name, value in own.items()}
+        product = self._gauss_newton_block if gauss_newton else self._hessian_block
+
+        def work(part: slice) -> None:
+            found = product(rows.block(part, self.model.device), direction)
+            for name, value in found.items():
+                total[name] += value
+
+        self.sweep(rows, work)
+        decay = self.model.decay
+        return {name: value / len(rows) + decay.get(name, 0.0) * direction[name] for name, value in total.items()}
+
+    def _hessian_block(self, block: tuple, direction: Direction) -> dict[str, Tensor]:
+        inputs, targets, weight = block
+        own = self.model.parameters
+        with torch.enable_grad(), plain_kernels(self.model.module):
+            losses = self.model.likelihood.losses(forward(self.model.module, inputs), targets)
+            loss = (losses if weight is None else losses * weight).sum()
+            gradients = torch.autograd.grad(loss, list(own.values()), create_graph=True, allow_unused=True)
+            along = sum((g * direction[name]).sum() for name, g in zip(own, gradients, strict=True) if g is not None)
+            products = torch.autograd.grad(along, list(own.values()), allow_unused=True)  # type: ignore[arg-type]
+        return {name: value for name, value in zip(own, products, strict=True) if value is not None}
+
+    def _gauss_newton_block(self, block: tuple, direction: Direction) -> dict[str, Tensor]:
+        """J' F J v: outputs along v, times the output Fisher, pulled back."""
+        inputs, targets, weight = block
+        own = self.model.parameters
+        with torch.enable_grad(), plain_kernels(self.model.module):
+            outputs = forward(self.model.module, inputs)
+            along = self._outputs_along(inputs, outputs, direction)
+            with torch.no_grad():
+                roots = self.model.likelihood.roots(outputs.detach(), targets)
+                roots = roots.reshape(*roots.shape[:2], -1)
+                pushed = torch.einsum(
+                    "nko,nk->no", roots, torch.einsum("nko,no->nk", roots, along.reshape(len(along), -1))
+                )
+                if weight is not None:
+                    pushed = pushed * weight[:, None]
+            products = torch.autograd.grad(
+                outputs, list(own.values()), pushed.reshape(outputs.shape), allow_unused=True
+            )
+        return {name: value for name, value in zip(own, products, strict=True) if value is not None}
+
+    def _outputs_along(self, inputs: object, outputs: Tensor, direction: Direction) -> Tensor:
+        own = self.model.parameters
+        probe = torch.zeros_like(outputs, requires_grad=True)
+        pulled = torch.autograd.grad(
+            outputs, list(own.values()), probe, create_graph=True, retain_graph=True, allow_unused=True
+        )
+        total = sum((g * direction[name]).sum() for name, g in zip(own, pulled, strict=True) if g is not None)
+        return torch.autograd.grad(total, probe)[0].detach()  # type: ignore[arg-type]
+
+
+def forward_at(module: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
+    """Raw outputs with these values in place of the parameters of these names.
+
+    functional_call with tie_weights=True would leave a module that stands in two places without its parameters, so
+    the other names of a shared parameter are given here, each place once.
+    """
+    own = dict(module.named_parameters())
+    names = {id(own[name]): name for name in values}
+    placed = {
+        f"{prefix}.{key}" if prefix else key: values[names[id(value)]]
+        for prefix, part in module.named_modules()
+        for key, value in part.named_parameters(recurse=False, remove_duplicate=False)
+        if id(value) in names
+    }
+    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
+    return functional_call(module, placed, args, kwargs, tie_weights=False)
+
+
+def summed(outputs: Tensor, probe: Tensor) -> Tensor:
+    """(n,) sums of each row's outputs times the probe."""
+    return (outputs * probe).reshape(len(outputs), -1).sum(1)
+
+
+@cache
+def load_forward_mode() -> None:
+    """Let torch load its forward derivatives, which it does at the first use with a DeprecationWarning of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
+
+
+def at_positions(values: Tensor, layer: Layer) -> Tensor:
+    """Inputs or output gradients with an axis of positions, so that several calls of a layer can be joined."""
+    if isinstance(layer.module, nn.Linear):
+        return values[:, None] if values.ndim == 2 else values.flatten(1, -2)
+    raise RuntimeError(f"layer {layer.name} is called several times")  # its gradients are formed instead
+
+
+def refuse_mixed_rows(module: nn.Module) -> None:
+    """Raise ValueError if a layer normalises over the batch even in eval mode: no row then has a loss of its own."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
+            raise ValueError(
+                f"layer {name!r} is a batch normalisation without running statistics: it mixes the rows of a batch, so "
+                "single rows have no loss of their own; use track_running_stats=True, or GroupNorm"
+            )

@@ -1,0 +1,115 @@
+"""What the engine works on: a torch module, its loss, its penalty and the way from a user's rows to its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sktda.model.likelihood import Likelihood
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+class Rows:
+    """Training or query rows as tensors, one block at a time: inputs, targets and weights.
+
+    X and y stay where they are (array, memory map, Dataset); only the rows of a block become tensors.
+    `read(positions)` returns (inputs, targets) on the processor, inputs a tensor or a dict of tensors.
+    weight (n,) multiplies the loss of each row; None = 1.
+    """
+
+    def __init__(
+        self, n: int, read: Callable[[slice | np.ndarray], tuple[Inputs, Tensor]], weight: Tensor | None = None
+    ) -> None:
+        self.n = n
+        self.read = read
+        self.weight = weight
+
+    def __len__(self) -> int:
+        return self.n
+
+    def rooted(self) -> Rows:
+        """The same rows with the roots of their weights: for squares of gradients, which are linear in the weight."""
+        return self if self.weight is None else Rows(self.n, self.read, self.weight.sqrt())
+
+    def block(self, rows: slice | np.ndarray, device: torch.device) -> tuple[Inputs, Tensor, Tensor | None]:
+        """(inputs, targets, weights or None) of these rows on the device."""
+        inputs, targets = self.read(rows)
+        weight = None if self.weight is None else self.weight[rows].to(device)
+        return to_device(inputs, device), targets.to(device), weight
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """The same tensor or dict of tensors on the device."""
+    if isinstance(inputs, Mapping):
+        return {name: value.to(device) for name, value in inputs.items()}
+    return inputs.to(device)
+
+
+def forward(module: nn.Module, inputs: Inputs) -> Tensor:
+    """Raw outputs; a dict of inputs goes in as keyword arguments."""
+    return module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
+
+
+@dataclass
+class DifferentiableModel:
+    """A fitted model that can be differentiated with respect to its trainable parameters.
+
+    module: a copy in eval mode, owned by this object; maps inputs to raw outputs. Frozen parameters
+    (requires_grad=False) take no part in any method.
+    likelihood: the loss per row; the risk is the mean over the training rows plus the penalty.
+    decay: penalty (decay / 2) |parameter|^2 by parameter name, a float; names that are missing are not penalised.
+    rows: (X, y, sample_weight=None) of the user -> Rows; y may be None where only outputs are needed.
+    invariant: (p, k) orthonormal directions of the flat parameters that change no prediction and are not penalised
+    (the unpenalised intercepts of a multinomial model); None where there are none.
+    linear: whether the outputs are linear in the parameters, so that the Gauss-Newton matrix is the Hessian.
+    """
+
+    module: nn.Module
+    likelihood: Likelihood
+    rows: Callable[..., Rows]
+    decay: dict[str, float] = field(default_factory=dict)
+    invariant: Tensor | None = None
+    linear: bool = False
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters by name, each shared one once."""
+        return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return next(iter(self.parameters.values())).dtype
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Put parameters and buffers of a checkpoint into the module."""
+        self.module.load_state_dict(dict(state))
+
+    def to(self, device: torch.device) -> DifferentiableModel:
+        """Move the module; returns self."""
+        self.module.to(device)
+        return self
+
+
+def flatten(values: Mapping[str, Tensor]) -> Tensor:
+    """One vector (p,) of all tensors in order."""
+    return torch.cat([value.reshape(-1) for value in values.values()])
+
+
+def unflatten(vectors: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """The inverse of `flatten`: tensors of these shapes from (p,), or with a leading axis from (k, p)."""
+    parts = vectors.split([shape.numel() for shape in shapes.values()], dim=-1)
+    return {
+        name: part.reshape(*vectors.shape[:-1], *shape)
+        for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }

@@ -1,0 +1,174 @@
+"""scikit-learn's linear models in torch: least squares, ridge, logistic regression, each with its own penalty.
+
+The risk is the mean loss plus (decay / 2) |w|^2, so a penalty that scikit-learn adds to a sum over N rows is
+divided by N. Intercepts are not penalised (but liblinear's is).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import (
+    LinearRegression,
+    LogisticRegression,
+    LogisticRegressionCV,
+    Ridge,
+    RidgeClassifier,
+    RidgeClassifierCV,
+    RidgeCV,
+    SGDClassifier,
+)
+from torch import Tensor, nn
+
+from sktda.model.base import DifferentiableModel
+from sktda.model.likelihood import Binary, Categorical, Gaussian
+from sktda.model.table import (
+    class_targets,
+    class_weights,
+    indicator_targets,
+    need_rows,
+    number_targets,
+    table_rows,
+)
+
+LOGISTIC = (LogisticRegression, LogisticRegressionCV)
+RIDGE_CLASSIFIERS = (RidgeClassifier, RidgeClassifierCV)
+RIDGES = (Ridge, RidgeCV)
+TYPES = (*LOGISTIC, *RIDGES, *RIDGE_CLASSIFIERS, LinearRegression, SGDClassifier)
+
+
+def check(model: Any) -> None:
+    """Raise ValueError for a setting whose optimum is not that of a smooth loss plus an L2 penalty."""
+    name = type(model).__name__
+    if isinstance(model, SGDClassifier) and model.loss != "log_loss":
+        raise ValueError(f"{name} with loss={model.loss!r} cannot be differentiated; allowed is loss='log_loss'")
+    if _l1(model):
+        raise ValueError(
+            f"{name} with an L1 part in its penalty (l1, elasticnet) cannot be differentiated: only L2 is smooth. "
+            "Use an L2 penalty, or score the rows with another model"
+        )
+    if getattr(model, "positive", False):
+        raise ValueError(f"{name} with positive=True cannot be differentiated: its optimum is on a bound")
+    if isinstance(model, LogisticRegressionCV) and not model.refit:
+        raise ValueError(
+            f"{name} with refit=False averages the coefficients of the folds, which minimise no loss; use refit=True"
+        )
+
+
+def _l1(model: Any) -> bool:
+    if isinstance(model, LogisticRegressionCV):  # its ratio is only known after the search
+        ratios = getattr(model, "l1_ratio_", model.l1_ratios)
+        by_ratio = not (ratios is None or isinstance(ratios, str)) and bool(np.any(np.asarray(ratios) != 0))
+    else:
+        by_ratio = bool(getattr(model, "l1_ratio", None))
+    penalty = getattr(model, "penalty", "l2")  # a ratio counts only where the penalty does not say "l2"
+    return penalty == "l1" or (by_ratio and penalty in {"deprecated", "elasticnet"})
+
+
+def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
+    """The torch model of a fitted linear model; n_rows as in `differentiable`."""
+    if isinstance(model, LOGISTIC):
+        return _logistic(model, n_rows)
+    if isinstance(model, SGDClassifier):
+        return _sgd(model)
+    return _least_squares(model, n_rows)
+
+
+def _layer(model: Any, rows: slice | None = None) -> nn.Linear:
+    """nn.Linear with (these rows of) coef_ and intercept_, float64."""
+    coef = np.atleast_2d(np.array(model.coef_, dtype=np.float64))
+    keep = slice(None) if rows is None else rows
+    layer = nn.Linear(coef.shape[1], len(coef[keep]), bias=bool(model.fit_intercept), dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(coef[keep]))
+        if model.fit_intercept:
+            bias = np.broadcast_to(np.array(model.intercept_, dtype=np.float64).reshape(-1), len(coef))
+            layer.bias.copy_(torch.from_numpy(bias[keep].copy()))
+    return layer
+
+
+def _logistic(model: Any, n_rows: int | None) -> DifferentiableModel:
+    # scikit-learn minimises C sum_i w_i l_i + |w|^2 / 2, whatever the sum of the weights
+    strength = np.unique(model.C_) if isinstance(model, LogisticRegressionCV) else np.array([model.C])
+    if len(strength) > 1:
+        raise ValueError(f"{type(model).__name__} with a different C per class ({strength}) has no common penalty")
+    penalised = model.penalty is not None and np.isfinite(strength[0])
+    decay = 1 / (float(strength[0]) * need_rows(n_rows, model, "|w|^2 / (2 C)")) if penalised else 0.0
+    layer, classes = _layer(model), model.classes_
+    decays = {"weight": decay} if decay else {}
+    if model.solver == "liblinear" and model.fit_intercept:  # the weight of a constant feature, so penalised
+        decays["bias"] = decay / float(model.intercept_scaling) ** 2
+    binary = len(classes) == 2
+    weigh = class_weights(model.class_weight, classes, balance_weighted=True)
+    return DifferentiableModel(
+        module=layer,
+        likelihood=Binary() if binary else Categorical(),
+        rows=table_rows(model, indicator_targets(classes) if binary else class_targets(classes), weigh),
+        decay=decays,
+        invariant=None if binary else _shifts(layer, features=not decay),
+        linear=True,
+    )
+
+
+def _shifts(layer: nn.Linear, features: bool) -> Tensor | None:
+    """(p, k) directions that add one number to all logits: of the intercepts, and of each feature if asked."""
+    n_classes, n_features = layer.weight.shape
+    columns = ([*range(n_features)] if features else []) + ([n_features] if layer.bias is not None else [])
+    if not columns:
+        return None
+    value = n_classes**-0.5
+    directions = torch.zeros(n_classes * (n_features + (layer.bias is not None)), len(columns), dtype=torch.float64)
+    for k, column in enumerate(columns):  # flat order: weight (n_classes, n_features) row by row, then bias
+        where = torch.arange(n_classes)
+        directions[where * n_features + column if column < n_features else n_classes * n_features + where, k] = value
+    return directions
+
+
+def _sgd(model: Any) -> DifferentiableModel:
+    classes = model.classes_
+    likelihood, weigh = Binary(), class_weights(model.class_weight, classes)
+    if len(classes) > 2 and model.class_weight is not None:
+        # one against the rest: the weight of a class multiplies only its own column's positive rows
+        likelihood, weigh = Binary(pos_weight=torch.tensor(model._expanded_class_weight, dtype=torch.float64)), None
+    return DifferentiableModel(
+        module=_layer(model),
+        likelihood=likelihood,
+        rows=table_rows(model, indicator_targets(classes), weigh),
+        decay={"weight": float(model.alpha)} if model.penalty is not None and model.alpha else {},
+        linear=True,
+    )
+
+
+class Heads(nn.Module):
+    """One linear layer per output on the same inputs: outputs with a penalty each."""
+
+    def __init__(self, heads: list[nn.Linear]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, number of heads)."""
+        return torch.cat([head(x) for head in self.heads], dim=1)
+
+
+def _least_squares(model: Any, n_rows: int | None) -> DifferentiableModel:
+    width = len(np.atleast_2d(model.coef_))
+    alpha = np.ravel(getattr(model, "alpha_", getattr(model, "alpha", 0.0))).astype(float)
+    decays = 2 * alpha / need_rows(n_rows, model, "alpha |w|^2") if alpha.any() else np.zeros(1)
+    module: nn.Module = _layer(model)
+    decay = {"weight": float(decays[0])}
+    if len(np.unique(decays)) > 1:
+        module = Heads([_layer(model, slice(k, k + 1)) for k in range(width)])
+        decay = {f"heads.{k}.weight": float(value) for k, value in enumerate(decays)}
+    encode, weigh = number_targets(width), None
+    if isinstance(model, RIDGE_CLASSIFIERS):
+        encode, weigh = indicator_targets(model.classes_, low=-1.0), class_weights(model.class_weight, model.classes_)
+    return DifferentiableModel(
+        module=module,
+        likelihood=Gaussian(),
+        rows=table_rows(model, encode, weigh),
+        decay={name: value for name, value in decay.items() if value},
+        linear=True,
+    )

@@ -1,0 +1,211 @@
+"""The net that is trained where no estimator is given: an MLP for tables, a small CNN for images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_consistent_length, validate_data
+from skorch import NeuralNet
+from torch import Tensor, nn
+
+from sktda.data import check_weights
+from sktda.model.base import DifferentiableModel, Inputs, Rows
+from sktda.model.likelihood import Categorical, Gaussian
+from sktda.model.scaled import Scaled, ScaledRows, whole_batch
+from sktda.model.skorch_net import module_copy, weight_decay
+from sktda.model.table import class_codes
+
+WIDTH = 128
+CHANNELS = (32, 64)
+POOL = 4  # side of what the convolutions leave of an image
+STEPS, EPOCHS = 240, (6, 100)  # about so many steps, but each row at least and at most so often
+
+
+class WeightedLoss(nn.Module):
+    """Mean of the losses of a batch, times the row weights where the targets carry some."""
+
+    def __init__(self, classes: bool) -> None:
+        super().__init__()
+        self.loss = nn.CrossEntropyLoss(reduction="none") if classes else nn.MSELoss(reduction="none")
+
+    def forward(self, outputs: Tensor, targets: Any) -> Tensor:
+        """0-d."""
+        if isinstance(targets, Tensor):
+            return self.loss(outputs, targets).mean()
+        losses = self.loss(outputs, targets[0])
+        return (losses * targets[1].reshape(-1, *[1] * (losses.ndim - 1))).mean()
+
+
+def table_net(n_features: int, n_outputs: int) -> nn.Module:
+    """Two hidden layers."""
+    return nn.Sequential(
+        nn.Linear(n_features, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, n_outputs)
+    )
+
+
+def image_net(n_channels: int, n_outputs: int) -> nn.Module:
+    """Convolutions that halve the image twice, without normalisation over the batch; any size of image."""
+    layers: list[nn.Module] = []
+    for inside, outside in zip((n_channels, *CHANNELS), CHANNELS, strict=False):
+        layers += [nn.Conv2d(inside, outside, 3, stride=2, padding=1), nn.ReLU()]
+    hidden = nn.Linear(CHANNELS[-1] * POOL**2, WIDTH)
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(POOL), nn.Flatten(), hidden, nn.ReLU(), nn.Linear(WIDTH, n_outputs)
+    )
+
+
+def _weights(sample_weight: Any, n: int) -> Tensor | None:
+    return None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, n)).float()
+
+
+class DefaultNet(BaseEstimator):
+    """What the classifier and the regressor share; AdamW, about 240 steps, or 6 epochs of many rows.
+
+    X: (n, n_features), dense or sparse, or images (n, height, width), (n, height, width, channels) or
+    (n, channels, height, width); more dimensions are flattened. y of any labels, or of numbers.
+    callbacks: skorch callbacks. device: where to train. `net_` is the skorch net, `dataset(X, y)` its input.
+    """
+
+    def __init__(self, callbacks: Any = None, device: Any = "cpu", random_state: Any = None) -> None:
+        self.callbacks = callbacks
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DefaultNet:
+        """Train on all rows."""
+        X = validate_data(self, X, accept_sparse="csr", allow_nd=True, dtype="numeric")
+        check_consistent_length(X, y)
+        classes = self._learn_targets(y)
+        self.scaled_ = Scaled(X)
+        data = ScaledRows(X, self._targets(y), self.scaled_, _weights(sample_weight, X.shape[0]))
+        width = len(self.classes_) if classes else data.y.shape[1]
+        size = max(8, min(64, ceil(len(data) / 8)))
+        epochs = int(np.clip(ceil(STEPS / ceil(len(data) / size)), *EPOCHS))
+        make: Callable[..., nn.Module] = table_net if self.scaled_.channels is None else image_net
+        with torch.random.fork_rng():
+            torch.manual_seed(int(check_random_state(self.random_state).randint(2**31 - 1)))
+            self.net_ = NeuralNet(
+                make(len(self.scaled_.mean), width),
+                criterion=WeightedLoss(classes),
+                optimizer=torch.optim.AdamW,
+                optimizer__weight_decay=1e-2,
+                optimizer__fused=True,
+                lr=2e-3,
+                max_epochs=epochs,
+                batch_size=size,
+                iterator_train__shuffle=True,
+                iterator_train__collate_fn=whole_batch,
+                iterator_valid__collate_fn=whole_batch,
+                train_split=None,
+                callbacks=self.callbacks,
+                device=self.device,
+                verbose=0,
+            ).fit(data)
+        return self
+
+    def dataset(self, X: Any, y: Any = None, sample_weight: Any = None) -> ScaledRows:
+        """The rows of X (and y, and weights) as `net_` sees them."""
+        X = validate_data(self, X, reset=False, accept_sparse="csr", allow_nd=True, dtype="numeric")
+        targets = torch.empty(X.shape[0], 0) if y is None else self._targets(y)
+        check_consistent_length(X, targets)
+        return ScaledRows(X, targets, self.scaled_, _weights(sample_weight, X.shape[0]))
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        return self.net_.forward(self.dataset(X)).numpy()
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        return tags
+
+
+class DefaultClassifier(ClassifierMixin, DefaultNet):
+    """Softmax over the classes."""
+
+    def _learn_targets(self, y: Any) -> bool:
+        self.classes_ = np.unique(np.asarray(y))
+        return True
+
+    def _targets(self, y: Any) -> Tensor:
+        return torch.from_numpy(class_codes(y, self.classes_))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """(n, n_classes)."""
+        return torch.from_numpy(self._outputs(X)).softmax(dim=1).numpy()
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels (n,)."""
+        return self.classes_[self._outputs(X).argmax(axis=1)]
+
+
+class DefaultRegressor(RegressorMixin, DefaultNet):
+    """Squared error of the standardised target; predictions are in the target's own units."""
+
+    def _learn_targets(self, y: Any) -> bool:
+        y = np.asarray(y, dtype=np.float64)
+        self.n_columns_ = y.shape[1:]
+        y = y.reshape(len(y), -1)
+        self.target_mean_, spread = y.mean(axis=0), y.std(axis=0)
+        self.target_spread_ = np.where(spread > 1e-12 * np.maximum(1, np.abs(self.target_mean_)), spread, 1.0)
+        return False
+
+    def _targets(self, y: Any) -> Tensor:
+        values = np.asarray(y, dtype=np.float64)
+        values = values.reshape(len(values), -1)
+        return torch.from_numpy(((values - self.target_mean_) / self.target_spread_).astype(np.float32))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Numbers, of the shape of y."""
+        values = self._outputs(X) * self.target_spread_ + self.target_mean_
+        return values.reshape(len(values), *self.n_columns_)
+
+
+TYPES = (DefaultNet,)
+HEAVY = {"net_", "callbacks"}  # what reading rows does not need
+
+
+def check(model: Any) -> None:
+    """Every default net can be differentiated."""
+
+
+def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
+    """The differentiable copy; a regressor's losses are those of the standardised target, as it was trained."""
+    fitted = _reader_of(model)
+
+    def rows(X: Any, y: Any = None, sample_weight: Any = None) -> Rows:
+        data = fitted.dataset(X, y)
+        weight = None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, len(data))).float()
+
+        def read(block: slice | np.ndarray) -> tuple[Inputs, Tensor]:
+            return data.scaled.block(data.X, block), data.y[block]
+
+        return Rows(len(data), read, weight)
+
+    likelihood = Categorical() if isinstance(model, ClassifierMixin) else Gaussian(average=True)
+    return DifferentiableModel(module_copy(model.net_.module_), likelihood, rows, weight_decay(model.net_))
+
+
+def _reader_of(model: DefaultNet) -> DefaultNet:
+    """What reads rows: the scaling and the encoding, without the weights."""
+    copy = object.__new__(type(model))
+    copy.__dict__.update(deepcopy({name: value for name, value in vars(model).items() if name not in HEAVY}))
+    return copy
+
+
+def default_net(task: str, random_state: Any = None) -> DefaultNet:
+    """The unfitted net that scores rows where no estimator is given; task "classification" or "regression".
+
+    A fixed seed gives a fixed net, on one device.
+    """
+    if task not in {"classification", "regression"}:
+        raise ValueError(f"task={task!r} is not one of 'classification', 'regression'")
+    return (DefaultClassifier if task == "classification" else DefaultRegressor)(random_state=random_state)

@@ -1,0 +1,208 @@
+"""skorch nets: a copy of the module, its criterion and weight decay, and targets in the form the criterion takes."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
+from torch import Tensor, nn
+
+from sktda.data import check_weights
+from sktda.model.base import DifferentiableModel, Inputs, Rows, forward, to_device
+from sktda.model.criterion import SAME_SHAPE, Custom, criterion_total, likelihood_of
+from sktda.model.likelihood import Binary, Categorical, Likelihood
+from sktda.model.reading import Block, as_dtype, in_columns, reader
+
+TYPES = (NeuralNet,)
+LOSSES = (NeuralNet.get_loss, NeuralNetClassifier.get_loss)
+INFERS = (NeuralNet.infer, NeuralNetBinaryClassifier.infer)
+
+
+def check(net: Any) -> None:
+    """Raise TypeError for a net whose loss or forward pass is not that of its criterion and its one module."""
+    name = type(net).__name__
+    if type(net).get_loss not in LOSSES:
+        raise TypeError(
+            f"{name} has its own get_loss, so its loss per row is not known; put the loss into a criterion with a "
+            "`reduction`, as torch's own have, and leave get_loss as it is"
+        )
+    if type(net).infer not in INFERS:
+        raise TypeError(f"{name} has its own infer; put what it does into the module's forward")
+    others = [each for each in getattr(net, "_modules", []) if each != "module"]
+    if others:
+        raise TypeError(f"{name} has more modules ({', '.join(others)}) than `module`; put all into one module")
+
+
+def rebuild(net: Any, n_rows: int | None) -> DifferentiableModel:
+    """The differentiable copy of a fitted net; n_rows is needed only for a sum criterion with batch_size=-1."""
+    if getattr(net, "criterion_", None) is None or getattr(net, "optimizer_", None) is None:
+        raise ValueError(
+            f"this {type(net).__name__} has no criterion or optimizer any more: trim_for_prediction removes them, and "
+            "with them the loss and the weight decay. Pass the net as it was before trim_for_prediction (make a "
+            "copy.deepcopy first and trim that)"
+        )
+    criterion = unwrapped(net.criterion_)
+    module = module_copy(net.module_)
+    likelihood = likelihood_of(net, criterion)
+    decay = weight_decay(net)
+    if criterion_total(criterion) and decay:
+        # the loss of a batch of B rows is B times its mean, so beside the mean the penalty is a B-th
+        sizes = [size for size in (batch_size(net), n_rows) if size is not None and size != -1]
+        if not sizes:
+            raise ValueError("batch_size=-1 with a criterion that adds the losses of all rows: pass n_rows")
+        decay = {name: value / min(sizes) for name, value in decay.items()}
+    source = _Source(_settings(net), module, likelihood)
+    return DifferentiableModel(module, likelihood, source.rows, decay)
+
+
+def _settings(net: Any) -> Any:
+    """The net without what it learned: enough to read its data."""
+    settings = object.__new__(type(net))
+    settings.__dict__.update({name: value for name, value in net.__dict__.items() if not name.endswith("_")})
+    return settings
+
+
+def batch_size(net: Any) -> int:
+    """Rows per training batch; -1 = all."""
+    return int(net.get_params_for("iterator_train").get("batch_size", net.batch_size))
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside a compiled one."""
+    return getattr(module, "_orig_mod", module)
+
+
+def module_copy(module: nn.Module) -> nn.Module:
+    """A copy in eval mode without compilation, also of inner modules, that returns the first of several outputs."""
+    copy = _plain(deepcopy(unwrapped(module)))
+    copy.register_forward_hook(_first_output)
+    return copy.eval()
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    module._compiled_call_impl = None  # of module.compile()
+    for name, child in module.named_children():
+        setattr(module, name, _plain(unwrapped(child)))
+    return module
+
+
+def _first_output(module: nn.Module, arguments: Any, output: Any) -> Any:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def weight_decay(net: Any) -> dict[str, float]:
+    """Weight decay by name of the (uncompiled) module's parameters, where it is not 0."""
+    by_identity = {
+        id(parameter): float(group.get("weight_decay", 0.0))
+        for group in net.optimizer_.param_groups
+        for parameter in group["params"]
+    }
+    named = ((name.replace("_orig_mod.", ""), value) for name, value in net.module_.named_parameters())
+    decays = {name: by_identity.get(id(value), 0.0) for name, value in named if value.requires_grad}
+    return {name: value for name, value in decays.items() if value}
+
+
+def check_targets(net: Any, X: Any, y: Any) -> None:
+    """ValueError if the net's outputs and y differ in shape where its criterion would silently broadcast them.
+
+    net: initialised or fitted. Reads one row, and changes nothing. A net trained so has learned from every pair of
+    rows in a batch.
+    """
+    criterion = unwrapped(net.criterion_)
+    if isinstance(criterion, SAME_SHAPE) and (y is not None or hasattr(X, "__getitem__")):
+        source = _Source(net, module_copy(net.module_), likelihood_of(net, criterion))
+        source.rows(X, y)
+
+
+class _Source:
+    """Makes Rows of what the net's fit takes, for one module and likelihood."""
+
+    def __init__(self, net: Any, module: nn.Module, likelihood: Likelihood) -> None:
+        self.net = net
+        self.module = module
+        self.likelihood = likelihood
+
+    @property
+    def _parameter(self) -> nn.Parameter:
+        return next(self.module.parameters())
+
+    def rows(self, X: Any, y: Any = None, sample_weight: Any = None) -> Rows:
+        """As in DifferentiableModel; looks at the first row, so that errors come before the work."""
+        n, inputs_of, targets_of = reader(self.net, X, y)
+        dtype = self._parameter.dtype
+
+        def inputs(block: Block) -> Any:
+            return as_dtype(inputs_of(block), dtype)
+
+        weight = None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, n)).to(dtype)
+        if targets_of is None or n == 0:
+            nothing = torch.empty(n, 0)
+            return Rows(n, lambda block: (inputs(block), nothing[block]), weight)
+        targets = targets_of
+        with torch.no_grad():
+            shape = forward(self.module, to_device(inputs(slice(0, 1)), self._parameter.device)).shape[1:]
+        start = targets(slice(0, 1))
+        self._check_shape(shape, start)
+        if in_columns(self.net, X) and start.ndim == 1 and isinstance(self.likelihood, Categorical | Binary):
+            self._shaped(targets(slice(0, n)), shape, 0)  # all labels now, not in the middle of a long run
+
+        def read(block: Block) -> tuple[Inputs, Tensor]:
+            first = block.start or 0 if isinstance(block, slice) else 0
+            return inputs(block), self._shaped(targets(block), shape, first)
+
+        return Rows(n, read, weight)
+
+    def _check_shape(self, shape: torch.Size, target: Tensor) -> None:
+        if isinstance(self.likelihood, Categorical):
+            if len(shape) != 1:
+                raise ValueError(f"a classifier's outputs must be (n, n_classes), got {_spell(shape)}")
+            return
+        if isinstance(self.likelihood, Custom) and not isinstance(self.likelihood.criterion, SAME_SHAPE):
+            return
+        given = target.shape[1:]
+        if given == shape:
+            return
+        if isinstance(self.likelihood, Binary) and target[0].numel() == int(np.prod(shape)) == 1:
+            return
+        if given == () and shape == (1,):
+            remedy = "pass y.reshape(-1, 1) and train the net with it"
+        elif given == (1,) and shape == ():
+            remedy = "pass y.ravel() and train the net with it"
+        else:
+            remedy = "give y and the outputs of the module the same shape"
+        raise ValueError(
+            f"y is {_spell(given)} but the net's outputs are {_spell(shape)}. A loss broadcasts one against the other, "
+            f"so a net trained like this compares every output of a batch with every target; {remedy}"
+        )
+
+    def _shaped(self, y: Tensor, shape: torch.Size, first: int) -> Tensor:
+        """Targets in the dtype and shape that the likelihood takes; ValueError naming a label it cannot."""
+        if isinstance(self.likelihood, Custom):
+            return as_dtype(y, self._parameter.dtype)
+        if not isinstance(self.likelihood, Categorical):
+            y = y.to(self._parameter.dtype)
+            if isinstance(self.likelihood, Binary):
+                _refuse(y, (y < 0) | (y > 1) | y.isnan(), "0 and 1", first)
+            return y.reshape(len(y), *shape)
+        if y.ndim != 1:
+            raise ValueError(f"class labels must be (n,), got {tuple(y.shape)}")
+        _refuse(y, (y != y.long()) | (y < 0) | (y >= shape[0]), f"0 to {shape[0] - 1}, one per output", first)
+        return y.long()
+
+
+def _refuse(y: Tensor, wrong: Tensor, allowed: str, first: int) -> None:
+    rows = wrong.reshape(len(y), -1).any(dim=1).nonzero()
+    if len(rows):
+        row = int(rows[0])
+        label = y[row][wrong[row]][0] if y.ndim > 1 else y[row]
+        raise ValueError(
+            f"y holds the label {label.item()!r} (row {first + row}), which the net cannot be trained on; "
+            f"allowed are {allowed}"
+        )
+
+
+def _spell(shape: torch.Size) -> str:
+    return f"(n, {', '.join(map(str, shape))})" if len(shape) else "(n,)"

@@ -1,0 +1,197 @@
+"""Training a copy of a user's estimator: checks before, a seed during, a located error after."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state
+from skorch import NeuralNet
+from skorch.dataset import ValidSplit
+from torch import nn
+
+from sktda.data import slices
+from sktda.model import proxy
+from sktda.model.adapters import peel, trained_net
+from sktda.model.criterion import SAME_SHAPE
+from sktda.model.reading import reader
+from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.skorch_net import batch_size, check_targets, unwrapped
+
+BLOCK = 1_024  # rows per step of the search for a bad one
+
+
+def check_trainable(estimator: Any, n_rows: int) -> None:
+    """ValueError if fitting this estimator on n_rows rows would hide rows from it, or fail on its last batch.
+
+    A score of a row that the model never saw means nothing.
+    """
+    _, model = peel(estimator)
+    if _ends_frozen(estimator):
+        return
+    if not isinstance(model, NeuralNet):
+        if getattr(model, "early_stopping", False) is True:
+            raise ValueError(
+                f"{type(model).__name__} with early_stopping=True trains on "
+                f"{100 * (1 - model.validation_fraction):.0f} % of the rows, so the others cannot be attributed to; "
+                "set early_stopping=False"
+            )
+        return
+    if model.train_split:
+        raise ValueError(
+            f"train_split={_spell(model.train_split)} hides {_hidden(model.train_split)} of the rows from the net, so "
+            "they cannot be attributed to; set train_split=None"
+        )
+    size = batch_size(model)
+    drop = model.get_params_for("iterator_train").get("drop_last", False)
+    if size > 0 and n_rows % size == (0 if size == 1 else 1) and not drop and _has_batch_norm(model):
+        raise ValueError(
+            f"BatchNorm cannot be trained on a batch of one row, and the last batch of {n_rows} rows has one at "
+            f"batch_size={size}; set iterator_train__drop_last=True or another batch_size"
+        )
+
+
+def _spell(split: Any) -> str:
+    return f"ValidSplit({split.cv!r})" if isinstance(split, ValidSplit) else repr(split)
+
+
+def _hidden(split: Any) -> str:
+    cv = getattr(split, "cv", None) if isinstance(split, ValidSplit) else None
+    if isinstance(cv, int) and cv > 1:
+        return f"{100 / cv:.3g} %"
+    return f"{100 * cv:.3g} %" if isinstance(cv, float) and cv < 1 else "some"
+
+
+def _has_batch_norm(net: Any) -> bool:
+    # of one-dimensional rows: an image of several pixels is enough for a mean and a variance
+    with torch.random.fork_rng():
+        module = unwrapped(_initialised(net).module_)
+    return any(isinstance(each, nn.BatchNorm1d) for each in module.modules())
+
+
+def _initialised(net: Any) -> Any:
+    return clone(net).initialize()
+
+
+def train_clone(
+    estimator: Any, X: Any, y: Any, sample_weight: Any = None, random_state: Any = None, callbacks: Any = None
+) -> Any:
+    """A clone of the estimator, fitted on (X, y); the estimator and torch's global random state stay as they are.
+
+    sample_weight goes to the model (of a Pipeline: to its last step), which must take it. random_state seeds torch
+    and every `random_state` parameter that is None. callbacks: skorch callbacks added to the net's own.
+    A clone starts from new weights if its module is given as a class. A module given as an *instance* is copied with
+    the weights it has, as skorch does: an instance that was trained before is trained further.
+    Raises ValueError for weights that the model does not take, targets that would be broadcast, and a loss that
+    became NaN or infinite, naming the epoch and, where one is to blame, the row.
+    """
+    copy = clone(estimator)
+    before, model = peel(copy)
+    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    unset = {
+        name: seed
+        for name, value in copy.get_params(deep=True).items()
+        if value is None and (name == "random_state" or name.endswith("__random_state"))
+    }
+    copy.set_params(**unset)
+    if callbacks:
+        _add_callbacks(model, list(callbacks))
+    arguments = _weight_arguments(copy, model, sample_weight)
+    with torch.random.fork_rng():
+        if isinstance(model, NeuralNet) and not before and _may_broadcast(model):
+            check_targets(_initialised(model), X, y)
+        torch.manual_seed(seed)
+        copy.fit(X, y, **arguments)
+    net, X, y = trained_net(copy, X, y, sample_weight)
+    if net is not None:
+        _check_history(net, X, y)
+        if before and _may_broadcast(net):  # the net's own X exists only now
+            check_targets(net, X, y)
+    return copy
+
+
+def can_record(estimator: Any) -> bool:
+    """Whether training this estimator takes callbacks, and it has no TrajectoryRecorder yet."""
+    _, model = peel(estimator)
+    if _ends_frozen(estimator):
+        return False
+    if isinstance(model, proxy.TYPES):
+        return not model.callbacks
+    if not isinstance(model, NeuralNet):
+        return False
+    given = model.callbacks if isinstance(model.callbacks, list | tuple) else []
+    return not any(isinstance(each[1] if isinstance(each, tuple) else each, TrajectoryRecorder) for each in given)
+
+
+def _ends_frozen(estimator: Any) -> bool:
+    """Whether fitting the estimator leaves its model as it is."""
+    while isinstance(estimator, Pipeline):
+        estimator = estimator.steps[-1][1]
+    return isinstance(estimator, FrozenEstimator)
+
+
+def _may_broadcast(net: Any) -> bool:
+    kind = net.criterion if isinstance(net.criterion, type) else type(net.criterion)
+    return issubclass(kind, SAME_SHAPE)
+
+
+def _add_callbacks(model: Any, callbacks: list[Any]) -> None:
+    if isinstance(model, proxy.TYPES):
+        model.set_params(callbacks=[*(model.callbacks or []), *callbacks])
+        return
+    if not isinstance(model, NeuralNet):
+        raise TypeError(f"callbacks are for skorch nets, and {type(model).__name__} is none")
+    if model.callbacks == "disable":  # keep the defaults off, one by one, but let these in
+        model.callbacks = callbacks
+        model.set_params(**{f"callbacks__{name}": None for name, _ in model._default_callbacks})
+    else:
+        model.callbacks = [*(model.callbacks or []), *callbacks]
+
+
+def _weight_arguments(estimator: Any, model: Any, sample_weight: Any) -> dict[str, Any]:
+    if sample_weight is None:
+        return {}
+    if "sample_weight" not in inspect.signature(model.fit).parameters:
+        raise ValueError(
+            f"{type(model).__name__} takes no sample_weight; leave the weights out, or use an estimator whose fit has "
+            "a sample_weight argument"
+        )
+    path = []
+    while isinstance(estimator, Pipeline):
+        step, estimator = estimator.steps[-1]
+        path.append(step)
+    return {"__".join([*path, "sample_weight"]): sample_weight}
+
+
+def _check_history(net: Any, X: Any, y: Any) -> None:
+    """ValueError if a training loss was not finite, naming the epoch and the learning rate, or the row to blame."""
+    for epoch in net.history:
+        losses = [batch["train_loss"] for batch in epoch.get("batches", []) if "train_loss" in batch]
+        if np.isfinite(losses).all():
+            continue
+        row = _bad_row(net, X, y)
+        cause = (
+            f"row {row} of X or y holds NaN or infinity; impute or drop it"
+            if row is not None
+            else f"the training diverged at learning rate {net.lr:g} "
+            f"({type(net.optimizer_).__name__}); lower it, or standardise X and y"
+        )
+        raise ValueError(f"the training loss became NaN or infinite in epoch {epoch['epoch']}: {cause}")
+    return
+
+
+def _bad_row(net: Any, X: Any, y: Any) -> int | None:
+    n, inputs, targets = reader(net, X, y)
+    for rows in slices(n, BLOCK):
+        values = [inputs(rows), *([] if targets is None else [targets(rows)])]
+        flat = [each for value in values for each in (value.values() if isinstance(value, dict) else [value])]
+        for value in flat:
+            wrong = ~torch.isfinite(value).reshape(len(value), -1).all(dim=1)
+            if wrong.any():
+                return rows.start + int(wrong.nonzero()[0])
+    return None

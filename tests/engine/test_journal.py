@@ -1,0 +1,209 @@
+"""Shards of a long pass: written whole, read back, never mixed; a killed fit goes on and ends with the same scores."""
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from sklearn.callback import ProgressBar
+from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from sktda.attribution import Influence, InnerProduct, TracIn
+from sktda.engine import journal
+from sktda.engine.journal import Journal, Passes, digest
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(700, 6)).astype(np.float32)
+Y = (X[:, 0] + X[:, 1] > 0).astype(np.int64)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(journal, "SHARD", 100)
+    monkeypatch.setattr(journal, "PAUSE", 0.0)
+
+
+@pytest.fixture(scope="module")
+def net():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return NeuralNetClassifier(
+            nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)),
+            criterion=nn.CrossEntropyLoss,
+            max_epochs=2,
+            train_split=None,
+            verbose=0,
+        ).fit(X, Y)
+
+
+def squares(start, stop):
+    return torch.arange(start, stop, dtype=torch.float64) ** 2
+
+
+def test_values_are_computed_once_and_read_afterwards(tmp_path):
+    asked = []
+
+    def compute(start, stop):
+        asked.append((start, stop))
+        return squares(start, stop)
+
+    for _ in range(2):
+        values = Passes(Journal(tmp_path, "k")).collect("v", 250, compute)
+        assert torch.equal(values, squares(0, 250))
+    assert asked == [(0, 100), (100, 200), (200, 250)]
+
+
+def test_sums_go_on_from_the_last_state(tmp_path):
+    def broken(start, stop):
+        if start == 200:
+            raise KeyboardInterrupt
+        state["sum"] += squares(start, stop).sum()
+
+    state = {"sum": torch.zeros((), dtype=torch.float64)}
+    with pytest.raises(KeyboardInterrupt):
+        Passes(Journal(tmp_path, "k")).accumulate("s", 250, broken, state)
+    again = {"sum": torch.zeros((), dtype=torch.float64)}
+    asked = []
+
+    def whole(start, stop):
+        asked.append(start)
+        again["sum"] += squares(start, stop).sum()
+
+    Passes(Journal(tmp_path, "k")).accumulate("s", 250, whole, again)
+    assert asked == [200]
+    assert again["sum"] == squares(0, 250).sum()
+
+
+def test_keys_do_not_mix_damaged_files_count_as_absent_and_clear_removes(tmp_path):
+    Journal(tmp_path, "a").write("v", {"x": torch.ones(2)})
+    assert Journal(tmp_path, "b").read("v") is None
+    assert Journal().read("v") is None
+    (tmp_path / "a" / "v.safetensors").write_bytes(b"half a fi")
+    assert Journal(tmp_path, "a").read("v") is None
+    Journal(tmp_path, "a").clear()
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_write_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch):
+    kept = Journal(tmp_path, "a")
+    kept.write("v", {"x": torch.ones(2)})
+    monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        kept.write("v", {"x": torch.zeros(2)})
+    assert kept.read("v")["x"].tolist() == [1, 1]
+
+
+def test_digests_tell_values_shapes_and_types_apart():
+    values = [torch.zeros(2), torch.zeros(1, 2), torch.zeros(2, dtype=torch.float64), torch.ones(2), b"x", "y"]
+    assert len({digest([value]) for value in values}) == len(values)
+
+
+METHODS = [
+    TracIn(),
+    InnerProduct(),
+    Influence(curvature="ekfac", random_state=0),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("validation", [False, True])
+def test_shards_change_nothing_and_are_gone_after_the_fit(method, validation, net, tmp_path):
+    val = {"X_val": X[:50], "y_val": Y[:50]} if validation else {}
+    method.set_params(estimator=FrozenEstimator(net), work_dir=None)
+    plain = method.fit(X, Y, **val).scores_
+    np.testing.assert_array_equal(method.set_params(work_dir=tmp_path).fit(X, Y, **val).scores_, plain)
+    assert list(tmp_path.iterdir()) == []
+    assert len(np.unique(plain)) > 600
+
+
+def test_another_model_other_rows_and_other_parameters_have_other_keys(net, tmp_path):
+    def key(**params):
+        method = Influence(FrozenEstimator(params.pop("net", net)), work_dir=tmp_path, objective=None)
+        rows = params.pop("rows", X)
+        method.set_params(**params).fit(rows, Y[: len(rows)])
+        return method._journal(method._fitted()).folder.name
+
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        other.module_[0].bias[0] += 1e-3
+    keys = [key(), key(damping=0.1), key(rows=X[:600]), key(rows=X[::-1].copy()), key(net=other)]
+    assert len(set(keys)) == len(keys)
+    assert key() == keys[0]
+
+
+SCRIPT = """
+import sys, time
+import numpy as np, torch
+from torch import nn
+from skorch import NeuralNetClassifier
+from sklearn.frozen import FrozenEstimator
+from sktda.attribution import Influence
+from sktda.engine import journal
+
+torch.set_num_threads(1)
+journal.SHARD, journal.PAUSE = 100, 0.0
+work_dir, out, slow = sys.argv[1:]
+write = journal.Journal.write
+if slow == "slow":
+    journal.Journal.write = lambda self, *args: (write(self, *args), time.sleep(0.2))
+rng = np.random.default_rng(0)
+X = rng.normal(size=(700, 6)).astype(np.float32)
+y = (X[:, 0] > 0).astype(np.int64)
+torch.manual_seed(0)
+net = NeuralNetClassifier(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)), criterion=nn.CrossEntropyLoss,
+                          max_epochs=1, train_split=None, verbose=0).fit(X, y)
+method = Influence(FrozenEstimator(net), work_dir=work_dir, random_state=0)
+np.save(out, method.fit(X, y, X_val=X[:50], y_val=y[:50]).scores_)
+"""
+
+
+def command(folder, name, pace):
+    return [sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder / "work"), str(folder / name), pace]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(folder, "whole.npy", "fast"), check=True, timeout=120)
+    return np.load(folder / "whole.npy")
+
+
+@pytest.mark.parametrize("until", ["factors.safetensors", "values*-000002.safetensors"])
+def test_a_fit_killed_half_way_ends_with_the_same_scores(until, uninterrupted, tmp_path):
+    process = subprocess.Popen(command(tmp_path, "never.npy", "slow"))
+    deadline = time.monotonic() + 100
+    while not list((tmp_path / "work").rglob(until)):
+        assert process.poll() is None, "the fit ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "never.npy").exists()
+    subprocess.run(command(tmp_path, "again.npy", "fast"), check=True, timeout=120)
+    np.testing.assert_array_equal(np.load(tmp_path / "again.npy"), uninterrupted)
+
+
+def test_a_progress_bar_shows_the_passes(net, capsys):
+    Influence(FrozenEstimator(net)).set_callbacks(ProgressBar()).fit(X, Y)
+    shown = capsys.readouterr().out
+    for name in ("factors", "eigenvalues", "self"):
+        assert name in shown
+
+
+def test_the_estimate_is_near_the_fit_and_needs_a_frozen_model(net):
+    method = TracIn(FrozenEstimator(net))
+    cost = method.estimate(X, Y)
+    start = time.perf_counter()
+    method.fit(X, Y)
+    assert cost["rows"] == 700
+    assert 0 < cost["seconds"] < 30 * (time.perf_counter() - start) + 1
+    assert cost["bytes"] > 4 * sum(value.numel() for value in net.module_.parameters())
+    with pytest.raises(ValueError, match="FrozenEstimator"):
+        TracIn(net).estimate(X, Y)

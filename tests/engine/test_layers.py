@@ -1,0 +1,787 @@
+"""The per-row engine on a table of modules, against one backward pass per row in float64."""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sktda.engine.layers import Lookup, Product, known_layers, patches, recording
+from sktda.engine.pairwise import Plain, Preconditioned, by_layer
+from sktda.engine.per_row import REST, PerRow
+from sktda.model.base import DifferentiableModel, Rows, forward
+from sktda.model.likelihood import Categorical
+
+N = 6
+CPU = torch.device("cpu")
+
+
+def floats(*shape: int) -> Callable[[int, torch.Generator], torch.Tensor]:
+    """Maker of normal inputs (n, *shape)."""
+    return lambda n, generator: torch.randn(n, *shape, generator=generator, dtype=torch.float64)
+
+
+def codes(size: int, *shape: int) -> Callable[[int, torch.Generator], torch.Tensor]:
+    """Maker of whole numbers below `size`, (n, *shape)."""
+    return lambda n, generator: torch.randint(size, (n, *shape), generator=generator)
+
+
+class Net(nn.Module):
+    """Named parts and a forward pass given as a function of the module and its inputs."""
+
+    def __init__(self, run, **parts):
+        super().__init__()
+        self.run = run
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, *args, **kwargs):
+        return self.run(self, *args, **kwargs)
+
+
+def seq(*parts):
+    """Sequential with its outputs flattened to (n, k)."""
+    return nn.Sequential(*parts, nn.Flatten())
+
+
+def frozen(module, *names):
+    for name in names:
+        module.get_parameter(name).requires_grad_(False)
+    return module
+
+
+def shaken(module):
+    """Norm layers with weights, biases and running statistics that are not those of a fresh one."""
+    for name, value in module.state_dict().items():
+        if value.is_floating_point():
+            value.add_(torch.rand_like(value) * 0.5)
+            assert name
+    return module
+
+
+def sharing_a_weight():
+    net = Net(lambda m, x: m.second(torch.tanh(m.first(x))), first=nn.Linear(3, 3), second=nn.Linear(3, 3))
+    net.second.weight = net.first.weight
+    return net
+
+
+def language_model():
+    net = Net(lambda m, x: m.out(torch.tanh(m.table(x))).mean(1), table=nn.Embedding(5, 4), out=nn.Linear(4, 5))
+    net.out.weight = net.table.weight
+    return net
+
+
+def alias():
+    net = Net(lambda m, x: m.first(x) + x @ m.again.T, first=nn.Linear(3, 3))
+    net.again = net.first.weight
+    return net
+
+
+def residual():
+    def run(m, x):
+        h = m.relu(m.norm1(m.conv1(x)))
+        h = m.norm2(m.conv2(h))
+        h += m.short(x)
+        return m.head(m.relu(h).mean((2, 3)))
+
+    return Net(
+        run,
+        conv1=nn.Conv2d(2, 3, 3, stride=2, padding=1, bias=False),
+        norm1=shaken(nn.BatchNorm2d(3)),
+        conv2=nn.Conv2d(3, 3, 3, padding=1, bias=False),
+        norm2=shaken(nn.BatchNorm2d(3)),
+        short=nn.Conv2d(2, 3, 1, stride=2),
+        relu=nn.ReLU(inplace=True),
+        head=nn.Linear(3, 4),
+    )
+
+
+def first_output(module):
+    module.register_forward_hook(lambda module, args, output: output[0] if isinstance(output, tuple) else output)
+    return module
+
+
+def attention(need_weights):
+    def run(m, x):
+        return m.head(m.attention(x, x, x, need_weights=need_weights)[0].mean(1))
+
+    return Net(run, attention=nn.MultiheadAttention(4, 2, batch_first=True), head=nn.Linear(4, 3))
+
+
+def recurrent(kind):
+    return Net(lambda m, x: m.head(m.cells(x)[0][:, -1]), cells=kind(3, 4, batch_first=True), head=nn.Linear(4, 3))
+
+
+def sequence_first():
+    def run(m, x):
+        h = m.norm(torch.tanh(m.first(x.transpose(0, 1))))
+        return m.last(h.mean(0))
+
+    return Net(run, first=nn.Linear(3, 4), norm=shaken(nn.LayerNorm(4)), last=nn.Linear(4, 3))
+
+
+def encoder(**options):
+    layer = nn.TransformerEncoderLayer(4, 2, 6, **options)
+    batch_first = options.get("batch_first", False)
+    return Net(
+        lambda m, x: (m.layer(x) if batch_first else m.layer(x.transpose(0, 1)).transpose(0, 1)).flatten(1),
+        layer=shaken(layer),
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """make() and inputs(n, generator) of a module; rest: the parameters that no factor may be used for.
+
+    twice: whether torch has (right) second derivatives of it.
+    """
+
+    make: Callable[[], nn.Module]
+    inputs: Callable
+    rest: tuple[str, ...] = ()
+    twice: bool = True
+
+
+LINEAR = partial(nn.Linear, 3, 3)
+FIRST, NAMED = ("0.weight", "0.bias"), ("first.weight", "first.bias")
+ATTENTION = (
+    "attention.in_proj_weight",
+    "attention.in_proj_bias",
+    "attention.out_proj.weight",
+    "attention.out_proj.bias",
+)
+ENCODER = ("self_attn.in_proj_weight", "self_attn.in_proj_bias", "self_attn.out_proj.weight", "self_attn.out_proj.bias")
+ENCODER = tuple(f"layer.{name}" for name in ENCODER)
+CELLS = tuple(f"cells.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+
+CASES = {
+    "linear": Case(lambda: nn.Linear(3, 4), floats(3)),
+    "linear without bias": Case(lambda: nn.Linear(3, 4, bias=False), floats(3)),
+    "frozen weight": Case(lambda: frozen(seq(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)), "0.weight"), floats(3)),
+    "frozen bias": Case(lambda: frozen(seq(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)), "2.bias"), floats(3)),
+    "frozen layer": Case(
+        lambda: frozen(seq(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)), "0.weight", "0.bias"), floats(3)
+    ),
+    "frozen weight of tokens": Case(lambda: frozen(seq(nn.Linear(3, 4)), "0.weight"), floats(5, 3)),
+    "MLP, ReLU in place": Case(
+        lambda: seq(nn.Linear(3, 8), nn.ReLU(inplace=True), nn.Linear(8, 8), nn.ReLU(inplace=True), nn.Linear(8, 3)),
+        floats(3),
+    ),
+    "tokens": Case(lambda: seq(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), floats(5, 3)),
+    "few wide tokens": Case(lambda: seq(nn.Linear(9, 12), nn.Tanh(), nn.Linear(12, 9, bias=False)), floats(2, 9)),
+    "tokens on a grid": Case(lambda: seq(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), floats(2, 3, 3)),
+    "tokens folded into rows": Case(
+        lambda: Net(
+            lambda m, x: m.last(torch.tanh(m.first(x.reshape(-1, 3))).reshape(len(x), -1)),
+            first=nn.Linear(3, 2),
+            last=nn.Linear(8, 3),
+        ),
+        floats(4, 3),
+        NAMED,
+    ),
+    "conv1d": Case(lambda: seq(nn.Conv1d(2, 3, 3), nn.Tanh(), nn.Conv1d(3, 2, 2, stride=2)), floats(2, 7)),
+    "conv1d, all options": Case(lambda: seq(nn.Conv1d(2, 3, 3, stride=2, padding=2, dilation=2)), floats(2, 8)),
+    "conv1d, same": Case(lambda: seq(nn.Conv1d(2, 3, 3, padding="same", dilation=2)), floats(2, 8)),
+    "conv1d, circular": Case(lambda: seq(nn.Conv1d(2, 3, 3, padding=2, padding_mode="circular")), floats(2, 6)),
+    "conv1d, grouped": Case(lambda: seq(nn.Conv1d(2, 4, 3, groups=2)), floats(2, 6), FIRST),
+    "conv2d": Case(lambda: seq(nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Conv2d(3, 2, 2, bias=False)), floats(2, 5, 6)),
+    "conv2d, all options": Case(
+        lambda: seq(nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2))), floats(2, 5, 6)
+    ),
+    "conv2d, one position": Case(lambda: seq(nn.Conv2d(2, 4, 4), nn.Tanh(), nn.Conv2d(4, 3, 1)), floats(2, 4, 4)),
+    "conv2d, same": Case(lambda: seq(nn.Conv2d(2, 3, (1, 3), padding="same")), floats(2, 4, 5)),
+    "conv2d, valid": Case(lambda: seq(nn.Conv2d(2, 3, 2, padding="valid", stride=2)), floats(2, 4, 5)),
+    "conv2d, circular": Case(lambda: seq(nn.Conv2d(2, 3, 3, padding=(1, 2), padding_mode="circular")), floats(2, 4, 5)),
+    "conv2d, reflect, same": Case(
+        lambda: seq(nn.Conv2d(2, 3, (3, 2), padding="same", padding_mode="reflect")), floats(2, 4, 5)
+    ),
+    "conv2d, replicate": Case(lambda: seq(nn.Conv2d(1, 2, 3, padding=1, padding_mode="replicate")), floats(1, 4, 4)),
+    "conv2d, grouped": Case(
+        lambda: seq(nn.Conv2d(2, 4, 3, groups=2), nn.Tanh(), nn.Conv2d(4, 1, 2)), floats(2, 5, 5), FIRST
+    ),
+    "conv2d, frozen weight": Case(lambda: frozen(seq(nn.Conv2d(2, 3, 2)), "0.weight"), floats(2, 4, 4)),
+    "conv3d": Case(lambda: seq(nn.Conv3d(1, 2, 2)), floats(1, 3, 3, 3), FIRST),
+    "transposed conv": Case(lambda: seq(nn.ConvTranspose1d(2, 2, 3)), floats(2, 4), FIRST),
+    "embedding": Case(lambda: seq(nn.Embedding(4, 3), nn.Linear(3, 2)), codes(4, 6)),
+    "embedding with padding": Case(lambda: seq(nn.Embedding(3, 2, padding_idx=-2), nn.Linear(2, 2)), codes(3, 7)),
+    "embedding of one code": Case(lambda: seq(nn.Embedding(4, 3), nn.Linear(3, 2)), codes(4)),
+    "embedding of a grid": Case(lambda: seq(nn.Embedding(3, 2)), codes(3, 2, 3)),
+    "embedding bag": Case(lambda: nn.EmbeddingBag(4, 3, mode="sum"), codes(4, 5), ("weight",), twice=False),
+    "layer norm": Case(lambda: shaken(seq(nn.LayerNorm(5, eps=0.1), nn.Linear(5, 3))), floats(5)),
+    "layer norm of tokens": Case(lambda: shaken(seq(nn.LayerNorm(3, bias=False), nn.Linear(3, 2))), floats(4, 3)),
+    "layer norm over two axes": Case(lambda: shaken(seq(nn.LayerNorm((2, 3)))), floats(3, 2, 3)),
+    "layer norm, frozen weight": Case(lambda: frozen(seq(nn.LayerNorm(4), nn.Linear(4, 2)), "0.weight"), floats(3, 4)),
+    "layer norm without weights": Case(
+        lambda: seq(nn.Linear(3, 4), nn.LayerNorm(4, elementwise_affine=False), nn.Linear(4, 2)), floats(3)
+    ),
+    "RMS norm": Case(lambda: shaken(seq(nn.RMSNorm(5), nn.Linear(5, 3))), floats(5)),
+    "RMS norm of tokens": Case(lambda: shaken(seq(nn.RMSNorm((2, 3), eps=0.2))), floats(4, 2, 3)),
+    "group norm": Case(lambda: shaken(seq(nn.Conv2d(2, 4, 2), nn.GroupNorm(2, 4, eps=0.1))), floats(2, 3, 3)),
+    "group norm of vectors": Case(lambda: shaken(seq(nn.GroupNorm(2, 4))), floats(4)),
+    "batch norm": Case(lambda: shaken(seq(nn.Linear(3, 4), nn.BatchNorm1d(4, eps=0.1), nn.Linear(4, 3))), floats(3)),
+    "batch norm of series": Case(lambda: shaken(seq(nn.Conv1d(2, 3, 2), nn.BatchNorm1d(3))), floats(2, 5)),
+    "batch norm of images": Case(lambda: shaken(seq(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 2))), floats(2, 3, 3)),
+    "batch norm of volumes": Case(lambda: shaken(seq(nn.BatchNorm3d(2))), floats(2, 2, 3, 2)),
+    "instance norm": Case(
+        lambda: shaken(seq(nn.InstanceNorm2d(2, affine=True), nn.Conv2d(2, 3, 2))), floats(2, 3, 3), FIRST
+    ),
+    "attention": Case(lambda: attention(True), floats(4, 4), ATTENTION),
+    "attention without weights": Case(lambda: attention(False), floats(4, 4), ATTENTION),
+    "encoder": Case(lambda: encoder(batch_first=True), floats(3, 4), ENCODER),
+    "encoder, norm first, gelu": Case(
+        lambda: encoder(batch_first=True, norm_first=True, activation="gelu"), floats(3, 4), ENCODER
+    ),
+    "tied layers": Case(sharing_a_weight, floats(3), ("first.weight", "first.bias", "second.bias")),
+    "tied embedding": Case(language_model, codes(5, 4), ("table.weight", "out.bias")),
+    "alias of a weight": Case(alias, floats(3), ("again", "first.bias")),
+    "linear called twice": Case(
+        lambda: Net(lambda m, x: m.both(torch.tanh(m.both(x))), both=nn.Linear(3, 3)), floats(3)
+    ),
+    "linear called on rows and on tokens": Case(
+        lambda: Net(lambda m, x: m.both(torch.tanh(m.both(x)).mean(1)), both=nn.Linear(3, 3)), floats(4, 3)
+    ),
+    "linear called twice, one output dropped": Case(
+        lambda: Net(lambda m, x: (m.both(x + 1), m.both(x))[1], both=nn.Linear(3, 3)), floats(3)
+    ),
+    "conv called twice": Case(
+        lambda: Net(lambda m, x: m.both(torch.tanh(m.both(x))).flatten(1), both=nn.Conv1d(2, 2, 3, padding=1)),
+        floats(2, 5),
+        ("both.weight", "both.bias"),
+    ),
+    "norm called twice": Case(
+        lambda: Net(lambda m, x: m.both(torch.tanh(m.both(x))), both=shaken(nn.LayerNorm(3))),
+        floats(3),
+        ("both.weight", "both.bias"),
+    ),
+    "module in two places": Case(lambda: (lambda same: seq(same, nn.Tanh(), same))(nn.Linear(3, 3)), floats(3)),
+    "weight used outside its layer": Case(
+        lambda: Net(lambda m, x: m.last(m.first(x)) + (m.first.weight**2).sum(1) * x, first=LINEAR(), last=LINEAR()),
+        floats(3),
+        NAMED,
+    ),
+    "bare parameter": Case(
+        lambda: Net(lambda m, x: m.first(x) * m.scale, first=nn.Linear(3, 3), scale=nn.Parameter(torch.rand(3) + 0.5)),
+        floats(3),
+        ("scale",),
+    ),
+    "a layer of a learned token": Case(
+        lambda: Net(
+            lambda m, x: m.last(m.first(x) * m.question(m.token)),
+            first=nn.Linear(3, 3),
+            question=nn.Linear(2, 3),
+            last=nn.Linear(3, 3),
+            token=nn.Parameter(torch.rand(1, 2)),
+        ),
+        floats(3),
+        ("token", "question.weight", "question.bias"),
+    ),
+    "PReLU": Case(lambda: seq(nn.Linear(3, 4), nn.PReLU(4), nn.Linear(4, 3)), floats(3), ("1.weight",)),
+    "bilinear": Case(
+        lambda: Net(lambda m, x: m.pair(x, x.flip(1)), pair=nn.Bilinear(3, 3, 2)),
+        floats(3),
+        ("pair.weight", "pair.bias"),
+    ),
+    "weight norm": Case(
+        lambda: seq(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.Tanh(), nn.Linear(4, 2)),
+        floats(3),
+        ("0.parametrizations.weight.original0", "0.parametrizations.weight.original1"),
+        twice=False,  # torch.autograd.gradgradcheck of torch._weight_norm fails
+    ),
+    "LSTM": Case(lambda: recurrent(nn.LSTM), floats(4, 3), CELLS),
+    "GRU": Case(lambda: recurrent(nn.GRU), floats(4, 3), CELLS),
+    "sequence first": Case(sequence_first, floats(4, 3), ("first.weight", "first.bias", "norm.weight", "norm.bias")),
+    "sequence first, as long as the sample": Case(
+        sequence_first, floats(3, 3), ("first.weight", "first.bias", "norm.weight", "norm.bias")
+    ),
+    "dict of inputs": Case(
+        lambda: Net(
+            lambda m, numbers, kind: m.last(torch.cat([m.first(numbers), m.table(kind)], 1)),
+            first=nn.Linear(3, 2),
+            table=nn.Embedding(4, 2),
+            last=nn.Linear(4, 3),
+        ),
+        lambda n, generator: {"numbers": floats(3)(n, generator), "kind": codes(4)(n, generator)},
+    ),
+    "linear called by keyword": Case(
+        lambda: Net(lambda m, x: m.last(torch.tanh(m.first(input=x))), first=nn.Linear(3, 3), last=nn.Linear(3, 3)),
+        floats(3),
+        NAMED,
+    ),
+    "residual block": Case(residual, floats(2, 5, 5)),
+    "layer never called": Case(lambda: Net(lambda m, x: m.first(x), first=LINEAR(), spare=LINEAR()), floats(3)),
+    "several outputs": Case(lambda: first_output(Net(lambda m, x: (m.first(x), x), first=nn.Linear(3, 3))), floats(3)),
+    "output used twice": Case(
+        lambda: Net(lambda m, x: (lambda h: h * torch.tanh(h))(m.first(x)), first=nn.Linear(3, 3)), floats(3)
+    ),
+    "first row without gradient": Case(
+        lambda: Net(lambda m, x: m.first(torch.relu(x)) + F.linear(torch.relu(x), m.first.weight), first=LINEAR()),
+        lambda n, generator: torch.cat([-torch.ones(1, 3, dtype=torch.float64), floats(3)(n - 1, generator)]),
+        NAMED,
+    ),
+}
+
+
+def vectors(n=N, classes=3):
+    """Rows of 3 numbers."""
+    X = torch.randn(n, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return rows_of(X, torch.arange(n) % classes)
+
+
+def rows_of(inputs, targets, weight=None):
+    """Rows from tensors that are already there."""
+
+    def read(part):
+        at = part if isinstance(part, slice) else torch.as_tensor(part)
+        if isinstance(inputs, dict):
+            return {name: value[at] for name, value in inputs.items()}, targets[at]
+        return inputs[at], targets[at]
+
+    return Rows(len(targets), read, weight)
+
+
+def as_dtype(inputs, dtype):
+    if isinstance(inputs, dict):
+        return {name: as_dtype(value, dtype) for name, value in inputs.items()}
+    return inputs.to(dtype) if inputs.is_floating_point() else inputs
+
+
+def build(name, n=N, dtype=torch.float64):
+    """(model, rows) of a case; weights of rows differ, and the first is 0."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = CASES[name].make().double().eval()
+    inputs = CASES[name].inputs(n, generator)
+    with torch.no_grad():
+        width = forward(module, inputs).shape[1]
+    targets = torch.randint(width, (n,), generator=generator)
+    weight = torch.rand(n, generator=generator, dtype=torch.float64) + 0.5
+    weight[0] = 0
+    model = DifferentiableModel(module.to(dtype), Categorical(), rows_of)
+    return model, rows_of(as_dtype(inputs, dtype), targets, weight.to(dtype))
+
+
+def parameter_gradient(model, value):
+    """(p,) gradient of one number."""
+    own = list(model.parameters.values())
+    found = torch.autograd.grad(value, own, retain_graph=True, materialize_grads=True, allow_unused=True)
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+def row_gradients(model, rows):
+    """(n, p): a forward and a backward pass for every row alone."""
+    found = []
+    for i in range(len(rows)):
+        inputs, targets, weight = rows.block(slice(i, i + 1), CPU)
+        loss = model.likelihood.losses(forward(model.module, inputs), targets).sum()
+        found.append(parameter_gradient(model, loss if weight is None else loss * weight[0]))
+    return torch.stack(found)
+
+
+@cache
+def truth(name):
+    """(model, rows, (n, p) gradients), built once per case."""
+    model, rows = build(name)
+    return model, rows, row_gradients(model, rows)
+
+
+@cache
+def prepared(name):
+    """An engine of the case's model, that has chosen its layers."""
+    model, rows, _ = truth(name)
+    engine = PerRow(model, 4)
+    engine.prepare(rows)
+    return engine
+
+
+def close(got, expected, rtol=1e-10):
+    """Equal up to rtol of the largest number."""
+    assert got.shape == expected.shape
+    error = (got.double() - expected).abs().max().item()
+    assert error <= rtol * max(expected.abs().max().item(), 1e-3), f"error {error:.3g}"
+
+
+each_case = pytest.mark.parametrize("name", CASES)
+
+
+def direction(model, seed, k=None):
+    """(flat, by parameter) random direction, or k of them; 0 at padding indices, whose vectors are constants."""
+    generator = torch.Generator().manual_seed(seed)
+    lead = () if k is None else (k,)
+    found = {
+        name: torch.randn(*lead, *value.shape, generator=generator, dtype=torch.float64)
+        for name, value in model.parameters.items()
+    }
+    for name, part in model.module.named_modules():
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            found[f"{name}.weight"][..., part.padding_idx, :] = 0
+    return torch.cat([value.flatten(len(lead)) for value in found.values()], len(lead)), found
+
+
+def flat(values):
+    return torch.cat([value.flatten() for value in values.values()])
+
+
+@each_case
+def test_gradients_and_lengths_equal_a_backward_pass_per_row(name):
+    model, rows, expected = truth(name)
+    engine = prepared(name)
+    assert set(engine.rest) == set(CASES[name].rest)
+    close(engine.gradients(rows, slice(0, N)), expected)
+    close(engine.gradients(rows, slice(2, 5)), expected[2:5])
+    close(engine.square_norms(rows), expected.square().sum(1))
+    close(engine.square_norms(rows, start=1, stop=5), expected[1:5].square().sum(1))
+    parts = engine.square_norms(rows, by_layer=True)
+    at = dict(zip(model.parameters, expected.split([v.numel() for v in model.parameters.values()], 1), strict=True))
+    groups = {layer.name: layer.parameters for layer in engine.layers} | ({REST: engine.rest} if engine.rest else {})
+    assert set(parts) == set(groups)
+    assert sorted(name for names in groups.values() for name in names) == sorted(model.parameters)
+    for layer, names in groups.items():
+        close(parts[layer], sum(at[name].square().sum(1) for name in names))
+
+
+@each_case
+def test_products_with_rows_and_directions_equal_those_of_gradients(name):
+    model, rows, expected = truth(name)
+    engine = prepared(name)
+    queries = [engine.capture(rows.block(part, CPU))[1] for part in (slice(0, 1), slice(1, 5))]
+    train = engine.capture(rows.block(slice(2, N), CPU))[1]
+    close(Plain(queries).block(train), expected[:5] @ expected[2:].T)
+    along, directions = direction(model, 2, k=3)
+    close(Preconditioned(by_layer(engine, directions)).block(train), along @ expected[2:].T)
+
+
+@each_case
+def test_dots_equal_gradients_times_the_direction(name):
+    model, rows, expected = truth(name)
+    along, directions = direction(model, 3)
+    for forward_mode in (True, False):
+        engine = prepared(name)
+        engine._forward_mode = forward_mode
+        close(engine.dots(rows, directions), expected @ along)
+        close(engine.dots(rows, directions, 1, 5), expected[1:5] @ along)
+
+
+@each_case
+def test_mean_gradient_is_the_mean_of_the_rows_own(name):
+    _, rows, expected = truth(name)
+    close(flat(prepared(name).mean_gradient(rows)), expected.mean(0))
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.twice])
+def test_hessian_product_is_the_slope_of_the_mean_gradient(name):
+    model, rows, _ = truth(name)
+    directions = direction(model, 4)[1]
+    expected = slope(model, lambda: row_sum(model, rows) / N, directions)
+    close(flat(prepared(name).hessian_product(rows, directions)), expected, rtol=1e-6)
+
+
+def row_sum(model, rows):
+    """(p,) sum of the rows' gradients, in one pass."""
+    inputs, targets, weight = rows.block(slice(0, len(rows)), CPU)
+    return parameter_gradient(model, (model.likelihood.losses(forward(model.module, inputs), targets) * weight).sum())
+
+
+def slope(model, quantity, direction, step=1e-4):
+    """Derivative of quantity() as the parameters move along the direction, by a fourth-order difference."""
+    values = {name: value.detach().clone() for name, value in model.parameters.items()}
+    found = []
+    for k in (-2, -1, 1, 2):
+        with torch.no_grad():
+            for name, value in model.parameters.items():
+                value.copy_(values[name] + k * step * direction[name])
+        found.append(quantity())
+    with torch.no_grad():
+        for name, value in model.parameters.items():
+            value.copy_(values[name])
+    return (found[0] - 8 * found[1] + 8 * found[2] - found[3]) / (12 * step)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.twice])
+def test_gauss_newton_product_equals_jacobian_fisher_jacobian(name):
+    model, rows, _ = truth(name)
+    along, directions = direction(model, 6)
+    rows = rows_of(*rows.read(slice(1, 3)), rows.weight[1:3])
+    inputs, _, weight = rows.block(slice(0, 2), CPU)
+    outputs = forward(model.module, inputs)
+    expected = torch.zeros_like(along)
+    for i in range(2):
+        jacobian = torch.stack([parameter_gradient(model, each) for each in outputs[i]])
+        p = outputs[i].softmax(0).detach()
+        expected += weight[i] * jacobian.T @ ((torch.diag(p) - torch.outer(p, p)) @ (jacobian @ along))
+    got = prepared(name).hessian_product(rows, directions, gauss_newton=True)
+    close(flat(got), expected / 2)
+
+
+@each_case
+def test_single_precision(name):
+    expected = truth(name)[2]
+    model, rows = build(name, dtype=torch.float32)
+    along, directions = direction(model, 5)
+    engine = PerRow(model, 4)
+    assert engine.square_norms(rows).dtype == torch.float32
+    close(engine.square_norms(rows), expected.square().sum(1), 1e-4)
+    close(engine.dots(rows, directions), expected @ along, 1e-4)
+    assert set(engine.rest) == set(CASES[name].rest)
+
+
+MIXED = ("MLP, ReLU in place", "tokens", "conv2d, all options", "embedding", "batch norm", "dict of inputs")
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_every_batch_size_gives_the_same(name):
+    n = 66
+    model, rows = build(name, n, torch.float32)
+    directions = direction(model, 5)[1]
+    found = []
+    for size in (1, 7, 64, n, None):
+        engine = PerRow(model, size)
+        gradient = flat(engine.mean_gradient(rows))
+        curved = flat(engine.hessian_product(rows, {name: value.float() for name, value in directions.items()}))
+        found.append((engine.square_norms(rows), engine.dots(rows, directions), gradient, curved, engine.losses(rows)))
+    for other in found[1:]:
+        for got, expected in zip(other, found[0], strict=True):
+            close(got, expected.double(), 1e-5)
+
+
+@pytest.mark.parametrize("name", [*MIXED, "LSTM", "encoder", "residual block", "sequence first"])
+def test_row_order_and_duplicates_do_not_matter(name):
+    model, rows, expected = truth(name)
+    order = torch.tensor([3, 1, 1, 5, 0, 3, 2])
+    moved = Rows(len(order), lambda block: rows.read(order[block].numpy()), rows.weight[order])
+    along, directions = direction(model, 7)
+    engine = prepared(name)
+    close(engine.dots(moved, directions), (expected @ along)[order])
+    close(engine.square_norms(moved), expected.square().sum(1)[order])
+
+
+@each_case
+def test_the_module_is_left_as_it_was(name):
+    model, rows = build(name)
+    before = state_of(model.module)
+    engine = PerRow(model)
+    directions = direction(model, 8)[1]
+    engine.gradients(rows, slice(0, 2))
+    engine.square_norms(rows)
+    engine.dots(rows, directions)
+    if CASES[name].twice:
+        engine.hessian_product(rows, directions)
+        engine.hessian_product(rows, directions, gauss_newton=True)
+    after = state_of(model.module)
+    assert after.keys() == before.keys()
+    for key, value in before.items():
+        assert torch.equal(after[key], value) if isinstance(value, torch.Tensor) else after[key] == value, key
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def state_of(module):
+    """Everything of a module that the engine could have left changed."""
+    found = {}
+    for prefix, part in module.named_modules(remove_duplicate=False):
+        found[prefix, "hooks"] = [len(h) for h in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks)]
+        found[prefix, "training"] = part.training
+        for name, value in part.named_parameters(recurse=False, remove_duplicate=False):
+            found[prefix, name, "is"] = id(value), value.requires_grad, value.grad is None
+            found[prefix, name] = value.detach().clone()
+        for name, value in part.named_buffers(recurse=False):
+            found[prefix, name] = value.clone()
+    return found
+
+
+def test_hooks_go_when_the_forward_pass_fails():
+    module = nn.Linear(3, 2).double()
+    layers = known_layers(module)
+    with pytest.raises(RuntimeError, match="shapes"), recording(layers):
+        module(torch.ones(2, 4, dtype=torch.float64))
+    assert not module._forward_hooks
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_dots_of_a_module_in_two_places_leave_it_its_parameters():
+    # functional_call(tie_weights=True) takes them out
+    model, rows, _ = truth("module in two places")
+    PerRow(model, 4).dots(rows, direction(model, 0)[1])
+    assert set(model.parameters) == {"0.weight", "0.bias"}
+
+
+# ---- which layers are trusted --------------------------------------------------------------------------------------
+
+
+def with_weights(rows, weight):
+    return Rows(len(rows), rows.read, weight)
+
+
+@pytest.mark.parametrize("name", ["weight used outside its layer", "attention", "sequence first", "alias of a weight"])
+def test_rows_of_weight_zero_say_nothing_about_a_layer(name):
+    model, rows, expected = truth(name)
+    engine = PerRow(model, 4)
+    engine.prepare(with_weights(rows, torch.zeros(N, dtype=torch.float64)))
+    assert set(engine.rest) == set(CASES[name].rest)
+    close(engine.square_norms(rows), expected.square().sum(1))
+
+
+def test_a_layer_used_as_a_function_is_found_where_its_gradient_is_zero():
+    model, rows, expected = truth("attention")
+    with torch.no_grad():
+        before = model.module.head.weight.clone()
+        model.module.head.weight.zero_()  # as at the start of a training that begins with a zero head
+    engine = PerRow(model, 4)
+    engine.prepare(rows)
+    with torch.no_grad():
+        model.module.head.weight.copy_(before)
+    close(engine.square_norms(rows), expected.square().sum(1))
+
+
+def test_a_small_use_outside_the_layer_is_found():
+    net = Net(lambda m, x: m.first(x) + 1e-4 * F.linear(x.flip(1), m.first.weight), first=nn.Linear(3, 3)).double()
+    model, rows = DifferentiableModel(net, Categorical(), rows_of), vectors()
+    engine = PerRow(model, 4)
+    close(engine.square_norms(rows), row_gradients(model, rows).square().sum(1))
+    assert engine.rest == ["first.weight", "first.bias"]
+
+
+def test_one_row_is_enough_to_judge_a_layer():
+    model, rows, expected = truth("a layer of a learned token")
+    engine = PerRow(model, 4)
+    engine.prepare(Rows(1, rows.read))  # as many rows as the layer of the token is called on
+    close(engine.square_norms(rows), expected.square().sum(1))
+
+
+def test_dead_rows_at_the_start_do_not_hide_a_use_elsewhere():
+    net = Net(lambda m, x: m.first(torch.relu(x)) + F.linear(torch.relu(x), m.first.weight), first=nn.Linear(3, 3))
+    model = DifferentiableModel(net.double(), Categorical(), rows_of)
+    X = torch.randn(9, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    X[:3] = -1
+    rows = rows_of(X, torch.arange(9) % 3)
+    close(PerRow(model, 4).square_norms(rows), row_gradients(model, rows).square().sum(1))
+
+
+def test_rows_that_are_sent_to_different_layers_are_refused():
+    def run(m, x):
+        chosen = x[:, 0] > 0
+        h = x.clone()
+        h[chosen] = m.expert(x[chosen])
+        return m.last(h)
+
+    model = DifferentiableModel(Net(run, expert=nn.Linear(3, 3), last=nn.Linear(3, 2)).double(), Categorical(), rows_of)
+    X = torch.ones(8, 3, dtype=torch.float64)
+    X[[1, 2]] = -1  # not among the rows that are looked at first
+    with pytest.raises(RuntimeError, match="'expert' was called on 6 of 8 rows"):
+        PerRow(model, 8).square_norms(rows_of(X, torch.arange(8) % 2))
+    X[0] = -1  # now it is, and gradients are formed row by row
+    rows = rows_of(X, torch.arange(8) % 2)
+    engine = PerRow(model, 8)
+    close(engine.square_norms(rows), row_gradients(model, rows).square().sum(1))
+    assert engine.rest == ["expert.weight", "expert.bias"]
+
+
+class Sign(torch.autograd.Function):
+    """Straight-through estimator, written as functions were before torch.func."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_a_custom_function_without_forward_mode_and_vmap():
+    net = Net(
+        lambda m, x: m.last(Sign.apply(m.first(x)) * m.scale),
+        first=nn.Linear(3, 4),
+        last=nn.Linear(4, 3),
+        scale=nn.Parameter(torch.ones(4)),
+    )
+    model, rows = DifferentiableModel(net.double(), Categorical(), rows_of), vectors()
+    expected = row_gradients(model, rows)
+    along, directions = direction(model, 3)
+    engine = PerRow(model, 4)
+    close(engine.dots(rows, directions), expected @ along)
+    close(engine.gradients(rows, slice(0, N)), expected)
+    assert engine.rest == ["scale"]
+
+
+# ---- products of factors -------------------------------------------------------------------------------------------
+
+
+def factors(n, t, width, out, seed=0, **kind):
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.randn(n, t, width, generator=generator, dtype=torch.float64)
+    return Product(
+        a, torch.randn(n, t, out, generator=generator, dtype=torch.float64), **{"weight": True, "bias": True} | kind
+    )
+
+
+@pytest.mark.parametrize(("width", "out"), [(3, 2), (30, 20)])  # formed gradients, pairs of positions
+def test_rows_of_different_lengths_have_dot_products(width, out):
+    short, long = factors(4, 2, width, out), factors(3, 5, width, out, seed=1)
+    close(short.gram(long), short.gradients() @ long.gradients().T)
+    close(long.gram(short), long.gradients() @ short.gradients().T)
+
+
+@pytest.mark.parametrize("bytes_", [1, 2**20])
+@pytest.mark.parametrize("kind", [{}, {"bias": False}, {"weight": False}])
+def test_forming_in_parts_changes_nothing(bytes_, kind, monkeypatch):
+    monkeypatch.setattr("sktda.engine.layers.FORMED_BYTES", bytes_)
+    monkeypatch.setattr("sktda.engine.layers.CONTRACT_BYTES", bytes_)
+    width = 1 if kind == {"weight": False} else 4
+    for rows in (factors(5, 7, width, 3, **kind), factors(5, 1, width, 3, **kind)):
+        if rows.a.shape[1] == 1:
+            rows = Product(rows.a[:, 0], rows.delta[:, 0], rows.weight, rows.bias)
+        formed = rows.gradients()
+        directions = torch.randn(3, formed.shape[1], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        close(rows.square_norms(), formed.square().sum(1))
+        close(rows.gram(rows), formed @ formed.T)
+        close(rows.contract(directions), formed @ directions.T)
+
+
+def test_an_embedding_forms_no_table_per_row(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    indices = torch.randint(6, (4, 5), generator=generator)
+    rows = Lookup(indices, torch.randn(4, 5, 3, generator=generator, dtype=torch.float64), 6, 2)
+    formed = rows.gradients()
+    directions = torch.randn(2, 18, generator=generator, dtype=torch.float64)
+    monkeypatch.setattr(Lookup, "gradients", None)
+    close(rows.contract(directions), formed @ directions.T)
+    close(rows.gram(rows), formed @ formed.T)
+    close(rows.square_norms(), formed.square().sum(1))
+    assert not formed.reshape(4, 6, 3)[:, 2].any()
+
+
+@pytest.mark.parametrize("name", ["conv1d, same", "conv2d, all options", "conv2d, reflect, same", "conv2d, valid"])
+def test_patches_times_the_weight_are_the_convolution(name):
+    model, rows, _ = truth(name)
+    conv = model.module[0]
+    x = rows.block(slice(0, 3), CPU)[0]
+    expected = conv(x).detach().flatten(2)
+    close((patches(conv, x) @ conv.weight.flatten(1).T + conv.bias).transpose(1, 2).detach(), expected)
+
+
+def test_flatten_orders_matrices_as_gradients_are():
+    layer = known_layers(nn.Linear(4, 3))[0]
+    rows = factors(5, 2, 5, 3)
+    close(Product.flatten(rows.matrices(), layer), rows.gradients())
+
+
+def test_a_pickled_layer_leaves_its_module_out():
+    layer = pickle.loads(pickle.dumps(known_layers(nn.Linear(4, 3))[0]))
+    assert layer.module is None
+    assert layer.parameters == ["weight", "bias"]
+    assert layer.n_parameters == 15
+
+
+def test_only_layers_with_known_factors_are_known():
+    net = nn.ModuleList([
+        nn.Linear(2, 2), frozen(nn.Linear(2, 2), "weight", "bias"), nn.Conv2d(2, 2, 1, groups=2), nn.PReLU(),
+        nn.Embedding(3, 2, max_norm=1.0), nn.Embedding(3, 2, scale_grad_by_freq=True), nn.Embedding(3, 2, sparse=True),
+        nn.LayerNorm(2, elementwise_affine=False), nn.InstanceNorm1d(2, affine=True), nn.BatchNorm1d(2),
+    ])  # fmt: skip
+    assert [layer.name for layer in known_layers(net)] == ["0", "9"]
+    assert [layer.is_product for layer in known_layers(net)] == [True, False]
