@@ -93,7 +93,7 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
             missing, given = ("X_val", "y_val") if X_val is None else ("y_val", "X_val")
             raise ValueError(f"{given} came without {missing}; validation rows need both")
         objective = resolve_objective(self.objective, X_val is not None)
-        for name in ("scores_", "trajectory_", "n_features_in_", "feature_names_in_"):  # of an earlier fit
+        for name in ("_live", "scores_", "trajectory_", "n_features_in_", "feature_names_in_"):  # of an earlier fit
             self.__dict__.pop(name, None)
         estimator, X, y = self._checked(X, y, sample_weight)
         self._data = X, y, sample_weight
@@ -127,7 +127,13 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
             self.scores_ = scores
         fitted.passes.journal.clear()
         progress.end()
+        fitted.passes = Passes()
+        self._live = fitted
         return self
+
+    def __getstate__(self) -> Any:
+        # the torch copy of the model is made again from estimator_ when it is needed
+        return {name: value for name, value in super().__getstate__().items() if name != "_live"}
 
     def _journal(self, fitted: Fitted) -> Journal:
         """Where finished shards of this very problem lie: the model, the rows and the method's parameters name it."""
@@ -280,7 +286,7 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
 
     def _asked(self, X_query, y_query):
         check_is_fitted(self, "estimator_")
-        fitted = self._fitted()
+        fitted = self.__dict__.get("_live") or self._fitted()
         return fitted, self._other_rows(fitted, X_query, y_query)
 
     def _other_rows(self, fitted: Fitted, X, y) -> Rows:

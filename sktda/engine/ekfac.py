@@ -28,7 +28,8 @@ class EKFAC:
 
     Eigenvalues `values[layer]` (out, in + bias) are of the mean loss plus the layer's penalty, without damping.
     Trainable parameters outside Linear and convolution layers are left out, with one warning that names them.
-    Labels are drawn from the model with `seed`, one draw per row, so batches do not matter.
+    Labels are drawn from the model with `seed`, one draw per row; the fit has its own batch size, so that the engine's
+    does not matter.
     Cost: about three forward and backward passes over the rows, and one eigen-decomposition per factor.
     Raises ValueError if no layer remains.
     """
@@ -102,17 +103,15 @@ class EKFAC:
             for name, factor in factors.items():
                 # delta has the root of the weight; a row of weight 2 counts as two rows in both factors
                 a = factor.a if root is None else factor.a * root.reshape(-1, *[1] * (factor.a.ndim - 1))
-                # float64: eigenvectors of close eigenvalues turn with the rounding of a product in float32, and the
-                # scores with them, by more than 1e-5 between batch sizes
-                products[f"in/{name}"] = self_product(flat(a).double())
-                products[f"out/{name}"] = self_product(flat(factor.delta).double())
+                products[f"in/{name}"] = self_product(flat(a))
+                products[f"out/{name}"] = self_product(flat(factor.delta))
             for key, product in products.items():  # only now: a batch that runs out of memory is tried again
                 sums[key] += product
             left -= sum(factor.a.nbytes + factor.delta.nbytes for factor in factors.values())
             if left >= 0:
                 kept[part.start, part.stop] = factors
 
-        passes.accumulate("factors", len(rows), lambda start, stop: engine.sweep(rows, work, start, stop), sums)
+        self._accumulate("factors", engine, rows, work, sums, passes)
         found = {key: eigenvectors(total / len(rows)).to(engine.model.dtype) for key, total in sums.items()}
         return {name: found[f"in/{name}"] for name in widths}, {name: found[f"out/{name}"] for name in widths}
 
@@ -127,8 +126,19 @@ class EKFAC:
             for name, values in squares.items():
                 sums[name] += values
 
-        passes.accumulate("eigenvalues", len(rows), lambda start, stop: engine.sweep(rows, work, start, stop), sums)
+        self._accumulate("eigenvalues", engine, rows, work, sums, passes)
         return {name: (total / len(rows)).to(engine.model.dtype) for name, total in sums.items()}
+
+    @staticmethod
+    def _accumulate(
+        name: str, engine: PerRow, rows: Rows, work: Callable[[slice], None], sums: dict[str, Tensor], passes: Passes
+    ) -> None:
+        # Always in the same batches: eigenvectors of close eigenvalues turn with the rounding of a product in float32,
+        # and scores with them, by more than 1e-5. Products in float64 would do as well, and double the cost of the fit.
+        def add(start: int, stop: int) -> None:
+            engine.sweep(rows, work, start, stop, size=engine.own_batch)
+
+        passes.accumulate(name, len(rows), add, sums)
 
     @staticmethod
     def _widths(layer: Layer) -> dict[str, int]:
@@ -138,7 +148,6 @@ class EKFAC:
 
     @staticmethod
     def _zeros(engine: PerRow, shapes: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
-        # float64: sums of batches must not depend on how the rows are cut into batches
         device = engine.model.device
         return {key: torch.zeros(shape, dtype=torch.float64, device=device) for key, shape in shapes.items()}
 
@@ -260,8 +269,8 @@ def flat(values: Tensor) -> Tensor:
 
 
 def eigenvectors(matrix: Tensor) -> Tensor:
-    """Columns of eigenvectors of a symmetric matrix, in float64."""
-    return torch.linalg.eigh((matrix + matrix.T) / 2)[1]
+    """Columns of eigenvectors of a symmetric matrix, of which the lower triangle is read, in float64."""
+    return torch.linalg.eigh(matrix, UPLO="L")[1]
 
 
 def self_product(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sktda.data import slices
 
 FORMED_BYTES = 64 * 2**20  # gradients of rows that are formed at a time where weights are shared
+SMALL_LAYER = 8_192  # weights up to which a product with formed gradients is the faster one
 CONTRACT_BYTES = 128 * 2**20  # products of a batch with the directions of some queries
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.RMSNorm)
 
@@ -99,9 +100,9 @@ class Product(LayerRows):
         return Product(empty, empty, "weight" in layer.trained, "bias" in layer.trained)._flat(matrices)
 
     def contract(self, directions: Tensor) -> Tensor:
-        """(n, q): delta' V a with one product for all queries; formed gradients where weights are shared."""
+        """(n, q): delta' V a with one product for all queries; formed gradients for shared weights and small layers."""
         out, width = self.delta.shape[-1], self.a.shape[-1]
-        if self.shared:
+        if self.shared or out * width <= SMALL_LAYER:
             return torch.cat([self._flat(part) @ directions.T for _, part in self.formed()])
         if self.weight and self.bias:
             weights, biases = directions[:, : out * (width - 1)], directions[:, out * (width - 1) :]

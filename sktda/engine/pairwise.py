@@ -21,8 +21,8 @@ from sktda.model.base import Rows
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 QUERY_BYTES = 2**30  # preconditioned query gradients held at a time
-FLOOR = 1e-7  # share of a layer's inverse below which further terms of a low rank are rounding errors
-PROBE = 32, 128  # queries and rows on which the low rank is checked against the exact product
+SAFETY = 0.8  # the error on the probe must be below the tolerance by this factor: other pairs may have more
+PROBE = 32, 1_024  # queries and rows on which the low rank is checked against the exact product
 
 
 class Queries(ABC):
@@ -102,27 +102,46 @@ class EKFACQueries:
         self._outer: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
     def choose_ranks(self, engine: PerRow, queries: Rows, rows: Rows, measure: Measure | None) -> None:
-        """Smallest ranks whose measured error is within the tolerance; layers where exact is cheaper are exact."""
+        """Small ranks whose measured error is within the tolerance; layers where exact is cheaper are exact.
+
+        On a probe of queries and rows: the layer whose error is largest for its cost gets one more term, until the
+        error of the sum over layers is small enough.
+        """
         asked = self._capture(engine, queries, spread(len(queries), PROBE[0]), measure)
-        known = self._capture(engine, rows, spread(len(rows), PROBE[1]), None)
+        known = self._capture(engine, rows, spread(len(rows), min(PROBE[1], engine.own_batch)), None)
         # a list: the order of a set of names, and with it the last digits of sums, differs from process to process
         linear = [name for name, factor in asked.items() if isinstance(factor, Product) and not factor.shared]
+        missing, terms, cost = {}, {}, {}
         for name in linear:
-            self._outer[name] = outer_products(self.curvature.values[name], self.fn(self.curvature.values[name]))
-        truth = self._exact(asked).block(known)
-        tail = self.tolerance
-        while tail > FLOOR:
-            self.ranks = {}
-            for name, (strength, left, right) in self._outer.items():
-                lost = strength.square().flip(0).cumsum(0).flip(0).sqrt() / strength.norm()
-                rank = max(1, int((lost > tail).sum()))
-                if rank * (left.shape[1] + right.shape[1]) < left.shape[1] * right.shape[1]:
-                    self.ranks[name] = rank
-            error = (self.prepared(asked).block(known) - truth).norm()
-            if error <= self.tolerance * truth.norm() or not self.ranks:
-                return
-            tail /= 1.5
-        self.ranks = {}  # no rank is exact enough
+            values = self.curvature.values[name]
+            self._outer[name] = outer_products(values, self.fn(values))
+            missing[name] = self._exact(asked, {name}).block(known)
+            terms[name] = self._terms(asked[name], known[name], name)
+            cost[name] = sum(values.shape)
+        others = set(asked) - set(linear)
+        truth = sum(missing.values()) + (self._exact(asked, others).block(known) if others else 0)
+        assert isinstance(truth, Tensor)
+        goal = SAFETY * self.tolerance * truth.norm()
+        ranks = dict.fromkeys(linear, 0)
+        while missing and (torch.stack(list(missing.values())).sum(0).norm() > goal or 0 in ranks.values()):
+            unused = [name for name in missing if not ranks[name]]
+            name = unused[0] if unused else max(missing, key=lambda key: missing[key].norm().item() ** 2 / cost[key])
+            term = next(terms[name], None)
+            out, width = self.curvature.values[name].shape
+            if term is None or (ranks[name] + 1) * cost[name] >= out * width:
+                del missing[name], ranks[name]  # exact is cheaper, or no rank is exact enough
+                continue
+            missing[name] -= term
+            ranks[name] += 1
+        self.ranks = ranks
+
+    def _terms(self, asked: LayerRows, known: LayerRows, name: str) -> Iterator[Tensor]:
+        """Yields what each outer product adds to the values of the probe, the strongest first."""
+        assert isinstance(asked, Product)
+        assert isinstance(known, Product)
+        (a, delta), (a_row, delta_row) = self.curvature.rotated(asked, name), self.curvature.rotated(known, name)
+        for strength, left, right in zip(*self._outer[name], strict=True):
+            yield (delta * (strength * left) @ delta_row.T) * (a * right @ a_row.T)
 
     def _capture(
         self, engine: PerRow, queries: Rows, part: slice | np.ndarray, measure: Measure | None

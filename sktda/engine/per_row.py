@@ -57,20 +57,29 @@ class PerRow:
         if not self.row_bytes:
             self.row_bytes = self._measured(rows)
         if self.batch_size is None:
-            self.batch_size = self._fitting()
+            self.batch_size = self.own_batch
+            if self.model.device.type == "cuda":
+                free = torch.cuda.mem_get_info(self.model.device)[0]
+                self.batch_size = int(min(max(free // 8 // self.row_bytes, 1), 16384))
 
-    def sweep(self, rows: Rows, work: Callable[[slice], None], start: int = 0, stop: int | None = None) -> None:
-        """work(slice) for batches that cover start..stop; halves the batch when memory runs out."""
+    @property
+    def own_batch(self) -> int:
+        """Rows whose activations take 256 MiB, at most 1,024: depends on the model only, not on `batch_size`."""
+        return min(max(BATCH_BYTES // self.row_bytes, 1), 1024)
+
+    def sweep(
+        self,
+        rows: Rows,
+        work: Callable[[slice], None],
+        start: int = 0,
+        stop: int | None = None,
+        size: int | None = None,
+    ) -> None:
+        """work(slice) for batches of `size` (batch_size) rows over start..stop; halves them when memory runs out."""
         self.prepare(rows)
         stop = len(rows) if stop is None else stop
-        for_blocks(stop - start, self.batch_size or 1, lambda s: work(slice(start + s.start, start + s.stop)))
-
-    def _fitting(self) -> int:
-        device = self.model.device
-        budget, most = BATCH_BYTES, 1024
-        if device.type == "cuda":
-            budget, most = torch.cuda.mem_get_info(device)[0] // 8, 16384
-        return int(min(max(budget // self.row_bytes, 1), most))
+        size = size or self.batch_size or 1
+        for_blocks(stop - start, size, lambda s: work(slice(start + s.start, start + s.stop)))
 
     def _measured(self, rows: Rows) -> int:
         inputs = rows.block(slice(0, 1), self.model.device)[0]

@@ -484,3 +484,15 @@ def test_input_that_is_refused(cls):
 def test_a_device_that_does_not_exist(cls):
     with pytest.raises((RuntimeError, ValueError), match=r"(?i)device"):
         cls(LogisticRegression(), device="abacus").fit(*TWO)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_torch_copy_of_the_model_is_kept_for_queries_and_not_pickled(method, monkeypatch):
+    attributor, X, y = built(method, "net", objective=None)
+    attributor.fit(X, y)
+    restored = pickle.loads(pickle.dumps(attributor))
+    assert "_live" not in vars(restored)
+    expected = restored.attribute(X[:3], y[:3])
+    monkeypatch.setattr(type(attributor), "_fitted", lambda self: pytest.fail("the model is made again"))
+    for _ in range(2):
+        np.testing.assert_array_equal(attributor.attribute(X[:3], y[:3]), expected)

@@ -356,7 +356,7 @@ def test_ranks_grow_until_the_measured_error_is_within_the_tolerance(monkeypatch
     monkeypatch.setattr(pairwise, "outer_products", boastful)
     source = chosen(0.1)
     assert set(source.ranks) == set(expected.ranks)
-    assert all(rank > 2 for rank in source.ranks.values())
+    assert max(source.ranks.values()) > 1  # who believes the boast stops at one
     rows, queries, engine, _ = digits()
     truth = exact_digits(None)
     assert (ekfac_values(source, engine, queries, rows)[0] - truth).norm() <= 1.5 * 0.1 * truth.norm()
