@@ -13,12 +13,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sktda.engine.curvature import Spectral
 from sktda.engine.journal import Passes
 from sktda.engine.layers import Layer, Product
 from sktda.engine.per_row import Direction, PerRow
 from sktda.model.base import Rows, forward
 
-Spectral = Callable[[Tensor], Tensor]
 FORMED_BYTES = 64 * 2**20  # per-row gradients of one layer that are formed at a time
 KEPT_BYTES = 256 * 2**20  # factors kept from the first pass over the rows, so that the second need not redo them
 

@@ -58,7 +58,7 @@ class Formed(LayerRows):
 class Product(LayerRows):
     """Linear and convolution: a (n, in) or (n, t, in), ending in a one where there is a bias; delta alike, with out.
 
-    `columns` says which part of [weight, bias] is trainable and in which order the flat gradient has it.
+    weight, bias: which of the two are trainable; the flat gradient has them in this order.
     """
 
     def __init__(self, a: Tensor, delta: Tensor, weight: bool, bias: bool) -> None:

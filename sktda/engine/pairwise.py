@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sktda.data import slices
-from sktda.engine.ekfac import EKFAC, Spectral
+from sktda.engine.curvature import Spectral
+from sktda.engine.ekfac import EKFAC
 from sktda.engine.layers import LayerRows, Product
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows
