@@ -32,7 +32,7 @@ from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable, trained_net
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.fingerprint import row_fingerprints
-from sktda.model.likelihood import Binary, Categorical
+from sktda.model.likelihood import Binary, Categorical, Likelihood
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
@@ -140,7 +140,9 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
         if self.work_dir is None:
             return Journal()
         X, y, sample_weight = self._data
-        params = {k: v for k, v in self.get_params(deep=False).items() if k not in {"estimator", "work_dir", "device"}}
+        # the objective is in the digest of a direction, which names its pass; its repr may change with the process
+        left_out = {"estimator", "work_dir", "device", "objective"}
+        params = {name: value for name, value in self.get_params(deep=False).items() if name not in left_out}
         parts: list[Any] = [
             type(self).__name__,
             repr(sorted(params.items())),
@@ -168,7 +170,7 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
         """
         fitted, queries = self._asked(X_query, y_query)
         values = np.empty((len(queries), len(fitted.rows)))
-        for asked, rows, block in self._blocks(fitted, queries, self._measure(fitted)):
+        for asked, rows, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
             values[asked, rows] = block.double().cpu().numpy()
         refuse_nan(values)
         return values
@@ -196,7 +198,7 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
             raise ValueError(f"k={k} is not between 1 and the number of training rows, {len(fitted.rows)}")
         best = torch.full((len(queries), k), -torch.inf, dtype=torch.float64)
         rows = torch.full((len(queries), k), -1)
-        for asked, part, block in self._blocks(fitted, queries, self._measure(fitted)):
+        for asked, part, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
             block = block.double().cpu() * (-1 if harmful else 1)
             values = torch.cat([best[asked], block], dim=1)
             positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
@@ -296,27 +298,11 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
         rows = fitted.model.rows(X, y)
         return Rows(rows.n, rows.read)
 
-    def _measure(self, fitted: Fitted) -> Callable | None:
-        """What `attribute` explains: objective.per_row(outputs, targets), None = the loss."""
-        per_row = getattr(self.objective, "per_row", None)
-        if per_row is None or isinstance(self.objective, ValidationLoss):
-            return None
-
-        def measure(outputs: Tensor, targets: Tensor) -> Tensor:
-            return per_row(Predict(lambda _: outputs, fitted.model.likelihood), None, targets)
-
-        return measure
-
     def _gradient_of(self, objective, fitted: Fitted, X_val, y_val, metadata) -> Callable[[], dict[str, Tensor]]:
         """A function that gives the objective's gradient at the model's present parameters."""
         rows = self._other_rows(fitted, X_val, y_val)
         if getattr(objective, "mean_of_rows", False):
-            measure = None
-            if not isinstance(objective, ValidationLoss):
-
-                def measure(outputs: Tensor, targets: Tensor) -> Tensor:
-                    return objective.per_row(Predict(lambda _: outputs, fitted.model.likelihood), None, targets)
-
+            measure = row_measure(objective, fitted.model.likelihood)
             return lambda: fitted.engine.mean_gradient(rows, measure)
         model = fitted.model
         inputs, targets, _ = rows.block(slice(0, len(rows)), model.device)
@@ -367,6 +353,18 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
             total[train] += part.scores_
             times[train] += 1
         return total / times
+
+
+def row_measure(objective: Any, likelihood: Likelihood) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The objective's `per_row` as a function of (outputs, targets); None = the model's loss."""
+    per_row = getattr(objective, "per_row", None)
+    if per_row is None or isinstance(objective, ValidationLoss):
+        return None
+
+    def measure(outputs: Tensor, targets: Tensor) -> Tensor:
+        return per_row(Predict(lambda _: outputs, likelihood), None, targets)
+
+    return measure
 
 
 def resolve_objective(objective: Any, has_validation: bool) -> Any:
