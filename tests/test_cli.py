@@ -530,7 +530,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, module, extra):
 
 
 def test_methods_are_found_by_walking_the_package(monkeypatch):
-    assert set(methods()) == {"complexity-gap", "influence", "inner-product", "tracin"}
+    assert set(methods()) == {"complexity-gap", "influence", "inner-product", "source", "tracin"}
 
     class KNNShapley(sktda.attribution.ComplexityGap):
         pass

@@ -35,7 +35,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import sktda
 import sktda.attribution
 from sktda import Holdout, InfluencePruner, NoisyLabelDetector, ResampledEstimator
-from sktda.attribution import ComplexityGap, Influence, InnerProduct, PrecomputedScores, TracIn
+from sktda.attribution import ComplexityGap, Influence, InnerProduct, PrecomputedScores, Source, TracIn
 from tests.spies import CountingScores, RecordingClassifier, fits, noisy_blobs
 
 X, Y, _ = noisy_blobs(90, centers=2)
@@ -210,6 +210,7 @@ SEEDED = [
         step=0.05,
     ),
     TracIn(random_state=0),
+    Source(random_state=0),
     Influence(objective="validation", random_state=0),
     InfluencePruner(RandomForestClassifier(5, random_state=0), InnerProduct(), validation=3, random_state=0),
     InfluencePruner(LogisticRegression(), ComplexityGap(mode="nystrom", n_landmarks=20), random_state=0, guard=1.0),

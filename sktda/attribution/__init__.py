@@ -2,7 +2,7 @@
 
 from sktda._lazy import lazy_names
 
-__all__ = ["ComplexityGap", "Influence", "InnerProduct", "PrecomputedScores", "TracIn"]
+__all__ = ["ComplexityGap", "Influence", "InnerProduct", "PrecomputedScores", "Source", "Stage", "TracIn"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -11,6 +11,8 @@ __getattr__, __dir__ = lazy_names(
         "Influence": "sktda.attribution.influence",
         "InnerProduct": "sktda.attribution.inner_product",
         "PrecomputedScores": "sktda.attribution.precomputed",
+        "Source": "sktda.attribution.source",
+        "Stage": "sktda.attribution.stages",
         "TracIn": "sktda.attribution.tracin",
     },
 )

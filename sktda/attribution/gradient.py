@@ -55,6 +55,11 @@ class Fitted:
     """Rows that the model was trained on: the n of 1/n."""
     passes: Passes
 
+    @property
+    def records(self) -> list[str | bytes]:
+        """What tells the recorded runs, and the rows in them, from others."""
+        return [] if self.trajectory is None else [self.trajectory.identity]
+
 
 class GradientAttributor(CallbackSupportMixin, Attributor):
     """Base of the methods that differentiate a model; see the concrete classes."""
@@ -62,6 +67,8 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
     uses_validation = True
     needs_gradients = True
     """Whether the estimator must be one that the library can differentiate."""
+    needs_trajectory = False
+    """Whether its training must have been recorded."""
 
     _parameter_constraints: dict = {
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
@@ -141,15 +148,14 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
             return Journal()
         X, y, sample_weight = self._data
         # the objective is in the digest of a direction, which names its pass; its repr may change with the process
-        left_out = {"estimator", "work_dir", "device", "objective"}
+        left_out = {"estimator", "stages", "work_dir", "device", "objective"}
         params = {name: value for name, value in self.get_params(deep=False).items() if name not in left_out}
         parts: list[Any] = [
             type(self).__name__,
             repr(sorted(params.items())),
             *fitted.model.module.state_dict().values(),
         ]
-        if fitted.trajectory is not None:
-            parts.append(fitted.trajectory.identity)
+        parts += fitted.records
         parts.append(row_fingerprints(X, y).tobytes())
         parts.append(b"" if sample_weight is None else np.asarray(sample_weight, dtype=float).tobytes())
         return Journal(self.work_dir, digest(parts))
@@ -275,7 +281,7 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
         n = count(X)
         if trajectory is not None:
             trajectory.check_final(model.module)
-            trajectory.check_rows(X_net, y_net)
+            self._check_rows(trajectory, X_net, y_net)
             n = n if trajectory.rows is None else len(trajectory.rows)
         for name, value in model.parameters.items():
             if not bool(torch.isfinite(value).all()):
@@ -285,6 +291,10 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
                 )
         engine = PerRow(model, self.batch_size)  # first: it refuses modules that mix rows
         return Fitted(model, model.rows(X, y, sample_weight), engine, trajectory, n, Passes())
+
+    def _check_rows(self, trajectory: Trajectory, X: Any, y: Any) -> None:
+        """Raise ValueError unless the trajectory saw these rows, as its net's `fit` receives them."""
+        trajectory.check_rows(X, y)
 
     def _asked(self, X_query, y_query):
         check_is_fitted(self, "estimator_")

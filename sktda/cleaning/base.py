@@ -88,7 +88,7 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
 
 
 def scoring_estimator(attributor: Any, estimator: Any) -> Any:
-    """A clone of the estimator; for methods that differentiate, the default net in its place where it has no gradient.
+    """A clone of the estimator, or the default net where the method needs a gradient, or a recorded run, it has not.
 
     The transformers of a Pipeline stay in front of that net.
     """
@@ -96,8 +96,9 @@ def scoring_estimator(attributor: Any, estimator: Any) -> Any:
         return clone(estimator)
     from sktda.model.adapters import can_differentiate
     from sktda.model.proxy import default_net
+    from sktda.model.training import trained_by_steps
 
-    if can_differentiate(estimator):
+    if can_differentiate(estimator) and (trained_by_steps(estimator) or not attributor.needs_trajectory):
         return clone(estimator)
     net = default_net("regression" if is_regressor(estimator) else "classification")
     if isinstance(estimator, Pipeline) and len(estimator) > 1:

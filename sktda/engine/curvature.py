@@ -7,7 +7,8 @@ methods as `DenseCurvature`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -17,20 +18,35 @@ from sktda.engine.per_row import Direction, PerRow
 from sktda.model.base import Rows, flatten, forward, unflatten
 
 Spectral = Callable[[Tensor], Tensor]
+Visit = Callable[[], Iterator[str]]
 DENSE_PARAMETERS = 5_000  # a dense matrix of more takes minutes and gigabytes
 ROOT_BYTES = 128 * 2**20  # output roots held at a time: a row has as many as outputs, each of that length
+
+
+def here() -> Iterator[str]:
+    """The model's present parameters, as the one state at which a curvature is taken."""
+    yield ""
 
 
 class DenseCurvature:
     """Eigen-decomposition of the dense (p, p) Gauss-Newton matrix plus penalty, in float64.
 
+    visit: a generator function that puts one state after another into the model, over which the matrix is averaged.
+    root, decay (p,): the decomposition is then of root H root + diag(decay), for steps preconditioned by root^2.
     Eigenvalues are those of the mean loss plus penalty, without damping. Directions in which no prediction changes
     and nothing is penalised (`DifferentiableModel.invariant`) get the mean eigenvalue: no gradient has a part there.
     O(n k p^2 + p^3) time for k output roots per row, O(p^2) memory.
     Raises ValueError for more than 5,000 parameters.
     """
 
-    def __init__(self, engine: PerRow, rows: Rows) -> None:
+    def __init__(
+        self,
+        engine: PerRow,
+        rows: Rows,
+        visit: Visit = here,
+        root: Tensor | None = None,
+        decay: Tensor | None = None,
+    ) -> None:
         model = engine.model
         p = sum(value.numel() for value in model.parameters.values())
         if p > DENSE_PARAMETERS:
@@ -38,13 +54,33 @@ class DenseCurvature:
                 f"the model has {p} trainable parameters; a dense curvature is limited to {DENSE_PARAMETERS}: "
                 "use curvature='ekfac' or 'cg', or freeze layers"
             )
-        matrix = gauss_newton(engine, rows)
+        matrix = torch.zeros(p, p, dtype=torch.float64, device=model.device)
+        found = 0
+        for _ in visit():
+            matrix += gauss_newton(engine, rows)
+            found += 1
+        matrix /= found
         matrix += torch.diag(penalty(engine))
         if model.invariant is not None:
             v = model.invariant.to(matrix)
             matrix += v @ v.T * (matrix.diagonal().mean() or 1.0)
+        if root is not None:
+            matrix *= root[:, None] * root
+        if decay is not None:
+            matrix += torch.diag(decay)
         self.values, self.basis = torch.linalg.eigh((matrix + matrix.T) / 2)
         self._shapes = {name: value.shape for name, value in model.parameters.items()}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the fit found; put back with `restored`."""
+        return {"values": self.values, "basis": self.basis}
+
+    def restored(self, tensors: Mapping[str, Tensor]) -> DenseCurvature:
+        """A curvature of the same parameters with these tensors."""
+        other = copy(self)
+        other.values, other.basis = tensors["values"], tensors["basis"]
+        return other
 
     @property
     def nbytes(self) -> int:

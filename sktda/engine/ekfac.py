@@ -8,12 +8,14 @@ their eigenvectors Q_A, Q_S are the basis, and the eigenvalues are the mean squa
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import copy
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from sktda.engine.curvature import Spectral
+from sktda.engine.curvature import Spectral, Visit, here
 from sktda.engine.journal import Passes
 from sktda.engine.layers import Layer, Product
 from sktda.engine.per_row import Direction, PerRow
@@ -22,19 +24,25 @@ from sktda.model.base import Rows, forward
 FORMED_BYTES = 64 * 2**20  # per-row gradients of one layer that are formed at a time
 KEPT_BYTES = 256 * 2**20  # factors kept from the first pass over the rows, so that the second need not redo them
 
+Noise = Callable[[int], Tensor]
+
 
 class EKFAC:
     """One eigen-object: `apply(fn, direction)` is fn(curvature) times a direction.
 
     Eigenvalues `values[layer]` (out, in + bias) are of the mean loss plus the layer's penalty, without damping.
     Trainable parameters outside Linear and convolution layers are left out, with one warning that names them.
-    Labels are drawn from the model with `seed`, one draw per row; the fit has its own batch size, so that the engine's
-    does not matter.
-    Cost: about three forward and backward passes over the rows, and one eigen-decomposition per factor.
+    Labels are drawn from the model with `seed`, one draw per row and state; the fit has its own batch size, so that the
+    engine's does not matter.
+    visit: a generator function that puts one state after another into the model and yields their names: factors are
+    averaged over these states and decomposed once, eigenvalues in that basis averaged over them.
+    Cost: about three forward and backward passes over the rows a state, and one eigen-decomposition per factor.
     Raises ValueError if no layer remains.
     """
 
-    def __init__(self, engine: PerRow, rows: Rows, seed: int = 0, passes: Passes | None = None) -> None:
+    def __init__(
+        self, engine: PerRow, rows: Rows, seed: int = 0, passes: Passes | None = None, visit: Visit = here
+    ) -> None:
         passes = passes or Passes()
         engine.prepare(rows)
         layers = [layer for layer in engine.layers or [] if layer.is_product]
@@ -56,10 +64,10 @@ class EKFAC:
                 stacklevel=2,
             )
         self._names = [layer.name for layer in self.layers]
-        noise = self._noise(engine, rows, seed)
+        noise = cache(lambda state: self._noise(engine, rows, seed + state))
         kept: dict[tuple[int, int], dict[str, Product]] = {}
-        self.basis_in, self.basis_out = self._bases(engine, rows, noise, kept, passes)
-        self.values = self._values(engine, rows, noise, kept, passes)
+        self.basis_in, self.basis_out = self._bases(engine, rows, noise, kept, passes, visit)
+        self.values = self._values(engine, rows, noise, kept, passes, visit)
         for layer in self.layers:
             self.values[layer.name] += self._penalty(engine, layer)
 
@@ -87,7 +95,7 @@ class EKFAC:
         return engine.capture(block, sampled, self.own(engine))[1]  # type: ignore[return-value]
 
     def _bases(
-        self, engine: PerRow, rows: Rows, noise: Tensor, kept: dict, passes: Passes
+        self, engine: PerRow, rows: Rows, noise: Noise, kept: dict, passes: Passes, visit: Visit
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         widths = {layer.name: self._widths(layer) for layer in self.layers}
         sums = self._zeros(
@@ -95,9 +103,9 @@ class EKFAC:
         )
         left = KEPT_BYTES
 
-        def work(part: slice) -> None:
+        def work(state: int, part: slice) -> None:
             nonlocal left
-            factors = self._captured(engine, rows, noise, part)
+            factors = self._captured(engine, rows, noise(state), part)
             root = None if rows.weight is None else rows.weight[part].sqrt().to(engine.model.device)
             products = {}
             for name, factor in factors.items():
@@ -109,36 +117,51 @@ class EKFAC:
                 sums[key] += product
             left -= sum(factor.a.nbytes + factor.delta.nbytes for factor in factors.values())
             if left >= 0:
-                kept[part.start, part.stop] = factors
+                kept[state, part.start] = factors
 
-        self._accumulate("factors", engine, rows, work, sums, passes)
-        found = {key: eigenvectors(total / len(rows)).to(engine.model.dtype) for key, total in sums.items()}
+        n = self._accumulate("factors", engine, rows, work, sums, passes, visit)
+        found = {key: eigenvectors(total / n).to(engine.model.dtype) for key, total in sums.items()}
         return {name: found[f"in/{name}"] for name in widths}, {name: found[f"out/{name}"] for name in widths}
 
-    def _values(self, engine: PerRow, rows: Rows, noise: Tensor, kept: dict, passes: Passes) -> dict[str, Tensor]:
+    def _values(
+        self, engine: PerRow, rows: Rows, noise: Noise, kept: dict, passes: Passes, visit: Visit
+    ) -> dict[str, Tensor]:
         sums = self._zeros(
             engine, {name: (len(self.basis_out[name]), len(self.basis_in[name])) for name in self._names}
         )
 
-        def work(part: slice) -> None:
-            factors = kept.pop((part.start, part.stop), None) or self._captured(engine, rows, noise, part)
+        def work(state: int, part: slice) -> None:
+            factors = kept.pop((state, part.start), None) or self._captured(engine, rows, noise(state), part)
             squares = {name: self._squares(factor, name) for name, factor in factors.items()}
             for name, values in squares.items():
                 sums[name] += values
 
-        self._accumulate("eigenvalues", engine, rows, work, sums, passes)
-        return {name: (total / len(rows)).to(engine.model.dtype) for name, total in sums.items()}
+        n = self._accumulate("eigenvalues", engine, rows, work, sums, passes, visit)
+        return {name: (total / n).to(engine.model.dtype) for name, total in sums.items()}
 
     @staticmethod
     def _accumulate(
-        name: str, engine: PerRow, rows: Rows, work: Callable[[slice], None], sums: dict[str, Tensor], passes: Passes
-    ) -> None:
-        # Always in the same batches: eigenvectors of close eigenvalues turn with the rounding of a product in float32,
-        # and scores with them, by more than 1e-5. Products in float64 would do as well, and double the cost of the fit.
-        def add(start: int, stop: int) -> None:
-            engine.sweep(rows, work, start, stop, size=engine.own_batch)
+        name: str,
+        engine: PerRow,
+        rows: Rows,
+        work: Callable[[int, slice], None],
+        sums: dict[str, Tensor],
+        passes: Passes,
+        visit: Visit,
+    ) -> int:
+        """work(state, batch) for all rows at all states; returns how many rows that were."""
+        n = 0
+        for state, label in enumerate(visit()):
 
-        passes.accumulate(name, len(rows), add, sums)
+            def add(start: int, stop: int, state: int = state) -> None:
+                # Always in the same batches: eigenvectors of close eigenvalues turn with the rounding of a product in
+                # float32, and scores with them, by more than 1e-5. Products in float64 would do as well, and double
+                # the cost of the fit.
+                engine.sweep(rows, partial(work, state), start, stop, size=engine.own_batch)
+
+            passes.accumulate(f"{name} {label}".strip(), len(rows), add, sums)
+            n += len(rows)
+        return n
 
     @staticmethod
     def _widths(layer: Layer) -> dict[str, int]:
@@ -166,6 +189,20 @@ class EKFAC:
         if "bias" in decay:
             columns[-1] = decay["bias"]
         return basis.square().T @ columns
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the fit found; put back with `restored`."""
+        parts = {"in": self.basis_in, "out": self.basis_out, "values": self.values}
+        return {f"{part}/{name}": value for part, found in parts.items() for name, value in found.items()}
+
+    def restored(self, tensors: Mapping[str, Tensor]) -> EKFAC:
+        """A curvature of the same layers with these tensors."""
+        other = copy(self)
+        other.basis_in, other.basis_out, other.values = (
+            {name: tensors[f"{part}/{name}"] for name in self._names} for part in ("in", "out", "values")
+        )
+        return other
 
     @property
     def nbytes(self) -> int:
@@ -230,13 +267,17 @@ class EKFAC:
                 found[name] = values.reshape(*matrix.shape[:-2], *shape)
         return found
 
-    def apply(self, fn: Spectral, direction: Direction) -> dict[str, Tensor]:
-        """fn(curvature) times the direction, or directions with a leading axis; left-out parameters are dropped."""
+    def apply(self, fn: Spectral | Mapping[str, Tensor], direction: Direction) -> dict[str, Tensor]:
+        """fn(curvature) times the direction, or directions with a leading axis; left-out parameters are dropped.
+
+        fn: function of a layer's eigenvalues, or its results by layer.
+        """
         result: dict[str, Tensor] = {}
         for layer in self.layers:
             q_in, q_out = self.basis_in[layer.name], self.basis_out[layer.name]
             rotated = q_out.T @ self.matrix(direction, layer).to(q_in) @ q_in
-            moved = q_out @ (fn(self.values[layer.name]) * rotated) @ q_in.T
+            scale = fn(self.values[layer.name]) if callable(fn) else fn[layer.name]
+            moved = q_out @ (scale * rotated) @ q_in.T
             result |= self.direction(moved, layer)
         return result
 

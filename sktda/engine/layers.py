@@ -43,6 +43,10 @@ class LayerRows(ABC):
         """(n, q) dot products with directions (q, p)."""
         return self.gradients() @ directions.T
 
+    def along(self, directions: Tensor) -> Tensor:
+        """(n,) dot products of every row with a direction of its own, directions (n, p)."""
+        return (self.gradients() * directions).sum(dim=1)
+
 
 class Formed(LayerRows):
     """Gradients that were formed from the start: few parameters, or no factors known."""

@@ -198,13 +198,17 @@ class EKFACQueries:
 
 
 def by_layer(engine: PerRow, directions: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """(k, p) per layer, in the order of LayerRows.gradients, from (k, ...) directions per parameter."""
+    """(k, p) per layer, in the order of LayerRows.gradients, from (k, ...) directions per parameter.
+
+    Layers that the directions leave out are left out.
+    """
     groups = {layer.name: layer.parameters for layer in engine.layers or []}
     if engine.rest:
         groups[REST] = engine.rest
     return {
         layer: torch.cat([directions[name].reshape(len(directions[name]), -1) for name in names], dim=1)
         for layer, names in groups.items()
+        if directions.keys() >= set(names)
     }
 
 

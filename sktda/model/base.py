@@ -36,6 +36,11 @@ class Rows:
         """The same rows with the roots of their weights: for squares of gradients, which are linear in the weight."""
         return self if self.weight is None else Rows(self.n, self.read, self.weight.sqrt())
 
+    def chosen(self, positions: np.ndarray) -> Rows:
+        """The rows at these positions."""
+        weight = None if self.weight is None else self.weight[torch.from_numpy(positions)]
+        return Rows(len(positions), lambda rows: self.read(positions[rows]), weight)
+
     def block(self, rows: slice | np.ndarray, device: torch.device) -> tuple[Inputs, Tensor, Tensor | None]:
         """(inputs, targets, weights or None) of these rows on the device."""
         inputs, targets = self.read(rows)

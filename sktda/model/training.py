@@ -115,6 +115,11 @@ def train_clone(
     return copy
 
 
+def trained_by_steps(estimator: Any) -> bool:
+    """Whether training this estimator is a run of steps that a TrajectoryRecorder can follow."""
+    return isinstance(peel(estimator)[1], (NeuralNet, *proxy.TYPES))
+
+
 def can_record(estimator: Any) -> bool:
     """Whether training this estimator takes callbacks, and it has no TrajectoryRecorder yet."""
     _, model = peel(estimator)

@@ -262,6 +262,21 @@ class Trajectory:
         X, y as they were given to `fit`, or any subset, order or repetition of those rows.
         Raises ValueError if a row was not trained on.
         """
+        asked, order, first, count = self._found(X, y)
+        if (count == 0).any():
+            raise ValueError(self._foreign(np.flatnonzero(count == 0), len(asked)))
+        return order[first + _occurrence(asked) % count]
+
+    def contains(self, X: Any, y: Any = None) -> np.ndarray:
+        """Which rows (n,) of (X, y) were trained on; of equal rows as many as were, the first ones.
+
+        Raises ValueError if the trained rows cannot be recognised.
+        """
+        asked, _, _, count = self._found(X, y)
+        return _occurrence(asked) < count
+
+    def _found(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(fingerprints of the rows, order of the trained ones, first equal one in that order, how many)."""
         if self.rows is None or self.fingerprints is None:
             raise ValueError(
                 "the trained rows cannot be recognised: the Dataset is iterable, or gives other values on every read "
@@ -271,10 +286,7 @@ class Trajectory:
         order = np.argsort(self.fingerprints, kind="stable")
         ordered = self.fingerprints[order]
         first = np.searchsorted(ordered, asked, side="left")
-        count = np.searchsorted(ordered, asked, side="right") - first
-        if (count == 0).any():
-            raise ValueError(self._foreign(np.flatnonzero(count == 0), len(asked)))
-        return order[first + _occurrence(asked) % count]
+        return asked, order, first, np.searchsorted(ordered, asked, side="right") - first
 
     def check_rows(self, X: Any, y: Any = None) -> None:
         """Raise ValueError if a row of (X, y) was not trained on; passes where rows cannot be recognised."""

@@ -22,14 +22,14 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sktda import Holdout, InfluencePruner, NoisyLabelDetector, ResampledEstimator
-from sktda.attribution import ComplexityGap, Influence, InnerProduct, TracIn
+from sktda.attribution import ComplexityGap, Influence, InnerProduct, Source, TracIn
 from sktda.cleaning.base import prepare_attributor, scoring_estimator
 from sktda.model.proxy import DefaultClassifier, DefaultNet
 from tests.spies import flip, noisy_blobs
 
 X, Y, TRUE = noisy_blobs(150, rate=0.1, centers=2)
 WRONG = Y != TRUE
-METHODS = [TracIn(), InnerProduct(), Influence(damping=0.1)]
+METHODS = [TracIn(), InnerProduct(), Influence(damping=0.1), Source()]
 by_method = pytest.mark.parametrize("attributor", METHODS, ids=lambda each: type(each).__name__)
 
 

@@ -1,0 +1,231 @@
+"""Retraining ground truth for LDS: what models trained on random halves of the rows say about each query.
+
+    python benchmarks/truth.py digits             # half a minute on one core; writes benchmarks/truth/digits.npz
+    python benchmarks/truth.py concrete --out .   # three minutes; the data come from SKTDA_DATA or OpenML
+    python benchmarks/truth.py digits --check     # compare with a plain training loop; nothing is written
+
+Every subset is trained on several times, from seeds of their own (initialisation and order of the rows), and ten more
+models are trained on all rows. The file holds `train_index` and `query_index` (rows of the data set), `y_train`,
+`n_train`, `masks` (np.unpackbits(masks, axis=1)[:, :n_train], True = kept), `loss` and `measure` (n_subsets,
+n_retrains, n_query), `full_loss` and `full_measure` (10, n_query). `measure` is the margin log p - log(1 - p) of the
+right class (higher = better) or, for regression, the absolute error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from _batched import Recipe, absolute_error, cross_entropy, margin, squared_error, trained
+from _common import set_threads
+from torch import Tensor
+
+OUT = Path(__file__).parent / "truth"
+N_FULL = 10
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows to train on and to ask about, as the nets get them."""
+
+    X: Tensor
+    y: Tensor
+    X_query: Tensor
+    y_query: Tensor
+    train_index: np.ndarray
+    query_index: np.ndarray
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is retrained, how often, and what is noted beside the loss."""
+
+    load: Callable[[], Problem]
+    recipe: Recipe
+    measure: Callable[[Tensor, Tensor], Tensor]
+    n_subsets: int
+    n_retrains: int
+
+
+def split(n: int, n_train: int, n_query: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of rows to train on and to ask about."""
+    order = np.random.default_rng(0).permutation(n).astype(np.int32)
+    return order[:n_train], order[n_train : n_train + n_query]
+
+
+def digits() -> Problem:
+    """1,347 rows of digits, pixels in [0, 1], and 100 queries."""
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    train, query = split(len(X), 1347, 100)
+    inputs, targets = torch.tensor(X / 16, dtype=torch.float32), torch.tensor(y)
+    return Problem(inputs[train], targets[train], inputs[query], targets[query], train, query)
+
+
+def concrete() -> Problem:
+    """927 rows of concrete strength and 103 queries, inputs and target standardised by the rows that train."""
+    if folder := os.environ.get("SKTDA_DATA"):
+        data = np.load(Path(folder) / "data" / "concrete.npz")
+        X, y = data["X"], data["y"]
+    else:
+        from sklearn.datasets import fetch_openml
+
+        X, y = fetch_openml(data_id=44959, as_frame=False, return_X_y=True)
+    X, y = np.asarray(X, dtype=float), np.asarray(y, dtype=float)
+    train, query = split(len(X), 927, 103)
+    X = (X - X[train].mean(axis=0)) / (X[train].std(axis=0) + 1e-8)
+    y = (y - y[train].mean()) / y[train].std()
+    inputs, targets = torch.tensor(X, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
+    return Problem(inputs[train], targets[train], inputs[query], targets[query], train, query)
+
+
+TRUTHS = {
+    # after 20 epochs the nets of half the rows are not there yet: loss .11 on their own rows, .04 after 40
+    "digits": Truth(
+        digits,
+        Recipe((64, 64, 64, 10), cross_entropy, lr=0.03, weight_decay=1e-3, batch_size=64, epochs=40),
+        margin,
+        n_subsets=50,
+        n_retrains=10,
+    ),
+    "concrete": Truth(
+        concrete,
+        Recipe((8, 128, 128, 128, 1), squared_error, lr=0.03, weight_decay=1e-5, batch_size=32, epochs=20),
+        absolute_error,
+        n_subsets=100,
+        n_retrains=20,
+    ),
+}
+
+
+def half_masks(n: int, n_subsets: int) -> np.ndarray:
+    """(n_subsets, n) bool: random subsets of half the rows."""
+    rng = np.random.default_rng(1)
+    masks = np.zeros((n_subsets, n), dtype=bool)
+    for mask in masks:
+        mask[rng.choice(n, n // 2, replace=False)] = True
+    return masks
+
+
+def answers(truth: Truth, problem: Problem, rows: Tensor, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and measure (n_nets, n_query) of nets trained on `rows` (n_nets, n_kept), one group after the other."""
+    loss, measure = [], []
+    start = time.perf_counter()
+    for first in range(0, len(seeds), truth.recipe.group_size):
+        group = slice(first, min(first + truth.recipe.group_size, len(seeds)))
+        nets = trained(truth.recipe, problem.X, problem.y, rows[group], seeds[group])
+        with torch.no_grad():
+            outputs = nets(problem.X_query)
+        targets = problem.y_query.expand(len(outputs), -1)
+        loss.append(truth.recipe.loss(outputs, targets))
+        measure.append(truth.measure(outputs, targets))
+        print(f"{group.stop} of {len(seeds)} nets of {rows.shape[1]} rows: {time.perf_counter() - start:.0f} s")
+    return torch.cat(loss).cpu().numpy(), torch.cat(measure).cpu().numpy()
+
+
+def make(truth: Truth) -> dict[str, np.ndarray]:
+    """The content of the file."""
+    problem = truth.load()
+    n = len(problem.X)
+    masks = half_masks(n, truth.n_subsets)
+    rows = torch.from_numpy(np.stack([np.flatnonzero(mask) for mask in masks]))
+    n_nets = truth.n_subsets * truth.n_retrains
+    retrains = answers(truth, problem, rows.repeat_interleave(truth.n_retrains, dim=0), range(n_nets))
+    loss, measure = (found.reshape(truth.n_subsets, truth.n_retrains, -1) for found in retrains)
+    full_loss, full_measure = answers(truth, problem, torch.arange(n).expand(N_FULL, n), range(n_nets, n_nets + N_FULL))
+    return {
+        "train_index": problem.train_index,
+        "query_index": problem.query_index,
+        "masks": np.packbits(masks, axis=1),
+        "n_train": np.array(n),
+        "y_train": problem.y.cpu().numpy(),
+        "loss": loss,
+        "measure": measure,
+        "full_loss": full_loss,
+        "full_measure": full_measure,
+    }
+
+
+def plain_loop(recipe: Recipe, X: Tensor, y: Tensor, seed: int) -> torch.nn.Module:
+    """One net, trained as anybody would."""
+    from _nets import mlp
+
+    torch.manual_seed(seed)
+    net = mlp(*recipe.widths).to(X)
+    optimiser = torch.optim.SGD(
+        net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    for _ in range(recipe.epochs):
+        for batch in torch.randperm(len(X)).split(recipe.batch_size):
+            optimiser.zero_grad()
+            loss = (
+                torch.nn.functional.cross_entropy(net(X[batch]), y[batch])
+                if recipe.loss is cross_entropy
+                else torch.nn.functional.mse_loss(net(X[batch])[:, 0], y[batch])
+            )
+            loss.backward()
+            optimiser.step()
+    return net
+
+
+def check(truth: Truth) -> None:
+    """Nets of one batch against nets trained alone, in float64 because rounding grows along a run; the definitions."""
+    problem = truth.load()
+    problem = replace(problem, X=problem.X.double(), X_query=problem.X_query.double())
+    if problem.y.is_floating_point():
+        problem = replace(problem, y=problem.y.double(), y_query=problem.y_query.double())
+    masks = half_masks(len(problem.X), 3)
+    rows = torch.from_numpy(np.stack([np.flatnonzero(mask) for mask in masks]))
+    outputs = trained(truth.recipe, problem.X, problem.y, rows, range(7, 10))(problem.X_query).detach()
+    for net, (kept, seed) in enumerate(zip(rows, range(7, 10), strict=True)):
+        alone = plain_loop(truth.recipe, problem.X[kept], problem.y[kept], seed)(problem.X_query).detach()
+        report(f"outputs of net {net}", outputs[net], alone)
+    outputs, targets = outputs[0], problem.y_query
+    loss, measure = truth.recipe.loss(outputs, targets), truth.measure(outputs, targets)
+    if truth.measure is margin:
+        p = outputs.softmax(-1)[torch.arange(len(targets)), targets]
+        report("loss", loss, -p.log())
+        report("margin", measure, p.log() - (1 - p).log())
+    else:
+        report("loss", loss, (outputs[:, 0] - targets).square())
+        report("absolute error", measure, loss.sqrt())
+
+
+def report(name: str, found: Tensor, expected: Tensor) -> None:
+    """Print the largest difference; ValueError if it is more than 1e-5."""
+    difference = (found - expected).abs().max().item()
+    print(f"{name}: differs by {difference:.1e} at most")
+    if not difference <= 1e-5:
+        raise ValueError(f"{name} differs by {difference:.1e}; allowed is 1e-5")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=TRUTHS)
+    parser.add_argument("--out", type=Path, default=OUT, help="folder to write to")
+    parser.add_argument("--check", action="store_true", help="compare with a plain training loop instead")
+    options = parser.parse_args()
+    set_threads(1)  # the products are small: a second thread gains little, and on a busy machine costs tenfold
+    truth = TRUTHS[options.name]
+    if options.check:
+        check(truth)
+        return
+    from sktda.metrics import noise_ceiling
+
+    content = make(truth)
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / f"{options.name}.npz"
+    np.savez_compressed(file, **content)
+    loss, measure = (noise_ceiling(content[key]) for key in ("loss", "measure"))
+    print(f"{file}: ceiling of LDS {loss:.3f} (loss), {measure:.3f} ({truth.measure.__name__.replace('_', ' ')})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""A recorded training, cut into segments: what Source and other methods that follow a run need of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from tempfile import mkdtemp
+from typing import Any
+from weakref import finalize
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
+from sktda.engine.ekfac import EKFAC
+from sktda.engine.journal import Journal, Passes
+from sktda.engine.per_row import PerRow
+from sktda.engine.unrolling import DiagonalFlow, Flow, SpectralFlow
+from sktda.model.base import DifferentiableModel, Rows, flatten
+from sktda.model.trajectory import Trajectory
+
+UNROLLED = ("SGD", "Adam", "AdamW")
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """An earlier stage of training, for `Source`: a fitted net with its record, and the rows that it was trained on.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted skorch net that a TrajectoryRecorder has recorded, or a Pipeline or FrozenEstimator of one. Its
+        criterion is the stage's training objective. Parameters are followed into the next stage by their names.
+    rows : array-like of shape (n_stage,) or (n_samples,), default=None
+        Positions, or a boolean mask, of the stage's rows in the X given to `Source.fit`. None = those that the
+        recorded run saw.
+    y : array-like of shape (n_samples,), default=None
+        Targets of this stage, one per row of that X, where they are not those given to `Source.fit`.
+
+    Examples
+    --------
+    >>> from sktda.attribution import Source, Stage
+    >>> def explain(fine_tuned, pretrained):  # fitted skorch nets
+    ...     return Source(FrozenEstimator(fine_tuned), stages=[Stage(pretrained)])
+    """
+
+    estimator: Any
+    rows: Any = None
+    y: Any = None
+
+    def __sklearn_clone__(self) -> Stage:
+        return self  # it is trained: a clone would lose the record
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of training: numbers of its checkpoints, and the sum of its effective learning rates."""
+
+    name: str
+    checkpoints: list[int]
+    rate: float
+
+
+def segments(
+    trajectory: Trajectory, rates: list[float], n_segments: int, boundaries: Any, prefix: str
+) -> list[Segment]:
+    """The segments, first to last: n_segments of equal size, or with a new one after each number in `boundaries`."""
+    count = len(trajectory)
+    if boundaries is None:
+        if n_segments > count:
+            raise ValueError(
+                f"n_segments={n_segments} needs as many checkpoints, and the recorded run has {count}; train with "
+                f"TrajectoryRecorder(n_checkpoints={2 * n_segments}), or take fewer segments"
+            )
+        parts = np.array_split(np.arange(count), n_segments)
+    else:
+        cuts = np.asarray(boundaries)
+        whole = cuts.ndim == 1 and (cuts.size == 0 or cuts.dtype.kind in "iu")
+        if not whole or (np.diff([0, *cuts, count]) <= 0).any():
+            raise ValueError(
+                f"boundaries={boundaries!r} must be rising whole numbers between 1 and {count - 1}: a new segment "
+                f"begins after that many of the {count} checkpoints"
+            )
+        parts = np.split(np.arange(count), cuts)
+    return [
+        Segment(f"{prefix}segment {k}", part.tolist(), float(sum(rates[c] for c in part)))
+        for k, part in enumerate(parts, start=1)
+    ]
+
+
+class Run:
+    """One stage of training as a method follows it: model, rows, segments, and the flow through each segment.
+
+    rows: those of this stage; positions (n_stage,): where they are among the rows of the fit; labels: a fingerprint of
+    their targets where these are not those of the fit.
+    n: rows that the stage was trained on. Weight decay that the optimiser decouples is not in the model's penalty.
+    Curvatures are kept on disk once they are fitted, so that one at a time is in memory.
+    """
+
+    def __init__(
+        self,
+        model: DifferentiableModel,
+        rows: Rows,
+        positions: np.ndarray,
+        labels: bytes,
+        trajectory: Trajectory,
+        n: int,
+        segments: list[Segment],
+        curvature: str,
+        average: bool,
+        batch_size: int | None,
+    ) -> None:
+        if trajectory.optimizer not in UNROLLED:
+            raise ValueError(
+                f"Source unrolls {', '.join(UNROLLED)}, and this net was trained with {trajectory.optimizer}; train it "
+                "with one of them, or use Influence"
+            )
+        self.model = model
+        self.engine = PerRow(model, batch_size)
+        self.rows = rows
+        self.positions = positions
+        self.labels = labels
+        self.shapes = {name: value.shape for name, value in model.parameters.items()}
+        self.trajectory = trajectory
+        self.n = n
+        self.segments = segments
+        self.average = average
+        self.exact = self._exact(curvature)
+        self.decay: dict[str, float] = {}
+        if trajectory.decoupled_weight_decay:
+            self.decay, model.decay = trajectory.weight_decay, {}
+        self._shelf = Journal(mkdtemp(prefix="sktda-"))
+        finalize(self, self._shelf.clear)
+        self._fitted: dict[str, EKFAC | DenseCurvature] = {}
+        self.nbytes = 0
+        """Bytes of the largest curvature at the largest moment of its fit, once there is one."""
+
+    def _exact(self, curvature: str) -> bool:
+        if curvature != "auto":
+            return curvature == "exact"
+        size = sum(value.numel() for value in self.model.parameters.values())
+        self.engine.prepare(self.rows)
+        return size <= DENSE_PARAMETERS and (
+            self.model.linear or not any(layer.is_product for layer in self.engine.layers or [])
+        )
+
+    def visit(self, segment: Segment) -> Iterator[str]:
+        """Puts the segment's checkpoints, or the average of their parameters, into the model; yields a name of each."""
+        if self.average:
+            self.model.load(self._averaged([self.trajectory.state(c) for c in segment.checkpoints]))
+            yield segment.name
+            return
+        for c in segment.checkpoints:
+            self.model.load(self.trajectory.state(c))
+            yield f"{segment.name} checkpoint {c + 1}"
+
+    def states(self, segment: Segment) -> int:
+        """How many states `visit` visits."""
+        return 1 if self.average else len(segment.checkpoints)
+
+    @staticmethod
+    def _averaged(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {
+            name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
+            for name, value in states[-1].items()
+        }
+
+    def flow(self, segment: Segment, seed: int, passes: Passes) -> Flow:
+        """What the segment does to a direction."""
+        curvature = self._curvature(segment, seed, passes)
+        if self.trajectory.optimizer == "SGD":
+            return SpectralFlow(curvature, segment.rate)
+        scale = self._scale(segment)
+        if isinstance(curvature, EKFAC):
+            return DiagonalFlow(curvature, segment.rate, scale, self.decay)
+        return SpectralFlow(curvature, segment.rate, {name: value.double().sqrt() for name, value in scale.items()})
+
+    def _curvature(self, segment: Segment, seed: int, passes: Passes) -> EKFAC | DenseCurvature:
+        kept = self._shelf.read(segment.name)
+        if kept is not None and segment.name in self._fitted:
+            return self._fitted[segment.name].restored({k: v.to(self.model.device) for k, v in kept.items()})
+        found: EKFAC | DenseCurvature
+        if self.exact:
+            root = decay = None
+            if self.trajectory.optimizer != "SGD":
+                root = flatten(self._scale(segment)).double().sqrt()
+                added = {
+                    name: torch.full_like(v, self.decay.get(name, 0.0)) for name, v in self.model.parameters.items()
+                }
+                decay = flatten(added).double()
+            found = DenseCurvature(self.engine, self.rows, lambda: self.visit(segment), root, decay)
+        else:
+            with warnings.catch_warnings():
+                if self._fitted:
+                    warnings.filterwarnings("ignore", "EK-FAC leaves out")  # said for the first one
+                found = EKFAC(self.engine, self.rows, seed, passes, lambda: self.visit(segment))
+        self.nbytes = max(self.nbytes, found.nbytes)
+        self._shelf.write(segment.name, found.tensors)
+        self._fitted[segment.name] = found.restored({key: value[:0].clone() for key, value in found.tensors.items()})
+        return found
+
+    def _scale(self, segment: Segment) -> dict[str, Tensor]:
+        """Adam's preconditioner 1 / (sqrt(v) + eps) by parameter, v averaged over the segment's checkpoints."""
+        moments: dict[str, Tensor] = {}
+        for c in segment.checkpoints:
+            for name, state in self.trajectory.optimizer_state(c).items():
+                rate = 1 - self._betas[1] ** float(state["step"])
+                v = state.get("max_exp_avg_sq", state["exp_avg_sq"]) / rate
+                moments[name] = moments.get(name, 0) + v / len(segment.checkpoints)
+        still = torch.tensor(1e30)  # of a parameter that no step has moved
+        eps = self.trajectory.eps or 0.0
+        return {
+            name: (1 / (moments.get(name, still).sqrt() + eps)).expand(value.shape).to(value)
+            for name, value in self.model.parameters.items()
+        }
+
+    @cached_property
+    def _betas(self) -> tuple[float, ...]:
+        assert self.trajectory.betas is not None
+        return self.trajectory.betas

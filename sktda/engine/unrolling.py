@@ -1,0 +1,105 @@
+"""What a stretch of training does to a direction: gradient flow in the eigenbasis of the curvature (arXiv:2405.12186).
+
+After steps of total rate x on a quadratic risk of curvature H, exp(-x H) of a displacement is left, and a gradient met
+at every one of them has moved the parameters by (1 - exp(-x H)) H^-1 of itself. A flow applies the transposes of the
+two: `gathered` turns the gradient of an objective into the direction that training gradients are dotted with,
+`remaining` carries it to the start of the stretch.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sktda.engine.curvature import DenseCurvature, Spectral
+from sktda.engine.ekfac import EKFAC
+from sktda.engine.per_row import Direction
+
+
+def remaining(rate: float) -> Spectral:
+    """exp(-rate s): what is left of a displacement along an eigenvalue s."""
+    return lambda values: torch.exp(-rate * values)
+
+
+def gathered(rate: float) -> Spectral:
+    """(1 - exp(-rate s)) / s: the weight of gradients along an eigenvalue s; `rate` itself at s = 0."""
+
+    def fn(values: Tensor) -> Tensor:
+        # below 1e-30 the quotient is the rate to the last digit, and its denominator may be 0
+        tiny = (rate * values).abs() < 1e-30
+        return torch.where(tiny, rate, -torch.expm1(-rate * values) / torch.where(tiny, 1.0, values))
+
+    return fn
+
+
+class Flow(Protocol):
+    """Directions, by parameter, may have one leading axis of several."""
+
+    def gathered(self, direction: Direction) -> dict[str, Tensor]:
+        """What gradients of this stretch are dotted with."""
+
+    def remaining(self, direction: Direction) -> dict[str, Tensor]:
+        """The direction at the start of the stretch."""
+
+
+class SpectralFlow:
+    """Functions of the curvature itself, for SGD; with `root`, of P^1/2 H P^1/2, for steps preconditioned by P.
+
+    curvature: of the risk with its penalty, or of P^1/2 H P^1/2 (plus a decoupled weight decay).
+    rate: sum of the learning rates, divided by 1 - momentum.
+    root: square root of P, by parameter.
+    """
+
+    def __init__(self, curvature: EKFAC | DenseCurvature, rate: float, root: Direction | None = None) -> None:
+        self.curvature = curvature
+        self.rate = rate
+        self.root = root
+
+    def gathered(self, direction: Direction) -> dict[str, Tensor]:
+        """P^1/2 F_r(M) P^1/2 u."""
+        found = self.curvature.apply(gathered(self.rate), self._scaled(direction))
+        return {name: value.to(direction[name]) for name, value in self._scaled(found).items()}
+
+    def remaining(self, direction: Direction) -> dict[str, Tensor]:
+        """P^-1/2 F_S(M) P^1/2 u."""
+        found = self.curvature.apply(remaining(self.rate), self._scaled(direction))
+        if self.root is not None:
+            found = {name: value / self.root[name] for name, value in found.items()}
+        return {name: value.to(direction[name]) for name, value in found.items()}
+
+    def _scaled(self, direction: Direction) -> Direction:
+        return direction if self.root is None else {name: self.root[name] * v for name, v in direction.items()}
+
+
+class DiagonalFlow:
+    """Adam and AdamW under EK-FAC, which has no eigenbasis together with P: decay by diagonals, H^-1 by EK-FAC.
+
+    scale: P by parameter, a diagonal; decay: decoupled weight decay by parameter. The inverse is of H plus decay / P
+    (its diagonal in the eigenbasis) plus a tenth of the layer's mean eigenvalue.
+    """
+
+    def __init__(self, curvature: EKFAC, rate: float, scale: Direction, decay: dict[str, float]) -> None:
+        self.curvature = curvature
+        self.left: dict[str, Tensor] = {}
+        self.inverse: dict[str, Tensor] = {}
+        for layer in curvature.layers:
+            q_in, q_out = curvature.basis_in[layer.name], curvature.basis_out[layer.name]
+            values = curvature.values[layer.name]
+            added = {name: torch.full_like(scale[name], decay.get(name, 0.0)).to(values) for name in layer.parameters}
+            by_decay = curvature.matrix(added, layer)
+            steps = curvature.matrix({name: scale[name].to(values) for name in layer.parameters}, layer)
+            diagonal = q_out.square() @ values @ q_in.square().T
+            self.left |= curvature.direction(torch.exp(-rate * (steps * diagonal + by_decay)), layer)
+            shifted = values + q_out.square().T @ (by_decay / steps) @ q_in.square()
+            self.inverse[layer.name] = 1 / (shifted + 0.1 * shifted.mean())
+
+    def gathered(self, direction: Direction) -> dict[str, Tensor]:
+        """H^-1 (1 - exp(-x (P diag(H) + decay))) u."""
+        met = {name: (1 - left) * direction[name] for name, left in self.left.items()}
+        return self.curvature.apply(self.inverse, met)
+
+    def remaining(self, direction: Direction) -> dict[str, Tensor]:
+        """exp(-x (P diag(H) + decay)) u."""
+        return {name: left * direction[name] for name, left in self.left.items()}

@@ -1,0 +1,360 @@
+"""How far attributions can be believed: compared with retrained models and with known mistakes. NumPy only.
+
+Values are oriented as everywhere here: (n_query, n_train), the predicted rise of a query's loss when a row is removed.
+Functions of many queries return one number for each; their mean is what papers report, `bootstrap_interval` its spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+SPLITS = 50  # of the retrains into halves; the ceiling then moves by about .002 with the draw, where there are 5
+
+
+def linear_datamodeling_score(values: np.ndarray, kept: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Rank correlation over subsets of what the values predict and what retrained models say, for every query.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_query, n_train)
+        Predicted rise of each query's loss when one row is removed.
+    kept : ndarray of bool, shape (n_subsets, n_train)
+        Rows that each retrained model saw. The sum over the other rows predicts its losses.
+    measured : ndarray of shape (n_subsets, n_query) or (n_subsets, n_retrains, n_query)
+        Loss of each query in the retrained models, lower = better; minus the margin, if the values are of a margin.
+        The retrains of a subset are averaged.
+
+    Returns
+    -------
+    scores : ndarray of shape (n_query,)
+        In [-1, 1], 0 where the prediction or the loss is the same for all subsets. Their mean is the LDS.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match, fewer than 3 subsets, numbers that are not finite.
+
+    Notes
+    -----
+    Source: Park et al. 2023 (TRAK, arXiv:2303.14186), definition 2.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktda.metrics import linear_datamodeling_score
+    >>> values = np.array([[0.3, 0.1, 0.2]])  # of one query
+    >>> kept = np.array([[True, False, True], [True, True, False], [False, True, True]])
+    >>> linear_datamodeling_score(values, kept, measured=np.array([[1.1], [1.2], [1.3]]))
+    array([1.])
+    """
+    values, kept, measured = finite("values", values), np.asarray(kept, dtype=bool), finite("measured", measured)
+    if measured.ndim == 3:
+        measured = measured.mean(axis=1)
+    if values.ndim != 2 or kept.shape[1:] != values.shape[1:] or measured.shape != (len(kept), len(values)):
+        raise ValueError(
+            f"got values {values.shape}, kept {kept.shape} and measured {measured.shape} (retrains averaged); expected "
+            "(n_query, n_train), (n_subsets, n_train) and (n_subsets, n_query)"
+        )
+    if len(kept) < 3:
+        raise ValueError(f"{len(kept)} subsets give no rank correlation; retrain on at least 3, better 50")
+    return spearman((~kept).astype(float) @ values.T, measured)
+
+
+def noise_ceiling(measured: np.ndarray) -> float:
+    """LDS that a perfect prediction would reach: less than 1, because retraining on one subset varies.
+
+    It is the square root of the reliability of the mean over retrains: the retrains are split at random into two equal
+    parts (of an odd number one stays out), the rank correlation of the parts' means is averaged over queries and
+    splits, and the Spearman-Brown formula takes it from that length to all retrains.
+
+    Parameters
+    ----------
+    measured : ndarray of shape (n_subsets, n_retrains, n_query)
+        As in `linear_datamodeling_score`, with at least 2 retrains.
+
+    Returns
+    -------
+    ceiling : float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        For another shape, fewer than 2 retrains or 3 subsets, numbers that are not finite.
+
+    Notes
+    -----
+    An estimate, and of few retrains rather too high: where the noise has heavy tails, as losses do, the ranks of means
+    gain less from further retrains than the formula says.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktda.metrics import noise_ceiling
+    >>> rng = np.random.default_rng(0)
+    >>> losses = rng.normal(size=(200, 1, 20)) + rng.normal(size=(200, 4, 20))  # reliability 1 / (1 + 1/4), root .894
+    >>> round(noise_ceiling(losses), 2)
+    0.89
+    """
+    measured = finite("measured", measured)
+    if measured.ndim != 3 or measured.shape[0] < 3 or measured.shape[1] < 2:
+        raise ValueError(
+            f"measured has shape {measured.shape}; expected is (n_subsets, n_retrains, n_query) with at least 3 "
+            "subsets and 2 retrains of each"
+        )
+    rng = np.random.default_rng(0)
+    n = measured.shape[1]
+    half = n // 2
+    found = []
+    for _ in range(SPLITS):
+        order = rng.permutation(n)
+        parts = (measured[:, order[:half]].mean(axis=1), measured[:, order[half : 2 * half]].mean(axis=1))
+        found.append(spearman(*parts).mean())
+    r, length = max(np.mean(found), 0.0), n / half
+    return float(np.sqrt(length * r / (1 + (length - 1) * r)))
+
+
+def bootstrap_interval(scores: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean of the scores: percentiles of the mean of 10,000 samples drawn with replacement.
+
+    For two methods on the same queries, pass the differences of their scores.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        One number per query.
+    level : float, default=0.95
+        Share of the samples' means inside the interval.
+
+    Returns
+    -------
+    low, high : float
+
+    Raises
+    ------
+    ValueError
+        For no scores, another shape, numbers that are not finite, or a level outside (0, 1).
+
+    Notes
+    -----
+    Only the queries are drawn again: the interval says nothing about other subsets or other training runs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktda.metrics import bootstrap_interval
+    >>> low, high = bootstrap_interval(np.arange(100))
+    >>> round(low), round(high)
+    (44, 55)
+    """
+    scores = finite("scores", scores)
+    if scores.ndim != 1 or not len(scores):
+        raise ValueError(f"scores has shape {scores.shape}; expected is (n,) with at least one number")
+    if not 0 < level < 1:
+        raise ValueError(f"level={level!r} is not a share between 0 and 1, such as 0.95")
+    rng = np.random.default_rng(0)
+    means = [rng.choice(scores, (100, len(scores))).mean(axis=1) for _ in range(100)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def detection_curve(scores: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """How many known mistakes are found when rows are inspected from the lowest score up.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        Higher = keep.
+    wrong : ndarray of bool, shape (n,)
+        The mistakes; at least one row is wrong and one right.
+
+    Returns
+    -------
+    inspected : ndarray of shape (n + 1,)
+        Share of the rows inspected, from 0 to 1.
+    found : ndarray of shape (n + 1,)
+        Share of the mistakes among them; rows of equal score count as inspected in random order.
+    auroc : float
+        Chance that a wrong row scores below a right one, ties counted half.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match, rows that are all right or all wrong, scores that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktda.metrics import detection_curve
+    >>> inspected, found, auroc = detection_curve(np.array([0.1, 0.9, 0.3, 0.7]), np.array([True, False, False, True]))
+    >>> found
+    array([0. , 0.5, 0.5, 1. , 1. ])
+    >>> auroc
+    0.75
+    """
+    scores, wrong = finite("scores", scores), np.asarray(wrong, dtype=bool)
+    if scores.ndim != 1 or scores.shape != wrong.shape or wrong.all() or not wrong.any():
+        raise ValueError(
+            f"got scores {scores.shape} and wrong {wrong.shape} with {int(wrong.sum())} wrong rows; expected is one "
+            "entry of each per row, and both wrong and right rows"
+        )
+    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+    share = np.bincount(place, wrong) / count  # of wrong rows among those of one score
+    found = np.append(0, np.cumsum(np.repeat(share, count))) / wrong.sum()
+    inspected = np.linspace(0, 1, len(scores) + 1)
+    # inspected = rate * found + (1 - rate) * (share of right rows inspected), so its area holds that of the ROC curve
+    rate = wrong.mean()
+    auroc = (np.trapezoid(found, inspected) - rate / 2) / (1 - rate)
+    return inspected, found, float(auroc)
+
+
+def removal_curve(
+    values: np.ndarray, n_removed: Sequence[int], retrain: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Brittleness: share of queries whose prediction flips when the rows that help them most are removed.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_query, n_train)
+        Predicted rise of each query's loss when one row is removed.
+    n_removed : sequence of int
+        How many rows to remove, each below n_train.
+    retrain : callable
+        Maps a mask of the rows to train on, (n_train,) bool, to the predictions of the queries, (n_query,). Called
+        once with all rows, and once per query and entry of n_removed; with a fixed seed, removal is all that differs.
+
+    Returns
+    -------
+    flipped : ndarray of shape (len(n_removed),)
+        Shares of the queries.
+
+    Raises
+    ------
+    ValueError
+        For values that are not 2-D and finite, counts that leave no row, predictions of another shape.
+
+    Notes
+    -----
+    Source: Ilyas et al. 2022 (datamodels, arXiv:2202.00622) for the question, Bae et al. 2024 (arXiv:2405.12186) for
+    the curve; they take queries that are predicted rightly before.
+
+    Examples
+    --------
+    The nearest of three points decides, and the second nearest after it.
+
+    >>> import numpy as np
+    >>> from sktda.metrics import removal_curve
+    >>> x, y, query = np.array([0.0, 1.0, 5.0]), np.array([0, 0, 1]), 0.2
+    >>> def retrain(kept):
+    ...     return y[kept][[np.abs(x[kept] - query).argmin()]]
+    >>> removal_curve(np.array([[0.9, 0.5, -0.1]]), [1, 2], retrain)
+    array([0., 1.])
+    """
+    values = finite("values", values)
+    if values.ndim != 2:
+        raise ValueError(f"values has shape {values.shape}; expected is (n_query, n_train)")
+    n_query, n_train = values.shape
+    if bad := [k for k in n_removed if not 0 <= k < n_train]:
+        raise ValueError(f"{bad[0]} of {n_train} rows cannot be removed; remove 0 to {n_train - 1}")
+
+    def predict(removed: np.ndarray) -> np.ndarray:
+        kept = np.ones(n_train, dtype=bool)
+        kept[removed] = False
+        predictions = np.asarray(retrain(kept))
+        if predictions.shape != (n_query,):
+            raise ValueError(
+                f"retrain returned shape {predictions.shape}; expected is one prediction per query, ({n_query},)"
+            )
+        return predictions
+
+    before = predict(np.array([], dtype=int))
+    most_helpful = np.argsort(-values, axis=1, kind="stable")
+    flips = [[predict(rows[:k])[q] != before[q] for q, rows in enumerate(most_helpful)] for k in n_removed]
+    return np.mean(flips, axis=1)
+
+
+def leave_one_out_correlation(values: np.ndarray, retrained: np.ndarray, full: np.ndarray) -> dict[str, np.ndarray]:
+    """Agreement of the values of some rows with retraining without each of them, for every query.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_query, n_rows)
+        Of the rows that were left out: predicted rise of each query's loss.
+    retrained : ndarray of shape (n_rows, n_query)
+        Loss of each query in the model trained without that row.
+    full : ndarray of shape (n_query,)
+        Loss of each query in the model of all rows.
+
+    Returns
+    -------
+    agreement : dict
+        Three arrays of shape (n_query,): "pearson" and "spearman", in [-1, 1], and "slope" of the least-squares line
+        of the true rise on the predicted one (1 = the scale is right). All are 0 where the values do not vary.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match, fewer than 3 rows, numbers that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktda.metrics import leave_one_out_correlation
+    >>> values = np.array([[0.1, 0.2, -0.1]])
+    >>> retrained = np.array([[1.2], [1.4], [0.8]])  # without the first, second, third row
+    >>> leave_one_out_correlation(values, retrained, full=np.array([1.0]))["slope"].round(6)
+    array([2.])
+    """
+    predicted, retrained, full = finite("values", values).T, finite("retrained", retrained), finite("full", full)
+    if predicted.ndim != 2 or retrained.shape != predicted.shape or full.shape != predicted.shape[1:]:
+        raise ValueError(
+            f"got values {predicted.T.shape}, retrained {retrained.shape} and full {full.shape}; expected "
+            "(n_query, n_rows), (n_rows, n_query) and (n_query,)"
+        )
+    if len(predicted) < 3:
+        raise ValueError(f"{len(predicted)} rows give no correlation; leave out at least 3, better 50")
+    true = retrained - full
+    correlation = pearson(predicted, true)
+    spread = np.where(varies(predicted), predicted.std(axis=0), 1.0)
+    return {
+        "pearson": correlation,
+        "spearman": spearman(predicted, true),
+        "slope": correlation * true.std(axis=0) / spread,
+    }
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Rank correlation along the first axis, ties at their mean rank; 0 where a or b is constant."""
+    return pearson(ranks(a), ranks(b))
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Correlation along the first axis; 0 where a or b is constant."""
+    both = varies(a) & varies(b)
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    return np.where(both, (a * b).sum(axis=0) / np.where(both, size, 1.0), 0.0)
+
+
+def varies(values: np.ndarray) -> np.ndarray:
+    """Where the first axis holds more than one number; a spread would be above 0 by rounding alone."""
+    return np.ptp(values, axis=0) > 0
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks 0..n-1 along the first axis of (n, m); ties share their mean rank."""
+    result = np.empty(values.shape)
+    for column, out in zip(values.T, result.T, strict=True):
+        _, place, count = np.unique(column, return_inverse=True, return_counts=True)
+        out[:] = (np.cumsum(count) - (count + 1) / 2)[place]
+    return result
+
+
+def finite(name: str, values: np.ndarray) -> np.ndarray:
+    """values in float64; ValueError if one of them is NaN or infinite."""
+    values = np.asarray(values, dtype=float)
+    if bad := int((~np.isfinite(values)).sum()):
+        raise ValueError(f"{bad} of {values.size} numbers in {name} are NaN or infinite; leave out what diverged")
+    return values

@@ -1,0 +1,424 @@
+"""Evaluation: against SciPy and scikit-learn, brute force, invariances, and answers that were planted."""
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+from sklearn.linear_model import Ridge
+from sklearn.metrics import roc_auc_score
+
+from sktda.metrics import (
+    bootstrap_interval,
+    detection_curve,
+    leave_one_out_correlation,
+    linear_datamodeling_score,
+    noise_ceiling,
+    pearson,
+    ranks,
+    removal_curve,
+    spearman,
+)
+
+N_SUBSETS, N_TRAIN, N_QUERY = 60, 40, 7
+
+
+def half_subsets(n_subsets, n_train, rng):
+    kept = np.zeros((n_subsets, n_train), dtype=bool)
+    for row in kept:
+        row[rng.permutation(n_train)[: n_train // 2]] = True
+    return kept
+
+
+def planted(reliability, n_retrains=1, n_subsets=N_SUBSETS, n_query=N_QUERY, seed=0):
+    """(values, kept, measured): the loss of a subset is minus the sum of the values it kept, plus noise of retraining.
+
+    The noise is such that the mean of all retrains has the given reliability: variance of the sum / all of it.
+    """
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(n_query, N_TRAIN))
+    kept = half_subsets(n_subsets, N_TRAIN, rng)
+    signal = -(kept @ values.T)[:, None, :]
+    noise = rng.normal(size=(n_subsets, n_retrains, n_query)) * signal.std(axis=0)
+    return values, kept, signal + noise * np.sqrt(n_retrains * (1 - reliability) / reliability)
+
+
+# ---- correlations ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [3, 1000], ids=["many ties", "few ties"])
+def test_correlations_equal_those_of_scipy(levels):
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, levels, (30, 5)).astype(float), rng.integers(0, levels, (30, 5)).astype(float)
+    b += a
+    for j in range(5):
+        assert spearman(a, b)[j] == pytest.approx(spearmanr(a[:, j], b[:, j]).statistic, abs=1e-12)
+        assert pearson(a, b)[j] == pytest.approx(pearsonr(a[:, j], b[:, j]).statistic, abs=1e-12)
+
+
+def test_ties_share_their_mean_rank():
+    np.testing.assert_array_equal(ranks(np.array([[5.0], [1.0], [5.0], [7.0]])), [[1.5], [0], [1.5], [3]])
+
+
+def test_what_does_not_vary_correlates_with_nothing():
+    a = np.array([[0.1, 1.0], [0.1, 2.0], [0.1, 3.0]])  # 0.1 + 0.1 + 0.1 is not 3 * 0.1: rounding is no variation
+    b = np.array([[1.0, 0.3], [2.0, 0.3], [4.0, 0.3]])
+    for correlation in (pearson, spearman):
+        np.testing.assert_array_equal(correlation(a, b), [0, 0])
+
+
+# ---- LDS ------------------------------------------------------------------------------------------------------------
+
+
+def test_score_by_hand():
+    """Every subset and query in a loop; subsets of different sizes, retrains averaged."""
+    rng = np.random.default_rng(1)
+    values, kept = rng.normal(size=(3, 12)), rng.random((9, 12)) < 0.6
+    measured = rng.normal(size=(9, 4, 3))
+    for q, score in enumerate(linear_datamodeling_score(values, kept, measured)):
+        predicted = [sum(values[q, i] for i in range(12) if not subset[i]) for subset in kept]
+        averaged = [sum(measured[s, r, q] for r in range(4)) / 4 for s in range(9)]
+        assert score == pytest.approx(spearmanr(predicted, averaged).statistic, abs=1e-12)
+
+
+def test_true_values_are_recognised_and_negated_ones_too():
+    values, kept, measured = planted(reliability=1)
+    np.testing.assert_allclose(linear_datamodeling_score(values, kept, measured), 1)
+    np.testing.assert_allclose(linear_datamodeling_score(-values, kept, measured), -1)
+    np.testing.assert_array_equal(linear_datamodeling_score(np.zeros_like(values), kept, measured), 0)
+
+
+def test_score_is_that_of_its_query():
+    values, kept, measured = planted(reliability=1)
+    values[2] = -values[2]
+    np.testing.assert_allclose(linear_datamodeling_score(values, kept, measured), [1, 1, -1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values, kept, measured: (3 * values, kept, measured),
+        lambda values, kept, measured: (values + 5, kept, measured),  # every subset leaves out as many rows
+        lambda values, kept, measured: (values, kept, np.exp(measured / 10)),
+        lambda values, kept, measured: (values, kept, measured[:, None].repeat(3, axis=1)),
+        lambda values, kept, measured: (values, kept.astype(np.uint8), measured),  # as unpackbits returns them
+    ],
+)
+def test_score_does_not_depend_on_scale_offset_and_form(change):
+    values, kept, measured = planted(reliability=0.6)
+    measured = measured.mean(axis=1)
+    expected = linear_datamodeling_score(values, kept, measured)
+    np.testing.assert_allclose(linear_datamodeling_score(*change(values, kept, measured)), expected, atol=1e-12)
+
+
+def test_score_does_not_depend_on_the_order_of_subsets_and_rows():
+    values, kept, measured = planted(reliability=0.6, n_retrains=3)
+    expected = linear_datamodeling_score(values, kept, measured)
+    rng = np.random.default_rng(3)
+    subsets, rows, queries = (rng.permutation(n) for n in (N_SUBSETS, N_TRAIN, N_QUERY))
+    by_subset = linear_datamodeling_score(values, kept[subsets], measured[subsets])
+    by_row = linear_datamodeling_score(values[:, rows], kept[:, rows], measured)
+    by_query = linear_datamodeling_score(values[queries], kept, measured[..., queries])
+    np.testing.assert_allclose(by_subset, expected, atol=1e-12)
+    np.testing.assert_allclose(by_row, expected, atol=1e-12)
+    np.testing.assert_allclose(by_query, expected[queries], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("values", "kept", "measured"),
+    [((2, 5), (9, 6), (9, 2)), ((2, 5), (9, 5), (8, 2)), ((2, 5), (9, 5), (9, 3)), ((5,), (9, 5), (9, 1))],
+)
+def test_shapes_that_do_not_match_are_named(values, kept, measured):
+    with pytest.raises(ValueError, match=r"got values .*\(n_query, n_train\), \(n_subsets, n_train\) and") as error:
+        linear_datamodeling_score(np.zeros(values), np.zeros(kept), np.zeros(measured))
+    assert all(str(shape) in str(error.value) for shape in (values, kept, measured))
+
+
+def test_two_subsets_are_too_few():
+    with pytest.raises(ValueError, match="2 subsets give no rank correlation; retrain on at least 3"):
+        linear_datamodeling_score(np.ones((1, 4)), np.eye(4)[:2], np.ones((2, 1)))
+
+
+# ---- noise ceiling --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_retrains", [2, 3, 5, 8])
+@pytest.mark.parametrize("reliability", [0.3, 0.7, 0.95])
+def test_ceiling_is_the_root_of_the_known_reliability_and_what_true_values_reach(reliability, n_retrains):
+    values, kept, measured = planted(reliability, n_retrains, n_subsets=1500, n_query=10)
+    # normal variables: the rank correlation is 6/pi arcsin(r/2), up to .018 below r
+    assert noise_ceiling(measured) == pytest.approx(np.sqrt(reliability), abs=0.03)
+    reached = linear_datamodeling_score(values, kept, measured).mean()
+    assert reached == pytest.approx(noise_ceiling(measured), abs=0.03)
+
+
+def test_two_retrains_have_one_split():
+    _, _, measured = planted(0.5, n_retrains=2)
+    r = np.mean([spearmanr(measured[:, 0, q], measured[:, 1, q]).statistic for q in range(N_QUERY)])
+    assert noise_ceiling(measured) == pytest.approx(np.sqrt(2 * r / (1 + r)), abs=1e-12)
+
+
+def test_three_retrains_by_all_their_splits():
+    """One of an odd number stays out: pairs of single retrains, taken to a length of 3."""
+    _, _, measured = planted(0.5, n_retrains=3, n_subsets=2000)
+    pairs = [spearman(measured[:, a], measured[:, b]).mean() for a, b in [(0, 1), (0, 2), (1, 2)]]
+    r = np.mean(pairs)
+    assert np.ptp(pairs) < 0.03
+    assert noise_ceiling(measured) == pytest.approx(np.sqrt(3 * r / (1 + 2 * r)), abs=0.003)
+
+
+def test_ceiling_is_one_without_noise_and_nothing_for_noise_alone():
+    _, _, measured = planted(1, n_retrains=4)
+    assert noise_ceiling(measured) == pytest.approx(1, abs=1e-12)
+    assert noise_ceiling(np.stack([measured[:, 0], -measured[:, 0]], axis=1)) == 0  # r = -1
+    assert noise_ceiling(np.random.default_rng(0).normal(size=(1000, 4, 30))) < 0.2
+
+
+def test_ceiling_does_not_depend_on_scale_and_order_of_subsets():
+    _, _, measured = planted(0.5, n_retrains=4)
+    order = np.random.default_rng(0).permutation(N_SUBSETS)
+    assert noise_ceiling(5 - 3 * measured[order]) == pytest.approx(noise_ceiling(measured), abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (9, 1, 4), (2, 5, 4)])
+def test_ceiling_needs_retrains(shape):
+    with pytest.raises(ValueError, match=r"at least 3 subsets and 2 retrains") as error:
+        noise_ceiling(np.zeros(shape))
+    assert str(shape) in str(error.value)
+
+
+# ---- bootstrap ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("level", "deviations"), [(0.95, 1.960), (0.6827, 1.0)])
+def test_interval_is_that_of_the_normal_approximation(level, deviations):
+    scores = np.random.default_rng(0).normal(3, 2, size=400)
+    error = scores.std() / 20
+    low, high = bootstrap_interval(scores, level)
+    np.testing.assert_allclose([low, high], scores.mean() + deviations * error * np.array([-1, 1]), atol=0.06 * error)
+
+
+def test_interval_covers_the_true_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    intervals = [bootstrap_interval(rng.exponential(size=50), 0.8) for _ in range(60)]
+    covered = np.mean([low < 1 < high for low, high in intervals])
+    assert covered == pytest.approx(0.8, abs=3 * np.sqrt(0.16 / 60))
+
+
+def test_interval_moves_with_the_scores():
+    scores = np.random.default_rng(0).random(30)
+    low, high = bootstrap_interval(scores)
+    assert bootstrap_interval(2 * scores - 7) == pytest.approx((2 * low - 7, 2 * high - 7))
+    assert bootstrap_interval(scores) == (low, high), "the same draws every time"
+    assert bootstrap_interval(np.full(5, 0.5)) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("scores", [np.array([]), np.ones((3, 2)), np.float64(1)])
+def test_interval_needs_a_list_of_scores(scores):
+    with pytest.raises(ValueError, match=r"scores has shape \(.*\); expected is \(n,\)"):
+        bootstrap_interval(scores)
+
+
+@pytest.mark.parametrize("level", [0, 1, 95])
+def test_level_is_a_share(level):
+    with pytest.raises(ValueError, match=f"level={level} is not a share between 0 and 1"):
+        bootstrap_interval(np.ones(3), level)
+
+
+# ---- detection ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [4, 10_000], ids=["many ties", "few ties"])
+def test_area_is_the_auroc_of_scikit_learn(levels):
+    rng = np.random.default_rng(0)
+    wrong = rng.random(200) < 0.15
+    scores = rng.integers(0, levels, 200) - 0.4 * levels * wrong * rng.random(200).round(1)
+    _, _, auroc = detection_curve(scores, wrong)
+    assert auroc == pytest.approx(roc_auc_score(wrong, -scores), abs=1e-12)
+    assert detection_curve(-scores, wrong)[2] == pytest.approx(1 - auroc, abs=1e-12)
+    assert detection_curve(np.arctan(scores / levels), wrong)[2] == pytest.approx(auroc, abs=1e-12)
+
+
+def test_curve_counts_the_mistakes_among_the_lowest_scores():
+    rng = np.random.default_rng(0)
+    scores, wrong = rng.normal(size=50), rng.random(50) < 0.3
+    inspected, found, _ = detection_curve(scores, wrong)
+    for k in range(51):
+        lowest = np.argsort(scores)[:k]
+        assert inspected[k] == pytest.approx(k / 50)
+        assert found[k] == pytest.approx(wrong[lowest].sum() / wrong.sum())
+
+
+def test_curve_of_ties_is_the_mean_over_their_orders():
+    rng = np.random.default_rng(0)
+    scores, wrong = rng.integers(0, 3, 12), rng.random(12) < 0.4
+    orders = [detection_curve(scores + rng.permutation(12) / 100, wrong)[1] for _ in range(2000)]
+    np.testing.assert_allclose(detection_curve(scores, wrong)[1], np.mean(orders, axis=0), atol=0.03)
+
+
+def test_scores_that_say_nothing_give_a_straight_line():
+    inspected, found, auroc = detection_curve(np.zeros(8), np.arange(8) < 2)
+    np.testing.assert_allclose(found, inspected)
+    assert auroc == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("scores", "wrong"),
+    [(np.ones(4), np.ones(4)), (np.ones(4), np.zeros(4)), (np.ones(4), np.arange(5) < 2), (np.ones((2, 2)), np.eye(2))],
+)
+def test_detection_needs_wrong_and_right_rows(scores, wrong):
+    with pytest.raises(ValueError, match="both wrong and right rows") as error:
+        detection_curve(scores, wrong)
+    assert f"scores {scores.shape} and wrong {wrong.shape} with {int(wrong.sum())} wrong rows" in str(error.value)
+
+
+# ---- removal --------------------------------------------------------------------------------------------------------
+
+
+def test_nearest_neighbours_flip_when_their_own_class_is_gone():
+    """The queries have one, two and three rows of class 0 before the first of class 1."""
+    X = np.array([1.0, 2, 3, 4, 11, 12, 13, 14, 21, 22, 23, 24])
+    y = np.array([0, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 1])
+    distances = np.abs(np.array([[0.0], [10], [20]]) - X)
+
+    def retrain(kept):
+        return y[np.where(kept, distances, np.inf).argmin(axis=1)]
+
+    np.testing.assert_allclose(removal_curve(-distances, [0, 1, 2, 3], retrain), [0, 1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(removal_curve(-distances, [3, 1], retrain), [1, 1 / 3])
+    np.testing.assert_allclose(removal_curve(distances, [1, 3], retrain), [0, 0])  # the farthest decide nothing
+
+
+def test_ridge_flips_by_the_rows_that_influence_finds():
+    """Least squares on targets -1 and 1, retrained exactly; first-order values of f = -side * prediction."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 5))
+    y = np.sign(X @ rng.normal(size=5) + rng.normal(size=60))
+    queries = rng.normal(size=(20, 5))
+
+    def predict(kept):
+        return Ridge(alpha=1.0, fit_intercept=False).fit(X[kept], y[kept]).predict(queries)
+
+    prediction = predict(np.ones(60, dtype=bool))
+    inverse = np.linalg.inv(X.T @ X + np.eye(5))
+    values = -np.sign(prediction)[:, None] * (queries @ inverse @ X.T) * (X @ inverse @ X.T @ y - y)
+    counts = [2, 8, 20]
+    flips = removal_curve(values, counts, lambda kept: np.sign(predict(kept)))
+    for k, share in zip(counts, flips, strict=True):
+        rows = [np.argsort(value)[:-k] for value in values]
+        by_hand = [predict(kept)[q] * prediction[q] < 0 for q, kept in enumerate(rows)]
+        assert share == np.mean(by_hand)
+    by_chance = removal_curve(rng.normal(size=values.shape), counts, lambda kept: np.sign(predict(kept)))
+    assert np.all(np.diff(flips) > 0)
+    assert flips[-1] > by_chance[-1] + 0.4
+    against = removal_curve(-values, counts, lambda kept: np.sign(predict(kept)))
+    np.testing.assert_array_equal(against, 0)  # rows that speak against the prediction do not hold it up
+
+
+def test_retrain_is_asked_for_all_rows_and_for_every_query_and_count():
+    seen = []
+
+    def retrain(kept):
+        seen.append(np.flatnonzero(~kept).tolist())
+        return np.array(["a", "b"])  # any labels
+
+    values = np.array([[1.0, 3.0, 2.0, 0.0], [0.0, 1.0, 2.0, 3.0]])
+    np.testing.assert_array_equal(removal_curve(values, [1, 3], retrain), [0, 0])
+    assert seen == [[], [1], [3], [0, 1, 2], [1, 2, 3]]
+
+
+def test_removal_says_what_it_cannot_do():
+    with pytest.raises(ValueError, match=r"4 of 4 rows cannot be removed; remove 0 to 3"):
+        removal_curve(np.ones((2, 4)), [1, 4], lambda kept: np.zeros(2))
+    with pytest.raises(ValueError, match=r"-1 of 4 rows cannot be removed; remove 0 to 3"):
+        removal_curve(np.ones((2, 4)), [-1], lambda kept: np.zeros(2))
+    with pytest.raises(ValueError, match=r"retrain returned shape \(2, 1\); expected .* \(2,\)"):
+        removal_curve(np.ones((2, 4)), [1], lambda kept: np.zeros((2, 1)))
+    with pytest.raises(ValueError, match=r"values has shape \(4,\); expected is \(n_query, n_train\)"):
+        removal_curve(np.ones(4), [1], lambda kept: np.zeros(1))
+
+
+# ---- leave-one-out --------------------------------------------------------------------------------------------------
+
+
+def ridge_without_single_rows(n=80):
+    """(values, retrained, full): squared errors of queries, first-order values and exact refits."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 6))
+    y = X @ rng.normal(size=6) + rng.normal(size=n)
+    queries, targets = rng.normal(size=(5, 6)), rng.normal(size=5)
+
+    def losses(kept):
+        return (Ridge(alpha=1.0, fit_intercept=False).fit(X[kept], y[kept]).predict(queries) - targets) ** 2
+
+    hessian = 2 / n * (X.T @ X + np.eye(6))
+    theta = np.linalg.solve(X.T @ X + np.eye(6), X.T @ y)
+    gradients = 2 * (X @ theta - y)[:, None] * X
+    of_query = 2 * (queries @ theta - targets)[:, None] * queries
+    values = of_query @ np.linalg.solve(hessian, gradients.T) / n
+    retrained = np.array([losses(np.delete(np.arange(n), i)) for i in range(n)])
+    return values, retrained, losses(np.arange(n))
+
+
+def test_influence_of_ridge_agrees_with_refits():
+    values, retrained, full = ridge_without_single_rows()
+    found = leave_one_out_correlation(values, retrained, full)
+    assert found["pearson"].min() > 0.97
+    assert found["spearman"].min() > 0.97
+    assert 1.0 < found["slope"].min() <= found["slope"].max() < 1.3  # about 1 / (1 - leverage)
+    for q in range(5):
+        rise = retrained[:, q] - full[q]
+        assert found["pearson"][q] == pytest.approx(pearsonr(values[q], rise).statistic, abs=1e-12)
+        assert found["spearman"][q] == pytest.approx(spearmanr(values[q], rise).statistic, abs=1e-12)
+        assert found["slope"][q] == pytest.approx(np.polyfit(values[q], rise, 1)[0], abs=1e-9)
+
+
+def test_slope_and_sign_follow_the_values():
+    values, retrained, full = ridge_without_single_rows(20)
+    found = leave_one_out_correlation(values, retrained, full)
+    scaled = leave_one_out_correlation(-2 * values, retrained, full)
+    np.testing.assert_allclose(scaled["pearson"], -found["pearson"])
+    np.testing.assert_allclose(scaled["spearman"], -found["spearman"])
+    np.testing.assert_allclose(scaled["slope"], -found["slope"] / 2)
+    values[1] = 0.1
+    assert [of[1] for of in leave_one_out_correlation(values, retrained, full).values()] == [0, 0, 0]
+
+
+def test_leave_one_out_says_what_does_not_match():
+    message = (
+        r"got values \(2, 5\), retrained \(2, 5\) and full \(2,\); expected \(n_query, n_rows\), \(n_rows, n_query\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        leave_one_out_correlation(np.ones((2, 5)), np.ones((2, 5)), np.ones(2))
+    with pytest.raises(ValueError, match=r"full \(5,\); expected"):
+        leave_one_out_correlation(np.ones((2, 5)), np.ones((5, 2)), np.ones(5))
+    with pytest.raises(ValueError, match=r"values \(5,\)"):
+        leave_one_out_correlation(np.ones(5), np.ones(5), np.ones(5))
+    with pytest.raises(ValueError, match="2 rows give no correlation; leave out at least 3"):
+        leave_one_out_correlation(np.ones((1, 2)), np.ones((2, 1)), np.ones(1))
+
+
+# ---- all ------------------------------------------------------------------------------------------------------------
+
+HALF = np.array([True, False, False])
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("values", lambda bad, good: linear_datamodeling_score(bad, np.eye(3), good)),
+        ("measured", lambda bad, good: linear_datamodeling_score(good, np.eye(3), bad)),
+        ("measured", lambda bad, good: noise_ceiling(np.stack([bad, good], axis=1))),
+        ("scores", lambda bad, good: bootstrap_interval(bad.ravel())),
+        ("scores", lambda bad, good: detection_curve(bad[:, 0], HALF)),
+        ("values", lambda bad, good: removal_curve(bad, [1], lambda kept: np.zeros(3))),
+        ("values", lambda bad, good: leave_one_out_correlation(bad, good, good[0])),
+        ("retrained", lambda bad, good: leave_one_out_correlation(good, bad, good[0])),
+        ("full", lambda bad, good: leave_one_out_correlation(good, good, bad[:, 0])),
+    ],
+)
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_of_a_diverged_model_are_refused(name, call, number):
+    good = np.arange(9.0).reshape(3, 3)
+    bad = good.copy()
+    bad[1, 0] = number
+    with pytest.raises(ValueError, match=rf"1 of \d+ numbers in {name} are NaN or infinite"):
+        call(bad, good)
