@@ -17,11 +17,10 @@ from sktda.data import slices
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import digest
-from sktda.engine.pairwise import QUERY_BYTES, EKFACQueries, Preconditioned, by_layer
+from sktda.engine.pairwise import EXACT_WORK, QUERY_BYTES, EKFACQueries, Preconditioned, by_layer
 from sktda.model.base import Rows, unflatten
 
 CG_STEPS = 1_000
-EXACT_WORK = 1e10  # queries x rows x parameters: about a second on two cores
 
 
 class Influence(GradientAttributor):

@@ -17,6 +17,7 @@ from torch import Tensor
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import Journal, Passes
+from sktda.engine.layers import Product
 from sktda.engine.per_row import PerRow
 from sktda.engine.unrolling import DiagonalFlow, Flow, SpectralFlow
 from sktda.model.base import DifferentiableModel, Rows, flatten
@@ -146,6 +147,13 @@ class Run:
         return size <= DENSE_PARAMETERS and (
             self.model.linear or not any(layer.is_product for layer in self.engine.layers or [])
         )
+
+    @cached_property
+    def linear(self) -> set[str]:
+        """Names of the layers whose gradients are one outer product per row."""
+        self.engine.prepare(self.rows)
+        seen = self.engine.capture(self.rows.block(slice(0, 1), self.model.device), None, self.engine.layers)[1]
+        return {name for name, factor in seen.items() if isinstance(factor, Product) and not factor.shared}
 
     def visit(self, segment: Segment) -> Iterator[str]:
         """Puts the segment's checkpoints, or the average of their parameters, into the model; yields a name of each."""

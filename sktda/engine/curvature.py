@@ -19,6 +19,7 @@ from sktda.model.base import Rows, flatten, forward, unflatten
 
 Spectral = Callable[[Tensor], Tensor]
 Visit = Callable[[], Iterator[str]]
+ALL = "all"  # name of the coordinates that belong to no single layer
 DENSE_PARAMETERS = 5_000  # a dense matrix of more takes minutes and gigabytes
 ROOT_BYTES = 128 * 2**20  # output roots held at a time: a row has as many as outputs, each of that length
 
@@ -98,14 +99,25 @@ class DenseCurvature:
             )
         return lambda s: 1 / (s + damping)
 
-    def apply(self, fn: Spectral, direction: Direction) -> dict[str, Tensor]:
-        """fn(H) times the direction, or directions with a leading axis, by parameter."""
+    def rotate(self, direction: Direction) -> dict[str, Tensor]:
+        """Coordinates (..., p) of a direction in the eigenbasis, under the name ALL."""
         parts = [
             direction[name].reshape(*direction[name].shape[: direction[name].ndim - len(shape)], -1)
             for name, shape in self._shapes.items()
         ]
-        moved = ((torch.cat(parts, dim=-1).to(self.basis) @ self.basis) * fn(self.values)) @ self.basis.T
-        return unflatten(moved, self._shapes)
+        return {ALL: torch.cat(parts, dim=-1).to(self.basis) @ self.basis}
+
+    def scale(self, fn: Spectral, coordinates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """fn of the eigenvalues times the coordinates."""
+        return {ALL: fn(self.values) * coordinates[ALL]}
+
+    def back(self, coordinates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of `rotate`."""
+        return unflatten(coordinates[ALL] @ self.basis.T, self._shapes)
+
+    def apply(self, fn: Spectral, direction: Direction) -> dict[str, Tensor]:
+        """fn(H) times the direction, or directions with a leading axis, by parameter."""
+        return self.back(self.scale(fn, self.rotate(direction)))
 
     def quadratic(self, engine: PerRow, rows: Rows, fn: Spectral, start: int, stop: int) -> Tensor:
         """g_i' fn(H) g_i for the rows start..stop."""

@@ -267,19 +267,30 @@ class EKFAC:
                 found[name] = values.reshape(*matrix.shape[:-2], *shape)
         return found
 
-    def apply(self, fn: Spectral | Mapping[str, Tensor], direction: Direction) -> dict[str, Tensor]:
-        """fn(curvature) times the direction, or directions with a leading axis; left-out parameters are dropped.
-
-        fn: function of a layer's eigenvalues, or its results by layer.
-        """
-        result: dict[str, Tensor] = {}
+    def rotate(self, direction: Direction) -> dict[str, Tensor]:
+        """(..., out, in + bias) by layer: a direction in the eigenbases; left-out parameters are dropped."""
+        found = {}
         for layer in self.layers:
             q_in, q_out = self.basis_in[layer.name], self.basis_out[layer.name]
-            rotated = q_out.T @ self.matrix(direction, layer).to(q_in) @ q_in
-            scale = fn(self.values[layer.name]) if callable(fn) else fn[layer.name]
-            moved = q_out @ (scale * rotated) @ q_in.T
-            result |= self.direction(moved, layer)
+            found[layer.name] = q_out.T @ self.matrix(direction, layer).to(q_in) @ q_in
+        return found
+
+    def scale(self, fn: Spectral, coordinates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """fn of the eigenvalues times the coordinates."""
+        return {name: fn(self.values[name]) * value for name, value in coordinates.items()}
+
+    def back(self, coordinates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of `rotate`, of the layers that are there."""
+        result: dict[str, Tensor] = {}
+        for layer in self.layers:
+            if layer.name in coordinates:
+                q_in, q_out = self.basis_in[layer.name], self.basis_out[layer.name]
+                result |= self.direction(q_out @ coordinates[layer.name] @ q_in.T, layer)
         return result
+
+    def apply(self, fn: Spectral, direction: Direction) -> dict[str, Tensor]:
+        """fn(curvature) times the direction, or directions with a leading axis; left-out parameters are dropped."""
+        return self.back(self.scale(fn, self.rotate(direction)))
 
     def quadratic(self, engine: PerRow, rows: Rows, fn: Spectral, start: int, stop: int) -> Tensor:
         """g_i' fn(H) g_i for the rows start..stop, without a gradient per row where weights are not shared."""

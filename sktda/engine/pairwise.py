@@ -18,11 +18,14 @@ from sktda.engine.curvature import Spectral
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.layers import LayerRows, Product
 from sktda.engine.per_row import REST, PerRow
+from sktda.engine.unrolling import Flow
 from sktda.model.base import Rows
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 QUERY_BYTES = 2**30  # preconditioned query gradients held at a time
+EXACT_WORK = 1e10  # queries x rows x parameters that are multiplied out exactly: about a second on two cores
 SAFETY = 0.8  # the error on the probe must be below the tolerance by this factor: other pairs may have more
+RANK = 48  # outer products that are looked for in a direction, at most
 PROBE = 32, 1_024  # queries and rows on which the low rank is checked against the exact product
 
 
@@ -64,6 +67,11 @@ class LowRank(Queries):
         self.terms = terms
         self.exact = exact
 
+    @property
+    def layers(self) -> set[str]:
+        """Names of the layers whose factors `block` needs."""
+        return {*self.terms, *self.exact.directions}
+
     def block(self, factors: dict[str, LayerRows]) -> Tensor:
         """(q, n) values: for each r, (delta_q,r . delta_i)(a_q,r . a_i)."""
         total: Tensor | None = self.exact.block(factors) if self.exact.directions else None
@@ -76,6 +84,51 @@ class LowRank(Queries):
                 total = pairs if total is None else total.add_(pairs)
         assert total is not None
         return total
+
+
+def truncated(flow: Flow, coordinates: Mapping[str, Tensor], linear: set[str], tolerance: float) -> LowRank:
+    """Directions of queries, (q, out, in + bias) by layer in the flow's eigenbases, as few outer products each.
+
+    Singular vectors of the coordinates, each weighted by the root of the mean square of training gradients along it:
+    what is left out then has, relative to all, the size of the error in the values (Frobenius, over queries and rows).
+    It is kept below `tolerance`; layers not in `linear`, or with too many terms, are formed.
+    """
+    curvature = flow.curvature
+    assert isinstance(curvature, EKFAC)
+    weights = {name: energies(curvature.values[name]) for name in coordinates}
+    weighted = {
+        name: value * out[:, None] * into for name, value in coordinates.items() for out, into in [weights[name]]
+    }
+    total = sum(value.square().sum() for value in weighted.values())
+    terms, formed = {}, {}
+    for layer in curvature.layers:
+        name = layer.name
+        found = weighted.pop(name)
+        out, width = found.shape[1:]
+        most = min(RANK, out * width // (out + width))
+        if name in linear and most:
+            with torch.random.fork_rng(devices=[found.device] if found.device.type == "cuda" else []):
+                torch.manual_seed(0)
+                left, strength, right = torch.svd_lowrank(found, q=most)
+            missing = found.square().sum() - strength.square().sum(0).cumsum(0)
+            enough = (missing <= (SAFETY * tolerance) ** 2 * total / len(coordinates)).nonzero()
+            if len(enough):
+                rank = int(enough[0]) + 1
+                root_out, root_in = weights[name]
+                lefts = (left * strength[:, None] / root_out[:, None])[:, :, :rank].permute(2, 0, 1)
+                rights = (right / root_in[:, None])[:, :, :rank].permute(2, 0, 1)
+                terms[name] = lefts @ curvature.basis_out[name].T, rights @ curvature.basis_in[name].T
+                continue
+        formed[name] = Product.flatten(
+            curvature.matrix(flow.rooted(curvature.back({name: coordinates[name]})), layer), layer
+        )
+    return LowRank(terms, Preconditioned(formed))
+
+
+def energies(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Roots (out,) and (in,) whose outer product is near the root of the eigenvalues (out, in)."""
+    least = 1e-12 * values.mean()
+    return values.mean(1).clamp_min(least).sqrt(), (values.mean(0) / values.mean()).clamp_min(1e-12).sqrt()
 
 
 class Joined(Queries):

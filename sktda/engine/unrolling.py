@@ -8,7 +8,7 @@ two: `gathered` turns the gradient of an objective into the direction that train
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -34,46 +34,64 @@ def gathered(rate: float) -> Spectral:
     return fn
 
 
-class Flow(Protocol):
-    """Directions, by parameter, may have one leading axis of several."""
+class Flow(ABC):
+    """One stretch of training. Directions, by parameter, may have one leading axis of several.
 
-    def gathered(self, direction: Direction) -> dict[str, Tensor]:
-        """What gradients of this stretch are dotted with."""
+    root: square root of the preconditioner P by parameter, where the curvature is of P^1/2 H P^1/2.
+    """
 
+    def __init__(self, curvature: EKFAC | DenseCurvature, root: Direction | None = None) -> None:
+        self.curvature = curvature
+        self.root = root
+
+    @abstractmethod
+    def coordinates(self, direction: Direction) -> dict[str, Tensor]:
+        """What gradients of this stretch are dotted with, in the eigenbasis of the curvature, before `root`."""
+
+    @abstractmethod
     def remaining(self, direction: Direction) -> dict[str, Tensor]:
         """The direction at the start of the stretch."""
 
+    def gathered(self, direction: Direction) -> dict[str, Tensor]:
+        """What gradients of this stretch are dotted with, by parameter."""
+        found = self.rooted(self.curvature.back(self.coordinates(direction)))
+        return {name: value.to(direction[name]) for name, value in found.items()}
 
-class SpectralFlow:
-    """Functions of the curvature itself, for SGD; with `root`, of P^1/2 H P^1/2, for steps preconditioned by P.
+    def rooted(self, direction: Direction) -> Direction:
+        return direction if self.root is None else {name: self.root[name] * v for name, v in direction.items()}
 
-    curvature: of the risk with its penalty, or of P^1/2 H P^1/2 (plus a decoupled weight decay).
+
+class SpectralFlow(Flow):
+    """Functions of the curvature itself: SGD, or steps preconditioned by P.
+
+    With M = P^1/2 H P^1/2 (plus a decoupled weight decay), gathered is P^1/2 F_r(M) P^1/2 u and remaining
+    P^-1/2 F_S(M) P^1/2 u.
     rate: sum of the learning rates, divided by 1 - momentum.
-    root: square root of P, by parameter.
     """
 
     def __init__(self, curvature: EKFAC | DenseCurvature, rate: float, root: Direction | None = None) -> None:
-        self.curvature = curvature
+        super().__init__(curvature, root)
         self.rate = rate
-        self.root = root
+        self._seen: tuple[Direction, dict[str, Tensor]] | None = None
 
-    def gathered(self, direction: Direction) -> dict[str, Tensor]:
-        """P^1/2 F_r(M) P^1/2 u."""
-        found = self.curvature.apply(gathered(self.rate), self._scaled(direction))
-        return {name: value.to(direction[name]) for name, value in self._scaled(found).items()}
+    def coordinates(self, direction: Direction) -> dict[str, Tensor]:
+        """F_r(M) P^1/2 u."""
+        return self.curvature.scale(gathered(self.rate), self._rotated(direction))
 
     def remaining(self, direction: Direction) -> dict[str, Tensor]:
         """P^-1/2 F_S(M) P^1/2 u."""
-        found = self.curvature.apply(remaining(self.rate), self._scaled(direction))
+        found = self.curvature.back(self.curvature.scale(remaining(self.rate), self._rotated(direction)))
         if self.root is not None:
             found = {name: value / self.root[name] for name, value in found.items()}
         return {name: value.to(direction[name]) for name, value in found.items()}
 
-    def _scaled(self, direction: Direction) -> Direction:
-        return direction if self.root is None else {name: self.root[name] * v for name, v in direction.items()}
+    def _rotated(self, direction: Direction) -> dict[str, Tensor]:
+        if self._seen is None or self._seen[0] is not direction:  # both methods are asked about one direction
+            self._seen = direction, self.curvature.rotate(self.rooted(direction))
+        return self._seen[1]
 
 
-class DiagonalFlow:
+class DiagonalFlow(Flow):
     """Adam and AdamW under EK-FAC, which has no eigenbasis together with P: decay by diagonals, H^-1 by EK-FAC.
 
     scale: P by parameter, a diagonal; decay: decoupled weight decay by parameter. The inverse is of H plus decay / P
@@ -81,7 +99,7 @@ class DiagonalFlow:
     """
 
     def __init__(self, curvature: EKFAC, rate: float, scale: Direction, decay: dict[str, float]) -> None:
-        self.curvature = curvature
+        super().__init__(curvature)
         self.left: dict[str, Tensor] = {}
         self.inverse: dict[str, Tensor] = {}
         for layer in curvature.layers:
@@ -95,10 +113,11 @@ class DiagonalFlow:
             shifted = values + q_out.square().T @ (by_decay / steps) @ q_in.square()
             self.inverse[layer.name] = 1 / (shifted + 0.1 * shifted.mean())
 
-    def gathered(self, direction: Direction) -> dict[str, Tensor]:
+    def coordinates(self, direction: Direction) -> dict[str, Tensor]:
         """H^-1 (1 - exp(-x (P diag(H) + decay))) u."""
-        met = {name: (1 - left) * direction[name] for name, left in self.left.items()}
-        return self.curvature.apply(self.inverse, met)
+        assert isinstance(self.curvature, EKFAC)
+        met = self.curvature.rotate({name: (1 - left) * direction[name] for name, left in self.left.items()})
+        return {name: self.inverse[name] * value for name, value in met.items()}
 
     def remaining(self, direction: Direction) -> dict[str, Tensor]:
         """exp(-x (P diag(H) + decay)) u."""
