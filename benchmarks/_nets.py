@@ -91,12 +91,12 @@ def trained(module: nn.Module, X: np.ndarray, y: np.ndarray, epochs: int, lr: fl
     ).fit(X, y)
 
 
-def fashion(n: int, n_queries: int = 1000) -> Setting:
+def fashion(n: int, n_queries: int = 1000, n_checkpoints: int = 5) -> Setting:
     """Fashion-MNIST, n rows, MLP 784-512-512-10 after 5 epochs; the validation rows are test images."""
     x_train, y_train, x_test, y_test = fashion_mnist()
     X, X_val = (part.reshape(len(part), -1).astype(np.float32) / 255 for part in (x_train[:n], x_test[:n_queries]))
     torch.manual_seed(SEED)
-    net = trained(mlp(784, 512, 512, 10), X, y_train[:n], epochs=5, lr=0.05)
+    net = trained(mlp(784, 512, 512, 10), X, y_train[:n], epochs=5, lr=0.05, n_checkpoints=n_checkpoints)
     return Setting(net, X, y_train[:n], X_val, y_test[:n_queries])
 
 

@@ -17,11 +17,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import warnings
+from functools import partial
 
 from _common import measured, save, set_threads
 
+CHECKPOINTS = 6
 PEERS = ("kronfluence", "captum", "pydvl", "dattri")
-PARTS = ("mlp", "cnn", *PEERS)
+PARTS = ("mlp", "cnn", "source", *PEERS)
 
 
 def mlp_part(n: int, repeats: int) -> dict:
@@ -48,6 +50,48 @@ def cnn_part(n: int, repeats: int) -> dict:
 
     warnings.filterwarnings("ignore", message="EK-FAC leaves out")  # the batch normalisations, as stated on the page
     return {"rows": ratios(images(n), repeats, (32, 128), {"aggregated": 2.5}, {})}
+
+
+def source_part(n: int, repeats: int) -> dict:
+    """Source over the six checkpoints of one run, against one EK-FAC influence run at the final parameters."""
+    from _nets import fashion, interleaved
+    from sklearn.frozen import FrozenEstimator
+
+    from sktda.attribution import Influence, Source
+
+    setting = fashion(n, n // 20, n_checkpoints=CHECKPOINTS)
+    frozen = FrozenEstimator(setting.net)
+    methods = {
+        "Influence": (Influence(frozen, curvature="ekfac"), None),
+        "Source": (Source(frozen), 1.2 * CHECKPOINTS),
+        "Source, fast": (Source(frozen, fast=True), None),
+    }
+    tasks: dict = {}
+    for name, (method, _) in methods.items():
+        held = {"X_val": setting.X_val, "y_val": setting.y_val}
+        tasks["validation scores", name] = partial(method.fit, setting.X, setting.y, **held)
+        tasks["pairs", name] = partial(pairs, method, setting)
+    seconds = interleaved(tasks, repeats)
+    return {
+        "rows": [
+            {
+                "what": f"{name}, {what}",
+                "n": n,
+                "seconds": value,
+                "ratio": value / seconds[what, "Influence"],
+                "limit": methods[name][1],
+                "unit": "Influence runs",
+            }
+            for (what, name), value in seconds.items()
+        ]
+    }
+
+
+def pairs(method, setting) -> None:
+    """Everything from a trained net to the values of all pairs."""
+    from sklearn.base import clone
+
+    clone(method).set_params(objective=None).fit(setting.X, setting.y).attribute(setting.X_val, setting.y_val)
 
 
 def ratios(setting, repeats: int, sizes: tuple[int, ...], limits: dict[str, float], extra: dict) -> list[dict]:
@@ -97,7 +141,8 @@ def show(part: str, rows: list[dict]) -> None:
             )
         else:
             limit = f" (limit {row['limit']})" if row["limit"] else ""
-            print(f"  {row['what']:52s} {row['seconds']:9.4f} s {row['ratio']:6.2f} plain passes{limit}")
+            unit = row.get("unit", "plain passes")
+            print(f"  {row['what']:52s} {row['seconds']:9.4f} s {row['ratio']:6.2f} {unit}{limit}")
 
 
 def main() -> None:
@@ -117,6 +162,7 @@ def main() -> None:
     jobs = {
         "mlp": (mlp_part, n, repeats),
         "cnn": (cnn_part, 64 if options.quick else 512, 1 if options.quick else 3),
+        "source": (source_part, n, 1 if options.quick else 3),
         "kronfluence": (_peers.kronfluence_part, n, 50 if options.quick else 500),
         "captum": (_peers.captum_part, n, 20 if options.quick else 100),
         "pydvl": (_peers.pydvl_part, repeats),

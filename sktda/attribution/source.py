@@ -22,7 +22,16 @@ from sktda.data import resolve_device, slices
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import digest
 from sktda.engine.layers import LayerRows
-from sktda.engine.pairwise import EXACT_WORK, QUERY_BYTES, LowRank, Preconditioned, by_layer, truncated
+from sktda.engine.pairwise import (
+    EXACT_WORK,
+    QUERY_BYTES,
+    Joined,
+    LowRank,
+    Preconditioned,
+    by_layer,
+    truncated,
+    truncated_size,
+)
 from sktda.engine.per_row import REST, Direction
 from sktda.engine.unrolling import Flow
 from sktda.model.adapters import differentiable, peel, trained_net
@@ -277,14 +286,13 @@ class Source(GradientAttributor):
         for _, run, segment in fitted.backwards():
             run.flow(segment, self._seed, fitted.passes)
 
-    def _steps(
+    def _back(
         self, fitted: Fitted, direction: Direction, prepare: Callable[[Run, Flow, Direction], Met], lead: tuple = ()
-    ) -> Iterator[tuple[int, Run, str, float, Met]]:
-        """From the end of training to its start: (stage, run, name of the state, its share, what to dot with).
+    ) -> Iterator[tuple[int, Run, Segment, Met]]:
+        """From the end of training to its start: (stage, run, segment, what its gradients are dotted with).
 
         direction: at the end of training, by parameter, with the leading axes `lead`. prepare(run, flow, direction)
-        makes of the direction at the end of a segment what the segment's gradients are to be dotted with. The model of
-        the run is at the state.
+        makes of the direction at the end of a segment what is yielded.
         """
         assert isinstance(fitted, Unrolled)
         way = list(fitted.backwards())
@@ -296,19 +304,19 @@ class Source(GradientAttributor):
                     found = value.new_zeros(*lead, *value.shape)  # a head that was replaced
                 own[name] = found
             flow = run.flow(segment, self._seed, fitted.passes)
-            met = prepare(run, flow, own)
-            for state in run.visit(segment):
-                yield stage, run, state, 1 / (run.n * run.states(segment)), met
+            yield stage, run, segment, prepare(run, flow, own)
             if number < len(way):
                 direction = {**direction, **flow.remaining(own)}
 
     def _validation_scores(self, fitted: Fitted, gradient: Callable[[], dict[str, Tensor]]) -> Tensor:
         assert isinstance(fitted, Unrolled)
         total = torch.zeros(len(fitted.rows), len(fitted.runs), dtype=torch.float64)
-        for stage, run, state, share, met in self._steps(fitted, gradient(), lambda _, flow, u: flow.gathered(u)):
-            compute = partial(run.engine.dots, run.rows, met)
-            values = fitted.passes.collect(f"values {state} {digest(met.values())}", len(run.rows), compute)
-            total[run.positions, stage] += share * values
+        for stage, run, segment, met in self._back(fitted, gradient(), lambda _, flow, u: flow.gathered(u)):
+            code = digest(met.values())
+            for state in run.visit(segment):
+                compute = partial(run.engine.dots, run.rows, met)
+                values = fitted.passes.collect(f"values {state} {code}", len(run.rows), compute)
+                total[run.positions, stage] += run.share(segment) * values
         return self._summed(total)
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
@@ -320,34 +328,45 @@ class Source(GradientAttributor):
         total = torch.zeros(stop - start, len(fitted.runs), dtype=torch.float64)
         queries = Rows(fitted.rows.n, fitted.rows.read)
         for part, direction in self._portions(fitted, queries, None, start, stop):
-            for stage, run, _, share, directions in self._steps(fitted, direction, formed, (part.stop - part.start,)):
+            for stage, run, segment, met in self._back(fitted, direction, formed, (part.stop - part.start,)):
                 first, last = np.searchsorted(run.positions, [part.start, part.stop])
-                for batch in run.engine.batches(run.rows, first, last):
-                    places = torch.from_numpy(run.positions[batch])
-                    own = (places - part.start).to(run.model.device)
-                    factors = captured(run, batch, directions)
-                    values = sum(factors[name].along(each[own]) for name, each in directions.items())
-                    total[places - start, stage] += share * values.double().cpu()  # type: ignore[union-attr]
+                for _ in run.visit(segment):
+                    for batch in run.engine.batches(run.rows, first, last):
+                        places = torch.from_numpy(run.positions[batch])
+                        own = (places - part.start).to(run.model.device)
+                        factors = captured(run, batch, met)
+                        values = sum(factors[name].along(each[own]) for name, each in met.items())
+                        total[places - start, stage] += run.share(segment) * values.double().cpu()  # type: ignore[union-attr]
         return total
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
-        everyone = slice(0, len(fitted.rows))
-        size = sum(value.numel() for value in fitted.model.parameters.values())
-        tolerance = self.tolerance if len(queries) * len(fitted.rows) * size > EXACT_WORK else 0.0
+        assert isinstance(fitted, Unrolled)
+        n, size = len(fitted.rows), sum(value.numel() for value in fitted.model.parameters.values())
+        tolerance = self.tolerance if len(queries) * n * size > EXACT_WORK else 0.0
 
         def prepare(run: Run, flow: Flow, direction: Direction) -> LowRank:
             if tolerance and isinstance(flow.curvature, EKFAC):
                 return truncated(flow, flow.coordinates(direction), run.linear, tolerance)
             return LowRank({}, Preconditioned(formed(run, flow, direction)))
 
-        for part, direction in self._portions(fitted, queries, measure, 0, len(queries)):
-            shape = part.stop - part.start, len(fitted.rows)
-            total = torch.zeros(shape, dtype=torch.float64, device=fitted.model.device)
-            for _, run, _, share, ready in self._steps(fitted, direction, prepare, shape[:1]):
-                for batch in run.engine.batches(run.rows):
-                    places = torch.from_numpy(run.positions[batch]).to(total.device)
-                    total[:, places] += share * ready.block(captured(run, batch, ready.layers))
-            yield part, everyone, total
+        fitted.engine.prepare(queries)
+        kept = size if not tolerance else sum(truncated_size(layer) for layer in fitted.engine.layers or [])
+        n_segments = sum(len(run.segments) for run in fitted.runs)
+        for asked in slices(len(queries), max(1, QUERY_BYTES // (4 * kept * n_segments + 8 * n))):
+            ready: dict[str, list[LowRank]] = {}
+            for part, direction in self._portions(fitted, queries, measure, asked.start, asked.stop):
+                for _, _, segment, met in self._back(fitted, direction, prepare, (part.stop - part.start,)):
+                    ready.setdefault(segment.name, []).append(met)
+            total = torch.zeros(asked.stop - asked.start, n, dtype=torch.float64, device=fitted.model.device)
+            for _, run, segment in fitted.backwards():
+                parts = ready.pop(segment.name)
+                names = set().union(*(part.layers for part in parts))
+                for _ in run.visit(segment):
+                    for batch in run.engine.batches(run.rows):
+                        places = torch.from_numpy(run.positions[batch]).to(total.device)
+                        values = Joined(parts).block(captured(run, batch, names))
+                        total[:, places] += run.share(segment) * values
+            yield asked, slice(0, n), total
 
     def _portions(
         self, fitted: Fitted, queries: Rows, measure: Callable | None, start: int, stop: int
@@ -356,7 +375,7 @@ class Source(GradientAttributor):
         engine = fitted.engine
         engine.prepare(queries)
         shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
-        each = COPIES * 4 * sum(shape.numel() for shape in shapes.values()) + 8 * len(fitted.rows)
+        each = COPIES * 4 * sum(shape.numel() for shape in shapes.values())
         for few in slices(stop - start, max(1, QUERY_BYTES // each)):
             part = slice(start + few.start, start + few.stop)
             found = [

@@ -165,9 +165,9 @@ class Run:
             self.model.load(self.trajectory.state(c))
             yield f"{segment.name} checkpoint {c + 1}"
 
-    def states(self, segment: Segment) -> int:
-        """How many states `visit` visits."""
-        return 1 if self.average else len(segment.checkpoints)
+    def share(self, segment: Segment) -> float:
+        """What a gradient at one state of the segment counts."""
+        return 1 / (self.n * (1 if self.average else len(segment.checkpoints)))
 
     @staticmethod
     def _averaged(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:

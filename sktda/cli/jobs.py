@@ -63,7 +63,7 @@ def methods() -> dict[str, type]:
     return {
         re.sub(r"(?<=[a-z0-9])(?=[A-Z]\w\w)|(?<=[A-Z])(?=[A-Z][a-z]\w)", "-", name).lower(): cls
         for name, cls in found.items()
-        if inspect.isclass(cls) and "attributors" not in inspect.signature(cls).parameters
+        if hasattr(cls, "fit") and "attributors" not in inspect.signature(cls).parameters
     }
 
 

@@ -7,7 +7,7 @@ block of pairs. An elementwise EK-FAC inverse written as a sum of R outer produc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from sktda.data import slices
 from sktda.engine.curvature import Spectral
 from sktda.engine.ekfac import EKFAC
-from sktda.engine.layers import LayerRows, Product
+from sktda.engine.layers import Layer, LayerRows, Product
 from sktda.engine.per_row import REST, PerRow
 from sktda.engine.unrolling import Flow
 from sktda.model.base import Rows
@@ -125,6 +125,12 @@ def truncated(flow: Flow, coordinates: Mapping[str, Tensor], linear: set[str], t
     return LowRank(terms, Preconditioned(formed))
 
 
+def truncated_size(layer: Layer) -> int:
+    """Numbers that `truncated` keeps of one direction at a layer, at most."""
+    out = layer.shapes[0][0]
+    return min(RANK * (out + layer.n_parameters // out), layer.n_parameters)
+
+
 def energies(values: Tensor) -> tuple[Tensor, Tensor]:
     """Roots (out,) and (in,) whose outer product is near the root of the eigenvalues (out, in)."""
     least = 1e-12 * values.mean()
@@ -134,7 +140,7 @@ def energies(values: Tensor) -> tuple[Tensor, Tensor]:
 class Joined(Queries):
     """Queries in several parts, one after the other."""
 
-    def __init__(self, parts: list[Queries]) -> None:
+    def __init__(self, parts: Sequence[Queries]) -> None:
         self.parts = parts
 
     def block(self, factors: dict[str, LayerRows]) -> Tensor:

@@ -204,15 +204,15 @@ class Gaussian(Likelihood):
         return squares.flatten(1).sum(1) if squares.ndim > 1 else squares
 
     def noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Normal numbers of the outputs' shape."""
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
+        """Random signs of the outputs' shape: of the variance of normal numbers, and their squares do not vary."""
+        return torch.randn(shape, generator=generator, dtype=torch.float64).sign()
 
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        """Output plus normal noise of variance 1 / (2 scale)."""
+        """Output plus or minus the standard deviation of the model's targets; their variance is 1 / (2 scale)."""
         return outputs + noise.to(outputs) * (0.5 / self._scale(outputs)) ** 0.5
 
     def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """Normal vectors of variance 2 scale."""
+        """Vectors of random signs, of variance 2 scale."""
         return noise.to(outputs) * (2 * self._scale(outputs)) ** 0.5
 
     def roots(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -252,8 +252,10 @@ class Trajectory:
             if not torch.equal(value.detach().cpu(), state[name]):
                 raise ValueError(
                     f"parameters of the net are not those at the end of its trajectory ('{name}' differs). Causes: "
-                    "EarlyStopping or Checkpoint with load_best=True put earlier parameters back, load_params, or one "
-                    "TrajectoryRecorder shared by two nets; train with load_best=False and a recorder of its own"
+                    "EarlyStopping or Checkpoint with load_best=True put earlier parameters back, load_params, one "
+                    "TrajectoryRecorder shared by two nets, or a second net that was built around the same module "
+                    "instance and trained it further; train with load_best=False, a recorder of its own, and for a "
+                    "further stage copy.deepcopy(net.module_)"
                 )
 
     def positions(self, X: Any, y: Any = None) -> np.ndarray:

@@ -29,7 +29,7 @@ from tests.spies import flip, noisy_blobs
 
 X, Y, TRUE = noisy_blobs(150, rate=0.1, centers=2)
 WRONG = Y != TRUE
-METHODS = [TracIn(), InnerProduct(), Influence(damping=0.1), Source()]
+METHODS = [TracIn(), InnerProduct(), Influence(damping=0.1)]
 by_method = pytest.mark.parametrize("attributor", METHODS, ids=lambda each: type(each).__name__)
 
 
@@ -126,6 +126,10 @@ def test_which_estimator_scores():
     assert isinstance(own.estimator, Ridge), "a model of the attributor's own is kept"
     regression = scoring_estimator(TracIn(), RandomForestRegressor())
     assert is_regressor(regression)
+    for unrecorded in (LogisticRegression(), MLP, MIXED[-1]):  # none of them trains by steps that can be recorded
+        assert isinstance(scoring_estimator(Source(), unrecorded), DefaultNet)
+    assert isinstance(scoring_estimator(Source(), MIXED)[-1], DefaultNet)
+    assert isinstance(scoring_estimator(Source(), NET), NeuralNetClassifier)
 
 
 def test_a_model_without_gradients_that_was_named_is_an_error():
@@ -286,10 +290,11 @@ IMAGES, NOISY = IMAGES / 16, flip(DIGITS, 0.2)
     [
         (TracIn(), 0.95),
         (InnerProduct(), 0.9),
+        (Source(), 0.9),
         (Influence(), 0.9),
         (Influence(LogisticRegression(C=0.01, max_iter=1000)), 0.9),
     ],
-    ids=["tracin", "inner product", "ekfac", "exact"],
+    ids=["tracin", "inner product", "source", "ekfac", "exact"],
 )
 def test_flipped_digits(attributor, least):
     """A fifth of 700 labels is wrong; the self objective. Measured: .996, .946, .954, .940."""

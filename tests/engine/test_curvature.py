@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
 from sktda.engine import curvature
-from sktda.engine.curvature import DenseCurvature, conjugate_gradients, gauss_newton
+from sktda.engine.curvature import ALL, DenseCurvature, conjugate_gradients, gauss_newton
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows, flatten, unflatten
 from sktda.model.likelihood import Binary, Categorical, Gaussian
@@ -273,6 +273,64 @@ def test_invariant_directions_do_not_make_a_multinomial_model_singular():
     pieces = torch.cat([value.reshape(N, -1) for value in solved.values()], 1)
     assert close(pieces, gradients @ torch.linalg.pinv(matrix, hermitian=True), 1e-9)
     assert torch.isclose(found.values.sum(), matrix.trace() * (1 + 1 / 15))  # it got the mean eigenvalue
+
+
+def visiting(model, states):
+    """A generator function that loads the states, as `visit`."""
+
+    def visit():
+        for number, state in enumerate(states, start=1):
+            model.load(state)
+            yield f"state {number}"
+
+    return visit
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("name", ["mlp, softmax", "a bare parameter", "linear, squared error"])
+def test_dense_curvature_of_several_states_is_the_mean_of_their_matrices(name, preconditioned):
+    """The penalty counts once, and with the root; a decoupled decay beside it."""
+    model, rows, x, y, weight = make(name)
+    g = torch.Generator().manual_seed(0)
+    own = model.module.state_dict()
+    states = [{k: v + torch.randn(v.shape, generator=g, dtype=v.dtype) for k, v in own.items()} for _ in range(3)]
+    matrix = torch.zeros(())
+    for state in states:
+        model.load(state)
+        matrix = matrix + reference(model, x, y, weight) / len(states)
+    root = decay = None
+    if preconditioned:
+        root, decay = (0.1 + torch.rand(len(matrix), generator=g, dtype=torch.float64) for _ in range(2))
+        matrix = torch.diag(root) @ matrix @ torch.diag(root) + torch.diag(decay)
+    found = DenseCurvature(PerRow(model, 5), rows, visiting(model, states), root, decay)
+    assert close(found.basis @ torch.diag(found.values) @ found.basis.T, matrix)
+
+
+def test_a_dense_curvature_is_put_back_from_its_tensors():
+    model, rows, *_ = make("mlp, softmax")
+    found, matrix = dense(model, rows)
+    empty = found.restored({key: value[:0] for key, value in found.tensors.items()})
+    assert all(len(value) == 0 for value in empty.tensors.values())
+    assert close(found.basis @ torch.diag(found.values) @ found.basis.T, matrix, 1e-14), "the first is what it was"
+    again = empty.restored(found.tensors)
+    direction = {name: torch.ones_like(value) for name, value in model.parameters.items()}
+    for name, value in found.apply(found.inverse(0.1), direction).items():
+        assert torch.equal(again.apply(again.inverse(0.1), direction)[name], value)
+
+
+@pytest.mark.parametrize("lead", [(), (6,), (2, 3)])
+def test_rotated_directions_are_scaled_and_turned_back(lead):
+    model, rows, *_ = make("a bare parameter")
+    found, _ = dense(model, rows)
+    shapes = {key: value.shape for key, value in model.parameters.items()}
+    vectors = torch.randn(*lead, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    turned = found.rotate(unflatten(vectors, shapes))
+    assert list(turned) == [ALL]
+    assert close(turned[ALL], vectors @ found.basis)
+    assert close(found.scale(torch.exp, turned)[ALL], turned[ALL] * found.values.exp())
+    back = found.back(turned)
+    assert {key: value.shape for key, value in back.items()} == {key: (*lead, *shape) for key, shape in shapes.items()}
+    assert close(torch.cat([value.reshape(*lead, -1) for value in back.values()], -1), vectors)
 
 
 def test_more_than_5000_parameters_are_refused_before_any_row_is_read():

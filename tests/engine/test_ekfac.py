@@ -6,6 +6,11 @@ drawn labels in it; for one linear layer under squared error the Gauss-Newton ma
 """
 
 import pickle
+import runpy
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from functools import partial
 
@@ -15,9 +20,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from sktda.engine import ekfac
+from sktda.engine import ekfac, journal
 from sktda.engine.curvature import gauss_newton
 from sktda.engine.ekfac import EKFAC, eigenvectors, self_product
+from sktda.engine.journal import Journal
 from sktda.engine.layers import Product
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows
@@ -332,6 +338,26 @@ def test_running_out_of_memory_in_the_middle_of_a_batch_counts_no_row_twice(monk
         assert close(found.basis_in[layer].abs(), expected.basis_in[layer].abs(), 1e-7)
 
 
+def test_batches_that_were_halved_for_want_of_memory_count_every_row(monkeypatch):
+    """Factors kept from the first pass are of half a batch: the second pass must not take them for the whole."""
+    model, rows, *_ = make("linear", weighted=True)
+    expected = EKFAC(PerRow(model), rows, seed=1)
+    monkeypatch.setattr(PerRow, "own_batch", 8)
+    product, calls = ekfac.self_product, []
+
+    def failing(x):
+        calls.append(len(x))
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("planted")
+        return product(x)
+
+    monkeypatch.setattr(ekfac, "self_product", failing)
+    found = EKFAC(PerRow(model), rows, seed=1)
+    assert calls[1] == 4
+    for layer, values in expected.values.items():
+        assert close(found.values[layer], values, 1e-9)
+
+
 def digits_model(kind):
     """(model, rows, inputs, labels) of a net trained on digits in float32."""
     X, y = load_digits(return_X_y=True)
@@ -638,3 +664,225 @@ def test_self_product_is_the_product_with_itself(width, dtype):
     x = torch.randn(37, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
     found = self_product(x)
     assert close(found.double(), x.double().T @ x.double(), 1e-6 if dtype == torch.float32 else 1e-14)
+
+
+# ---- several states --------------------------------------------------------------------------------------------------
+
+
+def states_of(model, count=3):
+    """Parameters of the module, and some near them."""
+    g = torch.Generator().manual_seed(9)
+    own = {name: value.detach().clone() for name, value in model.module.state_dict().items()}
+    found = [own]
+    for _ in range(count - 1):
+        noise = {name: torch.randn(v.shape, generator=g, dtype=torch.float64).to(v) for name, v in own.items()}
+        found.append({name: value + 0.3 * noise[name] for name, value in own.items()})
+    return found
+
+
+def visiting(model, states):
+    """A generator function as `visit`."""
+
+    def visit():
+        for number, state in enumerate(states, start=1):
+            model.load(state)
+            yield f"state {number}"
+
+    return visit
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "name", ["linear", "linear, squared error", "frozen weight", "called twice", "tokens", "conv2d"]
+)
+def test_several_states_have_averaged_factors_and_averaged_eigenvalues_in_their_basis(name, weighted):
+    model, rows, x, weight = make(name, weighted)
+    states = states_of(model)
+    found = EKFAC(PerRow(model, 8), rows, seed=11, visit=visiting(model, states))
+    truths = []
+    for number, state in enumerate(states):
+        model.load(state)
+        truths.append(reference(model, x, weight, noise_of(model, x, 11 + number)))
+    for layer in truths[0]:
+        a, s = (sum(truth[layer][k] for truth in truths) / len(states) for k in (0, 1))
+        gradients = torch.cat([truth[layer][2] for truth in truths])
+        q_in, q_out = found.basis_in[layer], found.basis_out[layer]
+        for basis, factor in ((q_in, a), (q_out, s)):
+            rotated = basis.T @ factor @ basis
+            assert close(torch.diag(rotated.diagonal()), rotated, 1e-9)
+        squares = (q_out.T @ gradients @ q_in).square().mean(0)
+        penalty = q_in.square().T @ penalty_matrix(model, layer, len(a), len(s))[0]  # once, whatever the states
+        assert close(found.values[layer], squares + penalty)
+
+
+def test_one_state_that_is_visited_is_the_state_that_is_there():
+    model, rows, *_ = make("conv2d", weighted=True)
+    expected = EKFAC(PerRow(model), rows, seed=3).tensors
+    found = EKFAC(PerRow(model), rows, seed=3, visit=visiting(model, states_of(model, 1))).tensors
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_a_state_that_is_visited_twice_has_labels_drawn_twice():
+    model, rows, *_ = make("linear")
+    (state,) = states_of(model, 1)
+    once, again = (EKFAC(PerRow(model), rows, seed=seed) for seed in (3, 4))
+    twice = EKFAC(PerRow(model), rows, seed=3, visit=visiting(model, [state, state]))
+    for layer in twice.values:
+        traces = [each.values[layer].sum() for each in (once, again, twice)]
+        assert torch.isclose(traces[2], (traces[0] + traces[1]) / 2, rtol=1e-12)
+        assert not torch.isclose(traces[0], traces[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["linear", "conv2d"])
+@pytest.mark.parametrize("kept_bytes", [0, 5_000])
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_several_states_do_not_depend_on_kept_factors_or_batches(monkeypatch, name, kept_bytes, batch_size):
+    model, rows, *_ = make(name, weighted=True)
+    states = states_of(model)
+    expected = EKFAC(PerRow(model), rows, seed=1, visit=visiting(model, states))
+    monkeypatch.setattr(ekfac, "KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(PerRow, "own_batch", 5)
+    found = EKFAC(PerRow(model, batch_size), rows, seed=1, visit=visiting(model, states))
+    for layer in expected.values:
+        assert close(by_layer_matrix(found, layer), by_layer_matrix(expected, layer), 1e-9)
+
+
+def test_a_curvature_is_put_back_from_its_tensors():
+    model, rows, *_ = make("conv2d")
+    engine = PerRow(model)
+    found = EKFAC(engine, rows, seed=3)
+    own = {key: value.clone() for key, value in found.tensors.items()}
+    other = found.restored({key: value[:0] for key, value in own.items()})
+    assert all(len(value) == 0 for value in other.tensors.values())
+    again = other.restored(own)
+    assert all(torch.equal(found.tensors[key], value) for key, value in own.items()), "the first is what it was"
+    fn = found.inverse()
+    assert torch.equal(again.quadratic(engine, rows, fn, 0, N), found.quadratic(engine, rows, fn, 0, N))
+    assert set(own) == {f"{part}/{layer}" for part in ("in", "out", "values") for layer in ("0", "2", "4")}
+
+
+@pytest.mark.parametrize("name", ["linear", "frozen weight", "tokens without bias", "conv2d"])
+@pytest.mark.parametrize("lead", [(), (4,), (2, 3)])
+def test_rotated_directions_are_scaled_and_turned_back(name, lead):
+    model, rows, *_ = make(name)
+    found = EKFAC(PerRow(model), rows)
+    g = torch.Generator().manual_seed(0)
+    given = {k: torch.randn(*lead, *v.shape, generator=g, dtype=torch.float64) for k, v in model.parameters.items()}
+    turned = found.rotate(given)
+    assert {k: v.shape for k, v in turned.items()} == {k: (*lead, *v.shape) for k, v in found.values.items()}
+    energy = sum(value.square().sum() for value in given.values())
+    assert torch.isclose(sum(value.square().sum() for value in turned.values()), energy)  # a rotation
+    for key, value in found.back(turned).items():
+        assert close(value, given[key], 1e-12)
+    scaled = found.scale(torch.sqrt, turned)
+    for layer, values in found.values.items():
+        assert close(scaled[layer], turned[layer] * values.sqrt(), 1e-14)
+    for key, value in found.apply(torch.sqrt, given).items():
+        assert close(value, found.back(scaled)[key], 1e-14)
+    layer = found.layers[0]
+    assert set(found.back({layer.name: turned[layer.name]})) == set(layer.parameters)
+
+
+SCRIPT = """
+import sys, time
+import torch
+from torch import nn
+from sktda.engine import journal
+from sktda.engine.ekfac import EKFAC
+from sktda.engine.journal import Journal, Passes
+from sktda.engine.per_row import PerRow
+from sktda.model.base import DifferentiableModel, Rows
+from sktda.model.likelihood import Categorical
+
+def fit(folder):
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(350, 6, generator=g), torch.randint(3, (350,), generator=g)
+    model = DifferentiableModel(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).eval(), Categorical(), None)
+    states = [{k: torch.randn(v.shape, generator=g) for k, v in model.parameters.items()} for _ in range(3)]
+    seen = []
+
+    def visit():
+        for number, state in enumerate(states, start=1):
+            model.load(state)
+            yield f"state {number}"
+
+    def read(part):
+        seen.append(part)
+        return x[part], y[part]
+
+    passes = Passes() if folder is None else Passes(Journal(folder, "k"))
+    found = EKFAC(PerRow(model), Rows(350, read), seed=5, passes=passes, visit=visit)
+    return found.tensors, seen
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    journal.SHARD, journal.PAUSE = 100, 0.0
+    write = journal.Journal.write
+    journal.Journal.write = lambda self, *args: (write(self, *args), time.sleep(0.1))
+    fit(sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def long_fit(tmp_path_factory):
+    """(path of the script, its function that fits three states)."""
+    path = tmp_path_factory.mktemp("script") / "fit.py"
+    path.write_text(SCRIPT)
+    return path, runpy.run_path(str(path))["fit"]
+
+
+def shards(seen):
+    """What was read in passes over the rows, and not to look at a row or three."""
+    return [part for part in seen if isinstance(part, slice) and part.stop - part.start > 1]
+
+
+def test_a_fit_of_several_states_that_was_interrupted_goes_on_in_the_state_where_it_was(
+    monkeypatch, tmp_path, long_fit
+):
+    monkeypatch.setattr(journal, "SHARD", 100)
+    monkeypatch.setattr(journal, "PAUSE", 0.0)
+    monkeypatch.setattr(ekfac, "KEPT_BYTES", 0)  # so that every pass over the rows reads them
+    _, fit = long_fit
+    plain, _ = fit(None)
+    write, written = Journal.write, []
+
+    def broken(self, name, tensors):
+        if len(written) == stop:
+            raise KeyboardInterrupt
+        written.append(name)
+        return write(self, name, tensors)
+
+    monkeypatch.setattr(Journal, "write", broken)
+    parts = [f"{name} state {k}" for name in ("factors", "eigenvalues") for k in (1, 2, 3)]
+    stop = -1
+    found, _ = fit(tmp_path / "whole")
+    assert list(dict.fromkeys(written)) == parts
+    total = len(written)
+    assert total == 24  # four shards, three states, two passes
+    for stop in range(1, total, 3):
+        written.clear()
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / str(stop))
+        first, stop = stop, -1
+        found, seen = fit(tmp_path / str(first))
+        assert all(torch.equal(found[key], value) for key, value in plain.items())
+        assert len(shards(seen)) == total - first, "shards that were finished are not read again"
+
+
+def test_a_fit_of_several_states_that_was_killed_ends_with_the_same_curvature(monkeypatch, tmp_path, long_fit):
+    monkeypatch.setattr(journal, "SHARD", 100)
+    path, fit = long_fit
+    folder = tmp_path / "work"
+    process = subprocess.Popen([sys.executable, "-W", "ignore", str(path), str(folder)])
+    deadline = time.monotonic() + 100
+    while not (folder / "k" / "factors state 2.safetensors").exists():
+        assert process.poll() is None, "the fit ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "k" / "eigenvalues state 1.safetensors").exists()
+    plain, _ = fit(None)
+    found, seen = fit(folder)
+    assert all(torch.equal(found[key], value) for key, value in plain.items())
+    assert len(shards(seen)) < 24 - 4, "the first state was finished"

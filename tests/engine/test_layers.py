@@ -456,6 +456,16 @@ def test_products_with_rows_and_directions_equal_those_of_gradients(name):
 
 
 @each_case
+def test_every_row_meets_a_direction_of_its_own(name):
+    model, rows, expected = truth(name)
+    engine = prepared(name)
+    factors = engine.capture(rows.block(slice(1, N), CPU))[1]
+    along, directions = direction(model, 4, k=N - 1)
+    own = by_layer(engine, directions)
+    close(sum(factors[layer].along(each) for layer, each in own.items()), (along * expected[1:]).sum(1))
+
+
+@each_case
 def test_dots_equal_gradients_times_the_direction(name):
     model, rows, expected = truth(name)
     along, directions = direction(model, 3)

@@ -1,6 +1,7 @@
 """Values of many rows for many queries against products with matrices that are formed."""
 
 import functools
+import itertools
 
 import pytest
 import torch
@@ -10,10 +11,22 @@ from torch.nn import functional as F
 
 from sktda.engine import pairwise
 from sktda.engine.ekfac import EKFAC
-from sktda.engine.pairwise import EKFACQueries, Joined, LowRank, Plain, Preconditioned, by_layer, outer_products
+from sktda.engine.layers import Product
+from sktda.engine.pairwise import (
+    EKFACQueries,
+    Joined,
+    LowRank,
+    Plain,
+    Preconditioned,
+    by_layer,
+    energies,
+    outer_products,
+    truncated,
+)
 from sktda.engine.per_row import PerRow
+from sktda.engine.unrolling import DiagonalFlow, SpectralFlow
 from sktda.model.base import DifferentiableModel, Rows, unflatten
-from sktda.model.likelihood import Categorical
+from sktda.model.likelihood import Categorical, Gaussian
 
 N, Q = 17, 6
 
@@ -444,3 +457,203 @@ def test_fewer_queries_and_rows_than_the_probe_takes():
     source.choose_ranks(engine, queries, rows, None)
     truth, _ = ekfac_values(EKFACQueries(curvature, curvature.inverse(), 0.0), engine, queries, rows)
     assert close(ekfac_values(source, engine, queries, rows)[0], truth, 0.1)
+
+
+# ---- directions of a flow by few outer products ----------------------------------------------------------------------
+
+LINEAR = {"0", "2", "4"}
+
+
+@functools.cache
+def asked_digits(count=60):
+    """Gradients of queries by parameter, (count, ...), at the end of the training of `digits`."""
+    _, queries, engine, _ = digits()
+    few = queries.block(slice(0, 6 * count, 6), torch.device("cpu"))  # of all classes
+    return unflatten(engine.block_gradients(few), {k: v.shape for k, v in engine.model.parameters.items()})
+
+
+@functools.cache
+def digits_flow(kind, rate):
+    engine, curvature = digits()[2:]
+    if kind == "sgd":
+        return SpectralFlow(curvature, rate)
+    # as Adam has it: 1 / (sqrt(v) + eps), v of the size of a squared mean gradient
+    g = torch.Generator().manual_seed(0)
+    scale = {k: 10 ** (1 + 2 * torch.rand(v.shape, generator=g)) for k, v in engine.model.parameters.items()}
+    return DiagonalFlow(curvature, rate, scale, {"0.weight": 0.01})
+
+
+@functools.cache
+def exact_flow(kind, rate):
+    """(queries, rows) values with directions that are formed."""
+    rows, _, engine, _ = digits()
+    return values_of(Preconditioned(by_layer(engine, digits_flow(kind, rate).gathered(asked_digits()))), engine, rows)
+
+
+def low_rank(kind, rate, tolerance, linear=LINEAR, directions=None):
+    flow = digits_flow(kind, rate)
+    return truncated(flow, flow.coordinates(directions or asked_digits()), linear, tolerance)
+
+
+FLOWS = [("sgd", 1e-6), ("sgd", 1.0), ("sgd", 30.0), ("sgd", 1e3), ("sgd", 1e6), ("adam", 1e-2), ("adam", 1.0)]
+by_flow = pytest.mark.parametrize(("kind", "rate"), FLOWS)
+
+
+@by_flow
+@pytest.mark.parametrize("tolerance", [0.2, 0.02, 1e-3])
+def test_truncated_directions_keep_the_tolerance(kind, rate, tolerance):
+    rows, _, engine, _ = digits()
+    ready, truth = low_rank(kind, rate, tolerance), exact_flow(kind, rate)
+    assert (values_of(ready, engine, rows) - truth).norm() <= tolerance * truth.norm()
+    assert ready.terms, "or nothing was gained"
+    assert ready.layers == LINEAR
+    assert not set(ready.terms) & set(ready.exact.directions)
+
+
+@pytest.mark.parametrize("rate", [1.0, 30.0, 1e3])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-5])
+def test_truncated_directions_keep_a_tolerance_near_the_rounding_of_float32(rate, tolerance):
+    """What is missing is a difference of two sums: the sums are exact to 1e-7, so their difference is no smaller."""
+    rows, _, engine, _ = digits()
+    truth = exact_flow("sgd", rate)
+    assert (values_of(low_rank("sgd", rate, tolerance), engine, rows) - truth).norm() <= tolerance * truth.norm()
+
+
+@by_flow
+def test_truncated_directions_take_fewer_products_than_formed_ones(kind, rate):
+    curvature = digits()[3]
+    ranks = []
+    for tolerance in (0.2, 0.02, 1e-3):
+        terms = low_rank(kind, rate, tolerance).terms
+        for name, (lefts, rights) in terms.items():
+            out, width = curvature.values[name].shape
+            assert len(lefts) == len(rights)
+            assert len(lefts) * (out + width) <= out * width
+        ranks.append({name: len(terms[name][0]) if name in terms else 10**9 for name in LINEAR})
+    for loose, tight in itertools.pairwise(ranks):
+        assert all(loose[name] <= tight[name] for name in LINEAR)
+
+
+def test_a_short_stretch_needs_one_outer_product_a_layer():
+    """What it gathers is the gradient of a query times the rate: delta a', which is one."""
+    rows, _, engine, _ = digits()
+    ready = low_rank("sgd", 1e-6, 1e-3)
+    assert {name: len(lefts) for name, (lefts, _) in ready.terms.items()} == dict.fromkeys(LINEAR, 1)
+    expected = values_of(Plain([engine.capture(asked_block())[1]]), engine, rows)
+    assert close(values_of(ready, engine, rows), 1e-6 * expected, 1e-4)
+
+
+def asked_block(count=60):
+    return digits()[1].block(slice(0, 6 * count, 6), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@by_flow
+def test_truncated_directions_of_few_queries(kind, rate, count):
+    rows, _, engine, _ = digits()
+    few = {name: value[:count] for name, value in asked_digits().items()}
+    found = values_of(low_rank(kind, rate, 0.02, directions=few), engine, rows)
+    truth = exact_flow(kind, rate)[:count]
+    assert found.shape == truth.shape
+    # of one query the rows' energy along its own direction may be far from the mean that the rank is chosen by
+    assert (found - truth).norm() <= 2 * 0.02 * truth.norm()
+
+
+def test_truncating_on_a_processor_leaves_the_random_state_of_other_devices_alone(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    low_rank("sgd", 30.0, 0.02)
+    assert not seeded
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("sgd", 30.0), ("adam", 1.0)])
+def test_truncating_is_repeated_to_the_last_digit_and_leaves_the_random_state_alone(kind, rate):
+    state = torch.get_rng_state()
+    one = low_rank(kind, rate, 0.02)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    other = low_rank(kind, rate, 0.02)
+    torch.set_rng_state(state)
+    assert list(one.terms) == list(other.terms)
+    for name, pair in one.terms.items():
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(pair, other.terms[name], strict=True))
+
+
+def test_layers_that_are_not_linear_or_have_no_low_rank_are_formed_and_exact():
+    rows, _, engine, _ = digits()
+    truth = exact_flow("sgd", 30.0)
+    ready = low_rank("sgd", 30.0, 0.02, {"2"})
+    assert list(ready.terms) == ["2"]
+    assert set(ready.exact.directions) == {"0", "4"}
+    own = engine.capture(rows.block(slice(0, 9), torch.device("cpu")))[1]
+    needed = {name: own[name] for name in ready.layers}
+    assert torch.equal(ready.block(needed), ready.block(own))
+    nothing = low_rank("sgd", 30.0, 0.02, set())
+    assert not nothing.terms
+    assert close(values_of(nothing, engine, rows), truth, 1e-5)
+    none_will_do = low_rank("sgd", 1e6, 1e-12)
+    assert not {"0", "2"} & set(none_will_do.terms)
+
+
+def test_a_layer_of_one_output_is_formed():
+    """Its direction has one row: an outer product is no less."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+        x, y = torch.randn(N, 5, dtype=torch.float64), torch.randn(N, 1, dtype=torch.float64)
+    model, rows = DifferentiableModel(module, Gaussian(), None), rows_of(x, y)
+    engine, curvature = fitted(model, rows)
+    given = unflatten(engine.gradients(rows, slice(0, Q)), {k: v.shape for k, v in model.parameters.items()})
+    flow = SpectralFlow(curvature, 2.0)
+    ready = truncated(flow, flow.coordinates(given), {"0", "2"}, 0.5)
+    assert set(ready.terms) == {"0"}
+    assert set(ready.exact.directions) == {"2"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("rate", [1e-6, 0.5, 1e4])
+def test_truncated_directions_of_other_nets_keep_the_tolerance(name, rate):
+    """Convolutions and layers used at several positions are formed, whatever is left out of the curvature is out."""
+    model, rows, *_ = make(name)
+    engine, curvature = fitted(model, rows)
+    linear = {key for key, each in engine.capture(rows.block(slice(0, 1), model.device))[1].items() if unshared(each)}
+    assert linear == {"mlp": {"0", "2"}, "conv": {"4"}, "conv1d": {"3"}, "tokens": {"head"}}[name]
+    given = unflatten(engine.gradients(rows, slice(0, Q)), {k: v.shape for k, v in model.parameters.items()})
+    flow = SpectralFlow(curvature, rate)
+    own = curvature.own(engine)
+    exact = Preconditioned(by_layer(engine, flow.gathered(given)))
+    truth = values_of(exact, engine, rows, own)
+    for tolerance in (0.3, 1e-6):
+        ready = truncated(flow, flow.coordinates(given), linear, tolerance)
+        assert set(ready.terms) <= linear
+        assert ready.layers == {layer.name for layer in own}
+        assert close(values_of(ready, engine, rows, own), truth, tolerance)
+        for key, direction in ready.exact.directions.items():
+            assert close(direction, exact.directions[key], 1e-12)
+
+
+def unshared(factor):
+    return isinstance(factor, Product) and not factor.shared
+
+
+def test_a_layer_without_curvature_does_no_harm():
+    """One that the loss does not depend on at any row, and that no penalty holds."""
+    rows, _, engine, curvature = digits()
+    dead = curvature.restored({key: value.clone() for key, value in curvature.tensors.items()})
+    dead.values["2"].zero_()
+    flow = SpectralFlow(dead, 30.0)
+    ready = truncated(flow, flow.coordinates(asked_digits()), LINEAR, 0.02)
+    truth = values_of(Preconditioned(by_layer(engine, flow.gathered(asked_digits()))), engine, rows)
+    assert (values_of(ready, engine, rows) - truth).norm() <= 0.02 * truth.norm()
+
+
+def test_energies_are_the_roots_of_eigenvalues_that_are_a_product():
+    out, into = torch.logspace(-6, 0, 7, dtype=torch.float64), torch.logspace(-3, 2, 9, dtype=torch.float64)
+    values = out[:, None] * into
+    left, right = energies(values)
+    assert close(left[:, None] * right, values.sqrt(), 1e-12)
+    values[2], values[:, 4] = 0, 0
+    left, right = energies(values)
+    assert (left > 0).all()
+    assert (right > 0).all()
+    assert torch.isfinite(1 / left[:, None] / right).all()

@@ -260,6 +260,22 @@ def test_rows_are_found_in_any_order_and_duplicates_go_in_turn():
     assert len(trajectory.positions(X[:0], y[:0])) == 0
 
 
+def test_it_says_which_rows_it_contains_of_equal_ones_the_first():
+    X, y = rows(30)
+    X, y = np.concatenate([X, X[:2]]), np.concatenate([y, y[:2]])  # 0 and 1 were trained on twice
+    _, trajectory = record(X, y)
+    other = X + np.float32(1)
+    asked = np.concatenate([other[:2], X[[0, 7, 0, 5]], other[2:3], X[[0, 7, 1]]])
+    labels = np.concatenate([y[:2], y[[0, 7, 0, 5]], y[2:3], y[[0, 7, 1]]])
+    expected = [False, False, True, True, True, True, False, False, False, True]
+    found = trajectory.contains(asked, labels)
+    assert found.dtype == bool
+    assert found.tolist() == expected
+    assert trajectory.contains(X[::-1].astype(float), y[::-1]).all()
+    assert not trajectory.contains(X, 1 - y).any(), "the label belongs to the row"
+    assert trajectory.contains(X[:0], y[:0]).shape == (0,)
+
+
 def test_rows_that_were_not_trained_on_are_refused():
     X, y = rows(50)
     _, whole = record(X, y)
@@ -289,8 +305,9 @@ def test_a_dataset_with_random_rows_is_not_recognised_and_says_so():
     net = make_net(TrajectoryRecorder()).fit(Noisy(X, y), None)
     trajectory = recorder_of(net).trajectory_
     trajectory.check_rows(X, y)
-    with pytest.raises(ValueError, match="cannot be recognised"):
-        trajectory.positions(X, y)
+    for ask in (trajectory.positions, trajectory.contains):
+        with pytest.raises(ValueError, match="cannot be recognised"):
+            ask(X, y)
 
 
 def test_what_was_not_recorded_is_asked_for_in_vain():

@@ -1,0 +1,137 @@
+"""The problems of the LDS benchmark: rows as the nets get them, retrained truth, nets trained as those of the truth."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _batched import Recipe, cross_entropy, squared_error
+from _common import fashion_mnist
+from truth import OUT, TRUTHS, make
+
+MLP = (784, 512, 256, 128, 10)
+RECIPES = {
+    "digits": TRUTHS["digits"].recipe,
+    "fmnist": Recipe(MLP, cross_entropy, lr=0.03, weight_decay=1e-3, batch_size=64, epochs=20),
+    "fmnist_n": Recipe(MLP, cross_entropy, lr=0.01, weight_decay=3e-5, batch_size=64, epochs=3),
+    "concrete": TRUTHS["concrete"].recipe,
+}
+N_CHECKPOINTS = 6
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is attributed and what retraining said.
+
+    y is (n,) classes or, for squared error, (n, 1) float32. kept (n_subsets, n) bool; measured (n_subsets, n_retrains,
+    n_query), lower = better: minus the margin (kind "margin") or the loss (kind "loss").
+    """
+
+    name: str
+    kind: str
+    recipe: Recipe
+    X: np.ndarray
+    y: np.ndarray
+    X_query: np.ndarray
+    y_query: np.ndarray
+    kept: np.ndarray
+    measured: np.ndarray
+
+
+def truth_file(name: str) -> Path:
+    """Where the truth is: in SKTDA_DATA, or beside this file; made there where it is missing and has a recipe.
+
+    Raises FileNotFoundError where it has none.
+    """
+    own = OUT / f"{name}.npz"
+    places = [Path(folder) / "truth" / f"{name}.npz" for folder in filter(None, [os.environ.get("SKTDA_DATA")])]
+    for file in (*places, own):
+        if file.exists():
+            return file
+    if name not in TRUTHS:
+        raise FileNotFoundError(
+            f"no {name}.npz in {' or '.join(str(file.parent) for file in (*places, own))}, and truth.py makes only "
+            f"{', '.join(TRUTHS)}; set SKTDA_DATA to the folder whose folder truth has it"
+        )
+    OUT.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(own, **make(TRUTHS[name]))
+    return own
+
+
+def load(name: str) -> Problem:
+    """The problem of a truth that `truth_file` has."""
+    truth = np.load(truth_file(name))
+    recipe = RECIPES[name]
+    rows = {"digits": digits, "concrete": concrete}.get(name, fashion)
+    X, X_query, y_query = rows(truth["train_index"], truth["query_index"])
+    kept = np.unpackbits(truth["masks"], axis=1)[:, : int(truth["n_train"])].astype(bool)
+    if recipe.loss is squared_error:
+        y, y_query = (part.astype(np.float32)[:, None] for part in (truth["y_train"], y_query))
+        return Problem(name, "loss", recipe, X, y, X_query, y_query, kept, truth["loss"])
+    return Problem(name, "margin", recipe, X, truth["y_train"], X_query, y_query, kept, -truth["measure"])
+
+
+def digits(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(X, X_query, y_query): pixels in [0, 1]."""
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    X = (X / 16).astype(np.float32)
+    return X[train], X[query], y[query]
+
+
+def fashion(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(X, X_query, y_query): standardised pixels; queries are test images, with their true labels."""
+    x_train, _, x_test, y_test = fashion_mnist()
+    X, X_query = (
+        ((part.reshape(len(part), -1) / 255 - 0.2860) / 0.3530).astype(np.float32)
+        for part in (x_train[train], x_test[query])
+    )
+    return X, X_query, y_test[query]
+
+
+def concrete(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(X, X_query, y_query), inputs and target standardised by the rows that train."""
+    if folder := os.environ.get("SKTDA_DATA"):
+        data = np.load(Path(folder) / "data" / "concrete.npz")
+        X, y = data["X"], data["y"]
+    else:
+        from sklearn.datasets import fetch_openml
+
+        X, y = fetch_openml(data_id=44959, as_frame=False, return_X_y=True)
+    X, y = np.asarray(X, dtype=float), np.asarray(y, dtype=float)
+    X = ((X - X[train].mean(axis=0)) / (X[train].std(axis=0) + 1e-8)).astype(np.float32)
+    return X[train], X[query], ((y - y[train].mean()) / y[train].std())[query]
+
+
+def trained(problem: Problem, seed: int) -> Any:
+    """A skorch net after the recipe of the truth, on all rows, recorded at 6 checkpoints."""
+    from _nets import mlp
+    from skorch import NeuralNetClassifier, NeuralNetRegressor
+
+    from sktda.model.recorder import TrajectoryRecorder
+
+    recipe = problem.recipe
+    estimator, criterion = {
+        "margin": (NeuralNetClassifier, torch.nn.CrossEntropyLoss),
+        "loss": (NeuralNetRegressor, torch.nn.MSELoss),
+    }[problem.kind]
+    torch.manual_seed(seed)
+    return estimator(
+        mlp(*recipe.widths),
+        criterion=criterion,
+        optimizer=torch.optim.SGD,
+        optimizer__momentum=recipe.momentum,
+        optimizer__weight_decay=recipe.weight_decay,
+        lr=recipe.lr,
+        max_epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        iterator_train__shuffle=True,
+        train_split=None,
+        verbose=0,
+        callbacks=[TrajectoryRecorder(n_checkpoints=N_CHECKPOINTS)],
+    ).fit(problem.X, problem.y)
