@@ -28,6 +28,7 @@ from _lds import RECIPES, Problem, load, trained, truth_file
 
 FIRST_SEED = 10_000  # truth.py takes its seeds from 0 up, one for every retrained net
 METHODS = ("InnerProduct", "TracIn", "Influence", "Source", "Source, fast")
+FEW_ROWS = ("Source, blockwise",)  # where rows x outputs are few enough for the exact curvature of each layer
 REFERENCE = "Influence"  # that the others' scores and seconds are compared with
 AVERAGED = (1, 2, 3, 5, 10)
 PEERS = {"kronfluence EK-FAC": 1, "captum TracIn": 1, "TRAK": 3}  # and on how many of the models
@@ -47,6 +48,7 @@ def attributor(method: str, net: Any, kind: str, number: int) -> Any:
         "Influence": lambda *args, **kwargs: Influence(*args, curvature="ekfac", **kwargs),
         "Source": Source,
         "Source, fast": lambda *args, **kwargs: Source(*args, fast=True, **kwargs),
+        "Source, blockwise": lambda *args, **kwargs: Source(*args, curvature="blockwise", **kwargs),
     }[method]
     objective = Margin() if kind == "margin" else None
     return make(FrozenEstimator(net), objective=objective, random_state=number)
@@ -74,14 +76,15 @@ def part(name: str, n_models: int, n_scored: int, with_peers: bool) -> dict:
     from sktda.metrics import noise_ceiling
 
     problem = load(name)
-    values: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
-    seconds: dict[str, list[float]] = {method: [] for method in METHODS}
+    methods = METHODS + (FEW_ROWS if problem.kind == "loss" and len(problem.X) < 2_000 else ())
+    values: dict[str, list[np.ndarray]] = {method: [] for method in methods}
+    seconds: dict[str, list[float]] = {method: [] for method in methods}
     nets = []
     for number in range(n_models):
         start = time.perf_counter()
         nets.append(trained(problem, FIRST_SEED + number))
         words = [f"{name}, model {number + 1} of {n_models}, trained in {time.perf_counter() - start:.0f} s. LDS"]
-        for method in METHODS:
+        for method in methods:
             start = time.perf_counter()
             explained = attributor(method, nets[-1], problem.kind, number).fit(problem.X, problem.y)
             found = explained.attribute(problem.X_query, problem.y_query).astype(np.float32)

@@ -34,12 +34,12 @@ TRUTHS = {
     "digits": "Digits, MLP 64-64-64-10",
 }
 LDS_PEERS = """Beside other libraries, on the same models. kronfluence leaves weight decay out of its curvature and \
-draws labels of its own; captum gets our checkpoints and sums of learning rates; TRAK (`pip install traker==0.3.2`) \
-projects to 2,048 dimensions, with a ridge of one mean eigenvalue. The other two are installed as said above."""
+draws labels of its own; captum gets our checkpoints and sums of learning rates; TRAK \
+projects to 2,048 dimensions, with a ridge of one mean eigenvalue. All are installed as said above."""
 PEERS_INSTALLED = """The peers would replace torch or NumPy if pip resolved what they ask for, so they go in without it:
 
 ```shell
-pip install --no-deps captum==0.9.0 kronfluence==1.0.1 dattri==0.3.0 pydvl==0.10.0
+pip install --no-deps captum==0.9.0 kronfluence==1.0.1 dattri==0.3.0 pydvl==0.10.0 traker==0.3.2
 pip install --no-deps lazy-importer more-itertools 'pydeprecate<0.4' einops einconv opt-einsum accelerate \\
     psutil requests tqdm dask distributed 'zarr>=3,<4'
 ```

@@ -87,10 +87,11 @@ class Source(GradientAttributor):
     stages : list of Stage or None, default=None
         Stages of training before that of `estimator`, the first first: pre-training, say. `estimator` must then be
         frozen, and `fit` gets the rows of all stages together.
-    curvature : {"auto", "ekfac", "exact"}, default="auto"
-        "ekfac": eigenvalue-corrected Kronecker factors of Linear and convolution layers. "exact": the dense
-        Gauss-Newton matrix, up to 5,000 parameters. "auto": "exact" for models that are linear in at most 5,000
-        parameters or have no such layer, else "ekfac".
+    curvature : {"auto", "ekfac", "blockwise", "exact"}, default="auto"
+        "ekfac": eigenvalue-corrected Kronecker factors of Linear and convolution layers. "blockwise": the exact
+        Gauss-Newton matrix of each layer, for few rows: up to 5,000 parameters in a layer, or rows times outputs times
+        checkpoints of a segment. "exact": the whole Gauss-Newton matrix, up to 5,000 parameters. "auto": "exact" for
+        models that are linear in at most 5,000 parameters or have no such layer, else "ekfac".
     fast : bool, default=False
         Average the parameters of a segment, so that it costs as much as one checkpoint.
     tolerance : float, default=0.02
@@ -136,7 +137,7 @@ class Source(GradientAttributor):
     Source: Bae et al. 2024 (arXiv:2405.12186), eqs. 13 to 17 and algorithm 1, divided by n. The curvature has no
     damping: directions that training has not moved along count by their learning rates. Under EK-FAC, Adam and AdamW
     use a diagonal for what is left of a displacement and an inverse damped by a tenth of a layer's mean eigenvalue;
-    under "exact" they use functions of P^1/2 H P^1/2, P = 1 / (sqrt(v) + eps). Curvatures are kept in a temporary
+    otherwise they use functions of P^1/2 H P^1/2, P = 1 / (sqrt(v) + eps). Curvatures are kept in a temporary
     folder, one in memory at a time.
 
     Examples
@@ -156,7 +157,7 @@ class Source(GradientAttributor):
         "n_segments": [Interval(Integral, 1, None, closed="left")],
         "boundaries": ["array-like", None],
         "stages": [list, tuple, None],
-        "curvature": [StrOptions({"auto", "ekfac", "exact"})],
+        "curvature": [StrOptions({"auto", "ekfac", "blockwise", "exact"})],
         "fast": ["boolean"],
         "tolerance": [Interval(Real, 0, 1, closed="left")],
     }
@@ -307,6 +308,7 @@ class Source(GradientAttributor):
             yield stage, run, segment, prepare(run, flow, own)
             if number < len(way):
                 direction = {**direction, **flow.remaining(own)}
+            del flow  # before the next curvature comes
 
     def _validation_scores(self, fitted: Fitted, gradient: Callable[[], dict[str, Tensor]]) -> Tensor:
         assert isinstance(fitted, Unrolled)
@@ -350,7 +352,10 @@ class Source(GradientAttributor):
             return LowRank({}, Preconditioned(formed(run, flow, direction)))
 
         fitted.engine.prepare(queries)
-        kept = size if not tolerance else sum(truncated_size(layer) for layer in fitted.engine.layers or [])
+        kept = size
+        if tolerance:
+            linear, layers = fitted.runs[-1].linear, fitted.engine.layers or []
+            kept = sum(truncated_size(layer) if layer.name in linear else layer.n_parameters for layer in layers)
         n_segments = sum(len(run.segments) for run in fitted.runs)
         for asked in slices(len(queries), max(1, QUERY_BYTES // (4 * kept * n_segments + 8 * n))):
             ready: dict[str, list[LowRank]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from tempfile import mkdtemp
 from typing import Any
 from weakref import finalize
@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import Journal, Passes
 from sktda.engine.layers import Product
 from sktda.engine.per_row import PerRow
-from sktda.engine.unrolling import DiagonalFlow, Flow, SpectralFlow
-from sktda.model.base import DifferentiableModel, Rows, flatten
+from sktda.engine.unrolling import Curvature, DiagonalFlow, Flow, SpectralFlow
+from sktda.model.base import DifferentiableModel, Rows
 from sktda.model.trajectory import Trajectory
 
 UNROLLED = ("SGD", "Adam", "AdamW")
@@ -129,24 +130,21 @@ class Run:
         self.n = n
         self.segments = segments
         self.average = average
-        self.exact = self._exact(curvature)
+        self.kind = self._automatic() if curvature == "auto" else curvature
         self.decay: dict[str, float] = {}
         if trajectory.decoupled_weight_decay:
             self.decay, model.decay = trajectory.weight_decay, {}
         self._shelf = Journal(mkdtemp(prefix="sktda-"))
         finalize(self, self._shelf.clear)
-        self._fitted: dict[str, EKFAC | DenseCurvature] = {}
+        self._fitted: dict[str, Curvature] = {}
         self.nbytes = 0
         """Bytes of the largest curvature at the largest moment of its fit, once there is one."""
 
-    def _exact(self, curvature: str) -> bool:
-        if curvature != "auto":
-            return curvature == "exact"
+    def _automatic(self) -> str:
         size = sum(value.numel() for value in self.model.parameters.values())
         self.engine.prepare(self.rows)
-        return size <= DENSE_PARAMETERS and (
-            self.model.linear or not any(layer.is_product for layer in self.engine.layers or [])
-        )
+        layers = any(layer.is_product for layer in self.engine.layers or [])
+        return "exact" if size <= DENSE_PARAMETERS and (self.model.linear or not layers) else "ekfac"
 
     @cached_property
     def linear(self) -> set[str]:
@@ -186,25 +184,25 @@ class Run:
             return DiagonalFlow(curvature, segment.rate, scale, self.decay)
         return SpectralFlow(curvature, segment.rate, {name: value.double().sqrt() for name, value in scale.items()})
 
-    def _curvature(self, segment: Segment, seed: int, passes: Passes) -> EKFAC | DenseCurvature:
+    def _curvature(self, segment: Segment, seed: int, passes: Passes) -> Curvature:
         kept = self._shelf.read(segment.name)
         if kept is not None and segment.name in self._fitted:
             return self._fitted[segment.name].restored({k: v.to(self.model.device) for k, v in kept.items()})
-        found: EKFAC | DenseCurvature
-        if self.exact:
-            root = decay = None
-            if self.trajectory.optimizer != "SGD":
-                root = flatten(self._scale(segment)).double().sqrt()
-                added = {
-                    name: torch.full_like(v, self.decay.get(name, 0.0)) for name, v in self.model.parameters.items()
-                }
-                decay = flatten(added).double()
-            found = DenseCurvature(self.engine, self.rows, lambda: self.visit(segment), root, decay)
-        else:
+        found: Curvature
+        visit = partial(self.visit, segment)
+        if self.kind == "ekfac":
             with warnings.catch_warnings():
                 if self._fitted:
                     warnings.filterwarnings("ignore", "EK-FAC leaves out")  # said for the first one
-                found = EKFAC(self.engine, self.rows, seed, passes, lambda: self.visit(segment))
+                found = EKFAC(self.engine, self.rows, seed, passes, visit)
+        else:
+            root = None
+            if self.trajectory.optimizer != "SGD":
+                root = {name: value.double().sqrt() for name, value in self._scale(segment).items()}
+            if self.kind == "blockwise":
+                found = BlockCurvature(self.engine, self.rows, visit, root, self.decay)
+            else:
+                found = DenseCurvature(self.engine, self.rows, visit, root, self.decay)
         self.nbytes = max(self.nbytes, found.nbytes)
         self._shelf.write(segment.name, found.tensors)
         self._fitted[segment.name] = found.restored({key: value[:0].clone() for key, value in found.tensors.items()})

@@ -33,7 +33,7 @@ class DenseCurvature:
     """Eigen-decomposition of the dense (p, p) Gauss-Newton matrix plus penalty, in float64.
 
     visit: a generator function that puts one state after another into the model, over which the matrix is averaged.
-    root, decay (p,): the decomposition is then of root H root + diag(decay), for steps preconditioned by root^2.
+    root, decay: by parameter; the decomposition is then of root H root + decay, for steps preconditioned by root^2.
     Eigenvalues are those of the mean loss plus penalty, without damping. Directions in which no prediction changes
     and nothing is penalised (`DifferentiableModel.invariant`) get the mean eigenvalue: no gradient has a part there.
     O(n k p^2 + p^3) time for k output roots per row, O(p^2) memory.
@@ -45,8 +45,8 @@ class DenseCurvature:
         engine: PerRow,
         rows: Rows,
         visit: Visit = here,
-        root: Tensor | None = None,
-        decay: Tensor | None = None,
+        root: Direction | None = None,
+        decay: Mapping[str, float] | None = None,
     ) -> None:
         model = engine.model
         p = sum(value.numel() for value in model.parameters.values())
@@ -61,14 +61,15 @@ class DenseCurvature:
             matrix += gauss_newton(engine, rows)
             found += 1
         matrix /= found
-        matrix += torch.diag(penalty(engine))
+        matrix += torch.diag(penalty(engine, model.decay))
         if model.invariant is not None:
             v = model.invariant.to(matrix)
             matrix += v @ v.T * (matrix.diagonal().mean() or 1.0)
         if root is not None:
-            matrix *= root[:, None] * root
-        if decay is not None:
-            matrix += torch.diag(decay)
+            scale = flatten({name: root[name] for name in model.parameters}).to(matrix)
+            matrix *= scale[:, None] * scale
+        if decay:
+            matrix += torch.diag(penalty(engine, decay))
         self.values, self.basis = torch.linalg.eigh((matrix + matrix.T) / 2)
         self._shapes = {name: value.shape for name, value in model.parameters.items()}
 
@@ -132,11 +133,11 @@ class DenseCurvature:
         return result
 
 
-def penalty(engine: PerRow) -> Tensor:
+def penalty(engine: PerRow, decay: Mapping[str, float]) -> Tensor:
     """(p,) diagonal of the penalty's Hessian, float64."""
     model = engine.model
     parts = [
-        torch.full((value.numel(),), model.decay.get(name, 0.0), dtype=torch.float64, device=model.device)
+        torch.full((value.numel(),), decay.get(name, 0.0), dtype=torch.float64, device=model.device)
         for name, value in model.parameters.items()
     ]
     return torch.cat(parts)
@@ -166,22 +167,27 @@ def gauss_newton(engine: PerRow, rows: Rows) -> Tensor:
 
 
 def block_gauss_newton(engine: PerRow, block: tuple) -> Tensor:
-    """Sum over the block's rows of J' F J: one capture per root r_k, whose row gradients are r_k' J."""
+    """Sum over the block's rows of J' F J."""
+    total = None
+    for rows in root_gradients(engine, block):
+        rows = rows.double()
+        total = rows.T @ rows if total is None else total.addmm_(rows.T, rows)
+    assert total is not None
+    return total
+
+
+def root_gradients(engine: PerRow, block: tuple) -> Iterator[Tensor]:
+    """Yields (n, p) gradients r_k' J of the block's rows for one output root r_k after another: J' F J sums squares."""
     model = engine.model
     inputs, targets, weight = block
     with torch.no_grad():
         roots = model.likelihood.roots(forward(model.module, inputs), targets)
     if weight is not None:
         roots = roots * weight.sqrt().reshape(-1, *[1] * (roots.ndim - 1))
-    total = None
     for k in range(roots.shape[1]):
-        rows = engine.block_gradients(
+        yield engine.block_gradients(
             (inputs, roots[:, k], None), lambda out, root: (out * root).reshape(len(out), -1).sum(1)
         )
-        rows = rows.double()
-        total = rows.T @ rows if total is None else total.addmm_(rows.T, rows)
-    assert total is not None
-    return total
 
 
 def conjugate_gradients(

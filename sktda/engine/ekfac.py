@@ -65,7 +65,7 @@ class EKFAC:
             )
         self._names = [layer.name for layer in self.layers]
         noise = cache(lambda state: self._noise(engine, rows, seed + state))
-        kept: dict[tuple[int, int], dict[str, Product]] = {}
+        kept: dict[tuple[int, int, int], dict[str, Product]] = {}
         self.basis_in, self.basis_out = self._bases(engine, rows, noise, kept, passes, visit)
         self.values = self._values(engine, rows, noise, kept, passes, visit)
         for layer in self.layers:
@@ -117,7 +117,7 @@ class EKFAC:
                 sums[key] += product
             left -= sum(factor.a.nbytes + factor.delta.nbytes for factor in factors.values())
             if left >= 0:
-                kept[state, part.start] = factors
+                kept[state, part.start, part.stop] = factors
 
         n = self._accumulate("factors", engine, rows, work, sums, passes, visit)
         found = {key: eigenvectors(total / n).to(engine.model.dtype) for key, total in sums.items()}
@@ -131,7 +131,7 @@ class EKFAC:
         )
 
         def work(state: int, part: slice) -> None:
-            factors = kept.pop((state, part.start), None) or self._captured(engine, rows, noise(state), part)
+            factors = kept.pop((state, part.start, part.stop), None) or self._captured(engine, rows, noise(state), part)
             squares = {name: self._squares(factor, name) for name, factor in factors.items()}
             for name, values in squares.items():
                 sums[name] += values

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DenseCurvature, Spectral
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.per_row import Direction
@@ -34,13 +35,16 @@ def gathered(rate: float) -> Spectral:
     return fn
 
 
+Curvature = EKFAC | BlockCurvature | DenseCurvature
+
+
 class Flow(ABC):
     """One stretch of training. Directions, by parameter, may have one leading axis of several.
 
     root: square root of the preconditioner P by parameter, where the curvature is of P^1/2 H P^1/2.
     """
 
-    def __init__(self, curvature: EKFAC | DenseCurvature, root: Direction | None = None) -> None:
+    def __init__(self, curvature: Curvature, root: Direction | None = None) -> None:
         self.curvature = curvature
         self.root = root
 
@@ -69,7 +73,7 @@ class SpectralFlow(Flow):
     rate: sum of the learning rates, divided by 1 - momentum.
     """
 
-    def __init__(self, curvature: EKFAC | DenseCurvature, rate: float, root: Direction | None = None) -> None:
+    def __init__(self, curvature: Curvature, rate: float, root: Direction | None = None) -> None:
         super().__init__(curvature, root)
         self.rate = rate
         self._seen: tuple[Direction, dict[str, Tensor]] | None = None
@@ -100,7 +104,7 @@ class DiagonalFlow(Flow):
 
     def __init__(self, curvature: EKFAC, rate: float, scale: Direction, decay: dict[str, float]) -> None:
         super().__init__(curvature)
-        self.left: dict[str, Tensor] = {}
+        self.fall: dict[str, Tensor] = {}
         self.inverse: dict[str, Tensor] = {}
         for layer in curvature.layers:
             q_in, q_out = curvature.basis_in[layer.name], curvature.basis_out[layer.name]
@@ -109,16 +113,16 @@ class DiagonalFlow(Flow):
             by_decay = curvature.matrix(added, layer)
             steps = curvature.matrix({name: scale[name].to(values) for name in layer.parameters}, layer)
             diagonal = q_out.square() @ values @ q_in.square().T
-            self.left |= curvature.direction(torch.exp(-rate * (steps * diagonal + by_decay)), layer)
+            self.fall |= curvature.direction(-rate * (steps * diagonal + by_decay), layer)
             shifted = values + q_out.square().T @ (by_decay / steps) @ q_in.square()
             self.inverse[layer.name] = 1 / (shifted + 0.1 * shifted.mean())
 
     def coordinates(self, direction: Direction) -> dict[str, Tensor]:
         """H^-1 (1 - exp(-x (P diag(H) + decay))) u."""
         assert isinstance(self.curvature, EKFAC)
-        met = self.curvature.rotate({name: (1 - left) * direction[name] for name, left in self.left.items()})
+        met = self.curvature.rotate({name: -torch.expm1(fall) * direction[name] for name, fall in self.fall.items()})
         return {name: self.inverse[name] * value for name, value in met.items()}
 
     def remaining(self, direction: Direction) -> dict[str, Tensor]:
         """exp(-x (P diag(H) + decay)) u."""
-        return {name: left * direction[name] for name, left in self.left.items()}
+        return {name: torch.exp(fall) * direction[name] for name, fall in self.fall.items()}

@@ -243,6 +243,23 @@ def test_ekfac_equals_the_second_implementation(name, params, cuts, given_labels
     assert_close(fitted.scores_, -np.diag(expected), 1e-8)
 
 
+def test_the_curvature_of_blocks_is_the_exact_one_of_a_single_layer():
+    net = trained("softmax with decay")
+    block, whole = (source(net, curvature=curvature) for curvature in ("blockwise", "exact"))
+    assert_close(block.attribute(X[:QUERIES], Y[:QUERIES]), whole.attribute(X[:QUERIES], Y[:QUERIES]))
+    assert_close(block.scores_, whole.scores_)
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu with decay"])
+def test_the_curvature_of_blocks_in_all_forms(name):
+    fitted = source(trained(name), curvature="blockwise")
+    values = fitted.attribute(X, Y)
+    assert_close(fitted.scores_, -np.diag(values))
+    assert_close(pickle.loads(pickle.dumps(fitted)).attribute(X, Y), values)
+    validated = source(trained(name), curvature="blockwise", X_val=X[:QUERIES], y_val=Y[:QUERIES])
+    assert_close(validated.scores_, values[:QUERIES].mean(axis=0))
+
+
 def test_the_automatic_curvature():
     net = trained("tanh")
     np.testing.assert_array_equal(source(net, curvature="auto").scores_, source(net, curvature="ekfac").scores_)

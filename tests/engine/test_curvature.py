@@ -300,8 +300,13 @@ def test_dense_curvature_of_several_states_is_the_mean_of_their_matrices(name, p
         matrix = matrix + reference(model, x, y, weight) / len(states)
     root = decay = None
     if preconditioned:
-        root, decay = (0.1 + torch.rand(len(matrix), generator=g, dtype=torch.float64) for _ in range(2))
-        matrix = torch.diag(root) @ matrix @ torch.diag(root) + torch.diag(decay)
+        root = {k: 0.1 + torch.rand(v.shape, generator=g, dtype=v.dtype) for k, v in model.parameters.items()}
+        last = list(root)[-1]
+        decay, added = (
+            {last: 0.3},
+            torch.cat([torch.full_like(v, 0.3 * (k == last)).flatten() for k, v in root.items()]),
+        )
+        matrix = torch.diag(flatten(root)) @ matrix @ torch.diag(flatten(root)) + torch.diag(added)
     found = DenseCurvature(PerRow(model, 5), rows, visiting(model, states), root, decay)
     assert close(found.basis @ torch.diag(found.values) @ found.basis.T, matrix)
 

@@ -128,7 +128,7 @@ def flow_of(kind, rate=RATE, dtype=torch.float64):
         return engine, SpectralFlow(DenseCurvature(engine, rows), rate)
     if kind == "dense with P":
         root = {key: value.double().sqrt() for key, value in scale.items()}
-        return engine, SpectralFlow(DenseCurvature(engine, rows, root=flatten(root)), rate, root)
+        return engine, SpectralFlow(DenseCurvature(engine, rows, root=root), rate, root)
     curvature = EKFAC(engine, rows, seed=4)
     if kind == "ekfac":
         return engine, SpectralFlow(curvature, rate)
@@ -310,11 +310,11 @@ def test_a_short_stretch_is_gathered_in_single_precision_as_in_double(kind, rate
     assert close(found[0], found[1], 1e-5)
 
 
-def test_unflattened_roots_and_flat_ones_are_one_preconditioner():
-    """A flow that is given P by parameter and a curvature that is given it flat must mean the same entries."""
+def test_a_preconditioned_flow_is_the_sum_of_many_small_steps():
+    """Of gradient descent with P, without a square root of it."""
     engine, rows = make()
     root = {key: value.sqrt() for key, value in preconditioner(engine).items()}
-    plain, scaled = DenseCurvature(engine, rows), DenseCurvature(engine, rows, root=flatten(root))
+    plain, scaled = DenseCurvature(engine, rows), DenseCurvature(engine, rows, root=root)
     h = plain.basis @ torch.diag(plain.values) @ plain.basis.T
     p = flatten(root).square()
     given = directions(engine)

@@ -1,0 +1,176 @@
+"""The Gauss-Newton matrix layer by layer, exactly: for nets of any width on few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+
+import torch
+from torch import Tensor
+
+from sktda.engine.curvature import DENSE_PARAMETERS, Spectral, Visit, here, root_gradients
+from sktda.engine.per_row import Direction, PerRow
+from sktda.model.base import Rows, unflatten
+
+BLOCK_BYTES = 8 * 2**30  # of the root gradients of all layers, or of their bases
+NULL = 1e-9  # eigenvalues below this share of the largest count as 0: their vectors would not be orthogonal to 1e-7
+
+
+class BlockCurvature:
+    """Eigen-decompositions of the Gauss-Newton matrices of single layers, plus penalty; `EKFAC` approximates these.
+
+    The matrix of a layer is the mean of r r' over its root gradients r (one per row, output and state), so that its
+    eigenvectors follow from their Gram matrix where they are fewer than the layer's parameters; all directions across
+    them have the penalty as their eigenvalue. A penalty that differs within such a layer counts by its diagonal in the
+    eigenbasis.
+    visit, root, decay: as of `DenseCurvature`, but root and decay by parameter.
+    O(m^2 p + m^3) time a layer for m root gradients of p parameters, the smaller of them being limited to 5,000.
+    Raises ValueError beyond that, or if the bases would take more than 8 GiB.
+    """
+
+    def __init__(
+        self,
+        engine: PerRow,
+        rows: Rows,
+        visit: Visit = here,
+        root: Direction | None = None,
+        decay: Mapping[str, float] | None = None,
+    ) -> None:
+        own = engine.model.parameters
+        self.blocks: dict[str, list[str]] = {}
+        for name in own:
+            self.blocks.setdefault(name.rpartition(".")[0], []).append(name)
+        self._shapes = {name: value.shape for name, value in own.items()}
+        penalty = self._by_block(
+            {
+                name: (
+                    engine.model.decay.get(name, 0.0) * (torch.ones_like(value) if root is None else root[name] ** 2)
+                    + (decay or {}).get(name, 0.0)
+                ).double()
+                for name, value in own.items()
+            }
+        )
+        found = self._root_gradients(engine, rows, visit, root)
+        self.values: dict[str, Tensor] = {}
+        self.bases: dict[str, Tensor] = {}
+        for block in self.blocks:
+            self._decompose(block, found.pop(block), penalty[block])
+
+    def _by_block(self, direction: Direction) -> dict[str, Tensor]:
+        """(..., p) by block."""
+        return {
+            block: torch.cat(
+                [
+                    direction[name].reshape(*direction[name].shape[: direction[name].ndim - len(shape)], -1)
+                    for name in names
+                    for shape in [self._shapes[name]]
+                ],
+                dim=-1,
+            )
+            for block, names in self.blocks.items()
+        }
+
+    def _root_gradients(self, engine: PerRow, rows: Rows, visit: Visit, root: Direction | None) -> dict[str, Tensor]:
+        """By block: (m, p) root gradients, or where these are more than parameters (p, p) sums of their products."""
+        parts: dict[str, list[Tensor]] = {block: [] for block in self.blocks}
+        squares: dict[str, Tensor] = {}
+
+        def work(part: slice) -> None:
+            found: dict[str, list[Tensor]] = {block: [] for block in self.blocks}
+            for gradients in root_gradients(engine, rows.block(part, engine.model.device)):
+                direction = unflatten(gradients, self._shapes)
+                if root is not None:
+                    direction = {name: root[name] * value for name, value in direction.items()}
+                for block, values in self._by_block(direction).items():
+                    found[block].append(values)
+            for block, each in found.items():  # only now: a batch that runs out of memory is tried again
+                joined = torch.cat(each)
+                if joined.shape[1] <= len(rows) * len(each):
+                    squares[block] = squares.get(block, 0) + joined.double().T @ joined.double()
+                else:
+                    parts[block].append(joined)
+            self._refuse(squares, parts)
+
+        states = 0
+        for _ in visit():
+            engine.sweep(rows, work)
+            states += 1
+        n = states * len(rows)
+        return {
+            block: squares[block] / n if block in squares else torch.cat(parts[block]) / n**0.5 for block in self.blocks
+        }
+
+    def _refuse(self, squares: dict[str, Tensor], parts: dict[str, list[Tensor]]) -> None:
+        sizes = {block: (len(value), len(value)) for block, value in squares.items()}
+        sizes |= {block: (sum(map(len, found)), found[0].shape[1]) for block, found in parts.items() if found}
+        block = max(sizes, key=lambda key: sizes[key][0])
+        n_bytes = sum(8 * m * p for m, p in sizes.values())
+        if sizes[block][0] > DENSE_PARAMETERS or n_bytes > BLOCK_BYTES:
+            raise ValueError(
+                "curvature='blockwise' decomposes matrices of the size of a layer's parameters or, where these are "
+                f"fewer, of rows x outputs x checkpoints of a segment; allowed are {DENSE_PARAMETERS} and "
+                f"{BLOCK_BYTES / 2**30:g} GiB in all, and layer {block!r} has {sizes[block][0]} or more, all layers "
+                f"{n_bytes / 2**30:.2g} GiB or more; use curvature='ekfac'"
+            )
+
+    def _decompose(self, block: str, found: Tensor, penalty: Tensor) -> None:
+        if found.dtype == torch.float64 and len(found) == len(penalty):
+            self.values[block], self.bases[block] = torch.linalg.eigh((found + found.T) / 2 + torch.diag(penalty))
+            return
+        wide = found.double()
+        values, vectors = torch.linalg.eigh(wide @ wide.T)
+        kept = values > NULL * values[-1]
+        values = values[kept]
+        basis = wide.T @ (vectors[:, kept] / values.sqrt())
+        self.values[block] = values + basis.square().T @ penalty
+        self.values[across(block)] = penalty.mean()[None]
+        self.bases[block] = basis.to(found.dtype)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the fit found; put back with `restored`."""
+        parts = {"values": self.values, "bases": self.bases}
+        return {f"{part}/{name}": value for part, found in parts.items() for name, value in found.items()}
+
+    def restored(self, tensors: Mapping[str, Tensor]) -> BlockCurvature:
+        """A curvature of the same layers with these tensors."""
+        other = copy(self)
+        other.values, other.bases = (
+            {name: tensors[f"{part}/{name}"] for name in found}
+            for part, found in (("values", self.values), ("bases", self.bases))
+        )
+        return other
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes at the largest moment of the fit."""
+        return 3 * sum(basis.numel() * 8 for basis in self.bases.values())
+
+    def rotate(self, direction: Direction) -> dict[str, Tensor]:
+        """By block: coordinates in the eigenbasis, and under `across(block)` the part across it, as it is."""
+        result = {}
+        for block, value in self._by_block(direction).items():
+            basis = self.bases[block]
+            result[block] = value.to(basis) @ basis
+            if across(block) in self.values:
+                result[across(block)] = value.to(basis) - result[block] @ basis.T
+        return result
+
+    def scale(self, fn: Spectral, coordinates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """fn of the eigenvalues times the coordinates."""
+        return {name: fn(self.values[name]).to(value) * value for name, value in coordinates.items()}
+
+    def back(self, coordinates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of `rotate`."""
+        result: dict[str, Tensor] = {}
+        for block, names in self.blocks.items():
+            moved = coordinates[block] @ self.bases[block].T
+            if across(block) in coordinates:
+                moved = moved + coordinates[across(block)]
+            result |= unflatten(moved, {name: self._shapes[name] for name in names})
+        return result
+
+
+def across(block: str) -> str:
+    """Name of the directions of a block that none of its root gradients has a part in."""
+    return f"{block} across"
