@@ -229,8 +229,9 @@ class Source(GradientAttributor):
         followed = {name for run in runs for name in run.model.parameters}
         for name, value in fitted.model.module.named_parameters():
             value.requires_grad_(name in followed)  # what only an earlier stage trained matters, too
+        final = {name: value.shape for name, value in fitted.model.module.named_parameters()}
         for number, run in enumerate(runs, start=1):
-            if run.shapes.items().isdisjoint(runs[-1].shapes.items()):
+            if run.shapes.items().isdisjoint(final.items()):
                 raise ValueError(
                     f"stage {number} trained {', '.join(run.shapes)}, and none of these is in the final model with the "
                     "same shape; stages must train the same module"

@@ -101,28 +101,39 @@ def truncated(flow: Flow, coordinates: Mapping[str, Tensor], linear: set[str], t
     weighted = {
         name: value * out[:, None] * into for name, value in coordinates.items() for out, into in [weights[name]]
     }
-    total = sum(squares(value) for value in weighted.values())
+    allowed = (TRUNCATED * tolerance) ** 2 * sum(squares(value) for value in weighted.values()) / len(coordinates)
     terms, formed = {}, {}
     for layer in curvature.layers:
         name = layer.name
         found = weighted.pop(name)
-        out, width = found.shape[1:]
-        most = min(RANK, out * width // (out + width))
-        if name in linear and most and tolerance > 1e3 * torch.finfo(found.dtype).eps:  # less is rounding
-            left, strength, right = leading_vectors(found, most)
-            missing = squares(found) - strength.double().square().sum(0).cumsum(0)
-            enough = (missing <= (TRUNCATED * tolerance) ** 2 * total / len(coordinates)).nonzero()
-            if len(enough):
-                rank = int(enough[0]) + 1
-                root_out, root_in = weights[name]
-                lefts = (left * strength[:, None] / root_out[:, None])[:, :, :rank].permute(2, 0, 1)
-                rights = (right / root_in[:, None])[:, :, :rank].permute(2, 0, 1)
-                terms[name] = lefts @ curvature.basis_out[name].T, rights @ curvature.basis_in[name].T
-                continue
+        pair = None
+        if name in linear and tolerance > 1e3 * torch.finfo(found.dtype).eps:  # less is rounding
+            pair = few_products(found, allowed)
+        if pair is not None:
+            lefts, rights = (part / root for part, root in zip(pair, weights[name], strict=True))
+            terms[name] = lefts @ curvature.basis_out[name].T, rights @ curvature.basis_in[name].T
+            continue
         formed[name] = Product.flatten(
             curvature.matrix(flow.rooted(curvature.back({name: coordinates[name]})), layer), layer
         )
     return LowRank(terms, Preconditioned(formed))
+
+
+def few_products(matrices: Tensor, allowed: Tensor | float) -> tuple[Tensor, Tensor] | None:
+    """(r, q, out) and (r, q, in): r outer products for each of (q, out, in), and a sum of squares <= allowed left out.
+
+    None where r would be above RANK, or as costly as the matrices.
+    """
+    total = squares(matrices)
+    out, width = matrices.shape[1:]
+    for most in sorted({min(most, out * width // (out + width)) for most in (RANK // 3, RANK)} - {0}):
+        left, strength, right = leading_vectors(matrices, most)
+        missing = total - strength.double().square().sum(0).cumsum(0)
+        enough = (missing <= allowed).nonzero()
+        if len(enough):
+            rank = int(enough[0]) + 1
+            return (left * strength[:, None])[:, :, :rank].permute(2, 0, 1), right[:, :, :rank].permute(2, 0, 1)
+    return None
 
 
 def truncated_size(layer: Layer) -> int:
@@ -150,8 +161,7 @@ def leading_vectors(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(matrices.shape[2], rank, generator=generator, dtype=torch.float64).to(matrices)
     found = torch.linalg.qr(matrices @ probe)[0]
-    for _ in range(2):
-        found = torch.linalg.qr(matrices @ torch.linalg.qr(matrices.mT @ found)[0])[0]
+    found = torch.linalg.qr(matrices @ torch.linalg.qr(matrices.mT @ found)[0])[0]
     left, strength, right = torch.linalg.svd(found.mT @ matrices, full_matrices=False)
     return found @ left, strength, right.mT
 
