@@ -16,6 +16,7 @@ from truth import OUT, TRUTHS, make
 MLP = (784, 512, 256, 128, 10)
 RECIPES = {
     "digits": TRUTHS["digits"].recipe,
+    "digits_adamw": TRUTHS["digits_adamw"].recipe,
     "fmnist": Recipe(MLP, cross_entropy, lr=0.03, weight_decay=1e-3, batch_size=64, epochs=20),
     "fmnist_n": Recipe(MLP, cross_entropy, lr=0.01, weight_decay=3e-5, batch_size=64, epochs=3),
     "concrete": TRUTHS["concrete"].recipe,
@@ -66,7 +67,7 @@ def load(name: str) -> Problem:
     """The problem of a truth that `truth_file` has."""
     truth = np.load(truth_file(name))
     recipe = RECIPES[name]
-    rows = {"digits": digits, "concrete": concrete}.get(name, fashion)
+    rows = {"digits": digits, "digits_adamw": digits, "concrete": concrete}.get(name, fashion)
     X, X_query, y_query = rows(truth["train_index"], truth["query_index"])
     kept = np.unpackbits(truth["masks"], axis=1)[:, : int(truth["n_train"])].astype(bool)
     if recipe.loss is squared_error:
@@ -120,12 +121,14 @@ def trained(problem: Problem, seed: int) -> Any:
         "margin": (NeuralNetClassifier, torch.nn.CrossEntropyLoss),
         "loss": (NeuralNetRegressor, torch.nn.MSELoss),
     }[problem.kind]
+    optimiser: dict[str, Any] = {"optimizer": torch.optim.AdamW}
+    if recipe.momentum is not None:
+        optimiser = {"optimizer": torch.optim.SGD, "optimizer__momentum": recipe.momentum}
     torch.manual_seed(seed)
     return estimator(
         mlp(*recipe.widths),
         criterion=criterion,
-        optimizer=torch.optim.SGD,
-        optimizer__momentum=recipe.momentum,
+        **optimiser,
         optimizer__weight_decay=recipe.weight_decay,
         lr=recipe.lr,
         max_epochs=recipe.epochs,
@@ -133,5 +136,5 @@ def trained(problem: Problem, seed: int) -> Any:
         iterator_train__shuffle=True,
         train_split=None,
         verbose=0,
-        callbacks=[TrajectoryRecorder(n_checkpoints=N_CHECKPOINTS)],
+        callbacks=[TrajectoryRecorder(n_checkpoints=N_CHECKPOINTS, optimizer_state=recipe.momentum is None)],
     ).fit(problem.X, problem.y)

@@ -8,6 +8,7 @@ from pathlib import Path
 LOOKS = {
     "Source": ("#D55E00", "o", "-"),
     "Source, fast": ("#E69F00", "D", (0, (6, 2))),
+    "Source, blockwise": ("#CC79A7", "P", (0, (3, 1))),
     "Influence": ("#0072B2", "s", (0, (4, 1, 1, 1))),
     "TracIn": ("#009E73", "^", (0, (2, 2))),
     "InnerProduct": ("#595959", "v", (0, (1, 1.5))),
@@ -46,6 +47,8 @@ def draw(results: dict[str, list[dict]], file: Path) -> None:
         for axes, (title, rows) in zip(panels, results.items(), strict=False):
             curves = {row["method"]: (row["curve"], row["ceiling"]) for row in rows if "curve" in row}
             for method, (color, marker, dashes) in LOOKS.items():
+                if method not in curves:
+                    continue
                 curve, ceiling = curves[method]
                 counts, scores = [int(count) for count in curve], [score / ceiling for score in curve.values()]
                 axes.plot(counts, scores, color=color, marker=marker, markersize=5, linestyle=dashes, label=method)
@@ -55,6 +58,8 @@ def draw(results: dict[str, list[dict]], file: Path) -> None:
         for first in panels[: len(results) : n_columns]:
             first.set_ylabel("LDS / ceiling")
         panels[0].set_ylim(bottom=0)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 2 * n_columns + 1))
+        shown = {line.get_label(): line for axes in panels[: len(results)] for line in axes.get_lines()}
+        labels = [method for method in LOOKS if method in shown]
+        columns = min(len(labels), 2 * n_columns + 1)
+        figure.legend([shown[label] for label in labels], labels, loc="outside upper center", ncols=columns)
         figure.savefig(file, format="svg", metadata={"Date": None})

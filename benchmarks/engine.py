@@ -162,7 +162,7 @@ def main() -> None:
     jobs = {
         "mlp": (mlp_part, n, repeats),
         "cnn": (cnn_part, 64 if options.quick else 512, 1 if options.quick else 3),
-        "source": (source_part, n, 1 if options.quick else 3),
+        "source": (source_part, n // 2, 1 if options.quick else 2),
         "kronfluence": (_peers.kronfluence_part, n, 50 if options.quick else 500),
         "captum": (_peers.captum_part, n, 20 if options.quick else 100),
         "pydvl": (_peers.pydvl_part, repeats),

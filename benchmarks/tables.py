@@ -33,10 +33,11 @@ TRUTHS = {
     "fmnist_n": "Fashion-MNIST, 30 % noise, 3 epochs",
     "concrete": "Concrete strength, MLP 8-128-128-128-1",
     "digits": "Digits, MLP 64-64-64-10",
+    "digits_adamw": "Digits, the same net by AdamW",
 }
 LDS_PEERS = """Beside other libraries, on the same models. kronfluence leaves weight decay out of its curvature and \
 draws labels of its own; captum gets our checkpoints and sums of learning rates; TRAK \
-projects to 2,048 dimensions, with a ridge of one mean eigenvalue. All are installed as said above."""
+projects to 2,048 dimensions, with the ridge that served it best on these truths (one mean eigenvalue). All are installed as said above."""
 PEERS_INSTALLED = """The peers would replace torch or NumPy if pip resolved what they ask for, so they go in without it:
 
 ```shell

@@ -95,6 +95,13 @@ TRUTHS = {
         n_subsets=50,
         n_retrains=10,
     ),
+    "digits_adamw": Truth(
+        digits,
+        Recipe((64, 64, 64, 10), cross_entropy, lr=2e-3, weight_decay=1e-2, batch_size=64, epochs=20, momentum=None),
+        margin,
+        n_subsets=50,
+        n_retrains=10,
+    ),
     "concrete": Truth(
         concrete,
         Recipe((8, 128, 128, 128, 1), squared_error, lr=0.03, weight_decay=1e-5, batch_size=32, epochs=20),
@@ -159,9 +166,7 @@ def plain_loop(recipe: Recipe, X: Tensor, y: Tensor, seed: int) -> torch.nn.Modu
 
     torch.manual_seed(seed)
     net = mlp(*recipe.widths).to(X)
-    optimiser = torch.optim.SGD(
-        net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimiser = recipe.optimiser(net.parameters())
     for _ in range(recipe.epochs):
         for batch in torch.randperm(len(X)).split(recipe.batch_size):
             optimiser.zero_grad()

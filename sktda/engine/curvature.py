@@ -53,7 +53,7 @@ class DenseCurvature:
         if p > DENSE_PARAMETERS:
             raise ValueError(
                 f"the model has {p} trainable parameters; a dense curvature is limited to {DENSE_PARAMETERS}: "
-                "use curvature='ekfac' or 'cg', or freeze layers"
+                "use another curvature, such as 'ekfac', or freeze layers"
             )
         matrix = torch.zeros(p, p, dtype=torch.float64, device=model.device)
         found = 0

@@ -116,9 +116,10 @@ class Trajectory:
             key, _, name = place.partition("/")
             state.setdefault(name, {})[key] = value
         if not state:
+            without = " (SGD keeps none without momentum)" if self.optimizer == "SGD" else ""
             raise ValueError(
-                f"the trajectory has no optimiser state: train with TrajectoryRecorder(optimizer_state=True) "
-                f"(and note that {self.optimizer} keeps none without momentum)"
+                f"the trajectory has no state of the optimiser {self.optimizer}: train with "
+                f"TrajectoryRecorder(optimizer_state=True){without}"
             )
         return state
 
