@@ -36,8 +36,8 @@ TRUTHS = {
     "digits_adamw": "Digits, the same net by AdamW",
 }
 LDS_PEERS = """Beside other libraries, on the same models. kronfluence leaves weight decay out of its curvature and \
-draws labels of its own; captum gets our checkpoints and sums of learning rates; TRAK \
-projects to 2,048 dimensions, with the ridge that served it best on these truths (one mean eigenvalue). All are installed as said above."""
+draws labels of its own; captum gets our checkpoints and sums of learning rates; TRAK projects to 2,048 dimensions, \
+with the ridge that served it best on these truths (one mean eigenvalue). All are installed as said above."""
 PEERS_INSTALLED = """The peers would replace torch or NumPy if pip resolved what they ask for, so they go in without it:
 
 ```shell
