@@ -63,6 +63,18 @@ def load(name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(X), np.unique(y, return_inverse=True)[1]
 
 
+def concrete_strength() -> tuple[np.ndarray, np.ndarray]:
+    """(X (1030, 8), y (1030,)) float64, as they come."""
+    if folder := os.environ.get("SKTDA_DATA"):
+        data = np.load(Path(folder) / "data" / "concrete.npz")
+        X, y = data["X"], data["y"]
+    else:
+        from sklearn.datasets import fetch_openml
+
+        X, y = fetch_openml(data_id=44959, as_frame=False, return_X_y=True)
+    return np.asarray(X, dtype=float), np.asarray(y, dtype=float)
+
+
 def flip(y: np.ndarray, kind: str, rate: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(given labels, mask of the wrong ones).
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from _batched import Recipe, cross_entropy, squared_error
-from _common import fashion_mnist
+from _common import concrete_strength, fashion_mnist
 from truth import OUT, TRUTHS, make
 
 MLP = (784, 512, 256, 128, 10)
@@ -97,14 +97,7 @@ def fashion(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def concrete(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(X, X_query, y_query), inputs and target standardised by the rows that train."""
-    if folder := os.environ.get("SKTDA_DATA"):
-        data = np.load(Path(folder) / "data" / "concrete.npz")
-        X, y = data["X"], data["y"]
-    else:
-        from sklearn.datasets import fetch_openml
-
-        X, y = fetch_openml(data_id=44959, as_frame=False, return_X_y=True)
-    X, y = np.asarray(X, dtype=float), np.asarray(y, dtype=float)
+    X, y = concrete_strength()
     X = ((X - X[train].mean(axis=0)) / (X[train].std(axis=0) + 1e-8)).astype(np.float32)
     return X[train], X[query], ((y - y[train].mean()) / y[train].std())[query]
 

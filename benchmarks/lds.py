@@ -2,7 +2,7 @@
 
     python benchmarks/lds.py digits                        # 5 minutes on two cores; makes the truth first (truth.py)
     python benchmarks/lds.py fmnist fmnist_n concrete      # the truths that are in the folder truth of SKTDA_DATA
-    python benchmarks/lds.py digits --peers                # also kronfluence, captum and TRAK
+    python benchmarks/lds.py digits --peers                # also kronfluence, captum and TRAK; --peers-only adds them
     python benchmarks/lds.py digits --quick                # two models, nothing written: does it run?
 
 Nets are trained as those of the truth were, on all rows and from other seeds. Every method predicts, for every query,
@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _common import measured, save, set_threads
+from _common import RESULTS, measured, save, set_threads
 from _lds import RECIPES, Problem, load, trained, truth_file
 
 FIRST_SEED = 10_000  # truth.py takes its seeds from 0 up, one for every retrained net
@@ -32,6 +33,7 @@ FEW_ROWS = ("Source, blockwise",)  # where rows x outputs are few enough for the
 REFERENCE = "Influence"  # that the others' scores and seconds are compared with
 AVERAGED = (1, 2, 3, 5, 10)
 PEERS = {"kronfluence EK-FAC": 1, "captum TracIn": 1, "TRAK": 3}  # and on how many of the models
+COMMON = ("truth", "f", "ceiling", "first_seed", "n_models", "n_scored", "n_train", "n_queries")  # of all rows
 MODULES = ("kronfluence", "captum", "trak")
 
 
@@ -140,6 +142,19 @@ def interval(name: str, scores: np.ndarray) -> dict[str, float]:
     return {name: float(scores.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
+def peers_part(name: str, n_models: int) -> dict:
+    """The peers alone, on nets that are trained again from the same seeds."""
+    problem = load(name)
+    return {"rows": beside(problem, [trained(problem, FIRST_SEED + number) for number in range(n_models)])}
+
+
+def add_peers(name: str) -> None:
+    """Put the peers into the result that is there, in place of former ones."""
+    rows = [row for row in json.loads((RESULTS / f"lds_{name}.json").read_text())["rows"] if "method" in row]
+    common = {key: rows[0][key] for key in COMMON}
+    save(f"lds_{name}", rows + [common | row for row in measured(peers_part, name, max(PEERS.values()))["rows"]])
+
+
 def beside(problem: Problem, nets: list[Any]) -> list[dict]:
     """One row per peer, on the first of the nets."""
     rows = []
@@ -182,13 +197,14 @@ def main() -> None:
         action="store_true",
         help="also kronfluence and captum on the first model and TRAK on the first three; minutes for each",
     )
+    parser.add_argument("--peers-only", action="store_true", help="add the peers to the results that are there")
     parser.add_argument("--quick", action="store_true", help="two models, no peers, nothing written")
     options = parser.parse_args()
     if options.quick:
         options.models, options.scored, options.peers = 2, 2, False
     if not 1 <= options.scored <= options.models:
         parser.error(f"--scored {options.scored} must be between 1 and the number of models, {options.models}")
-    if options.peers:
+    if options.peers or options.peers_only:
         if missing := [module for module in MODULES if importlib.util.find_spec(module) is None]:
             parser.error(f"--peers needs {', '.join(missing)}; docs/benchmarks.md says how to install them")
         if options.models < max(PEERS.values()):
@@ -196,6 +212,9 @@ def main() -> None:
     set_threads(1)  # as truth.py; the measured processes set their own
     for name, file in {name: truth_file(name) for name in options.names}.items():
         print(f"{name}: truth in {file}", flush=True)
+        if options.peers_only:
+            add_peers(name)
+            continue
         found = measured(part, name, options.models, options.scored, options.peers)
         if not options.quick:
             save(f"lds_{name}", found["rows"])

@@ -14,7 +14,6 @@ right class (higher = better) or, for regression, the absolute error.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from _batched import Recipe, absolute_error, cross_entropy, margin, squared_error, trained
-from _common import set_threads
+from _common import concrete_strength, set_threads
 from torch import Tensor
 
 OUT = Path(__file__).parent / "truth"
@@ -71,14 +70,7 @@ def digits() -> Problem:
 
 def concrete() -> Problem:
     """927 rows of concrete strength and 103 queries, inputs and target standardised by the rows that train."""
-    if folder := os.environ.get("SKTDA_DATA"):
-        data = np.load(Path(folder) / "data" / "concrete.npz")
-        X, y = data["X"], data["y"]
-    else:
-        from sklearn.datasets import fetch_openml
-
-        X, y = fetch_openml(data_id=44959, as_frame=False, return_X_y=True)
-    X, y = np.asarray(X, dtype=float), np.asarray(y, dtype=float)
+    X, y = concrete_strength()
     train, query = split(len(X), 927, 103)
     X = (X - X[train].mean(axis=0)) / (X[train].std(axis=0) + 1e-8)
     y = (y - y[train].mean()) / y[train].std()

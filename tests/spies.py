@@ -83,3 +83,14 @@ def noisy_blobs(n=120, rate=0.2, centers=3, seed=0):
     """(X, labels of which `rate` are wrong, true labels) of well separated classes."""
     X, y = make_blobs(n, 4, centers=centers, cluster_std=1.0, center_box=(-8, 8), random_state=seed)
     return X, flip(y, rate, seed=seed), y
+
+
+def visiting(model, states):
+    """A generator function that loads one state after another, as the `visit` of a curvature."""
+
+    def visit():
+        for number, state in enumerate(states, start=1):
+            model.load(state)
+            yield f"state {number}"
+
+    return visit

@@ -210,10 +210,12 @@ class Run:
 
     def _scale(self, segment: Segment) -> dict[str, Tensor]:
         """Adam's preconditioner 1 / (sqrt(v) + eps) by parameter, v averaged over the segment's checkpoints."""
+        betas = self.trajectory.betas
+        assert betas is not None
         moments: dict[str, Tensor] = {}
         for c in segment.checkpoints:
             for name, state in self.trajectory.optimizer_state(c).items():
-                rate = 1 - self._betas[1] ** float(state["step"])
+                rate = 1 - betas[1] ** float(state["step"])
                 v = state.get("max_exp_avg_sq", state["exp_avg_sq"]) / rate
                 moments[name] = moments.get(name, 0) + v / len(segment.checkpoints)
         still = torch.tensor(1e30)  # of a parameter that no step has moved
@@ -222,8 +224,3 @@ class Run:
             name: (1 / (moments.get(name, still).sqrt() + eps)).expand(value.shape).to(value)
             for name, value in self.model.parameters.items()
         }
-
-    @cached_property
-    def _betas(self) -> tuple[float, ...]:
-        assert self.trajectory.betas is not None
-        return self.trajectory.betas

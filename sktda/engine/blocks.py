@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sktda.engine.curvature import DENSE_PARAMETERS, Spectral, Visit, here, root_gradients
 from sktda.engine.per_row import Direction, PerRow
-from sktda.model.base import Rows, unflatten
+from sktda.model.base import Rows, flatten_each, unflatten
 
 BLOCK_BYTES = 8 * 2**30  # of the root gradients of all layers, or of their bases
 NULL = 1e-9  # eigenvalues below this share of the largest count as 0: their vectors would not be orthogonal to 1e-7
@@ -58,17 +58,10 @@ class BlockCurvature:
 
     def _by_block(self, direction: Direction) -> dict[str, Tensor]:
         """(..., p) by block."""
-        return {
-            block: torch.cat(
-                [
-                    direction[name].reshape(*direction[name].shape[: direction[name].ndim - len(shape)], -1)
-                    for name in names
-                    for shape in [self._shapes[name]]
-                ],
-                dim=-1,
-            )
-            for block, names in self.blocks.items()
-        }
+        return {block: flatten_each(direction, self._shapes_of(block)) for block in self.blocks}
+
+    def _shapes_of(self, block: str) -> dict[str, torch.Size]:
+        return {name: self._shapes[name] for name in self.blocks[block]}
 
     def _root_gradients(self, engine: PerRow, rows: Rows, visit: Visit, root: Direction | None) -> dict[str, Tensor]:
         """By block: (m, p) root gradients, or where these are more than parameters (p, p) sums of their products."""
@@ -163,11 +156,11 @@ class BlockCurvature:
     def back(self, coordinates: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inverse of `rotate`."""
         result: dict[str, Tensor] = {}
-        for block, names in self.blocks.items():
+        for block in self.blocks:
             moved = coordinates[block] @ self.bases[block].T
             if across(block) in coordinates:
                 moved = moved + coordinates[across(block)]
-            result |= unflatten(moved, {name: self._shapes[name] for name in names})
+            result |= unflatten(moved, self._shapes_of(block))
         return result
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sktda.data import slices
 from sktda.engine.per_row import Direction, PerRow
-from sktda.model.base import Rows, flatten, forward, unflatten
+from sktda.model.base import Rows, flatten, flatten_each, forward, unflatten
 
 Spectral = Callable[[Tensor], Tensor]
 Visit = Callable[[], Iterator[str]]
@@ -102,11 +102,7 @@ class DenseCurvature:
 
     def rotate(self, direction: Direction) -> dict[str, Tensor]:
         """Coordinates (..., p) of a direction in the eigenbasis, under the name ALL."""
-        parts = [
-            direction[name].reshape(*direction[name].shape[: direction[name].ndim - len(shape)], -1)
-            for name, shape in self._shapes.items()
-        ]
-        return {ALL: torch.cat(parts, dim=-1).to(self.basis) @ self.basis}
+        return {ALL: flatten_each(direction, self._shapes).to(self.basis) @ self.basis}
 
     def scale(self, fn: Spectral, coordinates: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """fn of the eigenvalues times the coordinates."""

@@ -111,6 +111,12 @@ def flatten(values: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([value.reshape(-1) for value in values.values()])
 
 
+def flatten_each(values: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Tensor:
+    """(..., p) from tensors of these shapes with common leading axes, in the order of `shapes`."""
+    parts = [values[name].reshape(*values[name].shape[: values[name].ndim - len(s)], -1) for name, s in shapes.items()]
+    return torch.cat(parts, dim=-1)
+
+
 def unflatten(vectors: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     """The inverse of `flatten`: tensors of these shapes from (p,), or with a leading axis from (k, p)."""
     parts = vectors.split([shape.numel() for shape in shapes.values()], dim=-1)

@@ -10,6 +10,7 @@ from sktda.engine.curvature import ALL, DenseCurvature, conjugate_gradients, gau
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows, flatten, unflatten
 from sktda.model.likelihood import Binary, Categorical, Gaussian
+from tests.spies import visiting
 
 N = 23
 
@@ -273,17 +274,6 @@ def test_invariant_directions_do_not_make_a_multinomial_model_singular():
     pieces = torch.cat([value.reshape(N, -1) for value in solved.values()], 1)
     assert close(pieces, gradients @ torch.linalg.pinv(matrix, hermitian=True), 1e-9)
     assert torch.isclose(found.values.sum(), matrix.trace() * (1 + 1 / 15))  # it got the mean eigenvalue
-
-
-def visiting(model, states):
-    """A generator function that loads the states, as `visit`."""
-
-    def visit():
-        for number, state in enumerate(states, start=1):
-            model.load(state)
-            yield f"state {number}"
-
-    return visit
 
 
 @pytest.mark.parametrize("preconditioned", [False, True])

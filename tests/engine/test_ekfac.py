@@ -28,6 +28,7 @@ from sktda.engine.layers import Product
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows
 from sktda.model.likelihood import Binary, Categorical, Gaussian
+from tests.spies import visiting
 
 N = 19
 
@@ -678,17 +679,6 @@ def states_of(model, count=3):
         noise = {name: torch.randn(v.shape, generator=g, dtype=torch.float64).to(v) for name, v in own.items()}
         found.append({name: value + 0.3 * noise[name] for name, value in own.items()})
     return found
-
-
-def visiting(model, states):
-    """A generator function as `visit`."""
-
-    def visit():
-        for number, state in enumerate(states, start=1):
-            model.load(state)
-            yield f"state {number}"
-
-    return visit
 
 
 @pytest.mark.parametrize("weighted", [False, True])
