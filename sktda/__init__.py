@@ -5,7 +5,8 @@ The flow is data -> model and trajectory -> scores -> decision -> refit:
 - `TrajectoryRecorder` is the skorch callback that records how a net was trained.
 - `sktda.attribution` scores training rows, higher = keep. `ComplexityGap` needs no model and is the default;
   `Influence`, `TracIn` and `InnerProduct` differentiate one, for the objectives of `sktda.objectives`.
-- `NoisyLabelDetector` tells which labels are probably wrong, and what they should be.
+- `NoisyLabelDetector` tells which labels are probably wrong, and what they should be; `CoresetSelector` keeps
+  a small part of the rows to train on.
 - `InfluencePruner` and `ResampledEstimator` clean and refit inside a plain scikit-learn Pipeline; nothing is ever
   dropped at predict time. `Holdout` carries validation rows.
 - The shell command `sktda` does the same for a file or a folder of images.
@@ -15,6 +16,7 @@ from sktda._lazy import lazy_names
 
 __version__ = "0.1.0"
 __all__ = [
+    "CoresetSelector",
     "Holdout",
     "InfluencePruner",
     "NoisyLabelDetector",
@@ -26,6 +28,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "CoresetSelector": "sktda.cleaning.coreset",
         "Holdout": "sktda.cleaning.base",
         "InfluencePruner": "sktda.cleaning.pruner",
         "NoisyLabelDetector": "sktda.cleaning.detector",

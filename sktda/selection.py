@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+N_STRATA = 50  # of the score within a class, as in the source of `stratified_rows`
+
 
 def removal_quota(counts: np.ndarray, n_remove: int, floor: int) -> np.ndarray:
     """How many rows each class gives up: in proportion to its size, never below the floor.
@@ -71,3 +73,54 @@ def prune(
         free[rows[np.argsort(-scores[rows], kind="stable")[:floor]]] = np.inf
     keep[lowest(free, n_remove)] = False
     return keep
+
+
+def top_rows(scores: np.ndarray, budget: int, codes: np.ndarray) -> np.ndarray:
+    """Sorted positions of the `budget` rows with the highest scores; every class keeps its share, at least one row.
+
+    scores (n,), codes (n,) as in `prune`; without classes all codes are 0. Of equal scores the later rows stay.
+    """
+    return np.flatnonzero(prune(scores, len(scores) - budget, codes))
+
+
+def stratified_rows(
+    scores: np.ndarray, budget: int, codes: np.ndarray, drop: float, random: np.random.RandomState
+) -> np.ndarray:
+    """Sorted positions of `budget` rows that cover easy and hard scores alike, without the worst share `drop`.
+
+    scores (n,), codes (n,) as in `prune`; every class keeps its share, at least one row. Within each class the lowest
+    round(drop * size) scores go, or fewer where the class needs them for its share; the rest is cut into 50 strata of
+    equal width in the score, and `strata_quota` says how many random rows each gives.
+    Source: coverage-centric selection, Zheng et al. 2023 (arXiv:2210.15809, algorithm 1), here within each class.
+    """
+    counts = np.bincount(codes)
+    kept = counts - removal_quota(counts, len(scores) - budget, 1)
+    chosen = []
+    for c, quota in enumerate(kept):
+        rows = np.flatnonzero(codes == c)
+        n_drop = min(round(drop * len(rows)), len(rows) - quota)
+        rows = np.delete(rows, lowest(scores[rows], n_drop))
+        strata = equal_width_strata(scores[rows], N_STRATA)
+        for stratum, size in enumerate(strata_quota(np.bincount(strata, minlength=N_STRATA), quota)):
+            chosen.append(random.choice(rows[strata == stratum], size, replace=False) if size else rows[:0])
+    return np.sort(np.concatenate(chosen))
+
+
+def equal_width_strata(scores: np.ndarray, n_strata: int) -> np.ndarray:
+    """Stratum 0..n_strata-1 of each score, cut at equal distances from the lowest to the highest; (n,) integers."""
+    width = np.ptp(scores)
+    if width == 0:
+        return np.zeros(len(scores), dtype=int)
+    return np.minimum((scores - scores.min()) / width * n_strata, n_strata - 1).astype(int)
+
+
+def strata_quota(sizes: np.ndarray, budget: int) -> np.ndarray:
+    """How many rows each stratum gives: equally many, except that a small one gives all and the others share the rest.
+
+    sizes (n_strata,): rows per stratum, at least `budget` in all. Returns (n_strata,) integers that sum to budget.
+    The strata are visited from the smallest, so that rows left over by rounding fall to the largest.
+    """
+    quota = np.zeros(len(sizes), dtype=int)
+    for visited, stratum in enumerate(np.argsort(sizes, kind="stable")):
+        quota[stratum] = min(sizes[stratum], (budget - quota.sum()) // (len(sizes) - visited))
+    return quota

@@ -5,7 +5,15 @@ from itertools import combinations, pairwise, product
 import numpy as np
 import pytest
 
-from sktda.selection import lowest, prune, removal_quota
+from sktda.selection import (
+    equal_width_strata,
+    lowest,
+    prune,
+    removal_quota,
+    strata_quota,
+    stratified_rows,
+    top_rows,
+)
 
 
 def best_removal(scores, n_remove, codes, floor):
@@ -99,3 +107,89 @@ def test_floors_that_cannot_be_kept_are_errors(stratify, counts, n_remove, floor
 
 def test_a_class_below_the_floor_is_no_error_when_nothing_goes():
     assert prune(np.arange(4.0), 0, np.array([0, 0, 0, 1]), floor=2).all()
+
+
+# ---- coresets -------------------------------------------------------------------------------------------------------
+
+
+def fill_in_rounds(sizes, budget):
+    """CCS's budgets, a row at a time: each round every stratum that has rows left gives one.
+
+    In the last round there are too few rows for all of them: the largest strata give theirs (the later of equals).
+    """
+    given = [0] * len(sizes)
+    while budget:
+        ready = [j for j in range(len(sizes)) if given[j] < sizes[j]]
+        if len(ready) > budget:
+            ready = sorted(ready, key=lambda j: (sizes[j], j))[len(ready) - budget :]
+        for j in ready:
+            given[j] += 1
+        budget -= len(ready)
+    return given
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_strata_give_as_many_rows_as_rounds_of_one_row_each(seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(0, 9, size=7) * rng.integers(0, 2, size=7)
+    for budget in range(sizes.sum() + 1):
+        assert strata_quota(sizes, budget).tolist() == fill_in_rounds(sizes, budget)
+
+
+def test_a_small_stratum_gives_all_and_the_others_share_what_it_leaves():
+    # 3 each of 9; the 1 of the first leaves 8 for two, so 4 each; the last takes the row that rounding leaves
+    assert strata_quota(np.array([1, 20, 30]), 9).tolist() == [1, 4, 4]
+    assert strata_quota(np.array([1, 20, 30]), 10).tolist() == [1, 4, 5]
+    assert strata_quota(np.array([30, 0, 2]), 32).tolist() == [30, 0, 2]
+
+
+def test_strata_are_of_equal_width():
+    scores = np.array([-1.0, -0.51, -0.49, 0.0, 0.49, 0.51, 1.0])
+    assert equal_width_strata(scores, 4).tolist() == [0, 0, 1, 2, 2, 3, 3]
+    assert equal_width_strata(np.full(3, 7.0), 4).tolist() == [0, 0, 0]
+
+
+def test_the_top_rows_are_the_highest_of_their_class():
+    codes = np.array([0, 0, 0, 0, 1, 1])
+    scores = np.array([4.0, 3.0, 2.0, 1.0, 10.0, 9.0])
+    assert top_rows(scores, 3, codes).tolist() == [0, 1, 4]
+    assert top_rows(scores, 3, np.zeros(6, dtype=int)).tolist() == [0, 4, 5]
+
+
+def stratified_choices(scores, codes, budget, drop):
+    """For every class: (how many rows stay, [(rows of a stratum, how many of them stay)]), by plain loops."""
+    counts = np.bincount(codes)
+    kept = counts - removal_quota(counts, len(codes) - budget, 1)
+    for c, k in enumerate(kept):
+        ranked = sorted(np.flatnonzero(codes == c), key=lambda row: scores[row])
+        pool = ranked[min(round(drop * len(ranked)), len(ranked) - k) :]
+        low, high = scores[pool[0]], scores[pool[-1]]
+        strata = [[] for _ in range(50)]
+        for row in pool:
+            strata[min(49, int((scores[row] - low) / (high - low) * 50)) if high > low else 0].append(row)
+        yield k, list(zip(strata, fill_in_rounds([len(rows) for rows in strata], k), strict=True))
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("budget", [3, 40, 200, 330, 400])
+def test_stratified_rows_follow_the_budgets_of_the_strata(budget, drop):
+    rng = np.random.default_rng(budget)
+    codes = np.repeat([0, 1, 2], [300, 97, 3])[rng.permutation(400)]
+    scores = -rng.exponential(size=400) * (1 + codes)
+    chosen = stratified_rows(scores, budget, codes, drop, np.random.RandomState(0))
+    assert chosen.tolist() == sorted(set(chosen))
+    assert len(chosen) == budget
+    for c, (k, strata) in enumerate(stratified_choices(scores, codes, budget, drop)):
+        assert np.sum(codes[chosen] == c) == k >= 1
+        for rows, quota in strata:
+            assert np.isin(rows, chosen).sum() == quota
+
+
+def test_the_draw_within_a_stratum_is_random_and_even():
+    scores, codes = np.append(np.zeros(9), 1.0), np.zeros(10, dtype=int)
+    random = np.random.RandomState(0)
+    drawn = np.bincount(
+        np.concatenate([stratified_rows(scores, 4, codes, 0.0, random) for _ in range(600)]), minlength=10
+    )
+    assert drawn[9] == 600, "the only row of its stratum"
+    assert np.abs(drawn[:9] / 600 - 3 / 9).max() < 0.08  # four standard deviations

@@ -1,19 +1,24 @@
-"""From a fitted estimator to a model that can be differentiated: one door for every kind of estimator.
+"""From a fitted estimator to a model that can be differentiated, and back: one door for every kind of estimator.
 
-Each kind has a module with three names: `TYPES`; `check(estimator)`, which raises if its settings cannot be
-differentiated; `rebuild(estimator, n_rows)`, which returns the torch model.
+Each kind has a module with five names: `TYPES`; `check(estimator)`, which raises if its settings cannot be
+differentiated; `module_of(estimator)`, a torch module with its parameters; `rebuild(estimator, n_rows)`, the torch
+model; `write(estimator, parameters)`, which puts all trainable parameters, by their names in that module, into the
+estimator.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from sktda.model import linear, perceptron, proxy, skorch_net
 from sktda.model.base import DifferentiableModel, Rows
@@ -54,9 +59,7 @@ def differentiable(estimator: Any, n_rows: int | None = None) -> DifferentiableM
     penalty, say), NotFittedError if it is not fitted.
     """
     before, model = peel(estimator)
-    kind = _kind(model)
-    kind.check(model)
-    check_is_fitted(model)
+    kind = _fitted_kind(model)
     result: DifferentiableModel = kind.rebuild(model, n_rows)
     if not before:
         return result
@@ -66,6 +69,58 @@ def differentiable(estimator: Any, n_rows: int | None = None) -> DifferentiableM
         return rows_of_model(_transform(transformers, X), y, sample_weight)
 
     return replace(result, rows=rows)
+
+
+def with_parameters(estimator: Any, parameters: Mapping[str, Tensor]) -> Any:
+    """A copy of a fitted estimator whose model has these trainable parameters.
+
+    The inverse of `differentiable`: parameters are named as in the `parameters` of its model, on any device; those
+    that are missing stay. Each is cast to the dtype that the estimator keeps it in (float32 for some). Whatever else
+    the estimator holds is copied as it is: transformers, buffers such as those of BatchNorm, the optimiser's state,
+    and the record of the training, which is not that of the new parameters. Nothing is shared with the estimator.
+    Raises TypeError, ValueError and NotFittedError as `differentiable` does; ValueError for unknown names and wrong
+    shapes.
+    """
+    _, model = peel(estimator)
+    own = _trainable(_fitted_kind(model).module_of(model))
+    _check_parameters(type(model).__name__, parameters, {name: value.shape for name, value in own.items()})
+    with torch.no_grad():
+        for name, value in parameters.items():
+            own[name].copy_(value)
+    copy = _copy(estimator)
+    _, model = peel(copy)
+    _kind(model).write(model, {name: value.detach() for name, value in own.items()})
+    return copy
+
+
+def _trainable(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+
+def _check_parameters(model: str, given: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    unknown = [name for name in given if name not in shapes]
+    if unknown:
+        raise ValueError(
+            f"{model} has no trainable parameter {', '.join(map(repr, unknown))}; allowed are {', '.join(shapes)}"
+        )
+    wrong = [
+        f"'{name}' is {tuple(value.shape)} and must be {tuple(shapes[name])}"
+        for name, value in given.items()
+        if value.shape != shapes[name]
+    ]
+    if wrong:
+        raise ValueError(
+            f"parameters of another shape than those of the {model}: {'; '.join(wrong)}. Pass tensors shaped as in "
+            "differentiable(estimator).parameters"
+        )
+
+
+def _copy(estimator: Any) -> Any:
+    memo: dict[int, Any] = {}
+    net, _, _ = trained_net(estimator)
+    if net is not None:
+        skorch_net.duplicate(net, memo)
+    return deepcopy(estimator, memo)
 
 
 def trained_net(estimator: Any, X: Any = None, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, Any]:
@@ -84,6 +139,13 @@ def _transform(before: list[Pipeline], X: Any) -> Any:
     for step in before:
         X = step.transform(X)
     return X
+
+
+def _fitted_kind(model: Any) -> ModuleType:
+    kind = _kind(model)
+    kind.check(model)
+    check_is_fitted(model)
+    return kind
 
 
 def _kind(model: Any) -> ModuleType:

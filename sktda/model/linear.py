@@ -6,6 +6,7 @@ divided by N. Intercepts are not penalised (but liblinear's is).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,28 @@ def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
     if isinstance(model, SGDClassifier):
         return _sgd(model)
     return _least_squares(model, n_rows)
+
+
+def module_of(model: Any) -> nn.Module:
+    """The linear layer of a fitted model, or one per output where each has a penalty of its own; float64."""
+    if len(np.unique(_alphas(model))) > 1:
+        return Heads([_layer(model, slice(k, k + 1)) for k in range(len(np.atleast_2d(model.coef_)))])
+    return _layer(model)
+
+
+def write(model: Any, parameters: Mapping[str, Tensor]) -> None:
+    """Put parameters, named as in `module_of`, into what predictions use; running averages of SGD stay as they are."""
+    model.coef_ = _filled(model.coef_, [value for name, value in parameters.items() if name.endswith("weight")])
+    if model.fit_intercept:
+        biases = [value for name, value in parameters.items() if name.endswith("bias")]
+        model.intercept_ = _filled(model.intercept_, biases)
+
+
+def _filled(old: Any, parts: list[Tensor]) -> Any:
+    """The numbers of all parts in the shape, dtype and memory order of the old array or scalar."""
+    new = np.empty_like(old)
+    new[...] = torch.cat(parts).numpy().reshape(new.shape)
+    return new if isinstance(old, np.ndarray) else new[()]
 
 
 def _layer(model: Any, rows: slice | None = None) -> nn.Linear:
@@ -153,14 +176,18 @@ class Heads(nn.Module):
         return torch.cat([head(x) for head in self.heads], dim=1)
 
 
+def _alphas(model: Any) -> np.ndarray:
+    """The alphas of a least squares model, (1,) or one per output; of other models nothing is asked here."""
+    return np.ravel(getattr(model, "alpha_", getattr(model, "alpha", 0.0))).astype(float)
+
+
 def _least_squares(model: Any, n_rows: int | None) -> DifferentiableModel:
     width = len(np.atleast_2d(model.coef_))
-    alpha = np.ravel(getattr(model, "alpha_", getattr(model, "alpha", 0.0))).astype(float)
+    alpha = _alphas(model)
     decays = 2 * alpha / need_rows(n_rows, model, "alpha |w|^2") if alpha.any() else np.zeros(1)
-    module: nn.Module = _layer(model)
+    module = module_of(model)
     decay = {"weight": float(decays[0])}
-    if len(np.unique(decays)) > 1:
-        module = Heads([_layer(model, slice(k, k + 1)) for k in range(width)])
+    if isinstance(module, Heads):
         decay = {f"heads.{k}.weight": float(value) for k, value in enumerate(decays)}
     encode, weigh = number_targets(width), None
     if isinstance(model, RIDGE_CLASSIFIERS):

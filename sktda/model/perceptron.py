@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from torch import nn
+from torch import Tensor, nn
 
 from sktda.model.base import DifferentiableModel
 from sktda.model.likelihood import Binary, Categorical, Gaussian, Likelihood
@@ -25,8 +26,8 @@ def check(model: Any) -> None:
         )
 
 
-def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
-    """The torch model of a fitted perceptron: linear layers and activations in a row, without the last one."""
+def module_of(model: Any) -> nn.Sequential:
+    """Linear layers and activations of a fitted perceptron in a row, without the last activation; float64."""
     layers: list[nn.Module] = []
     for weight, bias in zip(model.coefs_, model.intercepts_, strict=True):
         if layers:
@@ -36,10 +37,23 @@ def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
             layer.weight.copy_(torch.from_numpy(np.array(weight.T, dtype=np.float64)))
             layer.bias.copy_(torch.from_numpy(np.array(bias, dtype=np.float64)))
         layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
+    """The torch model of a fitted perceptron."""
+    module = module_of(model)
     likelihood, encode = _loss(model)
     decay = float(model.alpha) / _batch_size(model, n_rows) if model.alpha else 0.0
-    weights = {f"{place}.weight": decay for place in range(0, len(layers), 2)} if decay else {}
-    return DifferentiableModel(nn.Sequential(*layers), likelihood, table_rows(model, encode), decay=weights)
+    weights = {f"{place}.weight": decay for place in range(0, len(module), 2)} if decay else {}
+    return DifferentiableModel(module, likelihood, table_rows(model, encode), decay=weights)
+
+
+def write(model: Any, parameters: Mapping[str, Tensor]) -> None:
+    """Put parameters, named as in `module_of`, into the arrays of the perceptron."""
+    for k, (weight, bias) in enumerate(zip(model.coefs_, model.intercepts_, strict=True)):
+        weight[...] = parameters[f"{2 * k}.weight"].numpy().T  # layers alternate with activations
+        bias[...] = parameters[f"{2 * k}.bias"].numpy()
 
 
 def _loss(model: Any) -> tuple[Likelihood, Encode]:

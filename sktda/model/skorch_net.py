@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -36,6 +37,11 @@ def check(net: Any) -> None:
         raise TypeError(f"{name} has more modules ({', '.join(others)}) than `module`; put all into one module")
 
 
+def module_of(net: Any) -> nn.Module:
+    """A copy of a fitted net's module, as `module_copy` makes it."""
+    return module_copy(net.module_)
+
+
 def rebuild(net: Any, n_rows: int | None) -> DifferentiableModel:
     """The differentiable copy of a fitted net; n_rows is needed only for a sum criterion with batch_size=-1."""
     if getattr(net, "criterion_", None) is None or getattr(net, "optimizer_", None) is None:
@@ -45,7 +51,7 @@ def rebuild(net: Any, n_rows: int | None) -> DifferentiableModel:
             "copy.deepcopy first and trim that)"
         )
     criterion = unwrapped(net.criterion_)
-    module = module_copy(net.module_)
+    module = module_of(net)
     likelihood = likelihood_of(net, criterion)
     decay = weight_decay(net)
     if criterion_total(criterion) and decay:
@@ -100,9 +106,31 @@ def weight_decay(net: Any) -> dict[str, float]:
         for group in net.optimizer_.param_groups
         for parameter in group["params"]
     }
-    named = ((name.replace("_orig_mod.", ""), value) for name, value in net.module_.named_parameters())
-    decays = {name: by_identity.get(id(value), 0.0) for name, value in named if value.requires_grad}
+    decays = {name: by_identity.get(id(value), 0.0) for name, value in _named(net) if value.requires_grad}
     return {name: value for name, value in decays.items() if value}
+
+
+def _named(net: Any) -> Iterator[tuple[str, nn.Parameter]]:
+    """The net's own parameters, under their names in `module_of`."""
+    return ((name.replace("_orig_mod.", ""), value) for name, value in net.module_.named_parameters())
+
+
+def write(net: Any, parameters: Mapping[str, Tensor]) -> None:
+    """Put parameters, named as in `module_of`, into the net's module in place, so that its optimiser has them too."""
+    own = dict(_named(net))
+    with torch.no_grad():
+        for name, value in parameters.items():
+            own[name].copy_(value)
+
+
+def duplicate(net: Any, memo: dict[int, Any]) -> None:
+    """Put a copy of a net into the memo of a deepcopy, on the same device and with the optimiser on its own tensors.
+
+    A deepcopy of the net itself pickles it, which fails for a module class that was defined inside a function.
+    """
+    copy = object.__new__(type(net))
+    memo[id(net)] = copy  # before its parts, which may refer to the net
+    copy.__dict__.update(deepcopy(vars(net), memo))
 
 
 def check_targets(net: Any, X: Any, y: Any) -> None:

@@ -62,12 +62,13 @@ def test_numbers_are_learned_in_their_own_units():
 @pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize("n", [1, 2, 3, 20])
 @pytest.mark.parametrize("shape", [(1,), (3,), (2, 2), (1, 1, 3), (2, 3, 2, 2)])
-def test_small_odd_and_huge_inputs_survive(task, n, shape):
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_small_odd_and_huge_inputs_survive(task, n, shape, optimizer):
     rng = np.random.default_rng(0)
     X = 1e12 * rng.normal(size=(n, *shape)) + 1e15
     X[:, ..., 0] = 7.0  # a constant
     y = np.arange(n) % 2
-    net = default_net(task, 0).fit(X, y if task == "classification" else y * 1e8)
+    net = default_net(task, 0, optimizer).fit(X, y if task == "classification" else y * 1e8)
     assert net.predict(X).shape == (n,)
     assert np.isfinite(net._outputs(X)).all()
 
@@ -165,6 +166,61 @@ def test_rows_come_one_by_one_as_well_as_in_batches():
     assert torch.equal(weighted[7][0], x)
     assert weighted[7][1] == y[7]  # a row by itself, and its fingerprint, has no weight
     assert weighted.__getitems__([3, 5])[1][1].tolist() == [3, 5]
+
+
+def test_the_optimiser_is_adamw_unless_sgd_with_momentum_is_asked_for():
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:100], y[:100]
+    plain = default_net("classification", 0).fit(X, y)
+    np.testing.assert_array_equal(
+        plain.predict_proba(X), default_net("classification", 0, "adamw").fit(X, y).predict_proba(X)
+    )
+    (group,) = plain.net_.optimizer_.param_groups
+    assert type(plain.net_.optimizer_) is torch.optim.AdamW
+    assert (group["lr"], group["weight_decay"]) == (2e-3, 1e-2)
+    net = clone(default_net("classification", 0, optimizer="sgd")).fit(X, y)
+    (group,) = net.net_.optimizer_.param_groups
+    assert type(net.net_.optimizer_) is torch.optim.SGD
+    assert (group["lr"], group["momentum"], group["dampening"], group["nesterov"]) == (0.05, 0.9, 0, False)
+    assert set(differentiable(net).decay.values()) == {1e-4}
+    np.testing.assert_array_equal(
+        net.predict_proba(X), default_net("classification", 0, "sgd").fit(X, y).predict_proba(X)
+    )
+    with pytest.raises(ValueError, match="optimizer='adam' is not one of 'adamw', 'sgd'"):
+        default_net("classification", optimizer="adam").fit(X, y)
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_sgd_learns_classes_about_as_well_as_adamw(image):
+    X, y = load_digits(return_X_y=True)
+    X = X.reshape(-1, 8, 8) if image else X
+    adamw, sgd = (default_net("classification", 0, name).fit(X[:1200], y[:1200]) for name in ("adamw", "sgd"))
+    assert sgd.score(X[1200:], y[1200:]) > adamw.score(X[1200:], y[1200:]) - 0.03
+
+
+def test_sgd_learns_numbers_about_as_well_as_adamw():
+    X, y = load_diabetes(return_X_y=True)
+    adamw, sgd = (cross_val_score(default_net("regression", 0, name), X, y, cv=2).mean() for name in ("adamw", "sgd"))
+    assert sgd > adamw - 0.05
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("shape", [(300,), (5_000,), (16, 16), (16, 16, 3)])
+@pytest.mark.parametrize("weight", [None, 1e3])
+def test_sgd_does_not_diverge_where_all_columns_or_pixels_are_equal(task, shape, weight):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=120)
+    X = z.reshape(-1, *[1] * len(shape)) * np.ones(shape)
+    y = np.digitize(z, [-1, 0, 1]) if task == "classification" else 3 * z + 0.1 * rng.standard_t(1.5, size=120)
+    net = default_net(task, 0, "sgd").fit(X, y, None if weight is None else np.full(120, weight))
+    assert net.score(X, y) > 0.75
+
+
+def test_sgd_takes_the_same_steps_whatever_the_size_of_the_weights():
+    rng = np.random.default_rng(0)
+    X, y, weight = rng.normal(size=(60, 3)), np.arange(60) % 2, rng.uniform(0.1, 2, 60)
+    one, other = (default_net("classification", 0, "sgd").fit(X, y, k * weight) for k in (1, 1e4))
+    np.testing.assert_allclose(other.predict_proba(X), one.predict_proba(X), atol=1e-3)
 
 
 def test_wrong_labels_and_tasks_are_named():
