@@ -530,7 +530,16 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, module, extra):
 
 
 def test_methods_are_found_by_walking_the_package(monkeypatch):
-    assert set(methods()) == {"complexity-gap", "influence", "inner-product", "source", "tracin"}
+    assert set(methods()) == {
+        "complexity-gap",
+        "diffin",
+        "influence",
+        "inner-product",
+        "moso",
+        "sgd-influence",
+        "source",
+        "tracin",
+    }
 
     class KNNShapley(sktda.attribution.ComplexityGap):
         pass

@@ -34,8 +34,18 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sktda
 import sktda.attribution
-from sktda import Holdout, InfluencePruner, NoisyLabelDetector, ResampledEstimator
-from sktda.attribution import ComplexityGap, Influence, InnerProduct, PrecomputedScores, Source, TracIn
+from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector, ResampledEstimator
+from sktda.attribution import (
+    ComplexityGap,
+    DiffIn,
+    Influence,
+    InnerProduct,
+    MoSo,
+    PrecomputedScores,
+    SGDInfluence,
+    Source,
+    TracIn,
+)
 from tests.spies import CountingScores, RecordingClassifier, fits, noisy_blobs
 
 X, Y, _ = noisy_blobs(90, centers=2)
@@ -70,7 +80,7 @@ def walked_estimators():
 
 def exported_estimators():
     public = [getattr(package, name) for package in (sktda, sktda.attribution) for name in package.__all__]
-    return {cls for cls in public if issubclass(cls, BaseEstimator)}
+    return {cls for cls in public if inspect.isclass(cls) and issubclass(cls, BaseEstimator)}
 
 
 ESTIMATORS = sorted(walked_estimators() | exported_estimators(), key=lambda cls: cls.__name__)
@@ -148,8 +158,9 @@ def test_every_public_method_is_documented(cls):
 
 
 def seeded(instance):
-    """A clone; one that trains a net gets a seed, because None draws from NumPy's state, as in scikit-learn."""
-    return clone(instance).set_params(**({"random_state": 0} if getattr(instance, "needs_gradients", False) else {}))
+    """A clone; one that trains a net or draws rows gets a seed: None draws from NumPy's state, as in scikit-learn."""
+    draws = getattr(instance, "needs_gradients", False) or isinstance(instance, CoresetSelector)
+    return clone(instance).set_params(**({"random_state": 0} if draws else {}))
 
 
 def results(fitted):
@@ -201,6 +212,7 @@ SEEDED = [
     ComplexityGap(mode="nystrom", n_landmarks=20, random_state=0),
     ComplexityGap(mode="paper", n_repeats=2, random_state=0),
     NoisyLabelDetector(ComplexityGap(mode="nystrom", n_landmarks=20), random_state=0),
+    CoresetSelector(ComplexityGap(mode="nystrom", n_landmarks=20), n_samples=0.3, random_state=0),
     InfluencePruner(
         LogisticRegression(),
         ComplexityGap(mode="nystrom", n_landmarks=20),
@@ -211,6 +223,9 @@ SEEDED = [
     ),
     TracIn(random_state=0),
     Source(random_state=0),
+    DiffIn(random_state=0),
+    MoSo(random_state=0),
+    SGDInfluence(random_state=0),
     Influence(objective="validation", random_state=0),
     InfluencePruner(RandomForestClassifier(5, random_state=0), InnerProduct(), validation=3, random_state=0),
     InfluencePruner(LogisticRegression(), ComplexityGap(mode="nystrom", n_landmarks=20), random_state=0, guard=1.0),
@@ -347,6 +362,15 @@ def test_imbalanced_learns_pipeline_takes_the_detector_as_sampler():
     assert best[1].noise_rate_ == 0.2
     assert len(best[-1].y_) == 72
     np.testing.assert_array_equal(best[-1].y_, Y[best[1].sample_indices_])
+    assert best.predict(X).shape == (90,)
+
+
+def test_imbalanced_learns_pipeline_takes_the_coreset_as_sampler():
+    pipe = make_imblearn_pipeline(StandardScaler(), CoresetSelector(random_state=0), RecordingClassifier())
+    grid = {"coresetselector__n_samples": [20, 0.5], "coresetselector__strategy": ["top", "stratified"]}
+    best = GridSearchCV(pipe, grid, cv=3, error_score="raise", refit=lambda results: 3).fit(X, Y).best_estimator_
+    np.testing.assert_array_equal(best[-1].y_, Y[best[1].sample_indices_])
+    assert len(best[-1].y_) == 45
     assert best.predict(X).shape == (90,)
 
 

@@ -23,7 +23,11 @@ SHARD = 16_384  # training rows between two changes of checkpoint, in `_blocks`
 
 def rate_sums(trajectory: Trajectory) -> list[float]:
     """Sum of the learning rates, divided by 1 - momentum, that each checkpoint stands for."""
-    groups = trajectory.group_effective_rate_sums
+    return one_rate(trajectory.group_effective_rate_sums)
+
+
+def one_rate(groups: np.ndarray) -> list[float]:
+    """(C,) from rates of parameter groups (C, n_groups); ValueError where these differ."""
     if not np.allclose(groups, groups[:, :1]):
         raise ValueError(
             f"the optimiser trained its {groups.shape[1]} parameter groups at different learning rates, so gradients "

@@ -29,14 +29,14 @@ from sktda.attribution.progress import Progress
 from sktda.data import check_weights, encode_target, infer_task, resolve_device
 from sktda.engine.journal import Journal, Passes, digest
 from sktda.engine.per_row import PerRow
-from sktda.model.adapters import can_differentiate, differentiable, trained_net
+from sktda.model.adapters import can_differentiate, differentiable, peel, trained_net
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.likelihood import Binary, Categorical, Likelihood
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
-from sktda.model.training import check_trainable, train_clone
+from sktda.model.training import check_trainable, train_clone, trained_by_steps
 from sktda.model.trajectory import Trajectory
 from sktda.objectives import Predict, ValidationLoss
 
@@ -61,7 +61,7 @@ class Fitted:
         return [] if self.trajectory is None else [self.trajectory.identity]
 
 
-class GradientAttributor(CallbackSupportMixin, Attributor):
+class GradientScores(CallbackSupportMixin, Attributor):
     """Base of the methods that differentiate a model; see the concrete classes."""
 
     uses_validation = True
@@ -69,6 +69,8 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
     """Whether the estimator must be one that the library can differentiate."""
     needs_trajectory = False
     """Whether its training must have been recorded."""
+    default_net_settings: Mapping[str, Any] = {}
+    """Arguments of `default_net` for this method, such as an optimiser that it is derived for."""
 
     _parameter_constraints: dict = {
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
@@ -160,58 +162,6 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
         parts.append(b"" if sample_weight is None else np.asarray(sample_weight, dtype=float).tobytes())
         return Journal(self.work_dir, digest(parts))
 
-    def attribute(self, X_query, y_query):
-        """Predicted rise of each query's loss when one training row is removed.
-
-        Parameters
-        ----------
-        X_query : array-like of shape (n_query, ...)
-        y_query : array-like of shape (n_query,)
-
-        Returns
-        -------
-        values : ndarray of shape (n_query, n_samples)
-            In units of the loss (of the objective's `per_row` where it has one), 1/n included; positive = the row
-            helps that query.
-        """
-        fitted, queries = self._asked(X_query, y_query)
-        values = np.empty((len(queries), len(fitted.rows)))
-        for asked, rows, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
-            values[asked, rows] = block.double().cpu().numpy()
-        refuse_nan(values)
-        return values
-
-    def top_k(self, X_query, y_query, k=10, *, harmful=False):
-        """The k training rows that help each query most (or harm it most), without the whole matrix of values.
-
-        Parameters
-        ----------
-        X_query : array-like of shape (n_query, ...)
-        y_query : array-like of shape (n_query,)
-        k : int, default=10
-            At most the number of training rows.
-        harmful : bool, default=False
-            The lowest values in place of the highest.
-
-        Returns
-        -------
-        rows : ndarray of shape (n_query, k)
-            Positions in the training rows, the strongest first.
-        values : ndarray of shape (n_query, k)
-        """
-        fitted, queries = self._asked(X_query, y_query)
-        if not 1 <= k <= len(fitted.rows):
-            raise ValueError(f"k={k} is not between 1 and the number of training rows, {len(fitted.rows)}")
-        best = torch.full((len(queries), k), -torch.inf, dtype=torch.float64)
-        rows = torch.full((len(queries), k), -1)
-        for asked, part, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
-            block = block.double().cpu() * (-1 if harmful else 1)
-            values = torch.cat([best[asked], block], dim=1)
-            positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
-            best[asked], chosen = values.topk(k, dim=1)
-            rows[asked] = positions.gather(1, chosen)
-        return rows.numpy(), (-best if harmful else best).numpy()
-
     def estimate(self, X, y, X_val=None, y_val=None):
         """What `fit` will cost, measured on a few batches; around a FrozenEstimator only.
 
@@ -245,10 +195,6 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
     def _self_scores(self, fitted: Fitted) -> Tensor:
         """(n,) minus the value of each row for its own loss."""
 
-    @abstractmethod
-    def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Yields (queries, training rows, values of these pairs) until all pairs are covered."""
-
     def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
         """Callbacks that training needs; only nets take any."""
         return None
@@ -259,9 +205,11 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
         """(estimator to train or use, X, y) after the checks that come before training."""
         if self.estimator is None:
             X, task, _, _ = self._validate(X, y, sample_weight)
-            return default_net(task), X, np.asarray(y)
+            return default_net(task, **self.default_net_settings), X, np.asarray(y)
         if not can_differentiate(self.estimator):
             differentiable(self.estimator)  # raises and says why
+        if self.needs_trajectory and not trained_by_steps(self.estimator):
+            raise ValueError(unrecorded(type(self).__name__, self.estimator))
         if y is not None:
             if count(X) != count(y):
                 raise ValueError(f"X and y have inconsistent numbers of samples: {count(X)} and {count(y)}")
@@ -273,11 +221,18 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
             validate_data(self, X, skip_check_array=True)
         return self.estimator, X, y
 
+    def _ready(self) -> Fitted:
+        """The fitted model, at its final parameters."""
+        check_is_fitted(self, "estimator_")
+        return self.__dict__.get("_live") or self._fitted()
+
     def _fitted(self) -> Fitted:
         X, y, sample_weight = self._data
         model = differentiable(self.estimator_, count(X)).to(resolve_device(self.device))
         net, X_net, y_net = trained_net(self.estimator_, X, y, sample_weight)
         trajectory = None if net is None else find_trajectory(net)
+        if trajectory is None and self.needs_trajectory:
+            raise ValueError(unrecorded(type(self).__name__, self.estimator_))
         n = count(X)
         if trajectory is not None:
             trajectory.check_final(model.module)
@@ -295,11 +250,6 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
     def _check_rows(self, trajectory: Trajectory, X: Any, y: Any) -> None:
         """Raise ValueError unless the trajectory saw these rows, as its net's `fit` receives them."""
         trajectory.check_rows(X, y)
-
-    def _asked(self, X_query, y_query):
-        check_is_fitted(self, "estimator_")
-        fitted = self.__dict__.get("_live") or self._fitted()
-        return fitted, self._other_rows(fitted, X_query, y_query)
 
     def _other_rows(self, fitted: Fitted, X, y) -> Rows:
         """Query or validation rows: they count alike, also where the model weighs its training rows by class."""
@@ -363,6 +313,79 @@ class GradientAttributor(CallbackSupportMixin, Attributor):
             total[train] += part.scores_
             times[train] += 1
         return total / times
+
+
+class GradientAttributor(GradientScores):
+    """Those of them that also have a value for every pair of a query and a training row."""
+
+    def attribute(self, X_query, y_query):
+        """Predicted rise of each query's loss when one training row is removed.
+
+        Parameters
+        ----------
+        X_query : array-like of shape (n_query, ...)
+        y_query : array-like of shape (n_query,)
+
+        Returns
+        -------
+        values : ndarray of shape (n_query, n_samples)
+            In units of the loss (of the objective's `per_row` where it has one), 1/n included; positive = the row
+            helps that query.
+        """
+        fitted, queries = self._asked(X_query, y_query)
+        values = np.empty((len(queries), len(fitted.rows)))
+        for asked, rows, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
+            values[asked, rows] = block.double().cpu().numpy()
+        refuse_nan(values)
+        return values
+
+    def top_k(self, X_query, y_query, k=10, *, harmful=False):
+        """The k training rows that help each query most (or harm it most), without the whole matrix of values.
+
+        Parameters
+        ----------
+        X_query : array-like of shape (n_query, ...)
+        y_query : array-like of shape (n_query,)
+        k : int, default=10
+            At most the number of training rows.
+        harmful : bool, default=False
+            The lowest values in place of the highest.
+
+        Returns
+        -------
+        rows : ndarray of shape (n_query, k)
+            Positions in the training rows, the strongest first.
+        values : ndarray of shape (n_query, k)
+        """
+        fitted, queries = self._asked(X_query, y_query)
+        if not 1 <= k <= len(fitted.rows):
+            raise ValueError(f"k={k} is not between 1 and the number of training rows, {len(fitted.rows)}")
+        best = torch.full((len(queries), k), -torch.inf, dtype=torch.float64)
+        rows = torch.full((len(queries), k), -1)
+        for asked, part, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
+            block = block.double().cpu() * (-1 if harmful else 1)
+            values = torch.cat([best[asked], block], dim=1)
+            positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
+            best[asked], chosen = values.topk(k, dim=1)
+            rows[asked] = positions.gather(1, chosen)
+        return rows.numpy(), (-best if harmful else best).numpy()
+
+    def _asked(self, X_query, y_query):
+        fitted = self._ready()
+        return fitted, self._other_rows(fitted, X_query, y_query)
+
+    @abstractmethod
+    def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yields (queries, training rows, values of these pairs) until all pairs are covered."""
+
+
+def unrecorded(method: str, estimator: Any) -> str:
+    """What to say of an estimator without the recorded run that the method needs."""
+    return (
+        f"{method} follows a recorded training run, and this {type(peel(estimator)[1]).__name__} has none; train a "
+        "skorch net with a TrajectoryRecorder among its callbacks (with what the method's docstring says it must "
+        "keep), or use Influence"
+    )
 
 
 def row_measure(objective: Any, likelihood: Likelihood) -> Callable[[Tensor, Tensor], Tensor] | None:

@@ -7,11 +7,13 @@ from functools import partial
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
+from sktda.attribution.deletion import Deletion, removed_gradient
 from sktda.attribution.gradient import Fitted, GradientAttributor
 from sktda.data import slices
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
@@ -23,7 +25,7 @@ from sktda.model.base import Rows, unflatten
 CG_STEPS = 1_000
 
 
-class Influence(GradientAttributor):
+class Influence(GradientAttributor, Deletion):
     """Predicted rise of the objective when a row is removed, in loss units: (1/n) q' H^-1 g_i.
 
     q is the gradient of the objective, g_i that of row i's loss, H the curvature of the training risk: the
@@ -218,3 +220,7 @@ class Influence(GradientAttributor):
                 solved = {name: torch.stack([one[name] for one in each]) for name in shapes}
             moved = {name: value.to(model.dtype) for name, value in solved.items()}
             yield part, Preconditioned(by_layer(engine, moved))
+
+    def _change(self, fitted: Fitted, removed: np.ndarray) -> dict[str, Tensor]:
+        solved = self._solve(fitted, removed_gradient(fitted.engine, fitted.rows, removed))
+        return {name: value / fitted.n for name, value in solved.items()}

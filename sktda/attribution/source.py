@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sktda.attribution.dots import rate_sums
-from sktda.attribution.gradient import Fitted, GradientAttributor
+from sktda.attribution.gradient import Fitted, GradientAttributor, unrecorded
 from sktda.attribution.stages import Run, Segment, Stage, segments
 from sktda.data import resolve_device, slices
 from sktda.engine.ekfac import EKFAC
@@ -39,7 +39,7 @@ from sktda.model.base import Rows, unflatten
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
-from sktda.model.training import can_record, trained_by_steps
+from sktda.model.training import can_record
 from sktda.model.trajectory import Trajectory
 
 COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
@@ -202,11 +202,8 @@ class Source(GradientAttributor):
             raise ValueError(
                 "stages are of a net that was trained after them, so it must be fitted: estimator=FrozenEstimator(net)"
             )
-        checked = super()._checked(X, y, sample_weight)
-        if not trained_by_steps(checked[0]):
-            raise ValueError(unrecorded(checked[0]))
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return checked
+        return super()._checked(X, y, sample_weight)
 
     def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
         if not can_record(estimator):
@@ -221,8 +218,6 @@ class Source(GradientAttributor):
 
     def _fitted(self) -> Unrolled:
         fitted = super()._fitted()
-        if fitted.trajectory is None:
-            raise ValueError(unrecorded(self.estimator_))
         X = self._data[0]
         stages = [*(self.stages or []), Stage(self.estimator_, None if self.stages else np.arange(count(X)))]
         runs = [self._run(stage, number, len(stages)) for number, stage in enumerate(stages, start=1)]
@@ -255,7 +250,7 @@ class Source(GradientAttributor):
         net, X_net, y_net = trained_net(stage.estimator, X, y, sample_weight)
         trajectory = None if net is None else find_trajectory(net)
         if trajectory is None:
-            raise ValueError(where + unrecorded(stage.estimator))
+            raise ValueError(where + unrecorded(type(self).__name__, stage.estimator))
         trajectory.check_final(model.module)
         if stage.rows is None:
             positions = np.flatnonzero(trajectory.contains(X_net, y_net))
@@ -409,11 +404,3 @@ def captured(run: Run, batch: slice, names: Container[str]) -> dict[str, LayerRo
     """Factors of a batch of the run's rows, of the layers of these names."""
     layers = None if REST in names else [layer for layer in run.engine.layers or [] if layer.name in names]
     return run.engine.capture(run.rows.block(batch, run.model.device), None, layers)[1]
-
-
-def unrecorded(estimator: Any) -> str:
-    """What to say of an estimator without a recorded run."""
-    return (
-        f"Source follows a recorded training run, and this {type(peel(estimator)[1]).__name__} has none; train a "
-        "skorch net with a TrajectoryRecorder among its callbacks (optimizer_state=True for Adam), or use Influence"
-    )

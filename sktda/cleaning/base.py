@@ -100,7 +100,8 @@ def scoring_estimator(attributor: Any, estimator: Any) -> Any:
 
     if can_differentiate(estimator) and (trained_by_steps(estimator) or not attributor.needs_trajectory):
         return clone(estimator)
-    net = default_net("regression" if is_regressor(estimator) else "classification")
+    task = "regression" if is_regressor(estimator) else "classification"
+    net = default_net(task, **attributor.default_net_settings)
     if isinstance(estimator, Pipeline) and len(estimator) > 1:
         return make_pipeline(clone(estimator[:-1]), net)  # whole: a step may be "passthrough"
     return net

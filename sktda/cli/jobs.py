@@ -51,7 +51,7 @@ class Settings:
         if "estimator" in params:
             from sktda.model.proxy import default_net
 
-            attributor.set_params(estimator=default_net(task))
+            attributor.set_params(estimator=default_net(task, **attributor.default_net_settings))
         return NoisyLabelDetector(attributor, contamination=self.drop, random_state=self.seed)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sktda.data import slices
 from sktda.engine.per_row import Direction, PerRow
-from sktda.model.base import Rows, flatten, flatten_each, forward, unflatten
+from sktda.model.base import DifferentiableModel, Inputs, Rows, flatten, flatten_each, forward, unflatten
 
 Spectral = Callable[[Tensor], Tensor]
 Visit = Callable[[], Iterator[str]]
@@ -174,16 +174,22 @@ def block_gauss_newton(engine: PerRow, block: tuple) -> Tensor:
 
 def root_gradients(engine: PerRow, block: tuple) -> Iterator[Tensor]:
     """Yields (n, p) gradients r_k' J of the block's rows for one output root r_k after another: J' F J sums squares."""
-    model = engine.model
+    inputs, roots = rooted_targets(engine.model, block)
+    for k in range(roots.shape[1]):
+        yield engine.block_gradients((inputs, roots[:, k], None), along_root)
+
+
+def rooted_targets(model: DifferentiableModel, block: tuple) -> tuple[Inputs, Tensor]:
+    """(inputs, (n, k, ...) output roots times the root of the row's weight) of a block."""
     inputs, targets, weight = block
     with torch.no_grad():
         roots = model.likelihood.roots(forward(model.module, inputs), targets)
-    if weight is not None:
-        roots = roots * weight.sqrt().reshape(-1, *[1] * (roots.ndim - 1))
-    for k in range(roots.shape[1]):
-        yield engine.block_gradients(
-            (inputs, roots[:, k], None), lambda out, root: (out * root).reshape(len(out), -1).sum(1)
-        )
+    return inputs, roots if weight is None else roots * weight.sqrt().reshape(-1, *[1] * (roots.ndim - 1))
+
+
+def along_root(outputs: Tensor, root: Tensor) -> Tensor:
+    """(n,) outputs times the root: a "loss" whose gradient is the root pulled back."""
+    return (outputs * root).reshape(len(outputs), -1).sum(1)
 
 
 def conjugate_gradients(

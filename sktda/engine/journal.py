@@ -65,8 +65,8 @@ class Passes:
         self.journal = journal or Journal()
         self._begin = begin
 
-    def _shards(self, name: str, n: int) -> Iterator[tuple[int, slice]]:
-        shards = list(slices(n, SHARD))
+    def _shards(self, name: str, n: int, size: int | None = None) -> Iterator[tuple[int, slice]]:
+        shards = list(slices(n, size or SHARD))
         for k, shard in enumerate(shards):
             if self._begin is not None:
                 self._begin(name, k, len(shards))
@@ -84,15 +84,17 @@ class Passes:
             parts.append(values)
         return torch.cat(parts)
 
-    def accumulate(self, name: str, n: int, add: Callable[[int, int], None], state: dict[str, Tensor]) -> None:
-        """add(start, stop) per shard, each changing the sums in `state`; goes on from the state in the journal."""
+    def accumulate(
+        self, name: str, n: int, add: Callable[[int, int], None], state: dict[str, Tensor], size: int | None = None
+    ) -> None:
+        """add(start, stop) per shard of `size`, each changing the sums in `state`; goes on from that in the journal."""
         kept = self.journal.read(name)
         done = 0
         if kept is not None:
             done = int(kept.pop("done"))
             state |= {key: value.to(state[key].device) for key, value in kept.items()}
         written = time.monotonic()
-        for _, shard in self._shards(name, n):
+        for _, shard in self._shards(name, n, size):
             if shard.start < done:
                 continue
             add(shard.start, shard.stop)

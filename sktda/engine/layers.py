@@ -8,7 +8,7 @@ gradient itself, out x in numbers per row, is formed only where no product of fa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -47,6 +47,14 @@ class LayerRows(ABC):
         """(n,) dot products of every row with a direction of its own, directions (n, p)."""
         return (self.gradients() * directions).sum(dim=1)
 
+    def pairs(self, other: LayerRows) -> Tensor:
+        """(n,) dot products with the same rows of another batch."""
+        return (self.gradients() * other.gradients()).sum(dim=1)
+
+    @abstractmethod
+    def scaled(self, scale: float) -> LayerRows:
+        """The gradients times a number."""
+
 
 class Formed(LayerRows):
     """Gradients that were formed from the start: few parameters, or no factors known."""
@@ -57,6 +65,10 @@ class Formed(LayerRows):
     def gradients(self) -> Tensor:
         """(n, p) gradients."""
         return self.values
+
+    def scaled(self, scale: float) -> Formed:
+        """The gradients times a number."""
+        return Formed(scale * self.values)
 
 
 class Product(LayerRows):
@@ -75,6 +87,18 @@ class Product(LayerRows):
     def shared(self) -> bool:
         """Whether the weights are used at several positions of a row."""
         return self.a.ndim == 3
+
+    def scaled(self, scale: float) -> Product:
+        """The gradients times a number."""
+        return Product(self.a, scale * self.delta, self.weight, self.bias)
+
+    def image(self, directions: Tensor) -> Tensor:
+        """(n, out) inputs through the map that one direction (1, p) is; of unshared weights."""
+        out = self.delta.shape[1]
+        if not (self.weight and self.bias):
+            return self.a @ directions.reshape(out, -1).T
+        weight, bias = directions[0, :-out].reshape(out, -1), directions[0, -out:]
+        return torch.addmm(bias * self.a[:, -1:], self.a[:, :-1], weight.T)
 
     def matrices(self) -> Tensor:
         """(n, out, in + bias) gradients."""
@@ -105,6 +129,8 @@ class Product(LayerRows):
 
     def contract(self, directions: Tensor) -> Tensor:
         """(n, q): delta' V a with one product for all queries; formed gradients for shared weights and small layers."""
+        if len(directions) == 1 and not self.shared:
+            return (self.delta * self.image(directions)).sum(1, keepdim=True)
         out, width = self.delta.shape[-1], self.a.shape[-1]
         if self.shared or out * width <= SMALL_LAYER:
             return torch.cat([self._flat(part) @ directions.T for _, part in self.formed()])
@@ -120,6 +146,18 @@ class Product(LayerRows):
             moved = (self.a @ part.reshape(-1, width).T).reshape(len(self.a), len(part), out)
             result[:, start : start + step] = (moved @ self.delta[:, :, None])[:, :, 0]
         return result
+
+    def pairs(self, other: LayerRows) -> Tensor:
+        """(n,): (a . a')(delta . delta'); formed gradients where weights are shared."""
+        assert isinstance(other, Product)
+        if not self.shared:
+            return (self.a * other.a).sum(1) * (self.delta * other.delta).sum(1)
+        return torch.cat(
+            [
+                (own * Product(other.a[rows], other.delta[rows], self.weight, self.bias).matrices()).flatten(1).sum(1)
+                for rows, own in self.formed()
+            ]
+        )
 
     def square_norms(self) -> Tensor:
         """(n,) squared lengths: |a|^2 |delta|^2, or sums over pairs of positions where those are cheaper."""
@@ -148,6 +186,33 @@ class Product(LayerRows):
         return result
 
 
+class Sum(LayerRows):
+    """Sums of several gradients of the same rows: what a product of factors changes by, when both factors change."""
+
+    def __init__(self, parts: Sequence[LayerRows]) -> None:
+        self.parts = parts
+
+    def gradients(self) -> Tensor:
+        """(n, p), formed."""
+        return sum(part.gradients() for part in self.parts)  # type: ignore[return-value]
+
+    def scaled(self, scale: float) -> Sum:
+        """The gradients times a number."""
+        return Sum([part.scaled(scale) for part in self.parts])
+
+    def gram(self, other: LayerRows) -> Tensor:
+        """(n, m) dot products with the rows of another batch."""
+        return sum(part.gram(other) for part in self.parts)  # type: ignore[return-value]
+
+    def contract(self, directions: Tensor) -> Tensor:
+        """(n, q) dot products with directions (q, p)."""
+        return sum(part.contract(directions) for part in self.parts)  # type: ignore[return-value]
+
+    def pairs(self, other: LayerRows) -> Tensor:
+        """(n,) dot products with the same rows of another batch."""
+        return sum(part.pairs(other) for part in self.parts)  # type: ignore[return-value]
+
+
 class Lookup(LayerRows):
     """Embedding: indices (n, t) into `size` vectors, delta (n, t, d); the padding index gets no gradient."""
 
@@ -155,6 +220,10 @@ class Lookup(LayerRows):
         self.indices = indices
         self.delta = delta if padding is None else delta * (indices != padding)[:, :, None]
         self.size = size
+
+    def scaled(self, scale: float) -> Lookup:
+        """The gradients times a number."""
+        return Lookup(self.indices, scale * self.delta, self.size, None)
 
     def gradients(self) -> Tensor:
         """(n, size * d), mostly zeros."""
@@ -297,7 +366,7 @@ def recording(layers: list[Layer]) -> Iterator[dict[str, list]]:
     def hook(name: str):
         def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
             # an edge, not the tensor: a later in-place activation would change the tensor's place in the graph
-            calls[name].append((inputs[0].detach(), torch.autograd.graph.get_gradient_edge(output)))
+            calls[name].append((inputs[0], torch.autograd.graph.get_gradient_edge(output)))
 
         return note
 

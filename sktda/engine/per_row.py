@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
+from torch.overrides import TorchFunctionMode
 
 from sktda.data import for_blocks, slices
 from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, known_layers, plain_kernels, recording
@@ -106,18 +110,23 @@ class PerRow:
         block: tuple,
         losses: Callable[[Tensor, Tensor], Tensor] | None = None,
         layers: list[Layer] | None = None,
+        parameters: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, LayerRows]]:
         """(losses (n,), factors by layer) of one block of rows; `losses(outputs, targets)` replaces the model's own.
 
-        Parameters outside the known layers come as one more entry, REST, with formed gradients.
+        Parameters outside the known layers come as one more entry, REST, with formed gradients, if `layers` is None.
+        parameters: tensors in place of the model's own, such as dual numbers; the factors then are dual, too.
         """
         if layers is None:
             assert self.layers is not None, "call prepare first"
             layers = self.layers
         inputs, targets, weight = block
         measure = losses or self.model.likelihood.losses
-        with torch.enable_grad(), eval_kernels(self.model.module), recording(layers) as calls:
-            values = measure(forward(self.model.module, inputs), targets)
+        module = self.model.module
+        kernels = eval_kernels if parameters is None else plain_kernels
+        with torch.enable_grad(), kernels(module), recording(layers) as calls:
+            outputs = forward(module, inputs) if parameters is None else forward_at(module, parameters, inputs)
+            values = measure(outputs, targets)
             if weight is not None:
                 values = values * weight
             found = [(layer, call) for layer in layers for call in calls[layer.name]]
@@ -126,7 +135,7 @@ class PerRow:
         factors: dict[str, LayerRows] = {}
         for layer in layers:
             own = [(call[0], delta) for (other, call), delta in zip(found, deltas, strict=True) if other is layer]
-            used = [(x, delta) for x, delta in own if delta is not None]
+            used = [(x.detach() if parameters is None else x, delta) for x, delta in own if delta is not None]
             if not used:
                 factors[layer.name] = Formed(values.new_zeros(len(values), layer.n_parameters))
                 continue
@@ -141,7 +150,7 @@ class PerRow:
             factors[layer.name] = layer.rows(*used[0])
         if self.rest and layers is self.layers:
             factors[REST] = Formed(self._formed(block, measure, self.rest))
-        return values.detach(), factors
+        return values.detach() if parameters is None else values, factors
 
     def _formed(self, block: tuple, measure: Callable[[Tensor, Tensor], Tensor], names: list[str]) -> Tensor:
         """(n, p) gradients with respect to these parameters, by vmap over rows, or row by row where that fails."""
@@ -246,6 +255,11 @@ class PerRow:
 
     # ---- what the methods ask for ----------------------------------------------------------------------------------
 
+    def outputs(self, inputs: Inputs) -> Tensor:
+        """Raw outputs of a block, without a graph."""
+        with torch.no_grad():
+            return forward(self.model.module, inputs)
+
     def losses(self, rows: Rows) -> Tensor:
         """Loss of every row (n,)."""
         result = torch.empty(len(rows), dtype=self.model.dtype, device=self.model.device)
@@ -283,9 +297,9 @@ class PerRow:
         run = partial(self._losses_at, inputs, targets, weight)
         if self._forward_mode:
             try:
-                load_forward_mode()
-                with torch.no_grad(), plain_kernels(self.model.module):
-                    return jvp(run, (values,), (along,))[1]
+                with torch.no_grad(), plain_kernels(self.model.module), dual_numbers(values, along) as dual:
+                    losses, dots = forward_ad.unpack_dual(run(dual))
+                    return torch.zeros_like(losses) if dots is None else dots
             except RuntimeError as error:  # no forward mode; an error of another kind comes again below
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
@@ -338,7 +352,10 @@ class PerRow:
 
     def block_gradients(self, block: tuple, losses: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
         """`gradients` of one block; `losses(outputs, targets)` replaces the model's own."""
-        _, factors = self.capture(block, losses)
+        return self.formed(self.capture(block, losses)[1])
+
+    def formed(self, factors: Mapping[str, LayerRows]) -> Tensor:
+        """(n, p) gradients from their factors, in the order of the model's parameters."""
         pieces: dict[str, Tensor] = {}
         for layer in self.layers or []:
             sizes = [shape.numel() for shape in layer.shapes]
@@ -449,6 +466,29 @@ def forward_at(module: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) 
 def summed(outputs: Tensor, probe: Tensor) -> Tensor:
     """(n,) sums of each row's outputs times the probe."""
     return (outputs * probe).reshape(len(outputs), -1).sum(1)
+
+
+@contextmanager
+def dual_numbers(values: Mapping[str, Tensor], directions: Direction) -> Iterator[dict[str, Tensor]]:
+    """Parameters as dual numbers, which carry their change along a direction, and all that is computed of them."""
+    load_forward_mode()
+    with forward_ad.dual_level(), StillInputs():
+        yield {name: forward_ad.make_dual(value, directions[name].to(value)) for name, value in values.items()}
+
+
+class StillInputs(TorchFunctionMode):
+    """Linear layers whose inputs do not change: torch would multiply a matrix of zeros by the weights."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one torch function."""
+        kwargs = kwargs or {}
+        if func is nn.functional.linear and not kwargs:
+            pairs = [forward_ad.unpack_dual(each) for each in args if isinstance(each, Tensor)]
+            if pairs[0][1] is None and all(change is not None for _, change in pairs[1:]):
+                changed = func(args[0], *(change for _, change in pairs[1:]))
+                # a copy, for the pair is a view of its value, which an activation may want to change in place
+                return forward_ad.make_dual(func(*(value for value, _ in pairs)), changed).clone()
+        return func(*args, **kwargs)
 
 
 @cache

@@ -1,0 +1,248 @@
+"""Data deletion: the parameters that a model would have without some of its rows, predicted from those it has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from torch import Tensor
+
+from sktda.attribution.gradient import Fitted, part_of
+from sktda.engine.per_row import PerRow
+from sktda.engine.replay import Replay
+from sktda.model.adapters import differentiable, trained_net, with_parameters
+from sktda.model.base import Rows, flatten
+from sktda.model.reading import count
+from sktda.model.recorder import find_trajectory
+from sktda.model.training import train_clone
+
+
+class Deletion(ABC):
+    """What the methods that predict parameters share."""
+
+    _asked_model: Any
+
+    def deletion_update(self, rows: Any) -> dict[str, Tensor]:
+        """Predicted parameters of the model if it had been trained without some rows.
+
+        Parameters
+        ----------
+        rows : array-like of shape (n_removed,) or (n_samples,)
+            Positions in the rows given to `fit`, or a boolean mask of them.
+
+        Returns
+        -------
+        parameters : dict of Tensor
+            By the name of the torch module's parameter, on the processor. `unlearn` puts them into a copy of the
+            estimator.
+
+        Raises
+        ------
+        ValueError
+            If no row, or every row, is to go, or a position does not exist.
+
+        Notes
+        -----
+        An estimate to first order in the weights of the rows, which stay in the mean with weight 0 (the sum of the
+        other losses is divided by n as before, and the penalty is kept).
+        """
+        fitted = self._ready()
+        change = self._change(fitted, removed_positions(rows, len(fitted.rows)))
+        own = fitted.model.parameters
+        return {name: (own[name].detach() + change[name].to(own[name])).cpu() for name in own}
+
+    @abstractmethod
+    def _ready(self) -> Fitted:
+        """The fitted model, at its final parameters."""
+
+    @abstractmethod
+    def _change(self, fitted: Fitted, removed: np.ndarray) -> Mapping[str, Tensor]:
+        """Predicted change of the parameters when the rows at these positions go."""
+
+
+def removed_positions(rows: Any, n: int) -> np.ndarray:
+    """Sorted positions from positions or a mask. Raises ValueError as `deletion_update` says."""
+    found = np.asarray(rows)
+    if found.dtype == bool:
+        if found.shape != (n,):
+            raise ValueError(f"rows is a mask of shape {found.shape}, and there are {n} rows")
+        found = np.flatnonzero(found)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise ValueError(f"rows must be positions from 0 to {n - 1}, or a boolean mask, got {rows!r}")
+    if found.size and (found.min() < 0 or found.max() >= n):
+        wrong = found[(found < 0) | (found >= n)][0]
+        raise ValueError(f"rows holds the position {wrong}; allowed are 0 to {n - 1}")
+    found = np.unique(found)
+    if not 0 < len(found) < n:
+        raise ValueError(f"{len(found)} of {n} rows are to be removed; give at least one, and leave one")
+    return found
+
+
+def removed_gradient(engine: PerRow, rows: Rows, removed: np.ndarray) -> dict[str, Tensor]:
+    """Sum of the gradients of some rows at the model's present parameters."""
+    found = engine.mean_gradient(rows.chosen(removed))
+    return {name: len(removed) * value for name, value in found.items()}
+
+
+def line_search(
+    engine: PerRow, rows: Rows, removed: np.ndarray, n: int, direction: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The direction times the number that takes the other rows' loss to its lowest point along it.
+
+    Of the quadratic model at the present parameters: slope -<g_S, w> / n, g_S the gradients of the removed rows (what
+    is left of the risk's own slope where training has not ended is not the removal's doing), and bend w' H w with the
+    Gauss-Newton matrix of the other rows plus the penalty. 0 where the direction leads upwards.
+    """
+    lost = removed_gradient(engine, rows, removed)
+    slope = sum(float((lost[name] * direction[name]).sum()) for name in direction) / n
+    kept = rows.chosen(np.setdiff1d(np.arange(len(rows)), removed))
+    share, decay = len(kept) / n, engine.model.decay
+    product = engine.hessian_product(kept, direction, gauss_newton=True)
+    bend = 0.0
+    for name, value in direction.items():
+        penalty = decay.get(name, 0.0) * value
+        bend += float(((share * (product[name] - penalty) + penalty) * value).sum())
+    step = max(slope, 0.0) / bend if bend > 0 else 0.0
+    return {name: step * value for name, value in direction.items()}
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What `unlearn` returns.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A copy of the fitted estimator with the predicted parameters.
+    retrained : estimator or None
+        The one that was really trained without the rows, where that was asked for.
+    distances : dict of float or None
+        Relative distances to the retrained one: "parameters_before", "parameters_after", "predictions_before" and
+        "predictions_after"; |a - b| / |b| over all parameters, and over the raw outputs for all given rows.
+    """
+
+    estimator: Any
+    retrained: Any = None
+    distances: dict[str, float] | None = None
+
+
+def unlearn(
+    estimator: Any,
+    rows: Any,
+    X: Any = None,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    attributor: Any = None,
+    retrain: bool = False,
+    random_state: Any = None,
+) -> Unlearned:
+    """A copy of a fitted model with the parameters that it would have without some of its training rows, predicted.
+
+    It is an estimate, not a guarantee of privacy: what the rows have taught the model is reduced, not proven to be
+    gone. Where that must be certain, train again.
+
+    Parameters
+    ----------
+    estimator : estimator or attributor
+        A fitted model, with the X and y that it was trained on; or a fitted attributor that has `deletion_update`
+        (Influence, DiffIn, SGDInfluence), which knows them.
+    rows : array-like of shape (n_removed,) or (n_samples,)
+        Positions in X, or a boolean mask.
+    X : array-like of shape (n_samples, ...), default=None
+    y : array-like of shape (n_samples,), default=None
+    sample_weight : array-like of shape (n_samples,), default=None
+        As the model was trained with.
+    attributor : attributor, default=None
+        Predicts the change; None = Influence(). Its `estimator` is replaced.
+    retrain : bool, default=False
+        Also train without the rows, and compare: a net whose steps were recorded (TrajectoryRecorder(steps=True)) from
+        the same start in the same batches, without the rows; another estimator as a clone on the other rows.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the training of that clone.
+
+    Returns
+    -------
+    result : Unlearned
+
+    Raises
+    ------
+    ValueError
+        For a model without X and y, positions that do not exist, and what `fit` of the attributor refuses.
+    TypeError
+        For an attributor without `deletion_update`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sktda.attribution import unlearn
+    >>> X, y = load_iris(return_X_y=True)
+    >>> result = unlearn(LogisticRegression(max_iter=1000).fit(X, y), [0, 70], X, y, retrain=True)
+    >>> result.distances["parameters_after"] < 0.1 * result.distances["parameters_before"]
+    True
+    """
+    if isinstance(estimator, Deletion):
+        fitted_attributor: Any = estimator
+        X, y, sample_weight = estimator._data  # type: ignore[attr-defined]
+        estimator = fitted_attributor.estimator_
+    else:
+        if X is None or y is None:
+            raise ValueError("unlearn needs the X and y that the model was trained on, or a fitted attributor")
+        if attributor is None:
+            from sktda.attribution.influence import Influence
+
+            attributor = Influence()
+        if not isinstance(attributor, Deletion):
+            raise TypeError(
+                f"{type(attributor).__name__} predicts no parameters; use Influence, DiffIn or SGDInfluence"
+            )
+        frozen = estimator if isinstance(estimator, FrozenEstimator) else FrozenEstimator(estimator)
+        fitted_attributor = clone(attributor).set_params(estimator=frozen, objective=None)
+        fitted_attributor.fit(X, y, sample_weight)
+    removed = removed_positions(rows, count(X))
+    if isinstance(estimator, FrozenEstimator):
+        estimator = estimator.estimator
+    corrected = with_parameters(estimator, fitted_attributor.deletion_update(removed))
+    if not retrain:
+        return Unlearned(corrected)
+    retrained = _retrained(estimator, removed, X, y, sample_weight, random_state)
+    return Unlearned(corrected, retrained, _distances(estimator, corrected, retrained, X))
+
+
+def _retrained(estimator: Any, removed: np.ndarray, X: Any, y: Any, sample_weight: Any, random_state: Any) -> Any:
+    net, X_net, y_net = trained_net(estimator, X, y, sample_weight)
+    trajectory = None if net is None else find_trajectory(net)
+    if trajectory is None or trajectory.step_index is None:
+        kept = np.setdiff1d(np.arange(count(X)), removed)
+        weight = None if sample_weight is None else np.asarray(sample_weight)[kept]
+        return train_clone(estimator, part_of(X, kept), part_of(y, kept), weight, random_state)
+    model = differentiable(estimator, count(X))
+    replay = Replay.of(PerRow(model), model.rows(X, y, sample_weight), trajectory, net, X_net, y_net)
+    gone = np.zeros(count(X), dtype=bool)
+    gone[removed] = True
+    for _ in replay.forwards(gone):
+        pass
+    return with_parameters(estimator, {name: value.detach() for name, value in model.parameters.items()})
+
+
+def _distances(before: Any, after: Any, retrained: Any, X: Any) -> dict[str, float]:
+    def seen(estimator: Any) -> tuple[Tensor, Tensor]:
+        model = differentiable(estimator, count(X))
+        rows, engine = model.rows(X), PerRow(model)
+        engine.prepare(rows)
+        outputs = [engine.outputs(rows.block(part, model.device)[0]).cpu() for part in engine.batches(rows)]
+        return flatten({name: value.detach().cpu() for name, value in model.parameters.items()}), torch.cat(outputs)
+
+    true = seen(retrained)
+    found = {}
+    for when, estimator in (("before", before), ("after", after)):
+        for what, value, truth in zip(("parameters", "predictions"), seen(estimator), true, strict=True):
+            found[f"{what}_{when}"] = float((value - truth).norm() / truth.norm())
+    return found

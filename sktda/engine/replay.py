@@ -1,0 +1,240 @@
+"""A recorded training, gone through again step by step, forwards and backwards, with the parameters of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sktda.data import slices
+from sktda.engine.per_row import Direction, PerRow
+from sktda.engine.second_order import SecondOrder
+from sktda.model.base import Rows
+from sktda.model.likelihood import Categorical
+from sktda.model.skorch_net import unwrapped
+from sktda.model.trajectory import Trajectory
+
+STATE_BYTES = 2**30  # parameters of steps that are held at a time
+STRIDE = 512  # steps after which an interrupted pass can go on
+DRIFT = 1e-2  # of the way since the last checkpoint: rounding stays below, another loss or dropout does not
+
+
+@dataclass
+class Batch:
+    """One step: its number from 0, its rows, and what the sum of their losses is divided by."""
+
+    step: int
+    rows: Rows
+    positions: np.ndarray
+    size: float
+
+
+class Replay:
+    """The steps of one training, with the model put where each of them began.
+
+    rows: all rows that were trained on, in any order; place (n_trained,): where the trained rows are among them.
+    total: whether the criterion adds the losses of a batch in place of averaging them.
+    Parameters at a checkpoint are the recorded ones; between two they are computed again, which must lead from one to
+    the next: ValueError where it does not (dropout, batch normalisation, clipped gradients).
+    """
+
+    @classmethod
+    def of(cls, engine: PerRow, rows: Rows, trajectory: Trajectory, net: Any, X: Any, y: Any) -> Replay:
+        """The replay of a net's trajectory; rows are those of (X, y) as the net's `fit` received them.
+
+        Raises ValueError unless these are all rows that were trained on, and their steps were recorded.
+        """
+        trajectory.step_positions(0)  # says so if there are none
+        assert trajectory.rows is not None
+        n_trained = len(trajectory.rows)
+        if trajectory.fingerprints is None:  # rows that differ from read to read, so not random steps again
+            raise ValueError(
+                "the training cannot be gone through again: its rows differ from read to read (random transforms); "
+                "train on a Dataset whose rows do not change"
+            )
+        positions = trajectory.positions(X, y)
+        place = np.full(n_trained, -1)
+        place[positions] = np.arange(len(positions))
+        if (place < 0).any():
+            raise ValueError(
+                f"{(place < 0).sum()} of the {n_trained} rows that were trained on are missing in X and y; every step "
+                "is gone through again, so give all of them"
+            )
+        total = getattr(unwrapped(net.criterion_), "reduction", "mean") == "sum"
+        return cls(engine, rows, trajectory, place, total)
+
+    def __init__(self, engine: PerRow, rows: Rows, trajectory: Trajectory, place: np.ndarray, total: bool) -> None:
+        self.engine = engine
+        self.rows = rows
+        self.trajectory = trajectory
+        self.place = place
+        self.total = total
+        self.initial = trajectory.initial_state()
+        n_bytes = sum(value.nbytes for value in engine.model.parameters.values())
+        held = max(1, STATE_BYTES // n_bytes)
+        # as many starts as steps between two of them, where not all fit
+        self.stride = min(held, STRIDE) if trajectory.n_steps <= held else int(trajectory.n_steps**0.5) + 1
+        """Steps whose parameters are held at a time, going backwards."""
+        self._starts: dict[int, tuple] = {}
+
+    # ---- steps -----------------------------------------------------------------------------------------------------
+
+    def batch(self, step: int) -> Batch:
+        """The rows of a step."""
+        positions = self.place[self.trajectory.step_positions(step)]
+        rows = self.rows.chosen(positions)
+        return Batch(step, rows, positions, self._size(rows))
+
+    def _size(self, rows: Rows) -> float:
+        if self.total:
+            return 1.0
+        likelihood = self.engine.model.likelihood
+        if isinstance(likelihood, Categorical) and likelihood.class_weight is not None:  # torch's weighted mean
+            targets = rows.block(slice(0, len(rows)), self.engine.model.device)[1]
+            return float(likelihood.class_weight.to(targets.device)[targets].sum())
+        return float(len(rows))
+
+    def settings(self, step: int) -> dict[str, tuple[float, float, float, bool, float]]:
+        """(learning rate, momentum, 1 - dampening, Nesterov, weight decay) of a step of SGD, by parameter."""
+        rates = self.trajectory.group_step_rates
+        assert rates is not None
+        found = {}
+        for number, group in enumerate(self.trajectory.groups):
+            share = 1 - float(group.get("dampening", 0)) if step else 1.0  # the buffer starts with the whole gradient
+            rest = share, bool(group.get("nesterov")), float(group.get("weight_decay", 0))
+            for name in group["parameters"]:
+                found[name] = float(rates[step, number]), float(group.get("momentum", 0)), *rest
+        return {name: found[name] for name in self.engine.model.parameters}
+
+    def products(self, batch: Batch, directions: Direction) -> tuple[Tensor, dict[str, Tensor]]:
+        """(dots (rows of the batch, k) of gradients with k directions, Hessian times them), both of the batch's loss.
+
+        The penalty is in neither. At the model's present parameters.
+        """
+        second, device = SecondOrder(self.engine), self.engine.model.device
+        dots: list[Tensor] = []
+        total = {name: torch.zeros_like(value) for name, value in directions.items()}
+
+        def work(part: slice) -> None:
+            found, _, bends = second.block_products(batch.rows.block(part, device), directions)
+            dots.append(found)
+            for name, value in bends.items():
+                total[name] += value
+
+        self.engine.sweep(batch.rows, work)
+        return torch.cat(dots) / batch.size, {name: value / batch.size for name, value in total.items()}
+
+    def gradient(self, batch: Batch, chosen: np.ndarray) -> dict[str, Tensor]:
+        """What the rows of a mask (n,) add to the gradient of the batch's loss."""
+        rows = self.rows.chosen(batch.positions[chosen[batch.positions]])
+        if not len(rows):
+            return {name: torch.zeros_like(value) for name, value in self.engine.model.parameters.items()}
+        return {name: value * (len(rows) / batch.size) for name, value in self.engine.mean_gradient(rows).items()}
+
+    def finish(self) -> None:
+        """Puts the final parameters back into the model."""
+        for value in self.engine.model.parameters.values():
+            value.grad = None
+        self.engine.model.load(self.trajectory.state(-1))
+
+    def forwards(self, without: np.ndarray | None = None) -> Iterator[Batch]:
+        """Every step from the first, yielded with the model where the step begins; at the end it holds the result.
+
+        without (n,): mask of rows whose losses count nothing, in batches that stay as they were. The path is then
+        another than the recorded one, and is not compared with it.
+        """
+        self.engine.model.load(self.initial)
+        yield from self._steps(self._optimizer(), 0, self.trajectory.n_steps, without)
+
+    def backwards(self, start: int, stop: int) -> Iterator[Batch]:
+        """The steps stop - 1, ..., start; start is a multiple of `stride`, and stop at most one stride further."""
+        if not self._starts:
+            self._find_starts()
+        state, moments = self._starts[start]
+        self.engine.model.load(state)
+        optimizer = self._optimizer()
+        optimizer.load_state_dict(moments)
+        held = [(batch, self._parameters()) for batch in self._steps(optimizer, start, stop)]
+        for batch, parameters in reversed(held):
+            with torch.no_grad():
+                for name, value in self.engine.model.parameters.items():
+                    value.copy_(parameters[name])
+            yield batch
+
+    def segments(self) -> list[slice]:
+        """Ranges of steps for `backwards`, first to last."""
+        return list(slices(self.trajectory.n_steps, self.stride))
+
+    def _find_starts(self) -> None:
+        self.engine.model.load(self.initial)
+        optimizer = self._optimizer()
+        starts = {part.start for part in self.segments()}
+        for batch in self._steps(optimizer, 0, max(starts) + 1):
+            if batch.step in starts:
+                state = {name: value.detach().clone() for name, value in self.engine.model.module.state_dict().items()}
+                self._starts[batch.step] = state, _copied(optimizer.state_dict())
+
+    def _steps(
+        self, optimizer: torch.optim.Optimizer, start: int, stop: int, without: np.ndarray | None = None
+    ) -> Iterator[Batch]:
+        model, trajectory = self.engine.model, self.trajectory
+        recorded = {int(step): c for c, step in enumerate(trajectory.steps)}
+        since, before = start, self._parameters()
+        for step in range(start, stop):
+            batch = self.batch(step)
+            yield batch
+            kept = np.ones(len(self.rows), dtype=bool) if without is None else ~without
+            for name, value in self.gradient(batch, kept).items():
+                self.engine.model.parameters[name].grad = value
+            for group, rate in zip(optimizer.param_groups, trajectory.group_step_rates[step], strict=True):  # type: ignore[index]
+                group["lr"] = float(rate)
+            optimizer.step()
+            if without is None and step + 1 in recorded:
+                state = {k: v.to(model.device) for k, v in trajectory.state(recorded[step + 1]).items()}
+                if step > since:
+                    self._compare(state, before, step + 1)
+                model.load(state)
+                since, before = step + 1, self._parameters()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """The recorded optimiser, on the model's parameters."""
+        own, trajectory = self.engine.model.parameters, self.trajectory
+        kind = getattr(torch.optim, trajectory.optimizer)
+        groups = [
+            {
+                **{key: value for key, value in group.items() if key not in {"parameters", "initial_lr"}},
+                "params": [own[name] for name in group["parameters"] if name in own],
+            }
+            for group in trajectory.groups
+        ]
+        return kind(groups, lr=1.0)
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.engine.model.parameters.items()}
+
+    def _compare(self, state: dict[str, Tensor], before: dict[str, Tensor], step: int) -> None:
+        own = self.engine.model.parameters
+        missed = sum(float((own[name].detach() - state[name]).double().square().sum()) for name in own) ** 0.5
+        way = sum(float((before[name] - state[name]).double().square().sum()) for name in own) ** 0.5
+        if missed > DRIFT * way:
+            raise ValueError(
+                f"the recorded steps do not lead to the recorded parameters: after step {step} the distance is "
+                f"{missed / way:.1%} of the way since the last checkpoint. Dropout, batch normalisation, clipped "
+                "gradients or another loss than the criterion's can be the cause; train with a checkpoint after every "
+                "step, TrajectoryRecorder(n_checkpoints=<number of steps>, steps=True), to have none computed again"
+            )
+
+
+def _copied(state: dict) -> dict:
+    """A deep copy of an optimiser's state."""
+    return {
+        **state,
+        "state": {
+            key: {name: value.clone() if isinstance(value, Tensor) else value for name, value in own.items()}
+            for key, own in state["state"].items()
+        },
+    }
