@@ -26,8 +26,8 @@ class MoSo(GradientScores):
     ----------
     estimator : estimator or None, default=None
         A skorch net, or a Pipeline or FrozenEstimator of one. A net is cloned and trained with a TrajectoryRecorder,
-        unless it has one; a frozen one must have been recorded. None = a small net for tables or images, trained by
-        SGD.
+        unless it has one; a frozen one must have been recorded. None = softmax or linear regression, trained by
+        SGD: a net that learns wrong labels by heart leaves no gradient that they could pull against.
     n_checkpoints : int or None, default=None
         Checkpoints to take. None = 5 where they are drawn, else all that were recorded.
     checkpoints : {"random", "even"}, default="random"
@@ -79,7 +79,7 @@ class MoSo(GradientScores):
 
     needs_trajectory = True
     uses_validation = False
-    default_net_settings = {"optimizer": "sgd"}
+    default_net_settings = {"optimizer": "sgd", "hidden": False}
     objective = "self"  # of no other does the method know
 
     _parameter_constraints: dict = {**GradientScores._parameter_constraints, **schedule.CONSTRAINTS}
