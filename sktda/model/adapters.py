@@ -76,8 +76,8 @@ def with_parameters(estimator: Any, parameters: Mapping[str, Tensor]) -> Any:
 
     The inverse of `differentiable`: parameters are named as in the `parameters` of its model, on any device; those
     that are missing stay. Each is cast to the dtype that the estimator keeps it in (float32 for some). Whatever else
-    the estimator holds is copied as it is: transformers, buffers such as those of BatchNorm, the optimiser's state,
-    and the record of the training, which is not that of the new parameters. Nothing is shared with the estimator.
+    the estimator holds is copied as it is: transformers, buffers such as those of BatchNorm, the optimiser's state.
+    The record of a training is left out. Nothing is shared with the estimator.
     Raises TypeError, ValueError and NotFittedError as `differentiable` does; ValueError for unknown names and wrong
     shapes.
     """

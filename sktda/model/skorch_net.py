@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from sktda.model.base import DifferentiableModel, Inputs, Rows, forward, to_devi
 from sktda.model.criterion import SAME_SHAPE, Custom, criterion_total, likelihood_of
 from sktda.model.likelihood import Binary, Categorical, Likelihood
 from sktda.model.reading import Block, as_dtype, in_columns, reader
+from sktda.model.recorder import TrajectoryRecorder
 
 TYPES = (NeuralNet,)
 LOSSES = (NeuralNet.get_loss, NeuralNetClassifier.get_loss)
@@ -126,10 +128,14 @@ def write(net: Any, parameters: Mapping[str, Tensor]) -> None:
 def duplicate(net: Any, memo: dict[int, Any]) -> None:
     """Put a copy of a net into the memo of a deepcopy, on the same device and with the optimiser on its own tensors.
 
-    A deepcopy of the net itself pickles it, which fails for a module class that was defined inside a function.
+    A deepcopy of the net itself pickles it, which fails for a module class that was defined inside a function. The
+    record of the training stays behind: it would not be that of the copy's parameters.
     """
     copy = object.__new__(type(net))
     memo[id(net)] = copy  # before its parts, which may refer to the net
+    for _, callback in getattr(net, "callbacks_", []):
+        if isinstance(callback, TrajectoryRecorder):
+            memo[id(callback)] = clone(callback)
     copy.__dict__.update(deepcopy(vars(net), memo))
 
 

@@ -336,14 +336,10 @@ def test_a_copy_trains_on_from_its_parameters(case, fitted):
 
 def test_the_record_of_a_training_is_not_taken_for_that_of_other_parameters():
     net, trajectory = record(X32, BITS)
-    same = with_parameters(net, dict(differentiable(net).parameters))
-    assert find_trajectory(same).identity == trajectory.identity
     changed = with_parameters(net, {"last.bias": torch.zeros(2)})
     assert not np.array_equal(changed.forward(X32), net.forward(X32))
-    with pytest.raises(ValueError, match=r"not those at the end of its trajectory \('last.bias' differs\)"):
-        find_trajectory(changed)
-    with pytest.raises(ValueError, match="not those at the end of its trajectory"):
-        Influence(FrozenEstimator(changed)).fit(X32, BITS)
+    assert find_trajectory(changed) is None
+    assert np.isfinite(Influence(FrozenEstimator(changed)).fit(X32, BITS).scores_).all()
     assert find_trajectory(net) is trajectory
 
 
@@ -353,8 +349,8 @@ def test_the_default_net_with_a_recorder_is_copied_as_one():
     recorders = [each for _, each in changed.net_.callbacks_ if isinstance(each, TrajectoryRecorder)]
     assert recorders == changed.callbacks
     assert recorders[0] is not net.callbacks[0]
-    with pytest.raises(ValueError, match="not those at the end of its trajectory"):
-        find_trajectory(changed.net_)
+    assert find_trajectory(changed.net_) is None
+    assert find_trajectory(net.net_) is not None
 
 
 @pytest.mark.parametrize("case", ["ridge", "ridge-alphas", "perceptron", "net", "net-in-a-pipeline", "default-table"])
