@@ -26,8 +26,6 @@ from sktda.model.training import train_clone
 class Deletion(ABC):
     """What the methods that predict parameters share."""
 
-    _asked_model: Any
-
     def deletion_update(self, rows: Any) -> dict[str, Tensor]:
         """Predicted parameters of the model if it had been trained without some rows.
 

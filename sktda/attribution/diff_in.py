@@ -49,7 +49,7 @@ class DiffIn(GradientAttributor, Deletion):
         "gauss-newton": H_t is the Gauss-Newton matrix, H_i exact. "auto": "exact" where one product with H_t per
         checkpoint is needed (validation rows), "gauss-newton" where one per row or query is (self-influence,
         `attribute`), which is orders of magnitude faster there, and the same for models linear in their parameters.
-    hessian_rows : int or None, default=1024
+    hessian_rows : int or None, default=256
         Rows, drawn at each checkpoint, whose mean loss stands for the training risk in H_t where it meets every row
         or query by itself. None = all. With validation rows H_t is always that of all rows.
     n_checkpoints : int or None, default=None
@@ -120,7 +120,7 @@ class DiffIn(GradientAttributor, Deletion):
         estimator=None,
         *,
         hvp="auto",
-        hessian_rows=1024,
+        hessian_rows=256,
         n_checkpoints=None,
         checkpoints="even",
         objective="auto",

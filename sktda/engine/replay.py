@@ -144,9 +144,13 @@ class Replay:
     def forwards(self, without: np.ndarray | None = None) -> Iterator[Batch]:
         """Every step from the first, yielded with the model where the step begins; at the end it holds the result.
 
-        without (n,): mask of rows whose losses count nothing, in batches that stay as they were. The path is then
-        another than the recorded one, and is not compared with it.
+        without (n,): mask of rows whose losses count nothing, in batches that stay as they were. That path is another
+        than the recorded one, which is gone through first to see that steps are computed as they were.
         """
+        if without is not None:
+            self.engine.model.load(self.initial)
+            for _ in self._steps(self._optimizer(), 0, self.trajectory.n_steps, every=True):
+                pass
         self.engine.model.load(self.initial)
         yield from self._steps(self._optimizer(), 0, self.trajectory.n_steps, without)
 
@@ -179,7 +183,12 @@ class Replay:
                 self._starts[batch.step] = state, _copied(optimizer.state_dict())
 
     def _steps(
-        self, optimizer: torch.optim.Optimizer, start: int, stop: int, without: np.ndarray | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        start: int,
+        stop: int,
+        without: np.ndarray | None = None,
+        every: bool = False,
     ) -> Iterator[Batch]:
         model, trajectory = self.engine.model, self.trajectory
         recorded = {int(step): c for c, step in enumerate(trajectory.steps)}
@@ -195,7 +204,7 @@ class Replay:
             optimizer.step()
             if without is None and step + 1 in recorded:
                 state = {k: v.to(model.device) for k, v in trajectory.state(recorded[step + 1]).items()}
-                if step > since:
+                if step > since or every:  # a single step is not needed where both of its ends are known
                     self._compare(state, before, step + 1)
                 model.load(state)
                 since, before = step + 1, self._parameters()
@@ -203,7 +212,12 @@ class Replay:
     def _optimizer(self) -> torch.optim.Optimizer:
         """The recorded optimiser, on the model's parameters."""
         own, trajectory = self.engine.model.parameters, self.trajectory
-        kind = getattr(torch.optim, trajectory.optimizer)
+        kind = getattr(torch.optim, trajectory.optimizer, None)
+        if kind is None:
+            raise ValueError(
+                f"the steps of {trajectory.optimizer} cannot be computed again, for it is no optimiser of torch.optim; "
+                "train with one of these"
+            )
         groups = [
             {
                 **{key: value for key, value in group.items() if key not in {"parameters", "initial_lr"}},
