@@ -111,6 +111,8 @@ class SGDInfluence(GradientAttributor, Deletion):
                 f"SGDInfluence linearises steps of SGD, and this net was trained with {trajectory.optimizer}; train it "
                 "with torch.optim.SGD, or use Source"
             )
+        if any(group.get("maximize") for group in trajectory.groups):
+            raise ValueError("SGDInfluence follows falling losses, and this SGD has maximize=True")
         trajectory.momentum  # noqa: B018  raises where it changed on the way
         net, X_net, y_net = trained_net(self.estimator_, X, y, sample_weight)
         return Replay.of(fitted.engine, fitted.rows, trajectory, net, X_net, y_net)

@@ -53,7 +53,7 @@ class ByFeatures(Meeting):
     def pairs(self, factors: Factors) -> Tensor:
         """(q, n) with every row of a block."""
         found = self.mine @ self.features.of(factors).T
-        return found + sum(part.gram(factors[name]) for name, part in self.penalty.items())
+        return found + sum(factors[name].gram(part).T for name, part in self.penalty.items())
 
     def own(self) -> Tensor:
         """(q,) of each v with itself."""
@@ -94,8 +94,8 @@ def portion(engine: PerRow, rows: Rows, by_products: bool) -> int:
     if by_products:
         return max(1, PRODUCT_BYTES // max(size, batch * engine.row_bytes))
     inputs, targets, _ = rows.block(slice(0, 1), engine.model.device)
-    n_roots = engine.model.likelihood.roots(engine.outputs(inputs), targets).shape[1]
-    return max(1, PRODUCT_BYTES // (4 * len(rows) * n_roots))
+    roots = engine.model.likelihood.roots(engine.outputs(inputs), targets)
+    return max(1, PRODUCT_BYTES // (roots.element_size() * len(rows) * roots.shape[1]))
 
 
 def pairs_with(

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 
 Direction = Mapping[str, Tensor]
 BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
+DUAL_LEVEL = RLock()  # torch has one level of dual numbers for all threads
 REST = ""  # name of the part of the gradient that no known layer covers
 
 
@@ -472,7 +474,7 @@ def summed(outputs: Tensor, probe: Tensor) -> Tensor:
 def dual_numbers(values: Mapping[str, Tensor], directions: Direction) -> Iterator[dict[str, Tensor]]:
     """Parameters as dual numbers, which carry their change along a direction, and all that is computed of them."""
     load_forward_mode()
-    with forward_ad.dual_level(), StillInputs():
+    with DUAL_LEVEL, forward_ad.dual_level(), StillInputs():
         yield {name: forward_ad.make_dual(value, directions[name].to(value)) for name, value in values.items()}
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sktda.data import slices
+from sktda.engine.differences import length
 from sktda.engine.per_row import Direction, PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.model.base import Rows
@@ -161,7 +162,7 @@ class Replay:
         state, moments = self._starts[start]
         self.engine.model.load(state)
         optimizer = self._optimizer()
-        optimizer.load_state_dict(moments)
+        optimizer.load_state_dict(_copied(moments))  # torch would go on with these tensors themselves
         held = [(batch, self._parameters()) for batch in self._steps(optimizer, start, stop)]
         for batch, parameters in reversed(held):
             with torch.no_grad():
@@ -232,12 +233,14 @@ class Replay:
 
     def _compare(self, state: dict[str, Tensor], before: dict[str, Tensor], step: int) -> None:
         own = self.engine.model.parameters
-        missed = sum(float((own[name].detach() - state[name]).double().square().sum()) for name in own) ** 0.5
-        way = sum(float((before[name] - state[name]).double().square().sum()) for name in own) ** 0.5
-        if missed > DRIFT * way:
+        missed = length({name: own[name].detach() - state[name] for name in own})
+        way = length({name: before[name] - state[name] for name in own})
+        rounding = 16 * torch.finfo(self.engine.model.dtype).eps * length({name: state[name] for name in own})
+        if missed > DRIFT * way + rounding:
+            share = f"{missed / way:.1%} of the way" if way else "more than the whole way"
             raise ValueError(
                 f"the recorded steps do not lead to the recorded parameters: after step {step} the distance is "
-                f"{missed / way:.1%} of the way since the last checkpoint. Dropout, batch normalisation, clipped "
+                f"{share} since the last checkpoint. Dropout, batch normalisation, clipped "
                 "gradients or another loss than the criterion's can be the cause; train with a checkpoint after every "
                 "step, TrajectoryRecorder(n_checkpoints=<number of steps>, steps=True), to have none computed again"
             )

@@ -23,7 +23,8 @@ class RootFeatures:
         model = engine.model
         self.scale = len(rows) ** -0.5
         self.batches: list[list[dict[str, LayerRows]]] = []
-        for part in engine.batches(rows):
+
+        def work(part: slice) -> None:
             inputs, roots = rooted_targets(model, rows.block(part, model.device))
             own = [engine.capture((inputs, roots[:, k], None), along_root)[1] for k in range(roots.shape[1])]
             for name, first in own[0].items():
@@ -31,6 +32,8 @@ class RootFeatures:
                     for other in own[1:]:
                         other[name].a = first.a  # type: ignore[attr-defined]
             self.batches.append(own)
+
+        engine.sweep(rows, work)
 
     def of(self, factors: dict[str, LayerRows]) -> Tensor:
         """(n, B k) features of the gradients of a block of rows."""

@@ -97,7 +97,7 @@ class SecondOrder:
         engine = self.engine
         assert engine.layers is not None, "call prepare first"
         if self._dual is None:
-            self._dual = bool(engine.layers) and self._agrees(block, direction)
+            self._dual = self._agrees(block, direction) if engine.layers else False
         if self._dual and not engine.rest:
             return self._by_dual_numbers(block, direction)
         names = {} if self._dual else {layer.name: layer.parameters for layer in engine.layers}
@@ -109,11 +109,14 @@ class SecondOrder:
         known = self._by_dual_numbers(block, direction)
         return Changes(known.dots, known.factors | formed.factors, known.changes | formed.changes)
 
-    def _agrees(self, block: tuple, direction: Direction) -> bool:
-        """Whether dual numbers go through the backward pass, and give its derivative, at three rows of the block."""
-        inputs, targets, weight = block
+    def _agrees(self, block: tuple, direction: Direction) -> bool | None:
+        """Whether dual numbers go through the backward pass, and give its derivative, at three rows of the block.
+
+        None where nothing changes at these rows, which says nothing.
+        """
+        inputs, targets, _ = block  # without the weights, which may be 0
         few = {k: v[:3] for k, v in inputs.items()} if isinstance(inputs, Mapping) else inputs[:3]
-        few = few, targets[:3], None if weight is None else weight[:3]
+        few = few, targets[:3], None
         try:
             found = self._by_dual_numbers(few, direction).changes
         except torch.OutOfMemoryError:
@@ -124,6 +127,8 @@ class SecondOrder:
         true = self._formed(few, direction, {layer.name: layer.parameters for layer in layers}).changes
         tolerance = AGREES * torch.finfo(self.engine.model.dtype).eps ** 0.5
         pairs = [(found[name].gradients(), true[name].gradients()) for name in true]
+        if not any(bool(b.any()) for _, b in pairs):
+            return None
         return all(bool((a - b).norm() <= tolerance * b.norm() + 1e-12) for a, b in pairs)
 
     def _by_dual_numbers(self, block: tuple, direction: Direction) -> Changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sktda.engine.layers import Layer
+from sktda.engine.layers import Layer, recording
 from sktda.engine.per_row import Direction, PerRow
 from sktda.model.base import Inputs, Rows, forward
 from sktda.model.likelihood import Categorical
@@ -33,10 +33,11 @@ class SoftmaxHead:
         if not isinstance(head.layer.module, nn.Linear):
             return None
         inputs, _, _ = rows.block(slice(0, 1), model.device)
-        with torch.no_grad():
+        with torch.enable_grad(), recording([head.layer]) as calls:
             outputs = forward(model.module, inputs)
-        seen = head._calls(inputs)
-        return head if len(seen) == 1 and torch.equal(outputs, seen[0][1]) else None
+        # the output itself and not only the same numbers, which may be changed later, in place, or at other rows only
+        last = torch.autograd.graph.get_gradient_edge(outputs)
+        return head if [edge for _, edge in calls[head.layer.name]] == [last] else None
 
     def product(self, rows: Rows, direction: Direction) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(gradient of the mean loss plus penalty, its Hessian times the direction), by parameter."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sktda.engine.layers import Lookup, Product, known_layers, patches, recording
+from sktda.engine.layers import Formed, Lookup, Product, Sum, known_layers, patches, recording
 from sktda.engine.pairwise import Plain, Preconditioned, by_layer
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import DifferentiableModel, Rows, forward
@@ -204,6 +204,18 @@ CASES = {
         lambda: seq(nn.Conv2d(2, 4, 3, groups=2), nn.Tanh(), nn.Conv2d(4, 1, 2)), floats(2, 5, 5), FIRST
     ),
     "conv2d, frozen weight": Case(lambda: frozen(seq(nn.Conv2d(2, 3, 2)), "0.weight"), floats(2, 4, 4)),
+    "conv1d, pooled": Case(
+        lambda: seq(nn.Conv1d(2, 3, 2), nn.Tanh(), nn.AvgPool1d(2), nn.Conv1d(3, 2, 2), nn.MaxPool1d(2)), floats(2, 8)
+    ),
+    "conv2d, pooled": Case(
+        lambda: seq(
+            nn.Conv2d(2, 3, 2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(3, 3, 2), nn.AdaptiveAvgPool2d(1)
+        ),
+        floats(2, 7, 7),
+    ),
+    "SiLU": Case(  # its backward pass has no forward derivative
+        lambda: seq(nn.Linear(3, 4), nn.SiLU(inplace=True), nn.Linear(4, 3)), floats(3)
+    ),
     "conv3d": Case(lambda: seq(nn.Conv3d(1, 2, 2)), floats(1, 3, 3, 3), FIRST),
     "transposed conv": Case(lambda: seq(nn.ConvTranspose1d(2, 2, 3)), floats(2, 4), FIRST),
     "embedding": Case(lambda: seq(nn.Embedding(4, 3), nn.Linear(3, 2)), codes(4, 6)),
@@ -750,6 +762,51 @@ def test_forming_in_parts_changes_nothing(bytes_, kind, monkeypatch):
         close(rows.square_norms(), formed.square().sum(1))
         close(rows.gram(rows), formed @ formed.T)
         close(rows.contract(directions), formed @ directions.T)
+
+
+KINDS = ({}, {"bias": False}, {"weight": False})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("t", [None, 2, 9])
+@pytest.mark.parametrize("out", [3, 100])
+def test_products_and_sums_of_them_are_those_of_formed_gradients(kind, t, out):
+    width = 1 if kind == {"weight": False} else 101
+    parts = [factors(4, t or 1, width, out, seed, **kind) for seed in range(3)]
+    if t is None:
+        parts = [Product(part.a[:, 0], part.delta[:, 0], part.weight, part.bias) for part in parts]
+    one, two, other = parts
+    both, formed = Sum([one, two]), one.gradients() + two.gradients()
+    directions = torch.randn(3, formed.shape[1], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    close(both.gradients(), formed)
+    close(both.contract(directions), formed @ directions.T)
+    close(both.gram(other), formed @ other.gradients().T)
+    close(both.pairs(other), (formed * other.gradients()).sum(1))
+    close(both.square_norms(), formed.square().sum(1))
+    close(both.along(other.gradients()), (formed * other.gradients()).sum(1))
+    close(both.scaled(-2.5).gradients(), -2.5 * formed)
+    close(one.pairs(other), (one.gradients() * other.gradients()).sum(1))
+    close(one.contract(directions[:1]), one.gradients() @ directions[:1].T)
+    close(one.scaled(0.3).gradients(), 0.3 * one.gradients())
+    assert one.scaled(0.3).a is one.a
+    close(Formed(formed).pairs(other), (formed * other.gradients()).sum(1))
+    close(Formed(formed).scaled(3.0).gradients(), 3 * formed)
+    if t is None:
+        close((one.delta * one.image(directions[1:2])).sum(1), one.gradients() @ directions[1])
+
+
+def test_sums_and_scales_of_embeddings():
+    generator = torch.Generator().manual_seed(0)
+    indices = torch.randint(6, (4, 5), generator=generator)
+    deltas = torch.randn(2, 4, 5, 3, generator=generator, dtype=torch.float64)
+    one, two = Lookup(indices, deltas[0], 6, 2), Lookup(indices.flip(1), deltas[1], 6, 2)
+    formed = one.gradients() + two.gradients()
+    both = Sum([one, two])
+    close(both.gradients(), formed)
+    close(both.gram(one), formed @ one.gradients().T)
+    close(both.pairs(two), (formed * two.gradients()).sum(1))
+    close(one.scaled(-3.0).gradients(), -3 * one.gradients())
+    close(one.scaled(-3.0).gram(two), -3 * one.gradients() @ two.gradients().T)
 
 
 def test_an_embedding_forms_no_table_per_row(monkeypatch):

@@ -1,6 +1,8 @@
 """What the per-row engine promises for every loss, weight, penalty, batch size and source of rows."""
 
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
+from torch.nn.functional import linear
 
-from sktda.engine.per_row import PerRow
+from sktda.engine import per_row
+from sktda.engine.per_row import PerRow, StillInputs, dual_numbers, load_forward_mode
 from sktda.model.adapters import differentiable
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.criterion import Custom
@@ -599,3 +604,135 @@ def test_forward_of_a_dict_gives_keywords():
 
     inputs = {"right": torch.ones(2), "left": torch.zeros(2)}
     assert torch.equal(forward(Sum(), inputs), -torch.ones(2))
+
+
+# ---- dual numbers --------------------------------------------------------------------------------------------------
+
+
+def tensors(*shapes):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+CALLS = {
+    "weight and bias": lambda x, w, b: linear(x, w, b),
+    "no bias": lambda x, w, b: linear(x, w),
+    "bias None": lambda x, w, b: linear(x, w, None),
+    "keyword bias": lambda x, w, b: linear(x, w, bias=b),
+    "keywords": lambda x, w, b: linear(input=x, weight=w, bias=b),
+    "activated in place": lambda x, w, b: linear(x, w, b).relu_(),
+    "added to in place": lambda x, w, b: linear(x, w, b).add_(b),
+    "a view changed in place": lambda x, w, b: (lambda h: h[..., :2].mul_(b[:2]) + h[..., :2])(linear(x, w, b)),
+    "twice": lambda x, w, b: linear(linear(x, w, b), w[:, :2].T[:, :3].repeat(1, 2)[:, :4], None),
+    "inputs that are weights": lambda x, w, b: linear(w, w, b),
+}
+MOVING = {"weight, bias": (1, 2), "weight": (1,), "bias": (2,), "inputs": (0,), "all": (0, 1, 2), "nothing": ()}
+
+
+@pytest.mark.parametrize("moving", MOVING)
+@pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3), (3,)])
+@pytest.mark.parametrize("call", CALLS)
+def test_linear_layers_of_still_inputs_have_torchs_derivatives(call, shape, moving):
+    values, changes = tensors(shape, (4, 3), (4,)), tensors(shape, (4, 3), (4,))
+    load_forward_mode()
+    found = []
+    for mode in (nullcontext(), StillInputs()):
+        with forward_ad.dual_level(), mode:
+            given = [
+                forward_ad.make_dual(value.clone(), change) if k in MOVING[moving] else value.clone()
+                for k, (value, change) in enumerate(zip(values, changes, strict=True))
+            ]
+            found.append(list(forward_ad.unpack_dual(CALLS[call](*given))))
+    assert (found[0][1] is None) == (found[1][1] is None)
+    for expected, got in zip(*found, strict=True):
+        assert got is None or torch.allclose(got, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_the_change_of_a_linear_layer_of_still_inputs():
+    x, w, b, w_change, b_change = tensors((5, 3), (4, 3), (4,), (4, 3), (4,))
+    load_forward_mode()
+    with forward_ad.dual_level(), StillInputs():
+        outputs = linear(x, forward_ad.make_dual(w, w_change), forward_ad.make_dual(b, b_change))
+        value, change = forward_ad.unpack_dual(outputs)
+    assert torch.equal(value, linear(x, w, b))
+    assert torch.equal(change, linear(x, w_change, b_change))
+
+
+@pytest.mark.parametrize("frozen", [(), ("first.weight",), ("first.bias",), ("second.weight", "second.bias")])
+def test_still_inputs_change_no_result(frozen, monkeypatch):
+    model, rows = problem("categorical")
+    for name in frozen:
+        model.module.get_parameter(name).requires_grad_(False)
+    directions = direction(model)[1]
+    got = PerRow(model, 4).dots(rows, directions)
+    monkeypatch.setattr(per_row, "StillInputs", nullcontext)
+    close(got, PerRow(model, 4).dots(rows, directions), 1e-14)
+    close(got, dense_gradients("categorical", model, rows) @ flat(directions))
+
+
+def test_gradients_of_dual_numbers_are_dual():
+    model, rows = problem("categorical")
+    along, directions = direction(model)
+    engine = PerRow(model, 4)
+    engine.prepare(rows)
+    block = rows.block(slice(0, N), CPU)
+    with dual_numbers(model.parameters, directions) as parameters:
+        losses, factors = engine.capture(block, parameters=parameters)
+        value, change = forward_ad.unpack_dual(losses)
+        slopes, bends = forward_ad.unpack_dual(engine.formed(factors))
+    expected = dense_gradients("categorical", model, rows)
+    hessians = [dense_hessian(row_loss("categorical", model, rows, i), model) for i in range(N)]
+    close(value.detach(), engine.losses(rows))
+    close(change.detach(), expected @ along)
+    close(slopes.detach(), expected)
+    close(bends.detach(), torch.stack([hessian @ along for hessian in hessians]))
+
+
+def test_other_values_of_the_parameters():
+    model, rows = problem("categorical")
+    engine = PerRow(model, 4)
+    engine.prepare(rows)
+    block = rows.block(slice(0, N), CPU)
+    moved = {name: value.detach() + 0.1 for name, value in model.parameters.items()}
+    leaves = {name: value.requires_grad_() for name, value in moved.items()}
+    losses, factors = engine.capture(block, parameters=leaves)
+    with torch.no_grad():
+        for name, value in model.parameters.items():
+            value.copy_(moved[name])
+    close(losses.detach(), engine.losses(rows))
+    close(engine.formed(factors).detach(), dense_gradients("categorical", model, rows))
+
+
+def test_formed_puts_the_pieces_in_the_order_of_the_parameters():
+    model, rows = problem("categorical")
+    engine = PerRow(model, 4)
+    engine.prepare(rows)
+    factors = engine.capture(rows.block(slice(2, 7), CPU))[1]
+    expected = dense_gradients("categorical", model, rows)[2:7]
+    close(engine.formed(factors), expected)
+    close(engine.formed(dict(reversed(factors.items()))), expected)
+
+
+def test_threads_do_not_meet():
+    seen = []
+    with StillInputs() as mode:
+        thread = threading.Thread(target=lambda: seen.append(torch.overrides._get_current_function_mode()))
+        thread.start()
+        thread.join()
+        assert torch.overrides._get_current_function_mode() is mode
+    assert seen == [None]
+    problems = [problem("categorical", 40) for _ in range(3)]
+    along, directions = direction(problems[0][0])
+    expected = dense_gradients("categorical", *problems[0]) @ along
+    found = []
+    threads = [
+        threading.Thread(target=lambda model=model, rows=rows: found.append(PerRow(model, 4).dots(rows, directions)))
+        for model, rows in problems
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    for got in found:
+        close(got, expected)
