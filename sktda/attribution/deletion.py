@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sktda.attribution.dots import rate_sums
 from sktda.attribution.gradient import Fitted, part_of
 from sktda.engine.per_row import PerRow
 from sktda.engine.replay import Replay
@@ -158,7 +161,8 @@ def unlearn(
     sample_weight : array-like of shape (n_samples,), default=None
         As the model was trained with.
     attributor : attributor, default=None
-        Predicts the change; None = Influence(). Its `estimator` is replaced.
+        Predicts the change; its `estimator` is replaced. None = SGDInfluence for a net whose steps of SGD were recorded
+        (TrajectoryRecorder(steps=True)), else Influence.
     retrain : bool, default=False
         Also train without the rows, and compare: a net whose steps were recorded (TrajectoryRecorder(steps=True)) from
         the same start in the same batches, without the rows; another estimator as a clone on the other rows.
@@ -176,17 +180,25 @@ def unlearn(
     TypeError
         For an attributor without `deletion_update`.
 
+    Warns
+    -----
+    UserWarning
+        Without an attributor, for a net that has no record: how far its training went is not known, and Influence,
+        which takes it to be at its optimum, may predict too much.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sktda.attribution import unlearn
     >>> X, y = load_iris(return_X_y=True)
-    >>> result = unlearn(LogisticRegression(max_iter=1000).fit(X, y), [0, 70], X, y, retrain=True)
-    >>> result.distances["parameters_after"] < 0.1 * result.distances["parameters_before"]
+    >>> model = LogisticRegression(max_iter=1000, tol=1e-8).fit(X, y)
+    >>> result = unlearn(model, [0, 70], X, y, retrain=True)
+    >>> result.distances["parameters_after"] < 0.5 * result.distances["parameters_before"]
     True
     """
     if isinstance(estimator, Deletion):
+        check_is_fitted(estimator, "estimator_")
         fitted_attributor: Any = estimator
         X, y, sample_weight = estimator._data  # type: ignore[attr-defined]
         estimator = fitted_attributor.estimator_
@@ -194,9 +206,7 @@ def unlearn(
         if X is None or y is None:
             raise ValueError("unlearn needs the X and y that the model was trained on, or a fitted attributor")
         if attributor is None:
-            from sktda.attribution.influence import Influence
-
-            attributor = Influence()
+            attributor = _default_attributor(estimator)
         if not isinstance(attributor, Deletion):
             raise TypeError(
                 f"{type(attributor).__name__} predicts no parameters; use Influence, DiffIn or SGDInfluence"
@@ -214,6 +224,29 @@ def unlearn(
     return Unlearned(corrected, retrained, _distances(estimator, corrected, retrained, X))
 
 
+def _default_attributor(estimator: Any) -> Any:
+    from sktda.attribution.influence import Influence
+    from sktda.attribution.sgd_influence import SGDInfluence
+
+    net, _, _ = trained_net(estimator)
+    trajectory = None if net is None else find_trajectory(net)
+    if trajectory is None:
+        if not differentiable(estimator, 1).linear:
+            warnings.warn(
+                "the training of this net was not recorded, so it is taken to be at its optimum, and the prediction "
+                "may be further away than the model as it is; train it with a TrajectoryRecorder(steps=True), or "
+                "compare with retrain=True",
+                UserWarning,
+                stacklevel=3,
+            )
+        return Influence()
+    if trajectory.optimizer != "SGD":
+        return Influence()
+    if trajectory.step_index is not None:
+        return SGDInfluence()
+    return Influence(damping=1 / sum(rate_sums(trajectory)))  # as its deletion_update, also where H is singular
+
+
 def _retrained(estimator: Any, removed: np.ndarray, X: Any, y: Any, sample_weight: Any, random_state: Any) -> Any:
     net, X_net, y_net = trained_net(estimator, X, y, sample_weight)
     trajectory = None if net is None else find_trajectory(net)
@@ -224,7 +257,7 @@ def _retrained(estimator: Any, removed: np.ndarray, X: Any, y: Any, sample_weigh
     model = differentiable(estimator, count(X))
     replay = Replay.of(PerRow(model), model.rows(X, y, sample_weight), trajectory, net, X_net, y_net)
     gone = np.zeros(count(X), dtype=bool)
-    gone[removed] = True
+    gone[replay.copies[removed]] = True
     for _ in replay.forwards(gone):
         pass
     return with_parameters(estimator, {name: value.detach() for name, value in model.parameters.items()})

@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sktda.attribution.deletion import Deletion, removed_gradient
+from sktda.attribution.dots import rate_sums
 from sktda.attribution.gradient import Fitted, GradientAttributor
 from sktda.data import slices
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
@@ -84,8 +85,11 @@ class Influence(GradientAttributor, Deletion):
     Notes
     -----
     The derivative is with respect to the weight of a row, at zero distance: leaving a row out altogether changes more,
-    by about 1 / (1 - leverage). Sources: Koh & Liang 2017 (arXiv:1703.04730), eq. 2 times -1/n; EK-FAC: George et al.
-    2018 (arXiv:1806.03884), Grosse et al. 2023 (arXiv:2308.03296), eq. 20.
+    by about 1 / (1 - leverage). `deletion_update` is the move of the optimum, (1/n) H^-1 times the sum of the rows'
+    gradients. A net whose run of SGD was recorded is not at its optimum: there, unless `damping` is given, 1 over the
+    sum of the learning rates takes its place, so that directions in which training had no time to move stay. Sources:
+    Koh & Liang 2017 (arXiv:1703.04730), eq. 2 times -1/n; EK-FAC: George et al. 2018 (arXiv:1806.03884), Grosse et al.
+    2023 (arXiv:2308.03296), eq. 20.
 
     Examples
     --------
@@ -151,40 +155,40 @@ class Influence(GradientAttributor, Deletion):
     def _fixed_bytes(self, fitted: Fitted) -> int:
         return super()._fixed_bytes(fitted) + (0 if self.curvature_ is None else self.curvature_.nbytes)
 
-    def _inverse(self) -> Callable[[Tensor], Tensor]:
+    def _inverse(self, damping: float | None) -> Callable[[Tensor], Tensor]:
         if isinstance(self.curvature_, DenseCurvature):
-            return self.curvature_.inverse(self.damping or 0.0)
-        return self.curvature_.inverse(self.damping)
+            return self.curvature_.inverse(damping or 0.0)
+        return self.curvature_.inverse(damping)
 
-    def _solve(self, fitted: Fitted, direction: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _solve(self, fitted: Fitted, direction: dict[str, Tensor], damping: float | None) -> dict[str, Tensor]:
         """H^-1 times one direction."""
         if self.curvature_ is not None:
-            return self.curvature_.apply(self._inverse(), direction)
+            return self.curvature_.apply(self._inverse(damping), direction)
         exact = fitted.model.dtype == torch.float64
         return conjugate_gradients(
             lambda v: fitted.engine.hessian_product(fitted.rows, v, gauss_newton=True),
             direction,
-            self.damping or 0.0,
+            damping or 0.0,
             tolerance=1e-10 if exact else 1e-5,
             max_iter=CG_STEPS,
         )
 
     def _validation_scores(self, fitted: Fitted, gradient: Callable[[], dict[str, Tensor]]) -> Tensor:
-        direction = self._solve(fitted, gradient())
+        direction = self._solve(fitted, gradient(), self.damping)
         values = partial(fitted.engine.dots, fitted.rows, direction)
         return fitted.passes.collect(f"values {digest(direction.values())}", len(fitted.rows), values) / fitted.n
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         rows = fitted.rows.rooted()
         if self.curvature_ is not None:
-            values = partial(self.curvature_.quadratic, fitted.engine, rows, self._inverse())
+            values = partial(self.curvature_.quadratic, fitted.engine, rows, self._inverse(self.damping))
             return -fitted.passes.collect("self", len(rows), values) / fitted.n
         shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
         scores = torch.empty(len(rows), dtype=torch.float64, device=fitted.model.device)
         fitted.engine.prepare(rows)
         for i in range(len(rows)):  # one system per row: exact, and slow
             gradient = fitted.engine.gradients(rows, slice(i, i + 1))[0]
-            solved = self._solve(fitted, unflatten(gradient, shapes))
+            solved = self._solve(fitted, unflatten(gradient, shapes), self.damping)
             scores[i] = -sum((solved[name] * part).sum() for name, part in unflatten(gradient, shapes).items())
         return scores / fitted.n
 
@@ -196,7 +200,7 @@ class Influence(GradientAttributor, Deletion):
             layers = self.curvature_.own(engine)
             work = len(queries) * len(rows) * sum(layer.n_parameters for layer in layers)
             tolerance = self.tolerance if work > EXACT_WORK else 0.0
-            source = EKFACQueries(self.curvature_, self._inverse(), tolerance)
+            source = EKFACQueries(self.curvature_, self._inverse(self.damping), tolerance)
             if tolerance:
                 source.choose_ranks(engine, queries, rows, measure)
             prepared = source.blocks(engine, queries, measure)
@@ -214,13 +218,16 @@ class Influence(GradientAttributor, Deletion):
         for part in slices(len(queries), min(engine.batch_size or 1, max(1, QUERY_BYTES // size))):
             gradients = engine.block_gradients(queries.block(part, model.device), measure)
             if self.curvature_ is not None:
-                solved = self._solve(fitted, unflatten(gradients, shapes))
+                solved = self._solve(fitted, unflatten(gradients, shapes), self.damping)
             else:
-                each = [self._solve(fitted, unflatten(gradient, shapes)) for gradient in gradients]
+                each = [self._solve(fitted, unflatten(gradient, shapes), self.damping) for gradient in gradients]
                 solved = {name: torch.stack([one[name] for one in each]) for name in shapes}
             moved = {name: value.to(model.dtype) for name, value in solved.items()}
             yield part, Preconditioned(by_layer(engine, moved))
 
     def _change(self, fitted: Fitted, removed: np.ndarray) -> dict[str, Tensor]:
-        solved = self._solve(fitted, removed_gradient(fitted.engine, fitted.rows, removed))
+        damping = self.damping
+        if damping is None and fitted.trajectory is not None and fitted.trajectory.optimizer == "SGD":
+            damping = 1 / sum(rate_sums(fitted.trajectory))
+        solved = self._solve(fitted, removed_gradient(fitted.engine, fitted.rows, removed), damping)
         return {name: value / fitted.n for name, value in solved.items()}

@@ -132,10 +132,10 @@ class MoSo(GradientScores):
         assert fitted.trajectory is not None
         chosen = schedule.moments(fitted.trajectory, self.n_checkpoints, self.checkpoints, self.random_state)
         total = torch.zeros(len(fitted.rows), dtype=torch.float64)
-        for number, moment in enumerate(schedule.visited(fitted, chosen), start=1):
+        for moment in schedule.visited(fitted, chosen):
             mean = fitted.engine.mean_gradient(fitted.rows)
             compute = partial(agreement, fitted.engine, fitted.rows, mean, fitted.n)
-            total += moment.rate * fitted.passes.collect(f"checkpoint {number}", len(fitted.rows), compute)
+            total += moment.rate * fitted.passes.collect(f"checkpoint {moment.checkpoint}", len(fitted.rows), compute)
         return total * fitted.trajectory.n_steps / (fitted.n * len(chosen))
 
 

@@ -113,7 +113,8 @@ class SGDInfluence(GradientAttributor, Deletion):
             )
         if any(group.get("maximize") for group in trajectory.groups):
             raise ValueError("SGDInfluence follows falling losses, and this SGD has maximize=True")
-        trajectory.momentum  # noqa: B018  raises where it changed on the way
+        if np.ptp(trajectory.group_momenta, axis=0).any():
+            trajectory.momentum  # noqa: B018  says that it changed on the way
         net, X_net, y_net = trained_net(self.estimator_, X, y, sample_weight)
         return Replay.of(fitted.engine, fitted.rows, trajectory, net, X_net, y_net)
 
@@ -166,7 +167,7 @@ class SGDInfluence(GradientAttributor, Deletion):
                 fitted.passes.accumulate(name, len(segments), add, state, size=1)
         finally:
             replay.finish()
-        return state["total"]
+        return state["total"] if own else state["total"][:, replay.copies]
 
     def _step_back(
         self, fitted: Fitted, replay: Replay, batch: Batch, state: dict[str, Tensor], own: slice | None
@@ -188,16 +189,15 @@ class SGDInfluence(GradientAttributor, Deletion):
         if own is None:
             state["total"].index_add_(1, places, -dots.double().T)
             return
-        here = ((places >= own.start) & (places < own.stop)).nonzero()[:, 0]
-        columns = places[here] - own.start
-        state["total"].index_add_(0, columns, -dots[here, columns].double())
+        asked = torch.from_numpy(replay.copies[own]).to(dots.device)
+        state["total"] -= (dots.double() * (places[:, None] == asked)).sum(0)
 
     # ---- deletion --------------------------------------------------------------------------------------------------
 
     def _change(self, fitted: Fitted, removed: np.ndarray) -> Mapping[str, Tensor]:
         replay = self._replay(fitted)
         gone = np.zeros(len(fitted.rows), dtype=bool)
-        gone[removed] = True
+        gone[replay.copies[removed]] = True
         change = {name: torch.zeros_like(value) for name, value in fitted.model.parameters.items()}
         buffer = {name: torch.zeros_like(value) for name, value in change.items()}
         try:

@@ -66,7 +66,9 @@ class Replay:
                 "is gone through again, so give all of them"
             )
         total = getattr(unwrapped(net.criterion_), "reduction", "mean") == "sum"
-        return cls(engine, rows, trajectory, place, total)
+        replay = cls(engine, rows, trajectory, place, total)
+        replay.copies = place[positions]
+        return replay
 
     def __init__(self, engine: PerRow, rows: Rows, trajectory: Trajectory, place: np.ndarray, total: bool) -> None:
         self.engine = engine
@@ -74,6 +76,8 @@ class Replay:
         self.trajectory = trajectory
         self.place = place
         self.total = total
+        self.copies = np.arange(len(rows))
+        """(n,) for every row the one that stands for it in the batches: another one where a row is given twice."""
         self.initial = trajectory.initial_state()
         n_bytes = sum(value.nbytes for value in engine.model.parameters.values())
         held = max(1, STATE_BYTES // n_bytes)
