@@ -35,7 +35,8 @@ from sktda.model.fingerprint import row_fingerprints
 from sktda.model.likelihood import Binary, Categorical, Likelihood
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
-from sktda.model.recorder import TrajectoryRecorder, find_trajectory
+from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.skorch_net import recorded_run
 from sktda.model.training import check_trainable, train_clone, trained_by_steps
 from sktda.model.trajectory import Trajectory
 from sktda.objectives import Predict, ValidationLoss
@@ -230,7 +231,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
         X, y, sample_weight = self._data
         model = differentiable(self.estimator_, count(X)).to(resolve_device(self.device))
         net, X_net, y_net = trained_net(self.estimator_, X, y, sample_weight)
-        trajectory = None if net is None else find_trajectory(net)
+        trajectory = None if net is None else recorded_run(net)
         if trajectory is None and self.needs_trajectory:
             raise ValueError(unrecorded(type(self).__name__, self.estimator_))
         n = count(X)

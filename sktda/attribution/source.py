@@ -38,7 +38,8 @@ from sktda.model.adapters import differentiable, peel, trained_net
 from sktda.model.base import Rows, unflatten
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.reading import count
-from sktda.model.recorder import TrajectoryRecorder, find_trajectory
+from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.skorch_net import recorded_run
 from sktda.model.training import can_record
 from sktda.model.trajectory import Trajectory
 
@@ -248,7 +249,7 @@ class Source(GradientAttributor):
         where = f"stage {number}: " if total > 1 else ""
         model = differentiable(stage.estimator, count(X)).to(resolve_device(self.device))
         net, X_net, y_net = trained_net(stage.estimator, X, y, sample_weight)
-        trajectory = None if net is None else find_trajectory(net)
+        trajectory = None if net is None else recorded_run(net)
         if trajectory is None:
             raise ValueError(where + unrecorded(type(self).__name__, stage.estimator))
         trajectory.check_final(model.module)

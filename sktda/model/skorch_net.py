@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from sktda.model.base import DifferentiableModel, Inputs, Rows, forward, to_devi
 from sktda.model.criterion import SAME_SHAPE, Custom, criterion_total, likelihood_of
 from sktda.model.likelihood import Binary, Categorical, Likelihood
 from sktda.model.reading import Block, as_dtype, in_columns, reader
-from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.recorder import TrajectoryRecorder, find_trajectory
+from sktda.model.trajectory import Trajectory
 
 TYPES = (NeuralNet,)
 LOSSES = (NeuralNet.get_loss, NeuralNetClassifier.get_loss)
@@ -137,6 +139,21 @@ def duplicate(net: Any, memo: dict[int, Any]) -> None:
         if isinstance(callback, TrajectoryRecorder):
             memo[id(callback)] = clone(callback)
     copy.__dict__.update(deepcopy(vars(net), memo))
+
+
+def recorded_run(net: Any) -> Trajectory | None:
+    """The trajectory of a fitted net, None without a record; its rates per checkpoint are those beside the mean loss.
+
+    A criterion that adds the losses of a batch of B rows moves B times as far at the same rate. Raises ValueError as
+    `find_trajectory` does.
+    """
+    trajectory = find_trajectory(net)
+    if trajectory is None or getattr(unwrapped(net.criterion_), "reduction", "mean") != "sum":
+        return trajectory
+    n_rows = None if trajectory.rows is None else len(trajectory.rows)
+    size = min(size for size in (batch_size(net), n_rows) if size and size != -1)
+    names = ("group_learning_rates", "group_rate_sums", "group_effective_rate_sums")
+    return replace(trajectory, **{name: size * getattr(trajectory, name) for name in names})
 
 
 def check_targets(net: Any, X: Any, y: Any) -> None:
