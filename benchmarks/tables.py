@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from _common import RESULTS
 from _lds_plot import draw
+from _page import read, table, where
+from _trajectory_tables import coreset, deletion, trajectory
 from engine import PARTS
 from noisy_labels import DATA
 
@@ -47,21 +48,6 @@ pip install --no-deps lazy-importer more-itertools 'pydeprecate<0.4' einops einc
 ```
 
 A package that these miss in turn is named by the error of the import."""
-
-
-def read(name: str) -> tuple[dict, list[dict]]:
-    content = json.loads((RESULTS / f"{name}.json").read_text())
-    return content["environment"], content["rows"]
-
-
-def where(environment: dict) -> str:
-    versions = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "processor")
-    return f"Measured on {environment['processor']} (two threads); {versions}."
-
-
-def table(head: list[str], body: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def detection() -> str:
@@ -348,7 +334,7 @@ def main() -> None:
             detection(),
             cleaning(),
             cost(),
-            *filter(None, (engine(), lds(), scale())),
+            *filter(None, (engine(), lds(), trajectory(), deletion(), coreset(), scale())),
         ]
     )
     PAGE.write_text(text + "\n")
