@@ -125,7 +125,7 @@ class Unlearned:
         The one that was really trained without the rows, where that was asked for.
     distances : dict of float or None
         Relative distances to the retrained one: "parameters_before", "parameters_after", "predictions_before" and
-        "predictions_after"; |a - b| / |b| over all parameters, and over the raw outputs for all given rows.
+        "predictions_after"; ``|a - b| / |b|`` over all parameters, and over the raw outputs for all given rows.
     """
 
     estimator: Any
