@@ -56,7 +56,8 @@ def trajectory() -> str:
         "`python benchmarks/trajectory.py`. All methods get the same trained net with the same six evenly spaced "
         "checkpoints, and their defaults otherwise. Validation rows have right labels; self forms, MoSo, ComplexityGap "
         "(which trains nothing) and the loss of the trained net need none. AUROC and AP rank the wrong labels. Mean ± "
-        "standard deviation over seeds of split, flips and training; seconds are medians, of `fit` on the trained net."
+        "standard deviation over seeds of split, flips and training; seconds are medians, of `fit` on the trained net, "
+        "on one core and beside other work: an order of magnitude."
     )
     return "\n\n".join(["## Influence along the training run", head, *sections])
 
