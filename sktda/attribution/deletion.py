@@ -229,7 +229,7 @@ def _default_attributor(estimator: Any) -> Any:
     from sktda.attribution.sgd_influence import SGDInfluence
 
     net, _, _ = trained_net(estimator)
-    trajectory = None if net is None else recorded_run(net)
+    trajectory = recorded_run(net)
     if trajectory is None:
         if not differentiable(estimator, 1).linear:
             warnings.warn(
@@ -249,7 +249,7 @@ def _default_attributor(estimator: Any) -> Any:
 
 def _retrained(estimator: Any, removed: np.ndarray, X: Any, y: Any, sample_weight: Any, random_state: Any) -> Any:
     net, X_net, y_net = trained_net(estimator, X, y, sample_weight)
-    trajectory = None if net is None else recorded_run(net)
+    trajectory = recorded_run(net)
     if trajectory is None or trajectory.step_index is None:
         kept = np.setdiff1d(np.arange(count(X)), removed)
         weight = None if sample_weight is None else np.asarray(sample_weight)[kept]

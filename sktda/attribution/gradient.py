@@ -231,7 +231,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
         X, y, sample_weight = self._data
         model = differentiable(self.estimator_, count(X)).to(resolve_device(self.device))
         net, X_net, y_net = trained_net(self.estimator_, X, y, sample_weight)
-        trajectory = None if net is None else recorded_run(net)
+        trajectory = recorded_run(net)
         if trajectory is None and self.needs_trajectory:
             raise ValueError(unrecorded(type(self).__name__, self.estimator_))
         n = count(X)

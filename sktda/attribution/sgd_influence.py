@@ -122,15 +122,16 @@ class SGDInfluence(GradientAttributor, Deletion):
 
     def _validation_scores(self, fitted: Fitted, gradient: Callable[[], dict[str, Tensor]]) -> Tensor:
         direction = {name: value[None] for name, value in gradient().items()}
-        return self._back(fitted, direction, f"back {digest(direction.values())}")[0]
+        return self._back(fitted, self._replay(fitted), direction, f"back {digest(direction.values())}")[0]
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
-        n = len(fitted.rows)
-        return -torch.cat([self._back(fitted, v, f"self {part.start}", part) for part, v in self._asking(fitted, n)])
+        replay, asking = self._replay(fitted), self._asking(fitted, len(fitted.rows))
+        return -torch.cat([self._back(fitted, replay, v, f"self {part.start}", part) for part, v in asking])
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
+        replay = self._replay(fitted)
         for part, v in self._asking(fitted, len(queries), queries, measure):
-            yield part, slice(0, len(fitted.rows)), self._back(fitted, v)
+            yield part, slice(0, len(fitted.rows)), self._back(fitted, replay, v)
 
     def _asking(
         self, fitted: Fitted, n: int, queries: Rows | None = None, measure: Callable | None = None
@@ -146,9 +147,16 @@ class SGDInfluence(GradientAttributor, Deletion):
             ]
             yield part, unflatten(torch.cat(found), shapes)
 
-    def _back(self, fitted: Fitted, directions: Direction, name: str | None = None, own: slice | None = None) -> Tensor:
+    def _back(
+        self,
+        fitted: Fitted,
+        replay: Replay,
+        directions: Direction,
+        name: str | None = None,
+        own: slice | None = None,
+    ) -> Tensor:
         """(k, n) values of k directions at the end of training; with `own` (k,), of the rows there, each for itself."""
-        replay, k = self._replay(fitted), len(next(iter(directions.values())))
+        k = len(next(iter(directions.values())))
         total = torch.zeros(k, *(() if own else (len(fitted.rows),)), dtype=torch.float64, device=fitted.model.device)
         state = {"total": total}
         for parameter, value in directions.items():

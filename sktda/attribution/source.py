@@ -249,7 +249,7 @@ class Source(GradientAttributor):
         where = f"stage {number}: " if total > 1 else ""
         model = differentiable(stage.estimator, count(X)).to(resolve_device(self.device))
         net, X_net, y_net = trained_net(stage.estimator, X, y, sample_weight)
-        trajectory = None if net is None else recorded_run(net)
+        trajectory = recorded_run(net)
         if trajectory is None:
             raise ValueError(where + unrecorded(type(self).__name__, stage.estimator))
         trajectory.check_final(model.module)

@@ -142,12 +142,12 @@ def duplicate(net: Any, memo: dict[int, Any]) -> None:
 
 
 def recorded_run(net: Any) -> Trajectory | None:
-    """The trajectory of a fitted net, None without a record; its rates per checkpoint are those beside the mean loss.
+    """The trajectory of a fitted net, None without a net or a record; its rates are those beside the mean loss.
 
     A criterion that adds the losses of a batch of B rows moves B times as far at the same rate. Raises ValueError as
     `find_trajectory` does.
     """
-    trajectory = find_trajectory(net)
+    trajectory = None if net is None else find_trajectory(net)
     if trajectory is None or getattr(unwrapped(net.criterion_), "reduction", "mean") != "sum":
         return trajectory
     n_rows = None if trajectory.rows is None else len(trajectory.rows)
