@@ -2,55 +2,104 @@
 
     python benchmarks/coreset.py                 # 10,000 rows of Fashion-MNIST; half an hour on two cores
     python benchmarks/coreset.py --rows 60000    # all of them
+    python benchmarks/coreset.py --only MoSo     # this method again, the others stay as they are in the file
     python benchmarks/coreset.py --quick         # 2,000 rows, one seed, nothing written: does it run?
 
 10, 30 and 50 % of the rows are kept, with the labels as published and with 20 % of them flipped, for three seeds.
 `CoresetSelector` keeps the highest scores ("top") or spreads over them ("stratified") within each class. Scores are of
 one MLP 784-256-256-10 trained on all rows for 20 epochs: DiffIn (self; validation, with 1,000 rows whose labels are
-right) and MoSo. EL2N is |p - onehot(label)| after the second epoch, the mean of three nets; it is used both ways, to
-keep the hard rows and to keep the easy ones. An MLP of the same widths is then trained on what was kept, for as many
-steps as 20 epochs of all rows take, and its accuracy is that on the 10,000 test rows. Every seed has a process of its
-own. Writes benchmarks/results/coreset.json (with --rows, coreset_ROWS.json); `python benchmarks/tables.py` makes the
-tables from it.
+right) and MoSo; ComplexityGap, the default of CoresetSelector, takes no net. EL2N is |p - onehot(label)| after the
+second epoch, the mean of three nets; it is used both ways, to keep the hard rows and to keep the easy ones. An MLP of
+the same widths is then trained on what was kept, for as many steps as 20 epochs of all rows take, and its accuracy is
+that on the 10,000 test rows. Every seed has a process of its own. Writes benchmarks/results/coreset.json (with --rows,
+coreset_ROWS.json); `python benchmarks/tables.py` makes the tables from it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from _common import fashion_mnist, measured, save, set_threads
+from _common import RESULTS, fashion_mnist, measured, save, set_threads
 
 ROWS, SEEDS, SHARES, RATES = 10_000, (0, 1, 2), (0.1, 0.3, 0.5), (0.0, 0.2)
 EARLY_EPOCHS, EARLY_NETS = 2, 3  # of EL2N
 
 
-def scores(problem: Any, seed: int) -> dict[tuple[str, str], tuple[np.ndarray, float]]:
-    """(scores, seconds beyond training a net) by (method, form); higher = keep."""
+def scores(problem: Any, seed: int, only: str | None) -> dict[tuple[str, str], tuple[np.ndarray, float]]:
+    """(scores, seconds beyond training a net) by (method, form), of one method or all; higher = keep."""
     from _nets import timed
+
+    found = {}
+    for method, compute in METHODS.items():
+        if only in (None, method):
+            for form, values in compute(problem, seed).items():
+                seconds, value = timed(values)
+                found[method, form] = value, seconds
+    return found
+
+
+def trained_on_all(problem: Any, seed: int) -> Any:
+    """The recorded net."""
     from _trajectory import FASHION_MLP, recorded
     from sklearn.frozen import FrozenEstimator
 
-    from sktda.attribution import DiffIn, MoSo
+    return FrozenEstimator(recorded(FASHION_MLP, problem.X, problem.y, seed))
 
-    net = FrozenEstimator(recorded(FASHION_MLP, problem.X, problem.y, seed))
-    attributors = {
-        ("DiffIn", "self"): (DiffIn(net, objective="self", random_state=seed), {}),
-        ("DiffIn", "validation"): (DiffIn(net, random_state=seed), problem.held),
-        ("MoSo", ""): (MoSo(net, random_state=seed), {}),
+
+def fitted(attributor: Any, problem: Any, **held: np.ndarray) -> Callable[[], np.ndarray]:
+    """What gives the scores."""
+    return lambda: attributor.fit(problem.X, problem.y, **held).scores_
+
+
+def diff_in(problem: Any, seed: int) -> dict[str, Callable[[], np.ndarray]]:
+    """Both forms on one net."""
+    from sktda.attribution import DiffIn
+
+    net = trained_on_all(problem, seed)
+    return {
+        "self": fitted(DiffIn(net, objective="self", random_state=seed), problem),
+        "validation": fitted(DiffIn(net, random_state=seed), problem, **problem.held),
     }
-    found = {}
-    for key, (attributor, held) in attributors.items():
-        seconds, fitted = timed(partial(attributor.fit, problem.X, problem.y, **held))
-        found[key] = fitted.scores_, seconds
-    seconds, hard = timed(partial(el2n, problem, seed))
-    found["EL2N", "keep hard"] = hard, seconds
-    found["EL2N", "keep easy"] = -hard, seconds
-    found["random", ""] = np.random.default_rng(seed).permutation(len(problem.y)).astype(float), 0.0
-    return found
+
+
+def moso(problem: Any, seed: int) -> dict[str, Callable[[], np.ndarray]]:
+    """On the same net."""
+    from sktda.attribution import MoSo
+
+    return {"": fitted(MoSo(trained_on_all(problem, seed), random_state=seed), problem)}
+
+
+def complexity_gap(problem: Any, seed: int) -> dict[str, Callable[[], np.ndarray]]:
+    """Without a net."""
+    from sktda.attribution import ComplexityGap
+
+    return {"": fitted(ComplexityGap(random_state=seed), problem)}
+
+
+def early_errors(problem: Any, seed: int) -> dict[str, Callable[[], np.ndarray]]:
+    """Used both ways."""
+    hard = cache(partial(el2n, problem, seed))
+    return {"keep hard": hard, "keep easy": lambda: -hard()}
+
+
+def shuffled(problem: Any, seed: int) -> dict[str, Callable[[], np.ndarray]]:
+    """At random."""
+    return {"": lambda: np.random.default_rng(seed).permutation(len(problem.y)).astype(float)}
+
+
+METHODS = {
+    "DiffIn": diff_in,
+    "MoSo": moso,
+    "ComplexityGap": complexity_gap,
+    "EL2N": early_errors,
+    "random": shuffled,
+}
 
 
 def el2n(problem: Any, seed: int) -> np.ndarray:
@@ -80,7 +129,7 @@ def accuracy(problem: Any, kept: np.ndarray, X_test: np.ndarray, y_test: np.ndar
     return float((predicted == y_test).mean())
 
 
-def part(n: int, rate: float, seed: int) -> dict:
+def part(n: int, rate: float, seed: int, only: str | None) -> dict:
     """Every way to choose, on one draw of flips."""
     from _trajectory import fashion, pixels
 
@@ -95,9 +144,9 @@ def part(n: int, rate: float, seed: int) -> dict:
         {"method": name, "form": "", "strategy": "", "share": len(kept) / len(all_rows), "seconds": 0.0}
         | {"wrong": problem.wrong[kept].mean(), "accuracy": accuracy(problem, kept, X_test, y_test, seed)}
         for name, kept in {"all rows": all_rows, "all right rows": np.flatnonzero(~problem.wrong)}.items()
-        if rate or name == "all rows"
+        if only is None and (rate or name == "all rows")
     ]
-    for (method, form), (values, seconds) in scores(problem, seed).items():
+    for (method, form), (values, seconds) in scores(problem, seed, only).items():
         for strategy in ("top", "stratified"):
             if strategy == "stratified" and (method == "random" or form == "keep hard"):
                 continue  # strata of random numbers are random, and nobody drops the easiest rows
@@ -125,6 +174,7 @@ def show(rows: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=ROWS, help="rows of Fashion-MNIST")
+    parser.add_argument("--only", choices=METHODS, help="one method, beside what the file has of the others")
     parser.add_argument("--quick", action="store_true", help="2,000 rows, one seed, and no file written")
     options = parser.parse_args()
     set_threads()
@@ -132,11 +182,15 @@ def main() -> None:
     rows: list[dict] = []
     for seed in SEEDS[:1] if options.quick else SEEDS:
         for rate in RATES:
-            found = measured(part, n, rate, seed)["rows"]
+            found = measured(part, n, rate, seed, options.only)["rows"]
             rows += found
             show(found)
     if not options.quick:
-        save("coreset" if n == ROWS else f"coreset_{n}", rows)
+        name = "coreset" if n == ROWS else f"coreset_{n}"
+        if options.only:
+            known = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+            rows = [row for row in known if row["method"] != options.only] + rows
+        save(name, rows)
 
 
 if __name__ == "__main__":

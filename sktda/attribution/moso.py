@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sktda.attribution import schedule
 from sktda.attribution.gradient import Fitted, GradientScores
+from sktda.engine.differential import each_layer, total
 from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows
 from sktda.model.recorder import TrajectoryRecorder
@@ -141,6 +142,14 @@ class MoSo(GradientScores):
 
 def agreement(engine: PerRow, rows: Rows, mean: dict[str, Tensor], n: int, start: int, stop: int) -> Tensor:
     """<mean - g_i / n, g_i> of the rows start..stop."""
-    norms = engine.square_norms(rows, start=start, stop=stop)
-    assert isinstance(norms, Tensor)
-    return engine.dots(rows, mean, start, stop) - norms / n
+    engine.prepare(rows)
+    result = torch.empty(stop - start, dtype=engine.model.dtype, device=engine.model.device)
+    met = each_layer(engine, [mean])
+
+    def work(part: slice) -> None:
+        factors = engine.capture(rows.block(part, engine.model.device))[1]
+        values = [factor.contract(met[name])[:, 0] - factor.square_norms() / n for name, factor in factors.items()]
+        result[part.start - start : part.stop - start] = total(values)
+
+    engine.sweep(rows, work, start, stop)
+    return result

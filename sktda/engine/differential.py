@@ -8,7 +8,7 @@ product with H v of every v, or of short features under the Gauss-Newton matrix.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -144,37 +144,37 @@ def aggregated(
 ) -> Tensor:
     """(stop - start,) values v' b_i for one v; slope is G, product H v."""
     result = torch.empty(stop - start, dtype=engine.model.dtype, device=engine.model.device)
-    asked, moved = each_layer(engine, v), each_layer(engine, product)
+    met = each_layer(engine, [v, product])
 
     def work(part: slice) -> None:
         block = rows.block(part, engine.model.device)
         if isinstance(bends, SoftmaxHead):
             found = bends.second(block, v, product, slope)
         else:
-            found = along(bends.changes(block, slope), asked, moved)[1]
+            dots, bent = along(bends.changes(block, slope), met)
+            found = dots[1] + bent
         result[part.start - start : part.stop - start] = found
 
     engine.sweep(rows, work, start, stop)
     return result
 
 
-def along(found: Changes, v: Mapping[str, Tensor], product: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """(<v, g_i>, v' H_i G + <product, g_i>) of a block, (n,) each; v and product (1, p) by layer."""
-    first, second = [], []
+def along(found: Changes, met: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Dots (k, n) of the gradients of a block with k directions (k, p) by layer, and of H_i G (n,) with the first."""
+    dots, bent = [], []
     for name, factor in found.factors.items():
         change = found.changes[name]
-        if not isinstance(factor, Product) or factor.shared or not isinstance(change, Sum):
-            dots = factor.contract(torch.cat([v[name], product[name]]))
-            first.append(dots[:, 0])
-            second.append(dots[:, 1] + change.contract(v[name])[:, 0])
+        if not isinstance(factor, Product) or not isinstance(change, Sum):
+            dots.append(factor.contract(met[name]).T)
+            bent.append(change.contract(met[name][:1])[:, 0])
             continue
-        image = factor.image(v[name])  # the largest product; changes often have the same inputs
-        first.append((factor.delta * image).sum(1))
-        second.append((factor.delta * factor.image(product[name])).sum(1))
+        images = factor.images(met[name])  # the largest product; changes often have the same inputs
+        dots.append(factor.meet(images).T)
         for part in change.parts:
             assert isinstance(part, Product)
-            second.append((part.delta * (image if part.a is factor.a else part.image(v[name]))).sum(1))
-    return total(first), total(second)
+            same = part.inputs is factor.inputs
+            bent.append(part.meet(images[:, :1] if same else part.images(met[name][:1]))[:, 0])
+    return total(dots), total(bent)
 
 
 def first_and_second(
@@ -183,25 +183,24 @@ def first_and_second(
     """(4, n): <v, g_i>, <G, g_i> without the penalty, v' b_i and |g_i|^2 in one pass; slope is G, product H v."""
     engine.prepare(rows)
     own, decay = engine.model.parameters, engine.model.decay
-    pull = {name: decay.get(name, 0.0) * value.detach() for name, value in own.items()}
-    penalty = each_layer(engine, pull) if decay else {}
+    penalty = [{name: decay.get(name, 0.0) * value.detach() for name, value in own.items()}] if decay else []
     result = torch.empty(4, len(rows), dtype=engine.model.dtype, device=engine.model.device)
-    asked, moved = each_layer(engine, v), each_layer(engine, product)
+    met = each_layer(engine, [v, product, *penalty])
 
     def work(part: slice) -> None:
         found = bends.changes(rows.block(part, engine.model.device), slope)
         lengths = total(factor.square_norms() for factor in found.factors.values())
-        first, second = along(found, asked, moved)
-        pulled = total([torch.zeros_like(first), *(found.factors[n].contract(v)[:, 0] for n, v in penalty.items())])
-        result[:, part] = torch.stack([first, found.dots - pulled, second, lengths])
+        dots, bent = along(found, met)
+        mean = found.dots - dots[2] if penalty else found.dots
+        result[:, part] = torch.stack([dots[0], mean, dots[1] + bent, lengths])
 
     engine.sweep(rows, work)
     return result
 
 
-def each_layer(engine: PerRow, direction: Direction) -> dict[str, Tensor]:
-    """(1, p) by layer."""
-    return by_layer(engine, {name: value[None] for name, value in direction.items()})
+def each_layer(engine: PerRow, directions: Sequence[Direction]) -> dict[str, Tensor]:
+    """(k, p) by layer."""
+    return by_layer(engine, {name: torch.stack([each[name] for each in directions]) for name in directions[0]})
 
 
 def total(parts: Iterable[Tensor]) -> Tensor:

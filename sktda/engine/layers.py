@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from sktda.data import slices
 
 FORMED_BYTES = 64 * 2**20  # gradients of rows that are formed at a time where weights are shared
 SMALL_LAYER = 8_192  # weights up to which a product with formed gradients is the faster one
+FEW = 4  # directions that meet a batch in one product, whatever the size of the layer
 CONTRACT_BYTES = 128 * 2**20  # products of a batch with the directions of some queries
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.RMSNorm)
 
@@ -86,19 +88,40 @@ class Product(LayerRows):
     @property
     def shared(self) -> bool:
         """Whether the weights are used at several positions of a row."""
-        return self.a.ndim == 3
+        return self.delta.ndim == 3
+
+    @property
+    def width(self) -> int:
+        """Inputs that meet an output, with the one."""
+        return self.a.shape[-1]
+
+    @property
+    def inputs(self) -> Tensor:
+        """What `a` is made of."""
+        return self.a
+
+    def like(self, inputs: Tensor, delta: Tensor, ones: bool = True) -> Product:
+        """Of the same layer with other factors; ones: whether the bias has inputs, which changes of inputs lack."""
+        return Product(inputs, delta, self.weight, self.bias)
 
     def scaled(self, scale: float) -> Product:
         """The gradients times a number."""
-        return Product(self.a, scale * self.delta, self.weight, self.bias)
+        return self.like(self.inputs, scale * self.delta)
 
-    def image(self, directions: Tensor) -> Tensor:
-        """(n, out) inputs through the map that one direction (1, p) is; of unshared weights."""
-        out = self.delta.shape[1]
-        if not (self.weight and self.bias):
-            return self.a @ directions.reshape(out, -1).T
-        weight, bias = directions[0, :-out].reshape(out, -1), directions[0, -out:]
-        return torch.addmm(bias * self.a[:, -1:], self.a[:, :-1], weight.T)
+    def images(self, directions: Tensor) -> Tensor:
+        """(n, q, out) or (n, q, t, out): inputs through the maps that the directions (q, p) are."""
+        q, out = len(directions), self.delta.shape[-1]
+        a = self.a.flatten(0, -2)
+        if self.weight and self.bias:
+            weight, bias = directions[:, :-out].reshape(q * out, -1), directions[:, -out:].reshape(1, -1)
+            found = torch.addmm(a[:, -1:] * bias, a[:, :-1], weight.T)
+        else:
+            found = a @ directions.reshape(q * out, -1).T
+        return found.reshape(*self.a.shape[:-1], q, out).movedim(-2, 1)
+
+    def meet(self, images: Tensor) -> Tensor:
+        """(n, q) dot products with the directions whose images of the inputs these are."""
+        return (self.delta[:, None] * images).sum(tuple(range(2, images.ndim)))
 
     def matrices(self) -> Tensor:
         """(n, out, in + bias) gradients."""
@@ -108,9 +131,9 @@ class Product(LayerRows):
 
     def formed(self) -> Iterator[tuple[slice, Tensor]]:
         """(rows, their `matrices`), as many at a time as FORMED_BYTES take."""
-        step = max(1, FORMED_BYTES // (self.delta.shape[-1] * self.a.shape[-1] * self.a.element_size()))
-        for rows in slices(len(self.a), step):
-            yield rows, Product(self.a[rows], self.delta[rows], self.weight, self.bias).matrices()
+        step = max(1, FORMED_BYTES // (self.delta.shape[-1] * self.width * self.delta.element_size()))
+        for rows in slices(len(self.delta), step):
+            yield rows, self.like(self.inputs[rows], self.delta[rows]).matrices()
 
     def gradients(self) -> Tensor:
         """(n, p) gradients: weight rows, then bias."""
@@ -128,10 +151,10 @@ class Product(LayerRows):
         return Product(empty, empty, "weight" in layer.trained, "bias" in layer.trained)._flat(matrices)
 
     def contract(self, directions: Tensor) -> Tensor:
-        """(n, q): delta' V a with one product for all queries; formed gradients for shared weights and small layers."""
-        if len(directions) == 1 and not self.shared:
-            return (self.delta * self.image(directions)).sum(1, keepdim=True)
-        out, width = self.delta.shape[-1], self.a.shape[-1]
+        """(n, q): delta' V a with one product for all; formed gradients for many, on shared weights or small layers."""
+        if len(directions) <= FEW:
+            return self.meet(self.images(directions))
+        out, width = self.delta.shape[-1], self.width
         if self.shared or out * width <= SMALL_LAYER:
             return torch.cat([self._flat(part) @ directions.T for _, part in self.formed()])
         if self.weight and self.bias:
@@ -154,7 +177,7 @@ class Product(LayerRows):
             return (self.a * other.a).sum(1) * (self.delta * other.delta).sum(1)
         return torch.cat(
             [
-                (own * Product(other.a[rows], other.delta[rows], self.weight, self.bias).matrices()).flatten(1).sum(1)
+                (own * other.like(other.inputs[rows], other.delta[rows]).matrices()).flatten(1).sum(1)
                 for rows, own in self.formed()
             ]
         )
@@ -163,7 +186,7 @@ class Product(LayerRows):
         """(n,) squared lengths: |a|^2 |delta|^2, or sums over pairs of positions where those are cheaper."""
         if not self.shared:
             return self.a.square().sum(1) * self.delta.square().sum(1)
-        t, width, out = self.a.shape[1], self.a.shape[2], self.delta.shape[2]
+        (_, t, out), width = self.delta.shape, self.width
         if t * (width + out) < width * out:
             pairs = (self.a @ self.a.transpose(1, 2)) * (self.delta @ self.delta.transpose(1, 2))
             return pairs.flatten(1).sum(1)
@@ -174,16 +197,69 @@ class Product(LayerRows):
         assert isinstance(other, Product)
         if not self.shared:
             return (self.a @ other.a.T) * (self.delta @ other.delta.T)
-        (n, t, width), (m, u, _), out = self.a.shape, other.a.shape, self.delta.shape[2]
+        (n, t, out), (m, u, _), width = self.delta.shape, other.delta.shape, self.width
         if t * u * (width + out) < width * out:
             a, delta = self.a.flatten(0, 1), self.delta.flatten(0, 1)
             pairs = (a @ other.a.flatten(0, 1).T) * (delta @ other.delta.flatten(0, 1).T)
             return pairs.reshape(n, t, m, u).sum(dim=(1, 3))
-        result = self.a.new_empty(n, m)
+        result = self.delta.new_empty(n, m)
         for rows, own in self.formed():
             for columns, part in other.formed():
                 result[rows, columns] = own.flatten(1) @ part.flatten(1).T
         return result
+
+
+class Convolved(Product):
+    """Convolution: the `a` (n, t, in * kernel) of its inputs (n, in, ...) is formed where something needs it.
+
+    ones: whether the bias has inputs; changes of inputs have none.
+    """
+
+    def __init__(
+        self, module: nn.Conv1d | nn.Conv2d, inputs: Tensor, delta: Tensor, bias: bool, ones: bool = True
+    ) -> None:
+        self.module = module
+        self._inputs = inputs
+        self.delta = delta
+        self.weight = True
+        self.bias = bias
+        self.ones = ones
+
+    @cached_property
+    def a(self) -> Tensor:  # type: ignore[override]
+        """(n, t, in * kernel), with a one where there is a bias."""
+        found = patches(self.module, self._inputs)
+        if not self.bias:
+            return found
+        return torch.cat([found, found.new_full((*found.shape[:-1], 1), float(self.ones))], dim=-1)
+
+    @property
+    def width(self) -> int:
+        """Inputs that meet an output, with the one."""
+        return self.module.weight.shape[1:].numel() + self.bias
+
+    @property
+    def inputs(self) -> Tensor:
+        """What `a` is made of."""
+        return self._inputs
+
+    def like(self, inputs: Tensor, delta: Tensor, ones: bool = True) -> Convolved:
+        """Of the same layer with other factors; ones: whether the bias has inputs, which changes of inputs lack."""
+        return Convolved(self.module, inputs, delta, self.bias, self.ones and ones)
+
+    def images(self, directions: Tensor) -> Tensor:
+        """(n, q, t, out): one convolution with all directions (q, p) as its weights."""
+        q, out = len(directions), self.delta.shape[2]
+        biases = directions[:, -out:].reshape(-1) if self.bias and self.ones else None
+        weights = directions[:, : out * (self.width - self.bias)].reshape(q * out, *self.module.weight.shape[1:])
+        found = self.module._conv_forward(self._inputs, weights, biases)  # with its own padding
+        return found.flatten(2).unflatten(1, (q, out)).transpose(2, 3)
+
+    def matrices(self) -> Tensor:
+        """(n, out, in + bias) gradients."""
+        delta = self.delta.transpose(1, 2)
+        weights = delta @ patches(self.module, self._inputs)
+        return torch.cat([weights, self.ones * delta.sum(2, keepdim=True)], dim=2) if self.bias else weights
 
 
 class Sum(LayerRows):
@@ -283,7 +359,10 @@ class Layer:
             a = x if x.ndim <= 3 else x.flatten(1, -2)
             delta = delta if delta.ndim <= 3 else delta.flatten(1, -2)
         elif isinstance(module, nn.Conv1d | nn.Conv2d):
-            a, delta = patches(module, x), delta.flatten(2).transpose(1, 2)
+            delta = delta.flatten(2).transpose(1, 2)
+            if weight:
+                return Convolved(module, x, delta, bias)
+            a = patches(module, x)
         elif isinstance(module, nn.Embedding):
             return Lookup(
                 x.reshape(len(x), -1),

@@ -192,11 +192,11 @@ class SecondOrder:
 def _parted(factors: LayerRows) -> tuple[LayerRows, LayerRows]:
     """Factors of dual numbers as (factors, factors of their change)."""
     if isinstance(factors, Product):
-        (a, a_change), (delta, delta_change) = _unpacked(factors.a), _unpacked(factors.delta)
-        kind = factors.weight, factors.bias
-        parts = [Product(a, delta_change, *kind)] if delta_change is not None else []
-        parts += [Product(a_change, delta, *kind)] if a_change is not None else []  # None: the first layer's inputs
-        return Product(a, delta, *kind), Sum(parts or [Product(a, torch.zeros_like(delta), *kind)])
+        (inputs, inputs_change), (delta, delta_change) = _unpacked(factors.inputs), _unpacked(factors.delta)
+        parts = [factors.like(inputs, delta_change)] if delta_change is not None else []
+        if inputs_change is not None:  # the first layer's do not change
+            parts.append(factors.like(inputs_change, delta, ones=False))
+        return factors.like(inputs, delta), Sum(parts or [factors.like(inputs, torch.zeros_like(delta))])
     if isinstance(factors, Lookup):
         delta, change = _unpacked(factors.delta)
         indices, size = factors.indices, factors.size

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sktda.engine.layers import Formed, Lookup, Product, Sum, known_layers, patches, recording
+from sktda.engine.layers import Convolved, Formed, Lookup, Product, Sum, known_layers, patches, recording
 from sktda.engine.pairwise import Plain, Preconditioned, by_layer
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import DifferentiableModel, Rows, forward
@@ -758,10 +758,11 @@ def test_forming_in_parts_changes_nothing(bytes_, kind, monkeypatch):
         if rows.a.shape[1] == 1:
             rows = Product(rows.a[:, 0], rows.delta[:, 0], rows.weight, rows.bias)
         formed = rows.gradients()
-        directions = torch.randn(3, formed.shape[1], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        directions = torch.randn(6, formed.shape[1], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
         close(rows.square_norms(), formed.square().sum(1))
         close(rows.gram(rows), formed @ formed.T)
         close(rows.contract(directions), formed @ directions.T)
+        close(rows.contract(directions[:2]), formed @ directions[:2].T)
 
 
 KINDS = ({}, {"bias": False}, {"weight": False})
@@ -777,9 +778,10 @@ def test_products_and_sums_of_them_are_those_of_formed_gradients(kind, t, out):
         parts = [Product(part.a[:, 0], part.delta[:, 0], part.weight, part.bias) for part in parts]
     one, two, other = parts
     both, formed = Sum([one, two]), one.gradients() + two.gradients()
-    directions = torch.randn(3, formed.shape[1], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    directions = torch.randn(6, formed.shape[1], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     close(both.gradients(), formed)
     close(both.contract(directions), formed @ directions.T)
+    close(both.contract(directions[:3]), formed @ directions[:3].T)
     close(both.gram(other), formed @ other.gradients().T)
     close(both.pairs(other), (formed * other.gradients()).sum(1))
     close(both.square_norms(), formed.square().sum(1))
@@ -791,8 +793,66 @@ def test_products_and_sums_of_them_are_those_of_formed_gradients(kind, t, out):
     assert one.scaled(0.3).a is one.a
     close(Formed(formed).pairs(other), (formed * other.gradients()).sum(1))
     close(Formed(formed).scaled(3.0).gradients(), 3 * formed)
-    if t is None:
-        close((one.delta * one.image(directions[1:2])).sum(1), one.gradients() @ directions[1])
+    assert one.images(directions).shape == (4, 6, *one.delta.shape[1:])
+    close(one.meet(one.images(directions)), one.gradients() @ directions.T)
+
+
+CONVOLUTIONS = {
+    "1d": lambda bias: nn.Conv1d(3, 5, 3, bias=bias),
+    "1d, circular, same": lambda bias: nn.Conv1d(3, 5, 3, padding="same", padding_mode="circular", bias=bias),
+    "2d": lambda bias: nn.Conv2d(3, 5, (2, 3), padding=(1, 2), stride=(1, 2), dilation=(2, 1), bias=bias),
+    "2d, reflect": lambda bias: nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect", bias=bias),
+}
+
+
+@pytest.mark.parametrize("ones", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_a_convolution_is_the_product_of_its_patches(name, bias, ones):
+    torch.manual_seed(0)
+    conv = CONVOLUTIONS[name](bias).double()
+    x, other = (torch.randn(4, 3, *(7, 6)[: conv.weight.ndim - 2], dtype=torch.float64) for _ in range(2))
+    delta = torch.randn_like(conv(x)).flatten(2).transpose(1, 2)
+    own, change = Convolved(conv, x, delta, bias), Convolved(conv, other, delta.flip(0), bias, ones)
+
+    def dense(part, ones=True):
+        a = patches(conv, part.inputs)
+        a = torch.cat([a, torch.full((*a.shape[:2], 1), float(ones), dtype=a.dtype)], 2) if bias else a
+        return Product(a, part.delta, True, bias)
+
+    for part, true in (
+        (own, dense(own)),
+        (change, dense(change, ones)),
+        (change.scaled(-2.0), dense(change, ones).scaled(-2.0)),
+    ):
+        formed = true.gradients()
+        assert part.width == true.width
+        directions = torch.randn(6, formed.shape[1], dtype=torch.float64)
+        close(part.images(directions), true.images(directions))
+        close(part.contract(directions), formed @ directions.T)
+        close(part.contract(directions[:2]), formed @ directions[:2].T)
+        close(part.gradients(), formed)
+        close(part.square_norms(), formed.square().sum(1))
+        close(part.gram(own), formed @ own.gradients().T)
+        close(part.pairs(own), (formed * own.gradients()).sum(1))
+        assert "a" not in vars(part)  # formed by what asks for it alone
+        close(part.a, true.a)
+    close(
+        own.gradients(),
+        torch.stack(
+            [
+                torch.cat(
+                    [
+                        g.flatten()
+                        for g in torch.autograd.grad(
+                            (conv(x[i : i + 1]).flatten(2).transpose(1, 2) * delta[i]).sum(), list(conv.parameters())
+                        )
+                    ]
+                )
+                for i in range(4)
+            ]
+        ),
+    )
 
 
 def test_sums_and_scales_of_embeddings():
