@@ -6,8 +6,12 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from _adversarial_tables import adversarial, objectives_cost
 from _common import RESULTS
+from _fairness_tables import fairness
+from _finetuning_tables import finetuning
 from _lds_plot import draw
+from _objective_tables import hessian_free
 from _page import read, table, where
 from _trajectory_tables import coreset, deletion, trajectory
 from engine import PARTS
@@ -334,7 +338,22 @@ def main() -> None:
             detection(),
             cleaning(),
             cost(),
-            *filter(None, (engine(), lds(), trajectory(), deletion(), coreset(), scale())),
+            *filter(
+                None,
+                (
+                    engine(),
+                    lds(),
+                    trajectory(),
+                    deletion(),
+                    coreset(),
+                    hessian_free(),
+                    fairness(),
+                    adversarial(),
+                    objectives_cost(),
+                    finetuning(),
+                    scale(),
+                ),
+            ),
         ]
     )
     PAGE.write_text(text + "\n")

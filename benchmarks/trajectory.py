@@ -298,7 +298,7 @@ def main() -> None:
     quick = options.quick
     seeds = SEEDS[:1] if quick else SEEDS
     n = 1_000 if quick else 10_000
-    nets = {"784-256-256-10": n, "784-512-512-10": n, "cnn": n // 5}
+    nets = {"784-256-256-10": n, "784-512-512-10": n, "cnn": n // 10}
     jobs: dict[str, list[tuple]] = {
         "digits": [(digits_part, batches, lr, seed, 0.2) for batches, lr in RUNS for seed in seeds],
         "fashion": [(fashion_part, n, rate, seed) for seed in seeds for rate in (0.2, 0.4)],

@@ -535,6 +535,7 @@ def test_methods_are_found_by_walking_the_package(monkeypatch):
         "diffin",
         "influence",
         "inner-product",
+        "model-ensemble",
         "moso",
         "sgd-influence",
         "source",

@@ -40,6 +40,7 @@ from sktda.attribution import (
     DiffIn,
     Influence,
     InnerProduct,
+    ModelEnsemble,
     MoSo,
     PrecomputedScores,
     SGDInfluence,
@@ -195,7 +196,7 @@ def test_pickle_joblib_and_clone_keep_everything(instance, tmp_path):
 def test_repr_and_html_do_no_work(instance, tmp_path):
     log = tmp_path / "log"
     unfitted = clone(instance)
-    if "attributor" in unfitted.get_params():
+    if "attributor" in unfitted.get_params() and not hasattr(unfitted, "needs_gradients"):  # else not of any kind
         unfitted.set_params(attributor=CountingScores(str(log)))
     before = dict(vars(unfitted))
     assert type(unfitted).__name__ in repr(unfitted)
@@ -226,6 +227,8 @@ SEEDED = [
     DiffIn(random_state=0),
     MoSo(random_state=0),
     SGDInfluence(random_state=0),
+    ModelEnsemble(n_members=3, random_state=0),
+    ModelEnsemble(Influence(), members="seeds", n_members=2, random_state=0),
     Influence(objective="validation", random_state=0),
     InfluencePruner(RandomForestClassifier(5, random_state=0), InnerProduct(), validation=3, random_state=0),
     InfluencePruner(LogisticRegression(), ComplexityGap(mode="nystrom", n_landmarks=20), random_state=0, guard=1.0),

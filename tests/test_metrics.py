@@ -8,7 +8,9 @@ from sklearn.metrics import roc_auc_score
 
 from sktda.metrics import (
     bootstrap_interval,
+    demographic_parity_gap,
     detection_curve,
+    equal_opportunity_gap,
     leave_one_out_correlation,
     linear_datamodeling_score,
     noise_ceiling,
@@ -422,3 +424,29 @@ def test_numbers_of_a_diverged_model_are_refused(name, call, number):
     bad[1, 0] = number
     with pytest.raises(ValueError, match=rf"1 of \d+ numbers in {name} are NaN or infinite"):
         call(bad, good)
+
+
+# ---- gaps between groups --------------------------------------------------------------------------------------------
+
+
+def test_gaps_between_groups_by_hand():
+    groups = np.array(["a"] * 4 + ["b"] * 2 + ["c"] * 2)
+    y_true = np.array([1, 1, 0, 0, 1, 0, 1, 1])
+    y_pred = np.array([1, 0, 1, 1, 0, 0, 1, 0])
+    assert demographic_parity_gap(y_pred, groups) == 0.75  # a 3/4, b 0, c 1/2
+    assert equal_opportunity_gap(y_true, y_pred, groups) == 0.5  # a 1/2, b 0, c 1/2
+    assert demographic_parity_gap(y_pred, groups, positive=0) == 0.75
+    assert equal_opportunity_gap(y_true[:6], y_pred[:6], groups[:6], positive=0) == 1.0  # a 0, b 1
+    words = np.where(y_pred == 1, "yes", "no")
+    assert demographic_parity_gap(words, groups, positive="yes") == 0.75
+    order = np.random.default_rng(0).permutation(8)
+    assert demographic_parity_gap(y_pred[order], groups[order]) == 0.75
+
+
+def test_gaps_that_do_not_exist():
+    with pytest.raises(ValueError, match="all 2 rows are of one"):
+        demographic_parity_gap([1, 0], ["a", "a"])
+    with pytest.raises(ValueError, match="no row of the group b is positive"):
+        equal_opportunity_gap([1, 0], [1, 0], ["a", "b"])
+    with pytest.raises(ValueError, match="got 2 predictions, 2 labels and 1 groups"):
+        demographic_parity_gap([1, 0], ["a"])

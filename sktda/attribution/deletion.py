@@ -230,20 +230,19 @@ def _default_attributor(estimator: Any) -> Any:
 
     net, _, _ = trained_net(estimator)
     trajectory = recorded_run(net)
-    if trajectory is None:
-        if not differentiable(estimator, 1).linear:
-            warnings.warn(
-                "the training of this net was not recorded, so it is taken to be at its optimum, and the prediction "
-                "may be further away than the model as it is; train it with a TrajectoryRecorder(steps=True), or "
-                "compare with retrain=True",
-                UserWarning,
-                stacklevel=3,
-            )
-        return Influence()
-    if trajectory.optimizer != "SGD":
-        return Influence()
-    if trajectory.step_index is not None:
+    by_sgd = trajectory is not None and trajectory.optimizer == "SGD"
+    if trajectory is not None and by_sgd and trajectory.step_index is not None:
         return SGDInfluence()
+    if not differentiable(estimator, 1).linear:
+        warnings.warn(
+            "no steps of SGD were recorded for this net, so it is taken to be near its optimum, and the prediction may "
+            "be further away than the model as it is; train it with SGD and a TrajectoryRecorder(steps=True), or "
+            "compare with retrain=True",
+            UserWarning,
+            stacklevel=3,
+        )
+    if trajectory is None or not by_sgd:
+        return Influence()
     return Influence(damping=1 / sum(rate_sums(trajectory)))  # as its deletion_update, also where H is singular
 
 

@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sktda.attribution import schedule
+from sktda.attribution.asked import Asked
 from sktda.attribution.deletion import Deletion, line_search, removed_gradient
 from sktda.attribution.gradient import Fitted, GradientAttributor
 from sktda.attribution.schedule import Moment
@@ -59,6 +60,9 @@ class DiffIn(GradientAttributor, Deletion):
         as many as are taken, or four times as many to draw from.
     objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
         "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
+    parameters : str, list of str or None, default=None
+        Names of the parameters that take part, as patterns: ``"classifier.*"``, ``["*.lora_*", "classifier.*"]``; the
+        others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
     batch_size : int or None, default=None
@@ -124,6 +128,7 @@ class DiffIn(GradientAttributor, Deletion):
         n_checkpoints=None,
         checkpoints="even",
         objective="auto",
+        parameters=None,
         device="auto",
         batch_size=None,
         work_dir=None,
@@ -135,6 +140,7 @@ class DiffIn(GradientAttributor, Deletion):
         self.n_checkpoints = n_checkpoints
         self.checkpoints = checkpoints
         self.objective = objective
+        self.parameters = parameters
         self.device = device
         self.batch_size = batch_size
         self.work_dir = work_dir
@@ -168,22 +174,26 @@ class DiffIn(GradientAttributor, Deletion):
             return FiniteDifferences(engine, central=self.hvp == "finite-difference")
         return SecondOrder(engine)
 
-    def _validation_scores(self, fitted: Fitted, gradient: Callable[[], dict[str, Tensor]]) -> Tensor:
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         engine, rows = fitted.engine, fitted.rows
         engine.prepare(rows)
         bends: Bends | SoftmaxHead = self._bends(engine)
         if self.hvp in {"auto", "exact"}:
             bends = SoftmaxHead.of(engine, rows) or bends
-        total = torch.zeros(len(rows), dtype=torch.float64)
+        total = torch.zeros(len(rows), len(asked.names), dtype=torch.float64)
         for moment, weight in self._moments(fitted):
-            v = gradient()
-            slope, product = bends.product(rows, v)
+            v = asked.gradients()
+            slope, product = bends.products(rows, v)
             if self.hvp == "gauss-newton":
-                product = engine.hessian_product(rows, v, gauss_newton=True)
+                each = [
+                    engine.hessian_product(rows, {name: value[k] for name, value in v.items()}, gauss_newton=True)
+                    for k in range(len(asked.names))
+                ]
+                product = {name: torch.stack([one[name] for one in each]) for name in v}
             compute = partial(aggregated, engine, rows, bends, v, slope, product)
             name = f"checkpoint {moment.checkpoint} {digest(v.values())}"
             total += weight * fitted.passes.collect(name, len(rows), compute)
-        return total
+        return total.T
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         engine, rows = fitted.engine, fitted.rows.rooted()

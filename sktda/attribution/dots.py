@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sktda.attribution.asked import Asked
 from sktda.attribution.gradient import Fitted, GradientAttributor
 from sktda.data import slices
 from sktda.engine.journal import digest
 from sktda.engine.layers import LayerRows
-from sktda.engine.pairwise import Plain
+from sktda.engine.pairwise import Plain, along_each
 from sktda.model.base import Rows
 from sktda.model.trajectory import Trajectory
 
@@ -55,11 +56,11 @@ class CheckpointDots(GradientAttributor):
         if trajectory is not None:
             fitted.model.load(trajectory.state(-1))
 
-    def _validation_scores(self, fitted: Fitted, gradient: Callable[[], dict[str, Tensor]]) -> Tensor:
-        def values(direction: dict[str, Tensor]) -> tuple[str, Callable[[int, int], Tensor]]:
-            return digest(direction.values()), partial(fitted.engine.dots, fitted.rows, direction)
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        def values(directions: dict[str, Tensor]) -> tuple[str, Callable[[int, int], Tensor]]:
+            return digest(directions.values()), partial(along_each, fitted.engine, fitted.rows, directions)
 
-        return self._summed(fitted, lambda: values(gradient()))
+        return self._summed(fitted, lambda: values(asked.gradients())).T
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         rows = fitted.rows.rooted()
@@ -68,11 +69,13 @@ class CheckpointDots(GradientAttributor):
         )
 
     def _summed(self, fitted: Fitted, at_checkpoint: Callable) -> Tensor:
-        """(1/n) sum over checkpoints of weight x values; at_checkpoint() gives a name and values(start, stop)."""
-        total = torch.zeros(len(fitted.rows), dtype=torch.float64)
+        """(1/n) sum over checkpoints of weight x values (n, ...); at_checkpoint() gives a name, values(start, stop)."""
+        total: Tensor | float = 0.0
         for number, weight in enumerate(self._at(fitted), start=1):
             name, compute = at_checkpoint()
-            total += weight * fitted.passes.collect(f"checkpoint {number} {name}", len(fitted.rows), compute)
+            values = fitted.passes.collect(f"checkpoint {number} {name}", len(fitted.rows), compute)
+            total = total + weight * values.double()
+        assert isinstance(total, Tensor)
         return total / fitted.n
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:

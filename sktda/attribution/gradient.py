@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -23,6 +23,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from sktda.attribution.asked import Asked, ObjectiveScores, row_measure
 from sktda.attribution.base import Attributor
 from sktda.attribution.cost import estimate_fit
 from sktda.attribution.progress import Progress
@@ -30,16 +31,16 @@ from sktda.data import check_weights, encode_target, infer_task, resolve_device
 from sktda.engine.journal import Journal, Passes, digest
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable, peel, trained_net
-from sktda.model.base import DifferentiableModel, Rows, forward
+from sktda.model.base import DifferentiableModel, Rows, restrict
 from sktda.model.fingerprint import row_fingerprints
-from sktda.model.likelihood import Binary, Categorical, Likelihood
+from sktda.model.likelihood import Binary, Categorical
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.skorch_net import recorded_run
 from sktda.model.training import check_trainable, train_clone, trained_by_steps
 from sktda.model.trajectory import Trajectory
-from sktda.objectives import Predict, ValidationLoss
+from sktda.objectives import ValidationLoss, needed
 
 FOLDS = 5  # of the cross-fitting that stands in for validation rows
 
@@ -70,11 +71,14 @@ class GradientScores(CallbackSupportMixin, Attributor):
     """Whether the estimator must be one that the library can differentiate."""
     needs_trajectory = False
     """Whether its training must have been recorded."""
+    parameters: Any = None
+    """Patterns of the parameters that take part, for the methods that can do without the others; None = all."""
     default_net_settings: Mapping[str, Any] = {}
     """Arguments of `default_net` for this method, such as an optimiser that it is derived for."""
 
     _parameter_constraints: dict = {
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "parameters": [str, list, tuple, None],
         "random_state": ["random_state"],
     }
 
@@ -102,8 +106,19 @@ class GradientScores(CallbackSupportMixin, Attributor):
         if (X_val is None) != (y_val is None):
             missing, given = ("X_val", "y_val") if X_val is None else ("y_val", "X_val")
             raise ValueError(f"{given} came without {missing}; validation rows need both")
+        if metadata_val and X_val is None:
+            raise ValueError("metadata_val came without X_val and y_val, the validation rows that it belongs to")
         objective = resolve_objective(self.objective, X_val is not None)
-        for name in ("_live", "scores_", "trajectory_", "n_features_in_", "feature_names_in_"):  # of an earlier fit
+        if X_val is not None or not isinstance(self.estimator, FrozenEstimator):
+            checked_metadata(objective, X_val, metadata_val)  # before the training
+        for name in (
+            "_live",
+            "scores_",
+            "objectives_",
+            "trajectory_",
+            "n_features_in_",
+            "feature_names_in_",
+        ):  # of an earlier fit
             self.__dict__.pop(name, None)
         estimator, X, y = self._checked(X, y, sample_weight)
         self._data = X, y, sample_weight
@@ -127,14 +142,16 @@ class GradientScores(CallbackSupportMixin, Attributor):
         if objective == "self":
             scores = self._self_scores(fitted)
         elif objective is not None and X_val is not None:
-            scores = self._validation_scores(fitted, self._gradient_of(objective, fitted, X_val, y_val, metadata_val))
+            asked = self._asked_about(objective, fitted, X_val, y_val, metadata_val)
+            each = self._validation_scores(fitted, asked).double().cpu()
+            self.objectives_ = asked.found(each.numpy())
+            scores = torch.tensor(asked.shares, dtype=torch.float64) @ each
         elif objective is not None and not isinstance(estimator, FrozenEstimator):
             progress.begin("cross-fit")
             scores = self._cross_fitted(X, y, sample_weight)
         if scores is not None:
-            scores = scores if isinstance(scores, np.ndarray) else scores.double().cpu().numpy()
-            refuse_nan(scores[None])
-            self.scores_ = scores
+            self.scores_ = scores.double().cpu().numpy()
+            refuse_nan(self.scores_[None])
         fitted.passes.journal.clear()
         progress.end()
         fitted.passes = Passes()
@@ -189,8 +206,8 @@ class GradientScores(CallbackSupportMixin, Attributor):
         """What a method computes once after training, such as a curvature."""
 
     @abstractmethod
-    def _validation_scores(self, fitted: Fitted, gradient: Callable[[], dict[str, Tensor]]) -> Tensor:
-        """(n,) values for the objective whose gradient at the model's present parameters `gradient()` gives."""
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        """(k, n) values for the k objectives that are asked about."""
 
     @abstractmethod
     def _self_scores(self, fitted: Fitted) -> Tensor:
@@ -229,7 +246,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
 
     def _fitted(self) -> Fitted:
         X, y, sample_weight = self._data
-        model = differentiable(self.estimator_, count(X)).to(resolve_device(self.device))
+        model = self._differentiable(self.estimator_, count(X))
         net, X_net, y_net = trained_net(self.estimator_, X, y, sample_weight)
         trajectory = recorded_run(net)
         if trajectory is None and self.needs_trajectory:
@@ -248,6 +265,12 @@ class GradientScores(CallbackSupportMixin, Attributor):
         engine = PerRow(model, self.batch_size)  # first: it refuses modules that mix rows
         return Fitted(model, model.rows(X, y, sample_weight), engine, trajectory, n, Passes())
 
+    def _differentiable(self, estimator: Any, n: int) -> DifferentiableModel:
+        model = differentiable(estimator, n).to(resolve_device(self.device))
+        if self.parameters is not None:
+            restrict(model, self.parameters)
+        return model
+
     def _check_rows(self, trajectory: Trajectory, X: Any, y: Any) -> None:
         """Raise ValueError unless the trajectory saw these rows, as its net's `fit` receives them."""
         trajectory.check_rows(X, y)
@@ -259,34 +282,18 @@ class GradientScores(CallbackSupportMixin, Attributor):
         rows = fitted.model.rows(X, y)
         return Rows(rows.n, rows.read)
 
-    def _gradient_of(self, objective, fitted: Fitted, X_val, y_val, metadata) -> Callable[[], dict[str, Tensor]]:
-        """A function that gives the objective's gradient at the model's present parameters."""
-        rows = self._other_rows(fitted, X_val, y_val)
-        if getattr(objective, "mean_of_rows", False):
-            measure = row_measure(objective, fitted.model.likelihood)
-            return lambda: fitted.engine.mean_gradient(rows, measure)
-        model = fitted.model
-        inputs, targets, _ = rows.block(slice(0, len(rows)), model.device)
-        metadata = {
-            name: torch.as_tensor(np.asarray(value)).to(model.device) for name, value in (metadata or {}).items()
-        }
+    def _asked_about(self, objective, fitted: Fitted, X_val, y_val, metadata) -> Asked:
+        """The objective on validation rows, at the model's present parameters."""
+        metadata = checked_metadata(objective, X_val, metadata)
 
-        def gradient() -> dict[str, Tensor]:
-            own = model.parameters
-            with torch.enable_grad():
-                predict = Predict(lambda X: forward(model.module, X), model.likelihood)
-                value = objective(predict, inputs, targets, **metadata)
-                if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
-                    raise TypeError(
-                        f"the objective must return a 0-d tensor (lower = better) that depends on the model through "
-                        f"predict, got {value!r}"
-                    )
-                found = torch.autograd.grad(value, list(own.values()), allow_unused=True)
-            return {name: torch.zeros_like(own[name]) if g is None else g for name, g in zip(own, found, strict=True)}
+        def label(values: Any) -> Tensor:
+            return fitted.model.rows(part_of(X_val, np.zeros(len(values), dtype=int)), np.asarray(values)).read(
+                slice(0, len(values))
+            )[1]
 
-        return gradient
+        return Asked(objective, fitted.engine, self._other_rows(fitted, X_val, y_val), metadata, label)
 
-    def _cross_fitted(self, X, y, sample_weight) -> np.ndarray:
+    def _cross_fitted(self, X, y, sample_weight) -> Tensor:
         """Mean over folds of the scores that a row gets with the other folds' rows as validation rows."""
         n = count(X)
         random = check_random_state(self.random_state).randint(2**31 - 1)
@@ -298,6 +305,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
             if rarest >= 2:
                 splitter = StratifiedKFold(min(FOLDS, rarest), shuffle=True, random_state=random)
         total, times = np.zeros(n), np.zeros(n)
+        folds: list[dict[str, ObjectiveScores]] = []
         for train, held in splitter.split(np.zeros(n), codes):
             weight = None if sample_weight is None else np.asarray(sample_weight)[train]
             part = (
@@ -313,7 +321,17 @@ class GradientScores(CallbackSupportMixin, Attributor):
             )
             total[train] += part.scores_
             times[train] += 1
-        return total / times
+            by_name = {name: np.zeros(n) for name in part.objectives_}
+            for name, found in part.objectives_.items():
+                by_name[name][train] = found.scores
+            folds.append({name: replace(found, scores=by_name[name]) for name, found in part.objectives_.items()})
+        self.objectives_ = {
+            name: ObjectiveScores(
+                float(np.mean([fold[name].value for fold in folds])), sum(fold[name].scores for fold in folds) / times
+            )
+            for name in folds[0]
+        }
+        return torch.from_numpy(total / times)
 
 
 class GradientAttributor(GradientScores):
@@ -389,16 +407,21 @@ def unrecorded(method: str, estimator: Any) -> str:
     )
 
 
-def row_measure(objective: Any, likelihood: Likelihood) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The objective's `per_row` as a function of (outputs, targets); None = the model's loss."""
-    per_row = getattr(objective, "per_row", None)
-    if per_row is None or isinstance(objective, ValidationLoss):
-        return None
-
-    def measure(outputs: Tensor, targets: Tensor) -> Tensor:
-        return per_row(Predict(lambda _: outputs, likelihood), None, targets)
-
-    return measure
+def checked_metadata(objective: Any, X_val: Any, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Metadata of the validation rows by name. Raises ValueError if the objective needs more, or a length is wrong."""
+    known = {name: value for name, value in (metadata or {}).items() if value is not None}
+    missing = sorted(needed(objective) - set(known))
+    if missing:
+        raise ValueError(
+            f"the objective needs metadata of the validation rows that did not come: {', '.join(missing)}; give "
+            f"metadata_val={{{missing[0]!r}: ...}}, or Holdout(X_val, y_val, {missing[0]}=...) to a cleaner"
+        )
+    for name, value in known.items():
+        if count(value) != count(X_val):
+            raise ValueError(
+                f"metadata_val[{name!r}] has {count(value)} entries, and there are {count(X_val)} validation rows"
+            )
+    return known
 
 
 def resolve_objective(objective: Any, has_validation: bool) -> Any:

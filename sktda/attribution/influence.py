@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
+from sktda.attribution.asked import Asked
 from sktda.attribution.deletion import Deletion, removed_gradient
 from sktda.attribution.dots import rate_sums
 from sktda.attribution.gradient import Fitted, GradientAttributor
@@ -20,7 +21,7 @@ from sktda.data import slices
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import digest
-from sktda.engine.pairwise import EXACT_WORK, QUERY_BYTES, EKFACQueries, Preconditioned, by_layer
+from sktda.engine.pairwise import EXACT_WORK, QUERY_BYTES, EKFACQueries, Preconditioned, along_each, by_layer
 from sktda.model.base import Rows, unflatten
 
 CG_STEPS = 1_000
@@ -51,6 +52,9 @@ class Influence(GradientAttributor, Deletion):
         (queries x rows x parameters up to 1e10) are exact in any case.
     objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
         "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
+    parameters : str, list of str or None, default=None
+        Names of the parameters that take part, as patterns: ``"classifier.*"``, ``["*.lora_*", "classifier.*"]``; the
+        others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
     batch_size : int or None, default=None
@@ -120,6 +124,7 @@ class Influence(GradientAttributor, Deletion):
         damping=None,
         tolerance=0.02,
         objective="auto",
+        parameters=None,
         device="auto",
         batch_size=None,
         work_dir=None,
@@ -130,6 +135,7 @@ class Influence(GradientAttributor, Deletion):
         self.damping = damping
         self.tolerance = tolerance
         self.objective = objective
+        self.parameters = parameters
         self.device = device
         self.batch_size = batch_size
         self.work_dir = work_dir
@@ -161,7 +167,7 @@ class Influence(GradientAttributor, Deletion):
         return self.curvature_.inverse(damping)
 
     def _solve(self, fitted: Fitted, direction: dict[str, Tensor], damping: float | None) -> dict[str, Tensor]:
-        """H^-1 times one direction."""
+        """H^-1 times one direction, or with a curvature_ times directions with a leading axis."""
         if self.curvature_ is not None:
             return self.curvature_.apply(self._inverse(damping), direction)
         exact = fitted.model.dtype == torch.float64
@@ -173,10 +179,18 @@ class Influence(GradientAttributor, Deletion):
             max_iter=CG_STEPS,
         )
 
-    def _validation_scores(self, fitted: Fitted, gradient: Callable[[], dict[str, Tensor]]) -> Tensor:
-        direction = self._solve(fitted, gradient(), self.damping)
-        values = partial(fitted.engine.dots, fitted.rows, direction)
-        return fitted.passes.collect(f"values {digest(direction.values())}", len(fitted.rows), values) / fitted.n
+    def _solve_each(self, fitted: Fitted, directions: dict[str, Tensor]) -> dict[str, Tensor]:
+        """H^-1 times k directions (k, ...)."""
+        if self.curvature_ is not None:
+            return self._solve(fitted, directions, self.damping)
+        k = len(next(iter(directions.values())))
+        each = [self._solve(fitted, {name: v[i] for name, v in directions.items()}, self.damping) for i in range(k)]
+        return {name: torch.stack([one[name] for one in each]) for name in directions}
+
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        directions = self._solve_each(fitted, asked.gradients())
+        values = partial(along_each, fitted.engine, fitted.rows, directions)
+        return fitted.passes.collect(f"values {digest(directions.values())}", len(fitted.rows), values).T / fitted.n
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         rows = fitted.rows.rooted()
@@ -217,11 +231,7 @@ class Influence(GradientAttributor, Deletion):
         size = sum(shape.numel() for shape in shapes.values()) * 8
         for part in slices(len(queries), min(engine.batch_size or 1, max(1, QUERY_BYTES // size))):
             gradients = engine.block_gradients(queries.block(part, model.device), measure)
-            if self.curvature_ is not None:
-                solved = self._solve(fitted, unflatten(gradients, shapes), self.damping)
-            else:
-                each = [self._solve(fitted, unflatten(gradient, shapes), self.damping) for gradient in gradients]
-                solved = {name: torch.stack([one[name] for one in each]) for name in shapes}
+            solved = self._solve_each(fitted, unflatten(gradients, shapes))
             moved = {name: value.to(model.dtype) for name, value in solved.items()}
             yield part, Preconditioned(by_layer(engine, moved))
 

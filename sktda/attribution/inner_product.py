@@ -23,6 +23,9 @@ class InnerProduct(CheckpointDots):
         None = a small net for tables or images.
     objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
         "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
+    parameters : str, list of str or None, default=None
+        Names of the parameters that take part, as patterns: ``"classifier.*"``, ``["*.lora_*", "classifier.*"]``; the
+        others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
     batch_size : int or None, default=None
@@ -67,10 +70,19 @@ class InnerProduct(CheckpointDots):
     """
 
     def __init__(
-        self, estimator=None, *, objective="auto", device="auto", batch_size=None, work_dir=None, random_state=None
+        self,
+        estimator=None,
+        *,
+        objective="auto",
+        parameters=None,
+        device="auto",
+        batch_size=None,
+        work_dir=None,
+        random_state=None,
     ):
         self.estimator = estimator
         self.objective = objective
+        self.parameters = parameters
         self.device = device
         self.batch_size = batch_size
         self.work_dir = work_dir

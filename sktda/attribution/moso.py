@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sktda.attribution import schedule
+from sktda.attribution.asked import Asked
 from sktda.attribution.gradient import Fitted, GradientScores
 from sktda.engine.differential import each_layer, total
 from sktda.engine.per_row import PerRow
@@ -34,6 +35,9 @@ class MoSo(GradientScores):
     checkpoints : {"random", "even"}, default="random"
         Draw them from those recorded (a net that is trained here gets 20), or take them evenly spaced, the last one
         with them (a net that is trained here gets as many as are taken).
+    parameters : str, list of str or None, default=None
+        Names of the parameters that take part, as patterns: ``"classifier.*"``, ``["*.lora_*", "classifier.*"]``; the
+        others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
     batch_size : int or None, default=None
@@ -91,6 +95,7 @@ class MoSo(GradientScores):
         *,
         n_checkpoints=None,
         checkpoints="random",
+        parameters=None,
         device="auto",
         batch_size=None,
         work_dir=None,
@@ -99,6 +104,7 @@ class MoSo(GradientScores):
         self.estimator = estimator
         self.n_checkpoints = n_checkpoints
         self.checkpoints = checkpoints
+        self.parameters = parameters
         self.device = device
         self.batch_size = batch_size
         self.work_dir = work_dir
@@ -126,7 +132,7 @@ class MoSo(GradientScores):
     def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
         return schedule.recorder(estimator, self.n_checkpoints, self.checkpoints)
 
-    def _validation_scores(self, fitted: Fitted, gradient: Any) -> Tensor:
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         raise NotImplementedError  # MoSo has no objective but its own
 
     def _self_scores(self, fitted: Fitted) -> Tensor:

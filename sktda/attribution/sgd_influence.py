@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sktda.attribution.asked import Asked
 from sktda.attribution.deletion import Deletion
 from sktda.attribution.gradient import Fitted, GradientAttributor
 from sktda.data import slices
@@ -120,9 +121,9 @@ class SGDInfluence(GradientAttributor, Deletion):
 
     # ---- values ----------------------------------------------------------------------------------------------------
 
-    def _validation_scores(self, fitted: Fitted, gradient: Callable[[], dict[str, Tensor]]) -> Tensor:
-        direction = {name: value[None] for name, value in gradient().items()}
-        return self._back(fitted, self._replay(fitted), direction, f"back {digest(direction.values())}")[0]
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        directions = asked.gradients()
+        return self._back(fitted, self._replay(fitted), directions, f"back {digest(directions.values())}")
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         replay, asking = self._replay(fitted), self._asking(fitted, len(fitted.rows))

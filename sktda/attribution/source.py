@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral, Real
@@ -15,10 +15,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
+from sktda.attribution.asked import Asked
 from sktda.attribution.dots import rate_sums
 from sktda.attribution.gradient import Fitted, GradientAttributor, unrecorded
 from sktda.attribution.stages import Run, Segment, Stage, segments
-from sktda.data import resolve_device, slices
+from sktda.data import slices
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import digest
 from sktda.engine.layers import LayerRows
@@ -28,13 +29,14 @@ from sktda.engine.pairwise import (
     Joined,
     LowRank,
     Preconditioned,
+    along_each,
     by_layer,
     truncated,
     truncated_size,
 )
 from sktda.engine.per_row import REST, Direction
 from sktda.engine.unrolling import Flow
-from sktda.model.adapters import differentiable, peel, trained_net
+from sktda.model.adapters import peel, trained_net
 from sktda.model.base import Rows, unflatten
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.reading import count
@@ -101,6 +103,9 @@ class Source(GradientAttributor):
         are exact in any case.
     objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
         "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
+    parameters : str, list of str or None, default=None
+        Names of the parameters that take part, as patterns: ``"classifier.*"``, ``["*.lora_*", "classifier.*"]``; the
+        others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
     batch_size : int or None, default=None
@@ -174,6 +179,7 @@ class Source(GradientAttributor):
         fast=False,
         tolerance=0.02,
         objective="auto",
+        parameters=None,
         device="auto",
         batch_size=None,
         work_dir=None,
@@ -187,6 +193,7 @@ class Source(GradientAttributor):
         self.fast = fast
         self.tolerance = tolerance
         self.objective = objective
+        self.parameters = parameters
         self.device = device
         self.batch_size = batch_size
         self.work_dir = work_dir
@@ -247,7 +254,7 @@ class Source(GradientAttributor):
         X, y, sample_weight = self._data
         y = y if stage.y is None else stage.y
         where = f"stage {number}: " if total > 1 else ""
-        model = differentiable(stage.estimator, count(X)).to(resolve_device(self.device))
+        model = self._differentiable(stage.estimator, count(X))
         net, X_net, y_net = trained_net(stage.estimator, X, y, sample_weight)
         trajectory = recorded_run(net)
         if trajectory is None:
@@ -307,16 +314,17 @@ class Source(GradientAttributor):
                 direction = {**direction, **flow.remaining(own)}
             del flow  # before the next curvature comes
 
-    def _validation_scores(self, fitted: Fitted, gradient: Callable[[], dict[str, Tensor]]) -> Tensor:
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         assert isinstance(fitted, Unrolled)
-        total = torch.zeros(len(fitted.rows), len(fitted.runs), dtype=torch.float64)
-        for stage, run, segment, met in self._back(fitted, gradient(), lambda _, flow, u: flow.gathered(u)):
+        directions, k = asked.gradients(), len(asked.names)
+        total = torch.zeros(len(fitted.rows), len(fitted.runs), k, dtype=torch.float64)
+        for stage, run, segment, met in self._back(fitted, directions, lambda _, flow, u: flow.gathered(u), (k,)):
             code = digest(met.values())
             for state in run.visit(segment):
-                compute = partial(run.engine.dots, run.rows, met)
+                compute = partial(along_each, run.engine, run.rows, met)
                 values = fitted.passes.collect(f"values {state} {code}", len(run.rows), compute)
                 total[run.positions, stage] += run.share(segment) * values
-        return self._summed(total)
+        return self._summed(total, asked.shares).T
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         return self._summed(-fitted.passes.collect("self", len(fitted.rows), partial(self._own_values, fitted)))
@@ -386,9 +394,11 @@ class Source(GradientAttributor):
             ]
             yield part, unflatten(torch.cat(found), shapes)
 
-    def _summed(self, by_stage: Tensor) -> Tensor:
+    def _summed(self, by_stage: Tensor, shares: Sequence[float] = (1.0,)) -> Tensor:
+        """(n, ...) sum over stages of (n, n_stages) or (n, n_stages, k)."""
         if self.stages:
-            self.stage_scores_ = by_stage.T.numpy()
+            weighted = by_stage.reshape(*by_stage.shape[:2], -1) @ torch.tensor(shares, dtype=torch.float64)
+            self.stage_scores_ = weighted.T.numpy()
         return by_stage.sum(1)
 
     def _fixed_bytes(self, fitted: Fitted) -> int:

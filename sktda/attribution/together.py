@@ -71,7 +71,7 @@ def trajectory_scores(
         X, y, sample_weight
     )
     fitted = attributor._ready()
-    gradient = attributor._gradient_of(resolve_objective(objective, True), fitted, X_val, y_val, metadata_val)
+    asked = attributor._asked_about(resolve_objective(objective, True), fitted, X_val, y_val, metadata_val)
     engine, rows, trajectory = fitted.engine, fitted.rows, fitted.trajectory
     assert trajectory is not None
     weight = np.ones(len(rows)) if rows.weight is None else rows.weight.double().numpy()
@@ -81,7 +81,7 @@ def trajectory_scores(
     scale = trajectory.n_steps / len(chosen)
     scores = dict.fromkeys(["TracIn", "TracIn-self", "InnerProduct", "MoSo", "DiffIn"], np.zeros(len(rows)))
     for moment, rate in zip(schedule.visited(fitted, chosen), rates, strict=True):
-        v = gradient()
+        v = asked.gradient()
         slope, product = bends.product(rows, v)
         along_v, along_mean, bent, squares = (
             first_and_second(engine, rows, bends, v, slope, product).double().cpu().numpy()

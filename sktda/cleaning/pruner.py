@@ -14,7 +14,12 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params, _num_samples, check_is_fitted
+from sklearn.utils.validation import (
+    _check_method_params,
+    _num_samples,
+    check_consistent_length,
+    check_is_fitted,
+)
 
 from sktda.cleaning.base import (
     Holdout,
@@ -27,7 +32,8 @@ from sktda.cleaning.base import (
     scoring_features,
     split_fit_params,
 )
-from sktda.cleaning.validation import check_validation_rows, validation_rows
+from sktda.cleaning.objectives import Found, Gap, signed
+from sktda.cleaning.validation import FOLDS, check_validation_rows, validation_rows
 from sktda.data import encode_target, row_index
 from sktda.selection import prune
 
@@ -74,6 +80,12 @@ class InfluencePruner(RefitEstimator):
         Of each row in the last round that it took part in, higher = keep.
     n_pruned_ : int
         Number of removed rows.
+    objective_values_ : dict
+        {objective: ndarray of its value before each round}, of the attributor's models on the validation rows, for
+        attributors that ask about one. A gap between groups (`DemographicParity`, `EqualOpportunity`) ends the pruning
+        where it is closed: no row goes that is predicted to widen it, nor more than are predicted to close it, and
+        rounds end when the groups change places, without the last one if the gap was smaller before it. Of folds,
+        removed rows still validate: without them a gap would look wider than it is.
     guard_scores_ : dict
         {scorer: (all rows, pruned)}, where a guard ran.
     estimator_, attributor_ :
@@ -147,7 +159,7 @@ class InfluencePruner(RefitEstimator):
         self.random_state = random_state
 
     @with_callbacks
-    def fit(self, X, y, *, X_val=None, y_val=None, **params):
+    def fit(self, X, y, *, X_val=None, y_val=None, sensitive_features=None, **params):
         """Score the rows, remove the worst, refit.
 
         Parameters
@@ -156,6 +168,9 @@ class InfluencePruner(RefitEstimator):
         y : array-like of shape (n_samples,)
         X_val, y_val : array-like, default=None
             Validation rows, as X and y; in place of the constructor's `validation`.
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, k), default=None
+            Of the rows of X, for objectives that compare groups: rows that `validation` takes from X (here None = 5
+            folds) bring theirs along. Rows of their own have theirs in ``Holdout(X, y, sensitive_features=...)``.
         **params : dict
             Fit parameters of the estimator (and of the attributor: ``scores`` of `PrecomputedScores`), routed where
             metadata routing is on. Arrays with one entry per row are cut with the rows.
@@ -170,6 +185,11 @@ class InfluencePruner(RefitEstimator):
             raise ValueError("InfluencePruner requires y to be passed, but the target y is None")
         codes = self._codes(y)
         validation = check_validation_rows(self.validation, X, X_val, y_val)
+        metadata = {}
+        if sensitive_features is not None:
+            check_consistent_length(X, sensitive_features)
+            metadata["sensitive_features"] = sensitive_features
+            validation = FOLDS if validation is None else validation
         self._check_splits(validation)
         self.__dict__.pop("guard_scores_", None)  # of an earlier fit
         self._held_out = np.zeros(_num_samples(X), dtype=bool)
@@ -177,14 +197,16 @@ class InfluencePruner(RefitEstimator):
             everything = np.arange(_num_samples(X))
             val = train_test_split(everything, test_size=validation, stratify=codes, random_state=self.random_state)[1]
             self._held_out[val] = True
-            validation = Holdout(_safe_indexing(X, val), _safe_indexing(y, val))
+            own = _check_method_params(X, metadata, val)
+            validation = Holdout(_safe_indexing(X, val), _safe_indexing(y, val), **own)
         plan = self._plan(int((~self._held_out).sum()))
         context = self._init_callback_context(max_subtasks=len(plan) + 2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         fit_params, score_params = self._split_params(params)
-        self._prune(X, y, codes, plan, validation, score_params, context)
+        self._prune(X, y, codes, plan, validation, score_params, metadata, context)
         step = context.subcontext(task_name="guard")
         step.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        params |= metadata
         refused = self._guarded() and self.n_pruned_ > 0 and self._guard_refuses(X, y, params, fit_params, validation)
         if refused:
             self.support_[:] = True
@@ -236,33 +258,57 @@ class InfluencePruner(RefitEstimator):
         routed = process_routing(self, "fit", **params)
         return routed.estimator.fit, routed.attributor.fit
 
-    def _prune(self, X, y, codes, plan, validation, score_params, context):
+    def _prune(self, X, y, codes, plan, validation, score_params, metadata, context):
         self.scores_ = np.full(_num_samples(X), np.nan)
+        self.objective_values_, self._by_objective, self._first_groups = {}, {}, {}
         self._round = np.zeros(_num_samples(X), dtype=int)
         alive = ~self._held_out
+        gap = Gap()
         for number, n_remove in enumerate(plan, start=1):
             step = context.subcontext(task_name=f"score round {number}")
             step.call_on_fit_task_begin(estimator=self, X=X, y=y)
             rows = np.flatnonzero(alive)
+            compares = any(groups is not None for groups in self._first_groups.values())
+            shown = np.flatnonzero(~self._held_out) if compares else rows
             part = (
-                _safe_indexing(X, rows),
-                _safe_indexing(y, rows),
-                _check_method_params(X, score_params, rows),
+                _safe_indexing(X, shown),
+                _safe_indexing(y, shown),
+                _check_method_params(X, score_params, shown),
             )
-            scores = self.scores_[rows] = self._score(*part, validation)
-            if n_remove:
+            own = _check_method_params(X, metadata, shown)
+            scores, found = self._score(*part, validation, own, alive[shown])
+            self.scores_[rows] = scores
+            self._note(found, rows)
+            if len(found) == 1:
+                gap.see(*found.values())
+            if gap.closed:
+                if gap.went_too_far:
+                    last = self._round == number - 1
+                    alive |= last & ~self._held_out
+                    self._round[last] = 0
+            elif n_remove:
                 refuse_constant(scores, self.attributor_)
                 classes = None if codes is None else np.unique(codes[rows], return_inverse=True)[1]
                 floor = self.min_samples_per_class
-                gone = rows[~prune(scores, n_remove, classes, stratify=self.stratify, floor=floor)]
+                worst = np.flatnonzero(~prune(scores, n_remove, classes, stratify=self.stratify, floor=floor))
+                gone = rows[gap.enough(worst)]
                 alive[gone] = False
                 self._round[gone] = number
             step.call_on_fit_task_end(estimator=self, X=X, y=y)
+            if gap.closed:
+                break
         self.support_ = alive | self._held_out
         self.n_pruned_ = int((~self.support_).sum())
 
-    def _score(self, X, y, params, validation):
-        """Scores (n,) of the rows, mean over the folds that they train in."""
+    def _note(self, found, rows):
+        """Keep values and scores of every objective; gaps with the sign that they have for the groups of round 1."""
+        for name, each in found.items():
+            value = signed(each.value, each.groups, self._first_groups.setdefault(name, each.groups))
+            self.objective_values_[name] = np.append(self.objective_values_.get(name, []), value)
+            self._by_objective.setdefault(name, np.full_like(self.scores_, np.nan))[rows] = each.scores
+
+    def _score(self, X, y, params, validation, metadata, trains):
+        """(scores (n,), {name: Found}) of the rows that train (mask), mean over the folds that they train in."""
         attributor = prepare_attributor(self.attributor, self.estimator, self.random_state)
         if not getattr(attributor, "uses_validation", False):
             if validation is not None and not self._guarded():
@@ -273,13 +319,21 @@ class InfluencePruner(RefitEstimator):
                     stacklevel=4,
                 )
             validation = None
-        total, times = np.zeros(_num_samples(X)), np.zeros(_num_samples(X))
-        parts = list(validation_rows(validation, X, y, is_classifier(self.estimator)))
+        n = int(trains.sum())
+        total, times = np.zeros(n), np.zeros(n)
+        folds = validation_rows(validation, X, y, is_classifier(self.estimator), metadata)
+        parts = [(rows[trains[rows]], *held) for rows, *held in folds]
+        places = [(np.cumsum(trains) - 1)[rows] for rows, *_ in parts]
         fitted = Parallel(n_jobs=self.n_jobs if len(parts) > 1 else 1)(
             delayed(self._fit_part)(clone(attributor), X, y, params, *part) for part in parts
         )
-        for (rows, *_), part in zip(parts, fitted, strict=True):
-            total[rows] += part.scores_
+        known = [getattr(part, "objectives_", {}) for part in fitted]
+        found = {
+            name: Found([(rows, each[name]) for rows, each in zip(places, known, strict=True)], n) for name in known[0]
+        }
+        signs = next(iter(found.values())).signs if len(found) == 1 else [1.0] * len(parts)
+        for rows, part, sign in zip(places, fitted, signs, strict=True):
+            total[rows] += sign * part.scores_
             times[rows] += 1
         self.attributor_ = fitted[-1]
         if not times.all():
@@ -287,7 +341,7 @@ class InfluencePruner(RefitEstimator):
                 f"{int((times == 0).sum())} rows are in no training part of validation={self.validation!r}, so they "
                 "have no score; use folds in which every row trains at least once"
             )
-        return total / times
+        return total / times, found
 
     def _fit_part(self, attributor, X, y, params, rows, X_val, y_val, metadata_val):
         params = _check_method_params(X, params, rows)
@@ -366,7 +420,7 @@ class InfluencePruner(RefitEstimator):
         """DataFrame of all rows with the user's index, in their order.
 
         Columns: label, score, rank (1 = first to go; earlier rounds before later ones), kept, round (of removal,
-        0 = kept), and held_out where `validation` is a float.
+        0 = kept), held_out where `validation` is a float, and the score for each of several objectives.
         """
         check_is_fitted(self)
         pd = import_pandas()
@@ -382,6 +436,8 @@ class InfluencePruner(RefitEstimator):
         }
         if self._held_out.any():
             columns["held_out"] = self._held_out
+        if len(self._by_objective) > 1:
+            columns |= {f"score {name}": scores for name, scores in self._by_objective.items()}
         return pd.DataFrame(columns, index=self._index)
 
     def get_metadata_routing(self):

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _num_samples
+from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktda.cleaning.base import Holdout
+
+FOLDS = 5  # of validation rows for metadata that came with the training rows
 
 
 def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> Any:
@@ -62,8 +64,8 @@ def warn_if_unlike(X: Any, X_val: Any) -> None:
         )
 
 
-def validation_rows(validation: Any, X: Any, y: Any, classifier: bool) -> Iterator[tuple]:
-    """(rows to score, X_val, y_val, metadata_val), once or once per fold."""
+def validation_rows(validation: Any, X: Any, y: Any, classifier: bool, metadata: dict | None = None) -> Iterator[tuple]:
+    """(rows to score, X_val, y_val, metadata_val), once or once per fold; metadata: that of the rows of X."""
     everything = np.arange(_num_samples(X))
     if validation is None:
         yield everything, None, None, None
@@ -71,4 +73,5 @@ def validation_rows(validation: Any, X: Any, y: Any, classifier: bool) -> Iterat
         yield everything, validation.X, validation.y, validation.metadata
     else:
         for train, val in check_cv(validation, y, classifier=classifier).split(X, y):
-            yield train, _safe_indexing(X, val), _safe_indexing(y, val), None
+            own = _check_method_params(X, metadata or {}, val)
+            yield train, _safe_indexing(X, val), _safe_indexing(y, val), own

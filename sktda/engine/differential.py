@@ -142,38 +142,40 @@ def aggregated(
     start: int,
     stop: int,
 ) -> Tensor:
-    """(stop - start,) values v' b_i for one v; slope is G, product H v."""
-    result = torch.empty(stop - start, dtype=engine.model.dtype, device=engine.model.device)
-    met = each_layer(engine, [v, product])
+    """(stop - start, k) values v' b_i for k directions v (k, ...); slope is G, product H v."""
+    k = len(next(iter(v.values())))
+    result = torch.empty(stop - start, k, dtype=engine.model.dtype, device=engine.model.device)
+    met = by_layer(engine, {name: torch.cat([v[name], product[name]]) for name in v})
 
     def work(part: slice) -> None:
         block = rows.block(part, engine.model.device)
         if isinstance(bends, SoftmaxHead):
             found = bends.second(block, v, product, slope)
         else:
-            dots, bent = along(bends.changes(block, slope), met)
-            found = dots[1] + bent
+            dots, bent = along(bends.changes(block, slope), met, k)
+            found = (dots[k:] + bent).T
         result[part.start - start : part.stop - start] = found
 
-    engine.sweep(rows, work, start, stop)
+    engine.prepare(rows)
+    engine.sweep(rows, work, start, stop, engine.second_order_batch)
     return result
 
 
-def along(found: Changes, met: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Dots (k, n) of the gradients of a block with k directions (k, p) by layer, and of H_i G (n,) with the first."""
+def along(found: Changes, met: Mapping[str, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Dots (m, n) of the gradients of a block with directions (m, p) by layer, and (k, n) of H_i G with the first k."""
     dots, bent = [], []
     for name, factor in found.factors.items():
         change = found.changes[name]
         if not isinstance(factor, Product) or not isinstance(change, Sum):
             dots.append(factor.contract(met[name]).T)
-            bent.append(change.contract(met[name][:1])[:, 0])
+            bent.append(change.contract(met[name][:k]).T)
             continue
         images = factor.images(met[name])  # the largest product; changes often have the same inputs
         dots.append(factor.meet(images).T)
         for part in change.parts:
             assert isinstance(part, Product)
             same = part.inputs is factor.inputs
-            bent.append(part.meet(images[:, :1] if same else part.images(met[name][:1]))[:, 0])
+            bent.append(part.meet(images[:, :k] if same else part.images(met[name][:k])).T)
     return total(dots), total(bent)
 
 
@@ -190,11 +192,11 @@ def first_and_second(
     def work(part: slice) -> None:
         found = bends.changes(rows.block(part, engine.model.device), slope)
         lengths = total(factor.square_norms() for factor in found.factors.values())
-        dots, bent = along(found, met)
+        dots, bent = along(found, met, 1)
         mean = found.dots - dots[2] if penalty else found.dots
-        result[:, part] = torch.stack([dots[0], mean, dots[1] + bent, lengths])
+        result[:, part] = torch.stack([dots[0], mean, dots[1] + bent[0], lengths])
 
-    engine.sweep(rows, work)
+    engine.sweep(rows, work, size=engine.second_order_batch)
     return result
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sktda.engine.curvature import Spectral, Visit, here
 from sktda.engine.journal import Passes
-from sktda.engine.layers import Layer, Product
+from sktda.engine.layers import Convolved, Layer, Product
 from sktda.engine.per_row import Direction, PerRow
 from sktda.model.base import Rows, forward
 
@@ -110,7 +110,8 @@ class EKFAC:
             products = {}
             for name, factor in factors.items():
                 # delta has the root of the weight; a row of weight 2 counts as two rows in both factors
-                a = factor.a if root is None else factor.a * root.reshape(-1, *[1] * (factor.a.ndim - 1))
+                a = met(factor)
+                a = a if root is None else a * root.reshape(-1, *[1] * (a.ndim - 1))
                 products[f"in/{name}"] = self_product(flat(a))
                 products[f"out/{name}"] = self_product(flat(factor.delta))
             for key, product in products.items():  # only now: a batch that runs out of memory is tried again
@@ -313,6 +314,17 @@ class EKFAC:
 
         engine.sweep(rows, work, start, stop)
         return result
+
+
+def met(factor: Product) -> Tensor:
+    """The inputs `a` of a batch, those of padded tokens as zeros: no gradient meets them, so they belong to no row.
+
+    They would turn the basis with every change of the padding, and of what the module makes of it. Positions of
+    images are all there.
+    """
+    if not factor.shared or isinstance(factor, Convolved):
+        return factor.a
+    return factor.a * factor.delta.any(-1, keepdim=True)
 
 
 def flat(values: Tensor) -> Tensor:

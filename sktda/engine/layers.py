@@ -112,11 +112,11 @@ class Product(LayerRows):
         """(n, q, out) or (n, q, t, out): inputs through the maps that the directions (q, p) are."""
         q, out = len(directions), self.delta.shape[-1]
         a = self.a.flatten(0, -2)
+        maps = directions.reshape(q * out, -1)
         if self.weight and self.bias:
-            weight, bias = directions[:, :-out].reshape(q * out, -1), directions[:, -out:].reshape(1, -1)
-            found = torch.addmm(a[:, -1:] * bias, a[:, :-1], weight.T)
-        else:
-            found = a @ directions.reshape(q * out, -1).T
+            weight, bias = directions[:, :-out].reshape(q * out, -1), directions[:, -out:].reshape(-1, 1)
+            maps = torch.cat([weight, bias], dim=1)
+        found = a @ maps.T
         return found.reshape(*self.a.shape[:-1], q, out).movedim(-2, 1)
 
     def meet(self, images: Tensor) -> Tensor:

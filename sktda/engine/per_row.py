@@ -27,6 +27,7 @@ from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 
 Direction = Mapping[str, Tensor]
 BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
+SECOND_ORDER_BYTES = 16 * 2**20  # the same where second derivatives are taken: larger tensors cost more to allocate
 DUAL_LEVEL = RLock()  # torch has one level of dual numbers for all threads
 REST = ""  # name of the part of the gradient that no known layer covers
 
@@ -72,6 +73,14 @@ class PerRow:
     def own_batch(self) -> int:
         """Rows whose activations take 256 MiB, at most 1,024: depends on the model only, not on `batch_size`."""
         return min(max(BATCH_BYTES // self.row_bytes, 1), 1024)
+
+    @property
+    def second_order_batch(self) -> int:
+        """Rows at a time where second derivatives are taken, which hold several times what a plain pass does."""
+        assert self.batch_size is not None, "call prepare first"
+        if self.model.device.type != "cpu":
+            return self.batch_size
+        return max(1, min(self.batch_size, SECOND_ORDER_BYTES // self.row_bytes))
 
     def sweep(
         self,
@@ -262,14 +271,15 @@ class PerRow:
         with torch.no_grad():
             return forward(self.model.module, inputs)
 
-    def losses(self, rows: Rows) -> Tensor:
-        """Loss of every row (n,)."""
+    def losses(self, rows: Rows, losses: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+        """Loss of every row (n,); `losses` replaces the model's own."""
+        measure = losses or self.model.likelihood.losses
         result = torch.empty(len(rows), dtype=self.model.dtype, device=self.model.device)
 
         def work(part: slice) -> None:
             inputs, targets, weight = rows.block(part, self.model.device)
             with torch.no_grad():
-                values = self.model.likelihood.losses(forward(self.model.module, inputs), targets)
+                values = measure(forward(self.model.module, inputs), targets)
             result[part] = values if weight is None else values * weight
 
         self.sweep(rows, work)

@@ -54,7 +54,8 @@ class SecondOrder:
                 gradient[name] += slopes[name]
                 products[name] += bends[name]
 
-        engine.sweep(rows, work)
+        engine.prepare(rows)
+        engine.sweep(rows, work, size=engine.second_order_batch)
         for name, value in own.items():
             rate = decay.get(name, 0.0)
             gradient[name] = gradient[name] / len(rows) + rate * value.detach()

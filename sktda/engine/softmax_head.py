@@ -39,38 +39,39 @@ class SoftmaxHead:
         last = torch.autograd.graph.get_gradient_edge(outputs)
         return head if [edge for _, edge in calls[head.layer.name]] == [last] else None
 
-    def product(self, rows: Rows, direction: Direction) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """(gradient of the mean loss plus penalty, its Hessian times the direction), by parameter."""
-        model, v = self.engine.model, self._matrix(direction)
-        gradient, product = torch.zeros_like(v), torch.zeros_like(v)
+    def products(self, rows: Rows, directions: Direction) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(gradient of the mean loss plus penalty, its Hessian times k directions (k, ...)), by parameter."""
+        model, v = self.engine.model, self._matrices(directions)
+        gradient, product = torch.zeros_like(v[0]), torch.zeros_like(v)
 
         def work(part: slice) -> None:
             features, errors, changes = self._parts(rows.block(part, model.device), v)
             gradient.add_(errors.T @ features)
-            product.add_(changes.T @ features)
+            product.add_(changes.transpose(1, 2) @ features)
 
         self.engine.sweep(rows, work)
         own = {name: value.detach() for name, value in model.parameters.items()}
         results = []
-        for mean, at in ((gradient / len(rows), own), (product / len(rows), direction)):
+        for mean, at in ((gradient / len(rows), own), (product / len(rows), directions)):
             parts = self._by_parameter(mean)
             results.append({name: parts[name] + model.decay.get(name, 0.0) * at[name] for name in own})
         return results[0], results[1]
 
     def second(self, block: tuple, v: Direction, moved: Direction, gradient: Direction) -> Tensor:
-        """(n,) <moved, g_i> + v' H_i gradient of the rows of a block."""
-        features, errors, changes = self._parts(block, self._matrix(v))
-        by_error = (errors * (features @ self._matrix(moved).T)).sum(1)
-        return by_error + (changes * (features @ self._matrix(gradient).T)).sum(1)
+        """(n, k) <moved, g_i> + v' H_i gradient of the rows of a block, for k directions v and moved (k, ...)."""
+        features, errors, changes = self._parts(block, self._matrices(v))
+        by_error = (errors * (features @ self._matrices(moved).transpose(1, 2))).sum(2)
+        one = {name: value[None] for name, value in gradient.items()}
+        return (by_error + (changes * (features @ self._matrices(one)[0].T)).sum(2)).T
 
     def _parts(self, block: tuple, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(F, E, S) of a block."""
+        """(F, E, S) of a block, S (k, n, C) for k matrices v."""
         inputs, targets, weight = block
         features, logits = self._seen(inputs)
         p = logits.softmax(dim=1)
         errors = p - nn.functional.one_hot(targets, p.shape[1])
-        along = p * (features @ v.T)
-        changes = along - p * along.sum(1, keepdim=True)
+        along = p * (features @ v.transpose(1, 2))
+        changes = along - p * along.sum(2, keepdim=True)
         if weight is None:
             return features, errors, changes
         return features, weight[:, None] * errors, weight[:, None] * changes
@@ -95,15 +96,16 @@ class SoftmaxHead:
             handle.remove()
         return seen
 
-    def _matrix(self, direction: Direction) -> Tensor:
-        """(C, d)."""
-        parts = [direction[name] for name in self.layer.parameters]
-        return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
+    def _matrices(self, directions: Direction) -> Tensor:
+        """(k, C, d)."""
+        parts = [directions[name] for name in self.layer.parameters]
+        return torch.cat([part.reshape(*part.shape[:2], -1) for part in parts], dim=2)
 
     def _by_parameter(self, matrix: Tensor) -> dict[str, Tensor]:
+        """From (C, d) or (k, C, d)."""
         widths = [shape.numel() // shape[0] for shape in self.layer.shapes]
-        parts = matrix.split(widths, dim=1)
+        parts = matrix.split(widths, dim=-1)
         return {
-            name: part.reshape(shape)
+            name: part.reshape(*matrix.shape[:-2], *shape)
             for name, part, shape in zip(self.layer.parameters, parts, self.layer.shapes, strict=True)
         }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
@@ -104,6 +105,42 @@ class DifferentiableModel:
         """Move the module; returns self."""
         self.module.to(device)
         return self
+
+
+NAMED = 8  # parameters that an error names
+
+
+def restrict(model: DifferentiableModel, patterns: str | Sequence[str]) -> None:
+    """Freeze, in place, the trainable parameters whose names match none of the patterns.
+
+    patterns: one or several, as fnmatch takes them: "classifier.*", ["*.lora_*", "classifier.*"]. Upper and lower case
+    differ. A frozen parameter stays frozen. The penalty and the invariant directions become those of what is left.
+    Raises TypeError for patterns that are not text, ValueError for those that match no trainable parameter.
+    """
+    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+    if strange := [pattern for pattern in wanted if not isinstance(pattern, str)]:
+        raise TypeError(f"names of parameters are matched with patterns such as 'classifier.*', got {strange[0]!r}")
+    own = model.parameters
+    unmatched = [each for each in wanted if not any(fnmatchcase(name, each) for name in own)]
+    if unmatched or not wanted:
+        names = ", ".join(map(repr, list(own)[:NAMED])) + (f" and {len(own) - NAMED} more" if len(own) > NAMED else "")
+        what = f"{', '.join(map(repr, unmatched))} match" if unmatched else "an empty list matches"
+        raise ValueError(f"{what} no trainable parameter; they are {names}. A pattern may hold * and ?")
+    kept = {name for name in own if any(fnmatchcase(name, each) for each in wanted)}
+    if model.invariant is not None:
+        inside = torch.cat([torch.full((value.numel(),), name in kept) for name, value in own.items()])
+        model.invariant = _directions_inside(model.invariant, inside.to(model.invariant.device))
+    model.decay = {name: rate for name, rate in model.decay.items() if name in kept}
+    for name, value in own.items():
+        value.requires_grad_(name in kept)
+
+
+def _directions_inside(directions: Tensor, inside: Tensor) -> Tensor | None:
+    """Orthonormal (inside.sum(), k') directions in the span of (p, k) that are 0 elsewhere, without these zeros."""
+    # of a combination c, the part inside is as long as c exactly where the part outside is 0
+    lengths, combinations = torch.linalg.eigh(directions[inside].T @ directions[inside])
+    whole = combinations[:, lengths > 1 - 1e-6]
+    return directions[inside] @ whole if whole.shape[1] else None
 
 
 def flatten(values: Mapping[str, Tensor]) -> Tensor:

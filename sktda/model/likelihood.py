@@ -61,7 +61,8 @@ class Categorical(Likelihood):
     label_smoothing: float = 0.0
     probabilities: bool = False
 
-    def _log_p(self, outputs: Tensor) -> Tensor:
+    def log_p(self, outputs: Tensor) -> Tensor:
+        """(n, C) logarithms of the class probabilities."""
         if self.probabilities:  # as skorch does for NLLLoss
             return torch.log(outputs + torch.finfo(outputs.dtype).eps)
         return F.log_softmax(outputs, dim=1)
@@ -76,7 +77,7 @@ class Categorical(Likelihood):
             return F.cross_entropy(
                 outputs, targets, weight=weight, label_smoothing=self.label_smoothing, reduction="none"
             )
-        return F.nll_loss(self._log_p(outputs), targets, weight=self._weight(outputs), reduction="none")
+        return F.nll_loss(self.log_p(outputs), targets, weight=self._weight(outputs), reduction="none")
 
     def noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Uniform numbers (n,)."""
@@ -84,20 +85,20 @@ class Categorical(Likelihood):
 
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """Class codes (n,)."""
-        cumulated = self._log_p(outputs).double().exp().cumsum(dim=1)
+        cumulated = self.log_p(outputs).double().exp().cumsum(dim=1)
         chosen = torch.searchsorted(cumulated, (noise * cumulated[:, -1])[:, None])[:, 0]
         return chosen.clamp(max=outputs.shape[1] - 1)
 
     def roots(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(n, C, C): sqrt(p_c) times the gradient of the loss under label c, times the root of the row's weight."""
-        p = self._log_p(outputs).exp()
+        p = self.log_p(outputs).exp()
         scores = self._scores(outputs, torch.eye(outputs.shape[1], dtype=p.dtype, device=p.device), p[:, None, :])
         return (p * self._row_weight(outputs, targets)).sqrt()[:, :, None] * scores
 
     def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """(n, C) gradients of the loss under drawn classes, times the root of the weight of the given class."""
         drawn = F.one_hot(self.draw(outputs, noise), outputs.shape[1]).to(outputs.dtype)
-        scores = self._scores(outputs[:, None], drawn[:, None], self._log_p(outputs).exp()[:, None])[:, 0]
+        scores = self._scores(outputs[:, None], drawn[:, None], self.log_p(outputs).exp()[:, None])[:, 0]
         return self._row_weight(outputs, targets).sqrt() * scores
 
     def _scores(self, outputs: Tensor, label: Tensor, p: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ class Categorical(Likelihood):
 
     def margins(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """log p - log(1 - p) of the target class."""
-        log_p = self._log_p(outputs)
+        log_p = self.log_p(outputs)
         own = log_p.gather(1, targets[:, None])
         others = log_p.scatter(1, targets[:, None], -torch.inf)
         return own[:, 0] - torch.logsumexp(others, dim=1)
@@ -139,7 +140,8 @@ class Binary(Likelihood):
     def _share(self, outputs: Tensor) -> float:
         return 1 / outputs[0].numel() if self.average and len(outputs) else 1.0
 
-    def _logits(self, outputs: Tensor) -> Tensor:
+    def logits(self, outputs: Tensor) -> Tensor:
+        """Logarithms of p / (1 - p), shaped as the outputs."""
         if not self.probabilities:
             return outputs
         p = outputs.clamp(torch.finfo(outputs.dtype).eps, 1 - torch.finfo(outputs.dtype).eps)
@@ -148,7 +150,7 @@ class Binary(Likelihood):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Negative log-probability of the target, summed or averaged over the outputs of a row."""
         losses = F.binary_cross_entropy_with_logits(
-            self._logits(outputs), targets.to(outputs.dtype), pos_weight=self._pos_weight(outputs), reduction="none"
+            self.logits(outputs), targets.to(outputs.dtype), pos_weight=self._pos_weight(outputs), reduction="none"
         )
         return self._share(outputs) * losses.flatten(1).sum(1) if losses.ndim > 1 else losses
 
@@ -158,11 +160,11 @@ class Binary(Likelihood):
 
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """Zeros and ones of the outputs' shape."""
-        return (noise < self._logits(outputs).double().sigmoid()).to(outputs.dtype)
+        return (noise < self.logits(outputs).double().sigmoid()).to(outputs.dtype)
 
     def roots(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(n, k, ...): for each output sqrt(p (1 - p)) times the root of its weight."""
-        p = self._logits(outputs).sigmoid()
+        p = self.logits(outputs).sigmoid()
         roots = (p * (1 - p)).sqrt() * self._scale(outputs, targets, p)
         if roots.ndim == 1:
             return roots[:, None]
@@ -170,7 +172,7 @@ class Binary(Likelihood):
 
     def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """Gradients of the loss under drawn labels, times the root of the weight of the given ones."""
-        p = self._logits(outputs).sigmoid()
+        p = self.logits(outputs).sigmoid()
         return (p - self.draw(outputs, noise)) * self._scale(outputs, targets, p)
 
     def _scale(self, outputs: Tensor, targets: Tensor, p: Tensor) -> Tensor:
@@ -180,7 +182,7 @@ class Binary(Likelihood):
 
     def margins(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The logit, negated where the target is 0, summed over the outputs of a row."""
-        signed = self._logits(outputs) * (2 * targets.to(outputs.dtype) - 1)
+        signed = self.logits(outputs) * (2 * targets.to(outputs.dtype) - 1)
         return signed.flatten(1).sum(1) if signed.ndim > 1 else signed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.skorch_net import batch_size, check_targets, unwrapped
 
 BLOCK = 1_024  # rows per step of the search for a bad one
+TRAINING = RLock()  # torch's random state is one for all threads: trainings side by side would draw from each other
 
 
 def check_trainable(estimator: Any, n_rows: int) -> None:
@@ -102,7 +104,7 @@ def train_clone(
     if callbacks:
         _add_callbacks(model, list(callbacks))
     arguments = _weight_arguments(copy, model, sample_weight)
-    with torch.random.fork_rng():
+    with TRAINING, torch.random.fork_rng():
         if isinstance(model, NeuralNet) and not before and _may_broadcast(model):
             check_targets(_initialised(model), X, y)
         torch.manual_seed(seed)

@@ -106,32 +106,36 @@ def test_values_of_one_query_direction(name, exact):
     of = problem(name)
     engine, rows, gradients = of.engine, of.rows, of.gradients
     bends, tolerance = bends_of(engine, exact)
-    v = query(name)
-    product = of.hessian(v[None])[0]
-    expected = gradients @ product + of.changes @ v
-    v_, slope_, product_ = (by_name(engine, each) for each in (v, of.slope, product))
-    close(aggregated(engine, rows, bends, v_, slope_, product_, 0, N), expected, tolerance)
-    close(aggregated(engine, rows, bends, v_, slope_, product_, 2, 5), expected[2:5], tolerance)
+    both = torch.stack([query(name), query(name).flip(0)])
+    products = of.hessian(both)
+    each = gradients @ products.T + of.changes @ both.T
+    (v, _), (product, _), expected = both, products, each[:, 0]
+    slope_ = by_name(engine, of.slope)
+    for k in (1, 2):
+        asked = by_name(engine, both[:k]), slope_, by_name(engine, products[:k])
+        close(aggregated(engine, rows, bends, *asked, 0, N), each[:, :k], tolerance)
+        close(aggregated(engine, rows, bends, *asked, 2, 5), each[2:5, :k], tolerance)
+    v_, product_ = (by_name(engine, each) for each in (v, product))
     first, dots, second, lengths = first_and_second(engine, rows, bends, v_, slope_, product_)
     close(first, gradients @ v, 1e-9)
     close(second, expected, tolerance)
     close(lengths, gradients.square().sum(1), 1e-9)
     close(dots, gradients @ gradients.mean(0), tolerance)  # the penalty is not in it
     block = rows.block(slice(1, 4), CPU)
-    dots, bent = along(bends.changes(block, slope_), each_layer(engine, [v_, product_]))
+    dots, bent = along(bends.changes(block, slope_), each_layer(engine, [v_, product_]), 2)
     close(dots, (torch.stack([v, product]) @ gradients.T)[:, 1:4], 1e-9)
-    close(bent, (of.changes @ v)[1:4], tolerance)
+    close(bent, (of.changes @ torch.stack([v, product], 1)).T[:, 1:4], tolerance)
 
 
 @pytest.mark.parametrize("name", ["linear", "linear without bias"])
 def test_the_closed_form_gives_the_same_values(name):
     of = problem(name)
     engine, rows = of.engine, of.rows
-    v = query(name)
-    product = of.hessian(v[None])[0]
+    v = torch.stack([query(name), query(name).flip(0)])
+    product = of.hessian(v)
     head = SoftmaxHead.of(engine, rows)
     parts = [by_name(engine, each) for each in (v, of.slope, product)]
-    expected = of.gradients @ product + of.changes @ v
+    expected = of.gradients @ product.T + of.changes @ v.T
     close(aggregated(engine, rows, head, *parts, 0, N), expected)
     close(aggregated(engine, rows, head, *parts, 1, 3), expected[1:3])
 

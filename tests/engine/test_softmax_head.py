@@ -75,6 +75,10 @@ def rates_of(model):
     ])  # fmt: skip
 
 
+def stacked(directions):
+    return {name: torch.stack([each[name] for each in directions]) for name in directions[0]}
+
+
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("name", HEADS)
@@ -84,15 +88,19 @@ def test_closed_form_equals_the_dense_hessians(name, decay, weighted):
     assert head is not None
     gradients, bends = hessians(model, rows)
     rates, point = rates_of(model), flat(model.parameters).detach()
-    along, directions = direction(model, 2)
-    gradient, product = head.product(rows, directions)
+    asked = [direction(model, seed) for seed in (2, 5)]
+    directions = stacked([each for _, each in asked])
+    gradient, products = head.products(rows, directions)
     close(flat(gradient), gradients.mean(0) + rates * point)
-    close(flat(product), bends.mean(0) @ along + rates * along)
-    assert {key: value.shape for key, value in product.items()} == {k: v.shape for k, v in model.parameters.items()}
+    for k, (along, _) in enumerate(asked):
+        close(flat({name: value[k] for name, value in products.items()}), bends.mean(0) @ along + rates * along)
+    shapes = {name: (2, *value.shape) for name, value in model.parameters.items()}
+    assert {name: value.shape for name, value in products.items()} == shapes
     slope, slopes = direction(model, 3)
-    moved, moves = direction(model, 4)
-    found = head.second(rows.block(slice(2, 9), CPU), directions, moves, slopes)
-    close(found, (gradients @ moved + bends @ slope @ along)[2:9])
+    moved = [direction(model, seed) for seed in (4, 6)]
+    found = head.second(rows.block(slice(2, 9), CPU), directions, stacked([each for _, each in moved]), slopes)
+    for k in range(2):
+        close(found[:, k], (gradients @ moved[k][0] + bends @ slope @ asked[k][0])[2:9])
 
 
 def test_a_dict_of_inputs():
@@ -100,10 +108,10 @@ def test_a_dict_of_inputs():
     X, y = rows.read(slice(0, N))
     keyed = rows_of({"left": 2 * X, "right": X}, y, rows.weight)
     plain, _ = problem(LINEAR)
-    along = direction(plain, 2)[1]
-    expected = SoftmaxHead.of(PerRow(plain, 4), rows).product(rows, along)
+    along = stacked([direction(plain, 2)[1]])
+    expected = SoftmaxHead.of(PerRow(plain, 4), rows).products(rows, along)
     head = SoftmaxHead.of(PerRow(model, 4), keyed)
-    found = head.product(keyed, {f"head.{name}": value for name, value in along.items()})
+    found = head.products(keyed, {f"head.{name}": value for name, value in along.items()})
     for got, other in zip(found, expected, strict=True):
         close(flat(got), flat(other))
 
@@ -111,9 +119,9 @@ def test_a_dict_of_inputs():
 @pytest.mark.parametrize("size", [1, 3, N, None])
 def test_batch_sizes_agree(size):
     model, rows = problem(LINEAR, (0.3, 0.0))
-    along = direction(model, 2)[1]
-    found = SoftmaxHead.of(PerRow(model, size), rows).product(rows, along)
-    expected = SoftmaxHead.of(PerRow(model, 4), rows).product(rows, along)
+    along = stacked([direction(model, 2)[1]])
+    found = SoftmaxHead.of(PerRow(model, size), rows).products(rows, along)
+    expected = SoftmaxHead.of(PerRow(model, 4), rows).products(rows, along)
     for got, other in zip(found, expected, strict=True):
         close(flat(got), flat(other), 1e-12)
 
@@ -125,8 +133,8 @@ def test_closed_form_in_single_precision():
     model.module.float()
     X, y = rows.read(slice(0, N))
     rows = rows_of(X.float(), y)
-    directions = {name: value.float() for name, value in directions.items()}
-    product = flat(SoftmaxHead.of(PerRow(model, 4), rows).product(rows, directions)[1])
+    directions = {name: value.float()[None] for name, value in directions.items()}
+    product = flat(SoftmaxHead.of(PerRow(model, 4), rows).products(rows, directions)[1])
     assert product.dtype == torch.float32
     close(product, bends.mean(0) @ along, 1e-5)
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -156,6 +157,23 @@ def test_a_clone_is_trained_by_seed_with_callbacks_and_leaves_the_global_state_a
     assert user.callbacks == settings.get("callbacks")
     if settings.get("callbacks") == "disable":
         assert [name for name, each in first.callbacks_ if each is not None] == ["added"]
+
+
+def test_trainings_in_threads_do_not_draw_from_each_other():
+    nets = [default_net("classification") for _ in range(4)]
+
+    def trained(seed):
+        return train_clone(nets[seed], X, Y, random_state=seed)
+
+    def weights(net):
+        return [value.detach().numpy() for value in differentiable(net).parameters.values()]
+
+    alone = [weights(trained(seed)) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = [weights(net) for net in pool.map(trained, range(4))]
+    for own, other in zip(alone, together, strict=True):
+        for one, two in zip(own, other, strict=True):
+            np.testing.assert_array_equal(one, two)
 
 
 def test_a_seed_reaches_estimators_that_have_none():

@@ -1,0 +1,93 @@
+"""What several objectives cost in one fit, over what one costs.
+
+    python benchmarks/objectives_cost.py            # about four minutes on two cores
+    python benchmarks/objectives_cost.py --quick    # 1,000 rows, nothing written: does it run?
+
+10,000 rows of Fashion-MNIST, MLP 784-256-256-10, recorded; 1,000 validation rows. One objective is the validation loss,
+k of them are that and the losses of k - 1 classes, which every method gives in one `fit` on the same trained net. The
+least of three times each, in turns; what comes before any objective (the curvature, for Influence and Source) is also
+timed alone. The target, set before the measurement: k objectives take at most 1 + 0.5 (k - 1) times as long as one.
+Writes benchmarks/results/objectives_cost.json; `python benchmarks/tables.py` makes the table from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+from _common import measured, save, set_threads
+
+COUNTS = (1, 2, 4, 8)
+REPEATS = 3
+
+
+def limit(k: int) -> float:
+    """Of the seconds for k objectives over those for one."""
+    return 1 + 0.5 * (k - 1)
+
+
+def objectives(k: int) -> Any:
+    """The validation loss, and the losses of the first k - 1 classes."""
+    from sktda.objectives import ClassLoss, ValidationLoss, Weighted
+
+    return Weighted([ValidationLoss(), *map(ClassLoss, range(k - 1))]) if k > 1 else ValidationLoss()
+
+
+def part(n: int, epochs: int, repeats: int) -> dict:
+    """All methods and numbers of objectives, on one net."""
+    from dataclasses import replace
+
+    from _nets import timed
+    from _trajectory import FASHION_MLP, fashion, recorded
+    from sklearn.frozen import FrozenEstimator
+
+    from sktda.attribution import DiffIn, Influence, InnerProduct, Source, TracIn
+
+    problem = fashion(n, 0.0, 0)
+    frozen = FrozenEstimator(recorded(replace(FASHION_MLP, epochs=epochs), problem.X, problem.y, 0))
+    makers = {
+        "InnerProduct": InnerProduct,
+        "TracIn": TracIn,
+        "Influence": partial(Influence, curvature="ekfac"),
+        "Source": Source,
+        "DiffIn": DiffIn,
+    }
+    tasks = {}
+    for name, make in makers.items():
+        tasks[name, 0] = partial(make(frozen, objective=None, random_state=0).fit, problem.X, problem.y)
+        for k in COUNTS:
+            method = make(frozen, objective=objectives(k), random_state=0)
+            tasks[name, k] = partial(method.fit, problem.X, problem.y, **problem.held)
+    rounds = [{key: timed(task)[0] for key, task in tasks.items()} for _ in range(repeats)]
+    seconds = {key: min(each[key] for each in rounds) for key in tasks}
+    return {
+        "rows": [
+            {"method": name, "k": k, "n": n, "n_val": len(problem.X_val), "epochs": epochs, "limit": limit(k)}
+            | {"seconds": seconds[name, k], "preparation": seconds[name, 0]}
+            | {"ratio": seconds[name, k] / seconds[name, 1]}
+            for name in makers
+            for k in COUNTS
+        ]
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="1,000 rows, two rounds, and no file written")
+    quick = parser.parse_args().quick
+    set_threads()
+    result = measured(part, *((1_000, 1, 2) if quick else (10_000, 5, REPEATS)))
+    for row in result["rows"]:
+        print(
+            f"{row['method']:13s} {row['k']} objectives {row['seconds']:7.3f} s, {row['ratio']:5.2f} x one "
+            f"(limit {row['limit']:g}), {row['preparation']:.3f} s of it before any",
+            flush=True,
+        )
+    print(f"    {result['seconds']:.0f} s in all")
+    if not quick:
+        save("objectives_cost", result["rows"])
+
+
+if __name__ == "__main__":
+    main()
