@@ -562,11 +562,11 @@ def test_a_fit_that_goes_on_without_a_seed_mixes_no_draws(tmp_path, monkeypatch)
 
 
 def test_one_product_with_the_hessian_for_all_validation_rows(monkeypatch):
-    products, product = [], SecondOrder.product
-    monkeypatch.setattr(SecondOrder, "product", lambda *args: (products.append(0), product(*args))[1])
+    asked, products = [], SecondOrder.products
+    monkeypatch.setattr(SecondOrder, "products", lambda *args: (asked.append(0), products(*args))[1])
     monkeypatch.setattr(RootFeatures, "of", lambda *args: 1 / 0)
     fitted("tanh", X_val=X, y_val=Y)
-    assert len(products) == 6
+    assert len(asked) == 6
 
 
 @cache
