@@ -427,7 +427,7 @@ class AdversarialLoss(_SettledObjective):
     Parameters
     ----------
     attack : {"auto", "linear", "fgsm", "pgd"}, default="auto"
-        "linear": across the nearest boundary, ``x - gamma m w / |w|^2`` with m the margin in outputs and w its gradient:
+        "linear": across the nearest boundary, ``x - gamma m w / |w|^2``, m the margin in outputs and w its gradient:
         exact for a linear model. "fgsm": one step of `eps` along the sign of the gradient. "pgd": several, each put
         back into the box of radius `eps` around x (from x itself, without a random start). "auto": "linear" for models
         that are linear in their inputs, else "pgd".
