@@ -227,6 +227,9 @@ class DemographicParity(_SettledObjective):
     ----------
     positive : label or None, default=None
         The class whose probability is compared; None = the second of two.
+    sharpness : float, default=1.0
+        Multiplies the log-odds of the positive class. 1 = probabilities; the larger, the nearer to predicted classes,
+        and the fewer rows, those near the boundary, that the derivative sees.
 
     Raises
     ------
@@ -257,8 +260,11 @@ class DemographicParity(_SettledObjective):
     """
 
     positive: Any = None
+    sharpness: float = 1.0
     needs: ClassVar[tuple[str, ...]] = ("sensitive_features",)
-    floor: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        check_sharpness(self.sharpness)
 
     def settled(self, predict: Predict, X: Any, y: Tensor, **metadata: Any) -> Settled:
         """Plus and minus the weight of a mean, for the group ahead and the one behind."""
@@ -279,6 +285,8 @@ class EqualOpportunity(_SettledObjective):
         "rate": the soft true positive rate, in units of probability. "loss": the model's loss, in its units.
     positive : label or None, default=None
         None = the second of two classes.
+    sharpness : float, default=1.0
+        Of the form "rate", as `DemographicParity` takes it.
 
     Raises
     ------
@@ -295,15 +303,16 @@ class EqualOpportunity(_SettledObjective):
     --------
     >>> from sktda.objectives import EqualOpportunity
     >>> EqualOpportunity(form="loss")
-    EqualOpportunity(form='loss', positive=None)
+    EqualOpportunity(form='loss', positive=None, sharpness=1.0)
     """
 
     form: str = "rate"
     positive: Any = None
+    sharpness: float = 1.0
     needs: ClassVar[tuple[str, ...]] = ("sensitive_features",)
-    floor: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
+        check_sharpness(self.sharpness)
         if self.form not in {"rate", "loss"}:
             raise ValueError(f"form={self.form!r} is not 'rate' or 'loss'")
 
@@ -380,13 +389,19 @@ def missing(value: Any) -> bool:
         return True
 
 
+def check_sharpness(sharpness: float) -> None:
+    """ValueError unless it is above 0."""
+    if not sharpness > 0:
+        raise ValueError(f"sharpness={sharpness!r} is not above 0; 1 compares probabilities")
+
+
 def probability_of(objective: Any, predict: Predict, y: Tensor, positive: Any) -> Measure:
     """Probability of the positive class as a function of outputs (and targets, which do not matter)."""
-    likelihood = predict.likelihood
+    likelihood, sharpness = predict.likelihood, objective.sharpness
     if isinstance(likelihood, Binary) and y[0].numel() == 1:
         sign = 1 if positive is None or predict.encode(positive) == 1 else -1
         logits = likelihood.logits
-        return lambda outputs, _: torch.sigmoid(sign * logits(outputs)).reshape(len(outputs))
+        return lambda outputs, _: torch.sigmoid(sign * sharpness * logits(outputs)).reshape(len(outputs))
     if not isinstance(likelihood, Categorical):
         raise TypeError(f"{type(objective).__name__} compares probabilities of a class, and this model predicts none")
 
@@ -398,7 +413,11 @@ def probability_of(objective: Any, predict: Predict, y: Tensor, positive: Any) -
                 f"{type(objective).__name__} compares the probability of one class, and there are {outputs.shape[1]}; "
                 "name it with positive="
             )
-        return likelihood.log_p(outputs).exp()[:, code]
+        log_p = likelihood.log_p(outputs)
+        if sharpness == 1:
+            return log_p[:, code].exp()
+        others = torch.cat([log_p[:, :code], log_p[:, code + 1 :]], dim=1).logsumexp(dim=1)
+        return torch.sigmoid(sharpness * (log_p[:, code] - others))
 
     return measure
 

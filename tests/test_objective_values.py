@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import expit, logit
 from sklearn.datasets import make_classification
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
@@ -137,6 +138,8 @@ def test_gaps_by_numpy(name, groups):
         k = 1 if positive is None else classes.index(positive)
         cases = [
             (DemographicParity(positive), p[:, k], None),
+            (DemographicParity(positive, 4.0), expit(4 * logit(p[:, k])), None),
+            (EqualOpportunity("rate", positive, 0.5), expit(0.5 * logit(p[:, k])), y == classes[k]),
             (EqualOpportunity(positive=positive), p[:, k], y == classes[k]),
             (EqualOpportunity("loss", positive), losses, y == classes[k]),
         ]
@@ -218,6 +221,7 @@ OBJECTIVES = {
     "slice": SliceLoss(2, metadata="race"),
     "worst slice": SliceLoss(metadata="race"),
     "parity": DemographicParity(positive=1),
+    "sharp parity": DemographicParity(positive=1, sharpness=3.0),
     "opportunity": EqualOpportunity(positive=1),
     "opportunity of losses": EqualOpportunity("loss", positive=1),
     "adversarial": AdversarialLoss(eps=0.2),
@@ -539,6 +543,9 @@ def test_settings_of_an_attack_that_are_refused(options):
         AdversarialLoss(**options)
     with pytest.raises(ValueError, match="form='odds' is not 'rate' or 'loss'"):
         EqualOpportunity("odds")
+    for cls in (DemographicParity, EqualOpportunity):
+        with pytest.raises(ValueError, match="sharpness=0 is not above 0"):
+            cls(sharpness=0)
 
 
 def test_words_and_whole_numbers_cannot_be_moved():
