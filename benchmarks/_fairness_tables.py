@@ -15,6 +15,7 @@ LOOKS = {
     "random": ("#595959", "s", (0, (2, 2))),
     "ExponentiatedGradient": ("#D55E00", "D", "none"),
 }
+LEAST_SPAN = 0.01  # of accuracy, in a panel
 NAMES = {"DemographicParity": "demographic parity", "EqualOpportunity": "equal opportunity"}
 
 
@@ -95,6 +96,9 @@ def draw(rows: Rows, file: Path) -> None:
             axes.set_xlabel(f"gap in {NAMES[objective]}", fontsize=8)
             axes.tick_params(labelsize=8)
             axes.set_xlim(left=0)
+            low, high = axes.get_ylim()
+            room = max(0.0, LEAST_SPAN - (high - low)) / 2  # or noise would fill the panel
+            axes.set_ylim(low - room, high + room)
         for first in axes_list[::4]:
             first.set_ylabel("accuracy", fontsize=8)
         lines = {line.get_label(): line for line in axes_list[0].get_lines()}
