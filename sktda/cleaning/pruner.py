@@ -53,7 +53,8 @@ class InfluencePruner(RefitEstimator):
     step : float in (0, 1) or None, default=None
         Share of the rows removed between re-scorings; None = all at once.
     stratify : bool, default=True
-        Remove the same share of every class. Regression has no classes.
+        Remove the same share of every class. Regression has no classes. A gap between groups closes with fewer rows
+        where rows of one class may go alone: False.
     min_samples_per_class : int, default=1
         Rows that must stay in each class.
     validation : None, int, float, splitter or Holdout, default=None
