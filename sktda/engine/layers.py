@@ -8,9 +8,10 @@ gradient itself, out x in numbers per row, is formed only where no product of fa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
+from threading import RLock
 
 import torch
 from torch import Tensor, nn
@@ -458,9 +459,32 @@ def recording(layers: list[Layer]) -> Iterator[dict[str, list]]:
             handle.remove()
 
 
+class Held:
+    """A setting of torch's, which is one for all threads: the first holder makes it, the last puts back what was."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager]) -> None:
+        self.make = make
+        self.lock = RLock()
+        self.holders = 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            if not self.holders:
+                self.setting = self.make()
+                self.setting.__enter__()
+            self.holders += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.holders -= 1
+                if not self.holders:
+                    self.setting.__exit__(None, None, None)
+
+
 @contextmanager
-def layer_by_layer() -> Iterator[None]:
-    """Transformers without their fast path, which bypasses the layers, and so the hooks."""
+def _no_fast_path() -> Iterator[None]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -469,11 +493,16 @@ def layer_by_layer() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
+layer_by_layer = Held(_no_fast_path)  # transformers' fast path bypasses the layers, and so the hooks
+math_attention = Held(lambda: sdpa_kernel(SDPBackend.MATH))
+no_cudnn = Held(lambda: torch.backends.cudnn.flags(enabled=False))
+
+
 @contextmanager
 def eval_kernels(module: nn.Module) -> Iterator[None]:
     """Kernels that can be differentiated in eval mode; cuDNN's of recurrent layers cannot."""
     if any(isinstance(part, nn.RNNBase) for part in module.modules()):
-        with torch.backends.cudnn.flags(enabled=False):
+        with no_cudnn():
             yield
     else:
         yield
@@ -482,5 +511,5 @@ def eval_kernels(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def plain_kernels(module: nn.Module) -> Iterator[None]:
     """Kernels that also have forward mode and second derivatives; the fused ones of attention do not."""
-    with eval_kernels(module), layer_by_layer(), sdpa_kernel(SDPBackend.MATH):
+    with eval_kernels(module), layer_by_layer(), math_attention():
         yield

@@ -10,7 +10,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sktda.engine.layers import Convolved, Formed, Lookup, Product, Sum, known_layers, patches, recording
+from sktda.engine.layers import (
+    Convolved,
+    Formed,
+    Lookup,
+    Product,
+    Sum,
+    known_layers,
+    layer_by_layer,
+    patches,
+    recording,
+)
 from sktda.engine.pairwise import Plain, Preconditioned, by_layer
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import DifferentiableModel, Rows, forward
@@ -912,3 +922,13 @@ def test_only_layers_with_known_factors_are_known():
     ])  # fmt: skip
     assert [layer.name for layer in known_layers(net)] == ["0", "9"]
     assert [layer.is_product for layer in known_layers(net)] == [True, False]
+
+
+def test_settings_that_threads_hold_at_the_same_time_are_put_back():
+    first, second = layer_by_layer(), layer_by_layer()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch.backends.mha.get_fastpath_enabled()
+    second.__exit__(None, None, None)
+    assert torch.backends.mha.get_fastpath_enabled()
