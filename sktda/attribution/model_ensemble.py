@@ -13,7 +13,6 @@ from numpy.random import RandomState
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -27,7 +26,7 @@ from sktda.model.adapters import differentiable, peel, trained_net, with_paramet
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.skorch_net import recorded_run
-from sktda.model.training import can_record, check_trainable, train_clone, trained_by_steps
+from sktda.model.training import can_record, check_trainable, ends_frozen, train_clone, trained_by_steps
 from sktda.model.trajectory import Trajectory
 
 LEARNED = (
@@ -256,7 +255,7 @@ class ModelEnsemble(Attributor):
         if given:
             attributor.set_params(estimator=_frozen(_checked_members(self.members)[0]))
         elif self.members == "seeds":
-            if _ends_frozen(attributor.estimator):
+            if ends_frozen(attributor.estimator):
                 raise ValueError(
                     "members='seeds' trains the estimator anew for each member, and a FrozenEstimator is not trained; "
                     "give the estimator without FrozenEstimator, or the trained models as a list: members=[...]"
@@ -371,12 +370,6 @@ def _checked_members(members: Any) -> list[Any]:
 
 def _frozen(member: Any) -> FrozenEstimator:
     return member if isinstance(member, FrozenEstimator) else FrozenEstimator(member)
-
-
-def _ends_frozen(estimator: Any) -> bool:
-    while isinstance(estimator, Pipeline):
-        estimator = estimator.steps[-1][1]
-    return isinstance(estimator, FrozenEstimator)
 
 
 def _no_run(estimator: Any) -> str:

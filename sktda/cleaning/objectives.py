@@ -25,11 +25,17 @@ class Found:
             value, self.groups = -value, self.groups[::-1]
         self.value = value
         self.signs = [signed(1.0, found.groups, self.groups) for _, found in parts]
-        total, times = np.zeros(n), np.zeros(n)
-        for (rows, found), sign in zip(parts, self.signs, strict=True):
-            total[rows] += sign * found.scores
-            times[rows] += 1
-        self.scores = total / np.maximum(times, 1)
+        scores = [(rows, sign * found.scores) for (rows, found), sign in zip(parts, self.signs, strict=True)]
+        self.scores = np.nan_to_num(mean_over_parts(scores, n))  # the cleaner refuses rows that are in no part
+
+
+def mean_over_parts(parts: Sequence[tuple[np.ndarray, np.ndarray]], n: int) -> np.ndarray:
+    """(n,) mean of values over the parts (rows, their values) that a row takes part in; NaN where it is in none."""
+    total, times = np.zeros(n), np.zeros(n)
+    for rows, values in parts:
+        total[rows] += values
+        times[rows] += 1
+    return np.divide(total, times, out=np.full(n, np.nan), where=times > 0)
 
 
 def signed(value: float, groups: Groups, reference: Groups) -> float:

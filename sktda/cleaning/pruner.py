@@ -32,7 +32,7 @@ from sktda.cleaning.base import (
     scoring_features,
     split_fit_params,
 )
-from sktda.cleaning.objectives import Found, Gap, signed
+from sktda.cleaning.objectives import Found, Gap, mean_over_parts, signed
 from sktda.cleaning.validation import FOLDS, check_validation_rows, validation_rows
 from sktda.data import encode_target, row_index
 from sktda.selection import prune
@@ -321,7 +321,6 @@ class InfluencePruner(RefitEstimator):
                 )
             validation = None
         n = int(trains.sum())
-        total, times = np.zeros(n), np.zeros(n)
         folds = validation_rows(validation, X, y, is_classifier(self.estimator), metadata)
         parts = [(rows[trains[rows]], *held) for rows, *held in folds]
         places = [(np.cumsum(trains) - 1)[rows] for rows, *_ in parts]
@@ -333,16 +332,16 @@ class InfluencePruner(RefitEstimator):
             name: Found([(rows, each[name]) for rows, each in zip(places, known, strict=True)], n) for name in known[0]
         }
         signs = next(iter(found.values())).signs if len(found) == 1 else [1.0] * len(parts)
-        for rows, part, sign in zip(places, fitted, signs, strict=True):
-            total[rows] += sign * part.scores_
-            times[rows] += 1
+        scores = mean_over_parts(
+            [(rows, sign * part.scores_) for rows, part, sign in zip(places, fitted, signs, strict=True)], n
+        )
         self.attributor_ = fitted[-1]
-        if not times.all():
+        if lost := int(np.isnan(scores).sum()):
             raise ValueError(
-                f"{int((times == 0).sum())} rows are in no training part of validation={self.validation!r}, so they "
+                f"{lost} rows are in no training part of validation={self.validation!r}, so they "
                 "have no score; use folds in which every row trains at least once"
             )
-        return total / times, found
+        return scores, found
 
     def _fit_part(self, attributor, X, y, params, rows, X_val, y_val, metadata_val):
         params = _check_method_params(X, params, rows)

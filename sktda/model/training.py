@@ -34,7 +34,7 @@ def check_trainable(estimator: Any, n_rows: int) -> None:
     A score of a row that the model never saw means nothing.
     """
     _, model = peel(estimator)
-    if _ends_frozen(estimator):
+    if ends_frozen(estimator):
         return
     if not isinstance(model, NeuralNet):
         if getattr(model, "early_stopping", False) is True:
@@ -125,7 +125,7 @@ def trained_by_steps(estimator: Any) -> bool:
 def can_record(estimator: Any) -> bool:
     """Whether training this estimator takes callbacks, and it has no TrajectoryRecorder yet."""
     _, model = peel(estimator)
-    if _ends_frozen(estimator):
+    if ends_frozen(estimator):
         return False
     if isinstance(model, proxy.TYPES):
         return not model.callbacks
@@ -135,7 +135,7 @@ def can_record(estimator: Any) -> bool:
     return not any(isinstance(each[1] if isinstance(each, tuple) else each, TrajectoryRecorder) for each in given)
 
 
-def _ends_frozen(estimator: Any) -> bool:
+def ends_frozen(estimator: Any) -> bool:
     """Whether fitting the estimator leaves its model as it is."""
     while isinstance(estimator, Pipeline):
         estimator = estimator.steps[-1][1]
