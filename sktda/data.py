@@ -6,14 +6,14 @@ become scaled float tensors block by block, so memory does not grow with a secon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_array
+from sklearn.utils.validation import _num_samples, check_array
 
 if TYPE_CHECKING:
     import torch
@@ -63,8 +63,13 @@ def check_finite(X: Any, names: np.ndarray | None = None) -> None:
     )
 
 
-def refuse_text(X: Any) -> None:
-    """Raise ValueError if a DataFrame has columns that are not numbers, naming them and what to do."""
+def refuse_text(X: Any, reader: str) -> None:
+    """Raise ValueError if X is not one table, or has columns that are not numbers, and say what to do."""
+    if isinstance(X, Mapping):
+        raise ValueError(
+            f"{reader} reads the columns of one table, and X is a dictionary ({', '.join(map(str, X))}); give a net "
+            "and an attributor that scores rows by its gradients, such as Influence(net) from sktda.attribution"
+        )
     if not hasattr(X, "dtypes") or not hasattr(X, "columns"):
         return
     text = [
@@ -148,6 +153,18 @@ def check_weights(sample_weight: Any, n: int) -> np.ndarray:
     if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
         raise ValueError("sample_weight must be finite and non-negative, with at least one weight above zero")
     return weights
+
+
+def sliceable(X: Any) -> Any:
+    """X, or a dict of arrays by argument name as skorch's SliceDict: a dict of which scikit-learn can take rows."""
+    if not isinstance(X, Mapping):
+        return X
+    sizes = {name: _num_samples(value) for name, value in X.items()}
+    if len(set(sizes.values())) != 1:
+        raise ValueError(f"the arrays in X must have equally many rows, got {sizes}")
+    from skorch.helper import SliceDict
+
+    return X if isinstance(X, SliceDict) else SliceDict(**X)
 
 
 def row_index(X: Any, y: Any = None) -> Any:

@@ -45,7 +45,7 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
         """(X as array or CSR, task, codes or values, classes or None); sets n_features_in_ and friends."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        refuse_text(X)
+        refuse_text(X, type(self).__name__)
         X = validate_data(self, X, accept_sparse="csr", allow_nd=True, ensure_all_finite=False, ensure_min_samples=2)
         check_consistent_length(X, y)
         if sample_weight is not None:

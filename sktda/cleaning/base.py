@@ -23,6 +23,7 @@ from sklearn.utils.validation import (
 )
 
 import sktda
+from sktda.data import sliceable
 
 
 class PruningWarning(UserWarning):
@@ -49,6 +50,7 @@ class Holdout:
     """
 
     def __init__(self, X: Any, y: Any, **metadata: Any) -> None:
+        X = sliceable(X)
         check_consistent_length(X, y, *metadata.values())
         self.X = X
         self.y = y

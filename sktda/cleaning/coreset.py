@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sktda.cleaning.base import fit_attributor, prepare_attributor, refuse_constant
-from sktda.data import encode_target
+from sktda.data import encode_target, sliceable
 from sktda.noise import label_noise_rate, outlier_rate
 from sktda.selection import stratified_rows, top_rows
 
@@ -120,7 +120,7 @@ class CoresetSelector(BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, ...)
+        X : array-like or sparse matrix of shape (n_samples, ...), or a dict of them by argument name
             As the attributor takes it.
         y : array-like of shape (n_samples,)
             Class labels of any kind, or numbers.
@@ -133,6 +133,7 @@ class CoresetSelector(BaseEstimator):
         if y is None:
             raise ValueError("CoresetSelector requires y to be passed, but the target y is None")
         self.__dict__.pop("classes_", None)  # of an earlier fit, on data of another kind
+        X = sliceable(X)
         attributor = prepare_attributor(self.attributor, random_state=self.random_state)
         self.attributor_ = fit_attributor(attributor, X, y, {})
         validate_data(self, X, skip_check_array=True)  # number and names of the features; the attributor checked X
@@ -181,7 +182,7 @@ class CoresetSelector(BaseEstimator):
 
     def fit_resample(self, X, y):
         """Fit and return (X, y) of the kept rows, in the types they came in."""
-        X, y = indexable(X, y)
+        X, y = indexable(sliceable(X), y)
         self.fit(X, y)
         return _safe_indexing(X, self.sample_indices_), _safe_indexing(y, self.sample_indices_)
 

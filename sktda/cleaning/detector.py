@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 
 import numpy as np
@@ -99,6 +100,11 @@ class NoisyLabelDetector(BaseEstimator):
         self._validate_params()
         for name in ("classes_", "feature_names_in_"):  # of an earlier fit, on data of another kind
             self.__dict__.pop(name, None)
+        if isinstance(X, Mapping):
+            raise ValueError(
+                "NoisyLabelDetector estimates the share of wrong labels, and suggests others, from the columns of one "
+                "table, and X is a dictionary; use InfluencePruner, which drops a share of your choice"
+            )
         attributor = prepare_attributor(self.attributor, random_state=self.random_state)
         self.attributor_ = fit_attributor(attributor, X, y, {})
         reference = self.attributor_

@@ -34,7 +34,7 @@ from sktda.cleaning.base import (
 )
 from sktda.cleaning.objectives import Found, Gap, mean_over_parts, signed
 from sktda.cleaning.validation import FOLDS, check_validation_rows, validation_rows
-from sktda.data import encode_target, row_index
+from sktda.data import encode_target, row_index, sliceable
 from sktda.selection import prune
 
 
@@ -165,7 +165,7 @@ class InfluencePruner(RefitEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...)
+        X : array-like of shape (n_samples, ...), or a dict of arrays by argument name
         y : array-like of shape (n_samples,)
         X_val, y_val : array-like, default=None
             Validation rows, as X and y; in place of the constructor's `validation`.
@@ -181,7 +181,7 @@ class InfluencePruner(RefitEstimator):
         self
         """
         self._validate_params()
-        X, y = indexable(X, y)
+        X, y = indexable(sliceable(X), y)
         if y is None:
             raise ValueError("InfluencePruner requires y to be passed, but the target y is None")
         codes = self._codes(y)

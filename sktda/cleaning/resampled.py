@@ -10,6 +10,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routi
 from sklearn.utils.validation import _check_method_params, _num_samples, has_fit_parameter
 
 from sktda.cleaning.base import RefitEstimator, prepare_attributor
+from sktda.data import sliceable
 
 
 class ResampledEstimator(RefitEstimator):
@@ -73,7 +74,7 @@ class ResampledEstimator(RefitEstimator):
         -------
         self
         """
-        X, y = indexable(X, y)
+        X, y = indexable(sliceable(X), y)
         context = self._init_callback_context(max_subtasks=2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         if _routing_enabled():
