@@ -23,6 +23,7 @@ __all__ = [
     "PruningWarning",
     "ResampledEstimator",
     "TrajectoryRecorder",
+    "retrain",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -35,5 +36,6 @@ __getattr__, __dir__ = lazy_names(
         "PruningWarning": "sktda.cleaning.base",
         "ResampledEstimator": "sktda.cleaning.resampled",
         "TrajectoryRecorder": "sktda.model.recorder",
+        "retrain": "sktda.model.retraining",
     },
 )

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from sktda.distributions import Measure, resolve_measure, wasserstein, wasserstein_floor, wasserstein_gaussian
+
 SPLITS = 50  # of the retrains into halves; the ceiling then moves by about .002 with the draw, where there are 5
 
 
@@ -60,6 +62,92 @@ def linear_datamodeling_score(values: np.ndarray, kept: np.ndarray, measured: np
     if len(kept) < 3:
         raise ValueError(f"{len(kept)} subsets give no rank correlation; retrain on at least 3, better 50")
     return spearman((~kept).astype(float) @ values.T, measured)
+
+
+def distributional_lds(
+    values: np.ndarray,
+    shifts: np.ndarray,
+    kept: np.ndarray,
+    measured: np.ndarray,
+    full: np.ndarray | None = None,
+    *,
+    measure: str | Measure = "variance",
+) -> np.ndarray:
+    """Rank correlation over subsets of how a distribution over training runs is predicted to move, and how it moved.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_runs, n_query)
+        Loss of each query, or what else is measured of it, in each run on all rows.
+    shifts : ndarray of shape (n_runs, n_query, n_train)
+        Predicted rise of it in that run when one row is removed. The sum over the rows that a subset leaves out is
+        added to `values`: the predicted distribution.
+    kept : ndarray of bool, shape (n_subsets, n_train)
+        Rows that each retrained model saw.
+    measured : ndarray of shape (n_subsets, n_retrains, n_query)
+        The same of each query in the retrained models; at least 2 retrains.
+    full : ndarray of shape (n_models, n_query), default=None
+        The same in models retrained on all rows; None = `values`.
+    measure : {"mean", "variance", "wasserstein", "wasserstein_gaussian"} or callable, default="variance"
+        As of `sktda.attribution.Distributional`.
+
+    Returns
+    -------
+    scores : ndarray of shape (n_query,)
+        In [-1, 1], 0 where the prediction or the truth is the same for all subsets.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match, fewer than 3 subsets or 2 runs or retrains, numbers that are not finite.
+
+    Notes
+    -----
+    From a Wasserstein distance of retrained models, what chance alone gives between sets of runs of these sizes is
+    subtracted (`sktda.distributions.wasserstein_floor`, at the variances found); the predicted one compares every run
+    with itself and has no such floor. Source: arXiv:2506.12965, the distributional LDS.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktda.metrics import distributional_lds
+    >>> rng = np.random.default_rng(0)
+    >>> values, shifts = rng.normal(size=(20, 1)), rng.normal(size=(20, 1, 30))
+    >>> kept = rng.random((50, 30)) < 0.5
+    >>> truth = values[None] + np.einsum("sqn,mn->msq", shifts, ~kept)  # had the runs moved as predicted
+    >>> distributional_lds(values, shifts, kept, truth, measure="variance")
+    array([1.])
+    """
+    values, shifts, measured = finite("values", values), finite("shifts", shifts), finite("measured", measured)
+    kept, full = np.asarray(kept, dtype=bool), values if full is None else finite("full", full)
+    n_subsets, n_train = kept.shape if kept.ndim == 2 else (0, 0)
+    expected = (*values.shape, n_train), (n_subsets, measured.shape[1] if measured.ndim == 3 else 0, *values.shape[1:])
+    if values.ndim != 2 or (shifts.shape, measured.shape) != expected or full.shape[1:] != values.shape[1:]:
+        raise ValueError(
+            f"got values {values.shape}, shifts {shifts.shape}, kept {kept.shape}, measured {measured.shape} and full "
+            f"{full.shape}; expected (n_runs, n_query), (n_runs, n_query, n_train), (n_subsets, n_train), (n_subsets, "
+            "n_retrains, n_query) and (n_models, n_query)"
+        )
+    if n_subsets < 3 or min(len(values), len(full), measured.shape[1]) < 2:
+        raise ValueError(
+            f"{n_subsets} subsets, {len(values)} runs, {len(full)} models on all rows and {measured.shape[1]} retrains "
+            "of each subset; needed are at least 3 subsets and 2 of the others"
+        )
+    function = resolve_measure(measure)
+    predicted, true = np.empty((2, n_subsets, values.shape[1]))
+    removed = np.einsum("sqn,mn->msq", shifts, (~kept).astype(float), optimize=True)
+    for m in range(n_subsets):
+        predicted[m] = function(values, values + removed[m])
+        true[m] = function(full, measured[m]) - chance(function, full, measured[m])
+    return spearman(predicted, true)
+
+
+def chance(measure: Measure, x: np.ndarray, y: np.ndarray) -> np.ndarray | float:
+    """What a Wasserstein distance of samples x and y would be, were they of one distribution; 0 for other measures."""
+    if measure not in (wasserstein, wasserstein_gaussian):
+        return 0.0
+    floor = wasserstein_floor(len(x), len(y), gaussian=measure is wasserstein_gaussian)
+    return floor * (x.var(axis=0, ddof=1) + y.var(axis=0, ddof=1)) / 2
 
 
 def noise_ceiling(measured: np.ndarray) -> float:

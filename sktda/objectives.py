@@ -137,6 +137,43 @@ class Margin:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What the model puts out, averaged: a number, or the raw output (logit) of one class.
+
+    Neither good nor bad: for asking how rows move predictions, or their variance over runs (`Distributional`).
+
+    Parameters
+    ----------
+    column : int or None, default=None
+        Position of the output, where there are several; None = that of the row's own class, or the mean of all.
+
+    Examples
+    --------
+    >>> from sktda.objectives import Output
+    >>> Output(column=2)
+    Output(column=2)
+    """
+
+    column: int | None = None
+    mean_of_rows: ClassVar[bool] = True
+
+    def __call__(self, predict: Predict, X: Any, y: Tensor, **metadata: Any) -> Tensor:
+        """Mean of `per_row`."""
+        return self.per_row(predict, X, y).mean()
+
+    def per_row(self, predict: Predict, X: Any, y: Tensor, **metadata: Any) -> Tensor:
+        """Outputs (n,)."""
+        outputs = predict(X).reshape(len(y), -1)
+        if self.column is not None:
+            if not 0 <= self.column < outputs.shape[1]:
+                raise ValueError(f"column={self.column} is not one of the {outputs.shape[1]} outputs of the model")
+            return outputs[:, self.column]
+        if isinstance(predict.likelihood, Categorical):
+            return outputs.gather(1, y[:, None])[:, 0]
+        return outputs.mean(dim=1)
+
+
+@dataclass(frozen=True)
 class ClassLoss(_SettledObjective):
     """The model's loss, averaged over the validation rows of one class, in loss units.
 

@@ -533,6 +533,7 @@ def test_methods_are_found_by_walking_the_package(monkeypatch):
     assert set(methods()) == {
         "complexity-gap",
         "diffin",
+        "distributional",
         "influence",
         "inner-product",
         "model-ensemble",

@@ -38,6 +38,7 @@ from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector,
 from sktda.attribution import (
     ComplexityGap,
     DiffIn,
+    Distributional,
     Influence,
     InnerProduct,
     ModelEnsemble,
@@ -88,10 +89,11 @@ ESTIMATORS = sorted(walked_estimators() | exported_estimators(), key=lambda cls:
 
 
 def instances(cls):
-    """Around a classifier and around a regressor, or as constructed without arguments."""
-    if "estimator" in inspect.signature(cls).parameters and issubclass(cls, MetaEstimatorMixin):
+    """Around a classifier and around a regressor, or as constructed without arguments; few runs where there are any."""
+    parameters = inspect.signature(cls).parameters
+    if "estimator" in parameters and issubclass(cls, MetaEstimatorMixin):
         return [cls(LogisticRegression()), cls(Ridge())]
-    return [cls()]
+    return [cls(n_runs=2) if "n_runs" in parameters else cls()]
 
 
 PLAIN = [instance for cls in ESTIMATORS for instance in instances(cls)]
@@ -229,6 +231,7 @@ SEEDED = [
     SGDInfluence(random_state=0),
     ModelEnsemble(n_members=3, random_state=0),
     ModelEnsemble(Influence(), members="seeds", n_members=2, random_state=0),
+    Distributional(n_runs=2, random_state=0),
     Influence(objective="validation", random_state=0),
     InfluencePruner(RandomForestClassifier(5, random_state=0), InnerProduct(), validation=3, random_state=0),
     InfluencePruner(LogisticRegression(), ComplexityGap(mode="nystrom", n_landmarks=20), random_state=0, guard=1.0),

@@ -5,6 +5,7 @@ from sktda._lazy import lazy_names
 __all__ = [
     "ComplexityGap",
     "DiffIn",
+    "Distributional",
     "Influence",
     "InnerProduct",
     "MoSo",
@@ -25,6 +26,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "ComplexityGap": "sktda.attribution.complexity_gap",
         "DiffIn": "sktda.attribution.diff_in",
+        "Distributional": "sktda.attribution.distributional",
         "Influence": "sktda.attribution.influence",
         "InnerProduct": "sktda.attribution.inner_product",
         "MoSo": "sktda.attribution.moso",

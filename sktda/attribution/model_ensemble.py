@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
@@ -10,23 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.random import RandomState
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.attribution.base import Attributor
 from sktda.attribution.gradient import GradientScores
 from sktda.attribution.inner_product import InnerProduct
+from sktda.attribution.members import OverModels, refuse_frozen
 from sktda.model.adapters import differentiable, peel, trained_net, with_parameters
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.skorch_net import recorded_run
-from sktda.model.training import can_record, check_trainable, ends_frozen, train_clone, trained_by_steps
+from sktda.model.training import can_record, check_trainable, train_clone, trained_by_steps
 from sktda.model.trajectory import Trajectory
 
 LEARNED = (
@@ -38,7 +34,7 @@ def _attributor_has(name: str):
     return lambda self: hasattr(self._attributor, name)
 
 
-class ModelEnsemble(Attributor):
+class ModelEnsemble(OverModels):
     """Mean of a gradient-based attributor's scores over several models, in its own unit, with the standard error.
 
     Every member is scored by itself: its own gradients, its own objective gradient, its own curvature.
@@ -117,7 +113,6 @@ class ModelEnsemble(Attributor):
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
     }
-    needs_gradients = True
 
     def __init__(
         self,
@@ -138,26 +133,14 @@ class ModelEnsemble(Attributor):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    # ---- what a cleaner asks, which is as the attributor says -------------------------------------------------------
-
     @property
     def _attributor(self) -> Any:
         return InnerProduct() if self.attributor is None else self.attributor
 
     @property
-    def uses_validation(self) -> bool:  # type: ignore[override]
-        """Whether validation rows change the scores."""
-        return getattr(self._attributor, "uses_validation", False)
-
-    @property
     def needs_trajectory(self) -> bool:
         """Whether the estimator's training must have been recorded."""
-        return getattr(self._attributor, "needs_trajectory", False) or self.members == "checkpoints"
-
-    @property
-    def default_net_settings(self) -> Mapping[str, Any]:
-        """Arguments of `default_net` for the attributor."""
-        return getattr(self._attributor, "default_net_settings", {})
+        return super().needs_trajectory or self.members == "checkpoints"
 
     # ---- fit --------------------------------------------------------------------------------------------------------
 
@@ -193,7 +176,7 @@ class ModelEnsemble(Attributor):
         if not isinstance(self.members, str):
             members = list(self.members)
         elif self.members == "seeds":
-            members = self._trainings(attributor, estimator, rows, random)
+            members = self._trainings(attributor, estimator, rows, random, self.n_members)
         else:
             self.estimator_, trajectory = self._one_training(estimator, rows, random)
             if trajectory is not None:
@@ -202,13 +185,7 @@ class ModelEnsemble(Attributor):
                 seeds = random.randint(2**31 - 1, size=self.n_members)
                 members = [with_dropout(self.estimator_, self.dropout, int(seed), count(X)) for seed in seeds]
         given = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}
-        seeds = random.randint(2**31 - 1, size=len(members))
-        self.attributors_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(fitted_clone)(attributor, member, int(seed), rows, given)
-            for member, seed in zip(members, seeds, strict=True)
-        )
-        for each in self.attributors_:
-            each._data = rows  # workers send copies back, one per member
+        self._fit_around(attributor, members, rows, given, random)
         if all(hasattr(each, "scores_") for each in self.attributors_):
             self.member_scores_ = np.stack([each.scores_ for each in self.attributors_])
             self.scores_ = self.member_scores_.mean(axis=0)
@@ -241,37 +218,17 @@ class ModelEnsemble(Attributor):
 
     def _prepared(self, has_validation: bool) -> GradientScores:
         """A clone of the attributor around the estimator, after the checks that need no data."""
-        attributor = self._attributor
-        if not isinstance(attributor, GradientScores):
-            raise TypeError(
-                f"ModelEnsemble averages the scores that a method takes from a model's gradients, and "
-                f"{attributor!r} is no such attributor; allowed are instances of Influence, InnerProduct, TracIn, "
-                "Source, DiffIn, SGDInfluence and MoSo"
-            )
-        attributor = clone(attributor)
-        if attributor.estimator is None:
-            attributor.set_params(estimator=self.estimator)
-        given, name = not isinstance(self.members, str), type(attributor).__name__
-        if given:
-            attributor.set_params(estimator=_frozen(_checked_members(self.members)[0]))
-        elif self.members == "seeds":
-            if ends_frozen(attributor.estimator):
-                raise ValueError(
-                    "members='seeds' trains the estimator anew for each member, and a FrozenEstimator is not trained; "
-                    "give the estimator without FrozenEstimator, or the trained models as a list: members=[...]"
-                )
-        elif attributor.needs_trajectory:
+        given = None if isinstance(self.members, str) else self.members
+        attributor = self._cloned(given, "members")
+        if self.members == "seeds":
+            refuse_frozen(attributor.estimator, "members='seeds'", "members=[...]")
+        elif given is None and attributor.needs_trajectory:
             raise ValueError(
-                f"{name} follows a recorded training run, and members='{self.members}' are parameters without one; "
-                "use members='seeds', a list of recorded nets, or Influence"
+                f"{type(attributor).__name__} follows a recorded training run, and members='{self.members}' are "
+                "parameters without one; use members='seeds', a list of recorded nets, or Influence"
             )
-        objective = getattr(attributor, "objective", None)
-        trains = not given and not isinstance(attributor.estimator, FrozenEstimator)
-        if trains and not has_validation and not (objective is None or objective in ("auto", "self")):
-            raise ValueError(
-                f"objective={objective!r} of {name} needs validation rows, since ModelEnsemble does not cross-fit; "
-                "pass X_val and y_val (in a cleaner: validation=5 or a Holdout), or use objective='self'"
-            )
+        trains = given is None and not isinstance(attributor.estimator, FrozenEstimator)
+        self._refuse_cross_fitting(attributor, trains, has_validation)
         return attributor
 
     def _one_training(self, estimator: Any, rows: tuple, random: RandomState) -> tuple[Any, Trajectory | None]:
@@ -281,7 +238,10 @@ class ModelEnsemble(Attributor):
             if from_run and not trained_by_steps(estimator):
                 raise ValueError(_no_run(estimator))
             recorder = [TrajectoryRecorder(self.n_members)] if from_run and can_record(estimator) else None
-            estimator = trained(estimator, rows, int(random.randint(2**31 - 1)), recorder)
+            check_trainable(estimator, count(rows[0]))
+            X, y, sample_weight = rows
+            seed = int(random.randint(2**31 - 1))
+            estimator = train_clone(estimator, X, y, sample_weight, seed, callbacks=recorder)
         net, X, y = trained_net(estimator, *rows)
         trajectory = recorded_run(net)
         if trajectory is not None:
@@ -296,27 +256,6 @@ class ModelEnsemble(Attributor):
                 "TrajectoryRecorder(n_checkpoints=10)"
             )
         return estimator, trajectory
-
-    def _trainings(self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState) -> list[Any]:
-        """The estimator after `n_members` trainings, each from a seed of its own."""
-        jobs = []
-        for seed in map(int, random.randint(2**31 - 1, size=self.n_members)):
-            names = (name for name in estimator.get_params(deep=True) if f"__{name}".endswith("__random_state"))
-            member = clone(estimator).set_params(**dict.fromkeys(names, seed))
-            jobs.append(delayed(trained)(member, rows, seed, attributor._recorder(member)))
-        return list(Parallel(n_jobs=self.n_jobs)(jobs))
-
-
-def trained(estimator: Any, rows: tuple, seed: int, recorder: list[TrajectoryRecorder] | None) -> Any:
-    """A trained clone of the estimator, the same one in every thread and process."""
-    X, y, sample_weight = rows
-    check_trainable(estimator, count(X))
-    return train_clone(estimator, X, y, sample_weight, seed, callbacks=recorder)
-
-
-def fitted_clone(attributor: GradientScores, member: Any, seed: int, rows: tuple, given: dict) -> GradientScores:
-    """The attributor fitted around one member."""
-    return clone(attributor).set_params(estimator=_frozen(member), random_state=seed).fit(*rows, **given)
 
 
 def with_dropout(estimator: Any, largest: float, seed: int, n_rows: int) -> Any:
@@ -351,25 +290,6 @@ def averaged(found: list[dict[str, Any]]) -> dict[str, Any]:
         value, scores = float(np.mean([one.value for one in each])), np.mean([one.scores for one in each], axis=0)
         result[name] = replace(each[0], value=value, scores=scores, groups=each[0].groups if agree else None)
     return result
-
-
-def _checked_members(members: Any) -> list[Any]:
-    members = list(members)
-    if len(members) < 2:
-        raise ValueError(f"members is a list of {len(members)}, and an ensemble needs at least two fitted estimators")
-    for k, member in enumerate(members):
-        try:
-            check_is_fitted(peel(member)[1])
-        except (NotFittedError, TypeError) as error:
-            raise ValueError(
-                f"members[{k}]={type(member).__name__} is not a fitted estimator. Fit it; a cleaner or a search clones "
-                "the attributor and with it the members, unless each is given as FrozenEstimator(fitted)"
-            ) from error
-    return members
-
-
-def _frozen(member: Any) -> FrozenEstimator:
-    return member if isinstance(member, FrozenEstimator) else FrozenEstimator(member)
 
 
 def _no_run(estimator: Any) -> str:

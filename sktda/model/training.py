@@ -105,14 +105,14 @@ def train_clone(
         _add_callbacks(model, list(callbacks))
     arguments = _weight_arguments(copy, model, sample_weight)
     with TRAINING, torch.random.fork_rng():
-        if isinstance(model, NeuralNet) and not before and _may_broadcast(model):
+        if isinstance(model, NeuralNet) and not before and may_broadcast(model):
             check_targets(_initialised(model), X, y)
         torch.manual_seed(seed)
         copy.fit(X, y, **arguments)
     net, X, y = trained_net(copy, X, y, sample_weight)
     if net is not None:
         _check_history(net, X, y)
-        if before and _may_broadcast(net):  # the net's own X exists only now
+        if before and may_broadcast(net):  # the net's own X exists only now
             check_targets(net, X, y)
     return copy
 
@@ -142,7 +142,7 @@ def ends_frozen(estimator: Any) -> bool:
     return isinstance(estimator, FrozenEstimator)
 
 
-def _may_broadcast(net: Any) -> bool:
+def may_broadcast(net: Any) -> bool:
     kind = net.criterion if isinstance(net.criterion, type) else type(net.criterion)
     return issubclass(kind, SAME_SHAPE)
 
@@ -181,7 +181,7 @@ def _check_history(net: Any, X: Any, y: Any) -> None:
         losses = [batch["train_loss"] for batch in epoch.get("batches", []) if "train_loss" in batch]
         if np.isfinite(losses).all():
             continue
-        row = _bad_row(net, X, y)
+        row = bad_row(net, X, y)
         cause = (
             f"row {row} of X or y holds NaN or infinity; impute or drop it"
             if row is not None
@@ -192,7 +192,7 @@ def _check_history(net: Any, X: Any, y: Any) -> None:
     return
 
 
-def _bad_row(net: Any, X: Any, y: Any) -> int | None:
+def bad_row(net: Any, X: Any, y: Any) -> int | None:
     n, inputs, targets = reader(net, X, y)
     for rows in slices(n, BLOCK):
         values = [inputs(rows), *([] if targets is None else [targets(rows)])]

@@ -414,7 +414,7 @@ def test_parameters_that_are_refused(params):
 
 @pytest.mark.parametrize("members", [[], [NET]], ids=["none", "one"])
 def test_too_few_members_are_given(members):
-    with pytest.raises(ValueError, match=f"members is a list of {len(members)}, and an ensemble needs at least two"):
+    with pytest.raises(ValueError, match=f"members is a list of {len(members)}, and at least two fitted"):
         ModelEnsemble(members=members).fit(NET_X, NET_Y)
 
 
