@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from _adversarial_tables import adversarial, objectives_cost
 from _common import RESULTS
+from _distributional_tables import distributional
 from _fairness_tables import fairness
 from _finetuning_tables import finetuning
 from _lds_plot import draw
@@ -344,6 +345,7 @@ def main() -> None:
                     engine(),
                     lds(),
                     trajectory(),
+                    distributional(),
                     deletion(),
                     coreset(),
                     hessian_free(),

@@ -134,12 +134,18 @@ def distributional_lds(
             "of each subset; needed are at least 3 subsets and 2 of the others"
         )
     function = resolve_measure(measure)
-    predicted, true = np.empty((2, n_subsets, values.shape[1]))
-    removed = np.einsum("sqn,mn->msq", shifts, (~kept).astype(float), optimize=True)
-    for m in range(n_subsets):
-        predicted[m] = function(values, values + removed[m])
-        true[m] = function(full, measured[m]) - chance(function, full, measured[m])
-    return spearman(predicted, true)
+    return spearman(predicted_moves(function, values, shifts, ~kept), measured_moves(function, full, measured))
+
+
+def predicted_moves(measure: Measure, values: np.ndarray, shifts: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    """(n_subsets, n_query) of the measure, with shifts summed over the rows that are removed (n_subsets, n_train)."""
+    moved = np.einsum("sqn,mn->msq", shifts, removed.astype(float), optimize=True)
+    return np.stack([measure(values, values + each) for each in moved])
+
+
+def measured_moves(measure: Measure, full: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """(n_subsets, n_query) of the measure between models on all rows and those of each subset, less what is chance."""
+    return np.stack([measure(full, each) - chance(measure, full, each) for each in measured])
 
 
 def chance(measure: Measure, x: np.ndarray, y: np.ndarray) -> np.ndarray | float:

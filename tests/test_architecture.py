@@ -21,7 +21,7 @@ STAGE = {
     "objectives": 4,
     "attribution": 5,
     "cleaning": 6,
-    "plotting": 7,
+    **dict.fromkeys(["plotting", "displays"], 7),
     "report": 8,
     **dict.fromkeys(["cli", "demo"], 9),
 }

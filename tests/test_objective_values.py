@@ -23,6 +23,7 @@ from sktda.objectives import (
     DemographicParity,
     EqualOpportunity,
     Margin,
+    Output,
     SliceLoss,
     ValidationLoss,
     Weighted,
@@ -118,6 +119,18 @@ def test_losses_by_numpy(name):
         np.testing.assert_allclose(found, losses[group == RACE].mean(), **close)
     worst = max(losses[group == RACE].mean() for group in range(5))
     np.testing.assert_allclose(value_of(name, SliceLoss(metadata="race"), race=RACE), worst, **close)
+
+
+def test_outputs_by_numpy():
+    for name in ("logistic", "three"):
+        X, y = data(name)
+        outputs = quiet(name).decision_function(X).reshape(N, -1)
+        own = outputs[:, 0] if name == "logistic" else outputs[np.arange(N), np.searchsorted(np.unique(y), y)]
+        np.testing.assert_allclose(value_of(name, Output()), own.mean(), rtol=1e-9)
+        last = outputs.shape[1] - 1
+        np.testing.assert_allclose(value_of(name, Output(column=last)), outputs[:, last].mean(), rtol=1e-9)
+        with pytest.raises(ValueError, match=f"column={last + 1} is not one of the {last + 1} outputs"):
+            value_of(name, Output(column=last + 1))
 
 
 def gap_of(values, groups, among=None):
@@ -217,6 +230,7 @@ def test_names_of_weighted_objectives():
 OBJECTIVES = {
     "loss": ValidationLoss(),
     "margin": Margin(),
+    "output": Output(),
     "class": ClassLoss(1),
     "slice": SliceLoss(2, metadata="race"),
     "worst slice": SliceLoss(metadata="race"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from math import prod
 from numbers import Integral
@@ -18,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from sktda.attribution.asked import row_measure
 from sktda.attribution.gradient import GradientAttributor, GradientScores, resolve_objective
 from sktda.attribution.influence import Influence
-from sktda.attribution.members import OverModels, refuse_frozen
+from sktda.attribution.members import OverModels, averaged, refuse_frozen
 from sktda.data import slices
 from sktda.distributions import MEASURES, jackknife, resolve_measure
 
@@ -77,8 +78,9 @@ class Distributional(OverModels):
         d: the predicted rise of the objective in every run.
     run_values_ : ndarray of shape (n_runs,), or (n_runs, n_samples) without validation rows
         x: the objective in every run, or the rows' own losses.
-    objectives_ : list of dict
-        The base's, for every run.
+    objectives_ : dict
+        What was found for each objective of validation rows, as the base's: means over the runs of value and scores,
+        and the groups of a gap where all runs agree on them.
     attributors_ : list of attributors
         One fitted clone per run, around ``FrozenEstimator(run)``.
 
@@ -198,10 +200,17 @@ class Distributional(OverModels):
             for s, each in enumerate(fitted):
                 self.run_values_[s] = losses_of(each, X, y)
         else:
-            self.objectives_ = [each.objectives_ for each in fitted]
+            found = [each.objectives_ for each in fitted]
+            self.objectives_ = averaged(found)
             shares = getattr(objective, "shares", [1.0])
-            self.run_values_ = np.array(
-                [sum(w * f.value for w, f in zip(shares, found.values(), strict=True)) for found in self.objectives_]
+            self.run_values_ = np.array([np.dot(shares, [one.value for one in each.values()]) for each in found])
+        if all(np.array_equal(values, self.run_values_[0]) for values in self.run_values_[1:]):
+            warnings.warn(
+                f"all {len(fitted)} runs gave the same model, so their distribution is a point: nothing in the "
+                f"training of {type(estimator).__name__} is random (a module that is given as an instance starts from "
+                "its own weights; batches are shuffled with iterator_train__shuffle=True)",
+                UserWarning,
+                stacklevel=2,
             )
         self.scores_, self.std_error_ = self._measured(resolve_measure(self.measure), None, error=True)
         return self

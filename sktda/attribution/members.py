@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.random import RandomState
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -140,3 +142,14 @@ def checked_models(models: Any, name: str) -> list[Any]:
 def frozen(model: Any) -> FrozenEstimator:
     """The model as one that fit leaves as it is."""
     return model if isinstance(model, FrozenEstimator) else FrozenEstimator(model)
+
+
+def averaged(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """ObjectiveScores by name from those of each member."""
+    result = {}
+    for name in found[0]:
+        each = [member[name] for member in found]
+        agree = all(one.groups == each[0].groups for one in each)
+        value, scores = float(np.mean([one.value for one in each])), np.mean([one.scores for one in each], axis=0)
+        result[name] = replace(each[0], value=value, scores=scores, groups=each[0].groups if agree else None)
+    return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.gradient import GradientScores
 from sktda.attribution.inner_product import InnerProduct
-from sktda.attribution.members import OverModels, refuse_frozen
+from sktda.attribution.members import OverModels, averaged, refuse_frozen
 from sktda.model.adapters import differentiable, peel, trained_net, with_parameters
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
@@ -279,17 +278,6 @@ def at_checkpoint(estimator: Any, trajectory: Trajectory, c: int, n_rows: int) -
             if (name := name.replace("_orig_mod.", "")) in state:  # of a compiled module; not kept: not in the state
                 value.copy_(state[name])
     return member
-
-
-def averaged(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """ObjectiveScores by name from those of each member."""
-    result = {}
-    for name in found[0]:
-        each = [member[name] for member in found]
-        agree = all(one.groups == each[0].groups for one in each)
-        value, scores = float(np.mean([one.value for one in each])), np.mean([one.scores for one in each], axis=0)
-        result[name] = replace(each[0], value=value, scores=scores, groups=each[0].groups if agree else None)
-    return result
 
 
 def _no_run(estimator: Any) -> str:

@@ -259,9 +259,10 @@ class Stack:
         """All epochs, on these rows (n_nets, n_kept); seen (n_nets, n): as `gradients` takes it."""
         drawn = torch.from_numpy(rows)
         counts = None if seen is None else torch.from_numpy(seen).float()
+        loaders = [net.get_iterator(range(rows.shape[1]), training=True) for net in self.nets]
         for _ in range(self.net.max_epochs):
             total, n_seen = torch.zeros(len(self.nets), device=self.net.device), 0
-            for batch in zip(*self._orders(rows.shape[1]), strict=True):
+            for batch in zip(*self._orders(loaders), strict=True):
                 positions = drawn.gather(1, torch.tensor(batch))
                 share = None if counts is None else counts.gather(1, positions).to(self.net.device)
                 total = total + self.gradients(positions, share) * positions.shape[1]
@@ -272,13 +273,13 @@ class Stack:
                 net.history.record("epoch", len(net.history))
                 net.history.record("train_loss", loss)
 
-    def _orders(self, n: int) -> Iterator[list[list[int]]]:
+    def _orders(self, loaders: list[Any]) -> Iterator[list[list[int]]]:
         """The batches of one epoch, of every net: as its iterator would draw them."""
         with TRAINING, torch.random.fork_rng(devices=[]):
-            for k, net in enumerate(self.nets):
+            for k, loader in enumerate(loaders):
                 torch.set_rng_state(self._states[k])
                 torch.empty((), dtype=torch.int64).random_()  # a DataLoader draws this before the order
-                yield list(net.get_iterator(torch.empty(n), training=True).batch_sampler)
+                yield list(loader.batch_sampler)
                 self._states[k] = torch.get_rng_state()
 
     def fitted(self, X: Any, y: Any) -> list[Any]:
@@ -309,7 +310,7 @@ class Stack:
             saved += value.nbytes
             return value
 
-        loader = self.net.get_iterator(torch.empty(n), training=True)
+        loader = self.net.get_iterator(range(n), training=True)
         batch = np.arange(n)[None, : loader.batch_size]
         with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
             self.gradients(batch)
