@@ -10,22 +10,20 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
+from numpy.random import RandomState
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.asked import row_measure
-from sktda.attribution.gradient import GradientAttributor, GradientScores, resolve_objective
+from sktda.attribution.gradient import GradientAttributor, GradientScores
 from sktda.attribution.influence import Influence
-from sktda.attribution.members import OverModels, averaged, refuse_frozen
+from sktda.attribution.members import OverModels, refuse_frozen
 from sktda.data import slices
 from sktda.distributions import MEASURES, jackknife, resolve_measure
+from sktda.model.adapters import peel
 
-LEARNED = (
-    "scores_", "std_error_", "run_scores_", "run_values_", "objectives_", "n_features_in_", "feature_names_in_"
-)  # fmt: skip
 IN_MEMORY = 2**30  # bytes of per-run values; more go to a file
 BLOCK = 2**22  # numbers that a measure sees at a time
 
@@ -152,46 +150,19 @@ class Distributional(OverModels):
     def _attributor(self) -> Any:
         return Influence() if self.base is None else self.base
 
-    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
-        """Train the runs, unless they are given, and score the rows with each.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            As the estimator takes it.
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,), default=None
-            Multiplies the loss of each row, in training (where the estimator takes weights) and in the scores.
-        X_val, y_val : array-like, default=None
-            Validation rows, as X and y.
-        metadata_val : dict of array-like, default=None
-            Metadata of the validation rows for the objective.
-
-        Returns
-        -------
-        self
-        """
-        self._validate_params()
-        for name in LEARNED:  # of an earlier fit
-            self.__dict__.pop(name, None)
+    def _prepared(self, has_validation: bool) -> GradientScores:
         attributor = self._cloned(self.runs, "runs")
         if self.runs is None:
             refuse_frozen(attributor.estimator, f"n_runs={self.n_runs}", "runs=[...]")
-            self._refuse_cross_fitting(attributor, True, X_val is not None)
-        objective = resolve_objective(attributor.objective, X_val is not None)
-        random = check_random_state(self.random_state)
-        estimator, X, y = attributor._checked(X, y, sample_weight)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(attributor, name):
-                setattr(self, name, getattr(attributor, name))
-        rows = X, y, sample_weight
-        models = self.runs or self._trainings(attributor, estimator, rows, random, self.n_runs)
-        fitted = self._fit_around(
-            attributor, models, rows, {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}, random
-        )
-        self._own_losses = objective == "self"
-        if not all(hasattr(each, "scores_") for each in fitted):
-            return self
+            self._refuse_cross_fitting(attributor, True, has_validation)
+        return attributor
+
+    def _models(self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState) -> list[Any]:
+        return list(self.runs) if self.runs else self._trainings(attributor, estimator, rows, random, self.n_runs)
+
+    def _summarise(self, X: Any, y: Any) -> None:
+        fitted = self.attributors_
+        self._own_losses = not hasattr(self, "objectives_")
         self.run_scores_ = self._empty(len(fitted), len(fitted[0].scores_))
         for s, each in enumerate(fitted):
             self.run_scores_[s] = -each.scores_ if self._own_losses else each.scores_
@@ -200,20 +171,18 @@ class Distributional(OverModels):
             for s, each in enumerate(fitted):
                 self.run_values_[s] = losses_of(each, X, y)
         else:
-            found = [each.objectives_ for each in fitted]
-            self.objectives_ = averaged(found)
-            shares = getattr(objective, "shares", [1.0])
-            self.run_values_ = np.array([np.dot(shares, [one.value for one in each.values()]) for each in found])
+            shares = getattr(fitted[0].objective, "shares", [1.0])
+            found = [[one.value for one in each.objectives_.values()] for each in fitted]
+            self.run_values_ = np.array(found) @ shares
         if all(np.array_equal(values, self.run_values_[0]) for values in self.run_values_[1:]):
             warnings.warn(
                 f"all {len(fitted)} runs gave the same model, so their distribution is a point: nothing in the "
-                f"training of {type(estimator).__name__} is random (a module that is given as an instance starts from "
-                "its own weights; batches are shuffled with iterator_train__shuffle=True)",
+                f"training of {type(peel(fitted[0].estimator_)[1]).__name__} is random (a module that is given as an "
+                "instance starts from its own weights; batches are shuffled with iterator_train__shuffle=True)",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         self.scores_, self.std_error_ = self._measured(resolve_measure(self.measure), None, error=True)
-        return self
 
     def measured(self, measure=None, groups=None):
         """Another measure of the objective, or that of groups of rows, from the same runs.

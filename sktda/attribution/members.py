@@ -12,6 +12,7 @@ from numpy.random import RandomState
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
@@ -29,6 +30,7 @@ class OverModels(Attributor):
     needs_gradients = True
     estimator: Any
     n_jobs: int | None
+    random_state: Any
 
     @property
     @abstractmethod
@@ -51,6 +53,64 @@ class OverModels(Attributor):
     def default_net_settings(self) -> Mapping[str, Any]:
         """Arguments of `default_net` for the attributor."""
         return getattr(self._attributor, "default_net_settings", {})
+
+    # ---- fit --------------------------------------------------------------------------------------------------------
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        """Train what has to be trained, and score the rows with every model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            As the estimator takes it.
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+            Multiplies the loss of each row, in training (where the estimator takes weights) and in the scores.
+        X_val, y_val : array-like, default=None
+            Validation rows, as X and y.
+        metadata_val : dict of array-like, default=None
+            Metadata of the validation rows for the objective.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
+            delattr(self, name)
+        attributor = self._prepared(X_val is not None)
+        random = check_random_state(self.random_state)
+        estimator, X, y = attributor._checked(X, y, sample_weight)
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(attributor, name):
+                setattr(self, name, getattr(attributor, name))
+        rows = X, y, sample_weight
+        models = self._models(attributor, estimator, rows, random)
+        given = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}
+        seeds = random.randint(2**31 - 1, size=len(models))
+        self.attributors_ = Parallel(n_jobs=self.n_jobs)(
+            delayed(fitted_clone)(attributor, model, int(seed), rows, given)
+            for model, seed in zip(models, seeds, strict=True)
+        )
+        for each in self.attributors_:
+            each._data = rows  # workers send copies back, one per model
+        if all(hasattr(each, "objectives_") for each in self.attributors_):
+            self.objectives_ = averaged([each.objectives_ for each in self.attributors_])
+        if all(hasattr(each, "scores_") for each in self.attributors_):
+            self._summarise(X, y)
+        return self
+
+    @abstractmethod
+    def _prepared(self, has_validation: bool) -> GradientScores:
+        """A clone of the attributor around the estimator, after the checks that need no data."""
+
+    @abstractmethod
+    def _models(self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState) -> list[Any]:
+        """Fitted estimators."""
+
+    @abstractmethod
+    def _summarise(self, X: Any, y: Any) -> None:
+        """Set the scores from those of `attributors_`."""
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 
@@ -96,17 +156,6 @@ class OverModels(Attributor):
             member = clone(estimator).set_params(**dict.fromkeys(names, seed))
             jobs.append(delayed(train_clone)(member, X, y, sample_weight, seed, callbacks=attributor._recorder(member)))
         return list(Parallel(n_jobs=self.n_jobs)(jobs))
-
-    def _fit_around(self, attributor: GradientScores, models: list[Any], rows: tuple, given: dict, random: RandomState):
-        """The attributor fitted around each model; also as `attributors_`."""
-        seeds = random.randint(2**31 - 1, size=len(models))
-        self.attributors_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(fitted_clone)(attributor, model, int(seed), rows, given)
-            for model, seed in zip(models, seeds, strict=True)
-        )
-        for each in self.attributors_:
-            each._data = rows  # workers send copies back, one per model
-        return self.attributors_
 
 
 def refuse_frozen(estimator: Any, setting: str, remedy: str) -> None:

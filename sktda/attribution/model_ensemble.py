@@ -9,24 +9,19 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.gradient import GradientScores
 from sktda.attribution.inner_product import InnerProduct
-from sktda.attribution.members import OverModels, averaged, refuse_frozen
+from sktda.attribution.members import OverModels, refuse_frozen
 from sktda.model.adapters import differentiable, peel, trained_net, with_parameters
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.skorch_net import recorded_run
 from sktda.model.training import can_record, check_trainable, train_clone, trained_by_steps
 from sktda.model.trajectory import Trajectory
-
-LEARNED = (
-    "scores_", "std_error_", "member_scores_", "objectives_", "estimator_", "n_features_in_", "feature_names_in_"
-)  # fmt: skip
 
 
 def _attributor_has(name: str):
@@ -141,58 +136,6 @@ class ModelEnsemble(OverModels):
         """Whether the estimator's training must have been recorded."""
         return super().needs_trajectory or self.members == "checkpoints"
 
-    # ---- fit --------------------------------------------------------------------------------------------------------
-
-    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
-        """Train what has to be trained, make the members and score the rows with each.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            As the estimator takes it.
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,), default=None
-            Multiplies the loss of each row, in training (where the estimator takes weights) and in the scores.
-        X_val, y_val : array-like, default=None
-            Validation rows, as X and y.
-        metadata_val : dict of array-like, default=None
-            Metadata of the validation rows for the objective.
-
-        Returns
-        -------
-        self
-        """
-        self._validate_params()
-        for name in LEARNED:  # of an earlier fit
-            self.__dict__.pop(name, None)
-        attributor = self._prepared(X_val is not None)
-        random = check_random_state(self.random_state)
-        estimator, X, y = attributor._checked(X, y, sample_weight)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(attributor, name):
-                setattr(self, name, getattr(attributor, name))
-        rows = X, y, sample_weight
-        if not isinstance(self.members, str):
-            members = list(self.members)
-        elif self.members == "seeds":
-            members = self._trainings(attributor, estimator, rows, random, self.n_members)
-        else:
-            self.estimator_, trajectory = self._one_training(estimator, rows, random)
-            if trajectory is not None:
-                members = [at_checkpoint(self.estimator_, trajectory, c, count(X)) for c in range(len(trajectory))]
-            else:
-                seeds = random.randint(2**31 - 1, size=self.n_members)
-                members = [with_dropout(self.estimator_, self.dropout, int(seed), count(X)) for seed in seeds]
-        given = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}
-        self._fit_around(attributor, members, rows, given, random)
-        if all(hasattr(each, "scores_") for each in self.attributors_):
-            self.member_scores_ = np.stack([each.scores_ for each in self.attributors_])
-            self.scores_ = self.member_scores_.mean(axis=0)
-            self.std_error_ = self.member_scores_.std(axis=0, ddof=1) / np.sqrt(len(members))
-        if all(hasattr(each, "objectives_") for each in self.attributors_):
-            self.objectives_ = averaged([each.objectives_ for each in self.attributors_])
-        return self
-
     @available_if(_attributor_has("attribute"))
     def attribute(self, X_query, y_query):
         """Mean over the members of the attributor's `attribute`.
@@ -216,7 +159,6 @@ class ModelEnsemble(OverModels):
     # ---- steps ------------------------------------------------------------------------------------------------------
 
     def _prepared(self, has_validation: bool) -> GradientScores:
-        """A clone of the attributor around the estimator, after the checks that need no data."""
         given = None if isinstance(self.members, str) else self.members
         attributor = self._cloned(given, "members")
         if self.members == "seeds":
@@ -229,6 +171,23 @@ class ModelEnsemble(OverModels):
         trains = given is None and not isinstance(attributor.estimator, FrozenEstimator)
         self._refuse_cross_fitting(attributor, trains, has_validation)
         return attributor
+
+    def _models(self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState) -> list[Any]:
+        if not isinstance(self.members, str):
+            return list(self.members)
+        if self.members == "seeds":
+            return self._trainings(attributor, estimator, rows, random, self.n_members)
+        n_rows = count(rows[0])
+        self.estimator_, trajectory = self._one_training(estimator, rows, random)
+        if trajectory is not None:
+            return [at_checkpoint(self.estimator_, trajectory, c, n_rows) for c in range(len(trajectory))]
+        seeds = random.randint(2**31 - 1, size=self.n_members)
+        return [with_dropout(self.estimator_, self.dropout, int(seed), n_rows) for seed in seeds]
+
+    def _summarise(self, X: Any, y: Any) -> None:
+        self.member_scores_ = np.stack([each.scores_ for each in self.attributors_])
+        self.scores_ = self.member_scores_.mean(axis=0)
+        self.std_error_ = self.member_scores_.std(axis=0, ddof=1) / np.sqrt(len(self.attributors_))
 
     def _one_training(self, estimator: Any, rows: tuple, random: RandomState) -> tuple[Any, Trajectory | None]:
         """(the model, its run where members are checkpoints)."""
