@@ -51,30 +51,26 @@ def lds(rows: Rows) -> Iterable[str]:
 
 
 def groups(rows: Rows) -> Iterable[str]:
-    first = rows[0]
-    yield "Variance of the output without small groups"
+    counts = {net: chosen(rows, net=net)[0]["n_runs"] for (net,) in distinct(rows, "net")}
+    yield "Variance over runs without small groups"
     yield (
-        f"The same data and net: {first['n_groups']} random groups of each size, {first['n_runs']} nets trained "
-        "without each, with the seeds and batches of as many nets on all rows. EK-FAC influence on the squared error "
-        "or on the output itself, by these same nets or by as many from other seeds. Rank correlation over the groups "
-        "of predicted and true change, averaged over 103 queries."
+        f"The same data: {rows[0]['n_groups']} random groups of each size, {counts['recipe']} nets after the recipe of "
+        f"the truth and {counts['small']} small ones (8-16-1, SGD without momentum, 5 epochs) trained without each, "
+        "with the seeds and batches of as many nets on all rows. Influence on the squared error or on the output "
+        "itself, by these same nets or by as many from other seeds. Rank correlation over the groups of predicted and "
+        "true change, averaged over the queries; ceiling: what a perfect prediction would have, estimated from two "
+        "halves of the nets."
     )
+    pairs = (("mean", "mean"), ("variance", "variance"), ("variance", "mean"), ("variance", "variance minus mean"))
     body = []
-    for outcome, runs, share in distinct(rows, "outcome", "runs", "share"):
-        own = chosen(rows, outcome=outcome, runs=runs, share=share)
-        cells = [
-            interval(chosen(own, of=of, by=by)[0], "correlation")
-            for of, by in (
-                ("mean", "mean"),
-                ("variance", "variance"),
-                ("variance", "mean"),
-                ("variance", "variance minus mean"),
-            )
-        ]
-        body.append([outcome, runs, f"{share:.0%}", *cells])
-    body.sort(key=lambda cells: (cells[0] != "output", cells[1] != "same"))
-    head = ["of the", "runs", "removed", "mean by mean", "variance by variance", "variance by mean", "difference"]
-    yield table(head, body)
+    for net, outcome, runs, method, share in distinct(rows, "net", "outcome", "runs", "method", "share"):
+        own = chosen(rows, net=net, outcome=outcome, runs=runs, method=method, share=share)
+        cells = [interval(chosen(own, of=of, by=by)[0], "correlation") for of, by in pairs]
+        ceilings = " / ".join(f"{chosen(own, of=of)[0]['ceiling']:.2f}" for of in ("mean", "variance"))
+        body.append([net, outcome, method, runs, f"{share:.0%}", ceilings, *cells])
+    body.sort(key=lambda cells: (cells[0], cells[1] != "output", cells[2], cells[3] != "same"))
+    head = ["net", "of the", "method", "runs", "removed", "ceiling of mean / variance", "mean by mean"]
+    yield table([*head, "variance by variance", "variance by mean", "difference"], body)
 
 
 def loo(rows: Rows) -> Iterable[str]:
@@ -95,16 +91,18 @@ def loo(rows: Rows) -> Iterable[str]:
 def unrolled(rows: Rows) -> Iterable[str]:
     yield "The derivative of the run, and influence functions"
     yield (
-        "200 digits, MLP 64-16-10, SGD without momentum at a constant rate, weight decay 0.01: values of "
-        "`SGDInfluence` (the exact derivative of the recorded run) and of `Influence` with the exact curvature at its "
-        "end, for 20 queries. Correlations over the rows, averaged over the queries, and the slope of the first on the "
-        f"second; mean ± standard deviation over {len(distinct(rows, 'seed'))} seeds."
+        "200 digits, softmax regression (64-10) and an MLP (64-16-10), SGD without momentum at the constant rate 0.1, "
+        "weight decay 0.03: values of `SGDInfluence` (the exact derivative of the recorded run) and of `Influence` "
+        "with the exact Gauss-Newton matrix at its end, for 20 queries. Correlations over the rows, averaged over the "
+        "queries, and the slope of the first on the second; mean ± standard deviation over "
+        f"{len(distinct(rows, 'seed'))} seeds."
     )
+    names = ("pearson", "spearman", "slope", "accuracy")
     body = []
-    for (steps,) in distinct(rows, "steps"):
-        own = chosen(rows, steps=steps)
-        body.append([f"{steps:,}", *(over_seeds(own, name) for name in ("pearson", "spearman", "slope", "accuracy"))])
-    yield table(["steps", "Pearson", "Spearman", "slope", "accuracy on the queries"], body)
+    for net, steps in distinct(rows, "net", "steps"):
+        own = chosen(rows, net=net, steps=steps)
+        body.append([net, f"{steps:,}", *(over_seeds(own, name) for name in names)])
+    yield table(["net", "steps", "Pearson", "Spearman", "slope", "accuracy on the queries"], body)
 
 
 def speed(rows: Rows) -> Iterable[str]:

@@ -7,8 +7,9 @@
 - lds: distributional LDS of the loss on Concrete (truth.py: half of the rows, 20 retrains of each of 100 subsets),
   from 20 runs of EK-FAC influence and of Source, for every measure, and how well the *mean* predicts the variance.
 - groups: the same question for smaller groups, 1, 5 and 10 % of the rows, and for the model's output beside its loss:
-  30 random groups of each size, 40 nets trained without each, in the order of batches of the 40 nets on all rows.
-  Predictions come from these same 40 nets, or from 40 others. Two sizes at a time.
+  30 random groups of each size; 40 nets after the recipe of the truth, and 200 small ones (8-16-1, 5 epochs), trained
+  without each, in the order of batches of as many nets on all rows. Predictions come from these same nets, or from as
+  many others. Both kinds of net at a time.
 - loo: how many seeds it takes until leaving one row out is predictable (figure 8 of arXiv:2506.12965): 30 rows of 200
   digits, each left out in up to 200 trainings, whose batches are drawn anew or in the same order.
 - unrolled: how near the derivative of the whole run (SGDInfluence) is to influence functions, after more steps.
@@ -24,6 +25,8 @@ import argparse
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -34,7 +37,7 @@ from torch import nn
 N_RUNS = 20  # of lds
 FIRST_SEED = 20_000  # those of the truths begin at 0
 MEASURES = ("mean", "variance", "wasserstein", "wasserstein_gaussian")
-SHARES, N_GROUPS, N_RETRAINS = (0.01, 0.05, 0.1), 30, 40
+SHARES, N_GROUPS = (0.01, 0.05, 0.1), 30
 LOO_SEEDS, LOO_ROWS, LOO_TRAIN, LOO_QUERIES = (1, 2, 5, 10, 20, 50, 100, 200), 30, 200, 50
 STEPS, STEP_SEEDS = (10, 30, 100, 300, 1_000, 3_000), (0, 1, 2)
 
@@ -148,81 +151,138 @@ def named_measures() -> dict[str, Callable]:
 # ---- small groups and the output -------------------------------------------------------------------------------------
 
 
+def small_net() -> Any:
+    """Few parameters and few steps: the start can still be seen in the outputs."""
+    return net("number", 8, 16, 1, epochs=5, lr=0.03, batch_size=32, decay=1e-3, momentum=0.0)
+
+
+@dataclass(frozen=True)
+class Nets:
+    """Which net, how many runs of it, and what predicts."""
+
+    make: Callable[[], Any]
+    n_runs: int
+    methods: dict[str, Callable[[Any], Any]]  # by name: objective -> attributor
+    n_queries: int = 103
+
+
+def exact(objective: Any) -> Any:
+    """Influence with the whole Gauss-Newton matrix."""
+    from sktda.attribution import Influence
+
+    return Influence(curvature="exact", damping=1e-3, objective=objective)
+
+
+def ekfac(objective: Any) -> Any:
+    """Influence with EK-FAC."""
+    from sktda.attribution import Influence
+
+    return Influence(curvature="ekfac", objective=objective)
+
+
+def derivative(objective: Any) -> Any:
+    """The exact derivative of the run."""
+    from sktda.attribution import SGDInfluence
+
+    return SGDInfluence(objective=objective)
+
+
+NETS = {
+    "recipe": Nets(concrete_net, 40, {"Influence, EK-FAC": ekfac}),
+    "small": Nets(small_net, 200, {"Influence, exact": exact, "SGDInfluence": derivative}, n_queries=30),
+}
+
+
 def groups_part(quick: bool) -> dict:
     """How the variance over runs of output and loss changes without groups of rows, predicted and true."""
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda share: measured(of_share, share, quick), SHARES))
+        found = list(pool.map(lambda name: measured(of_nets, name, quick), NETS))
     return {"rows": [row for each in found for row in each["rows"]]}
 
 
-def of_share(share: float, quick: bool) -> dict:
-    """Groups of one size."""
-    set_threads(1)
-
+def of_nets(name: str, quick: bool) -> dict:
+    """Groups of every size, for one kind of net."""
     from _lds import load
+    from sklearn.base import clone
 
-    from sktda import retrain
-    from sktda.attribution import Influence
-    from sktda.metrics import predicted_moves, spearman
+    from sktda import TrajectoryRecorder, retrain
     from sktda.objectives import Output
 
-    problem = load("concrete")
-    X, y, n = problem.X, problem.y, len(problem.X)
-    n_groups, n_runs = (4, 5) if quick else (N_GROUPS, N_RETRAINS)
-    start = time.perf_counter()
-    same = retrain(concrete_net(), X, y, seeds=range(n_runs))
-    others = retrain(concrete_net(), X, y, seeds=range(FIRST_SEED, FIRST_SEED + n_runs))
-    predicted_by = {
-        (name, which): runs_of(
-            Influence(curvature="ekfac", objective=Output() if name == "output" else None), nets, X, y
-        ).attribute_runs(problem.X_query, problem.y_query)
-        for name in ("output", "loss")
-        for which, nets in (("same", same), ("other", others))
+    set_threads(1)
+    nets, problem = NETS[name], load("concrete")
+    problem = replace(problem, X_query=problem.X_query[: nets.n_queries], y_query=problem.y_query[: nets.n_queries])
+    X, y = problem.X, problem.y
+    n_groups, n_runs = (4, 6) if quick else (N_GROUPS, nets.n_runs)
+    estimator = nets.make()
+    if name == "small":  # the derivative of a run needs its record
+        estimator = clone(estimator).set_params(callbacks=[TrajectoryRecorder(steps=True)])
+    runs = {
+        "same": retrain(estimator, X, y, seeds=range(n_runs)),
+        "other": retrain(estimator, X, y, seeds=range(FIRST_SEED, FIRST_SEED + n_runs)),
     }
-    print(f"{2 * n_runs} nets and their influence: {time.perf_counter() - start:.0f} s", flush=True)
+    explained = {
+        (outcome, which, method): runs_of(make(objective), each, X, y).attribute_runs(problem.X_query, problem.y_query)
+        for outcome, objective in (("output", Output()), ("loss", None))
+        for which, each in runs.items()
+        for method, make in nets.methods.items()
+    }
+    before = outcomes(runs["same"], problem)
     rng = np.random.default_rng(0)
+    rows: list[dict] = []
+    for share in SHARES[:2] if quick else SHARES:
+        start = time.perf_counter()
+        removed = np.zeros((n_groups, len(X)), dtype=bool)
+        for group in removed:
+            group[rng.choice(len(X), round(share * len(X)), replace=False)] = True
+        each = [
+            outcomes(retrain(nets.make(), X, y, seeds=range(n_runs), rows=[~group] * n_runs, same_order=True), problem)
+            for group in removed
+        ]
+        print(f"{name}, {share:.0%}: {n_groups * n_runs} nets in {time.perf_counter() - start:.0f} s", flush=True)
+        about = {"net": name, "n_groups": n_groups, "n_runs": n_runs, "share": share}
+        for (outcome, which, method), values in explained.items():
+            after = np.stack([found[outcome] for found in each])
+            row = about | {"outcome": outcome, "runs": which, "method": method}
+            rows += [row | found for found in correlations(values, removed, before[outcome], after)]
+    return {"rows": rows}
+
+
+def correlations(values: tuple, removed: np.ndarray, before: np.ndarray, after: np.ndarray) -> list[dict]:
+    """How well predicted mean and variance rank the groups by their true change of mean and variance."""
+    from sktda.metrics import predicted_moves, spearman
+
+    functions = {of: f for of, f in named_measures().items() if of in ("mean", "variance")}
+    guesses = {of: predicted_moves(f, *values, removed) for of, f in functions.items()}
+    guesses["size of mean"] = np.abs(guesses["mean"])
+    true = {of: np.stack([f(before, each) for each in after]) for of, f in functions.items()}
+    found = {("mean", "mean"): spearman(guesses["mean"], true["mean"])}
+    found |= {("variance", by): spearman(guess, true["variance"]) for by, guess in guesses.items()}
+    found["variance", "variance minus mean"] = found["variance", "variance"] - found["variance", "mean"]
     rows = []
-    functions = {name: f for name, f in named_measures().items() if name in ("mean", "variance")}
-    removed = np.zeros((n_groups, n), dtype=bool)
-    for group in removed:
-        group[rng.choice(n, round(share * n), replace=False)] = True
-    before = outcomes(same, problem)
-    after: dict[str, list[np.ndarray]] = {"output": [], "loss": []}
-    for group in removed:
-        found = outcomes(
-            retrain(concrete_net(), X, y, seeds=range(n_runs), rows=[~group] * n_runs, same_order=True), problem
+    for (of, by), scores in found.items():
+        rows.append(
+            {"of": of, "by": by, "ceiling": ceiling(functions[of], before, after)} | spelt("correlation", scores)
         )
-        for name, values in found.items():
-            after[name].append(values)
-    for name in ("output", "loss"):
-        true = {of: np.stack([f(before[name], each) for each in after[name]]) for of, f in functions.items()}
-        for which in ("same", "other"):
-            x, d = predicted_by[name, which]
-            guesses = {of: predicted_moves(f, x, d, removed) for of, f in functions.items()}
-            guesses["size of mean"] = np.abs(guesses["mean"])
-            for of, by in (
-                ("mean", "mean"),
-                ("variance", "variance"),
-                ("variance", "mean"),
-                ("variance", "size of mean"),
-            ):
-                add(rows, share, name, which, of, by, spearman(guesses[by], true[of]))
-            gain = spearman(guesses["variance"], true["variance"]) - spearman(guesses["mean"], true["variance"])
-            add(rows, share, name, which, "variance", "variance minus mean", gain)
-    return {"rows": [{"n_groups": n_groups, "n_runs": n_runs} | row for row in rows]}
+        print(", ".join(value if isinstance(value, str) else f"{value:.3f}" for value in rows[-1].values()), flush=True)
+    return rows
+
+
+def ceiling(measure: Callable, before: np.ndarray, after: np.ndarray) -> float:
+    """Correlation that a perfect prediction would have with the truth: from that of two halves of the runs."""
+    from sktda.metrics import spearman
+
+    halves = [
+        np.stack([measure(before[part], each[part]) for each in after])
+        for part in (slice(0, None, 2), slice(1, None, 2))
+    ]
+    r = max(float(spearman(*halves).mean()), 0.0)
+    return float(np.sqrt(2 * r / (1 + r)))
 
 
 def outcomes(nets: list[Any], problem: Any) -> dict[str, np.ndarray]:
     """Outputs and squared errors (n_nets, n_query) of the queries."""
     outputs = np.stack([each.predict(problem.X_query)[:, 0] for each in nets]).astype(float)
     return {"output": outputs, "loss": (outputs - problem.y_query[:, 0]) ** 2}
-
-
-def add(rows: list[dict], share: float, name: str, which: str, of: str, by: str, scores: np.ndarray) -> None:
-    """One row, and one line on the screen."""
-    rows.append({"share": share, "outcome": name, "runs": which, "of": of, "by": by} | spelt("correlation", scores))
-    low, high = rows[-1]["correlation_low"], rows[-1]["correlation_high"]
-    print(f"{share:4.0%} {name:6s} {which:5s} runs: {of} by {by:20s} {scores.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
 # ---- one row ---------------------------------------------------------------------------------------------------------
@@ -290,19 +350,20 @@ def unrolled_part(quick: bool) -> dict:
     X, y = (X[order] / 16).astype(np.float32), y[order]
     X_query, y_query, X, y = X[200:220], y[200:220], X[:200], y[:200]
     rows = []
-    for steps in STEPS[:3] if quick else STEPS:
-        for seed in STEP_SEEDS[:1] if quick else STEP_SEEDS:
-            estimator = net("class", 64, 16, 10, epochs=steps // 10, lr=0.05, batch_size=20, decay=1e-2, momentum=0.0)
-            estimator = clone(estimator).set_params(callbacks=[TrajectoryRecorder(steps=True)])
-            frozen = FrozenEstimator(retrain(estimator, X, y, seeds=[seed])[0])
-            unrolled = SGDInfluence(frozen, objective=None).fit(X, y).attribute(X_query, y_query)
-            row: dict[str, Any] = {"steps": steps, "seed": seed, "accuracy": float(frozen.score(X_query, y_query))}
-            values = Influence(frozen, curvature="exact", objective=None).fit(X, y).attribute(X_query, y_query)
-            row |= {"pearson": float(pearson(unrolled.T, values.T).mean())}
-            row |= {"spearman": float(spearman(unrolled.T, values.T).mean())}
-            row |= {"slope": float((unrolled * values).sum() / (values**2).sum())}
-            rows.append(row)
-            print(", ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
+    seeds = STEP_SEEDS[:1] if quick else STEP_SEEDS
+    for widths, steps, seed in product(((64, 10), (64, 16, 10)), STEPS[:3] if quick else STEPS, seeds):
+        estimator = net("class", *widths, epochs=steps // 10, lr=0.1, batch_size=20, decay=3e-2, momentum=0.0)
+        estimator = clone(estimator).set_params(callbacks=[TrajectoryRecorder(steps=True)])
+        frozen = FrozenEstimator(retrain(estimator, X, y, seeds=[seed])[0])
+        unrolled = SGDInfluence(frozen, objective=None).fit(X, y).attribute(X_query, y_query)
+        values = Influence(frozen, curvature="exact", objective=None).fit(X, y).attribute(X_query, y_query)
+        row = {"net": "-".join(map(str, widths)), "steps": steps, "seed": seed}
+        row["accuracy"] = float(frozen.score(X_query, y_query))
+        row["pearson"] = float(pearson(unrolled.T, values.T).mean())
+        row["spearman"] = float(spearman(unrolled.T, values.T).mean())
+        row["slope"] = float((unrolled * values).sum() / (values**2).sum())
+        rows.append(row)
+        print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     return {"rows": rows}
 
 

@@ -72,6 +72,7 @@ def distributional_lds(
     full: np.ndarray | None = None,
     *,
     measure: str | Measure = "variance",
+    floor: bool = True,
 ) -> np.ndarray:
     """Rank correlation over subsets of how a distribution over training runs is predicted to move, and how it moved.
 
@@ -90,6 +91,9 @@ def distributional_lds(
         The same in models retrained on all rows; None = `values`.
     measure : {"mean", "variance", "wasserstein", "wasserstein_gaussian"} or callable, default="variance"
         As of `sktda.attribution.Distributional`.
+    floor : bool, default=True
+        Subtract from a Wasserstein distance of retrained models what chance alone gives between sets of runs of these
+        sizes (`sktda.distributions.wasserstein_floor`, at the variances found).
 
     Returns
     -------
@@ -103,9 +107,9 @@ def distributional_lds(
 
     Notes
     -----
-    From a Wasserstein distance of retrained models, what chance alone gives between sets of runs of these sizes is
-    subtracted (`sktda.distributions.wasserstein_floor`, at the variances found); the predicted one compares every run
-    with itself and has no such floor. Source: arXiv:2506.12965, the distributional LDS.
+    The predicted distance compares every run with itself and has no floor. The true one is right on average once it is
+    subtracted; for few retrains its own noise can cost more rank correlation than it brings. Source: arXiv:2506.12965,
+    the distributional LDS.
 
     Examples
     --------
@@ -134,7 +138,7 @@ def distributional_lds(
             "of each subset; needed are at least 3 subsets and 2 of the others"
         )
     function = resolve_measure(measure)
-    return spearman(predicted_moves(function, values, shifts, ~kept), measured_moves(function, full, measured))
+    return spearman(predicted_moves(function, values, shifts, ~kept), measured_moves(function, full, measured, floor))
 
 
 def predicted_moves(measure: Measure, values: np.ndarray, shifts: np.ndarray, removed: np.ndarray) -> np.ndarray:
@@ -143,9 +147,9 @@ def predicted_moves(measure: Measure, values: np.ndarray, shifts: np.ndarray, re
     return np.stack([measure(values, values + each) for each in moved])
 
 
-def measured_moves(measure: Measure, full: np.ndarray, measured: np.ndarray) -> np.ndarray:
+def measured_moves(measure: Measure, full: np.ndarray, measured: np.ndarray, floor: bool = True) -> np.ndarray:
     """(n_subsets, n_query) of the measure between models on all rows and those of each subset, less what is chance."""
-    return np.stack([measure(full, each) - chance(measure, full, each) for each in measured])
+    return np.stack([measure(full, each) - floor * chance(measure, full, each) for each in measured])
 
 
 def chance(measure: Measure, x: np.ndarray, y: np.ndarray) -> np.ndarray | float:

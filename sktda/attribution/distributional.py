@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -176,9 +177,9 @@ class Distributional(OverModels):
             self.run_values_ = np.array(found) @ shares
         if all(np.array_equal(values, self.run_values_[0]) for values in self.run_values_[1:]):
             warnings.warn(
-                f"all {len(fitted)} runs gave the same model, so their distribution is a point: nothing in the "
-                f"training of {type(peel(fitted[0].estimator_)[1]).__name__} is random (a module that is given as an "
-                "instance starts from its own weights; batches are shuffled with iterator_train__shuffle=True)",
+                f"all {len(fitted)} runs are the same model, so their distribution is a point. Nothing in the "
+                f"training of {type(peel(fitted[0].estimator_)[1]).__name__} may be random: a module that is given as "
+                "an instance starts from its own weights, and batches are shuffled with iterator_train__shuffle=True",
                 UserWarning,
                 stacklevel=3,
             )
@@ -279,7 +280,9 @@ class Distributional(OverModels):
         if 8 * prod(shape) <= IN_MEMORY:
             return np.empty(shape)
         with tempfile.TemporaryFile(dir=self.work_dir) as file:
-            return np.memmap(file, dtype=np.float64, mode="w+", shape=shape)
+            file.truncate(8 * prod(shape))
+            # not np.memmap, which joblib would hand to other processes by a name that this file has not
+            return np.frombuffer(mmap.mmap(file.fileno(), 0), dtype=np.float64).reshape(shape)
 
 
 def _ask(each: GradientAttributor, X_query: Any, y_query: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -321,6 +324,8 @@ def members_of(groups: Any, n: int) -> np.ndarray:
     if isinstance(groups, np.ndarray) and groups.dtype == bool:
         if groups.ndim != 2 or groups.shape[1] != n:
             raise ValueError(f"groups is a mask of shape {groups.shape}; expected is (n_groups, {n})")
+        if not groups.any(axis=1).all():
+            raise ValueError(f"groups[{int(groups.any(axis=1).argmin())}] has no row")
         return groups.T.astype(float)
     result = np.zeros((n, len(groups)))
     for g, rows in enumerate(groups):
