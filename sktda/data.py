@@ -65,7 +65,7 @@ def check_finite(X: Any, names: np.ndarray | None = None) -> None:
 
 def refuse_text(X: Any, reader: str) -> None:
     """Raise ValueError if X is not one table, or has columns that are not numbers, and say what to do."""
-    if isinstance(X, Mapping):
+    if is_dictionary(X):
         raise ValueError(
             f"{reader} reads the columns of one table, and X is a dictionary ({', '.join(map(str, X))}); give a net "
             "and an attributor that scores rows by its gradients, such as Influence(net) from sktda.attribution"
@@ -155,9 +155,14 @@ def check_weights(sample_weight: Any, n: int) -> np.ndarray:
     return weights
 
 
+def is_dictionary(X: Any) -> bool:
+    """Whether X holds arrays by name; a sparse matrix by keys looks like one, and is none."""
+    return isinstance(X, Mapping) and not sp.issparse(X)
+
+
 def sliceable(X: Any) -> Any:
     """X, or a dict of arrays by argument name as skorch's SliceDict: a dict of which scikit-learn can take rows."""
-    if not isinstance(X, Mapping):
+    if not is_dictionary(X):
         return X
     sizes = {name: _num_samples(value) for name, value in X.items()}
     if len(set(sizes.values())) != 1:

@@ -532,12 +532,16 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, module, extra):
 def test_methods_are_found_by_walking_the_package(monkeypatch):
     assert set(methods()) == {
         "complexity-gap",
+        "confident-learning",
         "diffin",
         "distributional",
         "influence",
         "inner-product",
+        "knn-shapley",
         "model-ensemble",
         "moso",
+        "normalized-margin",
+        "self-confidence",
         "sgd-influence",
         "source",
         "tracin",

@@ -41,6 +41,7 @@ from sktda.attribution import (
     Distributional,
     Influence,
     InnerProduct,
+    KNNShapley,
     ModelEnsemble,
     MoSo,
     PrecomputedScores,
@@ -162,7 +163,7 @@ def test_every_public_method_is_documented(cls):
 
 def seeded(instance):
     """A clone; one that trains a net or draws rows gets a seed: None draws from NumPy's state, as in scikit-learn."""
-    draws = getattr(instance, "needs_gradients", False) or isinstance(instance, CoresetSelector)
+    draws = getattr(instance, "needs_gradients", False) or isinstance(instance, CoresetSelector | KNNShapley)
     return clone(instance).set_params(**({"random_state": 0} if draws else {}))
 
 
@@ -224,6 +225,7 @@ SEEDED = [
         guard=1.0,
         step=0.05,
     ),
+    KNNShapley(random_state=0),
     TracIn(random_state=0),
     Source(random_state=0),
     DiffIn(random_state=0),
@@ -474,6 +476,8 @@ def test_a_progress_bar_on_a_parallel_search_around_a_cleaner(capsys):
 def test_weights_reach_the_model_through_a_pipeline(model, routing):
     weight = np.arange(90.0) + 1
     spy = clone(model).set_params(estimator=RecordingClassifier())
+    if "prune_ratios" in spy.get_params():
+        spy.set_params(prune_ratios=[0.1])  # 0 is as good for a constant prediction
     if routing:
         sklearn.set_config(enable_metadata_routing=True)
         spy.estimator.set_fit_request(sample_weight=True)

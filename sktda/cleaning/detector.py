@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from numbers import Real
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.cleaning.base import fit_attributor, import_pandas, prepare_attributor, refuse_constant
-from sktda.data import encode_target, row_index
+from sktda.data import encode_target, is_dictionary, row_index
 from sktda.noise import label_noise_rate, outlier_rate
 from sktda.selection import prune
 
@@ -100,7 +99,7 @@ class NoisyLabelDetector(BaseEstimator):
         self._validate_params()
         for name in ("classes_", "feature_names_in_"):  # of an earlier fit, on data of another kind
             self.__dict__.pop(name, None)
-        if isinstance(X, Mapping):
+        if is_dictionary(X):
             raise ValueError(
                 "NoisyLabelDetector estimates the share of wrong labels, and suggests others, from the columns of one "
                 "table, and X is a dictionary; use InfluencePruner, which drops a share of your choice"

@@ -289,17 +289,30 @@ class InfluencePruner(RefitEstimator):
                     self._round[last] = 0
             elif n_remove:
                 refuse_constant(scores, self.attributor_)
-                classes = None if codes is None else np.unique(codes[rows], return_inverse=True)[1]
-                floor = self.min_samples_per_class
-                worst = np.flatnonzero(~prune(scores, n_remove, classes, stratify=self.stratify, floor=floor))
-                gone = rows[gap.enough(worst)]
+                gone = rows[self._worst(scores, n_remove, codes, rows, gap)]
                 alive[gone] = False
                 self._round[gone] = number
             step.call_on_fit_task_end(estimator=self, X=X, y=y)
             if gap.closed:
                 break
+        self._last_round = rows, scores, codes, gap
         self.support_ = alive | self._held_out
         self.n_pruned_ = int((~self.support_).sum())
+
+    def _worst(self, scores, n_remove, codes, rows, gap):
+        """Those of the rows that go, by position in them."""
+        classes = None if codes is None else np.unique(codes[rows], return_inverse=True)[1]
+        kept = prune(scores, n_remove, classes, stratify=self.stratify, floor=self.min_samples_per_class)
+        return gap.enough(np.flatnonzero(~kept))
+
+    def _support_at(self, ratio):
+        """Mask of the rows that would be kept at another share, by the scores of the only round."""
+        rows, scores, codes, gap = self._last_round
+        support = np.ones(len(self.scores_), dtype=bool)
+        n_remove = round(ratio * len(rows))
+        if n_remove and not gap.closed:
+            support[rows[self._worst(scores, n_remove, codes, rows, gap)]] = False
+        return support
 
     def _note(self, found, rows):
         """Keep values and scores of every objective; gaps with the sign that they have for the groups of round 1."""

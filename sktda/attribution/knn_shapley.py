@@ -1,0 +1,280 @@
+"""kNN-Shapley: the exact Shapley value of each row for a nearest-neighbour classifier (arXiv:1908.08619)."""
+
+from __future__ import annotations
+
+from copy import copy
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_consistent_length, validate_data
+from torch import Tensor
+
+from sktda.attribution.base import Attributor
+from sktda.data import (
+    BLOCK_BYTES,
+    UnitRows,
+    block_rows,
+    check_finite,
+    for_blocks,
+    refuse_text,
+    resolve_device,
+    slices,
+)
+
+FOLDS = 5  # of cross-fitting, where no validation rows came
+POSITION_BITS = 25  # of a sorting key; the 38 bits above hold the cosine, in steps of 2^-36
+CHUNK = {"cpu": 2**16, "cuda": 2**25}  # distances that are sorted at a time: on a processor they stay in its cache
+
+
+class KNNShapley(Attributor):
+    """Shapley value of each row for a k-nearest-neighbour classifier, in shares of right votes.
+
+    The players are the training rows; what a set of them is worth is the share of right votes that it gives a
+    validation row: how many of the row's k nearest neighbours in the set carry its label, divided by k, averaged over
+    the validation rows. The values add up to what all rows together are worth. They are exact: no set is sampled, no
+    model is trained.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=5
+        k, the neighbours that vote. With k >= n_samples all rows vote everywhere.
+    scale : {"auto", "standard", "unit"}, default="auto"
+        Distances are those between rows of length 1, as for ComplexityGap, where Euclidean and cosine distance order
+        neighbours alike. "standard" standardises the columns and appends a constant before rows are normalised, "unit"
+        only normalises the rows; "auto" picks "unit" for pixels and sparse matrices. Validation rows are scaled with
+        the training rows' means and spreads.
+    task : {"auto", "classification", "regression"}, default="auto"
+        "auto": strings, booleans and whole numbers are classes (unless nearly all differ). Regression is refused.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is one.
+    batch_size : int, default=None
+        Validation rows per block, each with its distances to all training rows; changes memory and speed, not the
+        result. None = as many as fit into 256 MiB.
+    random_state : int, RandomState instance or None, default=None
+        Draws the folds, where no validation rows are given; else nothing is drawn.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        Shapley values, higher = keep. Every validation row adds something positive to the rows of its own class and
+        something negative (or 0) to the others, most of it to those nearby. Below zero: the wrong votes prevail.
+    classes_ : ndarray of shape (n_classes,)
+        The classes.
+    task_ : str
+        "classification".
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for regression, NaN or infinity (naming the column), a single class, and validation rows without
+        labels, labels without rows, rows of another shape, or labels none of which is in y.
+
+    Notes
+    -----
+    Without validation rows, the rows are cross-fitted over 5 stratified folds: each fold in turn validates the rows of
+    the others, and a row's value is the mean over the rows that it was not in a fold with. Labels of validation rows
+    count as right, so wrong ones among them cost accuracy. A validation label that no training row carries is matched
+    by none.
+
+    With rows sorted from near (1) to far (n), theorem 1 of Jia et al. 2019 (arXiv:1908.08619) is
+    ``s_n = [y_n = y] / max(K, n)`` and ``s_i = s_(i+1) + ([y_i = y] - [y_(i+1) = y]) / max(K, i)``: a cumulative sum
+    from the far end. (The paper has K <= n, where its 1/n is the same.) Distances are in float64; two that differ by
+    less than 2^-36 in cosine are a tie, which the row that comes first wins, whatever the blocks. Rows of zeros are
+    alike, and at a right angle to all others.
+
+    Weights are accepted, as by every attributor, and do not enter: a player is a row. Time is O(n_val * n (d + log n)),
+    memory O(batch_size * n).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktda.attribution import KNNShapley
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
+    >>> scores = KNNShapley(random_state=0).fit(X, y).scores_
+    >>> int(scores.argmin()), bool((scores[:3] < 0).all())
+    (0, True)
+    """
+
+    _parameter_constraints: dict = {
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "scale": [StrOptions({"auto", "standard", "unit"})],
+        "task": [StrOptions({"auto", "classification", "regression"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "random_state": ["random_state"],
+    }
+
+    uses_validation = True
+    scores_features = True
+    __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
+
+    def __init__(
+        self,
+        n_neighbors=5,
+        *,
+        scale="auto",
+        task="auto",
+        device="auto",
+        batch_size=None,
+        random_state=None,
+    ):
+        self.n_neighbors = n_neighbors
+        self.scale = scale
+        self.task = task
+        self.device = device
+        self.batch_size = batch_size
+        self.random_state = random_state
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        """Score the rows.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, ...)
+            Numbers of any shape per row: a table, images, embeddings.
+        y : array-like of shape (n_samples,)
+            Class labels of any kind.
+        X_val, y_val : array-like, default=None
+            Rows that the values are asked about, in the form of X and y. None = cross-fitting over 5 folds.
+        sample_weight, metadata_val : ignored
+            Part of the contract of all attributors.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        if (X_val is None) != (y_val is None):
+            missing, given = ("X_val", "y_val") if X_val is None else ("y_val", "X_val")
+            raise ValueError(f"{given} came without {missing}; validation rows need both")
+        X, task, codes, classes = self._validate(X, y, sample_weight, self.task)
+        if classes is None:
+            raise ValueError(
+                "KNNShapley counts neighbours with the right label, so it needs classes, and this is a regression; "
+                "use ComplexityGap() or Influence() from sktda.attribution, or task='classification' if the numbers "
+                "in y are classes"
+            )
+        self.task_, self.classes_ = task, classes
+        rows = UnitRows(X, self.scale)
+        if X_val is None:
+            self.scores_ = self._cross_fitted(rows, codes)
+            return self
+        held = copy(rows)  # with the means and spreads of X
+        held.X, held_codes = self._validation_rows(X, X_val, y_val)
+        total = self._values(rows, np.arange(len(rows)), codes, held, np.arange(len(held)), held_codes)
+        self.scores_ = total / len(held)
+        return self
+
+    def _validation_rows(self, X, X_val, y_val) -> tuple[Any, np.ndarray]:
+        """(X_val as array or CSR, codes (n_val,); -1 = a class that is not in y)."""
+        refuse_text(X_val, "KNNShapley")
+        X_val = validate_data(self, X_val, reset=False, accept_sparse="csr", allow_nd=True, ensure_all_finite=False)
+        if X_val.shape[1:] != X.shape[1:]:
+            raise ValueError(f"rows of X_val have the shape {X_val.shape[1:]}, but those of X have {X.shape[1:]}")
+        try:
+            check_finite(X_val, getattr(self, "feature_names_in_", None))
+        except ValueError as error:
+            raise ValueError(f"in the validation rows: {error}") from error
+        labels = column_or_1d(np.asarray(y_val), warn=True).tolist()
+        check_consistent_length(X_val, labels)
+        missing = [row for row, label in enumerate(labels) if label is None or label != label]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} validation rows have no label, the first is row {missing[0]}; label or drop them"
+            )
+        known = {label: code for code, label in enumerate(self.classes_.tolist())}
+        codes = np.array([known.get(label, -1) for label in labels])
+        if (codes < 0).all():
+            raise ValueError(
+                f"none of the labels in y_val (such as {labels[0]!r}) is a class of y (such as "
+                f"{self.classes_.tolist()[0]!r}); give labels of the same kind"
+            )
+        return X_val, codes
+
+    def _cross_fitted(self, rows: UnitRows, codes: np.ndarray) -> np.ndarray:
+        """Values of each row, averaged over the validation rows in other folds than its own."""
+        n = len(rows)
+        order = check_random_state(self.random_state).permutation(n)
+        fold = np.empty(n, dtype=int)
+        fold[order[np.argsort(codes[order], kind="stable")]] = np.arange(n) % FOLDS  # dealt out class by class
+        total, times = np.zeros(n), np.zeros(n)
+        for number in range(min(FOLDS, n)):
+            train, held = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+            total[train] += self._values(rows, train, codes[train], rows, held, codes[held])
+            times[train] += len(held)
+        return total / times
+
+    def _values(
+        self,
+        rows: UnitRows,
+        train: np.ndarray,
+        codes: np.ndarray,
+        held_rows: UnitRows,
+        held: np.ndarray,
+        held_codes: np.ndarray,
+    ) -> np.ndarray:
+        """Sums over the validation rows `held` of the values of the rows `train`."""
+        device, n = resolve_device(self.device), len(train)
+        labels, held_labels = torch.from_numpy(codes).to(device), torch.from_numpy(held_codes).to(device)
+        total = torch.zeros(n, dtype=torch.float64, device=device)
+        chunk = max(1, CHUNK.get(device.type, CHUNK["cpu"]) // n)
+
+        def work(part: slice) -> None:
+            cosine = _cosines(rows, train, held_rows.block(held[part], torch.float64, device))
+            found = torch.zeros_like(total)
+            for some in slices(len(cosine), chunk):
+                order = _nearest_first(cosine[some])
+                right = labels[order] == held_labels[part][some, None]
+                values = shapley_values(right, self.n_neighbors)
+                found += torch.empty_like(values).scatter_(1, order, values).sum(dim=0)  # index_add_ varies on CUDA
+            total.add_(found)
+
+        for_blocks(len(held), self.batch_size or max(1, 4 * BLOCK_BYTES // (8 * n)), work)
+        return total.cpu().numpy()
+
+
+def shapley_values(right: Tensor, k: int) -> Tensor:
+    """Shapley value of each training row for the share of right votes among its k nearest (float64, shape of right).
+
+    right (n_val, n): whether the label is that of the validation row, from the nearest row to the farthest.
+    A line sums to the number of True among its first k, divided by k. O(n_val n) time and memory.
+    Source: Jia et al. 2019 (arXiv:1908.08619), theorem 1, its recursion summed by parts: with c_i = 1/max(k, i),
+    s_i = c_i r_i - sum over j > i of (c_(j-1) - c_j) r_j.
+    """
+    share = 1.0 / torch.arange(1, right.shape[1] + 1, device=right.device).clamp(min=k).double()
+    fall = torch.cat([share[:1], share[:-1]]) - share
+    farther = (right * fall).flip(1).cumsum(dim=1).flip(1)  # row i included, hence fall below
+    return right * (share + fall) - farther
+
+
+def _cosines(rows: UnitRows, train: np.ndarray, held: Tensor) -> Tensor:
+    """(n_val, n_train) cosines of validation rows of length 1 with training rows, which are read block by block."""
+    cosine = held.new_empty(len(held), len(train))
+    blank = ~held.any(dim=1)
+    for part in slices(len(train), block_rows(rows.X)):
+        block = rows.block(train[part], torch.float64, held.device)
+        torch.mm(held, block.T, out=cosine[:, part])
+        if blank.any():
+            cosine[blank, part] = (~block.any(dim=1)).double()
+    return cosine
+
+
+def _nearest_first(cosine: Tensor) -> Tensor:
+    """Positions of each line's columns from the largest cosine to the smallest, ties by position.
+
+    Distance and position share one whole number, so that plain values are sorted: NumPy does that with vector
+    instructions, 15 times as fast as a stable argsort.
+    """
+    n = cosine.shape[1]
+    bits = max(POSITION_BITS, n.bit_length())
+    keys = (cosine - 1).mul_(-(2.0 ** (61 - bits))).round_().long()
+    keys.bitwise_left_shift_(bits).add_(torch.arange(n, device=keys.device))
+    if keys.device.type == "cpu":
+        keys.numpy().sort(axis=1)
+    else:
+        keys = keys.sort(dim=1).values
+    return keys.bitwise_and_((1 << bits) - 1)

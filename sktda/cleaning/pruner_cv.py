@@ -1,0 +1,210 @@
+"""InfluencePruner with the share of removed rows chosen by cross-validation."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.base import clone, is_classifier
+from sklearn.callback import with_callbacks
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_method_params
+
+from sktda.cleaning.pruner import InfluencePruner
+from sktda.data import sliceable
+
+SHARED = ("stratify", "min_samples_per_class", "validation", "memory", "random_state")
+
+
+class InfluencePrunerCV(InfluencePruner):
+    """`InfluencePruner` that picks the share of rows to remove: rows are scored once per fold, then the shares walked.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted on the kept rows; a clone, the given one stays unfitted.
+    attributor : attributor, default=None
+        Scores the rows, higher = keep; `ComplexityGap()` if None.
+    prune_ratios : sequence of float in [0, 1), default=(0, 0.05, 0.1, 0.2, 0.3)
+        Shares to choose from. Of equally good ones the smallest is taken.
+    cv : None, int, splitter or iterable of splits, default=None
+        Folds that judge; None = 5, stratified for classifiers. Within a fold, its training part is scored and pruned,
+        and its test part is predicted whole.
+    scoring : str, callable or None, default=None
+        Scorer on the test parts; None = the estimator's own.
+    stratify : bool, default=True
+        Remove the same share of every class.
+    min_samples_per_class : int, default=1
+        Rows that must stay in each class.
+    validation : None, int, float, splitter or Holdout, default=None
+        Validation rows for attributors that use them, as of `InfluencePruner`.
+    memory : None, str or joblib.Memory, default=None
+        Where scores are kept.
+    n_jobs : int, default=None
+        Folds at a time.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the attributor (unless it has its own) and of `validation` as a float.
+
+    Attributes
+    ----------
+    best_prune_ratio_ : float
+    best_score_ : float
+        Its mean score over the folds. Chosen as the best of several, it is rather too high; a nested cross-validation
+        gives an honest figure.
+    best_index_ : int
+        Its position in the arrays of `cv_results_`.
+    cv_results_ : dict of ndarray
+        "prune_ratio" in ascending order, "n_pruned" (mean over the folds), "mean_test_score", "std_test_score",
+        "rank_test_score" and "split{k}_test_score".
+    support_, scores_, n_pruned_, estimator_, attributor_, objective_values_ :
+        Of an `InfluencePruner` of all rows at the best share.
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for shares outside [0, 1), none at all, and as `InfluencePruner`.
+
+    Notes
+    -----
+    The test parts are judged by the labels as given. Wrong ones lower every score alike, as long as they are wrong at
+    random; labels that are wrong in one direction favour the share that keeps the mistake.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import RidgeClassifier
+    >>> from sktda import InfluencePrunerCV
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[::4] = (y[::4] + 3) % 10  # a quarter of the labels is wrong now
+    >>> pruner = InfluencePrunerCV(RidgeClassifier(), prune_ratios=(0, 0.1, 0.25, 0.5)).fit(X, y)
+    >>> pruner.best_prune_ratio_
+    0.25
+    """
+
+    _parameter_constraints: dict = {
+        **{name: InfluencePruner._parameter_constraints[name] for name in SHARED if name != "memory"},
+        "prune_ratios": ["array-like"],
+        "cv": ["cv_object"],
+        "n_jobs": [Integral, None],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        attributor=None,
+        *,
+        prune_ratios=(0, 0.05, 0.1, 0.2, 0.3),
+        cv=None,
+        scoring=None,
+        stratify=True,
+        min_samples_per_class=1,
+        validation=None,
+        memory=None,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.attributor = attributor
+        self.prune_ratios = prune_ratios
+        self.cv = cv
+        self.scoring = scoring
+        self.stratify = stratify
+        self.min_samples_per_class = min_samples_per_class
+        self.validation = validation
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    @with_callbacks
+    def fit(self, X, y, *, X_val=None, y_val=None, sensitive_features=None, **params):
+        """Choose the share by cross-validation, then score all rows, remove the worst, refit.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), or a dict of arrays by argument name
+        y : array-like of shape (n_samples,)
+        X_val, y_val, sensitive_features, **params
+            As of `InfluencePruner.fit`; what has one entry per row is cut with the folds, X_val and y_val are not.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        ratios = self._ratios()
+        X, y = indexable(sliceable(X), y)
+        if y is None:
+            raise ValueError("InfluencePrunerCV requires y to be passed, but the target y is None")
+        self._codes(y)  # classes are checked before folds are made of them
+        if sensitive_features is not None:
+            params = {**params, "sensitive_features": sensitive_features}
+        held = {} if X_val is None and y_val is None else {"X_val": X_val, "y_val": y_val}
+        context = self._init_callback_context(max_subtasks=2)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        step = context.subcontext(task_name="choose the share")
+        step.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        folds = list(check_cv(self.cv, y, classifier=is_classifier(self.estimator)).split(X, y))
+        found = np.array(
+            Parallel(n_jobs=self.n_jobs)(delayed(self._walk)(X, y, held, params, ratios, *fold) for fold in folds)
+        )
+        self._conclude(ratios, found)
+        step.call_on_fit_task_end(estimator=self, X=X, y=y)
+        pruner = self._pruner(self.best_prune_ratio_)
+        step = context.subcontext(task_name="prune and refit")
+        with step.propagate_callback_context(pruner):
+            step.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            pruner.fit(X, y, **held, **params)
+            step.call_on_fit_task_end(estimator=self, X=X, y=y)
+        settings = pruner.get_params(deep=False)
+        self.__dict__.update({name: value for name, value in vars(pruner).items() if name not in settings})
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return self
+
+    def _ratios(self):
+        """Ascending, each once."""
+        ratios = np.unique(np.asarray(self.prune_ratios, dtype=float))
+        if not len(ratios) or not ((ratios >= 0) & (ratios < 1)).all():
+            raise ValueError(f"prune_ratios={self.prune_ratios!r} must be shares from 0 to below 1, at least one")
+        return ratios
+
+    def _pruner(self, ratio):
+        """An InfluencePruner with these settings."""
+        own = {name: getattr(self, name) for name in SHARED}
+        return InfluencePruner(self.estimator, self.attributor, prune_ratio=float(ratio), **own)
+
+    def _walk(self, X, y, held, params, ratios, train, test):
+        """(n_ratios, 2): scores on the test part, and rows removed."""
+        X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
+        X_test, y_test = _safe_indexing(X, test), _safe_indexing(y, test)
+        params = _check_method_params(X, params, train)
+        pruner = self._pruner(ratios[-1]).fit(X_train, y_train, **held, **params)
+        fit_params = pruner._split_params({name: v for name, v in params.items() if name != "sensitive_features"})[0]
+        scorer = check_scoring(self.estimator, self.scoring)
+        found = []
+        for ratio in ratios:
+            support = pruner._support_at(ratio)
+            same = np.array_equal(support, pruner.support_)
+            model = pruner.estimator_
+            if not same:
+                model = pruner._refit(clone(self.estimator), X_train, y_train, fit_params, support)
+            found.append((scorer(model, X_test, y_test), (~support).sum()))
+        return found
+
+    def _conclude(self, ratios, found):
+        """Set what is known of the shares from (n_folds, n_ratios, 2)."""
+        scores = found[:, :, 0]
+        mean = scores.mean(axis=0)
+        self.best_index_ = int(mean.argmax())
+        self.best_prune_ratio_, self.best_score_ = float(ratios[self.best_index_]), float(mean[self.best_index_])
+        self.cv_results_ = {
+            "prune_ratio": ratios,
+            "n_pruned": found[:, :, 1].mean(axis=0),
+            "mean_test_score": mean,
+            "std_test_score": scores.std(axis=0),
+            "rank_test_score": rankdata(-mean, method="min").astype(int),
+            **{f"split{k}_test_score": each for k, each in enumerate(scores)},
+        }
