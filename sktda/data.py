@@ -71,6 +71,12 @@ def refuse_text(X: Any, reader: str) -> None:
             "and an attributor that scores rows by its gradients, such as Influence(net) from sktda.attribution"
         )
     if not hasattr(X, "dtypes") or not hasattr(X, "columns"):
+        if is_text(X):
+            raise ValueError(
+                f"could not convert string to float: {reader} needs numbers, and X holds texts; turn them into numbers "
+                "first, e.g. with TfidfVectorizer in a Pipeline before the cleaner, or score them by a model that does "
+                "so: SelfConfidence(make_pipeline(TfidfVectorizer(), LogisticRegression()))"
+            )
         return
     text = [
         str(name) for name, kind in zip(X.columns, X.dtypes, strict=True) if getattr(kind, "kind", "O") not in "biufc"
@@ -81,6 +87,12 @@ def refuse_text(X: Any, reader: str) -> None:
             f"could not convert string to float: columns {shown} of X are not numbers; encode them first, e.g. with "
             "sklearn.compose.ColumnTransformer and OneHotEncoder, in a Pipeline before (or inside) the cleaner"
         )
+
+
+def is_text(X: Any) -> bool:
+    """Whether X is a list or array of texts, one per row."""
+    values = X if isinstance(X, list | tuple) else getattr(X, "ravel", list)()
+    return bool(len(values)) and np.ndim(X) == 1 and all(isinstance(value, str) for value in values[:100])
 
 
 def block_rows(X: Any) -> int:
@@ -110,6 +122,11 @@ def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarr
 
     Raises ValueError for missing labels, a single class, several columns, or text where numbers are needed.
     """
+    if np.ndim(y) == 2 and np.shape(y)[1] > 1:
+        raise ValueError(
+            f"y should be a 1d array, got an array of shape {np.shape(y)}; several labels or numbers per row can be "
+            "scored by a net with as many outputs, such as InfluencePruner(net, EL2N())"
+        )
     y = column_or_1d(np.asarray(y), warn=True)
     missing = np.flatnonzero([value is None for value in y]) if y.dtype == object else ()
     if len(missing):

@@ -31,8 +31,9 @@ class ImageFolder:
     default_index = "path"
 
     @classmethod
-    def read(cls, path: Path, size: int, progress: Callable[[str], None] = lambda text: None) -> ImageFolder:
+    def read(cls, path: Path | str, size: int, progress: Callable[[str], None] = lambda text: None) -> ImageFolder:
         """List the images. Raises ValueError if there are none; files outside class folders are not read."""
+        path = Path(path)
         found = sorted(
             file.relative_to(path).as_posix()
             for file in path.glob("*/**/*")

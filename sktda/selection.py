@@ -83,6 +83,24 @@ def top_rows(scores: np.ndarray, budget: int, codes: np.ndarray) -> np.ndarray:
     return np.flatnonzero(prune(scores, len(scores) - budget, codes))
 
 
+def class_budgets(budget: int, codes: np.ndarray) -> np.ndarray:
+    """How many of `budget` rows each class keeps: its share, at least one; (n_classes,) integers.
+
+    codes (n,) as in `prune`. Raises ValueError if there are more classes than rows to keep.
+    """
+    counts = np.bincount(codes)
+    return counts - removal_quota(counts, len(codes) - budget, 1)
+
+
+def random_rows(budget: int, codes: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """Sorted positions of `budget` rows drawn without replacement; every class keeps its share, at least one row."""
+    chosen = [
+        random.choice(np.flatnonzero(codes == c), quota, replace=False)
+        for c, quota in enumerate(class_budgets(budget, codes))
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
 def stratified_rows(
     scores: np.ndarray, budget: int, codes: np.ndarray, drop: float, random: np.random.RandomState
 ) -> np.ndarray:
@@ -93,17 +111,47 @@ def stratified_rows(
     equal width in the score, and `strata_quota` says how many random rows each gives.
     Source: coverage-centric selection, Zheng et al. 2023 (arXiv:2210.15809, algorithm 1), here within each class.
     """
-    counts = np.bincount(codes)
-    kept = counts - removal_quota(counts, len(scores) - budget, 1)
     chosen = []
-    for c, quota in enumerate(kept):
+    for c, quota in enumerate(class_budgets(budget, codes)):
         rows = np.flatnonzero(codes == c)
-        n_drop = min(round(drop * len(rows)), len(rows) - quota)
-        rows = np.delete(rows, lowest(scores[rows], n_drop))
-        strata = equal_width_strata(scores[rows], N_STRATA)
-        for stratum, size in enumerate(strata_quota(np.bincount(strata, minlength=N_STRATA), quota)):
-            chosen.append(random.choice(rows[strata == stratum], size, replace=False) if size else rows[:0])
+        rows = without_lowest(rows, scores, drop, quota)
+        chosen.append(spread(rows, equal_width_strata(scores[rows], N_STRATA), quota, random))
     return np.sort(np.concatenate(chosen))
+
+
+def coverage_centric_rows(
+    scores: np.ndarray, budget: int, codes: np.ndarray, drop: float, random: np.random.RandomState
+) -> np.ndarray:
+    """As `stratified_rows`, with the worst share and the strata those of all rows together.
+
+    The lowest round(drop * n) scores go wherever they are, so that a hard class loses more rows than an easy one, but
+    never what it needs for its share of the budget. The 50 strata are cut between the lowest and the highest score
+    that is left; every class fills its own budget from them.
+    Source: Zheng et al. 2023 (arXiv:2210.15809), algorithm 1, which has one budget for all classes.
+    """
+    low = np.zeros(len(scores), dtype=bool)
+    low[lowest(scores, round(drop * len(scores)))] = True
+    budgets, left = class_budgets(budget, codes), []
+    for c, quota in enumerate(budgets):
+        rows = np.flatnonzero(codes == c)
+        left.append(without_lowest(rows, scores, low[rows].mean(), quota))
+    strata = np.empty(len(scores), dtype=int)
+    together = np.concatenate(left)
+    strata[together] = equal_width_strata(scores[together], N_STRATA)
+    chosen = [spread(rows, strata[rows], quota, random) for rows, quota in zip(left, budgets, strict=True)]
+    return np.sort(np.concatenate(chosen))
+
+
+def without_lowest(rows: np.ndarray, scores: np.ndarray, drop: float, least: int) -> np.ndarray:
+    """The rows without the share `drop` of them that scores lowest; at least `least` of them stay."""
+    return np.delete(rows, lowest(scores[rows], min(round(drop * len(rows)), len(rows) - least)))
+
+
+def spread(rows: np.ndarray, strata: np.ndarray, quota: int, random: np.random.RandomState) -> np.ndarray:
+    """`quota` of the rows, drawn from their strata (0..49) as equally as `strata_quota` finds possible."""
+    sizes = strata_quota(np.bincount(strata, minlength=N_STRATA), quota)
+    chosen = [random.choice(rows[strata == stratum], size, replace=False) for stratum, size in enumerate(sizes) if size]
+    return np.concatenate(chosen) if chosen else rows[:0]
 
 
 def equal_width_strata(scores: np.ndarray, n_strata: int) -> np.ndarray:

@@ -5,7 +5,12 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from sktda import InfluencePruner, NoisyLabelDetector
+from sktda.attribution import ComplexityGap
 from sktda.data import UnitRows, check_finite, encode_target, for_blocks, infer_task, row_index
 
 CPU = torch.device("cpu")
@@ -112,3 +117,22 @@ def test_index_of_X_comes_before_that_of_y():
     assert list(row_index(frame, series)) == ["p", "q"]
     assert list(row_index(frame.to_numpy(), series)) == ["r", "s"]
     assert row_index([1, 2], [0, 1]) is None
+
+
+@pytest.mark.parametrize(
+    "texts", [["red apple", "blue car"] * 5, np.array(["red apple", "blue car"] * 5)], ids=["list", "array"]
+)
+def test_texts_are_told_what_turns_them_into_numbers(texts):
+    with pytest.raises(ValueError, match=r"X holds texts; turn them into numbers first, e\.g\. with TfidfVectorizer"):
+        NoisyLabelDetector().fit(texts, [0, 1] * 5)
+
+
+def test_several_labels_per_row_are_told_who_takes_them():
+    with pytest.raises(ValueError, match=r"shape \(10, 2\); several labels .* InfluencePruner\(net, EL2N\(\)\)"):
+        NoisyLabelDetector().fit(np.eye(10), np.ones((10, 2)))
+
+
+def test_a_pipeline_is_told_how_to_become_an_attributor():
+    pipe = make_pipeline(StandardScaler(), ComplexityGap())
+    with pytest.raises(TypeError, match="a Pipeline is no attributor; give it to one that trains an estimator"):
+        InfluencePruner(LogisticRegression(), pipe).fit(np.eye(10), [0, 1] * 5)

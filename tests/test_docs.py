@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import sktda
 import sktda.attribution
+import sktda.displays
 import sktda.report
 from sktda.cli.commands import app
 
@@ -118,6 +119,6 @@ def test_every_shell_option_is_documented():
 
 def test_every_public_name_is_in_the_reference():
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    for package in (sktda, sktda.attribution, sktda.report):
+    for package in (sktda, sktda.attribution, sktda.displays, sktda.report):
         for name in package.__all__:
             assert f"{package.__name__}.{name}" in page, f"{package.__name__}.{name} is missing in docs/api.md"

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from sktda.selection import (
+    class_budgets,
+    coverage_centric_rows,
     equal_width_strata,
     lowest,
     prune,
+    random_rows,
     removal_quota,
     strata_quota,
     stratified_rows,
@@ -193,3 +196,65 @@ def test_the_draw_within_a_stratum_is_random_and_even():
     )
     assert drawn[9] == 600, "the only row of its stratum"
     assert np.abs(drawn[:9] / 600 - 3 / 9).max() < 0.08  # four standard deviations
+
+
+def test_budgets_of_classes_are_their_shares_and_at_least_one():
+    codes = np.repeat([0, 1, 2], [60, 39, 1])
+    assert class_budgets(10, codes).tolist() == [6, 3, 1]  # 54 and 35.1 of 90 go, the only row of a class does not
+    assert class_budgets(100, codes).tolist() == [60, 39, 1]
+    with pytest.raises(ValueError, match="at least 1 must stay in each of 3 classes"):
+        class_budgets(2, codes)
+
+
+def test_random_rows_are_an_even_draw_within_classes():
+    codes, random = np.repeat([0, 1], [12, 4])[np.random.default_rng(0).permutation(16)], np.random.RandomState(0)
+    drawn = np.zeros(16)
+    for _ in range(2000):
+        rows = random_rows(8, codes, random)
+        assert rows.tolist() == sorted(set(rows))
+        assert np.bincount(codes[rows]).tolist() == [6, 2]
+        drawn[rows] += 1
+    assert np.abs(drawn / 2000 - 0.5).max() < 0.05
+
+
+def coverage_centric_choices(scores, codes, budget, drop):
+    """For every class: (its budget, [(its rows in a stratum of all rows, how many of them stay)]), by plain loops."""
+    n = len(scores)
+    worst = set(sorted(range(n), key=lambda row: scores[row])[: round(drop * n)])
+    pools = []
+    for c, quota in enumerate(class_budgets(budget, codes)):
+        own = sorted((row for row in range(n) if codes[row] == c), key=lambda row: scores[row])
+        gone = min(sum(row in worst for row in own), len(own) - quota)
+        pools.append((quota, own[gone:]))
+    left = [scores[row] for _, pool in pools for row in pool]
+    low, high = min(left), max(left)
+    for quota, pool in pools:
+        strata = [[] for _ in range(50)]
+        for row in pool:
+            strata[min(49, int((scores[row] - low) / (high - low) * 50)) if high > low else 0].append(row)
+        yield quota, list(zip(strata, fill_in_rounds([len(rows) for rows in strata], quota), strict=True))
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("budget", [3, 40, 200, 330, 400])
+def test_coverage_centric_rows_cut_and_cover_all_rows_together(budget, drop):
+    rng = np.random.default_rng(budget)
+    codes = np.repeat([0, 1, 2], [300, 97, 3])[rng.permutation(400)]
+    scores = -rng.exponential(size=400) * (1 + codes)
+    chosen = coverage_centric_rows(scores, budget, codes, drop, np.random.RandomState(0))
+    assert chosen.tolist() == sorted(set(chosen))
+    assert len(chosen) == budget
+    for c, (quota, strata) in enumerate(coverage_centric_choices(scores, codes, budget, drop)):
+        assert np.sum(codes[chosen] == c) == quota >= 1
+        for rows, size in strata:
+            assert np.isin(rows, chosen).sum() == size
+
+
+def test_a_hard_class_loses_more_rows_where_all_are_cut_together():
+    codes, scores = np.repeat([0, 1], 100), np.append(np.linspace(1, 2, 100), np.linspace(0, 2, 100))
+    # the 50 lowest of all are the lower half of class 1; within classes, each would lose its lowest quarter
+    together = coverage_centric_rows(scores, 100, codes, 0.25, np.random.RandomState(0))
+    apart = stratified_rows(scores, 100, codes, 0.25, np.random.RandomState(0))
+    assert np.bincount(codes[together]).tolist() == np.bincount(codes[apart]).tolist() == [50, 50]
+    assert scores[together[codes[together] == 1]].min() > 0.99
+    assert scores[together[codes[together] == 0]].min() < scores[apart[codes[apart] == 0]].min()

@@ -120,8 +120,8 @@ class OverModels(Attributor):
         if not isinstance(attributor, GradientScores):
             raise TypeError(
                 f"{type(self).__name__} repeats a method that differentiates a model, and {attributor!r} is no such "
-                "attributor; allowed are instances of Influence, InnerProduct, TracIn, Source, DiffIn, SGDInfluence "
-                "and MoSo"
+                "attributor; allowed are instances of Influence, InnerProduct, TracIn, Source, DiffIn, SGDInfluence, "
+                "MoSo, TRAK, OutlierGradient, and those of training dynamics, such as EL2N"
             )
         attributor = clone(attributor)
         if attributor.estimator is None:

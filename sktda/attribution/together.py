@@ -1,15 +1,22 @@
-"""Several methods in one pass over a recorded run: TracIn, its self-influence, the inner product, MoSo and Diff-In."""
+"""Several methods from one training: those that weigh gradients along the run, and those that watch its rows."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from sklearn.frozen import FrozenEstimator
 
 from sktda.attribution import schedule
+from sktda.attribution.aum import AUM
 from sktda.attribution.diff_in import DiffIn
 from sktda.attribution.dots import rate_sums
+from sktda.attribution.el2n import EL2N
+from sktda.attribution.forgetting import Forgetting
 from sktda.attribution.gradient import refuse_nan, resolve_objective
+from sktda.attribution.grand import GraNd
+from sktda.attribution.logit_margin import LogitMargin
+from sktda.attribution.loss import Loss
 from sktda.engine.differential import first_and_second
 from sktda.engine.second_order import SecondOrder
 
@@ -96,3 +103,55 @@ def trajectory_scores(
     for values in scores.values():
         refuse_nan(values[None])
     return scores
+
+
+def training_dynamics(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    sample_weight: Any = None,
+    device: Any = "auto",
+    batch_size: int | None = None,
+    random_state: Any = None,
+) -> dict[str, np.ndarray]:
+    """EL2N, GraNd, forgetting events, AUM, loss and margin from one training, as a table's columns.
+
+    Each is what the method's own class finds on that run.
+
+    Parameters
+    ----------
+    estimator : estimator or None
+        As for `AUM`; FrozenEstimator of a recorded net, to use the run that it has.
+    X, y : array-like of shape (n_samples, ...) and (n_samples,)
+        Classes; for numbers use `EL2N`, `GraNd` and `Loss`.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Of the training.
+    device : str or torch.device, default="auto"
+    batch_size : int or None, default=None
+    random_state : int, RandomState instance or None, default=None
+        Seeds the training.
+
+    Returns
+    -------
+    scores : dict of ndarray of shape (n_samples,)
+        "AUM", "Forgetting", "EL2N", "GraNd", "Loss" and "LogitMargin". Higher = keep.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `fit` of `AUM`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sktda.attribution import training_dynamics
+    >>> scores = training_dynamics(None, *load_iris(return_X_y=True), random_state=0)
+    >>> sorted(scores)
+    ['AUM', 'EL2N', 'Forgetting', 'GraNd', 'LogitMargin', 'Loss']
+    """
+    settings = {"device": device, "batch_size": batch_size}
+    first = AUM(estimator, random_state=random_state, **settings).fit(X, y, sample_weight)
+    net = FrozenEstimator(first.estimator_)
+    others = [kind(net, **settings) for kind in (Forgetting, EL2N, GraNd, Loss, LogitMargin)]
+    return {type(each).__name__: each.scores_ for each in [first, *(other.fit(X, y) for other in others)]}

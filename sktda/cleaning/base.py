@@ -77,6 +77,12 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
             f"attributor={attributor!r} is not an attributor; give an instance such as ComplexityGap() from "
             "sktda.attribution, or PrecomputedScores(scores) for scores of your own"
         )
+    if isinstance(attributor, Pipeline):
+        raise TypeError(
+            "a Pipeline is no attributor; give it to one that trains an estimator, such as "
+            "SelfConfidence(make_pipeline(OneHotEncoder(), LogisticRegression())), or give "
+            "PrecomputedScores(function), function(X, y) being what transforms and scores"
+        )
     attributor = clone(attributor)
     params = attributor.get_params(deep=False)
     if estimator is not None and params.get("estimator", 0) is None:
@@ -90,10 +96,17 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
 
 
 def scoring_estimator(attributor: Any, estimator: Any) -> Any:
-    """A clone of the estimator, or the default net where the method needs a gradient, or a recorded run, it has not.
+    """A clone of the estimator, or what the method trains by itself where it needs more than the estimator has.
 
-    The transformers of a Pipeline stay in front of that net.
+    That is the default net for a gradient or a recorded run, the default classifier for class probabilities. The
+    transformers of a Pipeline stay in front of it.
     """
+    if getattr(attributor, "needs_probabilities", False) and is_classifier(estimator):
+        if hasattr(estimator, "predict_proba"):
+            return clone(estimator)
+        from sktda.attribution.out_of_sample import default_classifier
+
+        return behind_transformers(estimator, default_classifier())
     if not getattr(attributor, "needs_gradients", False):
         return clone(estimator)
     from sktda.model.adapters import can_differentiate
@@ -103,10 +116,14 @@ def scoring_estimator(attributor: Any, estimator: Any) -> Any:
     if can_differentiate(estimator) and (trained_by_steps(estimator) or not attributor.needs_trajectory):
         return clone(estimator)
     task = "regression" if is_regressor(estimator) else "classification"
-    net = default_net(task, **attributor.default_net_settings)
+    return behind_transformers(estimator, default_net(task, **attributor.default_net_settings))
+
+
+def behind_transformers(estimator: Any, model: Any) -> Any:
+    """The model, after clones of the transformers of a Pipeline."""
     if isinstance(estimator, Pipeline) and len(estimator) > 1:
-        return make_pipeline(clone(estimator[:-1]), net)  # whole: a step may be "passthrough"
-    return net
+        return make_pipeline(clone(estimator[:-1]), model)  # whole: a step may be "passthrough"
+    return model
 
 
 def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any = None) -> tuple[Any, Any]:
@@ -193,6 +210,20 @@ def split_fit_params(estimator: Any, attributor: Any, params: dict) -> tuple[dic
         {name: value for name, value in params.items() if name not in only_attributor},
         {name: value for name, value in params.items() if name in only_attributor | shared},
     )
+
+
+def weight_name(estimator: Any, weigher: Any) -> str:
+    """Name of the fit parameter that takes the weights; ValueError if there is none."""
+    path, last = [], estimator
+    while isinstance(last, Pipeline):
+        name, last = last.steps[-1]
+        path.append(name)
+    if not has_fit_parameter(last, "sample_weight"):
+        raise ValueError(
+            f"{type(weigher).__name__} weights its rows but {type(last).__name__}.fit takes no sample_weight; use an "
+            "estimator that does, or a cleaner that only removes rows, such as InfluencePruner"
+        )
+    return "__".join([*path, "sample_weight"])
 
 
 def _refit_has(method):

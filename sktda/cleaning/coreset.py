@@ -2,92 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator
+import torch
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted, validate_data
 
-from sktda.cleaning.base import fit_attributor, prepare_attributor, refuse_constant
-from sktda.data import encode_target, sliceable
+from sktda.cleaning.base import Holdout, fit_attributor, prepare_attributor, refuse_constant
+from sktda.cleaning.validation import warn_if_unlike
+from sktda.data import UnitRows, check_finite, encode_target, refuse_text, resolve_device, sliceable
+from sktda.engine.coresets import STRATEGIES, Candidates
+from sktda.engine.last_layer import last_layer
+from sktda.model.adapters import can_differentiate, differentiable
+from sktda.model.base import Rows
+from sktda.model.proxy import default_net
+from sktda.model.training import check_trainable, train_clone
 from sktda.noise import label_noise_rate, outlier_rate
-from sktda.selection import stratified_rows, top_rows
 
 BEYOND_NOISE, DROP_UNKNOWN = 0.1, 0.3  # share dropped beside the estimated noise, and where there is no estimate
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """What a strategy chooses from: the scores and class codes of all rows (code 0 throughout for regression)."""
-
-    scores: np.ndarray
-    codes: np.ndarray
-    noise_rate: float | None
-    """Estimated share of wrong labels or outliers; None where the attributor makes no leave-one-out predictions."""
-    random: np.random.RandomState
-
-
-def _top(rows: Candidates, budget: int) -> np.ndarray:
-    return top_rows(rows.scores, budget, rows.codes)
-
-
-def _stratified(rows: Candidates, budget: int) -> np.ndarray:
-    drop = DROP_UNKNOWN if rows.noise_rate is None else rows.noise_rate + BEYOND_NOISE
-    return stratified_rows(rows.scores, budget, rows.codes, drop, rows.random)
-
-
-# name: function of (candidates, number of rows to keep) that returns the sorted positions of the kept rows
-STRATEGIES: dict[str, Callable[[Candidates, int], np.ndarray]] = {"top": _top, "stratified": _stratified}
-
-
 class CoresetSelector(BaseEstimator):
-    """Keep a share of the rows to train on, chosen by their scores; every class keeps its share of the rows.
+    """Keep a share of the rows to train on, chosen by one of eleven strategies; every class keeps its share.
 
     A sampler: ``fit_resample(X, y)`` returns the kept rows. In a plain Pipeline it goes into
-    ``ResampledEstimator(model, CoresetSelector())``; Pipelines of imbalanced-learn take it as a step.
+    ``ResampledEstimator(model, CoresetSelector())``, which also passes on the weights of a weighted strategy;
+    Pipelines of imbalanced-learn take it as a step.
 
     Parameters
     ----------
     attributor : attributor, default=None
-        Scores the rows, higher = keep; `ComplexityGap()` if None.
+        Scores the rows, higher = keep; `ComplexityGap()` if None. Fitted for "stratified", "top", "ccs" and "d2" only.
     n_samples : float in (0, 1] or int, default=0.5
         Rows to keep: a float is a share, an int a count (1.0 is all rows, 1 is one row). At least one per class.
-    strategy : {"stratified", "top"}, default="stratified"
-        "top" keeps the highest scores. "stratified" drops the worst rows of each class (the estimated share of wrong
-        labels or outliers and 10 % more; 30 % where the attributor has no `loo_decision_` to estimate it from; fewer
-        where `n_samples` needs them) and draws from 50 strata of equal width in the score, equally many rows from
-        each, so that easy and hard rows are covered alike.
+    strategy : str, default="stratified"
+        By scores: "stratified" drops the worst rows of each class (the estimated share of wrong labels or outliers and
+        10 % more; 30 % where the attributor has no `loo_decision_` to estimate it from; fewer where `n_samples` needs
+        them) and draws from 50 strata of equal width in the score, equally many rows from each, so that easy and hard
+        rows are covered alike. "ccs" does so with the worst rows, and the strata, of all classes together, as
+        published: a hard class is cut deeper. "top" keeps the highest scores.
+
+        By features: "k-center" takes the row farthest from those taken, again and again (outliers and wrong labels come
+        early: for clean data); "herding" keeps the mean of the class; "moderate" takes the rows at a middle
+        distance from the median of the class; "d2" drops the worst rows as "stratified" does, and takes of the rest
+        the hard ones among many neighbours, few from one place.
+
+        By gradients: "craig" and "grad-match" choose rows and weights that stand for the gradients of all; "glister"
+        takes the rows whose training step lowers the validation loss most. Wrong labels have the longest gradients, so
+        the first two seek them out, and "glister" does without a `validation` set.
+
+        "random" draws rows, which the others have to beat; it looks at no value of X.
+    estimator : estimator, default=None
+        Model that represents the rows: the inputs of its last linear layer are the features, and its errors
+        (p - onehot) times features the gradients. A skorch net or one of the scikit-learn models that Influence takes,
+        trained on all rows, or as it is in a `FrozenEstimator`. None: the features are the rows of X, scaled
+        as in `ComplexityGap`, and the gradients those of the library's default net, trained on all rows. The attributor
+        gets it where its own `estimator` is None, as in the other cleaners.
+    validation : Holdout, default=None
+        Validation rows of "glister"; None = the rows themselves. Other strategies do not use any.
+    device : str or torch.device, default="auto"
+        Where features and gradients are computed and compared. "auto" is CUDA where there is one.
     random_state : int, RandomState instance or None, default=None
-        Seed of the draw, and of the attributor unless it has its own.
+        Seed of the draw, of the training, and of the attributor unless it has its own.
 
     Attributes
     ----------
     sample_indices_ : ndarray of shape (n_kept,)
         Positions of the kept rows, in ascending order.
-    sample_weight_ : None
-        Weights of the kept rows, which `ResampledEstimator` passes to its estimator; these strategies make none.
+    sample_weight_ : ndarray of shape (n_kept,) or None
+        Weights of the kept rows, of mean 1, which `ResampledEstimator` passes to its estimator. Only "craig" (how many
+        rows a kept one stands for) and "grad-match" make any, and neither does where all rows are kept.
     scores_ : ndarray of shape (n_samples,)
-        The attributor's, higher = keep.
+        The attributor's, higher = keep. Only where the strategy uses scores.
+    attributor_ : attributor
+        The fitted clone. Only where the strategy uses scores.
+    estimator_ : estimator
+        The trained clone of `estimator`, or the default net. Only where the strategy uses it.
     classes_ : ndarray of shape (n_classes,)
         Only for classification.
     task_ : str
-        "classification" or "regression": the attributor's where it says so, else as inferred from y.
-    attributor_ : attributor
-        The fitted clone.
+        "classification" or "regression": the attributor's where it says so, else the estimator's, else as inferred
+        from y. The rows of a regression are one class.
 
     Raises
     ------
     ValueError
         In `fit`, for more rows than there are, fewer than one per class, NaN or infinity, a single class, and scores
         that are all equal (unless all rows are kept).
+    TypeError
+        In `fit`, for an estimator that cannot be differentiated or has no last linear layer, where the strategy needs
+        one.
 
     Notes
     -----
-    The strata are those of coverage-centric selection (arXiv:2210.15809), within each class.
+    Sources: coverage-centric selection (arXiv:2210.15809), here also within each class; k-center (arXiv:1708.00489);
+    herding (arXiv:1611.07725); moderate coresets (Xia et al., ICLR 2023); CRAIG (arXiv:1906.01827); Grad-Match
+    (arXiv:2103.00123); GLISTER (arXiv:2012.10630); D2 pruning (arXiv:2310.07931). D2's difficulty is the rank of
+    the score, low = difficult, among the rows that are not dropped as suspicious: wrong labels are what is most
+    difficult, and would all be kept. "craig" and "grad-match" look at random parts of at most 4,096 and 2,048 rows of a
+    class, each with its share of the budget, so that their cost grows with the rows and not with their square.
+
+    Memory is that of the features of the largest class (of all rows, where a model makes them), as dense floats.
 
     Examples
     --------
@@ -106,22 +126,36 @@ class CoresetSelector(BaseEstimator):
     _parameter_constraints: dict = {
         "n_samples": [Interval(Integral, 1, None, closed="left"), Interval(Real, 0, 1, closed="right")],
         "strategy": [StrOptions(set(STRATEGIES))],
+        "validation": [Holdout, None],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, attributor=None, *, n_samples=0.5, strategy="stratified", random_state=None):
+    def __init__(
+        self,
+        attributor=None,
+        *,
+        n_samples=0.5,
+        strategy="stratified",
+        estimator=None,
+        validation=None,
+        device="auto",
+        random_state=None,
+    ):
         self.attributor = attributor
         self.n_samples = n_samples
         self.strategy = strategy
+        self.estimator = estimator
+        self.validation = validation
+        self.device = device
         self.random_state = random_state
 
     def fit(self, X, y):
-        """Score the rows and choose which to keep.
+        """Choose the rows to keep, after scoring them or training a model where the strategy needs that.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, ...), or a dict of them by argument name
-            As the attributor takes it.
+            As the attributor and the estimator take it.
         y : array-like of shape (n_samples,)
             Class labels of any kind, or numbers.
 
@@ -132,23 +166,65 @@ class CoresetSelector(BaseEstimator):
         self._validate_params()
         if y is None:
             raise ValueError("CoresetSelector requires y to be passed, but the target y is None")
-        self.__dict__.pop("classes_", None)  # of an earlier fit, on data of another kind
+        for name in ("classes_", "scores_", "attributor_", "estimator_"):  # of an earlier fit, of another kind
+            self.__dict__.pop(name, None)
         X = sliceable(X)
-        attributor = prepare_attributor(self.attributor, random_state=self.random_state)
-        self.attributor_ = fit_attributor(attributor, X, y, {})
-        validate_data(self, X, skip_check_array=True)  # number and names of the features; the attributor checked X
-        self.scores_ = self.attributor_.scores_
-        self.task_, target, classes = encode_target(y, getattr(self.attributor_, "task_", "auto"))
-        codes = np.zeros(len(target), dtype=int) if classes is None else target
-        if classes is not None:
-            self.classes_ = classes
-        budget = self._budget(len(codes), 1 if classes is None else len(classes))
-        if budget < len(codes):
+        strategy = STRATEGIES[self.strategy]
+        if strategy.scores:
+            attributor = prepare_attributor(self.attributor, self.estimator, self.random_state)
+            self.attributor_ = fit_attributor(attributor, X, y, {})
+            self.scores_ = self.attributor_.scores_
+        numbers = None
+        if self.estimator is None and (strategy.features or strategy.gradients):
+            numbers = self._numbers(X)
+        validate_data(self, X, skip_check_array=True)  # number and names of the features
+        check_consistent_length(X, y)
+        target, codes = self._encoded(y)
+        budget = self._budget(len(codes), codes.max() + 1)
+        self._n_rows, self.sample_weight_ = len(codes), None
+        if budget == len(codes):
+            self.sample_indices_ = np.arange(budget)
+            return self
+        own = validation = None
+        if strategy.gradients or (strategy.features and self.estimator is not None):
+            own, validation = self._at_last_layer(X, y)
+        candidates = Candidates(
+            codes,
+            check_random_state(self.random_state),
+            scores=getattr(self, "scores_", None),
+            drop=self._drop(target) if strategy.scores else 0.0,
+            features=self._features(numbers, own) if strategy.features else None,
+            last=own,
+            validation=validation,
+        )
+        if strategy.scores:
             refuse_constant(self.scores_, self.attributor_)
-        rows = Candidates(self.scores_, codes, self._noise_rate(target), check_random_state(self.random_state))
-        self.sample_indices_ = STRATEGIES[self.strategy](rows, budget)
-        self.sample_weight_ = None
+        rows, weights = strategy.choose(candidates, budget)
+        order = np.argsort(rows)
+        self.sample_indices_ = rows[order]
+        if weights is not None:
+            self.sample_weight_ = weights[order] / weights.mean()
         return self
+
+    def _numbers(self, X):
+        """X as an array or CSR of finite numbers, checked as attributors do."""
+        refuse_text(X, "CoresetSelector")
+        X = validate_data(self, X, accept_sparse="csr", allow_nd=True, ensure_all_finite=False, ensure_min_samples=2)
+        check_finite(X, getattr(self, "feature_names_in_", None))
+        return X
+
+    def _encoded(self, y):
+        """(codes or values, class codes) of the target; sets task_ and classes_."""
+        task = "auto"
+        if self.estimator is not None:
+            kinds = {"regression": is_regressor, "classification": is_classifier}
+            task = next((name for name, is_kind in kinds.items() if is_kind(self.estimator)), "auto")
+        task = getattr(getattr(self, "attributor_", None), "task_", task)
+        self.task_, target, classes = encode_target(y, task)
+        if classes is None:
+            return target, np.zeros(len(target), dtype=int)
+        self.classes_ = classes
+        return target, target
 
     def _budget(self, n: int, n_classes: int) -> int:
         """Rows to keep of n."""
@@ -163,20 +239,46 @@ class CoresetSelector(BaseEstimator):
             raise ValueError(f"n_samples={self.n_samples} keeps {budget} of {n} rows, but {what}; keep more rows")
         return int(budget)
 
-    def _noise_rate(self, target: np.ndarray) -> float | None:
+    def _drop(self, target: np.ndarray) -> float:
+        """Share of the rows that strategies which cover the scores leave out."""
         decision = getattr(self.attributor_, "loo_decision_", None)
         if decision is None:
-            return None
+            return DROP_UNKNOWN
         if self.task_ == "classification":
-            return label_noise_rate(decision, target)
-        return outlier_rate(target - decision, target)
+            return label_noise_rate(decision, target) + BEYOND_NOISE
+        return outlier_rate(target - decision, target) + BEYOND_NOISE
+
+    def _features(self, numbers, own):
+        """Function from positions to features: at the model's last layer, else the scaled rows of X."""
+        if own is not None:
+            return lambda rows: own.features[torch.from_numpy(rows).to(own.features.device)]
+        return partial(UnitRows(numbers).block, dtype=torch.float32, device=resolve_device(self.device))
+
+    def _at_last_layer(self, X, y):
+        """(all rows, validation rows or None) at the last layer of the model, which is trained unless it is frozen."""
+        estimator = default_net(self.task_) if self.estimator is None else self.estimator
+        if not can_differentiate(estimator):
+            differentiable(estimator)  # raises and says why
+        n = _num_samples(X)
+        if isinstance(estimator, FrozenEstimator):
+            self.estimator_ = estimator
+        else:
+            check_trainable(estimator, n)
+            self.estimator_ = train_clone(estimator, X, y, random_state=self.random_state)
+        model = differentiable(self.estimator_, n).to(resolve_device(self.device))
+        own = last_layer(model, model.rows(X, y))
+        if self.validation is None or not STRATEGIES[self.strategy].gradients:
+            return own, None
+        warn_if_unlike(X, self.validation.X)
+        held = model.rows(self.validation.X, self.validation.y)
+        return own, last_layer(model, Rows(held.n, held.read))  # they count alike, whatever the weights of classes
 
     def get_support(self, indices=False):
         """Mask (n_samples,) of the kept rows, or their positions."""
         check_is_fitted(self)
         if indices:
             return self.sample_indices_
-        support = np.zeros(len(self.scores_), dtype=bool)
+        support = np.zeros(self._n_rows, dtype=bool)
         support[self.sample_indices_] = True
         return support
 
@@ -188,6 +290,7 @@ class CoresetSelector(BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
+        tags.no_validation = self.strategy == "random"  # X is never looked into
         tags.target_tags.required = True
         tags.input_tags.sparse = True
         tags.input_tags.three_d_array = True

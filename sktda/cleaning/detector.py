@@ -11,6 +11,7 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from sktda.attribution.label_posterior import LabelPosterior
 from sktda.cleaning.base import fit_attributor, import_pandas, prepare_attributor, refuse_constant
 from sktda.data import encode_target, is_dictionary, row_index
 from sktda.noise import label_noise_rate, outlier_rate
@@ -26,7 +27,8 @@ class NoisyLabelDetector(BaseEstimator):
     Parameters
     ----------
     attributor : attributor, default=None
-        Ranks the rows; `ComplexityGap()` if None.
+        Ranks the rows; `LabelPosterior()` if None: the scores of `ComplexityGap`, or, where wrong labels depend on the
+        class, the probability that the label is right.
     contamination : "auto" or float in [0, 1), default="auto"
         Share of rows to call noisy. "auto" estimates how many labels are wrong: for classes by `sktda.noise`, from
         the labels that confidently predicted rows carry; for regression as the share of outlying residuals.
@@ -97,22 +99,23 @@ class NoisyLabelDetector(BaseEstimator):
         self
         """
         self._validate_params()
-        for name in ("classes_", "feature_names_in_"):  # of an earlier fit, on data of another kind
+        for name in ("classes_", "n_features_in_", "feature_names_in_"):  # of an earlier fit, on data of another kind
             self.__dict__.pop(name, None)
         if is_dictionary(X):
             raise ValueError(
                 "NoisyLabelDetector estimates the share of wrong labels, and suggests others, from the columns of one "
                 "table, and X is a dictionary; use InfluencePruner, which drops a share of your choice"
             )
-        attributor = prepare_attributor(self.attributor, random_state=self.random_state)
+        given = LabelPosterior() if self.attributor is None else self.attributor
+        attributor = prepare_attributor(given, random_state=self.random_state)
         self.attributor_ = fit_attributor(attributor, X, y, {})
         reference = self.attributor_
         if not hasattr(reference, "loo_decision_"):
             reference = prepare_attributor(None, random_state=self.random_state)
             reference.set_params(task=getattr(self.attributor_, "task_", "auto")).fit(X, y)
-        self.n_features_in_ = reference.n_features_in_
-        if hasattr(reference, "feature_names_in_"):
-            self.feature_names_in_ = reference.feature_names_in_
+        for name in ("n_features_in_", "feature_names_in_"):  # a list of texts has no columns
+            if hasattr(reference, name):
+                setattr(self, name, getattr(reference, name))
         self.task_, target, classes = encode_target(y, reference.task_)
         self.scores_ = self.attributor_.scores_
         if self.task_ == "classification":

@@ -252,8 +252,12 @@ class InfluencePruner(RefitEstimator):
             return None
         return encode_target(y, "classification")[1]
 
+    def _given_attributor(self):
+        """What scores the rows; None = the default."""
+        return self.attributor
+
     def _split_params(self, params):
-        attributor = prepare_attributor(self.attributor)
+        attributor = prepare_attributor(self._given_attributor())
         if not _routing_enabled():
             return split_fit_params(self.estimator, attributor, params)
         routed = process_routing(self, "fit", **params)
@@ -323,7 +327,7 @@ class InfluencePruner(RefitEstimator):
 
     def _score(self, X, y, params, validation, metadata, trains):
         """(scores (n,), {name: Found}) of the rows that train (mask), mean over the folds that they train in."""
-        attributor = prepare_attributor(self.attributor, self.estimator, self.random_state)
+        attributor = prepare_attributor(self._given_attributor(), self.estimator, self.random_state)
         if not getattr(attributor, "uses_validation", False):
             if validation is not None and not self._guarded():
                 warnings.warn(
@@ -463,5 +467,5 @@ class InfluencePruner(RefitEstimator):
                 estimator=self.estimator,
                 method_mapping=MethodMapping().add(caller="fit", callee="fit").add(caller="score", callee="score"),
             )
-            .add(attributor=prepare_attributor(self.attributor), method_mapping=fit)
+            .add(attributor=prepare_attributor(self._given_attributor()), method_mapping=fit)
         )

@@ -7,9 +7,9 @@ from sklearn.base import clone
 from sklearn.callback import with_callbacks
 from sklearn.utils import indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
-from sklearn.utils.validation import _check_method_params, _num_samples, has_fit_parameter
+from sklearn.utils.validation import _check_method_params, _num_samples
 
-from sktda.cleaning.base import RefitEstimator, prepare_attributor
+from sktda.cleaning.base import RefitEstimator, prepare_attributor, weight_name
 from sktda.data import sliceable
 
 
@@ -98,9 +98,10 @@ class ResampledEstimator(RefitEstimator):
         return self
 
     def _default_sampler(self):
+        from sktda.attribution.label_posterior import LabelPosterior
         from sktda.cleaning.detector import NoisyLabelDetector
 
-        return NoisyLabelDetector(prepare_attributor(None, self.estimator))
+        return NoisyLabelDetector(LabelPosterior(prepare_attributor(None, self.estimator)))
 
     def _resampled_params(self, sampler, X, X_kept, params):
         """Metadata of the sampled rows, times the sampler's own weights."""
@@ -117,13 +118,9 @@ class ResampledEstimator(RefitEstimator):
         weights = getattr(sampler, "sample_weight_", None)
         if weights is None:
             return params
-        if not has_fit_parameter(self.estimator, "sample_weight"):
-            raise ValueError(
-                f"{type(sampler).__name__} weights its rows but {type(self.estimator).__name__}.fit takes no "
-                "sample_weight; use an estimator that does"
-            )
-        given = params.get("sample_weight")
-        return {**params, "sample_weight": weights if given is None else weights * np.asarray(given)}
+        name = weight_name(self.estimator, sampler)
+        given = params.get(name)
+        return {**params, name: weights if given is None else weights * np.asarray(given)}
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the estimator's `fit`, `score` to its `score`."""

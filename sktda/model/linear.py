@@ -103,7 +103,9 @@ def _layer(model: Any, rows: slice | None = None) -> nn.Linear:
     """nn.Linear with (these rows of) coef_ and intercept_, float64."""
     coef = np.atleast_2d(np.array(model.coef_, dtype=np.float64))
     keep = slice(None) if rows is None else rows
-    layer = nn.Linear(coef.shape[1], len(coef[keep]), bias=bool(model.fit_intercept), dtype=torch.float64)
+    layer = nn.utils.skip_init(
+        nn.Linear, coef.shape[1], len(coef[keep]), bias=bool(model.fit_intercept), dtype=torch.float64
+    )
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(coef[keep]))
         if model.fit_intercept:

@@ -32,7 +32,7 @@ def module_of(model: Any) -> nn.Sequential:
     for weight, bias in zip(model.coefs_, model.intercepts_, strict=True):
         if layers:
             layers.append(ACTIVATIONS[model.activation]())
-        layer = nn.Linear(weight.shape[0], weight.shape[1], dtype=torch.float64)
+        layer = nn.utils.skip_init(nn.Linear, weight.shape[0], weight.shape[1], dtype=torch.float64)
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(np.array(weight.T, dtype=np.float64)))
             layer.bias.copy_(torch.from_numpy(np.array(bias, dtype=np.float64)))

@@ -390,7 +390,8 @@ def test_pandas_lists_sparse_and_images_are_their_arrays():
         fitted = SelfConfidence(LogisticRegression()).fit(kind(counts), Y)
         np.testing.assert_allclose(fitted.scores_, dense, atol=1e-4)
         fitted = SelfConfidence().fit(kind(counts), Y)
-        np.testing.assert_allclose(fitted.scores_, SelfConfidence().fit(counts, Y).scores_, atol=1e-3)
+        scaled = make_pipeline(StandardScaler(with_mean=False), LogisticRegression(C=0.1, max_iter=1000))
+        np.testing.assert_allclose(fitted.scores_, SelfConfidence(scaled).fit(counts, Y).scores_, atol=1e-3)
 
 
 def test_constant_columns_give_the_shares_of_the_classes():
@@ -533,3 +534,24 @@ def test_no_warning_where_there_is_nothing_to_warn_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SelfConfidence().fit(X, Y)
+
+
+@pytest.mark.parametrize("kind", [SelfConfidence, NormalizedMargin, ConfidentLearning])
+def test_a_cleaner_around_a_classifier_without_probabilities(kind):
+    plain = InfluencePruner(RidgeClassifier(), kind(random_state=0)).fit(X, Y)
+    np.testing.assert_array_equal(plain.scores_, kind(random_state=0).fit(X, Y).scores_)
+    piped = InfluencePruner(make_pipeline(StandardScaler(), RidgeClassifier()), kind(random_state=0)).fit(X, Y)
+    assert isinstance(piped.attributor_.estimator[0][0], StandardScaler)
+    own = InfluencePruner(LogisticRegression(), kind(random_state=0)).fit(X, Y)
+    assert isinstance(own.attributor_.estimator, LogisticRegression)
+
+
+def test_a_detector_takes_a_list_of_texts():
+    words = np.array([["red apple", "green pear", "sweet plum"], ["blue car", "fast bus", "old train"]])
+    y = np.repeat([0, 1], 30)
+    texts = [" ".join(np.random.default_rng(i).choice(words[c], 2)) for i, c in enumerate(y)]
+    y[0] = 1
+    pipe = make_pipeline(TfidfVectorizer(), LogisticRegression())
+    detector = NoisyLabelDetector(SelfConfidence(pipe)).fit(texts, y)
+    assert detector.scores_.argmin() == 0
+    assert not hasattr(detector, "n_features_in_")

@@ -6,20 +6,32 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from skorch import NeuralNetClassifier
+from torch import nn
 
-from sktda import CoresetSelector, NoisyLabelDetector, ResampledEstimator
+from sktda import CoresetSelector, Holdout, NoisyLabelDetector, ResampledEstimator
 from sktda.attribution import ComplexityGap, PrecomputedScores, TracIn
+from sktda.data import UnitRows
+from sktda.engine import coresets as strategies
+from sktda.engine import covering, matching
+from sktda.engine.layers import Product
 from tests.spies import CountingScores, RecordingClassifier, fits, flip, noisy_blobs
 
 X, Y, TRUE = noisy_blobs(120)
-STRATEGIES = ["top", "stratified"]
+STRATEGIES = ["top", "stratified"]  # more of them below
+ALL = list(strategies.STRATEGIES)
+WEIGHTED = ["craig", "grad-match"]
 
 
 def precomputed(scores, **params):
@@ -375,3 +387,366 @@ def test_a_missing_target_is_an_error():
 def test_an_attributor_without_scores_is_an_error():
     with pytest.raises(ValueError, match=r"TracIn has no scores_ after fit .* give it an objective"):
         CoresetSelector(TracIn(objective=None), random_state=0).fit(X, Y)
+
+
+# ---- strategies by features and by gradients ------------------------------------------------------------------------
+
+FROZEN = FrozenEstimator(LogisticRegression(C=1e-2).fit(X, Y))  # far from its optimum without a penalty
+NUMBERS = FrozenEstimator(Ridge().fit(X, X[:, 0] * X[:, 1]))
+
+
+def chosen(strategy, X=X, Y=Y, **params):
+    """Fitted, around a frozen model, so that no net is trained."""
+    return CoresetSelector(strategy=strategy, **{"estimator": FROZEN, "random_state": 0, **params}).fit(X, Y)
+
+
+def gradients_of(rows):
+    """Those of the frozen model, from its own probabilities."""
+    errors = FROZEN.predict_proba(X[rows]) - np.eye(3)[Y[rows]]
+    inputs = np.column_stack([X[rows], np.ones(len(rows))])
+    return Product(torch.from_numpy(inputs), torch.from_numpy(errors), True, True)
+
+
+@pytest.mark.parametrize("strategy", ALL)
+@pytest.mark.parametrize("n_samples", [3, 37, 0.5, 119, 1.0])
+def test_every_strategy_keeps_balanced_budgets(n_samples, strategy):
+    selector = chosen(strategy, n_samples=n_samples)
+    expected = n_samples if isinstance(n_samples, int) else round(n_samples * 120)
+    rows = selector.sample_indices_
+    assert len(rows) == expected == selector.get_support().sum()
+    assert rows.tolist() == sorted(set(rows))
+    assert (np.abs(np.bincount(Y[rows], minlength=3) - np.bincount(Y) * expected / 120) <= 1).all()
+    np.testing.assert_array_equal(np.flatnonzero(selector.get_support()), rows)
+    if strategy not in WEIGHTED or n_samples == 1.0:
+        assert selector.sample_weight_ is None
+    else:
+        assert selector.sample_weight_.shape == rows.shape
+        assert (selector.sample_weight_ > 0).all()
+        assert selector.sample_weight_.mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("strategy", ALL)
+def test_every_strategy_is_seeded_and_does_not_look_at_names(strategy):
+    first = chosen(strategy, n_samples=0.3)
+    names = np.array(["x", "y", "z"])[Y]
+    net = FrozenEstimator(LogisticRegression(C=1e-2).fit(X, names))
+    other = chosen(strategy, Y=names, n_samples=0.3, estimator=net)
+    assert other.classes_.tolist() == ["x", "y", "z"]
+    np.testing.assert_array_equal(other.sample_indices_, first.sample_indices_)
+    np.testing.assert_array_equal(chosen(strategy, n_samples=0.3).sample_indices_, first.sample_indices_)
+
+
+@pytest.mark.parametrize("strategy", ["top", "moderate", "k-center", "herding", "grad-match", "glister", "d2"])
+def test_the_order_of_the_rows_plays_no_part_where_nothing_is_drawn_or_tied(strategy):
+    """Not so "craig": of two rows that are nearest to each other, and to no other row, both gain the same."""
+    order = np.random.default_rng(1).permutation(120)
+    plain, shuffled = chosen(strategy, n_samples=0.3), chosen(strategy, X[order], Y[order], n_samples=0.3)
+    back = np.argsort(order[shuffled.sample_indices_])
+    np.testing.assert_array_equal(order[shuffled.sample_indices_][back], plain.sample_indices_)
+    if strategy in WEIGHTED:
+        np.testing.assert_allclose(shuffled.sample_weight_[back], plain.sample_weight_)
+
+
+@pytest.mark.parametrize("strategy", ["k-center", "herding", "moderate"])
+@pytest.mark.parametrize("estimator", [FROZEN, None])
+def test_features_are_the_inputs_of_the_last_layer_or_the_scaled_rows(strategy, estimator):
+    """The last layer of a linear model sees the rows themselves."""
+    choose = {"k-center": covering.k_center, "herding": covering.herding, "moderate": covering.moderate}[strategy]
+    expected = []
+    for c in range(3):
+        rows = np.flatnonzero(c == Y)
+        features = UnitRows(X).block(rows, torch.float32, "cpu") if estimator is None else torch.from_numpy(X[rows])
+        expected += rows[choose(features, 10)].tolist()
+    selector = chosen(strategy, estimator=estimator, n_samples=30)
+    assert selector.sample_indices_.tolist() == sorted(expected)
+    assert hasattr(selector, "estimator_") == (estimator is not None)
+
+
+@pytest.mark.parametrize("strategy", WEIGHTED)
+def test_gradients_are_those_of_the_last_layer(strategy):
+    expected = np.zeros(120)
+    for c in range(3):
+        rows = np.flatnonzero(c == Y)
+        own = gradients_of(rows)
+        if strategy == "craig":
+            found, weights = matching.facility_location(matching.closeness(own), 8)
+        else:
+            found, weights = matching.matching_pursuit(own.gram(own).numpy(), 8)
+        expected[rows[found]] = weights
+    selector = chosen(strategy, n_samples=24)
+    assert selector.sample_indices_.tolist() == np.flatnonzero(expected).tolist()
+    np.testing.assert_allclose(selector.sample_weight_, expected[expected > 0] / expected[expected > 0].mean())
+
+
+def test_d2_takes_hard_rows_of_those_that_are_not_suspicious():
+    scores = np.random.default_rng(0).normal(size=120)
+    expected = []
+    for c in range(3):
+        rows = np.flatnonzero(c == Y)
+        rows = rows[np.argsort(scores[rows])][round(0.3 * len(rows)) :]
+        hard_first = np.arange(len(rows), 0, -1) / len(rows)
+        expected += rows[covering.message_passing(torch.from_numpy(X[rows]), hard_first, 10)].tolist()
+    assert chosen("d2", attributor=PrecomputedScores(scores), n_samples=30).sample_indices_.tolist() == sorted(expected)
+
+
+def test_weighted_rows_stand_for_the_gradient_of_all():
+    formed = gradients_of(np.arange(120)).gradients().numpy()
+
+    def away(rows, weights):
+        return np.linalg.norm((weights[:, None] * formed[rows]).mean(axis=0) - formed.mean(axis=0))
+
+    random = np.mean(
+        [
+            away(chosen("random", n_samples=24, estimator=None, random_state=seed).sample_indices_, np.ones(24))
+            for seed in range(20)
+        ]
+    )
+    for strategy in WEIGHTED:
+        selector = chosen(strategy, n_samples=24)
+        assert away(selector.sample_indices_, selector.sample_weight_) < 0.7 * random
+
+
+@pytest.mark.parametrize("strategy", ALL)
+def test_a_regression_is_one_class(strategy):
+    y = X[:, 0] * X[:, 1]
+    selector = chosen(strategy, Y=y, estimator=NUMBERS, n_samples=0.3)
+    assert selector.task_ == "regression"
+    assert not hasattr(selector, "classes_")
+    assert len(set(selector.sample_indices_)) == 36
+    if strategy == "k-center":
+        assert selector.sample_indices_.tolist() == sorted(covering.k_center(torch.from_numpy(X), 36).tolist())
+
+
+def test_the_estimator_says_what_whole_numbers_are():
+    assert not hasattr(chosen("k-center", estimator=FrozenEstimator(Ridge().fit(X, Y))), "classes_")
+    assert chosen("k-center").classes_.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("strategy", ["craig", "grad-match", "glister"])
+@pytest.mark.parametrize("y", [Y, X[:, 0] * X[:, 1]], ids=["classes", "numbers"])
+def test_the_default_net_is_trained_where_gradients_are_needed(strategy, y):
+    first, second = (chosen(strategy, Y=y, estimator=None, n_samples=0.3) for _ in range(2))
+    assert hasattr(first.estimator_, "net_")
+    np.testing.assert_array_equal(first.sample_indices_, second.sample_indices_)
+    assert len(first.sample_indices_) == 36
+
+
+def net(frozen=False):
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    made = NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, max_epochs=3, train_split=None, verbose=0)
+    return FrozenEstimator(made.initialize()) if frozen else made
+
+
+def test_a_net_is_trained_on_a_clone_and_a_frozen_one_is_not():
+    data, frozen, given = X.astype(np.float32), net(frozen=True), net()
+    selector = chosen("k-center", X=data, estimator=frozen, n_samples=30)
+    assert selector.estimator_ is frozen
+    with torch.no_grad():
+        features = frozen.estimator.module_[1](frozen.estimator.module_[0](torch.from_numpy(data)))
+    expected = [row for c in range(3) for row in np.flatnonzero(c == Y)[covering.k_center(features[c == Y], 10)]]
+    assert selector.sample_indices_.tolist() == sorted(expected)
+    trained = chosen("k-center", X=data, estimator=given, n_samples=30).estimator_
+    assert len(trained.history) == 3
+    assert not given.initialized_
+
+
+def test_scores_are_made_only_where_a_strategy_uses_them(tmp_path):
+    for strategy in ALL:
+        log = tmp_path / strategy
+        selector = chosen(strategy, attributor=CountingScores(str(log)))
+        used = strategy in {"top", "stratified", "ccs", "d2"}
+        assert (fits(log) == [120]) == used == hasattr(selector, "scores_") == hasattr(selector, "attributor_")
+
+
+def test_the_attributor_gets_the_estimator():
+    selector = chosen("top", attributor=TracIn())
+    assert selector.attributor_.estimator_ is FROZEN
+    assert not hasattr(selector, "estimator_"), "the strategy itself needs none"
+
+
+def test_a_later_strategy_forgets_what_the_earlier_one_made():
+    selector = chosen("d2")
+    assert hasattr(selector, "scores_")
+    selector.set_params(strategy="random").fit(X, Y)
+    assert not {"scores_", "attributor_", "estimator_"} & set(vars(selector))
+    selector.set_params(strategy="craig").fit(X, Y)
+    assert selector.sample_weight_ is not None
+    assert selector.set_params(strategy="herding").fit(X, Y).sample_weight_ is None
+
+
+# ---- planted answers of theirs --------------------------------------------------------------------------------------
+
+
+def clusters():
+    """(X, y, cluster) of two classes of ten clusters each, of which the first holds nine of ten rows."""
+    rng = np.random.default_rng(0)
+    own = np.append(np.tile(np.arange(10), 2), rng.choice(10, 280, p=[0.91, *[0.01] * 9]))
+    y = np.append(np.repeat([0, 1], 10), rng.integers(2, size=280))
+    return 20 * rng.normal(size=(20, 6))[own + 10 * y] + rng.normal(size=(300, 6)), y, own + 10 * y
+
+
+def test_k_center_covers_every_cluster_that_a_random_draw_misses():
+    X, y, cluster = clusters()
+    rows = CoresetSelector(strategy="k-center", n_samples=40, random_state=0).fit(X, y).sample_indices_
+    assert len(set(cluster[rows])) == 20
+    random = CoresetSelector(strategy="random", n_samples=40, random_state=0).fit(X, y).sample_indices_
+    assert len(set(cluster[random])) < 20
+
+
+def test_moderate_and_herding_leave_outliers_out_and_k_center_takes_them():
+    data = X.copy()
+    data[::12] += 30 * np.random.default_rng(0).normal(size=(10, 4))
+    outlier = np.arange(120) % 12 == 0
+    kept = {name: outlier[chosen(name, data, n_samples=30).sample_indices_].sum() for name in ALL}
+    assert kept["moderate"] <= 1
+    assert kept["k-center"] == 10
+
+
+@pytest.mark.parametrize("strategy", ["ccs", "d2"])
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_coverage_of_noisy_digits_trains_better_than_random_rows(strategy, share):
+    X, X_test, true, y_test = train_test_split(*load_digits(return_X_y=True), random_state=0)
+    y = flip(true, 0.2)
+    accuracy = {}
+    for name in (strategy, "random"):
+        selector = CoresetSelector(n_samples=share, strategy=name, random_state=0)
+        accuracy[name] = SVC(C=10).fit(*selector.fit_resample(X, y)).score(X_test, y_test)
+        wrong = (y != true)[selector.sample_indices_].mean()
+        assert (wrong < 0.01) == (name == strategy)
+    assert accuracy[strategy] > accuracy["random"] + 0.05  # measured .93, .95 against .85, and .98, .98 against .89
+
+
+def test_glister_follows_clean_validation_rows_past_wrong_labels():
+    X, X_val, true, y_val = train_test_split(*load_digits(return_X_y=True), test_size=0.3, random_state=0)
+    y = flip(true, 0.2)
+    wrong = {}
+    for name, validation in (("clean", Holdout(X_val, y_val)), ("own", None)):
+        selector = CoresetSelector(n_samples=0.3, strategy="glister", validation=validation, random_state=0)
+        wrong[name] = (y != true)[selector.fit(X, y).sample_indices_].mean()
+    assert wrong["clean"] < 0.13 < 0.25 < wrong["own"]  # 0.2 of the rows; with their own loss, wrong rows matter most
+
+
+def test_glister_without_validation_rows_takes_the_rows_themselves():
+    own, given = (chosen("glister", validation=validation, n_samples=0.3) for validation in (None, Holdout(X, Y)))
+    np.testing.assert_array_equal(own.sample_indices_, given.sample_indices_)
+    few = chosen("glister", validation=Holdout(X[:20], Y[:20]), n_samples=0.3)
+    assert few.sample_indices_.tolist() != own.sample_indices_.tolist()
+
+
+# ---- weights reach the estimator ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", WEIGHTED)
+def test_weights_reach_the_estimator_times_those_given(strategy):
+    sampler = CoresetSelector(strategy=strategy, estimator=FROZEN, n_samples=30, random_state=0)
+    fitted = ResampledEstimator(RecordingClassifier(), sampler).fit(X, Y)
+    np.testing.assert_array_equal(fitted.estimator_.X_, X[fitted.sampler_.sample_indices_])
+    np.testing.assert_array_equal(fitted.estimator_.sample_weight_, fitted.sampler_.sample_weight_)
+    given = np.arange(120.0)
+    fitted.fit(X, Y, sample_weight=given)
+    kept = fitted.sampler_.sample_indices_
+    np.testing.assert_allclose(fitted.estimator_.sample_weight_, given[kept] * fitted.sampler_.sample_weight_)
+    model = ResampledEstimator(LogisticRegression(), sampler).fit(X, Y)
+    weight = model.sampler_.sample_weight_
+    np.testing.assert_allclose(
+        model.estimator_.coef_, LogisticRegression().fit(X[kept], Y[kept], sample_weight=weight).coef_
+    )
+    with pytest.raises(ValueError, match=r"CoresetSelector weights its rows but KNeighborsClassifier\.fit takes no"):
+        ResampledEstimator(KNeighborsClassifier(), sampler).fit(X, Y)
+
+
+def test_a_search_over_all_strategies():
+    sampler = CoresetSelector(n_samples=0.3, estimator=FROZEN, random_state=0)
+    model = ResampledEstimator(LogisticRegression(), sampler)
+    search = GridSearchCV(model, {"sampler__strategy": ALL}, cv=2, error_score="raise").fit(X, Y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+# ---- data of every kind, and errors ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["k-center", "d2", "craig", "random"])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda X: X.tolist(),
+        lambda X: pd.DataFrame(X).add_prefix("f"),
+        lambda X: sp.csr_matrix(X),
+        lambda X: sp.coo_array(X),
+        lambda X: X.reshape(-1, 8, 8),
+    ],
+    ids=["lists", "pandas", "csr matrix", "coo array", "images"],
+)
+def test_features_and_gradients_of_data_in_every_form(convert, strategy):
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:150], y[:150]
+    given = convert(X)
+    selector = CoresetSelector(strategy=strategy, n_samples=30, random_state=0).fit(given, y)
+    assert len(set(selector.sample_indices_)) == 30
+    if strategy in {"k-center", "random"}:
+        plain = CoresetSelector(strategy=strategy, n_samples=30, random_state=0).fit(X, y)
+        np.testing.assert_array_equal(selector.sample_indices_, plain.sample_indices_)
+    assert hasattr(selector, "feature_names_in_") == isinstance(given, pd.DataFrame)
+
+
+def test_validation_rows_of_a_frame_go_with_a_frame():
+    frame = pd.DataFrame(X).add_prefix("f")
+    selector = CoresetSelector(strategy="glister", validation=Holdout(frame, Y), n_samples=0.3, random_state=0)
+    assert len(selector.fit(frame, Y).sample_indices_) == 36
+
+
+def test_a_random_draw_needs_no_numbers():
+    texts = [f"row {i}" for i in range(120)]
+    kept, labels = CoresetSelector(strategy="random", n_samples=30, random_state=0).fit_resample(texts, Y)
+    assert len(kept) == len(labels) == 30
+    np.testing.assert_array_equal(labels, Y[[texts.index(text) for text in kept]])
+
+
+@pytest.mark.parametrize("strategy", ["k-center", "craig", "glister"])
+def test_texts_go_through_the_pipeline_of_the_estimator(strategy):
+    rng, words, y = np.random.default_rng(0), [f"word{i}" for i in range(50)], np.arange(100) % 2
+    texts = [" ".join(rng.choice(words[:30] if label else words[20:], 8)) for label in y]
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression())
+    selector = CoresetSelector(strategy=strategy, estimator=model, validation=Holdout(texts[:20], y[:20]), n_samples=20)
+    kept, labels = selector.fit_resample(texts, y)
+    assert len(kept) == 20
+    assert np.bincount(labels).tolist() == [10, 10]
+    assert selector.estimator_.score(texts, y) > 0.9
+
+
+@pytest.mark.parametrize("strategy", ["moderate", "k-center", "herding", "craig", "grad-match", "glister"])
+def test_features_must_be_finite_numbers_of_several_classes(strategy):
+    selector = CoresetSelector(strategy=strategy, random_state=0)
+    holes = np.where(np.arange(480).reshape(120, 4) == 5, np.nan, X)
+    with pytest.raises(ValueError, match="Input X contains NaN: column 1 has 1 values"):
+        selector.fit(holes, Y)
+    with pytest.raises(ValueError, match="columns 'text' of X are not numbers"):
+        selector.fit(pd.DataFrame({"text": ["a"] * 120}), Y)
+    with pytest.raises(ValueError, match="y holds 1 class"):
+        selector.fit(X, np.zeros(120, dtype=int))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        selector.fit(X, Y[:-1])
+
+
+@pytest.mark.parametrize("strategy", ["k-center", "craig", "d2"])
+def test_an_estimator_that_cannot_be_differentiated_is_an_error(strategy):
+    with pytest.raises(TypeError, match="SVC cannot be differentiated; allowed are"):
+        chosen(strategy, estimator=SVC())
+
+
+def test_gradients_need_a_net_that_ends_in_a_linear_layer():
+    module = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1))
+    softmax = NeuralNetClassifier(module, max_epochs=2, train_split=None, verbose=0)
+    data = X.astype(np.float32)
+    assert len(chosen("k-center", data, estimator=softmax, n_samples=30).sample_indices_) == 30
+    with pytest.raises(TypeError, match=r"outputs of this Sequential are not those of its last nn\.Linear"):
+        chosen("craig", data, estimator=softmax)
+
+
+def test_validation_rows_that_missed_the_preprocessing_are_warned_about_and_others_refused():
+    with pytest.warns(UserWarning, match="validation rows differ tenfold from X"):
+        chosen("glister", validation=Holdout(1000 * X, Y))
+    with pytest.raises(ValueError, match=r"'validation' parameter .* must be an instance of .*Holdout.* or None"):
+        chosen("glister", validation=(X, Y))
+    with pytest.raises(ValueError, match="y holds the label 7"):
+        chosen("glister", validation=Holdout(X[:2], [0, 7]))

@@ -93,7 +93,9 @@ def test_relabelling_as_suggested_gives_better_labels(name, rate, kind, auroc, t
 def test_a_clean_row_is_suggested_its_prediction():
     _, _, _, detector = planted("digits", 0.2)
     clean = detector.labels_ == 1
-    np.testing.assert_array_equal(detector.suggested_labels_[clean], detector.attributor_.loo_labels_[clean])
+    np.testing.assert_array_equal(
+        detector.suggested_labels_[clean], detector.attributor_.attributor_.loo_labels_[clean]
+    )
 
 
 def test_no_noise_means_no_row_below_half():

@@ -16,7 +16,8 @@ from sktda.attribution import ComplexityGap, Influence, InnerProduct, Precompute
 from sktda.objectives import DemographicParity
 from tests.spies import CountingScores, RecordingClassifier, fits, noisy_blobs
 
-X, Y, WRONG = noisy_blobs(120, centers=3)
+X, Y, TRUE = noisy_blobs(120, centers=3)
+WRONG = Y != TRUE
 RATIOS = (0.3, 0, 0.1, 0.2)
 MODEL = LogisticRegression()
 SETTINGS = [{}, {"stratify": False}, {"attributor": InnerProduct(), "validation": 0.2, "random_state": 0}]

@@ -91,6 +91,14 @@ def test_a_samplers_weights_multiply_those_given():
     np.testing.assert_array_equal(weighed, np.arange(1, 61) * WEIGHT[::2])
 
 
+def test_a_samplers_weights_reach_the_last_step_of_a_pipeline():
+    pipe = make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), LogisticRegression()))
+    fitted = ResampledEstimator(pipe, EveryOther(weigh=True)).fit(X, Y)
+    name = "pipeline__logisticregression__sample_weight"
+    alone = clone(pipe).fit(X[::2], Y[::2], **{name: np.arange(1, 61)})
+    np.testing.assert_array_equal(fitted.predict_proba(X), alone.predict_proba(X))
+
+
 def test_a_samplers_weights_need_an_estimator_that_takes_them():
     with pytest.raises(
         ValueError, match=r"EveryOther weights its rows but KNeighborsClassifier\.fit takes no sample_wei"

@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import sklearn
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from sktda import Holdout, InfluencePruner
-from sktda.attribution import ComplexityGap
+from sktda import Holdout, InfluencePruner, InfluencePrunerCV, InfluenceReweighter
+from sktda.attribution import ComplexityGap, Influence
 from sktda.cleaning.validation import warn_if_unlike
 from tests.spies import ModelScores, RecordingClassifier, ValidationScores, noisy_blobs
 
@@ -280,3 +281,25 @@ def test_a_cleaner_calls_out_unscaled_validation_rows(form):
         cleaner.set_params(validation=Holdout(raw[:20], Y[:20]))
     with pytest.warns(UserWarning, match="validation rows differ tenfold from X"):
         cleaner.fit(StandardScaler().fit_transform(raw), Y, **given)
+
+
+# ---- in a Pipeline ---------------------------------------------------------------------------------------------------
+
+WIDE = X * [1, 100, 1, 1] + [0, 5_000, 0, 0]
+WIDE_VAL = X_VAL * [1, 100, 1, 1] + [0, 5_000, 0, 0]
+
+
+@pytest.mark.parametrize("kind", [InfluencePruner, InfluencePrunerCV, InfluenceReweighter])
+def test_a_pipeline_transforms_routed_validation_rows_where_it_is_told_to(kind):
+    with sklearn.config_context(enable_metadata_routing=True):
+        cleaner = kind(LogisticRegression(), Influence()).set_fit_request(X_val=True, y_val=True)
+        pipe = make_pipeline(StandardScaler(), cleaner, transform_input=["X_val"])
+        scores = pipe.fit(WIDE, Y, X_val=WIDE_VAL, y_val=Y_VAL)[-1].scores_
+        search = GridSearchCV(pipe, {f"{kind.__name__.lower()}__attributor__damping": [0.0, 0.1]}, cv=3)
+        search.set_params(error_score="raise").fit(WIDE, Y, X_val=WIDE_VAL, y_val=Y_VAL)
+        with pytest.warns(UserWarning, match="differ tenfold"):
+            make_pipeline(StandardScaler(), cleaner).fit(WIDE, Y, X_val=WIDE_VAL, y_val=Y_VAL)
+    scaler = StandardScaler().fit(WIDE)
+    alone = kind(LogisticRegression(), Influence())
+    alone.fit(scaler.transform(WIDE), Y, X_val=scaler.transform(WIDE_VAL), y_val=Y_VAL)
+    np.testing.assert_allclose(scores, alone.scores_, rtol=1e-6, atol=1e-9)

@@ -1,4 +1,4 @@
-"""Pictures of scores, after scikit-learn's Display protocol: `from_attributor` computes, `plot` draws."""
+"""Mean against variance influence of the rows, over training runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
+
+from sktda.displays.drawing import KEPT, MARKED, legend_above, new_axes
 
 
 class MeanVarianceDisplay:
@@ -77,22 +79,19 @@ class MeanVarianceDisplay:
         self
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        import matplotlib.pyplot as plt
-
         mean, variance = np.asarray(self.mean, dtype=float), np.asarray(self.variance, dtype=float)
         marked = np.zeros(len(mean), dtype=bool) if self.marked is None else np.asarray(self.marked, dtype=bool)
         if not mean.shape == variance.shape == marked.shape:
             raise ValueError(
                 f"mean {mean.shape}, variance {variance.shape} and marked {marked.shape} must all be (n_samples,)"
             )
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+        ax = new_axes(ax)
         ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         ax.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-        ax.scatter(mean[~marked], variance[~marked], s=12, color="#0072B2", alpha=0.6, label="rows")
+        ax.scatter(mean[~marked], variance[~marked], s=12, color=KEPT, alpha=0.6, label="rows")
         if marked.any():
-            ax.scatter(mean[marked], variance[marked], s=18, color="#D55E00", marker="x", label="marked rows")
-            ax.legend()
+            ax.scatter(mean[marked], variance[marked], s=18, color=MARKED, marker="x", label="marked rows")
+            legend_above(ax)
         orders = [np.argsort(mean), np.argsort(variance)]
         for row in {int(row) for order in orders for row in [*order[:n_named], *order[::-1][:n_named]]}:
             ax.annotate(str(row), (mean[row], variance[row]), xytext=(3, 3), textcoords="offset points", fontsize=7)

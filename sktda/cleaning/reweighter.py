@@ -1,0 +1,161 @@
+"""Keep all rows and let them count by their scores: a meta-estimator for plain Pipelines."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sktda.cleaning.base import import_pandas, refuse_constant, weight_name
+from sktda.cleaning.pruner import InfluencePruner
+from sktda.weighting import learned_weights, rank_weights, sigmoid_weights, weigh
+
+WEIGHTINGS = {"rank": rank_weights, "sigmoid": sigmoid_weights, "learned": learned_weights}
+SHARED = ("stratify", "validation", "random_state")
+
+
+class InfluenceReweighter(InfluencePruner):
+    """Score the training rows and fit with weights that grow with the scores. No row is dropped, ever.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its `fit` takes sample_weight (of a Pipeline: that of the last step); a clone, the given one stays unfitted.
+    attributor : attributor, default=None
+        Scores the rows, higher = keep. None = `ComplexityGap()`; with weighting="learned", which needs the unit of a
+        loss, ``InnerProduct(objective="validation")``.
+    weighting : {"rank", "sigmoid", "learned"} or callable, default="rank"
+        "rank": in proportion to the share of rows that score lower. "sigmoid": 1 / (1 + exp(-z)), z the robust
+        deviations above the median. "learned": one step down the gradient of the objective on validation rows from
+        equal weights, ``max(0, 1 + score / mean |score|)``: for attributors whose score is a predicted rise of a loss.
+        A callable takes scores (n,) and returns weights (n,) of at least 0.
+    floor : float in [0, 1), default=0.0
+        Least weight, as a share of the largest: weights become floor * largest + (1 - floor) * weight.
+    stratify : bool, default=True
+        Weigh the rows of each class by themselves, so that every class counts what it did. Not for "learned".
+    validation : None, int, float, splitter or Holdout, default=None
+        Validation rows for attributors that use them, as of `InfluencePruner`. Rows that a float holds out have no
+        score and weight 1.
+    memory : None, str or joblib.Memory, default=None
+        Where scores are kept: a search over `weighting` and `floor` then scores each fold once.
+    n_jobs : int, default=None
+        Cross-fits at a time.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the attributor (unless it has its own) and of `validation` as a float.
+
+    Attributes
+    ----------
+    sample_weight_ : ndarray of shape (n_samples,)
+        The weights, mean 1 (within each class if `stratify`), before they multiply a `sample_weight` given to `fit`.
+    scores_ : ndarray of shape (n_samples,)
+        Higher = keep.
+    estimator_, attributor_ :
+        The fitted clones.
+    support_, n_pruned_, objective_values_ :
+        Of an `InfluencePruner` that removes no row.
+    n_features_in_, feature_names_in_, classes_ :
+        Of `estimator_`.
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for an estimator that takes no sample_weight, scores that are all equal, weights that are not finite,
+        negative or all 0, X_val without y_val, and validation rows given twice.
+
+    Notes
+    -----
+    A weight of 0 is not quite a removed row: an estimator that counts rows (nearest neighbours, `min_samples_leaf`)
+    still sees it. `InfluencePruner` removes.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import RidgeClassifier
+    >>> from sklearn.model_selection import train_test_split
+    >>> from sktda import InfluenceReweighter
+    >>> X, X_test, y, y_test = train_test_split(*load_digits(return_X_y=True), random_state=0)
+    >>> y[::4] = (y[::4] + 3) % 10
+    >>> model = InfluenceReweighter(RidgeClassifier()).fit(X, y)
+    >>> model.score(X_test, y_test) > RidgeClassifier().fit(X, y).score(X_test, y_test)
+    True
+    >>> bool(model.sample_weight_[::4].mean() < 0.3)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **{name: InfluencePruner._parameter_constraints[name] for name in SHARED},
+        "weighting": [StrOptions(set(WEIGHTINGS)), callable],
+        "floor": [Interval(Real, 0, 1, closed="left")],
+        "n_jobs": [Integral, None],
+    }
+    prune_ratio, step, guard, scoring, min_samples_per_class = 0.0, None, False, None, 0  # no row goes
+
+    def __init__(
+        self,
+        estimator,
+        attributor=None,
+        *,
+        weighting="rank",
+        floor=0.0,
+        stratify=True,
+        validation=None,
+        memory=None,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.attributor = attributor
+        self.weighting = weighting
+        self.floor = floor
+        self.stratify = stratify
+        self.validation = validation
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def fit(self, X, y, *, X_val=None, y_val=None, sensitive_features=None, **params):
+        """Score the rows and fit with weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), or a dict of arrays by argument name
+        y : array-like of shape (n_samples,)
+        X_val, y_val, sensitive_features, **params
+            As of `InfluencePruner.fit`. A sample_weight of the estimator is multiplied by the weights found here.
+
+        Returns
+        -------
+        self
+        """
+        weight_name(self.estimator, self)  # before the scoring
+        return super().fit(X, y, X_val=X_val, y_val=y_val, sensitive_features=sensitive_features, **params)
+
+    def _given_attributor(self):
+        if self.attributor is None and self.weighting == "learned":
+            from sktda.attribution.inner_product import InnerProduct
+
+            return InnerProduct(objective="validation")
+        return self.attributor
+
+    def _refit(self, estimator, X, y, params, support):
+        scored = ~self._held_out
+        refuse_constant(self.scores_[scored], self.attributor_)
+        codes = self._codes(y) if self.stratify and self.weighting != "learned" else None
+        weighting = WEIGHTINGS.get(self.weighting) if isinstance(self.weighting, str) else self.weighting
+        self.sample_weight_ = np.ones(len(self.scores_))
+        self.sample_weight_[scored] = weigh(
+            self.scores_[scored], weighting, self.floor, None if codes is None else codes[scored]
+        )
+        name = weight_name(self.estimator, self)
+        given = params.get(name)
+        weights = self.sample_weight_ if given is None else self.sample_weight_ * np.asarray(given, dtype=float)
+        return estimator.fit(X, y, **{**params, name: weights})
+
+    def to_frame(self):
+        """DataFrame of all rows with the user's index, in their order: label, score, weight."""
+        check_is_fitted(self)
+        pd = import_pandas()
+        columns = {"label": self._given, "score": self.scores_, "weight": self.sample_weight_}
+        return pd.DataFrame(columns, index=self._index)

@@ -1,0 +1,57 @@
+"""From scores to weights of rows. NumPy and SciPy only; higher score = more weight, mean weight 1."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import expit
+from scipy.stats import rankdata
+
+
+def rank_weights(scores: np.ndarray) -> np.ndarray:
+    """(n,) shares of rows that score lower, ties sharing theirs: (rank - 1/2) / n, between 0 and 1."""
+    return (rankdata(scores) - 0.5) / len(scores)
+
+
+def sigmoid_weights(scores: np.ndarray) -> np.ndarray:
+    """(n,) 1 / (1 + exp(-z)), z = how many robust deviations a score is above the median; between 0 and 1.
+
+    Where more than half of the scores are equal, the deviation is the standard one.
+    """
+    off = scores - np.median(scores)
+    return expit(off / (1.4826 * np.median(np.abs(off)) or scores.std() or 1.0))
+
+
+def learned_weights(scores: np.ndarray) -> np.ndarray:
+    """(n,) max(0, 1 + scores / mean |scores|): one step down the gradient of the objective from equal weights.
+
+    A score is the rise of the objective without the row, so minus it is the derivative with respect to the row's
+    weight; the step is as long as makes the mean weight change by 1 before any is cut off at 0. Source: the one-step
+    weights of Ren et al. 2018 (arXiv:1803.09050, eq. 5 to 7), which start from 0 in every batch and not from 1.
+    """
+    scale = np.abs(scores).mean()
+    return np.maximum(0.0, 1 + scores / scale) if scale else np.ones_like(scores)
+
+
+def weigh(scores: np.ndarray, weighting, floor: float, codes: np.ndarray | None = None) -> np.ndarray:
+    """Weights (n,) of mean 1, in each group of `codes` (n,) by itself, from its scores.
+
+    weighting: (m,) scores -> (m,) weights of at least 0. floor: the least weight as a share of the largest of a group.
+    Raises ValueError for weights of another shape, negative, not finite, or all 0.
+    """
+    weights = np.empty(len(scores))
+    for group in [slice(None)] if codes is None else [codes == code for code in np.unique(codes)]:
+        found = np.asarray(weighting(scores[group]), dtype=float)
+        expected = scores[group].shape
+        if found.shape != expected or not np.isfinite(found).all() or (found < 0).any() or not found.any():
+            raise ValueError(
+                f"weighting must turn {expected[0]} scores into as many finite weights of at least 0, not all 0; it "
+                f"returned {describe(found)}"
+            )
+        found = floor * found.max() + (1 - floor) * found
+        weights[group] = found / found.mean()
+    return weights
+
+
+def describe(values: np.ndarray) -> str:
+    """Shape and range."""
+    return f"shape {values.shape}" + (f", from {values.min():g} to {values.max():g}" if values.size else "")

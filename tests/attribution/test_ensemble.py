@@ -1,0 +1,186 @@
+"""Ensemble: mean ranks by hand, its members' parameters, what goes to them, planted answers."""
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils._param_validation import InvalidParameterError
+
+from sktda import Holdout, InfluencePruner, NoisyLabelDetector
+from sktda.attribution import (
+    AUM,
+    EL2N,
+    ComplexityGap,
+    DataOOB,
+    Ensemble,
+    InnerProduct,
+    KNNShapley,
+    LabelPosterior,
+    PrecomputedScores,
+    SelfConfidence,
+)
+from tests.spies import noisy_blobs
+
+X, Y, TRUE = noisy_blobs(120, rate=0.2, centers=3)
+A, B, C = np.random.default_rng(0).normal(size=(3, 120))
+
+
+def given(*scores):
+    return [PrecomputedScores(each) for each in scores]
+
+
+# ---- ranks -----------------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_mean_ranks():
+    ensemble = Ensemble(given(A, 1e6 * B, C.round())).fit(X, Y)
+    ranks = np.stack([rankdata(A), rankdata(B), rankdata(C.round())])
+    np.testing.assert_allclose(ensemble.scores_, (ranks.mean(axis=0) - 0.5) / 120)
+    np.testing.assert_array_equal(ensemble.member_scores_, [A, 1e6 * B, C.round()])
+    assert 0 < ensemble.scores_.min() < ensemble.scores_.max() < 1
+
+
+def test_weights_of_the_members():
+    ensemble = Ensemble(given(A, B), weights=[3, 1]).fit(X, Y)
+    np.testing.assert_allclose(ensemble.scores_, ((3 * rankdata(A) + rankdata(B)) / 4 - 0.5) / 120)
+    alone = Ensemble(given(A, B), weights=[0, 1]).fit(X, Y)
+    np.testing.assert_array_equal(alone.scores_.argsort(), B.argsort())
+
+
+@pytest.mark.parametrize("change", [np.exp, lambda s: 7 * s - 3, lambda s: s**3])
+def test_units_of_the_members_do_not_matter(change):
+    np.testing.assert_array_equal(
+        Ensemble(given(change(A), B)).fit(X, Y).scores_, Ensemble(given(A, B)).fit(X, Y).scores_
+    )
+
+
+def test_the_order_of_members_and_workers_does_not_matter():
+    members = [ComplexityGap(), EL2N(random_state=0), KNNShapley(random_state=0)]
+    expected = Ensemble(members).fit(X, Y).scores_
+    np.testing.assert_allclose(Ensemble(members[::-1]).fit(X, Y).scores_, expected)
+    np.testing.assert_array_equal(Ensemble(members, n_jobs=2).fit(X, Y).scores_, expected)
+
+
+# ---- defaults --------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_members():
+    ensemble = Ensemble(random_state=0).fit(X, Y)
+    assert [type(each) for each in ensemble.attributors_] == [LabelPosterior, LabelPosterior]
+    assert [type(each.attributor_) for each in ensemble.attributors_] == [ComplexityGap, SelfConfidence]
+    assert roc_auc_score(Y == TRUE, ensemble.scores_) > 0.97
+    regression = Ensemble(random_state=0).fit(X, X[:, 0] + 0.1 * A)
+    assert [type(each) for each in regression.attributors_] == [ComplexityGap, DataOOB]
+    assert regression.task_ == "regression"
+
+
+def test_seeds_go_to_members_without_one():
+    ensemble = Ensemble([AUM(), AUM(random_state=5), ComplexityGap()], random_state=1).fit(X, Y)
+    first, second, _ = ensemble.attributors_
+    assert first.random_state is not None
+    assert second.random_state == 5
+    again = clone(ensemble).fit(X, Y)
+    np.testing.assert_array_equal(again.scores_, ensemble.scores_)
+
+
+# ---- parameters of the members ---------------------------------------------------------------------------------------
+
+
+def test_members_are_reached_by_name():
+    ensemble = Ensemble([ComplexityGap(ridge=2.0), KNNShapley()])
+    assert ensemble.get_params()["complexitygap__ridge"] == 2.0
+    ensemble.set_params(complexitygap__ridge=3.0, knnshapley=KNNShapley(7))
+    assert ensemble.attributors[0].ridge == 3.0
+    assert ensemble.attributors[1].n_neighbors == 7
+    twice = Ensemble([ComplexityGap(), ComplexityGap()]).set_params(**{"complexitygap-2__ridge": 1.0})
+    assert [each.ridge for each in twice.attributors] == ["auto", 1.0]
+    named = Ensemble([("a", ComplexityGap()), ("b", KNNShapley())]).set_params(a__ridge=4.0, b=AUM())
+    assert named.get_params()["a__ridge"] == 4.0
+    assert isinstance(dict(named.attributors)["b"], AUM)
+    assert clone(named).get_params().keys() == named.get_params().keys()
+    with pytest.raises(ValueError, match="Invalid parameter"):
+        ensemble.set_params(aum__at=1)
+
+
+def test_a_search_over_which_attributor_and_its_parameters():
+    pruner = InfluencePruner(LogisticRegression(), Ensemble([ComplexityGap(), KNNShapley(random_state=0)]))
+    search = GridSearchCV(
+        pruner,
+        [
+            {"attributor": [ComplexityGap(), AUM(random_state=0), SelfConfidence(), Ensemble()]},
+            {"attributor__complexitygap__ridge": [0.1, 1.0], "attributor__weights": [None, [2, 1]]},
+        ],
+        cv=3,
+        error_score="raise",
+    ).fit(X, Y)
+    assert len(search.cv_results_["params"]) == 8
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+# ---- what goes to the members ----------------------------------------------------------------------------------------
+
+
+def test_validation_rows_go_to_those_that_use_them():
+    assert not Ensemble([ComplexityGap()]).uses_validation
+    ensemble = Ensemble([ComplexityGap(), InnerProduct(LogisticRegression())])
+    assert ensemble.uses_validation
+    ensemble.fit(X[:90], Y[:90], X_val=X[90:], y_val=TRUE[90:])
+    alone = InnerProduct(LogisticRegression()).fit(X[:90], Y[:90], X_val=X[90:], y_val=TRUE[90:])
+    np.testing.assert_array_equal(ensemble.member_scores_[1], alone.scores_)
+    pruner = InfluencePruner(LogisticRegression(), ensemble, validation=Holdout(X[90:], TRUE[90:])).fit(X[:90], Y[:90])
+    np.testing.assert_array_equal(pruner.scores_, ensemble.scores_)
+
+
+def test_weights_of_rows_go_to_all():
+    weight = np.linspace(0.5, 2, 120)
+    found = Ensemble([EL2N(random_state=0), AUM(random_state=0)]).fit(X, Y, weight).member_scores_
+    np.testing.assert_array_equal(found[0], EL2N(random_state=0).fit(X, Y, weight).scores_)
+
+
+def test_a_pipelines_transformers_come_first():
+    pruner = InfluencePruner(make_pipeline(StandardScaler(), LogisticRegression()), Ensemble([ComplexityGap()]))
+    pruner.fit(X * [1, 1e3, 1, 1], Y)
+    expected = ComplexityGap().fit(StandardScaler().fit_transform(X * [1, 1e3, 1, 1]), Y).scores_
+    np.testing.assert_array_equal(pruner.scores_.argsort(), expected.argsort())
+
+
+def test_a_detector_takes_the_predictions_of_the_first_that_has_some():
+    members = [EL2N(random_state=0), SelfConfidence(LogisticRegression()), ComplexityGap()]
+    ensemble = Ensemble(members).fit(X, Y)
+    np.testing.assert_array_equal(ensemble.loo_decision_, ensemble.attributors_[1].pred_probs_)
+    assert not hasattr(Ensemble([EL2N(random_state=0)]).fit(X, Y), "loo_decision_")
+    assert not hasattr(Ensemble(), "loo_decision_")
+    detector = NoisyLabelDetector(Ensemble(members)).fit(X, Y)
+    assert abs(detector.noise_rate_ - 0.2) < 0.05
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_an_ensemble():
+    with pytest.raises(ValueError, match="attributors is empty"):
+        Ensemble([]).fit(X, Y)
+    with pytest.raises(TypeError, match="in attributors is not an attributor"):
+        Ensemble([ComplexityGap]).fit(X, Y)
+    with pytest.raises(InvalidParameterError, match="attributors"):
+        Ensemble(ComplexityGap()).fit(X, Y)
+    for weights in ([1], [1, -1], [0, 0], [1, np.nan]):
+        with pytest.raises(ValueError, match="must be 2 numbers of at least 0"):
+            Ensemble(given(A, B), weights=weights).fit(X, Y)
+    with pytest.raises(ValueError, match="the target y is None"):
+        Ensemble().fit(X, None)
+
+
+def test_a_member_that_fails_says_so_itself():
+    with pytest.raises(ValueError, match="regression has none"):
+        Ensemble([ComplexityGap(), AUM()]).fit(X, X[:, 0])
+
+
+def test_regression():
+    pruner = InfluencePruner(Ridge(), Ensemble(random_state=0)).fit(X, X[:, 0] + 0.1 * A)
+    assert pruner.n_pruned_ == 12
