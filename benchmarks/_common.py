@@ -127,6 +127,7 @@ def environment() -> dict:
     packages = ("sktda", "scikit-learn", "torch", "numpy", "cleanlab")
     return {
         "processor": f"{model}, {os.cpu_count()} cores",
+        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
         "python": sys.version.split()[0],
         **{name: version(name) for name in packages},
     }

@@ -15,8 +15,9 @@ def read(name: str) -> tuple[dict, list[dict]]:
 
 def where(environment: dict) -> str:
     """One sentence."""
-    versions = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "processor")
-    return f"Measured on {environment['processor']} (two threads); {versions}."
+    versions = ", ".join(f"{k} {value}" for k, value in environment.items() if k not in {"processor", "threads"})
+    threads = "one thread" if environment.get("threads", 2) == 1 else "two threads"
+    return f"Measured on {environment['processor']} ({threads}); {versions}."
 
 
 def table(head: list[str], body: list[list[str]]) -> str:

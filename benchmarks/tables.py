@@ -15,6 +15,7 @@ from _lds_plot import draw
 from _objective_tables import hessian_free
 from _page import read, table, where
 from _trajectory_tables import coreset, deletion, trajectory
+from _which_tables import adult, strategies, which
 from engine import PARTS
 from noisy_labels import DATA
 
@@ -342,12 +343,15 @@ def main() -> None:
             *filter(
                 None,
                 (
+                    which(),
+                    adult(),
                     engine(),
                     lds(),
                     trajectory(),
                     distributional(),
                     deletion(),
                     coreset(),
+                    strategies(),
                     hessian_free(),
                     fairness(),
                     adversarial(),
