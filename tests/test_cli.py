@@ -422,7 +422,7 @@ def test_bad_data_gives_one_error_and_no_output(tmp_path, case):
         (
             ["clean", "DATA", "-o", "OUT", "--method", "magic"],
             2,
-            "--method 'magic' is unknown; available: complexity-gap",
+            "--method 'magic' is unknown; available: aum, complexity-gap",
         ),
         (["clean", "DATA", "-o", "OUT", "--copy", "NEW"], 2, "--copy needs an image folder"),
         (["clean", "DATA"], 2, "Missing option '--out'"),
@@ -531,31 +531,38 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, module, extra):
 
 def test_methods_are_found_by_walking_the_package(monkeypatch):
     assert set(methods()) == {
+        "aum",
         "complexity-gap",
         "confident-learning",
+        "data-oob",
         "diffin",
         "distributional",
+        "el2n",
+        "ensemble",
+        "forgetting",
+        "grand",
         "influence",
         "inner-product",
         "knn-shapley",
+        "label-posterior",
+        "logit-margin",
+        "loss",
         "model-ensemble",
         "moso",
         "normalized-margin",
+        "outlier-gradient",
         "self-confidence",
         "sgd-influence",
         "source",
         "tracin",
+        "trak",
     }
 
     class KNNShapley(sktda.attribution.ComplexityGap):
         pass
 
-    class Ensemble:
-        def __init__(self, attributors=None): ...
-
     monkeypatch.setattr(sktda.attribution, "KNNShapley", KNNShapley, raising=False)
-    monkeypatch.setattr(sktda.attribution, "Ensemble", Ensemble, raising=False)
-    monkeypatch.setattr(sktda.attribution, "__all__", ["ComplexityGap", "Ensemble", "KNNShapley", "PrecomputedScores"])
+    monkeypatch.setattr(sktda.attribution, "__all__", ["ComplexityGap", "KNNShapley", "PrecomputedScores"])
     assert methods() == {"complexity-gap": sktda.attribution.ComplexityGap, "knn-shapley": KNNShapley}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import clone
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, validate_data
 
@@ -32,6 +33,8 @@ class Ensemble(Attributor):
         LabelPosterior; for regression, where no class has a probability, ComplexityGap() and DataOOB().
     weights : array-like of shape (n_attributors,) or None, default=None
         How much each rank counts, at least 0; None = all alike.
+    task : {"auto", "classification", "regression"}, default="auto"
+        What y is, for attributors=None; see ComplexityGap.
     n_jobs : int or None, default=None
         Attributors fitted at a time. Does not change the result.
     random_state : int, RandomState instance or None, default=None
@@ -76,13 +79,15 @@ class Ensemble(Attributor):
     _parameter_constraints: dict = {
         "attributors": [list, tuple, None],
         "weights": ["array-like", None],
+        "task": [StrOptions({"auto", "classification", "regression"})],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, attributors=None, *, weights=None, n_jobs=None, random_state=None):
+    def __init__(self, attributors=None, *, weights=None, task="auto", n_jobs=None, random_state=None):
         self.attributors = attributors
         self.weights = weights
+        self.task = task
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -110,7 +115,7 @@ class Ensemble(Attributor):
             self.__dict__.pop(name, None)
         X = sliceable(X)
         if self.attributors is None:
-            X, *_ = self._validate(X, y, sample_weight)
+            X, *_ = self._validate(X, y, sample_weight, self.task)
         elif hasattr(X, "shape"):
             validate_data(self, X, skip_check_array=True)
         if sample_weight is not None:
@@ -188,7 +193,7 @@ class Ensemble(Attributor):
     def _members(self, y: Any) -> list[Any]:
         """Unfitted clones, seeded."""
         if self.attributors is None:
-            given = default_members(encode_target(y)[0])
+            given = default_members(encode_target(y, self.task)[0])
         else:
             given = [each for _, each in self._named()]
         if not given:
@@ -219,8 +224,8 @@ class Ensemble(Attributor):
 def default_members(task: str) -> list[Attributor]:
     """What attributors=None means."""
     if task == "regression":
-        return [ComplexityGap(), DataOOB()]
-    return [LabelPosterior(), LabelPosterior(SelfConfidence())]
+        return [ComplexityGap(task=task), DataOOB(task=task)]
+    return [LabelPosterior(task=task), LabelPosterior(SelfConfidence())]
 
 
 def _fit(attributor: Any, X: Any, y: Any, sample_weight: Any, validation: dict) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sklearn.base import clone
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
 
 from sktda.attribution.base import Attributor
 from sktda.attribution.complexity_gap import ComplexityGap
@@ -27,8 +28,10 @@ class LabelPosterior(Attributor):
     Parameters
     ----------
     attributor : attributor or None, default=None
-        One with `loo_decision_`, leave-one-out or out-of-sample predictions for every class: ComplexityGap (None),
-        SelfConfidence, DataOOB.
+        One with `loo_decision_`, leave-one-out or out-of-sample predictions for every class: SelfConfidence, DataOOB.
+        None = ``ComplexityGap(task=task)``.
+    task : {"auto", "classification", "regression"}, default="auto"
+        Of the default attributor: what y is, see ComplexityGap.
     random_state : int, RandomState instance or None, default=None
         Seed of the attributor, unless it has its own.
 
@@ -80,10 +83,14 @@ class LabelPosterior(Attributor):
     [True, False]
     """
 
-    _parameter_constraints: dict = {"random_state": ["random_state"]}
+    _parameter_constraints: dict = {
+        "task": [StrOptions({"auto", "classification", "regression"})],
+        "random_state": ["random_state"],
+    }
 
-    def __init__(self, attributor=None, *, random_state=None):
+    def __init__(self, attributor=None, *, task="auto", random_state=None):
         self.attributor = attributor
+        self.task = task
         self.random_state = random_state
 
     @property
@@ -136,7 +143,7 @@ class LabelPosterior(Attributor):
 
     def _attributor(self) -> Any:
         """Unfitted, seeded."""
-        attributor = ComplexityGap() if self.attributor is None else clone(self.attributor)
+        attributor = ComplexityGap(task=self.task) if self.attributor is None else clone(self.attributor)
         unset = attributor.get_params(deep=False).get("random_state", 0) is None
         if self.random_state is not None and unset:
             attributor.set_params(random_state=check_random_state(self.random_state).randint(2**31 - 1))

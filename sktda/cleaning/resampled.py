@@ -101,7 +101,7 @@ class ResampledEstimator(RefitEstimator):
         from sktda.attribution.label_posterior import LabelPosterior
         from sktda.cleaning.detector import NoisyLabelDetector
 
-        return NoisyLabelDetector(LabelPosterior(prepare_attributor(None, self.estimator)))
+        return NoisyLabelDetector(prepare_attributor(LabelPosterior(), self.estimator))
 
     def _resampled_params(self, sampler, X, X_kept, params):
         """Metadata of the sampled rows, times the sampler's own weights."""

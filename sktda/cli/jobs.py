@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 import warnings
 from collections.abc import Callable
@@ -39,7 +38,7 @@ class Settings:
     size: int = 64
     task: str = "auto"
     drop: str | float = "auto"
-    method: str = "complexity-gap"
+    method: str = "label-posterior"
     seed: int = 0
 
     def detector(self, task: str) -> NoisyLabelDetector:
@@ -48,7 +47,7 @@ class Settings:
         params = attributor.get_params(deep=False)
         if "task" in params:
             attributor.set_params(task=task)
-        if "estimator" in params:
+        if "estimator" in params and getattr(attributor, "needs_gradients", False):
             from sktda.model.proxy import default_net
 
             attributor.set_params(estimator=default_net(task, **attributor.default_net_settings))
@@ -63,7 +62,7 @@ def methods() -> dict[str, type]:
     return {
         re.sub(r"(?<=[a-z0-9])(?=[A-Z]\w\w)|(?<=[A-Z])(?=[A-Z][a-z]\w)", "-", name).lower(): cls
         for name, cls in found.items()
-        if hasattr(cls, "fit") and "attributors" not in inspect.signature(cls).parameters
+        if hasattr(cls, "fit")
     }
 
 

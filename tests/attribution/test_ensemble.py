@@ -77,6 +77,10 @@ def test_the_default_members():
     regression = Ensemble(random_state=0).fit(X, X[:, 0] + 0.1 * A)
     assert [type(each) for each in regression.attributors_] == [ComplexityGap, DataOOB]
     assert regression.task_ == "regression"
+    counts = np.resize([0, 1, 2, 3], 120)
+    assert Ensemble(random_state=0).fit(X, counts).task_ == "classification"
+    pruner = InfluencePruner(Ridge(), Ensemble(random_state=0)).fit(X, counts)
+    assert pruner.attributor_.task_ == "regression"
 
 
 def test_seeds_go_to_members_without_one():
