@@ -160,20 +160,25 @@ def adult() -> str:
         return ""
     environment, rows = read("adult")
     body = [
-        [row["attributor"], str(row["seed"]), f"{row['ratio']:.0%}", f"{row['cv']['0']:.4f}"]
+        [row["attributor"], removed(row), str(row["seed"]), f"{row['ratio']:.0%}", f"{row['cv']['0']:.4f}"]
         + [f"{max(row['cv'].values()):.4f}", f"{row['before']:.4f}", f"{row['after']:.4f}", f"{row['oracle']:.4f}"]
         + [f"{row['seconds']:.0f}"]
         for row in rows
     ]
-    head = ["attributor", "seed", "share picked", "CV of all rows", "CV of the share picked"]
+    head = ["attributor", "rows go", "seed", "share picked", "CV of all rows", "CV of the share picked"]
     head += ["test, all rows", "test, cleaned", "test, right rows only", "seconds"]
     ratios = list(rows[0]["test"])
     curve = [
-        [row["attributor"], str(row["seed"]), *(f"{100 * (row['test'][r] - row['test']['0']):+.2f}" for r in ratios)]
+        [
+            row["attributor"],
+            removed(row),
+            str(row["seed"]),
+            *(f"{100 * (row['test'][r] - row['test']['0']):+.2f}" for r in ratios),
+        ]
         for row in rows
     ]
     nested = [
-        f"Nested 3-fold cross-validation of the whole search, {row['attributor']}, seed {row['seed']}: "
+        f"Nested 3-fold cross-validation of the whole search, {row['attributor']}, {removed(row)}, seed {row['seed']}: "
         f"{row['nested']:.4f}, of the model on all rows {row['nested_plain']:.4f}."
         for row in rows
         if "nested" in row
@@ -187,7 +192,12 @@ def adult() -> str:
             where(environment),
             table(head, body),
             "Test accuracy at every share, in points over removing nothing, by the scores of all rows:",
-            table(["attributor", "seed", *(f"{float(r):.0%}" for r in ratios)], curve),
+            table(["attributor", "rows go", "seed", *(f"{float(r):.0%}" for r in ratios)], curve),
             *nested,
         ]
     )
+
+
+def removed(row: dict) -> str:
+    """Where the removed rows come from."""
+    return "by class" if row["stratify"] else "anywhere"

@@ -91,8 +91,10 @@ def refuse_text(X: Any, reader: str) -> None:
 
 def is_text(X: Any) -> bool:
     """Whether X is a list or array of texts, one per row."""
-    values = X if isinstance(X, list | tuple) else getattr(X, "ravel", list)()
-    return bool(len(values)) and np.ndim(X) == 1 and all(isinstance(value, str) for value in values[:100])
+    if np.ndim(X) != 1:
+        return False
+    first = list(X[:100])
+    return bool(first) and all(isinstance(value, str) for value in first)
 
 
 def block_rows(X: Any) -> int:

@@ -95,7 +95,7 @@ def one_sidedness(counts: np.ndarray) -> float:
     """
     wrong = counts[~np.eye(len(counts), dtype=bool)]
     n_wrong = int(wrong.sum())
-    if not n_wrong:
+    if n_wrong < 2:  # one is always one-sided
         return 0.0
     equal = 1 / len(wrong)
     largest = 1 - equal

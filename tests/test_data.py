@@ -136,3 +136,8 @@ def test_a_pipeline_is_told_how_to_become_an_attributor():
     pipe = make_pipeline(StandardScaler(), ComplexityGap())
     with pytest.raises(TypeError, match="a Pipeline is no attributor; give it to one that trains an estimator"):
         InfluencePruner(LogisticRegression(), pipe).fit(np.eye(10), [0, 1] * 5)
+
+
+def test_a_series_of_texts_is_text():
+    with pytest.raises(ValueError, match="X holds texts"):
+        NoisyLabelDetector().fit(pd.Series(["red apple", "blue car"] * 5), [0, 1] * 5)

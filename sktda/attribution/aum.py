@@ -9,11 +9,14 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
+from skorch import NeuralNetBinaryClassifier
 from torch import Tensor
 
 from sktda.attribution.dynamics import AlongTheRun
 from sktda.attribution.gradient import Fitted, GradientScores
 from sktda.data import encode_target
+from sktda.model import proxy
+from sktda.model.adapters import peel
 
 
 class AUM(AlongTheRun):
@@ -48,7 +51,7 @@ class AUM(AlongTheRun):
     is_wrong_ : ndarray of bool of shape (n_samples,)
         With `percentile`: the labels called wrong.
     estimator_ : estimator
-        The trained model, of the last run.
+        The trained model; with `percentile` that of the last run, whose classes are numbers and one more than y has.
     trajectory_ : Trajectory
         The recorded run, the last one.
     task_ : str
@@ -118,7 +121,7 @@ class AUM(AlongTheRun):
         self
         """
         self._validate_params()
-        for name in ("threshold_", "is_wrong_"):  # of an earlier fit
+        for name in ("threshold_", "is_wrong_", "n_features_in_", "feature_names_in_"):  # of an earlier fit
             self.__dict__.pop(name, None)
         if self.percentile is None or y is None:
             return super().fit(X, y, sample_weight)
@@ -129,7 +132,8 @@ class AUM(AlongTheRun):
             )
         labels, made_up = self._labels(y)
         random = check_random_state(self.random_state)
-        drawn = random.permutation(len(labels))[: 2 * max(1, len(labels) // (made_up + 1))]
+        n_classes = len(np.unique(labels))
+        drawn = random.permutation(len(labels))[: 2 * max(1, len(labels) // (n_classes + 1))]
         total, times = np.zeros(len(labels)), np.zeros(len(labels))
         thresholds = []
         for fake in np.array_split(drawn, 2):
@@ -138,7 +142,7 @@ class AUM(AlongTheRun):
                 one.fit(X, np.where(np.isin(np.arange(len(labels)), fake), made_up, labels), sample_weight)
             except IndexError as error:  # of a target beyond the outputs
                 raise ValueError(
-                    f"percentile={self.percentile} adds a class to the {made_up} of y; give the net {made_up + 1} "
+                    f"percentile={self.percentile} adds a class to the {n_classes} of y; give the net {n_classes + 1} "
                     "outputs, or percentile=None"
                 ) from error
             own = np.isin(np.arange(len(labels)), fake, invert=True)
@@ -159,7 +163,15 @@ class AUM(AlongTheRun):
             raise ValueError(
                 "AUM compares the logits of classes, and regression has none; use ComplexityGap, Loss or EL2N"
             )
-        if self.estimator is not None and not np.array_equal(codes, np.asarray(y).ravel()):
+        model = None if self.estimator is None else peel(self.estimator)[1]
+        if isinstance(model, NeuralNetBinaryClassifier):
+            raise ValueError(
+                f"percentile={self.percentile} adds a class to the two of y, for which a net with one logit has no "
+                "output; use NeuralNetClassifier with three outputs, or percentile=None"
+            )
+        if model is None or isinstance(model, proxy.TYPES):
+            return np.char.mod("%09d", codes), f"{len(classes):09d}"  # text: so many numbers may not pass for classes
+        if not np.array_equal(codes, np.asarray(y).ravel()):
             raise ValueError(
                 f"percentile={self.percentile} adds a class to those of y, which a given estimator must know as 0 to "
                 f"{len(classes) - 1}; encode y with LabelEncoder, and give the net {len(classes) + 1} outputs"

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.ensemble import BaggingClassifier, BaggingRegressor, RandomForestClassifier, RandomForestRegressor
+from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
 
@@ -199,6 +200,9 @@ class DataOOB(Attributor):
                     "unfrozen to have it bagged"
                 )
             bagging = BaggingClassifier if classes else BaggingRegressor
+            if isinstance(self.estimator, Pipeline):  # transformers may need columns by name, or texts
+                *before, (name, last) = clone(self.estimator).steps
+                return Pipeline([*before, (name, bagging(last, n_estimators=n, n_jobs=self.n_jobs))])
             return bagging(self.estimator, n_estimators=n, n_jobs=self.n_jobs)
         if self.n_estimators is None:
             return self.estimator

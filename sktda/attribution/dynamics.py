@@ -80,7 +80,7 @@ class AtOneMoment(Dynamics):
         trajectory = fitted.trajectory
         if trajectory is None:
             return self._measured(fitted)
-        wanted = ceil(self.at * trajectory.n_steps)
+        wanted = ceil(self.at * trajectory.n_steps - 1e-6)  # .55 * 200 is above 110
         fitted.model.load(trajectory.state(int(np.argmax(trajectory.steps >= wanted))))
         found = self._measured(fitted)
         fitted.model.load(trajectory.state(-1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral
 from typing import Any
 
@@ -17,7 +17,7 @@ from sklearn.utils.validation import _num_samples, validate_data
 from sktda.attribution.base import Attributor
 from sktda.attribution.complexity_gap import ComplexityGap
 from sktda.attribution.data_oob import DataOOB
-from sktda.attribution.label_posterior import LabelPosterior
+from sktda.attribution.label_posterior import LabelPosterior, with_task
 from sktda.attribution.out_of_sample import SelfConfidence
 from sktda.data import check_weights, encode_target, sliceable
 
@@ -34,7 +34,7 @@ class Ensemble(Attributor):
     weights : array-like of shape (n_attributors,) or None, default=None
         How much each rank counts, at least 0; None = all alike.
     task : {"auto", "classification", "regression"}, default="auto"
-        What y is, for attributors=None; see ComplexityGap.
+        What y is, for attributors that leave it open; see ComplexityGap.
     n_jobs : int or None, default=None
         Attributors fitted at a time. Does not change the result.
     random_state : int, RandomState instance or None, default=None
@@ -124,7 +124,8 @@ class Ensemble(Attributor):
         weights = self._checked_weights(len(members))
         validation = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}
         self.attributors_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit)(each, X, y, sample_weight, validation if each.uses_validation else {}) for each in members
+            delayed(_fit)(each, X, y, sample_weight, validation if getattr(each, "uses_validation", False) else {})
+            for each in members
         )
         self.member_scores_ = np.stack([each.scores_ for each in self.attributors_])
         ranks = (rankdata(self.member_scores_, axis=1) - 0.5) / self.member_scores_.shape[1]
@@ -179,16 +180,24 @@ class Ensemble(Attributor):
     def _named(self) -> list[tuple[str, Any]]:
         """(name, attributor) of each member that was given."""
         given = self.attributors if isinstance(self.attributors, Iterable) else []
-        pairs = [each if isinstance(each, tuple) else (type(each).__name__.lower(), each) for each in given]
-        names = [name for name, _ in pairs]
-        counts: dict[str, int] = {}
+        kinds = [type(each).__name__.lower() for each in given]
         found = []
-        for name, each in pairs:
-            counts[name] = counts.get(name, 0) + 1
-            found.append((f"{name}-{counts[name]}" if names.count(name) > 1 else name, each))
+        for place, each in enumerate(given):
+            if isinstance(each, tuple) and len(each) == 2:
+                found.append(each)
+            else:
+                number = f"-{kinds[: place + 1].count(kinds[place])}" if kinds.count(kinds[place]) > 1 else ""
+                found.append((kinds[place] + number, each))
         return found
 
     # ---- steps ------------------------------------------------------------------------------------------------------
+
+    def with_members(self, prepare: Callable[[Any], Any]) -> None:
+        """Put prepare(attributor) in the place of each: a cleaner fills in what they leave open."""
+        if self.attributors is not None:
+            self.attributors = [(name, prepare(each)) for name, each in self._named()]
+        elif self.task != "auto":
+            self.attributors = [prepare(each) for each in default_members(self.task)]
 
     def _members(self, y: Any) -> list[Any]:
         """Unfitted clones, seeded."""
@@ -196,6 +205,7 @@ class Ensemble(Attributor):
             given = default_members(encode_target(y, self.task)[0])
         else:
             given = [each for _, each in self._named()]
+            self._check_names()
         if not given:
             raise ValueError("attributors is empty; give a list such as [ComplexityGap(), SelfConfidence()]")
         for each in given:
@@ -204,11 +214,22 @@ class Ensemble(Attributor):
                     f"{each!r} in attributors is not an attributor; give an instance such as ComplexityGap()"
                 )
         random = None if self.random_state is None else check_random_state(self.random_state)
-        members = [clone(each) for each in given]
+        members = [with_task(clone(each), self.task) for each in given]
         for each in members:
             if random is not None and each.get_params(deep=False).get("random_state", 0) is None:
                 each.set_params(random_state=random.randint(2**31 - 1))
         return members
+
+    def _check_names(self) -> None:
+        """ValueError for names that are not unique, or that could not be told from parameters."""
+        names = [name for name, _ in self._named()]
+        taken = {"attributors", *super().get_params(deep=False)}
+        for name in names:
+            if names.count(name) > 1 or name in taken or "__" in name:
+                raise ValueError(
+                    f"the name {name!r} in attributors is not allowed: names must be unique, without two underscores, "
+                    f"and none of {', '.join(sorted(taken))}"
+                )
 
     def _checked_weights(self, n: int) -> np.ndarray | None:
         if self.weights is None:
@@ -230,4 +251,11 @@ def default_members(task: str) -> list[Attributor]:
 
 def _fit(attributor: Any, X: Any, y: Any, sample_weight: Any, validation: dict) -> Any:
     weight = {} if sample_weight is None else {"sample_weight": sample_weight}
-    return attributor.fit(X, y, **weight, **validation)
+    attributor.fit(X, y, **weight, **validation)
+    scores = np.asarray(getattr(attributor, "scores_", ()))
+    if scores.shape != (_num_samples(X),) or not np.isfinite(scores).all():
+        raise ValueError(
+            f"{type(attributor).__name__} gave scores of shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of "
+            f"them not finite, for {_num_samples(X)} rows; an ensemble needs one number per row of each attributor"
+        )
+    return attributor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sklearn.base import clone
@@ -31,7 +32,7 @@ class LabelPosterior(Attributor):
         One with `loo_decision_`, leave-one-out or out-of-sample predictions for every class: SelfConfidence, DataOOB.
         None = ``ComplexityGap(task=task)``.
     task : {"auto", "classification", "regression"}, default="auto"
-        Of the default attributor: what y is, see ComplexityGap.
+        What y is, for an attributor that leaves it open; see ComplexityGap.
     random_state : int, RandomState instance or None, default=None
         Seed of the attributor, unless it has its own.
 
@@ -141,10 +142,21 @@ class LabelPosterior(Attributor):
             self.scores_ = label_posterior(self.loo_decision_, codes, self.noise_matrix_)
         return self
 
+    def with_members(self, prepare: Callable[[Any], Any]) -> None:
+        """Put prepare(attributor) in its place: a cleaner fills in what the attributor leaves open."""
+        self.attributor = prepare(ComplexityGap(task=self.task) if self.attributor is None else self.attributor)
+
     def _attributor(self) -> Any:
         """Unfitted, seeded."""
-        attributor = ComplexityGap(task=self.task) if self.attributor is None else clone(self.attributor)
+        attributor = with_task(ComplexityGap() if self.attributor is None else clone(self.attributor), self.task)
         unset = attributor.get_params(deep=False).get("random_state", 0) is None
         if self.random_state is not None and unset:
             attributor.set_params(random_state=check_random_state(self.random_state).randint(2**31 - 1))
         return attributor
+
+
+def with_task(attributor: Any, task: str) -> Any:
+    """The attributor, told what y is where it leaves that open."""
+    if task != "auto" and attributor.get_params(deep=False).get("task") == "auto":
+        attributor.set_params(task=task)
+    return attributor

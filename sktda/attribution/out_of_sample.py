@@ -14,6 +14,7 @@ from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_consistent_length, validate_data
 
@@ -33,12 +34,14 @@ class OutOfSample(Attributor):
 
     _parameter_constraints: dict = {
         "cv": ["cv_object"],
+        "task": [StrOptions({"auto", "classification"})],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, estimator=None, *, cv=5, n_jobs=None, random_state=None):
+    def __init__(self, estimator=None, *, cv=5, task="auto", n_jobs=None, random_state=None):
         self.estimator = estimator
         self.cv = cv
+        self.task = task
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -97,7 +100,7 @@ class OutOfSample(Attributor):
         name = type(self).__name__
         if y is None:
             raise ValueError(f"{name} requires y to be passed, but the target y is None")
-        task, codes, classes = encode_target(y)
+        task, codes, classes = encode_target(y, self.task)
         if task == "regression" and self.estimator is not None and (codes == np.round(codes)).all():
             task, codes, classes = encode_target(y, "classification")  # whoever names a classifier has classes
         if classes is None:
@@ -210,6 +213,8 @@ class SelfConfidence(OutOfSample):
     cv : int, splitter or iterable of (train, test), default=5
         Folds. An int is stratified and shuffled, and lowered, with a warning, to the rows of the rarest class that has
         at least two. Others are taken as they are, if they predict every row once.
+    task : {"auto", "classification"}, default="auto"
+        "classification" takes whole numbers as classes however many they are, also for estimator=None.
     n_jobs : int or None, default=None
         Folds trained at a time. Does not change the result.
     random_state : int, RandomState instance or None, default=None
@@ -276,6 +281,8 @@ class NormalizedMargin(OutOfSample):
     cv : int, splitter or iterable of (train, test), default=5
         Folds. An int is stratified and shuffled, and lowered, with a warning, to the rows of the rarest class that has
         at least two. Others are taken as they are, if they predict every row once.
+    task : {"auto", "classification"}, default="auto"
+        "classification" takes whole numbers as classes however many they are, also for estimator=None.
     n_jobs : int or None, default=None
         Folds trained at a time. Does not change the result.
     random_state : int, RandomState instance or None, default=None
@@ -326,6 +333,8 @@ class ConfidentLearning(OutOfSample):
     cv : int, splitter or iterable of (train, test), default=5
         Folds. An int is stratified and shuffled, and lowered, with a warning, to the rows of the rarest class that has
         at least two. Others are taken as they are, if they predict every row once.
+    task : {"auto", "classification"}, default="auto"
+        "classification" takes whole numbers as classes however many they are, also for estimator=None.
     n_jobs : int or None, default=None
         Folds trained at a time. Does not change the result.
     random_state : int, RandomState instance or None, default=None

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
 from torch import Tensor
@@ -158,7 +159,10 @@ class OutlierGradient(GradientScores):
         self.detectors_ = []
         for rows in groups:
             detector = seeded_detector(self.detector, int(random.randint(2**31 - 1))).fit(gradients[rows])
-            scores[rows] = detector.score_samples(gradients[rows])
+            # a local outlier factor of new rows would count each of these as its own neighbour
+            last = detector[-1] if isinstance(detector, Pipeline) else detector
+            own = getattr(last, "negative_outlier_factor_", None)
+            scores[rows] = detector.score_samples(gradients[rows]) if own is None else own
             self.detectors_.append(detector)
         return torch.from_numpy(scores)
 

@@ -89,7 +89,10 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
         attributor.set_params(estimator=scoring_estimator(attributor, estimator))
     if estimator is not None and params.get("task") == "auto":
         task = "regression" if is_regressor(estimator) else "classification" if is_classifier(estimator) else "auto"
-        attributor.set_params(task=task)
+        if task == "classification" or not getattr(attributor, "needs_probabilities", False):
+            attributor.set_params(task=task)
+    if estimator is not None and hasattr(attributor, "with_members"):
+        attributor.with_members(lambda each: prepare_attributor(each, estimator))
     if random_state is not None and params.get("random_state", 0) is None:
         attributor.set_params(random_state=check_random_state(random_state).randint(2**31 - 1))
     return attributor
@@ -214,6 +217,8 @@ def split_fit_params(estimator: Any, attributor: Any, params: dict) -> tuple[dic
 
 def weight_name(estimator: Any, weigher: Any) -> str:
     """Name of the fit parameter that takes the weights; ValueError if there is none."""
+    if _routing_enabled():  # the request of the step says where it goes
+        return "sample_weight"
     path, last = [], estimator
     while isinstance(last, Pipeline):
         name, last = last.steps[-1]

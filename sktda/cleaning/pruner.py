@@ -53,8 +53,9 @@ class InfluencePruner(RefitEstimator):
     step : float in (0, 1) or None, default=None
         Share of the rows removed between re-scorings; None = all at once.
     stratify : bool, default=True
-        Remove the same share of every class. Regression has no classes. A gap between groups closes with fewer rows
-        where rows of one class may go alone: False.
+        Remove the same share of every class. Regression has no classes. Where one class is rare and labels are wrong
+        at random, most wrong labels carry the rare one, and the same share of both leaves a model that finds it too
+        often: False. So does a gap between groups close with fewer rows.
     min_samples_per_class : int, default=1
         Rows that must stay in each class.
     validation : None, int, float, splitter or Holdout, default=None
@@ -183,7 +184,7 @@ class InfluencePruner(RefitEstimator):
         self._validate_params()
         X, y = indexable(sliceable(X), y)
         if y is None:
-            raise ValueError("InfluencePruner requires y to be passed, but the target y is None")
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         codes = self._codes(y)
         validation = check_validation_rows(self.validation, X, X_val, y_val)
         metadata = {}

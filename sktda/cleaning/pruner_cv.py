@@ -37,7 +37,7 @@ class InfluencePrunerCV(InfluencePruner):
     scoring : str, callable or None, default=None
         Scorer on the test parts; None = the estimator's own.
     stratify : bool, default=True
-        Remove the same share of every class.
+        Remove the same share of every class; see `InfluencePruner` for when not to.
     min_samples_per_class : int, default=1
         Rows that must stay in each class.
     validation : None, int, float, splitter or Holdout, default=None

@@ -76,6 +76,8 @@ class LabelConfusionDisplay:
         display : LabelConfusionDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_detector")
+        if not hasattr(detector, "suggested_labels_") and not hasattr(detector, "contamination"):
+            raise TypeError(f"a NoisyLabelDetector is needed, got {type(detector).__name__}")
         check_is_fitted(detector, "suggested_labels_")
         if detector.task_ != "classification":
             raise ValueError("LabelConfusionDisplay counts pairs of classes, and this detector was fitted on numbers")

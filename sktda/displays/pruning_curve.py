@@ -192,7 +192,7 @@ class PruningCurveDisplay:
             elif std_display_style == "errorbar":
                 ax.errorbar(ratios, mean, std, color=color, fmt="none", capsize=3)
         mean = scores.mean(axis=1)
-        best = int(mean.argmax())
+        best = int(np.nanargmax(mean)) if np.isfinite(mean).any() else 0
         self.best_prune_ratio_ = float(ratios[best])
         label = f"best: {100 * ratios[best]:.3g} %, {mean[best]:.3f}"
         ax.plot(ratios[best], mean[best], "*", color=MARKED, markersize=14, zorder=3, label=label)

@@ -114,6 +114,8 @@ class SuspectGalleryDisplay:
         display : SuspectGalleryDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_detector")
+        if not hasattr(detector, "suggested_labels_") and not hasattr(detector, "contamination"):
+            raise TypeError(f"a NoisyLabelDetector is needed, got {type(detector).__name__}; use from_attributor")
         check_is_fitted(detector, "label_quality_")
         rows = np.argsort(detector.scores_, kind="stable")[:n_rows]
         return cls(
@@ -153,7 +155,7 @@ class SuspectGalleryDisplay:
         check_is_fitted(attributor, "scores_")
         check_consistent_length(attributor.scores_, y)
         rows = np.argsort(attributor.scores_, kind="stable")[:n_rows]
-        suggested, index = getattr(attributor, "loo_labels_", None), row_index(y)
+        suggested, index = _predicted(attributor), row_index(y)
         return cls(
             rows,
             np.asarray(y)[rows],
@@ -249,3 +251,11 @@ def _pictures(images: Any, rows: np.ndarray, n: int) -> list[Any] | None:
     if len(images) != n:
         raise ValueError(f"there are {len(images)} images, but {n} rows; give one per row")
     return [images[int(row)] for row in rows]
+
+
+def _predicted(attributor: Any) -> np.ndarray | None:
+    """(n,) labels or numbers that the other rows suggest, where the attributor knows."""
+    decision = getattr(attributor, "loo_decision_", None)
+    if hasattr(attributor, "loo_labels_") or decision is None or decision.ndim == 1:
+        return getattr(attributor, "loo_labels_", decision)
+    return attributor.classes_[decision.argmax(axis=1)] if hasattr(attributor, "classes_") else None

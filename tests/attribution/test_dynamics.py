@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_blobs
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -319,3 +319,32 @@ def test_regression_targets_of_the_default_net():
     y = X[:, 0] * 3 + 1
     assert np.isfinite(EL2N(random_state=0).fit(X, y).scores_).all()
     assert np.isfinite(Loss(Ridge()).fit(X, y).scores_).all()
+
+
+def test_the_threshold_of_many_classes_with_text_labels():
+    X, y = make_blobs(300, 6, centers=30, random_state=0)
+    names = np.char.mod("class %02d", y)
+    aum = AUM(percentile=90, random_state=0).fit(pd.DataFrame(X, columns=list("abcdef")), names)
+    assert np.isfinite(aum.scores_).all()
+    assert not hasattr(aum.fit(X, names), "feature_names_in_")
+    pruner = InfluencePruner(RandomForestClassifier(10), AUM(percentile=90, random_state=0)).fit(X, names)
+    assert pruner.n_pruned_ == 30
+
+
+def test_a_net_with_one_logit_has_no_place_for_a_made_up_class():
+    net = one_logit(module=nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)))
+    with pytest.raises(ValueError, match="use NeuralNetClassifier with three outputs"):
+        AUM(net, percentile=99).fit(X.astype(np.float32), (Y == 1).astype(int))
+
+
+@pytest.mark.parametrize("at", [0.07, 0.14, 0.28, 0.55, 0.56])
+def test_shares_of_steps_are_not_rounded_up(at):
+    net = NeuralNetClassifier(
+        nn.Linear, module__in_features=3, module__out_features=3, criterion=nn.CrossEntropyLoss, max_epochs=100,
+        batch_size=24, train_split=None, verbose=0, callbacks=[TrajectoryRecorder(every=1)],
+    ).fit(X.astype(np.float32), Y)  # fmt: skip
+    module = nn.Linear(3, 3)
+    module.load_state_dict(run_of(net).state(round(100 * at) - 1))
+    losses = nn.functional.cross_entropy(module(torch.from_numpy(X).float()), torch.from_numpy(Y), reduction="none")
+    found = Loss(FrozenEstimator(net), at=at).fit(X.astype(np.float32), Y).scores_
+    np.testing.assert_allclose(found, -losses.detach().numpy(), rtol=1e-5)

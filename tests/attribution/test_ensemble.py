@@ -1,14 +1,17 @@
 """Ensemble: mean ranks by hand, its members' parameters, what goes to them, planted answers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import rankdata
-from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.base import BaseEstimator, clone
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import make_blobs
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
 
 from sktda import Holdout, InfluencePruner, NoisyLabelDetector
@@ -18,6 +21,7 @@ from sktda.attribution import (
     ComplexityGap,
     DataOOB,
     Ensemble,
+    Influence,
     InnerProduct,
     KNNShapley,
     LabelPosterior,
@@ -188,3 +192,51 @@ def test_a_member_that_fails_says_so_itself():
 def test_regression():
     pruner = InfluencePruner(Ridge(), Ensemble(random_state=0)).fit(X, X[:, 0] + 0.1 * A)
     assert pruner.n_pruned_ == 12
+
+
+# ---- inside a cleaner ------------------------------------------------------------------------------------------------
+
+
+def test_members_get_the_task_and_the_estimator_of_the_cleaner():
+    X, y = make_blobs(320, 6, centers=40, random_state=0)
+    for attributor in (
+        Ensemble(),
+        Ensemble([ComplexityGap()]),
+        Ensemble([LabelPosterior()]),
+        Ensemble([DataOOB(n_estimators=50, random_state=0)]),
+        LabelPosterior(ComplexityGap()),
+        LabelPosterior(),
+    ):
+        assert InfluencePruner(RidgeClassifier(), attributor).fit(X, y).attributor_.task_ == "classification"
+    assert Ensemble(task="classification", random_state=0).fit(X, y).task_ == "classification"
+    model = LogisticRegression(C=0.5, max_iter=2000)
+    members = (
+        InfluencePruner(model, Ensemble([Influence(), SelfConfidence()])).fit(X[:120] / 9, Y).attributor_.attributors_
+    )
+    assert [each.estimator.C for each in members] == [0.5, 0.5]
+
+
+def test_members_get_the_transformers_of_the_cleaner():
+    frame = pd.DataFrame({"city": np.resize(["a", "b", "c"], 120), "x": X[:, 0], "z": X[:, 1]})
+    encoder = make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough")
+    pipe = make_pipeline(encoder, LogisticRegression())
+    for attributor in (LabelPosterior(SelfConfidence()), Ensemble([SelfConfidence()]), DataOOB(random_state=0)):
+        assert InfluencePruner(pipe, attributor).fit(frame, Y).n_pruned_ == 12
+
+
+def test_names_that_cannot_be_told_apart():
+    for names in (("a", "a"), ("a__b", "c"), ("weights", "c")):
+        members = [(name, PrecomputedScores(A)) for name in names]
+        with pytest.raises(ValueError, match="in attributors is not allowed"):
+            Ensemble(members).fit(X, Y)
+
+
+def test_a_member_without_one_number_per_row_is_named():
+    class Short(BaseEstimator):
+        def fit(self, X, y):
+            self.scores_ = np.full(len(X), np.nan) if len(X) > 50 else np.zeros(3)
+            return self
+
+    for rows, message in ((120, "120 of them not finite"), (30, r"shape \(3,\), 0 of")):
+        with pytest.raises(ValueError, match=message):
+            Ensemble([Short()]).fit(X[:rows], Y[:rows])

@@ -165,3 +165,10 @@ def test_the_detector_uses_it_and_the_pruner_may():
     pruner = InfluencePruner(LogisticRegression(max_iter=3000), LabelPosterior(), prune_ratio=0.4, stratify=False)
     pruner.fit(X / 16, y)
     assert (y != TRUE)[~pruner.support_].mean() > 0.9
+
+
+def test_one_wrong_label_is_not_one_sided():
+    for k in range(2, 30):
+        counts = np.eye(k, dtype=int) * 20
+        counts[0, 1] = 1
+        assert one_sidedness(counts) == 0

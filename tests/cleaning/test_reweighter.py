@@ -206,3 +206,17 @@ def test_the_frame_has_the_users_index():
     np.testing.assert_array_equal(frame["weight"], model.sample_weight_)
     np.testing.assert_array_equal(frame["score"], model.scores_)
     np.testing.assert_array_equal(frame["label"], Y)
+
+
+def test_a_pipeline_with_routing_sends_the_weights_where_they_are_asked_for():
+    with sklearn.config_context(enable_metadata_routing=True):
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        pipe = make_pipeline(scaler, LogisticRegression().set_fit_request(sample_weight=True))
+        model = InfluenceReweighter(pipe, PrecomputedScores(SCORES)).fit(X, Y)
+        alone = clone(pipe).fit(X, Y, sample_weight=model.sample_weight_)
+        np.testing.assert_array_equal(model.predict_proba(X), alone.predict_proba(X))
+
+
+def test_the_target_is_asked_for_by_name():
+    with pytest.raises(ValueError, match="InfluenceReweighter requires y"):
+        InfluenceReweighter(LogisticRegression()).fit(X, None)
