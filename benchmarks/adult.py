@@ -5,14 +5,14 @@
 
 The rows that the data set marks for training (32,561), 20 % of their labels flipped at random; the marked test rows
 (16,281) keep theirs. HistGradientBoostingClassifier is trained on the rows as given, on what InfluencePrunerCV leaves
-(shares 0 to 30 %, 5 folds, judged on labels as given), and on the right rows only. Rows go class by class, each the same
-share (the default), or wherever the scores are lowest (stratify=False): of two classes of which one is rare, most wrong
-labels are in the rare one. ComplexityGap needs no model; SelfConfidence predicts each row by the boosting itself. Four numbers are shown: the score of
-the picked share within the search, which is the best of several and so a little too high; the honest one, a nested
-3-fold cross-validation of search and all (of the first seed); both on labels of which a fifth is wrong, so that no
-model can reach more than about 80 % of its accuracy plus 20 % of its errors; and the accuracy on test rows with right
-labels, which nobody has outside of a benchmark. Writes benchmarks/results/adult.json; `python benchmarks/tables.py`
-makes the table from it.
+(shares 0 to 30 %, 5 folds, judged on labels as given), and on the right rows only. Rows go class by class, each the
+same share (the default), or wherever the scores are lowest (stratify=False): of two classes of which one is rare, most
+wrong labels are in the rare one. ComplexityGap needs no model; SelfConfidence predicts each row by the boosting itself.
+Four numbers are shown: the score of the picked share within the search, which is the best of several and so a little
+too high; the honest one, a nested 3-fold cross-validation of search and all (of the first seed); both on labels of
+which a fifth is wrong, so that no model can reach more than about 80 % of its accuracy plus 20 % of its errors; and the
+accuracy on test rows with right labels, which nobody has outside of a benchmark. Writes benchmarks/results/adult.json;
+`python benchmarks/tables.py` makes the table from it.
 """
 
 from __future__ import annotations
@@ -83,11 +83,12 @@ def main() -> None:
     rows = []
     for seed in SEEDS[:1] if options.quick else SEEDS:
         for attributor, stratify in WAYS:
-            nested = seed == SEEDS[0] and attributor == "SelfConfidence"
+            nested = seed == SEEDS[0] and (attributor, stratify) == WAYS[0]
             row = measured(part, attributor, stratify, seed, 4_000 if options.quick else None, nested)["row"]
             rows.append(row)
             print(
-                f"{attributor:15s} {'by class' if stratify else 'anywhere'} seed {seed}: share {row['ratio']:.2f}, in the search "
+                f"{attributor:15s} {'by class' if stratify else 'anywhere'} seed {seed}: share {row['ratio']:.2f}, "
+                "in the search "
                 f"{max(row['cv'].values()):.4f} (nothing removed {row['cv']['0']:.4f}), clean test rows "
                 f"{row['before']:.4f} -> {row['after']:.4f} "
                 f"(right rows only {row['oracle']:.4f}), {row['seconds']:.0f} s",
