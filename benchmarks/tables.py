@@ -64,7 +64,8 @@ def detection() -> str:
     parts = [
         "## Which wrong labels are found",
         "",
-        "`python benchmarks/noisy_labels.py`: `NoisyLabelDetector()` as it comes, beside cleanlab with 5-fold "
+        "`python benchmarks/noisy_labels.py`: `NoisyLabelDetector(ComplexityGap())`, without the correction for noise "
+        "by class that is the default, beside cleanlab with 5-fold "
         "out-of-sample probabilities of a logistic regression and of an MLP, on the same rows in one run (seed 0). "
         "Uniform: a row gets another class at random. Class-dependent: class c becomes c + 1 (of two classes only the "
         "first is affected). AUROC and AP rank the wrong labels; precision is taken at their true number. "

@@ -91,7 +91,7 @@ def refuse_text(X: Any, reader: str) -> None:
 
 def is_text(X: Any) -> bool:
     """Whether X is a list or array of texts, one per row."""
-    if np.ndim(X) != 1:
+    if getattr(X, "ndim", 1 if isinstance(X, list | tuple) else 0) != 1:
         return False
     first = list(X[:100])
     return bool(first) and all(isinstance(value, str) for value in first)
@@ -124,12 +124,13 @@ def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarr
 
     Raises ValueError for missing labels, a single class, several columns, or text where numbers are needed.
     """
-    if np.ndim(y) == 2 and np.shape(y)[1] > 1:
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] > 1:
         raise ValueError(
-            f"y should be a 1d array, got an array of shape {np.shape(y)}; several labels or numbers per row can be "
+            f"y should be a 1d array, got an array of shape {y.shape}; several labels or numbers per row can be "
             "scored by a net with as many outputs, such as InfluencePruner(net, EL2N())"
         )
-    y = column_or_1d(np.asarray(y), warn=True)
+    y = column_or_1d(y, warn=True)
     missing = np.flatnonzero([value is None for value in y]) if y.dtype == object else ()
     if len(missing):
         raise ValueError(

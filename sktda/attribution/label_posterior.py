@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
@@ -139,7 +140,9 @@ class LabelPosterior(Attributor):
             noisy = label_noise_rate(self.loo_decision_, codes) >= NOISY
             self.is_corrected_ = noisy and self.one_sidedness_ >= ONE_SIDED
         if self.is_corrected_:
-            self.scores_ = label_posterior(self.loo_decision_, codes, self.noise_matrix_)
+            posterior = label_posterior(self.loo_decision_, codes, self.noise_matrix_)
+            self.is_corrected_ = bool(np.ptp(posterior) > 0)  # labels that no feature tells apart have one posterior
+            self.scores_ = posterior if self.is_corrected_ else self.scores_
         return self
 
     def with_members(self, prepare: Callable[[Any], Any]) -> None:

@@ -256,7 +256,7 @@ class SelfConfidence(OutOfSample):
     >>> X, y = load_digits(return_X_y=True)
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> confidence = SelfConfidence().fit(X, y)
-    >>> bool(confidence.scores_[:3].max() < 0.02)
+    >>> bool(confidence.scores_[:3].max() < 0.05)
     True
     >>> confidence.pred_probs_[:3].argmax(axis=1).tolist()
     [0, 1, 2]
@@ -310,7 +310,7 @@ class NormalizedMargin(OutOfSample):
     >>> X, y = load_digits(return_X_y=True)
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> margin = NormalizedMargin().fit(X, y)
-    >>> bool(margin.scores_[:3].max() < -0.7)
+    >>> bool(margin.scores_[:3].max() < -0.3)
     True
     """
 

@@ -72,7 +72,7 @@ class NoisyLabelDetector(BaseEstimator):
     >>> round(detector.noise_rate_, 2)
     0.11
     >>> int((detector.labels_[::10] == -1).sum())
-    179
+    180
     """
 
     _parameter_constraints: dict = {

@@ -172,3 +172,11 @@ def test_one_wrong_label_is_not_one_sided():
         counts = np.eye(k, dtype=int) * 20
         counts[0, 1] = 1
         assert one_sidedness(counts) == 0
+
+
+def test_labels_that_nothing_explains_leave_the_attributors_scores():
+    """Of random labels every posterior may be the same, by which rows could not be ranked."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        noise, y = rng.normal(size=(60, 2)), rng.integers(0, 2, 60)
+        assert np.ptp(LabelPosterior().fit(noise, y).scores_) > 0

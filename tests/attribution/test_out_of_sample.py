@@ -516,9 +516,9 @@ def test_in_every_cleaner(cls):
     assert weighted.n_pruned_ == 12
 
 
-def test_the_pruner_s_estimator_without_probabilities_is_named_and_its_own_serves():
+def test_an_estimator_without_probabilities_is_named_and_one_around_it_serves():
     with pytest.raises(TypeError, match="RidgeClassifier has none"):
-        InfluencePruner(RidgeClassifier(), SelfConfidence()).fit(X, Y)
+        SelfConfidence(RidgeClassifier()).fit(X, Y)
     own = SelfConfidence(CalibratedClassifierCV(RidgeClassifier(), cv=3))
     assert WRONG[~InfluencePruner(RidgeClassifier(), own, prune_ratio=0.1).fit(X, Y).support_].mean() > 0.9
 
