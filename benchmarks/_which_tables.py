@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
-from _common import RESULTS
 from _page import read, table, where
+from _trajectory_tables import chosen, found
 from which import DATA, NEEDS
+
+from sktda import attribution
 
 KINDS = {"uniform": "at random", "class": "to the next class"}
 Rows = list[dict]
 
 
-def exists(name: str) -> bool:
-    """Whether this benchmark was run."""
-    return (RESULTS / f"{name}.json").exists()
-
-
 def which() -> str:
     """Every attributor and cleanlab, per data set."""
-    names = [name for name in DATA if exists(f"which_{name}")]
+    names = [name for name in DATA if found(f"which_{name}")[1]]
     if not names:
         return ""
     head = (
         "`python benchmarks/which.py`: a part of the labels is replaced, by any other class at random or by the next "
-        "class. Every method scores the rows with its defaults; none is given validation rows. In each cell AUROC / AP "
+        "class. Every method scores the rows with its defaults; none is given validation rows, and none needs any. In "
+        "each cell AUROC / AP "
         "of low scores for wrong labels, then the accuracy on test rows with right labels of "
         "`ExtraTreesClassifier(100)` after `NoisyLabelDetector` dropped the lowest scores (cleanlab: after its own "
         "issues were dropped). Seconds of `fit` and peak memory of the process, libraries included, are medians over "
@@ -54,17 +52,23 @@ def method_table(rows: Rows) -> list[str]:
         seconds = np.median([row["seconds"] for row in own.values()])
         memory = max(row["peak_gib"] for row in own.values())
         needs = NEEDS.get(method, "folds" if method.startswith("cleanlab") else "–")
-        body.append([method, needs, *cells, f"{seconds:.1f}", f"{memory:.2f}"])
+        body.append([method, needs, validation(method), *cells, f"{seconds:.1f}", f"{memory:.2f}"])
     titles = [f"{rate:.0%} {KINDS[kind]}" for kind, rate in settings]
     limits = "; ".join(
         f"{title} {bounds[s]['nothing']:.3f} and {bounds[s]['all right rows']:.3f}"
         for title, s in zip(titles, settings, strict=True)
     )
     return [
-        table(["method", "trains", *titles, "seconds", "GiB"], body),
+        table(["method", "trains", "validation rows", *titles, "seconds", "GiB"], body),
         f"Accuracy without cleaning and with the right rows only: {limits}.",
         comparison(by_method, settings, titles),
     ]
+
+
+def validation(method: str) -> str:
+    """Whether it can use validation rows; no method needs any."""
+    known = getattr(attribution, method, None)
+    return "used if given" if getattr(known, "uses_validation", False) is True else "–"
 
 
 def comparison(by_method: dict[str, dict[tuple, dict]], settings: list[tuple], titles: list[str]) -> str:
@@ -88,9 +92,9 @@ def comparison(by_method: dict[str, dict[tuple, dict]], settings: list[tuple], t
 
 def strategies() -> str:
     """Coreset strategies beside random rows; nothing where they were not run."""
-    if not exists("coreset_strategies"):
+    environment, rows = found("coreset_strategies")
+    if not rows:
         return ""
-    environment, rows = read("coreset_strategies")
     shares = sorted({row["share"] for row in rows})
     seeds = sorted({row["seed"] for row in rows})
     ways = list(dict.fromkeys((row["strategy"], row["net"]) for row in rows))
@@ -109,22 +113,21 @@ def strategies() -> str:
         for strategy, net in ways:
             cells = []
             for share in shares:
-                own = of(rows, rate=rate, share=share, strategy=strategy, net=net)
+                own = chosen(rows, rate=rate, share=share, strategy=strategy, net=net)
                 cells.append(cell(own, rows, f", {np.mean([row['wrong'] for row in own]):.0%} wrong" if rate else ""))
             body.append([f"{strategy}{' (net)' if net else ''}", *cells])
         picked = []
         for share in shares:
             best = [
-                max(of(rows, rate=rate, share=share, seed=seed), key=lambda row: row["validation"])
-                for seed in sorted({row["seed"] for row in of(rows, rate=rate)})
+                max(chosen(rows, rate=rate, share=share, seed=seed), key=lambda row: row["validation"])
+                for seed in seeds
             ]
             picked.append(cell(best, rows, f": {names(best)}"))
         body.append(["**chosen**", *picked])
         noise = f"{rate:.0%} of the labels flipped" if rate else "Labels as published"
         parts += [f"{noise}:", table(["strategy", *(f"keep {share:.0%}" for share in shares)], body)]
-    if exists("k_center"):
-        environment, found = read("k_center")
-        row = found[0]
+    environment, alone = found("k_center")
+    for row in alone:
         parts.append(
             f"Greedy k-center without classes, `--k-center`: {row['picks']:,} of {row['n']:,} × 784 in "
             f"{row['seconds']:.0f} s. {where(environment)}"
@@ -132,16 +135,11 @@ def strategies() -> str:
     return "\n\n".join(parts)
 
 
-def of(rows: Rows, **values: object) -> Rows:
-    """The rows with these values."""
-    return [row for row in rows if all(row[key] == value for key, value in values.items())]
-
-
 def cell(own: Rows, rows: Rows, more: str) -> str:
     """Mean and spread of the accuracy, and the difference to random rows."""
     accuracy = [row["accuracy"] for row in own]
     plain = [
-        of(rows, rate=row["rate"], share=row["share"], seed=row["seed"], strategy="random")[0]["accuracy"]
+        chosen(rows, strategy="random", rate=row["rate"], seed=row["seed"], share=row["share"])[0]["accuracy"]
         for row in own
     ]
     gain = 100 * (np.mean(accuracy) - np.mean(plain))
@@ -156,9 +154,9 @@ def names(rows: Rows) -> str:
 
 def adult() -> str:
     """Boosting on noisy labels; nothing where it was not run."""
-    if not exists("adult"):
+    environment, rows = found("adult")
+    if not rows:
         return ""
-    environment, rows = read("adult")
     body = [
         [row["attributor"], removed(row), str(row["seed"]), f"{row['ratio']:.0%}", f"{row['cv']['0']:.4f}"]
         + [f"{max(row['cv'].values()):.4f}", f"{row['before']:.4f}", f"{row['after']:.4f}", f"{row['oracle']:.4f}"]

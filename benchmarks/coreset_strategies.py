@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import numpy as np
 from _common import fashion_mnist, flip, measured, save, set_threads
@@ -28,11 +29,6 @@ BY_SCORE = ("random", "top", "stratified", "ccs", "d2")
 BY_FEATURES = ("moderate", "k-center", "herding")
 BY_NET = ("d2", "moderate", "k-center", "herding", "craig", "grad-match", "glister")
 BATCH, RATE = 64, 1e-3
-
-
-def pixels(images: np.ndarray) -> np.ndarray:
-    """(n, 784) in [0, 1]."""
-    return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
 def accuracies(X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, steps: int, seed: int, tests: list) -> list:
@@ -58,10 +54,11 @@ def accuracies(X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, steps: i
 
 def part(n: int, rate: float, seed: int) -> dict:
     """All strategies on one draw of flips."""
+    from _trajectory import pixels
     from sklearn.frozen import FrozenEstimator
 
     from sktda import CoresetSelector
-    from sktda.attribution import ComplexityGap, PrecomputedScores
+    from sktda.attribution import ComplexityGap
     from sktda.model.proxy import default_net
 
     x_train, y_train, x_test, y_test = fashion_mnist()
@@ -71,8 +68,7 @@ def part(n: int, rate: float, seed: int) -> dict:
     start = time.perf_counter()
     gap = ComplexityGap(random_state=seed).fit(X, y)
     scoring = time.perf_counter() - start
-    scores = PrecomputedScores(gap.scores_)
-    noise = gap.loo_decision_  # what "stratified", "ccs" and "d2" estimate the share of wrong labels from
+    scores = known(gap.scores_, gap.loo_decision_)
     start = time.perf_counter()
     net = FrozenEstimator(default_net("classification", random_state=seed).fit(X, y))
     training = time.perf_counter() - start
@@ -80,9 +76,7 @@ def part(n: int, rate: float, seed: int) -> dict:
     rows = []
     for share, steps in STEPS.items():
         for name, model in candidates:
-            selector = CoresetSelector(
-                KnownScores(scores.scores, noise), n_samples=share, strategy=name, estimator=model, random_state=seed
-            )
+            selector = CoresetSelector(scores, n_samples=share, strategy=name, estimator=model, random_state=seed)
             start = time.perf_counter()
             kept = selector.fit(X, y).sample_indices_
             seconds = time.perf_counter() - start
@@ -98,17 +92,14 @@ def part(n: int, rate: float, seed: int) -> dict:
     return {"rows": rows, "scoring": scoring, "training": training}
 
 
-def KnownScores(scores: np.ndarray, decision: np.ndarray):
-    """PrecomputedScores that also know the leave-one-out predictions they came with."""
+def known(scores: np.ndarray, decision: np.ndarray) -> Any:
+    """PrecomputedScores with the leave-one-out predictions that they came with, for the share of wrong labels."""
     from sktda.attribution import PrecomputedScores
 
     class Known(PrecomputedScores):
-        """Scores and predictions of an attributor that was fitted once."""
+        """Of an attributor that was fitted once."""
 
-        def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None, scores=None):
-            """Those given."""
-            self.loo_decision_ = decision
-            return super().fit(X, y)
+        loo_decision_ = decision
 
     return Known(scores)
 
@@ -116,6 +107,7 @@ def KnownScores(scores: np.ndarray, decision: np.ndarray):
 def k_center_seconds(n: int, picks: int) -> dict:
     """Greedy k-center of all rows together, on the pixels."""
     import torch
+    from _trajectory import pixels
 
     from sktda.engine.covering import k_center
 

@@ -6,6 +6,8 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import rankdata
 
+from sktda.noise import robust_deviation
+
 
 def rank_weights(scores: np.ndarray) -> np.ndarray:
     """(n,) shares of rows that score lower, ties sharing theirs: (rank - 1/2) / n, between 0 and 1."""
@@ -17,8 +19,8 @@ def sigmoid_weights(scores: np.ndarray) -> np.ndarray:
 
     Where more than half of the scores are equal, the deviation is the standard one.
     """
-    off = scores - np.median(scores)
-    return expit(off / (1.4826 * np.median(np.abs(off)) or scores.std() or 1.0))
+    spread = robust_deviation(scores) or scores.std() or 1.0
+    return expit((scores - np.median(scores)) / spread)
 
 
 def learned_weights(scores: np.ndarray) -> np.ndarray:

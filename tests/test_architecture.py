@@ -14,8 +14,8 @@ import sktda.attribution
 
 ROOT = Path(sktda.__file__).parent
 STAGE = {
-    **dict.fromkeys(["selection", "distributions", "noise", "weighting", "files"], 0),
-    **dict.fromkeys(["data", "tables", "images", "metrics"], 1),
+    **dict.fromkeys(["selection", "distributions", "noise", "files"], 0),
+    **dict.fromkeys(["data", "tables", "images", "metrics", "weighting"], 1),
     "model": 2,
     "engine": 3,
     "objectives": 4,

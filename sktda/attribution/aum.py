@@ -13,7 +13,7 @@ from skorch import NeuralNetBinaryClassifier
 from torch import Tensor
 
 from sktda.attribution.dynamics import AlongTheRun
-from sktda.attribution.gradient import Fitted, GradientScores
+from sktda.attribution.gradient import Fitted
 from sktda.data import encode_target
 from sktda.model import proxy
 from sktda.model.adapters import peel
@@ -84,7 +84,7 @@ class AUM(AlongTheRun):
     """
 
     _parameter_constraints: dict = {
-        **GradientScores._parameter_constraints,
+        **AlongTheRun._parameter_constraints,
         "percentile": [Interval(Real, 0, 100, closed="both"), None],
     }
 
@@ -137,15 +137,16 @@ class AUM(AlongTheRun):
         total, times = np.zeros(len(labels)), np.zeros(len(labels))
         thresholds = []
         for fake in np.array_split(drawn, 2):
+            own = np.ones(len(labels), dtype=bool)
+            own[fake] = False
             one = clone(self).set_params(percentile=None, random_state=random.randint(2**31 - 1)).set_callbacks()
             try:
-                one.fit(X, np.where(np.isin(np.arange(len(labels)), fake), made_up, labels), sample_weight)
+                one.fit(X, np.where(own, labels, made_up), sample_weight)
             except IndexError as error:  # of a target beyond the outputs
                 raise ValueError(
                     f"percentile={self.percentile} adds a class to the {n_classes} of y; give the net {n_classes + 1} "
                     "outputs, or percentile=None"
                 ) from error
-            own = np.isin(np.arange(len(labels)), fake, invert=True)
             total[own] += one.scores_[own]
             times[own] += 1
             thresholds.append(np.percentile(one.scores_[fake], self.percentile))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from sktda.data import check_finite, check_weights, encode_target, refuse_text
@@ -39,6 +40,11 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
     ) -> Attributor:
         """Score the rows of (X, y)."""
 
+    def _forget(self) -> None:
+        """Drop what an earlier fit learned."""
+        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
+            delattr(self, name)
+
     def _validate(
         self, X: Any, y: Any, sample_weight: Any, task: str = "auto"
     ) -> tuple[Any, str, np.ndarray, np.ndarray | None]:
@@ -59,3 +65,17 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
         tags.input_tags.sparse = True
         tags.input_tags.three_d_array = True
         return tags
+
+
+def told_task(attributor: Any, task: str) -> Any:
+    """The attributor, told what y is where it leaves that open."""
+    if task != "auto" and attributor.get_params(deep=False).get("task") == "auto":
+        attributor.set_params(task=task)
+    return attributor
+
+
+def seeded(attributor: Any, random_state: Any) -> Any:
+    """The attributor, with a seed drawn from random_state where it has none of its own; None draws nothing."""
+    if random_state is not None and attributor.get_params(deep=False).get("random_state", 0) is None:
+        attributor.set_params(random_state=check_random_state(random_state).randint(2**31 - 1))
+    return attributor

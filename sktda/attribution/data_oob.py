@@ -121,8 +121,7 @@ class DataOOB(Attributor):
         self
         """
         self._validate_params()
-        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
-            delattr(self, name)  # of an earlier fit
+        self._forget()
         X, target = self._checked(X, y, sample_weight)
         ensemble = self._ensemble()
         labels = target if self.task_ == "regression" else self.classes_[target]

@@ -14,9 +14,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
-from sktda.attribution.asked import Asked
-from sktda.attribution.gradient import Fitted, GradientScores
-from sktda.model.base import Rows
+from sktda.attribution.gradient import Fitted, SelfScores
 from sktda.model.criterion import Custom
 from sktda.model.likelihood import Binary, Categorical, Likelihood
 from sktda.model.recorder import TrajectoryRecorder
@@ -26,38 +24,10 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 """(outputs (n, ...), targets (n, ...)) -> (n,)."""
 
 
-class Dynamics(GradientScores):
+class Dynamics(SelfScores):
     """Base of the scores from training dynamics: every row is measured at checkpoints of the run, without weights."""
 
-    uses_validation = False
-    objective = "self"  # of no other do these methods know
     work_dir = None
-
-    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
-        """Train the estimator (unless it is frozen) and score the rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            As the estimator takes it.
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,), default=None
-            Of the training, where the estimator takes weights. It does not weight the scores.
-        X_val, y_val, metadata_val : default=None
-            Not used.
-
-        Returns
-        -------
-        self
-        """
-        return super().fit(X, y, sample_weight)
-
-    @abstractmethod
-    def _self_scores(self, fitted: Fitted) -> Tensor:
-        """(n,) scores, higher = keep."""
-
-    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
-        raise NotImplementedError  # there is no objective
 
     def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
         return [TrajectoryRecorder(every=1)] if can_record(estimator) else None
@@ -67,7 +37,7 @@ class AtOneMoment(Dynamics):
     """Base of those that look at one moment of the run, `at` a share of its steps; without a record, at its end."""
 
     _parameter_constraints: dict = {
-        **GradientScores._parameter_constraints,
+        **SelfScores._parameter_constraints,
         "at": [Interval(Real, 0, 1, closed="right")],
     }
     at: float
@@ -105,12 +75,7 @@ class AlongTheRun(Dynamics):
 
 def measure_rows(fitted: Fitted, measure: Measure) -> Tensor:
     """(n,) in float64: the measure of every row's outputs, whatever its weight."""
-    return fitted.engine.losses(unweighted(fitted.rows), measure).double()
-
-
-def unweighted(rows: Rows) -> Rows:
-    """The same rows, each counting once."""
-    return Rows(len(rows), rows.read)
+    return fitted.engine.losses(fitted.rows.unweighted(), measure).double()
 
 
 def error_length(likelihood: Likelihood, method: str) -> Measure:

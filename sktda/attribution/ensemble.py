@@ -14,10 +14,10 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, validate_data
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, seeded, told_task
 from sktda.attribution.complexity_gap import ComplexityGap
 from sktda.attribution.data_oob import DataOOB
-from sktda.attribution.label_posterior import LabelPosterior, with_task
+from sktda.attribution.label_posterior import LabelPosterior
 from sktda.attribution.out_of_sample import SelfConfidence
 from sktda.data import check_weights, encode_target, sliceable
 
@@ -214,11 +214,7 @@ class Ensemble(Attributor):
                     f"{each!r} in attributors is not an attributor; give an instance such as ComplexityGap()"
                 )
         random = None if self.random_state is None else check_random_state(self.random_state)
-        members = [with_task(clone(each), self.task) for each in given]
-        for each in members:
-            if random is not None and each.get_params(deep=False).get("random_state", 0) is None:
-                each.set_params(random_state=random.randint(2**31 - 1))
-        return members
+        return [seeded(told_task(clone(each), self.task), random) for each in given]
 
     def _check_names(self) -> None:
         """ValueError for names that are not unique, or that could not be told from parameters."""

@@ -280,7 +280,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
         if hasattr(X, "shape"):
             validate_data(self, X, reset=False, skip_check_array=True)
         rows = fitted.model.rows(X, y)
-        return Rows(rows.n, rows.read)
+        return rows.unweighted()
 
     def _asked_about(self, objective, fitted: Fitted, X_val, y_val, metadata) -> Asked:
         """The objective on validation rows, at the model's present parameters."""
@@ -332,6 +332,36 @@ class GradientScores(CallbackSupportMixin, Attributor):
             for name in folds[0]
         }
         return torch.from_numpy(total / times)
+
+
+class SelfScores(GradientScores):
+    """Base of the methods that know no objective but their own: validation rows are accepted and do not enter."""
+
+    uses_validation = False
+    objective = "self"
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        """Train the estimator (unless it is frozen) and score the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            As the estimator takes it.
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+            Multiplies the loss of each row, in training (where the estimator takes weights) and, except for
+            training dynamics, in the scores.
+        X_val, y_val, metadata_val : default=None
+            Not used.
+
+        Returns
+        -------
+        self
+        """
+        return super().fit(X, y, sample_weight)
+
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        raise NotImplementedError  # `fit` passes no validation rows on
 
 
 class GradientAttributor(GradientScores):

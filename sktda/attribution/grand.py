@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sktda.attribution.dynamics import AtOneMoment, unweighted
+from sktda.attribution.dynamics import AtOneMoment
 from sktda.attribution.gradient import Fitted
 
 
@@ -85,6 +85,6 @@ class GraNd(AtOneMoment):
         self.random_state = random_state
 
     def _measured(self, fitted: Fitted) -> Tensor:
-        lengths = fitted.engine.square_norms(unweighted(fitted.rows))
+        lengths = fitted.engine.square_norms(fitted.rows.unweighted())
         assert isinstance(lengths, Tensor)
         return -lengths.double().sqrt()

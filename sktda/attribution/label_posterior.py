@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, seeded, told_task
 from sktda.attribution.complexity_gap import ComplexityGap
 from sktda.data import encode_target
 from sktda.noise import anchor_counts, label_noise_rate, label_posterior, one_sidedness, smoothed_matrix
@@ -118,9 +117,9 @@ class LabelPosterior(Attributor):
         self
         """
         self._validate_params()
-        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
-            delattr(self, name)  # of an earlier fit
-        self.attributor_ = self._attributor().fit(X, y, sample_weight)
+        self._forget()
+        attributor = told_task(ComplexityGap() if self.attributor is None else clone(self.attributor), self.task)
+        self.attributor_ = seeded(attributor, self.random_state).fit(X, y, sample_weight)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.attributor_, name):
                 setattr(self, name, getattr(self.attributor_, name))
@@ -148,18 +147,3 @@ class LabelPosterior(Attributor):
     def with_members(self, prepare: Callable[[Any], Any]) -> None:
         """Put prepare(attributor) in its place: a cleaner fills in what the attributor leaves open."""
         self.attributor = prepare(ComplexityGap(task=self.task) if self.attributor is None else self.attributor)
-
-    def _attributor(self) -> Any:
-        """Unfitted, seeded."""
-        attributor = with_task(ComplexityGap() if self.attributor is None else clone(self.attributor), self.task)
-        unset = attributor.get_params(deep=False).get("random_state", 0) is None
-        if self.random_state is not None and unset:
-            attributor.set_params(random_state=check_random_state(self.random_state).randint(2**31 - 1))
-        return attributor
-
-
-def with_task(attributor: Any, task: str) -> Any:
-    """The attributor, told what y is where it leaves that open."""
-    if task != "auto" and attributor.get_params(deep=False).get("task") == "auto":
-        attributor.set_params(task=task)
-    return attributor

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from sktda.attribution import schedule
-from sktda.attribution.asked import Asked
-from sktda.attribution.gradient import Fitted, GradientScores
+from sktda.attribution.gradient import Fitted, SelfScores
 from sktda.engine.differential import each_layer, total
 from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows
 from sktda.model.recorder import TrajectoryRecorder
 
 
-class MoSo(GradientScores):
+class MoSo(SelfScores):
     """Predicted rise of the training loss of the other rows when a row is removed, in loss units.
 
     score_i = (T / (n m)) sum over m checkpoints of eta_t <G_t - g_i / n, g_i>: T the steps of the run, eta_t the
@@ -83,11 +82,9 @@ class MoSo(GradientScores):
     """
 
     needs_trajectory = True
-    uses_validation = False
     default_net_settings = {"optimizer": "sgd", "hidden": False}
-    objective = "self"  # of no other does the method know
 
-    _parameter_constraints: dict = {**GradientScores._parameter_constraints, **schedule.CONSTRAINTS}
+    _parameter_constraints: dict = {**SelfScores._parameter_constraints, **schedule.CONSTRAINTS}
 
     def __init__(
         self,
@@ -110,30 +107,8 @@ class MoSo(GradientScores):
         self.work_dir = work_dir
         self.random_state = random_state
 
-    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
-        """Train the estimator (unless it is frozen) and score the rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            As the estimator takes it.
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,), default=None
-            Multiplies the loss of each row, in training (where the estimator takes weights) and in the scores.
-        X_val, y_val, metadata_val : default=None
-            Not used.
-
-        Returns
-        -------
-        self
-        """
-        return super().fit(X, y, sample_weight)
-
     def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
         return schedule.recorder(estimator, self.n_checkpoints, self.checkpoints)
-
-    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
-        raise NotImplementedError  # MoSo has no objective but its own
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         assert fitted.trajectory is not None

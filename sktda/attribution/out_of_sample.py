@@ -66,8 +66,7 @@ class OutOfSample(Attributor):
         self
         """
         self._validate_params()
-        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
-            delattr(self, name)  # of an earlier fit
+        self._forget()
         self.task_, codes, self.classes_ = self._checked_target(y)
         estimator, X = self._checked(X, codes, sample_weight)
         random = check_random_state(0 if self.random_state is None else self.random_state)

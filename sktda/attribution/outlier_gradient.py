@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +14,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
 from torch import Tensor
 
-from sktda.attribution.asked import Asked
-from sktda.attribution.gradient import Fitted, GradientScores
+from sktda.attribution.gradient import Fitted, SelfScores
 from sktda.engine.projection import projected, projection_of
+from sktda.model.training import seed_parts
 
 
-class OutlierGradient(GradientScores):
+class OutlierGradient(SelfScores):
     """Inlier score of each row's loss gradient among those of all rows, as the outlier detector says it.
 
     For an isolation forest minus the anomaly score, in [-1, 0]. Rows that pull the parameters where no others do are
@@ -91,12 +90,10 @@ class OutlierGradient(GradientScores):
     0
     """
 
-    uses_validation = False
     default_net_settings = {"optimizer": "sgd", "hidden": False}
-    objective = "self"  # of no other does the method know
 
     _parameter_constraints: dict = {
-        **GradientScores._parameter_constraints,
+        **SelfScores._parameter_constraints,
         "detector": [HasMethods(["fit", "score_samples"]), None],
         "by_class": ["boolean"],
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
@@ -125,28 +122,6 @@ class OutlierGradient(GradientScores):
         self.work_dir = work_dir
         self.random_state = random_state
 
-    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
-        """Train the estimator (unless it is frozen) and score the rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            As the estimator takes it.
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,), default=None
-            Multiplies the loss of each row, in training (where the estimator takes weights) and in the scores.
-        X_val, y_val, metadata_val : default=None
-            Not used.
-
-        Returns
-        -------
-        self
-        """
-        return super().fit(X, y, sample_weight)
-
-    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
-        raise NotImplementedError  # it has no objective but its own
-
     def _self_scores(self, fitted: Fitted) -> Tensor:
         random = check_random_state(self.random_state)
         groups = self._groups(fitted)
@@ -158,7 +133,8 @@ class OutlierGradient(GradientScores):
         scores = np.empty(len(gradients))
         self.detectors_ = []
         for rows in groups:
-            detector = seeded_detector(self.detector, int(random.randint(2**31 - 1))).fit(gradients[rows])
+            detector = IsolationForest() if self.detector is None else clone(self.detector)
+            seed_parts(detector, int(random.randint(2**31 - 1))).fit(gradients[rows])
             # a local outlier factor of new rows would count each of these as its own neighbour
             last = detector[-1] if isinstance(detector, Pipeline) else detector
             own = getattr(last, "negative_outlier_factor_", None)
@@ -183,17 +159,6 @@ class OutlierGradient(GradientScores):
                 "drop or merge them, or use by_class=False"
             )
         return [np.flatnonzero(codes == code) for code in range(len(counts))]
-
-
-def seeded_detector(detector: Any, seed: int) -> Any:
-    """A clone of the detector, or an isolation forest, with the seed where it has none of its own."""
-    found = IsolationForest() if detector is None else clone(detector)
-    unset = {
-        name: seed
-        for name, value in found.get_params(deep=True).items()
-        if value is None and f"__{name}".endswith("__random_state")
-    }
-    return found.set_params(**unset)
 
 
 def refuse_unbounded(gradients: np.ndarray) -> None:

@@ -139,7 +139,7 @@ class SGDInfluence(GradientAttributor, Deletion):
     ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
         """(positions, gradients at the end of training (k, ...)) of queries, or of the training rows themselves."""
         engine, device = fitted.engine, fitted.model.device
-        queries = Rows(n, fitted.rows.read) if queries is None else queries  # a row's own loss, without its weight
+        queries = fitted.rows.unweighted() if queries is None else queries  # a row's own loss, without its weight
         shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
         for part in slices(n, portion(engine, fitted.rows, by_products=True)):
             found = [

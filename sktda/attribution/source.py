@@ -333,7 +333,7 @@ class Source(GradientAttributor):
         """(stop - start, n_stages) values of the rows for their own loss."""
         assert isinstance(fitted, Unrolled)
         total = torch.zeros(stop - start, len(fitted.runs), dtype=torch.float64)
-        queries = Rows(fitted.rows.n, fitted.rows.read)
+        queries = fitted.rows.unweighted()
         for part, direction in self._portions(fitted, queries, None, start, stop):
             for stage, run, segment, met in self._back(fitted, direction, formed, (part.stop - part.start,)):
                 first, last = np.searchsorted(run.positions, [part.start, part.stop])

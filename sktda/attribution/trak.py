@@ -143,7 +143,7 @@ class TRAK(GradientAttributor):
     def _prepare(self, fitted: Fitted) -> None:
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         engine, rows = fitted.engine, fitted.rows
-        plain = Rows(rows.n, rows.read)
+        plain = rows.unweighted()
         projection = self._projection(fitted)
         output, slope, curvature = output_of(fitted)
         compute = partial(projected, engine, plain, projection, output)

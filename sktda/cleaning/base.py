@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
 from sklearn.callback import CallbackSupportMixin
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import _routing_enabled, process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
@@ -23,6 +23,7 @@ from sklearn.utils.validation import (
 )
 
 import sktda
+from sktda.attribution.base import seeded, told_task
 from sktda.data import sliceable
 
 
@@ -87,15 +88,13 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
     params = attributor.get_params(deep=False)
     if estimator is not None and params.get("estimator", 0) is None:
         attributor.set_params(estimator=scoring_estimator(attributor, estimator))
-    if estimator is not None and params.get("task") == "auto":
+    if estimator is not None:
         task = "regression" if is_regressor(estimator) else "classification" if is_classifier(estimator) else "auto"
         if task == "classification" or not getattr(attributor, "needs_probabilities", False):
-            attributor.set_params(task=task)
+            told_task(attributor, task)
     if estimator is not None and hasattr(attributor, "with_members"):
         attributor.with_members(lambda each: prepare_attributor(each, estimator))
-    if random_state is not None and params.get("random_state", 0) is None:
-        attributor.set_params(random_state=check_random_state(random_state).randint(2**31 - 1))
-    return attributor
+    return seeded(attributor, random_state)
 
 
 def scoring_estimator(attributor: Any, estimator: Any) -> Any:

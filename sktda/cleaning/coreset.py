@@ -19,7 +19,6 @@ from sktda.data import UnitRows, check_finite, encode_target, refuse_text, resol
 from sktda.engine.coresets import STRATEGIES, Candidates
 from sktda.engine.last_layer import last_layer
 from sktda.model.adapters import can_differentiate, differentiable
-from sktda.model.base import Rows
 from sktda.model.proxy import default_net
 from sktda.model.training import check_trainable, train_clone
 from sktda.noise import label_noise_rate, outlier_rate
@@ -271,7 +270,7 @@ class CoresetSelector(BaseEstimator):
             return own, None
         warn_if_unlike(X, self.validation.X)
         held = model.rows(self.validation.X, self.validation.y)
-        return own, last_layer(model, Rows(held.n, held.read))  # they count alike, whatever the weights of classes
+        return own, last_layer(model, held.unweighted())  # they count alike, whatever the weights of classes
 
     def get_support(self, indices=False):
         """Mask (n_samples,) of the kept rows, or their positions."""

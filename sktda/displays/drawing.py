@@ -23,11 +23,15 @@ def new_axes(ax: Any, figsize: tuple[float, float] | None = None) -> Any:
 def label_text(label: Any, length: int = 24) -> str:
     """A label on one line of at most `length` characters, its middle left out; a dollar sign starts no formula."""
     text = f"{float(label):.4g}" if isinstance(label, (float, np.floating)) else " ".join(str(label).split())
-    text = text or "(blank)"
-    if len(text) > length:
-        head = length // 2
-        text = text[:head] + "…" + text[len(text) - (length - head - 1) :]  # names often differ at their end
-    return text.replace("$", r"\$")
+    return short(text or "(blank)", length).replace("$", r"\$")
+
+
+def short(text: str, length: int) -> str:
+    """At most `length` characters; the middle goes, for names often differ at their end."""
+    if len(text) <= length:
+        return text
+    head = length // 2
+    return text[:head] + "…" + text[len(text) - (length - head - 1) :]
 
 
 def fitting(width: float, fontsize: float) -> int:

@@ -37,6 +37,10 @@ class Rows:
         """The same rows with the roots of their weights: for squares of gradients, which are linear in the weight."""
         return self if self.weight is None else Rows(self.n, self.read, self.weight.sqrt())
 
+    def unweighted(self) -> Rows:
+        """The same rows, each counting once."""
+        return Rows(self.n, self.read)
+
     def chosen(self, positions: np.ndarray) -> Rows:
         """The rows at these positions."""
         weight = None if self.weight is None else self.weight[torch.from_numpy(positions)]

@@ -95,12 +95,7 @@ def train_clone(
     copy = clone(estimator)
     before, model = peel(copy)
     seed = int(check_random_state(random_state).randint(2**31 - 1))
-    unset = {
-        name: seed
-        for name, value in copy.get_params(deep=True).items()
-        if value is None and (name == "random_state" or name.endswith("__random_state"))
-    }
-    copy.set_params(**unset)
+    seed_parts(copy, seed)
     if callbacks:
         _add_callbacks(model, list(callbacks))
     arguments = _weight_arguments(copy, model, sample_weight)
@@ -115,6 +110,16 @@ def train_clone(
         if before and may_broadcast(net):  # the net's own X exists only now
             check_targets(net, X, y)
     return copy
+
+
+def seed_parts(estimator: Any, seed: int) -> Any:
+    """The estimator, with the seed in every `random_state` of it and its parts that is None."""
+    unset = {
+        name: seed
+        for name, value in estimator.get_params(deep=True).items()
+        if value is None and f"__{name}".endswith("__random_state")
+    }
+    return estimator.set_params(**unset)
 
 
 def trained_by_steps(estimator: Any) -> bool:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sktda.displays.drawing import short
 from sktda.files import staged
 from sktda.plotting import comparison_plot, prediction_scatter, score_histogram
 from sktda.report.comparison import N_REPEATS, compare, visible_gain
-from sktda.report.pairs import MAX_PAIRS, Labels, encode, flagged_pairs, heat_map, short
+from sktda.report.pairs import MAX_PAIRS, Labels, encode, flagged_pairs, heat_map
 from sktda.report.suspects import suspect_cards
 
 if TYPE_CHECKING:

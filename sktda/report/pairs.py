@@ -31,14 +31,6 @@ def label_text(label: Any) -> str:
     return text if text.strip() else f"(blank: {text!r})"
 
 
-def short(text: str, length: int) -> str:
-    """At most `length` characters; the middle goes, for names often differ at their end."""
-    if len(text) <= length:
-        return text
-    head = length // 2
-    return text[:head] + "…" + text[len(text) - (length - head - 1) :]
-
-
 def encode(frame: Any) -> Labels:
     """Codes of frame's columns given_label and suggested_label; 1, 1.0 and True are one class."""
     import pandas as pd

@@ -161,7 +161,7 @@ def test_a_fit_that_was_killed_goes_on(tmp_path, monkeypatch):
     def killed(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "seeded_detector", killed)
+    monkeypatch.setattr(module, "seed_parts", killed)
     with pytest.raises(KeyboardInterrupt):
         OutlierGradient(FROZEN, random_state=0, work_dir=tmp_path).fit(X, Y)
     monkeypatch.undo()

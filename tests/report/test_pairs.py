@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from sktda.report.pairs import MAX_CLASSES, encode, flagged_pairs, heat_map, label_text, short
+from sktda.displays.drawing import short
+from sktda.report.pairs import MAX_CLASSES, encode, flagged_pairs, heat_map, label_text
 from tests.report.pages import frame_of
 
 
