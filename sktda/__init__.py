@@ -3,7 +3,7 @@
 The flow is data -> model and trajectory -> scores -> decision -> refit:
 
 - `TrajectoryRecorder` is the skorch callback that records how a net was trained.
-- `sktda.attribution` scores training rows, higher = keep. `ComplexityGap` needs no model and is the default;
+- `sktda.attribution` scores training rows, higher = keep. `LabelPosterior` needs no model of yours and is the default;
   `Influence`, `TracIn` and `InnerProduct` differentiate one, for the objectives of `sktda.objectives`.
 - `NoisyLabelDetector` tells which labels are probably wrong, and what they should be; `CoresetSelector` keeps
   a small part of the rows to train on.
@@ -22,6 +22,7 @@ __all__ = [
     "InfluencePrunerCV",
     "InfluenceReweighter",
     "NoisyLabelDetector",
+    "NothingToLearnWarning",
     "PruningWarning",
     "ResampledEstimator",
     "TrajectoryRecorder",
@@ -37,6 +38,7 @@ __getattr__, __dir__ = lazy_names(
         "InfluencePrunerCV": "sktda.cleaning.pruner_cv",
         "InfluenceReweighter": "sktda.cleaning.reweighter",
         "NoisyLabelDetector": "sktda.cleaning.detector",
+        "NothingToLearnWarning": "sktda.cleaning.base",
         "PruningWarning": "sktda.cleaning.base",
         "ResampledEstimator": "sktda.cleaning.resampled",
         "TrajectoryRecorder": "sktda.model.recorder",

@@ -1,22 +1,37 @@
-"""How many labels are wrong, from predictions that did not see them. NumPy and SciPy only."""
+"""How many labels are wrong, and which, from predictions that did not see them. NumPy and SciPy only.
+
+`decision` (n, n_classes) is what predicts each row without its own label: class probabilities, or scores of classes
+that are near 1 for the class that fits and near 0 for the others. `codes` (n,) are the given labels, 0..n_classes-1.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.optimize import nnls
-from scipy.stats import binom
 
-ANCHOR_SHARE, ANCHOR_ROWS, ANCHOR_LIMIT = 0.3, 100, 0.6
-LEAST_PROBABILITY, UNFOLDING_STEPS = 1e-3, 30
+ANCHOR_SHARE, ANCHOR_ROWS, ANCHOR_LIMIT = 0.3, 50, 0.6
+SHARES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+LEAST_ROWS = 20  # of a class, before the share of wrong labels among them says something
+FLOOR = 0.1  # over the number of classes: no class is called less probable
+BOUND = 3.0  # standard errors that a share of few rows has to make up for
+UNFOLDING_STEPS = 30
+INTERVAL = 1.96  # standard errors on each side, 95 %
+
+
+def as_probabilities(decision: np.ndarray) -> np.ndarray:
+    """Rows of at least 0.1 / n_classes that sum to 1 (slightly less, once they are normalised)."""
+    values = np.clip(decision, FLOOR / decision.shape[1], None)
+    return values / values.sum(axis=1, keepdims=True)
 
 
 def anchor_counts(decision: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """How many rows that are confidently predicted as class k carry label j: (n_classes, n_classes) whole numbers.
 
-    decision (n, n_classes): out-of-sample class scores, so that a row's own label plays no part in them;
-    codes (n,): given labels as 0..n_classes-1. The rows most confidently predicted as class k (30 % of them, at least
-    100 rows where that is not more than 60 %) count as true class k: the anchor points of Patrini et al. 2017
-    (arXiv:1609.03683, eq. 12), many because labels are random. Confidence is the lead over the second class.
+    The rows most confidently predicted as class k (30 % of them, at least 50 rows where that is not more than 60 %)
+    count as true class k: the anchor points of Patrini et al. 2017 (arXiv:1609.03683, eq. 12), many because labels are
+    random. Confidence is the lead over the second class.
     """
     n_classes = decision.shape[1]
     best_two = np.sort(decision, axis=1)[:, -2:]
@@ -35,39 +50,154 @@ def anchor_counts(decision: np.ndarray, codes: np.ndarray) -> np.ndarray:
 def noise_matrix(decision: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """How each true class is labelled: T[k, j] = share of true class k that carries label j, rows sum to 1.
 
-    decision, codes and the rows that count as true class k are those of `anchor_counts`. A class that nothing is
-    predicted as keeps T[k, k] = 1.
+    The rows that count as true class k are those of `anchor_counts`. A class that nothing is predicted as keeps
+    T[k, k] = 1. Classes that overlap are confused here, too; `one_way_matrix` leaves that out.
     """
     counts = anchor_counts(decision, codes)
     seen = counts.sum(axis=1, keepdims=True)
     return np.where(seen > 0, counts / np.maximum(seen, 1), np.eye(len(counts)))
 
 
-def smoothed_matrix(counts: np.ndarray) -> np.ndarray:
-    """`noise_matrix` from `anchor_counts` with one more wrong label per class, spread over the other classes.
+def one_way_matrix(counts: np.ndarray) -> np.ndarray:
+    """The part of the confusion that overlap of classes cannot explain: like `noise_matrix`, rows sum to 1.
 
-    No mistake then counts as impossible because none was among the anchors.
+    counts C (n_classes, n_classes) as `anchor_counts` gives them, n_k their row sums, T_kj = C_kj / n_k. Classes that
+    overlap are taken for each other both ways, wrong labels of a class go mostly one way: k is mislabelled as j to
+    T_kj - max(T_jk, C_jk / n_k), where that is above 0 by as many standard errors as the largest of so many pairs reaches
+    by chance, sqrt(2 log(pairs)), at least 1; else 0. The identity where no pair is.
     """
     n_classes = len(counts)
-    other = (1 - np.eye(n_classes)) / (n_classes - 1)
-    own = np.where(counts.sum(axis=1, keepdims=True) > 0, counts, np.eye(n_classes))
-    return (own + other) / (own + other).sum(axis=1, keepdims=True)
+    seen = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    share = counts / seen
+    variance = (share * (1 - share) + 1 / seen) / seen
+    excess = share - np.maximum(share.T, counts.T / seen)
+    n_pairs = n_classes * (n_classes - 1) / 2
+    by_chance = max(1.0, np.sqrt(2 * np.log(n_pairs))) * np.sqrt(variance + variance.T)
+    matrix = np.where(excess > by_chance, excess, 0.0)
+    np.fill_diagonal(matrix, 0.0)
+    np.fill_diagonal(matrix, 1 - matrix.sum(axis=1))
+    return matrix
+
+
+def unfold(probabilities: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Probabilities p (n, n_classes) of the true class from those of the label q, with q = p T.
+
+    matrix T (n_classes, n_classes), T[k, j] = share of true class k that is labelled j. Of p >= 0 that sum to 1 those
+    under which labels drawn with shares q are likeliest: 30 steps p_k <- p_k sum_j T_kj q_j / (p T)_j from equal ones.
+    q T^-1 is the same where it is positive, and breaks down where T is nearly singular.
+    Source: the matrix and its inversion, Patrini et al. 2017 (arXiv:1609.03683); the steps, Richardson 1972, Lucy 1974.
+    """
+    if np.array_equal(matrix, np.eye(len(matrix))):
+        return probabilities
+    true = np.full_like(probabilities, 1 / len(matrix))
+    for _ in range(UNFOLDING_STEPS):
+        true = true * ((probabilities / (true @ matrix)) @ matrix.T)
+    return true / true.sum(axis=1, keepdims=True)
+
+
+def log_margin(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """log p(given label) - log p(most probable other class), (n,), in nats; below 0 another class is more probable."""
+    rows = np.arange(len(codes))
+    logs = np.log(np.clip(probabilities, 1e-6, None))  # one class may have been unfolded to nothing
+    own = logs[rows, codes]
+    logs[rows, codes] = -np.inf
+    return own - logs.max(axis=1)
+
+
+def label_posterior(decision: np.ndarray, codes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Probability (n,) that the given label is the true class, where class k is labelled j with T[k, j].
+
+    matrix T (n_classes, n_classes), rows sum to 1. With p = `unfold` of the label's probabilities, by Bayes' rule
+    the label j is right with probability p_j T_jj / (p T)_j.
+    """
+    rows = np.arange(len(codes))
+    true = unfold(as_probabilities(decision), matrix)
+    return true[rows, codes] * matrix[codes, codes] / np.maximum((true @ matrix)[rows, codes], 1e-12)
+
+
+@dataclass(frozen=True)
+class NoiseRate:
+    """Estimated share of wrong labels, and its interval as far as sampling goes."""
+
+    rate: float
+    low: float
+    high: float
+
+
+def counted(rate: float, n: int) -> NoiseRate:
+    """The share of n rows that were counted as wrong, with the interval of a count (one half added on either side)."""
+    smoothed = (rate * n + 0.5) / (n + 1)
+    error = INTERVAL * np.sqrt(smoothed * (1 - smoothed) / n)
+    return NoiseRate(rate, max(0.0, rate - error), min(1.0, rate + error))
+
+
+def label_noise(decision: np.ndarray, codes: np.ndarray) -> NoiseRate:
+    """How many labels are wrong: no more than the most predictable rows of each class show.
+
+    If labels are wrong independently of the features within a class, predictable rows carry as many wrong ones as any
+    others, while overlap of classes spares them. So of the rows predicted as each class the most confident ones are
+    counted: 2, 3, 5, ... or 100 % of them (at least 20 rows), whichever has the smallest share of other labels plus three
+    standard errors. The rate is the sum of these shares, or that of `one_way_matrix` if it is more: labels of a class
+    that are wrong in one way keep predictions from being confident. There the shares p of the true classes solve
+    T' p = shares of the given labels (p >= 0, least squares). The interval is three standard
+    errors wide on each side, with one half added to either count, since the smallest of several shares was taken. It
+    knows nothing of overlap that reaches the most confident rows.
+    Measured by benchmarks/tables_battery.py.
+    """
+    probabilities = as_probabilities(decision)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = predicted != codes
+    rate = variance = 0.0
+    for k in range(probabilities.shape[1]):
+        rows = np.flatnonzero(predicted == k)
+        if not len(rows):
+            continue
+        order = rows[np.argsort(-confidence[rows], kind="stable")]
+        sizes = np.clip(np.round(np.multiply(SHARES, len(rows))), min(LEAST_ROWS, len(rows)), None).astype(int)
+        found = wrong[order].cumsum()[sizes - 1] / sizes
+        smoothed = (found * sizes + 0.5) / (sizes + 1)
+        error = np.sqrt(smoothed * (1 - smoothed) / sizes)
+        best, share = (found + BOUND * error).argmin(), len(rows) / len(codes)
+        rate += share * found[best]
+        variance += np.square(share * error[best])
+    matrix = one_way_matrix(anchor_counts(probabilities, codes))
+    true_shares, _ = nnls(matrix.T, np.bincount(codes, minlength=len(matrix)) / len(codes))
+    one_way = float(true_shares @ (1 - matrix.diagonal()) / true_shares.sum())
+    rate = min(max(rate, one_way), float(wrong.mean()))
+    beyond = BOUND * np.sqrt(variance)
+    return NoiseRate(rate, max(0.0, rate - beyond), min(1.0, rate + beyond))
 
 
 def label_noise_rate(decision: np.ndarray, codes: np.ndarray) -> float:
-    """Estimated share of wrong labels, in [0, 1]: any kind of noise that depends on the class, two classes included.
+    """Estimated share of wrong labels, in [0, 1]: the rate of `label_noise`."""
+    return label_noise(decision, codes).rate
 
-    The shares p of the true classes solve T' p = shares of the given labels (p >= 0, least squares), and the rate
-    is sum_k p_k (1 - T[k, k]). Never more than the share of rows whose prediction differs from their label.
-    decision and codes as in `noise_matrix`. Measured by benchmarks/noisy_labels.py.
+
+def balanced_accuracy(decision: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    """(balanced accuracy of out-of-sample predictions, its standard error); chance is 1 / n_classes.
+
+    Each row is predicted as the class whose probability is largest in proportion to the class's share: the majority is
+    no prediction. Classes without a row do not count.
     """
-    n, n_classes = decision.shape
-    matrix = noise_matrix(decision, codes)
-    shares = np.bincount(codes, minlength=n_classes) / n
-    true_shares, _ = nnls(matrix.T, shares)
-    rate = 1 - true_shares @ matrix.diagonal() / true_shares.sum()
-    disagreement = np.mean(decision.argmax(axis=1) != codes)
-    return float(np.clip(rate, 0, disagreement))
+    counts = np.bincount(codes, minlength=decision.shape[1])
+    relative = as_probabilities(decision) / np.maximum(counts, 1)
+    hits = np.bincount(codes[relative.argmax(axis=1) == codes], minlength=len(counts))
+    there = counts > 0
+    recall = hits[there] / counts[there]
+    smoothed = (hits[there] + 0.5) / (counts[there] + 1)
+    variance = (smoothed * (1 - smoothed) / counts[there]).sum() / there.sum() ** 2
+    return float(recall.mean()), float(np.sqrt(variance))
+
+
+def explained_variance(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """(R2 of out-of-sample predictions against the mean of all others, its standard error); chance is 0."""
+    n = len(target)
+    alone = np.square(target - target.mean()) * (n / (n - 1)) ** 2  # each predicted by the mean of the others
+    total = alone.sum()
+    if not total:
+        return 0.0, 0.0
+    gain = alone - np.square(target - prediction)
+    return float(gain.sum() / total), float(gain.std() * np.sqrt(n) / total)
 
 
 def outlier_rate(residual: np.ndarray, target: np.ndarray) -> float:
@@ -84,51 +214,3 @@ def outlier_rate(residual: np.ndarray, target: np.ndarray) -> float:
 def robust_deviation(values: np.ndarray) -> float:
     """1.4826 times the median absolute deviation: the standard deviation, where values are normal."""
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
-
-
-def one_sidedness(counts: np.ndarray) -> float:
-    """How far wrong labels are from being any other class at random: about 0 = uniform noise, 1 = all of one kind.
-
-    counts (n_classes, n_classes) as `anchor_counts` gives them. Total variation between the shares of their
-    off-diagonal entries and equal ones, as a share of the largest that is possible; less what so few wrong labels have
-    of it by chance, as a share of what chance leaves. 0 where nothing is off the diagonal.
-    """
-    wrong = counts[~np.eye(len(counts), dtype=bool)]
-    n_wrong = int(wrong.sum())
-    if n_wrong < 2:  # one is always one-sided
-        return 0.0
-    equal = 1 / len(wrong)
-    largest = 1 - equal
-    found = np.abs(wrong / n_wrong - equal).sum() / 2 / largest
-    above = int(n_wrong * equal) + 1  # mean absolute deviation of one entry at random, after de Moivre 1730
-    deviation = 2 * above * (1 - equal) * binom.pmf(above, n_wrong, equal) / n_wrong
-    by_chance = len(wrong) * deviation / 2 / largest
-    return float((found - by_chance) / (1 - by_chance)) if by_chance < 1 else 0.0
-
-
-def label_posterior(decision: np.ndarray, codes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Probability (n,) that the given label is the true class, from predictions of the given labels.
-
-    decision (n, n_classes): out-of-sample class probabilities, or scores that differ from them by a constant per
-    class; codes (n,) given labels; matrix T as `noise_matrix` gives it. With q = decision, shifted so that its means
-    are the shares of the given labels, the true class has the probabilities p >= 0, sum p = 1, under which labels
-    drawn with shares q are likeliest: 30 steps p_k <- p_k sum_j T_kj q_j / (p T)_j from equal ones. (q T^-1 is the same
-    where it is positive, and breaks down where T is nearly singular.) By Bayes' rule the label j is right with
-    probability p_j T_jj / (p T)_j.
-    Source: noise matrix and its inversion, Patrini et al. 2017 (arXiv:1609.03683); the steps, Richardson 1972 and Lucy
-    1974.
-    """
-    rows, n_classes = np.arange(len(codes)), decision.shape[1]
-    shares = np.bincount(codes, minlength=n_classes) / len(codes)
-    given = as_probabilities(decision + (shares - decision.mean(axis=0)))
-    true = np.full_like(given, 1 / n_classes)
-    for _ in range(UNFOLDING_STEPS):
-        true *= (given / (true @ matrix)) @ matrix.T
-    true = as_probabilities(true)
-    return true[rows, codes] * matrix[codes, codes] / (true @ matrix)[rows, codes]
-
-
-def as_probabilities(values: np.ndarray) -> np.ndarray:
-    """Rows of at least 0.001 that sum to 1."""
-    values = np.clip(values, LEAST_PROBABILITY, None)
-    return values / values.sum(axis=1, keepdims=True)

@@ -10,11 +10,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.base import Attributor
-from sktda.data import UnitRows, resolve_device
+from sktda.data import UnitRows, n_columns, resolve_device
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
 
 EXACT_ROWS = 5_000  # above, mode="auto" goes over to Nyström
-RIDGES, RIDGE_ROWS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0), 1_000
+RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+LOOK_ROWS, LEAST_LOOK_ROWS, LOOK_BYTES = 1_000, 100, 2**28  # what ridge and scale are chosen by
+CLEARLY = 2.0  # standard errors by which the other scale must be better
+ROUNDING = 1e-9
 
 
 class ComplexityGap(Attributor):
@@ -154,12 +157,14 @@ class ComplexityGap(Attributor):
         X, self.task_, target, classes = self._validate(X, y, sample_weight, self.task)
         if classes is not None:
             self.classes_ = classes
-        rows = UnitRows(X, self.scale)
+        if self.mode == "paper" and classes is None:
+            raise ValueError("mode='paper' is defined for classes only; use mode='exact' for regression")
         random = check_random_state(self.random_state)
+        targets, centre, unit = self._targets(target, classes)
+        rows = self._look(X, torch.from_numpy(targets).to(resolve_device(self.device)))
         if self.mode == "paper":
             self._fit_paper(rows, target, random)
             return self
-        targets, centre, unit = self._targets(target, classes)
         loo = self._leave_one_out(rows, targets, random)
         self.label_free_part_ = loo.precision.cpu().numpy()
         residual = loo.residual.cpu().numpy()
@@ -182,7 +187,6 @@ class ComplexityGap(Attributor):
         device = resolve_device(self.device)
         y = torch.from_numpy(targets).to(device)
         n = len(rows)
-        self.ridge_ = self._best_ridge(rows, y) if self.ridge == "auto" else float(self.ridge)
         if self.mode == "exact" or (self.mode == "auto" and n <= EXACT_ROWS):
             gram = arc_cosine_gram(rows.block(slice(0, n), torch.float64, device))
             return leave_one_out_exact(gram, y, self.ridge_)
@@ -195,16 +199,24 @@ class ComplexityGap(Attributor):
             lambda part: rows.block(part, torch.float32, device), landmarks, y, self.ridge_, self.batch_size or 2048
         )
 
-    def _best_ridge(self, rows: UnitRows, y: torch.Tensor) -> float:
-        chosen = sample(len(rows), RIDGE_ROWS, np.random.RandomState(0))  # always the same: exact mode has no seed
-        gram = arc_cosine_gram(rows.block(chosen, torch.float64, y.device))
-        best, least = RIDGES[0], np.inf
-        for ridge in RIDGES:
-            error = leave_one_out_exact(gram, y[chosen], ridge).residual.square().sum().item()
-            if error >= least:
-                break  # it only rises from here
-            best, least = ridge, error
-        return best
+    def _look(self, X, y: torch.Tensor) -> UnitRows:
+        """The scaled rows; sets scale_ and ridge_ where the leave-one-out error on a sample of the rows is to decide."""
+        rows = UnitRows(X, self.scale)
+        ridges = RIDGES if self.ridge == "auto" else (float(self.ridge),)
+        self.scale_, self.ridge_ = rows.scale, ridges[0]
+        if self.scale != "auto" and len(ridges) == 1:
+            return rows
+        size = max(LEAST_LOOK_ROWS, min(LOOK_ROWS, LOOK_BYTES // (8 * n_columns(X))))
+        chosen = sample(len(rows), size, np.random.RandomState(0))  # always the same: exact mode has no seed
+        self.ridge_, errors = _best_ridge(rows, y, chosen, ridges)
+        if self.scale == "auto":
+            other = rows.rescaled("standard" if rows.scale == "unit" else "unit")
+            ridge, other_errors = _best_ridge(other, y, chosen, ridges)
+            gain = errors - other_errors
+            error = gain.std() / np.sqrt(len(gain))
+            if gain.mean() > CLEARLY * error + ROUNDING:
+                rows, self.scale_, self.ridge_ = other, other.scale, ridge
+        return rows
 
     def _set_predictions(self, target, decision):
         if self.task_ == "regression":
@@ -220,8 +232,6 @@ class ComplexityGap(Attributor):
 
     def _fit_paper(self, rows: UnitRows, codes, random):
         """Each class as +1 against an equally large sample of the rest as -1, no ridge, mean over repeats."""
-        if self.task_ == "regression":
-            raise ValueError("mode='paper' is defined for classes only; use mode='exact' for regression")
         device = resolve_device(self.device)
         gap, self.label_part_, self.label_free_part_ = np.zeros((3, len(codes)))
         for c in range(len(self.classes_)):
@@ -238,6 +248,18 @@ class ComplexityGap(Attributor):
                 self.label_part_[own] += label / self.n_repeats
                 self.label_free_part_[own] += precision
         self.scores_ = -gap
+
+
+def _best_ridge(rows: UnitRows, y: torch.Tensor, chosen: np.ndarray, ridges) -> tuple[float, np.ndarray]:
+    """(ridge of the smallest squared leave-one-out error on the chosen rows, those errors row by row)."""
+    gram = arc_cosine_gram(rows.block(chosen, torch.float64, y.device))
+    best, least = ridges[0], None
+    for ridge in ridges:
+        errors = leave_one_out_exact(gram, y[chosen], ridge).residual.square().sum(dim=1).cpu().numpy()
+        if least is not None and errors.sum() >= least.sum():
+            break  # it only rises from here
+        best, least = ridge, errors
+    return best, least
 
 
 def sample(n: int, size: int, random: np.random.RandomState) -> np.ndarray:

@@ -1,36 +1,44 @@
-"""How probable the given label is once class-dependent noise is taken out of out-of-sample predictions."""
+"""How probable the given label is, by predictions that did not see it, once one-sided label noise is taken out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from sklearn.base import clone
 from sklearn.utils._param_validation import StrOptions
 
 from sktda.attribution.base import Attributor, seeded, told_task
-from sktda.attribution.complexity_gap import ComplexityGap
+from sktda.attribution.kernel_forest import KernelForest
 from sktda.data import encode_target
-from sktda.noise import anchor_counts, label_noise_rate, label_posterior, one_sidedness, smoothed_matrix
+from sktda.noise import anchor_counts, as_probabilities, log_margin, one_way_matrix, unfold
 
-ONE_SIDED = 0.5  # of `one_sidedness`: from here on wrong labels depend on the class
-NOISY = 0.05  # estimated share of wrong labels: with fewer, classes that are alike pass for noise between them
+TOLD = (  # by the attributor, where it knows them
+    "n_features_in_",
+    "feature_names_in_",
+    "scale_",
+    "transform_",
+    "outlier_rate_",
+    "outlier_rate_interval_",
+    "predictability_",
+    "predictability_error_",
+)
 
 
 class LabelPosterior(Attributor):
-    """Probability that the given label is right, in [0, 1], where wrong labels depend on the class.
+    """Log margin of the given label, in nats, after labels that are wrong by class are taken out of the predictions.
 
-    Where many labels of one class are wrong in the same way (cats called dogs), every prediction learns the mistake
-    and calls it likely. The noise matrix, estimated from the rows that are predicted most confidently, tells how often
-    each class is called what; with it the prediction is turned back into one of the true class. Where labels are wrong
-    at random there is nothing to turn back, and the scores are those of the attributor itself, in its unit.
+    The default of every cleaner. Where many labels of one class are wrong in the same way (cats called dogs), every
+    prediction learns the mistake and calls it likely. How often each class is called another one, beyond what classes
+    that are alike are taken for each other both ways, is estimated from the rows that are predicted most confidently;
+    with it the prediction of the label is turned back into one of the true class. Where labels are wrong at random
+    there is nothing to turn back. Of a regression the scores are those of the attributor.
 
     Parameters
     ----------
     attributor : attributor or None, default=None
-        One with `loo_decision_`, leave-one-out or out-of-sample predictions for every class: SelfConfidence, DataOOB.
-        None = ``ComplexityGap(task=task)``.
+        One with `loo_decision_`, leave-one-out or out-of-sample predictions: SelfConfidence, DataOOB, ComplexityGap.
+        None = `KernelForest()`, for regression `RobustResidual()`.
     task : {"auto", "classification", "regression"}, default="auto"
         What y is, for an attributor that leaves it open; see ComplexityGap.
     random_state : int, RandomState instance or None, default=None
@@ -39,15 +47,15 @@ class LabelPosterior(Attributor):
     Attributes
     ----------
     scores_ : ndarray of shape (n_samples,)
-        Higher = keep: the probability where `is_corrected_`, else the attributor's scores.
-    is_corrected_ : bool
-        Whether wrong labels depend on the class and are not few: `one_sidedness_` is at least 0.5, and their share, as
-        `sktda.noise.label_noise_rate` estimates it, at least 5 %. Never for regression.
-    one_sidedness_ : float
-        From about 0, labels wrong at random, to 1, all of one kind; see `sktda.noise.one_sidedness`.
+        log p(given label) - log p(best other class), higher = keep; below 0 another class is more probable. For
+        regression the attributor's scores.
+    posterior_ : ndarray of shape (n_samples, n_classes)
+        Probabilities of the true class; only for classification.
     noise_matrix_ : ndarray of shape (n_classes, n_classes)
-        Estimated share of true class k that carries label j, smoothed by one wrong label per class; only for
-        classification.
+        Estimated share of true class k that carries label j in excess of the reverse, see `sktda.noise.one_way_matrix`;
+        only for classification.
+    is_corrected_ : bool
+        Whether `noise_matrix_` mislabels any class. Never for regression.
     loo_decision_ : ndarray of shape (n_samples, n_classes) or (n_samples,)
         The attributor's predictions.
     attributor_ : attributor
@@ -66,21 +74,21 @@ class LabelPosterior(Attributor):
 
     Notes
     -----
-    Bayes' rule and the inverse of the noise matrix, estimated from anchor rows as in Patrini et al. 2017
-    (arXiv:1609.03683). benchmarks/which.py measures both halves of it.
+    The noise matrix from anchor rows and its inversion are those of Patrini et al. 2017 (arXiv:1609.03683); that only
+    the excess of a confusion over its reverse counts is this library's, measured by benchmarks/tables_battery.py.
 
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from sktda.attribution import ComplexityGap, LabelPosterior
+    >>> from sktda.attribution import KernelForest, LabelPosterior
     >>> X, y = load_digits(return_X_y=True)
     >>> true = y.copy()
     >>> y[::3] = (y[::3] + 1) % 10  # a third of every digit is called the next one
     >>> posterior = LabelPosterior().fit(X, y)
     >>> posterior.is_corrected_
     True
-    >>> worst = {scores.fit(X, y): scores.scores_.argsort()[:599] for scores in (posterior, ComplexityGap())}
-    >>> [bool((y != true)[rows].mean() > 0.95) for rows in worst.values()]
+    >>> worst = [scores.fit(X, y).scores_.argsort()[:599] for scores in (posterior, KernelForest())]
+    >>> [bool((y != true)[rows].mean() > 0.95) for rows in worst]
     [True, False]
     """
 
@@ -118,9 +126,9 @@ class LabelPosterior(Attributor):
         """
         self._validate_params()
         self._forget()
-        attributor = told_task(ComplexityGap() if self.attributor is None else clone(self.attributor), self.task)
-        self.attributor_ = seeded(attributor, self.random_state).fit(X, y, sample_weight)
-        for name in ("n_features_in_", "feature_names_in_"):
+        attributor = seeded(self._attributor(y), self.random_state)
+        self.attributor_ = attributor.fit(X, y, sample_weight)
+        for name in TOLD:
             if hasattr(self.attributor_, name):
                 setattr(self, name, getattr(self.attributor_, name))
         if not hasattr(self.attributor_, "loo_decision_"):
@@ -130,20 +138,31 @@ class LabelPosterior(Attributor):
             )
         self.loo_decision_ = self.attributor_.loo_decision_
         self.task_, codes, classes = encode_target(y, self.attributor_.task_)
-        self.scores_, self.is_corrected_, self.one_sidedness_ = self.attributor_.scores_, False, 0.0
-        if classes is not None:
-            self.classes_ = classes
-            counts = anchor_counts(self.loo_decision_, codes)
-            self.noise_matrix_ = smoothed_matrix(counts)
-            self.one_sidedness_ = one_sidedness(counts)
-            noisy = label_noise_rate(self.loo_decision_, codes) >= NOISY
-            self.is_corrected_ = noisy and self.one_sidedness_ >= ONE_SIDED
-        if self.is_corrected_:
-            posterior = label_posterior(self.loo_decision_, codes, self.noise_matrix_)
-            self.is_corrected_ = bool(np.ptp(posterior) > 0)  # labels that no feature tells apart have one posterior
-            self.scores_ = posterior if self.is_corrected_ else self.scores_
+        self.is_corrected_ = False
+        if classes is None:
+            self.scores_ = self.attributor_.scores_
+            return self
+        self.classes_ = classes
+        probabilities = as_probabilities(self.loo_decision_)
+        self.noise_matrix_ = one_way_matrix(anchor_counts(probabilities, codes))
+        self.is_corrected_ = bool((self.noise_matrix_.diagonal() < 1).any())
+        self.posterior_ = unfold(probabilities, self.noise_matrix_)
+        self.scores_ = log_margin(self.posterior_, codes)
         return self
 
+    def _attributor(self, y: Any) -> Any:
+        """An unfitted attributor, told the task."""
+        if self.attributor is not None:
+            return told_task(clone(self.attributor), self.task)
+        if y is None:
+            raise ValueError("LabelPosterior requires y to be passed, but the target y is None")
+        if encode_target(y, self.task)[0] == "regression":
+            from sktda.attribution.robust_residual import RobustResidual
+
+            return RobustResidual()
+        return KernelForest(task="classification")
+
     def with_members(self, prepare: Callable[[Any], Any]) -> None:
-        """Put prepare(attributor) in its place: a cleaner fills in what the attributor leaves open."""
-        self.attributor = prepare(ComplexityGap(task=self.task) if self.attributor is None else self.attributor)
+        """Put prepare(attributor) in the place of the attributor: a cleaner fills in what it leaves open."""
+        if self.attributor is not None:
+            self.attributor = prepare(self.attributor)

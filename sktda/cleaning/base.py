@@ -31,6 +31,10 @@ class PruningWarning(UserWarning):
     """A cleaner kept rows that it was asked to remove, and says why."""
 
 
+class NothingToLearnWarning(UserWarning):
+    """The features do not predict the labels better than chance, so nothing can be said about single labels."""
+
+
 class Holdout:
     """Validation rows as a constructor value: ``InfluencePruner(model, validation=Holdout(X_val, y_val))``.
 
@@ -67,15 +71,15 @@ class Holdout:
 def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any = None) -> Any:
     """A clone of the attributor with what it left open filled in: estimator, task, seed.
 
-    None is the default attributor, ComplexityGap(). Only parameters that are None (task: "auto") are set.
+    None is the default attributor, LabelPosterior(). Only parameters that are None (task: "auto") are set.
     """
     if attributor is None:
-        from sktda.attribution.complexity_gap import ComplexityGap
+        from sktda.attribution.label_posterior import LabelPosterior
 
-        attributor = ComplexityGap()
+        attributor = LabelPosterior()
     if not hasattr(attributor, "fit") or isinstance(attributor, type):
         raise TypeError(
-            f"attributor={attributor!r} is not an attributor; give an instance such as ComplexityGap() from "
+            f"attributor={attributor!r} is not an attributor; give an instance such as LabelPosterior() from "
             "sktda.attribution, or PrecomputedScores(scores) for scores of your own"
         )
     if isinstance(attributor, Pipeline):

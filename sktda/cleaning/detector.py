@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Real
 
 import numpy as np
@@ -9,29 +10,39 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sktda.attribution.label_posterior import LabelPosterior
-from sktda.cleaning.base import fit_attributor, import_pandas, prepare_attributor, refuse_constant
+from sktda.cleaning.base import (
+    NothingToLearnWarning,
+    fit_attributor,
+    import_pandas,
+    prepare_attributor,
+    refuse_constant,
+)
 from sktda.data import encode_target, is_dictionary, row_index
-from sktda.noise import label_noise_rate, outlier_rate
+from sktda.findings import check_classes, inspect, merge_spellings, without_leaks
+from sktda.noise import NoiseRate, balanced_accuracy, counted, explained_variance, label_noise, outlier_rate
 from sktda.selection import prune
+
+BEYOND_CHANCE = 2.0  # standard errors above chance, from where on features are taken to predict the label
+WEAK, MUCH = 0.1, 0.25  # share of the way from chance to perfect, and share of wrong labels, see can_tell_
+MANY = 1 / 3  # flagged rows, from where on the data are rather odd than dirty
 
 
 class NoisyLabelDetector(BaseEstimator):
     """Find the rows whose label is probably wrong; by default without choosing or training a model.
 
-    Rows are ranked by the attributor's scores. How many are called noisy is estimated from leave-one-out
-    predictions (of the attributor where it makes some, otherwise of `ComplexityGap`), or given.
+    Rows are ranked by the attributor's scores. How many are called noisy is estimated from out-of-sample
+    predictions (of the attributor where it makes some, otherwise of the default), or given. Where the features do not
+    predict the labels nothing is called noisy.
 
     Parameters
     ----------
     attributor : attributor, default=None
-        Ranks the rows; `LabelPosterior()` if None: the scores of `ComplexityGap`, or, where wrong labels depend on the
-        class, the probability that the label is right.
+        Ranks the rows; `LabelPosterior()` if None.
     contamination : "auto" or float in [0, 1), default="auto"
-        Share of rows to call noisy. "auto" estimates how many labels are wrong: for classes by `sktda.noise`, from
-        the labels that confidently predicted rows carry; for regression as the share of outlying residuals.
+        Share of rows to call noisy. "auto" estimates how many labels are wrong: for classes by `sktda.noise.label_noise`,
+        from the labels that the most predictable rows carry; for regression as the share of outlying residuals.
     random_state : int, RandomState instance or None, default=None
         Seed of the attributor, unless it has its own.
 
@@ -45,7 +56,26 @@ class NoisyLabelDetector(BaseEstimator):
         What the other rows suggest: for a noisy row the best class beside the given one, for a clean row the
         predicted class; for regression the prediction.
     noise_rate_ : float
-        Estimated (or given) share of wrong labels.
+        Estimated (or given) share of wrong labels; 0 where `can_tell_` is False.
+    noise_rate_interval_ : tuple of float
+        95 % interval of the estimate as far as sampling goes, also where the share is given; from 0 where `can_tell_`
+        is False.
+    predictability_ : float
+        How well out-of-sample predictions meet the labels: balanced accuracy (chance is `chance_`), or R2 for regression.
+    predictability_error_ : float
+        Its standard error.
+    chance_ : float
+        1 / n_classes, or 0 for regression.
+    can_tell_ : bool
+        Whether the features predict the labels: `predictability_` is two standard errors above `chance_`. Not either
+        where it is less than a tenth of the way from chance to perfect and more than a quarter of the labels would have
+        to be wrong to explain that: classes that overlap are then the better explanation.
+    findings_ : list of sktda.findings.Finding
+        What is wrong before any statistics: equal rows with different labels, columns that give the label away, spellings
+        of one label, values that stand for missing ones. Spellings are merged before rows are judged, and columns that
+        give the label away left out.
+    scale_ : {"standard", "unit"}
+        The representation that the kernel of the attributor took, where it has one; see `ComplexityGap`.
     scores_ : ndarray of shape (n_samples,)
         The attributor's, higher = keep.
     sample_indices_ : ndarray of shape (n_clean,)
@@ -60,7 +90,14 @@ class NoisyLabelDetector(BaseEstimator):
     Raises
     ------
     ValueError
-        In `fit`, for NaN or infinity, a single class, and scores that are all equal.
+        In `fit`, for NaN or infinity, a single class, labels that nearly all differ, and scores that are all equal.
+
+    Warns
+    -----
+    NothingToLearnWarning
+        Where `can_tell_` is False and the share was to be estimated.
+    UserWarning
+        Where more than a third of the rows is called noisy.
 
     Examples
     --------
@@ -99,39 +136,100 @@ class NoisyLabelDetector(BaseEstimator):
         self
         """
         self._validate_params()
-        for name in ("classes_", "n_features_in_", "feature_names_in_"):  # of an earlier fit, on data of another kind
+        for name in ("classes_", "n_features_in_", "feature_names_in_", "scale_"):  # of an earlier fit, of another kind
             self.__dict__.pop(name, None)
         if is_dictionary(X):
             raise ValueError(
                 "NoisyLabelDetector estimates the share of wrong labels, and suggests others, from the columns of one "
                 "table, and X is a dictionary; use InfluencePruner, which drops a share of your choice"
             )
-        given = LabelPosterior() if self.attributor is None else self.attributor
-        attributor = prepare_attributor(given, random_state=self.random_state)
-        self.attributor_ = fit_attributor(attributor, X, y, {})
+        attributor = prepare_attributor(self.attributor, random_state=self.random_state)
+        given, y = y, self._inspected(X, y, attributor)
+        judged = without_leaks(X, self.findings_)
+        self.attributor_ = fit_attributor(attributor, judged, y, {})
         reference = self.attributor_
         if not hasattr(reference, "loo_decision_"):
             reference = prepare_attributor(None, random_state=self.random_state)
-            reference.set_params(task=getattr(self.attributor_, "task_", "auto")).fit(X, y)
-        for name in ("n_features_in_", "feature_names_in_"):  # a list of texts has no columns
+            reference.set_params(task=getattr(self.attributor_, "task_", "auto")).fit(judged, y)
+        for name in ("n_features_in_", "feature_names_in_", "scale_"):  # a list of texts has no columns
             if hasattr(reference, name):
                 setattr(self, name, getattr(reference, name))
+        if judged is not X:
+            validate_data(self, X, skip_check_array=True)  # all of its columns
         self.task_, target, classes = encode_target(y, reference.task_)
         self.scores_ = self.attributor_.scores_
-        if self.task_ == "classification":
+        if classes is not None:
             self.classes_ = classes
-            estimate = label_noise_rate(reference.loo_decision_, target)
-        else:
-            estimate = outlier_rate(target - reference.loo_decision_, target)
+        estimate = self._judge(reference, target)
         n_kept = 1 if classes is None else len(classes)  # one row of each class stays
-        estimate = min(estimate, 1 - n_kept / len(target))
-        self.noise_rate_ = estimate if self.contamination == "auto" else float(self.contamination)
-        self._decide(reference.loo_decision_, target)
-        self._given = np.asarray(y).ravel()
-        self._index = row_index(X, y)
+        rate = min(estimate.rate, 1 - n_kept / len(target)) if self.can_tell_ else 0.0
+        self.noise_rate_interval_ = (estimate.low if self.can_tell_ else 0.0, estimate.high)
+        self.noise_rate_ = rate if self.contamination == "auto" else float(self.contamination)
+        self._decide(reference, target)
+        self._given = np.asarray(given).ravel()
+        self._index = row_index(X, given)
+        self._warn()
         return self
 
-    def _decide(self, decision, target):
+    def _inspected(self, X, y, attributor):
+        """Labels with one spelling per class; sets findings_."""
+        self.findings_ = []
+        if y is None:
+            return y  # the attributor says so
+        task = encode_target(y, attributor.get_params(deep=False).get("task", "auto"))[0]
+        self.findings_ = inspect(X, y, task)
+        if task == "regression":
+            return y
+        merged = merge_spellings(np.ravel(y), X)[0]
+        if merged.dtype.kind in "OUS":
+            check_classes(merged)
+        return merged
+
+    def _judge(self, reference, target):
+        """How many labels are wrong, as a NoiseRate; sets predictability_, chance_ and can_tell_."""
+        decision = reference.loo_decision_
+        overlap = False
+        if self.task_ == "classification":
+            estimate = label_noise(decision, target)
+            self.predictability_, self.predictability_error_ = balanced_accuracy(decision, target)
+            self.chance_ = 1 / len(self.classes_)
+            far = (self.predictability_ - self.chance_) / (1 - self.chance_)
+            overlap = far < WEAK and estimate.rate > MUCH
+        elif hasattr(reference, "outlier_rate_"):
+            estimate = NoiseRate(reference.outlier_rate_, *reference.outlier_rate_interval_)
+            self.predictability_, self.predictability_error_ = reference.predictability_, reference.predictability_error_
+            self.chance_ = 0.0
+        else:
+            estimate = counted(outlier_rate(target - decision, target), len(target))
+            self.predictability_, self.predictability_error_ = explained_variance(decision, target)
+            self.chance_ = 0.0
+        beyond = self.predictability_ - self.chance_ > BEYOND_CHANCE * self.predictability_error_
+        self.can_tell_ = bool(beyond and not overlap)
+        return estimate
+
+    def _warn(self):
+        if self.contamination != "auto":
+            return
+        if not self.can_tell_:
+            what = "balanced accuracy" if self.task_ == "classification" else "R2"
+            warnings.warn(
+                f"the features do not predict the labels: out of sample {what} is {self.predictability_:.2f} +- "
+                f"{self.predictability_error_:.2f}, and {self.chance_:.2f} is chance. Which labels are wrong cannot be "
+                "told, so none is called noisy; give features that carry the label, such as embeddings of texts and "
+                "pictures, or contamination= to have the worst rows all the same",
+                NothingToLearnWarning,
+                stacklevel=3,
+            )
+        elif (share := np.mean(self.labels_ == -1)) > MANY:
+            warnings.warn(
+                f"{share:.0%} of the labels are called wrong, which is rarely so: the column of labels may be shifted, "
+                "shuffled or another one; classes may overlap in these features; or the features are of different "
+                "sources or units. Look at the worst rows of to_frame() before anything is dropped",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _decide(self, reference, target):
         scores = self.scores_
         n_noisy = round(self.noise_rate_ * len(target))
         if n_noisy:
@@ -148,9 +246,9 @@ class NoisyLabelDetector(BaseEstimator):
         cut = (last + min(above, last + spread)) / 2 if n_noisy else above - spread
         self.label_quality_ = expit((scores - cut) / spread)
         if self.task_ == "regression":
-            self.suggested_labels_ = decision
+            self.suggested_labels_ = reference.loo_decision_
             return
-        decision = decision.copy()
+        decision = getattr(reference, "posterior_", reference.loo_decision_).copy()
         decision[noisy, target[noisy]] = -np.inf
         self.suggested_labels_ = self.classes_[decision.argmax(axis=1)]
 

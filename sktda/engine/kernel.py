@@ -107,14 +107,17 @@ def leave_one_out_nystrom(
     ridge: float,
     batch_size: int,
 ) -> LeaveOneOut:
-    """Leave-one-out of ridge regression on Nyström features, streamed: O(n m^2) time, O(batch m + m^2) memory.
+    """Leave-one-out of kernel ridge regression through landmarks, streamed: O(n m^2) time, O(batch m + m^2) memory.
 
     On top of that at most CACHE_ELEMENTS features are kept between the two passes.
 
     block(rows) gives the scaled rows (len(rows), d); landmarks (m, d) in the same dtype; targets (n, c); ridge > 0.
-    Features phi = k_m U^-1 with K_mm = U'U (pivoted Cholesky; landmarks that others determine are dropped), leverage
-    h_i = phi_i' (Phi'Phi + ridge I)^-1 phi_i, precision (1 - h_i) / ridge. Exact when every row is a landmark.
+    The kernel is Q + diag(K - Q), Q = Phi Phi' with Phi = k_m U^-1 and K_mm = U'U (pivoted Cholesky; landmarks that
+    others determine are dropped): what the landmarks do not explain of a row counts as noise of its own, so that rows
+    far from all of them neither steer the fit nor look well predicted. With d_i = ridge + 1/2 - |phi_i|^2 and leverage
+    h_i = phi_i' (Phi' D^-1 Phi + I)^-1 phi_i / d_i the precision is (1 - h_i) / d_i. Exact when every row is a landmark.
     Products run in the dtype of landmarks, factors in float64; every m x m factor is triangular, which halves the work.
+    Source: Snelson & Ghahramani 2005 (sparse Gaussian processes using pseudo-inputs, FITC).
     """
     n, dtype, device = len(targets), landmarks.dtype, landmarks.device
     factor, order = pivoted_cholesky(arc_cosine_gram(landmarks.double()))
@@ -123,21 +126,25 @@ def leave_one_out_nystrom(
     inverse = torch.linalg.solve_triangular(factor, eye, upper=True)
     gram = torch.zeros(rank, rank, dtype=torch.float64, device=device)
     moment = torch.zeros(rank, targets.shape[1], dtype=torch.float64, device=device)
+    noise = torch.empty(n, dtype=torch.float64, device=device)
     project = inverse.to(dtype)
     cache = torch.empty(n, rank, dtype=dtype, device=device) if n * rank <= CACHE_ELEMENTS else None
 
     def accumulate(rows: slice) -> None:
         phi = times_upper(arc_cosine(block(rows), landmarks), project)
-        part = upper_gram(phi), phi.T @ targets[rows].to(dtype)
+        own = (0.5 - phi.square().sum(dim=1).double()).clamp(min=0) + ridge
         if cache is not None:
             cache[rows] = phi
+        noise[rows] = own
+        weighted = phi.div_(own.sqrt().to(dtype)[:, None])
+        part = upper_gram(weighted), weighted.T @ (targets[rows] / own.sqrt()[:, None]).to(dtype)
         gram.add_(part[0])
         moment.add_(part[1])
 
     for_blocks(n, batch_size, accumulate)
     gram = gram.triu() + gram.triu(1).T
-    root = torch.linalg.cholesky(gram.diagonal_scatter(gram.diagonal() + ridge), upper=True)
-    # psi = phi R^-1 with Phi'Phi + ridge I = R'R makes the leverage a squared row norm
+    root = torch.linalg.cholesky(gram.diagonal_scatter(gram.diagonal() + 1), upper=True)
+    # psi = phi R^-1 with Phi' D^-1 Phi + I = R'R makes the leverage a squared row norm over d_i
     made_from = inverse if cache is None else eye  # of kernel values, or of the features that were kept
     whiten = torch.linalg.solve_triangular(root, made_from, upper=True, left=False).to(dtype)
     weights = torch.linalg.solve_triangular(root.T, moment, upper=False).to(dtype)
@@ -147,11 +154,9 @@ def leave_one_out_nystrom(
     def predict(rows: slice) -> None:
         made = arc_cosine(block(rows), landmarks) if cache is None else cache[rows]
         psi = times_upper(made, whiten)
-        leverage = psi.square().sum(dim=1).double()
-        rest = (1 - leverage).clamp(min=1e-6)
+        rest = (1 - psi.square().sum(dim=1).double() / noise[rows]).clamp(min=1e-6)
         error = targets[rows].double() - (psi @ weights).double()
-        # a row of zeros is orthogonal to every other one, and exactly so
-        precision[rows] = torch.where(leverage > 0, rest / ridge, 1 / (ridge + 0.5))
+        precision[rows] = rest / noise[rows]
         residual[rows] = error / rest[:, None]
 
     for_blocks(n, batch_size, predict)

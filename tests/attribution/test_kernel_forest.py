@@ -1,0 +1,117 @@
+"""KernelForest: its halves by hand, what each half alone cannot see, wide data, containers, units."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.datasets import load_digits, make_classification
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.metrics import average_precision_score
+
+from sktda.attribution import ComplexityGap, KernelForest
+from sktda.attribution.kernel_forest import any_order, evened
+from sktda.noise import as_probabilities, log_margin
+from tests.spies import flip, noisy_blobs
+
+X, Y, TRUE = noisy_blobs(200, centers=3)
+WRONG = Y != TRUE
+
+
+def test_its_halves_by_hand():
+    found = KernelForest(n_estimators=40, random_state=3).fit(X, Y)
+    seed = np.random.RandomState(3).randint(2**31 - 1, size=2)
+    kernel = ComplexityGap(task="classification", random_state=int(seed[0])).fit(X, Y)
+    forest = ExtraTreesClassifier(40, min_samples_leaf=3, bootstrap=True, oob_score=True, random_state=int(seed[1]))
+    order = any_order(evened(X), Y)
+    forest.fit(evened(X)[order], Y[order])
+    halves = as_probabilities(kernel.loo_decision_), as_probabilities(forest.oob_decision_function_[order.argsort()])
+    np.testing.assert_allclose(found.loo_decision_, (halves[0] + halves[1]) / 2)
+    np.testing.assert_allclose(found.scores_, log_margin(found.loo_decision_, np.unique(Y, return_inverse=True)[1]))
+    assert found.uses_forest_
+    assert found.scale_ == kernel.scale_
+
+
+def test_planted_labels_come_first():
+    found = KernelForest(n_estimators=40).fit(X, Y)
+    assert average_precision_score(WRONG, -found.scores_) > 0.95
+
+
+@pytest.mark.parametrize("kind", ["heavy tails", "directions"])
+def test_both_kinds_of_classes_are_seen(kind):
+    """Thresholds in columns with heavy tails, which ruin a kernel; a sloping direction, which trees see in steps."""
+    rng = np.random.default_rng(0)
+    heavy = kind == "heavy tails"
+    rows = rng.standard_cauchy(size=(600, 8)) if heavy else rng.uniform(-1, 1, size=(600, 8))
+    true = (rows[:, 0] > 0) & (rows[:, 1] > -1) if heavy else rows @ rng.normal(size=8) > 0
+    y = np.where(rng.random(600) < 0.1, ~true, true)
+    found = KernelForest(n_estimators=100).fit(rows, y)
+    kernel = log_margin(as_probabilities(ComplexityGap().fit(rows, y).loo_decision_), y * 1)
+    alone, both = (average_precision_score(y != true, -scores) for scores in (kernel, found.scores_))
+    assert both > (alone + 0.04 if heavy else alone - 0.05)
+
+
+def test_the_same_numbers_in_any_container_and_unit():
+    rows = np.round(X, 2)
+    expected = KernelForest(n_estimators=20).fit(rows, Y).scores_
+    for other in (sparse.csr_matrix(rows), pd.DataFrame(rows), rows.reshape(len(rows), -1, 1), np.asfortranarray(rows)):
+        np.testing.assert_allclose(KernelForest(n_estimators=20).fit(other, Y).scores_, expected, atol=1e-9)
+    moved = rows * [1024.0, 2.0**-20, 1.0, 1e3] + [1e6, 0, -273.15, 0]
+    np.testing.assert_allclose(KernelForest(n_estimators=20).fit(moved, Y).scores_, expected, atol=1e-3)
+
+
+def test_wide_data_are_left_to_the_kernel_unless_the_forest_is_clearly_better():
+    images, true = load_digits(return_X_y=True)
+    wide = np.repeat(images[:300], 5, axis=1)
+    found = KernelForest(n_estimators=20).fit(wide, true[:300])
+    assert not found.uses_forest_
+    kernel = ComplexityGap().fit(wide, true[:300])
+    np.testing.assert_allclose(found.loo_decision_, as_probabilities(kernel.loo_decision_))
+    rng = np.random.default_rng(0)
+    pair = rng.normal(size=(800, 2))
+    boxes = np.hstack([np.repeat(np.sign(pair), 30, axis=1), 3 * rng.standard_cauchy(size=(800, 240))])
+    assert KernelForest(n_estimators=20).fit(boxes, (pair.prod(axis=1) > 0).astype(int)).uses_forest_
+
+
+def test_a_fit_can_be_repeated_and_seeds_differ():
+    rows, y = make_classification(150, random_state=0)
+    first = KernelForest(n_estimators=20).fit(rows, y).scores_
+    np.testing.assert_array_equal(KernelForest(n_estimators=20).fit(rows, y).scores_, first)
+    assert np.abs(KernelForest(n_estimators=20, random_state=1).fit(rows, y).scores_ - first).max() > 0
+
+
+def test_row_order_plays_no_part():
+    rows = np.random.default_rng(0).permutation(200)
+    expected = KernelForest(n_estimators=20).fit(X, Y).scores_[rows]
+    np.testing.assert_allclose(KernelForest(n_estimators=20).fit(X[rows], Y[rows]).scores_, expected, atol=1e-6)
+
+
+def test_one_tree_leaves_rows_without_an_opinion():
+    found = KernelForest(n_estimators=1).fit(X, Y)
+    np.testing.assert_allclose(found.loo_decision_.sum(axis=1), 1)
+
+
+def test_a_regression_target_is_refused():
+    with pytest.raises(ValueError, match="is a regression target; use RobustResidual"):
+        KernelForest().fit(X, X[:, 0])
+    many = np.arange(len(X))
+    assert len(KernelForest(task="classification", n_estimators=2).fit(X, many // 2).classes_) == len(X) // 2
+
+
+def test_flipped_digits():
+    images, true = (part[:600] for part in load_digits(return_X_y=True))
+    y = flip(true, 0.2)
+    assert average_precision_score(y != true, -KernelForest().fit(images, y).scores_) > 0.97
+
+
+def test_no_column_is_left_without_thresholds():
+    rng = np.random.default_rng(0)
+    columns = np.column_stack(
+        [rng.standard_cauchy(500), rng.lognormal(sigma=3, size=500), rng.random(500) < 0.05, np.full(500, 7.0)]
+    )
+    columns[0, 1] = 1e160
+    found = evened(columns)
+    for column in found.T[:2]:
+        middle_half = np.percentile(column, [25, 75])
+        assert np.diff(middle_half) > 0.05 * np.ptp(column)
+    assert len(np.unique(found[:, 2])) == 2
+    np.testing.assert_array_equal(found[:, 3], 0)
