@@ -12,17 +12,19 @@ import numpy as np
 from scipy.optimize import nnls
 
 ANCHOR_SHARE, ANCHOR_ROWS, ANCHOR_LIMIT = 0.3, 50, 0.6
-SHARES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-LEAST_ROWS = 20  # of a class, before the share of wrong labels among them says something
+SHARES = (0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+LEAST_ROWS = 20  # before the share of wrong labels among them says something
 FLOOR = 0.1  # over the number of classes: no class is called less probable
-BOUND = 3.0  # standard errors that a share of few rows has to make up for
+BOUND = 4.0  # standard errors that a share of few rows has to make up for: it is the smallest of several
+LEAST_EXCESS = 0.1
 UNFOLDING_STEPS = 30
+WIDE = 3.0  # standard errors on each side of such a share
 INTERVAL = 1.96  # standard errors on each side, 95 %
 
 
-def as_probabilities(decision: np.ndarray) -> np.ndarray:
-    """Rows of at least 0.1 / n_classes that sum to 1 (slightly less, once they are normalised)."""
-    values = np.clip(decision, FLOOR / decision.shape[1], None)
+def as_probabilities(decision: np.ndarray, floor: float = FLOOR) -> np.ndarray:
+    """Rows of at least floor / n_classes that sum to 1 (slightly less, once they are normalised)."""
+    values = np.clip(decision, max(floor / decision.shape[1], 1e-12), None)
     return values / values.sum(axis=1, keepdims=True)
 
 
@@ -63,8 +65,9 @@ def one_way_matrix(counts: np.ndarray) -> np.ndarray:
 
     counts C (n_classes, n_classes) as `anchor_counts` gives them, n_k their row sums, T_kj = C_kj / n_k. Classes that
     overlap are taken for each other both ways, wrong labels of a class go mostly one way: k is mislabelled as j to
-    T_kj - max(T_jk, C_jk / n_k), where that is above 0 by as many standard errors as the largest of so many pairs reaches
-    by chance, sqrt(2 log(pairs)), at least 1; else 0. The identity where no pair is.
+    T_kj - max(T_jk, C_jk / n_k), where that is above 0 by as many standard errors as the largest of so many pairs
+    reaches by chance, sqrt(2 log(pairs)), at least 1, and at least 0.1; else 0. The identity where no pair is. Less
+    than a tenth of a class costs little where it is left in, and overlap of many rows is one-sided to that extent.
     """
     n_classes = len(counts)
     seen = np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -73,7 +76,7 @@ def one_way_matrix(counts: np.ndarray) -> np.ndarray:
     excess = share - np.maximum(share.T, counts.T / seen)
     n_pairs = n_classes * (n_classes - 1) / 2
     by_chance = max(1.0, np.sqrt(2 * np.log(n_pairs))) * np.sqrt(variance + variance.T)
-    matrix = np.where(excess > by_chance, excess, 0.0)
+    matrix = np.where((excess > by_chance) & (excess >= LEAST_EXCESS), excess, 0.0)
     np.fill_diagonal(matrix, 0.0)
     np.fill_diagonal(matrix, 1 - matrix.sum(axis=1))
     return matrix
@@ -132,39 +135,31 @@ def counted(rate: float, n: int) -> NoiseRate:
 
 
 def label_noise(decision: np.ndarray, codes: np.ndarray) -> NoiseRate:
-    """How many labels are wrong: no more than the most predictable rows of each class show.
+    """How many labels are wrong: no more than the most predictable rows show.
 
-    If labels are wrong independently of the features within a class, predictable rows carry as many wrong ones as any
-    others, while overlap of classes spares them. So of the rows predicted as each class the most confident ones are
-    counted: 2, 3, 5, ... or 100 % of them (at least 20 rows), whichever has the smallest share of other labels plus three
-    standard errors. The rate is the sum of these shares, or that of `one_way_matrix` if it is more: labels of a class
-    that are wrong in one way keep predictions from being confident. There the shares p of the true classes solve
-    T' p = shares of the given labels (p >= 0, least squares). The interval is three standard
-    errors wide on each side, with one half added to either count, since the smallest of several shares was taken. It
-    knows nothing of overlap that reaches the most confident rows.
+    If labels are wrong independently of the features, predictable rows carry as many wrong ones as any others, while
+    overlap of classes spares them. So the most confident rows are counted: 5, 7, 10, ... or 100 % of them (at least
+    20), whichever has the smallest share of labels that differ from the prediction, plus four standard errors. The rate
+    is this share, or that of `one_way_matrix` if it is more: labels of a class that are wrong in one way keep
+    predictions from being confident. There the shares p of the true classes solve T' p = shares of the given labels
+    (p >= 0, least squares). The interval is three standard errors wide on each side, with one half added to either
+    count, since the smallest of several shares was taken. It knows nothing of overlap that reaches the most confident
+    rows.
     Measured by benchmarks/tables_battery.py.
     """
     probabilities = as_probabilities(decision)
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = predicted != codes
-    rate = variance = 0.0
-    for k in range(probabilities.shape[1]):
-        rows = np.flatnonzero(predicted == k)
-        if not len(rows):
-            continue
-        order = rows[np.argsort(-confidence[rows], kind="stable")]
-        sizes = np.clip(np.round(np.multiply(SHARES, len(rows))), min(LEAST_ROWS, len(rows)), None).astype(int)
-        found = wrong[order].cumsum()[sizes - 1] / sizes
-        smoothed = (found * sizes + 0.5) / (sizes + 1)
-        error = np.sqrt(smoothed * (1 - smoothed) / sizes)
-        best, share = (found + BOUND * error).argmin(), len(rows) / len(codes)
-        rate += share * found[best]
-        variance += np.square(share * error[best])
+    wrong = probabilities.argmax(axis=1) != codes
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    sizes = np.clip(np.round(np.multiply(SHARES, len(codes))), min(LEAST_ROWS, len(codes)), None).astype(int)
+    found = wrong[order].cumsum()[sizes - 1] / sizes
+    smoothed = (found * sizes + 0.5) / (sizes + 1)
+    error = np.sqrt(smoothed * (1 - smoothed) / sizes)
+    best = (found + BOUND * error).argmin()
     matrix = one_way_matrix(anchor_counts(probabilities, codes))
     true_shares, _ = nnls(matrix.T, np.bincount(codes, minlength=len(matrix)) / len(codes))
-    one_way = float(true_shares @ (1 - matrix.diagonal()) / true_shares.sum())
-    rate = min(max(rate, one_way), float(wrong.mean()))
-    beyond = BOUND * np.sqrt(variance)
+    one_way = true_shares @ (1 - matrix.diagonal()) / true_shares.sum()
+    rate = float(min(max(found[best], one_way), wrong.mean()))
+    beyond = WIDE * float(error[best])
     return NoiseRate(rate, max(0.0, rate - beyond), min(1.0, rate + beyond))
 
 
@@ -173,20 +168,32 @@ def label_noise_rate(decision: np.ndarray, codes: np.ndarray) -> float:
     return label_noise(decision, codes).rate
 
 
-def balanced_accuracy(decision: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
-    """(balanced accuracy of out-of-sample predictions, its standard error); chance is 1 / n_classes.
+def balanced_prediction(decision: np.ndarray) -> np.ndarray:
+    """Predicted classes (n,): those whose probability is largest in proportion to its mean over the rows.
 
-    Each row is predicted as the class whose probability is largest in proportion to the class's share: the majority is
-    no prediction. Classes without a row do not count.
+    The majority alone is then no prediction. 0.1 / n_classes is added to the means, so that scatter is none either.
     """
-    counts = np.bincount(codes, minlength=decision.shape[1])
-    relative = as_probabilities(decision) / np.maximum(counts, 1)
-    hits = np.bincount(codes[relative.argmax(axis=1) == codes], minlength=len(counts))
-    there = counts > 0
-    recall = hits[there] / counts[there]
-    smoothed = (hits[there] + 0.5) / (counts[there] + 1)
-    variance = (smoothed * (1 - smoothed) / counts[there]).sum() / there.sum() ** 2
-    return float(recall.mean()), float(np.sqrt(variance))
+    probabilities = as_probabilities(decision, 0.0)
+    return (probabilities / (probabilities.mean(axis=0) + FLOOR / decision.shape[1])).argmax(axis=1)
+
+
+def balanced_accuracy(predicted: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    """(mean over the classes of the share of their rows predicted (n,) as them, its standard error)."""
+    counts = np.bincount(codes)
+    hits = np.bincount(codes[predicted == codes], minlength=len(counts))[counts > 0]
+    counts = counts[counts > 0]
+    smoothed = (hits + 0.5) / (counts + 1)
+    variance = (smoothed * (1 - smoothed) / counts).sum() / len(counts) ** 2
+    return float((hits / counts).mean()), float(np.sqrt(variance))
+
+
+def association(predicted: np.ndarray, codes: np.ndarray) -> float:
+    """Standard errors by which predicted classes (n,) meet the labels more often than if neither knew of the other."""
+    classes = np.arange(max(predicted.max(), codes.max()) + 1)
+    shares = [np.bincount(values, minlength=len(classes)) / len(codes) for values in (predicted, codes)]
+    by_chance = float(shares[0] @ shares[1])
+    error = np.sqrt(by_chance * (1 - by_chance) / len(codes))
+    return float((np.mean(predicted == codes) - by_chance) / error) if error else 0.0
 
 
 def explained_variance(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:

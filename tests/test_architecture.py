@@ -14,7 +14,7 @@ import sktda.attribution
 
 ROOT = Path(sktda.__file__).parent
 STAGE = {
-    **dict.fromkeys(["selection", "distributions", "noise", "files"], 0),
+    **dict.fromkeys(["selection", "distributions", "findings", "noise", "files"], 0),
     **dict.fromkeys(["data", "tables", "images", "metrics", "weighting"], 1),
     "model": 2,
     "engine": 3,
@@ -26,7 +26,7 @@ STAGE = {
     **dict.fromkeys(["cli", "demo"], 9),
 }
 FREE = {"__init__", "_lazy", "__main__"}  # of the package itself
-NUMPY_ONLY = ["selection", "distributions", "metrics", "noise", "weighting"]
+NUMPY_ONLY = ["selection", "distributions", "findings", "metrics", "noise", "weighting"]
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -59,6 +59,14 @@ def table(wine, tmp_path):
     return path
 
 
+def blobs(n=240, k=3, seed=0):
+    """A table of well separated classes, all labels right."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, k, n)
+    values = rng.normal(0, 4, (k, 4))[label] + rng.normal(size=(n, 4))
+    return pd.DataFrame(values.round(3), columns=list("abcd")).assign(kind=np.array(["low", "mid", "high"])[label])
+
+
 def recall(found, wrong):
     return (found & wrong).sum() / wrong.sum()
 
@@ -71,10 +79,10 @@ def test_clean_drops_the_wrong_rows_and_nothing_else(wine, table, tmp_path):
     kept = out.read_bytes().splitlines(keepends=True)
     assert kept == [line for line in lines if line in set(kept)]  # the same bytes in the same order
     dropped = ~frame["code"].isin(read(out)["code"]).to_numpy()
-    assert recall(dropped, wrong) > 0.75
-    assert recall(dropped, ~wrong) < 0.05
+    assert recall(dropped, wrong) > 0.6
+    assert recall(dropped, ~wrong) < 0.02
     assert result["n_noisy"] == dropped.sum() == 178 - result["n_written"]
-    assert result["noise_rate"] == pytest.approx(18 / 178, abs=0.03)
+    assert result["noise_rate"] == pytest.approx(18 / 178, abs=0.05)
     assert result["outputs"] == {"out": str(out)}
     assert result["task"] == "classification"
     assert any("'day'" in note for note in result["notes"])
@@ -127,7 +135,7 @@ def test_relabel_corrects_and_flag_marks(wine, table, tmp_path):
     flagged = read(tmp_path / "flagged.csv")
     assert flagged.columns[-3:].tolist() == ["sktda_noisy", "sktda_suggested_label", "sktda_label_quality"]
     noisy = (flagged["sktda_noisy"] == "True").to_numpy()
-    assert recall(noisy, wrong) > 0.75
+    assert recall(noisy, wrong) > 0.6
     assert noisy.sum() == counts["n_noisy"]
     assert ((flagged["sktda_label_quality"].astype(float) < 0.5) == noisy).all()
     assert (
@@ -372,6 +380,160 @@ def test_a_report_needs_the_scores_of_these_rows(table, tmp_path, pages):
     assert not (tmp_path / "r.html").exists()
 
 
+def test_spellings_are_merged_for_judging_and_left_in_the_file(tmp_path):
+    frame = blobs()
+    frame.loc[::4, "kind"] = " " + frame["kind"]
+    frame.loc[::9, "kind"] = frame["kind"].str.upper()
+    path, out, scores = tmp_path / "d.csv", tmp_path / "c.csv", tmp_path / "s.csv"
+    frame.to_csv(path, index=False)
+    result = summary("clean", path, "-t", "kind", "-o", out, "--scores", scores)
+    assert result["n_noisy"] <= 2
+    kept = out.read_bytes().splitlines()
+    assert [line for line in path.read_bytes().splitlines() if line in kept] == kept
+    assert sum("one to a reader" in note for note in result["notes"]) == 1
+    (finding,) = result["findings"]
+    assert finding["kind"] == "spelling"
+    assert finding["n_rows"] == (frame["kind"] != frame["kind"].str.strip().str.lower()).sum()
+    assert len(finding["rows"]) <= 100
+    table = read(scores)
+    assert table["given_label"].tolist() == frame["kind"].iloc[table["row"].astype(int)].tolist()
+    assert set(table["suggested_label"]) <= {"low", "mid", "high"}
+
+
+def test_labels_that_are_one_to_a_reader_are_no_two_classes(tmp_path):
+    blobs(60).assign(kind=["yes", " Yes"] * 30).to_csv(tmp_path / "d.csv", index=False)
+    result = run("clean", tmp_path / "d.csv", "-t", "kind", "-o", tmp_path / "c.csv")
+    assert (result.exit_code, "column 'kind' has one label ('yes' in all 60 rows)" in result.stderr) == (1, True)
+
+
+def test_equal_rows_with_different_labels_come_first(tmp_path, pages):
+    frame = blobs()
+    frame["day"] = [f"2020-01-{1 + i % 28:02d}" for i in range(len(frame))]
+    twins = frame.iloc[:8].assign(kind=frame["kind"].iloc[:8].map({"low": "mid", "mid": "high", "high": "low"}))
+    other_day = frame.iloc[20:24].assign(kind=twins["kind"].iloc[:4].to_numpy(), day="2021-12-31")
+    pd.concat([frame, twins, other_day]).to_csv(tmp_path / "d.csv", index=False)
+    args = ["clean", tmp_path / "d.csv", "-t", "kind", "--report", tmp_path / "r.html"]
+    result = summary(*args, "-o", tmp_path / "c.csv")
+    assert result["findings"][0]["kind"] == "contradiction"
+    assert result["findings"][0]["rows"] == [*range(8), *range(240, 248)]  # a date tells the last four apart
+    assert result["notes"][0].startswith("8 groups of equal rows have different labels (16 rows; the first: row 0 has")
+    assert pages[0].findings[0].detail["groups"][0].tolist() == [0, 240]
+
+
+@pytest.mark.parametrize("code", [lambda kind: kind.map({"low": 7, "mid": 3, "high": 5}), lambda kind: "x " + kind])
+def test_a_column_that_gives_the_label_away_is_no_feature(tmp_path, pages, code):
+    frame = blobs()
+    frame.assign(code=code(frame["kind"])).to_csv(tmp_path / "d.csv", index=False)
+    args = ["clean", tmp_path / "d.csv", "-t", "kind", "-o", tmp_path / "c.csv", "--report", tmp_path / "r.html"]
+    result = summary(*args)
+    assert [(found["kind"], found["column"]) for found in result["findings"]] == [("leak", "code")]
+    assert any("'code' gives the label away" in note and "left out of the features" in note for note in result["notes"])
+    np.testing.assert_array_equal(pages[0].features, frame[list("abcd")])
+    assert "code" in pages[0].rows
+
+
+def test_a_leak_stays_where_nothing_else_is_left(tmp_path):
+    frame = blobs()
+    frame[["kind"]].assign(code=frame["kind"].map({"low": 7, "mid": 3, "high": 5})).to_csv(
+        tmp_path / "d.csv", index=False
+    )
+    notes = summary("score", tmp_path / "d.csv", "-t", "kind", "-o", tmp_path / "s.csv")["notes"]
+    assert any("it stays, as there is no other feature" in note for note in notes)
+
+
+def test_sentinels_are_named_and_taken_as_missing(tmp_path, pages):
+    frame = blobs()
+    marked = frame.copy()
+    marked.loc[::8, "b"] = -999
+    marked.to_csv(tmp_path / "d.csv", index=False)
+    args = ["clean", tmp_path / "d.csv", "-t", "kind", "-o", tmp_path / "c.csv", "--report", tmp_path / "r.html"]
+    result = summary(*args)
+    assert any("'b' holds -999 in 30 rows" in note and "taken as missing" in note for note in result["notes"])
+    assert pages[0].features.shape == (240, 5)
+    assert pages[0].features.min() > -100
+    np.testing.assert_array_equal(pages[0].features[:, 4], np.arange(240) % 8 == 0)
+    assert "-999" in (tmp_path / "c.csv").read_text()
+
+
+def test_equal_pictures_in_two_folders_are_named(pets, tmp_path):
+    (pets / "dog" / "x.png").write_bytes((pets / "cat" / "02.png").read_bytes())
+    result = summary("score", pets, "-o", tmp_path / "s.csv", "--size", "12")
+    names = sorted(path.relative_to(pets).as_posix() for path in pets.rglob("*.png"))
+    assert result["findings"][0]["kind"] == "contradiction"
+    assert [names[row] for row in result["findings"][0]["rows"]] == ["cat/02.png", "dog/x.png"]
+
+
+@pytest.mark.parametrize("kind", ["labels", "values"])
+def test_where_features_do_not_predict_the_first_sentence_says_so(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(200, 4)).round(3), columns=list("abcd"))
+    frame["y"] = rng.choice(["p", "q"], 200) if kind == "labels" else rng.normal(size=200).round(3)
+    path, out = tmp_path / "d.csv", tmp_path / "c.csv"
+    frame.to_csv(path, index=False)
+    text = done("clean", path, "-o", out)
+    assert text.startswith("The features do not predict the " + kind[:-1])
+    assert "none is called wrong; 200 rows written" in text.splitlines()[0]
+    assert ("balanced accuracy" if kind == "labels" else "R²") in text.splitlines()[0]
+    assert "Worst rows" not in text
+    assert out.read_bytes() == path.read_bytes()
+    result = summary("clean", path, "-o", out, "--force")  # to replace a file is not to drop rows
+    assert result["can_tell"] is False
+    assert (result["n_noisy"], result["noise_rate"], result["noise_rate_interval"][0]) == (0, 0.0, 0.0)
+    assert result["predictability"] < result["chance"] + 3 * result["predictability_error"]
+    assert not [note for note in result["notes"] if "predict" in note]
+    text = done("clean", path, "-o", out, "--force", "--drop", "0.1")
+    assert text.startswith("The features do not predict the " + kind[:-1])
+    assert "--drop asked for 20 rows" in text.splitlines()[0]
+    assert len(read(out)) == 180
+
+
+def test_what_was_estimated_is_in_the_json(table, tmp_path):
+    result = summary("score", table, "-o", tmp_path / "s.csv")
+    low, high = result["noise_rate_interval"]
+    assert 0 <= low <= result["noise_rate"] <= high <= 1
+    assert result["can_tell"] is True
+    assert result["predictability"] > 0.7
+    assert result["chance"] == pytest.approx(1 / 3)
+    assert result["scale"] in {"standard", "unit"}
+    assert any("for the kernel" in note for note in result["notes"])
+    assert result["findings"] == []
+
+
+class Judged:
+    """A fitted detector that flags the first rows."""
+
+    def __init__(self, n_flagged):
+        self.n_flagged = n_flagged
+
+    def fit(self, X, y):
+        self.labels_ = np.where(np.arange(len(y)) < self.n_flagged, -1, 1)
+        self.noise_rate_ = self.n_flagged / len(y)
+        self.scores_ = self.label_quality_ = np.linspace(0, 1, len(y))
+        self.suggested_labels_ = y[::-1]
+        return self
+
+
+@pytest.mark.parametrize(("n_flagged", "drop", "said"), [(90, "auto", True), (90, "0.375", False), (70, "auto", False)])
+def test_many_flags_are_doubted(tmp_path, monkeypatch, n_flagged, drop, said):
+    blobs().to_csv(tmp_path / "d.csv", index=False)
+    monkeypatch.setattr("sktda.cli.jobs.Settings.detector", lambda *_: Judged(n_flagged))
+    result = summary("clean", tmp_path / "d.csv", "-t", "kind", "-o", tmp_path / "c.csv", "--drop", drop)
+    doubts = [note for note in result["notes"] if "rarely so" in note]
+    assert bool(doubts) == said
+    assert not said or all(cause in doubts[0] for cause in ("right column", "overlap", "sources or units"))
+    assert result["can_tell"] is True  # a detector that says nothing of it is believed
+
+
+def test_a_cleaning_that_makes_models_worse_is_warned_of(table, tmp_path, monkeypatch):
+    def write_report(path, data, *, random_state):
+        path.write_text("page")
+        return {"verdict": "worse"}
+
+    monkeypatch.setattr("sktda.report.page.write_report", write_report)
+    result = summary("clean", table, "-o", tmp_path / "c.csv", "--report", tmp_path / "r.html", "--drop", "0.3")
+    assert result["notes"][0].startswith("keep these rows")
+
+
 GOOD = "a,b,label\n" + "".join(f"{i % 7},{i * i % 11},{'xy'[i % 2]}\n" for i in range(40))
 BAD = {
     "empty": ("", "is empty"),
@@ -543,6 +705,7 @@ def test_methods_are_found_by_walking_the_package(monkeypatch):
         "grand",
         "influence",
         "inner-product",
+        "kernel-forest",
         "knn-shapley",
         "label-posterior",
         "logit-margin",
@@ -551,6 +714,7 @@ def test_methods_are_found_by_walking_the_package(monkeypatch):
         "moso",
         "normalized-margin",
         "outlier-gradient",
+        "robust-residual",
         "self-confidence",
         "sgd-influence",
         "source",

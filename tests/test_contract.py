@@ -54,6 +54,7 @@ from sktda.attribution import (
     Ensemble,
     Influence,
     InnerProduct,
+    KernelForest,
     KNNShapley,
     LabelPosterior,
     ModelEnsemble,
@@ -105,18 +106,24 @@ def exported_estimators():
 ESTIMATORS = sorted(walked_estimators() | exported_estimators(), key=lambda cls: cls.__name__)
 
 
+CHEAP = {"n_runs": 2, "n_estimators": 10, "attributor": ComplexityGap(), "sampler": NoisyLabelDetector(ComplexityGap())}
+"""Parameters that spare the checks of every class the forests of the default attributor, which has checks of its own."""
+
+
 def instances(cls):
-    """Around a classifier and around a regressor, or as constructed without arguments; few runs where there are any."""
+    """Around a classifier and around a regressor, or around nothing, with what is cheap where there is a choice."""
     parameters = inspect.signature(cls).parameters
+    cheap = {name: value for name, value in CHEAP.items() if name in parameters}
     if "estimator" in parameters and issubclass(cls, MetaEstimatorMixin):
-        return [cls(LogisticRegression()), cls(Ridge())]
-    return [cls(n_runs=2) if "n_runs" in parameters else cls()]
+        return [cls(LogisticRegression(), **cheap), cls(Ridge(), **cheap)]
+    return [cls(**cheap)]
 
 
 PLAIN = [instance for cls in ESTIMATORS for instance in instances(cls)]
 VARIANTS = [
-    InfluencePruner(LogisticRegression(), guard=True),
-    InfluencePruner(Ridge(), validation=3, guard=0.1, step=0.05),
+    InfluencePruner(LogisticRegression(), ComplexityGap(), guard=True),
+    InfluencePruner(Ridge(), ComplexityGap(), validation=3, guard=0.1, step=0.05),
+    LabelPosterior(KernelForest(n_estimators=10)),
 ]
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {}  # {class name: {check: reason}}
 
@@ -136,6 +143,8 @@ def test_what_is_public_is_exported():
 @pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.SkipTestWarning",
     "ignore::sktda.PruningWarning",
+    "ignore::sktda.NothingToLearnWarning",  # the checks' labels are often random
+    "ignore:.* of the labels are called wrong:UserWarning",
     "ignore:class . has . rows, fewer than the 5 folds:UserWarning",  # of Ensemble, whose folds the checks do not know
 )
 @parametrize_with_checks(

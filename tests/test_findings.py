@@ -11,6 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 from sktda.findings import check_classes, inspect, merge_spellings, without_leaks
 from sktda.findings.copies import _weights, row_hashes
 from sktda.findings.finding import Columns
+from sktda.findings.leaks import gives_away, is_copy
 from sktda.findings.sentinels import sentinel_values
 from sktda.findings.spellings import reader_key
 
@@ -124,6 +125,9 @@ def test_case_of_short_labels_is_their_meaning_where_features_tell_them_apart(co
     assert len(set(merged)) == 2
     assert finding.detail["merged"]
     assert merge_spellings(y)[0].tolist() == y.tolist()  # nothing to decide by
+    both = np.where(np.arange(200) % 2, y, np.char.add(y, "t"))
+    (finding,) = merge_spellings(both, container(shape))[1]  # one note of all pairs
+    assert sorted(sorted(pair) for pair in finding.detail["spellings"]) == [["A", "a"], ["At", "at"]]
     long = np.array([text * 3 for text in y])
     assert len(set(merge_spellings(long, container(shape))[0])) == 2  # a word is a word
 
@@ -207,7 +211,7 @@ def test_equal_rows_with_one_label_or_two_spellings_of_it_are_none():
 
 def test_a_zero_and_an_unknown_cell_equal_themselves():
     X, y = blobs()
-    X[4], X[8] = [0.0, np.nan, 1.0, 2.0], [-0.0, np.nan, 1.0, 2.0]
+    X[4], X[8] = [0.0, np.nan, 1.0, 2.0], [-0.0, -np.nan, 1.0, 2.0]
     y[[4, 8]] = 0, 1
     assert inspect(X, y)[0].rows.tolist() == [4, 8]
 
@@ -230,6 +234,15 @@ def test_rows_that_coincide_by_nature_contradict_nothing(case, seed):
     rng = np.random.default_rng(seed)
     X = COARSE[case](rng)
     assert not inspect(X, rng.integers(0, 2, len(X)))
+
+
+def test_a_common_state_contradicts_nothing():
+    X, y = blobs(1000)
+    X[:30] = 0  # a row of defaults
+    assert not inspect(X, y)
+    X[:30] += np.random.default_rng(0).normal(size=(30, 4))
+    X[:8] = X[0]
+    assert kinds(inspect(X, y)) == ["contradiction"]
 
 
 def test_copies_are_seen_beside_coarse_columns():
@@ -333,7 +346,18 @@ def test_chance_in_a_rare_class_is_no_leak():
     y[:4] = 1
     code = rng.integers(1, 200, 1000)
     code[:4] = 0
-    assert not inspect(with_column(rng.normal(size=(1000, 3)), code), y)
+    frame = pd.DataFrame(rng.normal(size=(1000, 3))).assign(code=code.astype(str))
+    assert not inspect(frame, y)
+    y[:20], frame.loc[:19, "code"] = 1, "0"
+    assert kinds(inspect(frame, y)) == ["leak"]
+
+
+def test_one_exception_makes_evidence_of_a_leak():
+    y = np.arange(600) % 3
+    code = np.array([5.0, 1.0, 9.0])[y]
+    assert gives_away(code, y, ordered=True)
+    code[77] = 9.0 if y[77] < 2 else 5.0
+    assert not gives_away(code, y, ordered=True)
 
 
 @pytest.mark.parametrize(
@@ -362,6 +386,10 @@ def test_a_column_that_disagrees_somewhere_is_evidence():
     wrong = y.copy()
     wrong[[3, 50, 200]] *= -30
     assert not inspect(with_column(X, y), wrong, "regression")
+    wrong = y.copy()
+    wrong[np.argsort(y)[150]] = np.sort(y)[250]  # no absurd value, only another rank
+    assert is_copy(y, y)
+    assert not is_copy(y, wrong)
     assert not inspect(with_column(X, y + 0.02 * rng.normal(size=400)), y, "regression")
 
 
@@ -416,9 +444,29 @@ def test_what_counts_as_far(values, expected):
     assert not sentinel_values(values, np.full(len(values), 2), 5)  # seldom: an outlier, no sentinel
 
 
-def test_the_target_of_a_regression_and_pictures_have_no_sentinels():
+def test_seldom_values_are_outliers():
+    X, y = blobs()
+    X[[3, 50, 200, 201], 1] = -999
+    assert not inspect(X, y)
+    X[202, 1] = -999
+    assert kinds(inspect(X, y)) == ["sentinel"]
+
+
+def test_pictures_have_no_sentinels():
     digits = load_digits()
     assert not inspect(digits.images, digits.target)
+
+
+def test_sentinels_of_a_numeric_target_are_named():
+    X, y = load_diabetes(return_X_y=True)
+    rows = np.arange(0, 442, 10)
+    y[rows] = -999
+    (finding,) = inspect(X, y, "regression")
+    assert finding.message.startswith("the target holds -999 in 45 rows")
+    assert finding.rows.tolist() == rows.tolist()
+    assert (finding.column, finding.positions) == (None, ())
+    claims = np.where(np.arange(442) % 8 == 0, 2000 + 100 * np.arange(442), 0.0)
+    assert not inspect(X, claims, "regression")  # zeros are true nothings
 
 
 # ---------------------------------------------------------------- all together

@@ -6,7 +6,9 @@ import pytest
 from sktda.noise import (
     anchor_counts,
     as_probabilities,
+    association,
     balanced_accuracy,
+    balanced_prediction,
     counted,
     explained_variance,
     label_noise,
@@ -144,7 +146,7 @@ def test_no_spread_means_no_outliers():
 
 @pytest.mark.parametrize("name", TRANSITIONS)
 def test_the_interval_holds_the_rate(name):
-    """The 95 % are of sampling: predictions are perfect, so nothing else is wrong. The least share is chosen too low."""
+    """Predictions are perfect, so nothing but sampling is wrong."""
     inside = []
     for seed in range(20):
         decision, given, true = sample(TRANSITIONS[name], seed, n=1000)
@@ -270,21 +272,35 @@ def test_decisions_become_probabilities():
 
 def test_the_balanced_accuracy_by_hand():
     decision = np.array([[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.2, 0.8]])
-    found, error = balanced_accuracy(decision, np.array([0, 0, 1, 0]))  # the rare class is predicted below one half
-    assert found == pytest.approx((1 / 3 + 1) / 2)
-    assert error == pytest.approx(np.sqrt((1.5 / 4 * 2.5 / 4) / 3 + 1.5 / 2 * 0.5 / 2) / 2)
+    codes = np.array([0, 0, 1, 0])
+    predicted = balanced_prediction(decision)
+    np.testing.assert_array_equal(predicted, [0, 0, 1, 1])  # .6 / .575 > .4 / .525
+    found, error = balanced_accuracy(predicted, codes)
+    assert found == pytest.approx((2 / 3 + 1) / 2)
+    assert error == pytest.approx(np.sqrt((2.5 / 4 * 1.5 / 4) / 3 + 1.5 / 2 * 0.5 / 2) / 2)
+    by_chance = 1 / 2 * 3 / 4 + 1 / 2 * 1 / 4
+    error = np.sqrt(by_chance * (1 - by_chance) / 4)
+    assert association(predicted, codes) == pytest.approx((3 / 4 - by_chance) / error)
 
 
-@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.95, 0.05], [0.6, 0.2, 0.1, 0.1]])
-def test_chance_and_its_error(shares):
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.95, 0.05], [0.6, 0.2, 0.1, 0.1], [0.99, 0.005, 0.005]])
+def test_predictions_that_know_nothing_are_within_chance(shares):
     rng = np.random.default_rng(0)
     deviations = []
     for _ in range(200):
         codes = rng.choice(len(shares), 400, p=shares)
-        found, error = balanced_accuracy(rng.dirichlet(10 * np.array(shares), 400), codes)
-        deviations.append((found - 1 / len(shares)) / error)
+        decision = rng.dirichlet(20 * np.array(shares), 400)
+        deviations.append(association(balanced_prediction(decision), codes))
     assert abs(np.mean(deviations)) < 0.2
-    assert np.std(deviations) < 1.15
+    assert np.std(deviations) < 1.2
+    assert np.mean(np.array(deviations) > 2) < 0.07
+
+
+def test_a_class_of_one_row_hides_no_prediction():
+    codes = np.append(np.arange(100) % 2, 2)
+    decision = np.eye(3)[np.append(np.arange(100) % 2, 0)] * 0.9 + 0.05
+    assert association(balanced_prediction(decision), codes) > 5
+    assert association(np.zeros(101, dtype=int), codes) == 0
 
 
 def test_the_explained_variance_by_hand():

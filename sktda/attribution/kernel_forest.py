@@ -18,8 +18,10 @@ from sktda.noise import as_probabilities, log_margin
 
 NARROW = 256  # columns up to which the forest is grown; beyond, it would cost more than the kernel
 LARGEST = 2**27  # values that the forest may hold in memory, half a GiB
+EXACT_ROWS, LANDMARKS = 2_000, 1_000  # of the kernel beside a forest, which sees what landmarks blur: it costs as much
+ALONE = 0.6  # over the number of classes: the least probability of a kernel that no forest holds back
 FAR = 100.0  # spreads from the median, from where on values count as equal
-SAMPLE, SAMPLE_TREES, CLEARLY = 1_000, 50, 3.0  # rows and trees that decide about wide data, standard errors to win by
+SAMPLE, SAMPLE_TREES, CLEARLY = 1_000, 30, 3.0  # rows and trees that decide about wide data, standard errors to win by
 
 
 class KernelForest(Attributor):
@@ -27,7 +29,8 @@ class KernelForest(Attributor):
 
     Half of each probability comes from the kernel of `ComplexityGap`, which leaves rows out in closed form, half from
     the out-of-bag trees of one forest of extremely randomised trees. Smooth classes and classes cut out by single
-    columns are then both seen, for one fit each and without cross-validation.
+    columns are then both seen, for one fit each and without cross-validation. Beside the forest the kernel is exact up
+    to 2,000 rows and has 1,000 landmarks above.
 
     Parameters
     ----------
@@ -45,12 +48,14 @@ class KernelForest(Attributor):
     Attributes
     ----------
     scores_ : ndarray of shape (n_samples,)
-        log p(given label) - log p(best other class), higher = keep; below 0 another class is more probable.
+        log p(given label) - log p(best other class), higher = keep; below 0 another class is more probable. No p counts
+        as less than 0.1 / n_classes.
     loo_decision_ : ndarray of shape (n_samples, n_classes)
-        The probabilities, at least 0.1 / n_classes, in the order of `classes_`.
+        The probabilities, in the order of `classes_`. Those of the kernel are at least 0.1 / n_classes, or 0.6 /
+        n_classes where it predicts alone: its decisions are no probabilities, and below that only scatter.
     uses_forest_ : bool
-        Whether the forest took part: for up to 256 columns always, for wider data where it predicts a sample of 1,000
-        rows clearly better than the kernel does. Elsewhere the kernel predicts alone.
+        Whether the forest took part: for up to 256 columns always, for wider data where a small one of 1,000 rows
+        predicts these clearly better than the kernel of all rows does. Elsewhere the kernel predicts alone.
     kernel_ : ComplexityGap
         The fitted kernel.
     scale_ : {"standard", "unit"}
@@ -127,23 +132,25 @@ class KernelForest(Attributor):
         random = check_random_state(0 if self.random_state is None else self.random_state)
         kernel_seed, forest_seed = random.randint(2**31 - 1, size=2).tolist()
         labels = classes[codes]
-        self.kernel_ = self._kernel(kernel_seed).fit(X, labels)
-        self.scale_ = self.kernel_.scale_
-        parts = [as_probabilities(self.kernel_.loo_decision_)]
         wide, large = n_columns(X) > NARROW, X.shape[0] * n_columns(X) > LARGEST
+        fewer = {} if wide or len(codes) <= EXACT_ROWS else {"mode": "nystrom", "n_landmarks": LANDMARKS}
+        kernel = ComplexityGap(task="classification", device=self.device, random_state=kernel_seed, **fewer)
+        self.kernel_ = kernel.fit(X, labels)
+        self.scale_ = self.kernel_.scale_
         self.uses_forest_ = not wide or (not large and self._forest_wins(X, codes, random))
         if self.uses_forest_:
-            parts.append(as_probabilities(self._out_of_bag(X, codes, self.n_estimators, forest_seed)))
-        self.loo_decision_ = np.mean(parts, axis=0)
-        self.scores_ = log_margin(self.loo_decision_, codes)
+            kernel = as_probabilities(self.kernel_.loo_decision_)
+            self.loo_decision_ = (kernel + self._out_of_bag(X, codes, self.n_estimators, forest_seed)) / 2
+        else:
+            self.loo_decision_ = as_probabilities(self.kernel_.loo_decision_, ALONE)
+        self.scores_ = log_margin(as_probabilities(self.loo_decision_), codes)
         return self
-
-    def _kernel(self, seed: int) -> ComplexityGap:
-        return ComplexityGap(task="classification", device=self.device, random_state=seed)
 
     def _out_of_bag(self, X: Any, codes: np.ndarray, n_trees: int, seed: int) -> np.ndarray:
         """Probabilities (n, n_classes) by the trees that did not draw the row; equal ones where all drew it."""
-        forest = ExtraTreesClassifier(n_trees, min_samples_leaf=3, bootstrap=True, n_jobs=self.n_jobs, random_state=seed)
+        forest = ExtraTreesClassifier(
+            n_trees, min_samples_leaf=3, bootstrap=True, n_jobs=self.n_jobs, random_state=seed
+        )
         rows = evened(X)
         order = any_order(rows, codes)  # bags are drawn by position: let it not matter which row comes first
         rows = rows[order]
@@ -158,24 +165,24 @@ class KernelForest(Attributor):
         return total / total.sum(axis=1, keepdims=True)
 
     def _forest_wins(self, X: Any, codes: np.ndarray, random: np.random.RandomState) -> bool:
-        """Whether a small forest predicts the labels of a sample better than the kernel, beyond chance."""
+        """Whether a small forest of a sample predicts its labels better than the kernel of all rows, beyond chance."""
         rows = np.sort(random.permutation(len(codes))[:SAMPLE])
-        part, labels = X[rows], np.unique(codes[rows], return_inverse=True)[1]
-        if labels.max() == 0:
+        known, labels = np.unique(codes[rows], return_inverse=True)
+        if len(known) == 1:
             return False
-        seed = int(random.randint(2**31 - 1))
-        kernel = self.kernel_ if len(rows) == len(codes) else self._kernel(seed).fit(part, labels.astype(str))
-        right = self._out_of_bag(part, labels, SAMPLE_TREES, seed).argmax(axis=1) == labels
-        gain = right.astype(float) - (kernel.loo_decision_.argmax(axis=1) == labels)
+        forest = self._out_of_bag(X[rows], labels, SAMPLE_TREES, int(random.randint(2**31 - 1)))
+        by_kernel = self.kernel_.loo_decision_[rows].argmax(axis=1) == codes[rows]
+        gain = (forest.argmax(axis=1) == labels) - by_kernel.astype(float)
         return bool(gain.mean() > CLEARLY * gain.std() / np.sqrt(len(rows)))
 
 
 def evened(X: Any) -> np.ndarray:
     """Columns of X for trees that draw thresholds between the extremes: dense float32 (n, n_features).
 
-    arcsinh((x - median) / spread), cut off at a hundred spreads, is nearly x in the middle of a column and its logarithm
-    far out, so that large values leave thresholds for the others; neither unit nor offset plays a part. The spread is the distance of the
-    quartiles or, where they are equal, the mean distance from the median; constant columns become 0.
+    arcsinh((x - median) / spread), cut off at a hundred spreads, is nearly x in the middle of a column and its
+    logarithm far out, so that large values leave thresholds for the others; neither unit nor offset plays a part. The
+    spread is the distance of the quartiles or, where they are equal, the mean distance from the median; constant
+    columns become 0.
     """
     flat = X.tocsc() if sp.issparse(X) else X.reshape(len(X), -1)
     rows = np.zeros(flat.shape, dtype=np.float32)
@@ -191,6 +198,6 @@ def evened(X: Any) -> np.ndarray:
 
 
 def any_order(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Positions (n,) of the rows (n, p) in an order that only what they hold decides: along a fixed random direction."""
+    """Positions (n,) of the rows (n, p) in an order that only their values decide: along a fixed random direction."""
     direction = np.random.RandomState(0).standard_normal(rows.shape[1])
     return np.lexsort((codes, rows.astype(np.float64) @ direction))

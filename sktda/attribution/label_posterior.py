@@ -18,6 +18,7 @@ TOLD = (  # by the attributor, where it knows them
     "feature_names_in_",
     "scale_",
     "transform_",
+    "suggested_values_",
     "outlier_rate_",
     "outlier_rate_interval_",
     "predictability_",

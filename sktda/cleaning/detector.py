@@ -10,7 +10,7 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from sktda.cleaning.base import (
     NothingToLearnWarning,
@@ -21,7 +21,16 @@ from sktda.cleaning.base import (
 )
 from sktda.data import encode_target, is_dictionary, row_index
 from sktda.findings import check_classes, inspect, merge_spellings, without_leaks
-from sktda.noise import NoiseRate, balanced_accuracy, counted, explained_variance, label_noise, outlier_rate
+from sktda.noise import (
+    NoiseRate,
+    association,
+    balanced_accuracy,
+    balanced_prediction,
+    counted,
+    explained_variance,
+    label_noise,
+    outlier_rate,
+)
 from sktda.selection import prune
 
 BEYOND_CHANCE = 2.0  # standard errors above chance, from where on features are taken to predict the label
@@ -41,8 +50,9 @@ class NoisyLabelDetector(BaseEstimator):
     attributor : attributor, default=None
         Ranks the rows; `LabelPosterior()` if None.
     contamination : "auto" or float in [0, 1), default="auto"
-        Share of rows to call noisy. "auto" estimates how many labels are wrong: for classes by `sktda.noise.label_noise`,
-        from the labels that the most predictable rows carry; for regression as the share of outlying residuals.
+        Share of rows to call noisy. "auto" estimates how many labels are wrong: for classes by
+        `sktda.noise.label_noise`, from the labels that the most predictable rows carry; for regression as the share of
+        outlying residuals.
     random_state : int, RandomState instance or None, default=None
         Seed of the attributor, unless it has its own.
 
@@ -54,26 +64,28 @@ class NoisyLabelDetector(BaseEstimator):
         In [0, 1], in the order of the scores: below 0.5 = noisy. It is not a probability.
     suggested_labels_ : ndarray of shape (n_samples,)
         What the other rows suggest: for a noisy row the best class beside the given one, for a clean row the
-        predicted class; for regression the prediction.
+        predicted class; for regression the prediction, within the range of the believable values.
     noise_rate_ : float
         Estimated (or given) share of wrong labels; 0 where `can_tell_` is False.
     noise_rate_interval_ : tuple of float
-        95 % interval of the estimate as far as sampling goes, also where the share is given; from 0 where `can_tell_`
-        is False.
+        Interval of the estimate as far as sampling goes, also where the share is given; from 0 where `can_tell_` is
+        False.
     predictability_ : float
-        How well out-of-sample predictions meet the labels: balanced accuracy (chance is `chance_`), or R2 for regression.
+        How well out-of-sample predictions meet the labels: balanced accuracy (chance is `chance_`), or R2 for
+        regression.
     predictability_error_ : float
         Its standard error.
     chance_ : float
         1 / n_classes, or 0 for regression.
     can_tell_ : bool
-        Whether the features predict the labels: `predictability_` is two standard errors above `chance_`. Not either
-        where it is less than a tenth of the way from chance to perfect and more than a quarter of the labels would have
-        to be wrong to explain that: classes that overlap are then the better explanation.
+        Whether the features predict the labels: predictions meet them more often than by chance, beyond two standard
+        errors (R2 is two of its own above 0). Not either where `predictability_` is less than a tenth of the way from
+        chance to perfect and more than a quarter of the labels would have to be wrong to explain that: classes that
+        overlap are then the better explanation.
     findings_ : list of sktda.findings.Finding
-        What is wrong before any statistics: equal rows with different labels, columns that give the label away, spellings
-        of one label, values that stand for missing ones. Spellings are merged before rows are judged, and columns that
-        give the label away left out.
+        What is wrong before any statistics: equal rows with different labels, columns that give the label away,
+        spellings of one label, values that stand for missing ones. Spellings are merged before rows are judged, and
+        columns that give the label away left out.
     scale_ : {"standard", "unit"}
         The representation that the kernel of the attributor took, where it has one; see `ComplexityGap`.
     scores_ : ndarray of shape (n_samples,)
@@ -176,6 +188,7 @@ class NoisyLabelDetector(BaseEstimator):
         self.findings_ = []
         if y is None:
             return y  # the attributor says so
+        check_consistent_length(X, y)
         task = encode_target(y, attributor.get_params(deep=False).get("task", "auto"))[0]
         self.findings_ = inspect(X, y, task)
         if task == "regression":
@@ -188,23 +201,26 @@ class NoisyLabelDetector(BaseEstimator):
     def _judge(self, reference, target):
         """How many labels are wrong, as a NoiseRate; sets predictability_, chance_ and can_tell_."""
         decision = reference.loo_decision_
-        overlap = False
         if self.task_ == "classification":
             estimate = label_noise(decision, target)
-            self.predictability_, self.predictability_error_ = balanced_accuracy(decision, target)
+            predicted = balanced_prediction(decision)
+            self.predictability_, self.predictability_error_ = balanced_accuracy(predicted, target)
             self.chance_ = 1 / len(self.classes_)
+            beyond = association(predicted, target) > BEYOND_CHANCE
             far = (self.predictability_ - self.chance_) / (1 - self.chance_)
-            overlap = far < WEAK and estimate.rate > MUCH
-        elif hasattr(reference, "outlier_rate_"):
+            self.can_tell_ = beyond and not (far < WEAK and estimate.rate > MUCH)
+            return estimate
+        if hasattr(reference, "outlier_rate_"):
             estimate = NoiseRate(reference.outlier_rate_, *reference.outlier_rate_interval_)
-            self.predictability_, self.predictability_error_ = reference.predictability_, reference.predictability_error_
-            self.chance_ = 0.0
+            self.predictability_, self.predictability_error_ = (
+                reference.predictability_,
+                reference.predictability_error_,
+            )
         else:
             estimate = counted(outlier_rate(target - decision, target), len(target))
             self.predictability_, self.predictability_error_ = explained_variance(decision, target)
-            self.chance_ = 0.0
-        beyond = self.predictability_ - self.chance_ > BEYOND_CHANCE * self.predictability_error_
-        self.can_tell_ = bool(beyond and not overlap)
+        self.chance_ = 0.0
+        self.can_tell_ = bool(self.predictability_ > BEYOND_CHANCE * self.predictability_error_)
         return estimate
 
     def _warn(self):
@@ -246,7 +262,7 @@ class NoisyLabelDetector(BaseEstimator):
         cut = (last + min(above, last + spread)) / 2 if n_noisy else above - spread
         self.label_quality_ = expit((scores - cut) / spread)
         if self.task_ == "regression":
-            self.suggested_labels_ = reference.loo_decision_
+            self.suggested_labels_ = getattr(reference, "suggested_values_", reference.loo_decision_)
             return
         decision = getattr(reference, "posterior_", reference.loo_decision_).copy()
         decision[noisy, target[noisy]] = -np.inf

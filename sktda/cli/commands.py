@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sktda.cli.jobs import Job, Settings
+    from sktda.report.judgement import Judgement
 
 WRITING_REPORT = "writing the report (comparing models before and after cleaning)"
 
@@ -118,9 +119,9 @@ def clean(
         settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
         _check(settings, outputs, decisions, force=force)
         job = Job.load(settings, progress)
-        frame, noise_rate = job.score(progress)
+        frame, judgement = job.score(progress)
         plan = Plan.make(job, frame, action.value, decisions)
-        job.notes.insert(0, plan.describe(len(frame)))
+        job.notes.insert(job.n_contradictions, plan.describe(len(frame)))
         job.notes.extend(remarks)
         numbers = {"n_written": len(plan.rows), "n_relabelled": len(plan.relabelled), "n_reviewed": plan.n_reviewed}
         with staged(list(outputs.values()), force=force) as places:
@@ -133,8 +134,9 @@ def clean(
                 job.source.copy(place["copy"], plan.rows, plan.relabelled)
             if report:
                 progress(WRITING_REPORT)
-                numbers["report"] = job.write_report(place["report"], frame, noise_rate, command_line(ctx))
-        summary = _summary(job, frame, noise_rate, numbers, outputs, started)
+                numbers["report"] = job.write_report(place["report"], frame, judgement, command_line(ctx))
+            job.notes[:0] = _verdict(numbers)
+        summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
 
 
@@ -170,12 +172,12 @@ def score(
         settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
         _check(settings, outputs, force=force)
         job = Job.load(settings, progress)
-        frame, noise_rate = job.score(progress)
+        frame, judgement = job.score(progress)
         job.notes.extend(remarks)
         with staged([out], force=force) as (place,):
             progress("writing")
             write_frame(scores_file(frame), place)
-        summary = _summary(job, frame, noise_rate, {"n_written": len(frame)}, outputs, started)
+        summary = _summary(job, frame, judgement, {"n_written": len(frame)}, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
 
 
@@ -206,22 +208,33 @@ def report(
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.jobs import Job, Settings
         from sktda.files import staged
+        from sktda.report.judgement import Judgement
 
         settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
         _check(settings, outputs, scores, force=force)
         job = Job.load(settings, progress)
         frame = job.read_scores(scores)
-        noise_rate = float(frame["noisy"].mean())
+        judgement = Judgement(float(frame["noisy"].mean()))
         job.notes.extend(remarks)
         with staged([out], force=force) as (place,):
             progress(WRITING_REPORT)
-            numbers = {"report": job.write_report(place, frame, noise_rate, command_line(ctx))}
-        summary = _summary(job, frame, noise_rate, numbers, outputs, started)
+            numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx))}
+            job.notes[:0] = _verdict(numbers)
+        summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
 
 
 def _named(**paths: Path | None) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if path}
+
+
+def _verdict(numbers: dict[str, Any]) -> list[str]:
+    """What the report's comparison before and after says against the cleaning."""
+    if numbers.get("report", {}).get("verdict") != "worse":
+        return []
+    return [
+        "keep these rows: models trained without them did worse on held-out rows, by more than chance (see the report)"
+    ]
 
 
 def _share(drop: str) -> str | float:
@@ -259,7 +272,7 @@ def _check(settings: Settings, outputs: dict[str, Path], other: Path | None = No
 def _summary(
     job: Job,
     frame: pd.DataFrame,
-    noise_rate: float,
+    judgement: Judgement,
     numbers: dict[str, Any],
     outputs: dict[str, Path],
     started: float,
@@ -270,8 +283,11 @@ def _summary(
         "task": job.task,
         "n_rows": len(frame),
         "n_noisy": int(frame["noisy"].sum()),
-        "noise_rate": noise_rate,
+        "noise_rate": judgement.noise_rate,
+        **judgement.numbers(),
+        "evidence": judgement.evidence(job.task == "regression"),
         **numbers,
+        "findings": [finding.to_dict() for finding in job.findings],
         "notes": job.notes,
         "outputs": {name: str(path) for name, path in outputs.items()},
         "seconds": round(time.perf_counter() - started, 3),

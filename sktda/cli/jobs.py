@@ -15,15 +15,19 @@ import pandas as pd
 
 import sktda.attribution
 from sktda import NoisyLabelDetector
+from sktda.cleaning.base import NothingToLearnWarning
+from sktda.cli.features import of_arrays, of_table, one_spelling
 from sktda.cli.review import check_given, decide, row_positions
 from sktda.data import infer_task
+from sktda.findings import Finding
 from sktda.images import ImageFolder
+from sktda.report.judgement import Judgement
 from sktda.tables import read_table
 from sktda.tables.arrays import read_features
-from sktda.tables.columns import table_features
 
 TARGETS = {"label", "target", "y", "class"}
 NO_LABEL = {"", "na", "n/a", "nan", "<na>", "null"}  # after stripping, in lower case
+MANY = 1 / 3  # of the rows flagged, from where on the data are rather odd than dirty
 FLAGS = ("sktda_noisy", "sktda_suggested_label", "sktda_label_quality")
 
 
@@ -68,14 +72,20 @@ def methods() -> dict[str, type]:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Data that is ready to be scored. `given`: the labels (text, or float for regression) with the user's index."""
+    """Data that is ready to be scored.
+
+    given: the labels as they were read (text, or float for regression) with the user's index; judged: with one spelling
+    per class. X: features without columns that give the label away.
+    """
 
     settings: Settings
     source: Any
     target: str
     given: pd.Series
+    judged: pd.Series
     task: str
-    X: np.ndarray
+    X: Any
+    findings: list[Finding]
     notes: list[str]
 
     @classmethod
@@ -92,32 +102,45 @@ class Job:
         if index == target:
             raise ValueError(f"column {index!r} cannot be both --index and --target; name another")
         task, given = _labels(frame[target], settings.task)
+        if task == "classification":
+            _check_classes(one_spelling(given))
         if index is not None:
             given.index = pd.Index(frame[index], name=index)
-        notes: list[str] = []
         if settings.features:
             names = frame["path"] if isinstance(source, ImageFolder) else None
-            X = read_features(settings.features, len(frame), names)
+            X, findings, notes = of_arrays(read_features(settings.features, len(frame), names), given, task)
         elif source.X is not None:
-            X = source.X
+            X, findings, notes = of_arrays(source.X, given, task)
         else:
             progress("preparing features")
             own = [name for name in FLAGS if name in frame]
             others = [name for name in frame if name not in (target, index, *own)]
-            X, notes = table_features(frame[others])
+            X, findings, notes = of_table(frame[others], given, task)
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
-        return cls(settings, source, target, given, task, X, notes)
+        judged = given
+        if task == "classification":
+            judged = one_spelling(given, X)
+            _check_classes(judged)
+        return cls(settings, source, target, given, judged, task, X, findings, notes)
 
-    def score(self, progress: Callable[[str], None]) -> tuple[pd.DataFrame, float]:
-        """(verdicts in file order, noise rate); the columns of ReportInput.frame."""
+    def score(self, progress: Callable[[str], None]) -> tuple[pd.DataFrame, Judgement]:
+        """(verdicts in file order, what is said of all labels together); the columns of ReportInput.frame."""
         progress(f"scoring {len(self.given):,} rows")
         regression = self.task == "regression"
         # classes go in as text: whole numbers could be taken for measurements
-        y = self.given.to_numpy() if regression else self.given.astype(str).to_numpy(dtype=object)
-        detector = self.settings.detector(self.task).fit(self.X, y)
+        y = self.judged.to_numpy() if regression else self.judged.astype(str).to_numpy(dtype=object)
+        with warnings.catch_warnings():  # both are said in the shell's own words
+            warnings.simplefilter("ignore", NothingToLearnWarning)
+            warnings.filterwarnings("ignore", r"\d+% of the labels are called wrong")
+            detector = self.settings.detector(self.task).fit(self.X, y)
+        judgement = Judgement.of(detector)
+        self.notes.extend(judgement.notes())
+        share = float(np.mean(detector.labels_ == -1))
+        if share > MANY and self.settings.drop == "auto":
+            self.notes.insert(self.n_contradictions, _many(share))
         suggested = detector.suggested_labels_
         if not regression:
-            typed = {str(label): label for label in self.given.unique()}
+            typed = {str(label): label for label in self.judged.unique()}
             suggested = [typed[label] for label in suggested]
         elif (self.given == self.given.round()).all():
             suggested = np.rint(suggested)
@@ -128,7 +151,12 @@ class Job:
             "score": detector.scores_,
             "noisy": detector.labels_ == -1,
         }
-        return pd.DataFrame(verdicts, index=self.given.index), float(detector.noise_rate_)
+        return pd.DataFrame(verdicts, index=self.given.index), judgement
+
+    @property
+    def n_contradictions(self) -> int:
+        """How many of the notes are about equal rows with different labels; these come first."""
+        return sum(finding.kind == "contradiction" for finding in self.findings)
 
     def read_scores(self, path: Path) -> pd.DataFrame:
         """The verdicts of a scores file in the data's row order, as `score` returned them."""
@@ -156,15 +184,18 @@ class Job:
             }
         )
 
-    def write_report(self, path: Path, frame: pd.DataFrame, noise_rate: float, command: str) -> dict[str, Any]:
-        """Write the page; returns the numbers on it."""
+    def write_report(self, path: Path, frame: pd.DataFrame, judgement: Judgement, command: str) -> dict[str, Any]:
+        """Write the page; returns the numbers on it. Spellings of one label are one class there, too."""
         from sktda.report import ReportInput, write_report
 
+        if self.judged is not self.given:
+            frame = frame.assign(given_label=self.judged.astype(frame["given_label"].dtype))
         cells = self.source.frame.drop(columns=[self.target, *filter(None, [self.given.index.name])])
         data = ReportInput(
             name=self.settings.data.resolve().name,
             frame=frame,
-            noise_rate=noise_rate,
+            noise_rate=judgement.noise_rate,
+            judgement=judgement,
             task=self.task,
             detector=self.settings.detector(self.task),
             features=self.X,
@@ -172,6 +203,7 @@ class Job:
             image=self.source.picture,
             reproduce=command,
             notes=tuple(self.notes),
+            findings=tuple(self.findings),
         )
         return write_report(path, data, random_state=self.settings.seed)
 
@@ -270,14 +302,26 @@ def _labels(column: pd.Series, task: str) -> tuple[str, pd.Series]:
                 "finite numbers in all rows"
             )
         return task, numbers.astype(float)
-    n_labels = column.nunique()
+    return task, column.copy()
+
+
+def _check_classes(labels: pd.Series) -> None:
+    """Refuse one label, and labels that are nearly all different."""
+    n_labels = labels.nunique()
     if n_labels == 1:
         raise ValueError(
-            f"column {column.name!r} has one label ({column.iloc[0]!r} in all {len(column)} rows); two are needed"
+            f"column {labels.name!r} has one label ({labels.iloc[0]!r} in all {len(labels)} rows); two are needed"
         )
-    if n_labels > max(2, len(column) // 2):
+    if n_labels > max(2, len(labels) // 2):
         raise ValueError(
-            f"column {column.name!r} has {n_labels} different labels in {len(column)} rows, such as {column.iloc[0]!r}"
+            f"column {labels.name!r} has {n_labels} different labels in {len(labels)} rows, such as {labels.iloc[0]!r}"
             "; name the column of labels with --target, or use --task regression"
         )
-    return task, column.copy()
+
+
+def _many(share: float) -> str:
+    return (
+        f"{share:.0%} of the labels are called wrong, which is rarely so: is it the right column of labels, with its "
+        "rows in order? Do the classes overlap in these features? Do the features come from different sources or "
+        "units? Look at the worst rows before you drop any"
+    )

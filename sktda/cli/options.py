@@ -60,7 +60,13 @@ TaskKind = Annotated[
     ),
 ]
 Drop = Annotated[
-    str, option("--drop", "auto: estimate how many labels are wrong. Or their share, such as 0.1.", "SHARE")
+    str,
+    option(
+        "--drop",
+        "auto: estimate how many labels are wrong; none where the features do not predict them. Or their share, such "
+        "as 0.1: the worst rows in any case.",
+        "SHARE",
+    ),
 ]
 Method = Annotated[str, option("--method", "Attribution method that ranks the rows.", "NAME")]
 Seed = Annotated[int, option("--seed", "The same seed gives the same result.", "NUMBER", min=0)]

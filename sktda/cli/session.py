@@ -76,13 +76,30 @@ def show(
         return
     if quiet:
         return
-    rate = f"{summary['n_noisy']:,} of {summary['n_rows']:,} labels are probably wrong ({summary['noise_rate']:.1%})"
-    typer.echo(rate + (f"; {summary['n_written']:,} rows written" if "n_written" in summary else ""))
-    worst = frame.sort_values("label_quality").head(5).rename_axis(index=frame.index.name or "row").reset_index()
-    columns = [worst.columns[0], "given_label", "suggested_label", "label_quality"]
-    typer.echo("\nWorst rows:")
-    typer.echo(worst[columns].to_string(index=False, max_colwidth=28, float_format="{:.4g}".format) + "\n")
+    typer.echo(_first_sentence(summary))
+    if summary["n_noisy"]:
+        worst = (
+            frame.sort_values("label_quality")
+            .head(min(5, summary["n_noisy"]))
+            .rename_axis(index=frame.index.name or "row")
+            .reset_index()
+        )
+        columns = [worst.columns[0], "given_label", "suggested_label", "label_quality"]
+        typer.echo("\nWorst rows:")
+        typer.echo(worst[columns].to_string(index=False, max_colwidth=28, float_format="{:.4g}".format) + "\n")
     for note in summary["notes"]:
         typer.echo(f"Note: {note}")
     for name, path in outputs.items():
         typer.echo(f"{name:<7} {path}")
+
+
+def _first_sentence(summary: dict[str, Any]) -> str:
+    n_noisy, what = summary["n_noisy"], "value" if summary["task"] == "regression" else "label"
+    written = f"; {summary['n_written']:,} rows written" if "n_written" in summary else ""
+    if summary["can_tell"] is not False:
+        rate = f"({summary['noise_rate']:.1%})"
+        are = "is" if n_noisy == 1 else "are"
+        return f"{n_noisy:,} of {summary['n_rows']:,} {what}s {are} probably wrong {rate}{written}"
+    evidence = f" ({summary['evidence']})" if summary["evidence"] else ""
+    told = f"--drop asked for {n_noisy:,} rows, which are no better than drawn" if n_noisy else "none is called wrong"
+    return f"The features do not predict the {what}{evidence}: which {what}s are wrong cannot be told; {told}{written}"

@@ -94,8 +94,11 @@ class Columns:
 
     @classmethod
     def _named(cls, values: Any, names: Any, ordered: np.ndarray, is_table: bool) -> Columns:
-        shown = [f"column {j} (counted from 0)" for j in range(values.shape[1])] if names is None else None
-        return cls(values, shown or [f"column {str(name)!r}" for name in names], ordered, is_table)
+        if names is None:
+            shown = [f"column {j} (counted from 0)" for j in range(values.shape[1])]
+        else:
+            shown = [f"column {str(name)!r}" for name in names]
+        return cls(values, shown, ordered, is_table)
 
     @property
     def is_sparse(self) -> bool:
@@ -112,7 +115,10 @@ def codes_of(values: Any) -> tuple[list[Any], np.ndarray]:
     table: dict[Any, int] = {}
     cells = np.asarray(values, dtype=object).ravel().tolist()
     cells = [None if cell is not None and _is_nan(cell) else cell for cell in cells]
-    codes = np.fromiter((table.setdefault(cell, len(table)) for cell in cells), dtype=np.int64, count=len(cells))
+    try:
+        codes = np.fromiter((table.setdefault(cell, len(table)) for cell in cells), dtype=np.int64, count=len(cells))
+    except TypeError:  # a cell that cannot be hashed, such as a list
+        return codes_of([repr(cell) for cell in cells])
     return list(table), codes
 
 

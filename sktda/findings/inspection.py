@@ -10,7 +10,7 @@ from scipy import sparse
 from sktda.findings.copies import contradictions
 from sktda.findings.finding import Columns, Finding, codes_of
 from sktda.findings.leaks import leaks
-from sktda.findings.sentinels import sentinels
+from sktda.findings.sentinels import sentinels, target_sentinels
 from sktda.findings.spellings import merge_spellings
 
 
@@ -31,7 +31,8 @@ def inspect(X: Any, y: Any, task: str = "classification", names: Any = None) -> 
     Returns
     -------
     findings : list of Finding
-        Contradictions first, then leaks, spellings and sentinels. Time and memory are linear in the cells of X.
+        Contradictions first, then leaks, spellings and sentinels, for regression also those of the target. Time and
+        memory are linear in the cells of X.
 
     Examples
     --------
@@ -46,7 +47,7 @@ def inspect(X: Any, y: Any, task: str = "classification", names: Any = None) -> 
     if columns is None or (len(np.shape(y)) > 1 and np.shape(y)[1] > 1):
         return []
     if task == "regression":
-        return [*leaks(columns, y, task), *sentinels(columns)]
+        return [*leaks(columns, y, task), *target_sentinels(np.ravel(y)), *sentinels(columns)]
     merged, spellings = merge_spellings(np.ravel(y), X)
     return [*contradictions(columns, merged), *leaks(columns, merged, task), *spellings, *sentinels(columns)]
 

@@ -130,10 +130,11 @@ def _copies(columns: Columns, y: np.ndarray) -> list[Finding]:
         # unknown cells would hide a copy in the ranks of a sample: such columns are looked at whole
         close = np.isnan(block).any(axis=0) | (np.abs(_rank_correlation(block, y[rows][:, None])) > NEARLY)
         found += [int(part + j) for j in np.flatnonzero(close & columns.ordered[part : part + SAMPLE])]
-    return [_copy(columns, j) for j in found if _is_copy(columns.column(j), y)]
+    return [_copy(columns, j) for j in found if is_copy(columns.column(j), y)]
 
 
-def _is_copy(column: np.ndarray, y: np.ndarray) -> bool:
+def is_copy(column: np.ndarray, y: np.ndarray) -> bool:
+    """Whether a column (NaN = unknown) orders the rows as y (n,) does, or the other way round, but for rounding."""
     known = ~np.isnan(column)
     if known.mean() < KNOWN or len(np.unique(column[known])) < 10:
         return False

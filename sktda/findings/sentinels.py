@@ -32,20 +32,29 @@ def sentinels(columns: Columns) -> list[Finding]:
     n = columns.values.shape[0]
     if not columns.is_table or columns.is_sparse or n < 2 * LEAST:
         return []
-    least = max(LEAST, SHARE * n)
     found = []
-    for j in _candidates(columns, least):
-        column = columns.column(int(j))
-        values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
-        for value in sentinel_values(values, counts, least):
-            rows = np.flatnonzero(column == value)
-            shown = f"{value:g}" if value != np.round(value) else f"{value:.0f}"
-            message = (
-                f"{columns.names[j]} holds {shown} in {len(rows):,} rows, far from all its other values: probably a "
-                "mark for a missing value"
-            )
-            detail = {"value": float(value)}
-            found.append(Finding("sentinel", message, rows, _bare(columns.names[j]), (int(j),), detail))
+    for j in _candidates(columns, max(LEAST, SHARE * n)):
+        found += _found(columns.column(int(j)), columns.names[j], _bare(columns.names[j]), (int(j),))
+    return found
+
+
+def target_sentinels(y: np.ndarray) -> list[Finding]:
+    """The same for a numeric target (n,), whose rows then have no value at all; `positions` is empty."""
+    y = np.asarray(y, dtype=np.float64)
+    return _found(y, "the target", None, ()) if len(y) >= 2 * LEAST else []
+
+
+def _found(column: np.ndarray, shown: str, name: str | None, positions: tuple[int, ...]) -> list[Finding]:
+    values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
+    found = []
+    for value in sentinel_values(values, counts, max(LEAST, SHARE * len(column))):
+        rows = np.flatnonzero(column == value)
+        number = f"{value:g}" if value != np.round(value) else f"{value:.0f}"
+        message = (
+            f"{shown} holds {number} in {len(rows):,} rows, far from all its other values: probably a mark for a "
+            "missing value"
+        )
+        found.append(Finding("sentinel", message, rows, name, positions, {"value": float(value)}))
     return found
 
 

@@ -51,7 +51,8 @@ def merge_spellings(y: Any, X: Any = None) -> tuple[np.ndarray, list[Finding]]:
     merged : ndarray of shape (n,)
         The most frequent tidy spelling (no needless spaces, composed) of each label; the text is one that y has.
     findings : list of Finding
-        At most one of what was merged (`rows`: those whose spelling is another), and one per pair left apart.
+        At most one of what was merged (`rows`: those whose spelling is another), one of labels that differ by case and
+        one of numbers with leading zeros that were left apart.
 
     Examples
     --------
@@ -67,22 +68,20 @@ def merge_spellings(y: Any, X: Any = None) -> tuple[np.ndarray, list[Finding]]:
     labels, codes = codes_of(y)
     counts = np.bincount(codes, minlength=len(labels))
     cased = _groups(labels, reader_key)
-    groups, findings = [], []
+    groups, apart = [], []
     for members in cased:
         parts = _by_case(members, labels, codes, X)
         groups += parts
-        if len(parts) > 1:
-            what = "differ by case only, which may be their meaning, and were left apart"
-            findings.append(_left_apart(members, labels, codes, counts, what))
+        apart += [members] if len(parts) > 1 else []
+    what = "differ by case only, which may be their meaning"
+    findings = _left_apart(apart, labels, codes, counts, what)
     target = np.arange(len(labels))
     for members in groups:
         target[members] = min(members, key=lambda i: (not _is_tidy(labels[i]), -counts[i], str(labels[i])))
-    codeless = _groups([labels[i] for i in np.unique(target)], _number_key)
     kept = np.unique(target)
-    for members in codeless:
-        if len(members) > 1:
-            what = "are one number, and were left apart, since leading zeros may belong to a code"
-            findings.append(_left_apart([int(kept[i]) for i in members], labels, codes, counts, what))
+    numbers = [kept[group].tolist() for group in _groups([labels[i] for i in kept], _number_key) if len(group) > 1]
+    what = "are one number, but leading zeros may belong to a code"
+    findings += _left_apart(numbers, labels, codes, counts, what)
     changed = np.flatnonzero(target != np.arange(len(labels)))
     if not len(changed):
         return y, findings
@@ -186,11 +185,19 @@ def _moments(columns: Columns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return block.mean(axis=0), block.var(axis=0, ddof=1)
 
 
-def _left_apart(members: list[int], labels: list[Any], codes: np.ndarray, counts: np.ndarray, what: str) -> Finding:
-    shown = " and ".join(f"{labels[i]!r} ({_rows(counts[i])})" for i in sorted(members, key=lambda i: -counts[i])[:5])
-    rows = np.flatnonzero(np.isin(codes, members))
-    message = f"the labels {shown} {what}; if they are one, write them alike"
-    return Finding("spelling", message, rows, detail={"spellings": [labels[i] for i in members], "merged": False})
+def _left_apart(
+    groups: list[list[int]], labels: list[Any], codes: np.ndarray, counts: np.ndarray, what: str
+) -> list[Finding]:
+    """One finding (or none) of groups of labels that are not merged."""
+    if not groups:
+        return []
+    groups = [sorted(members, key=lambda i: -counts[i]) for members in groups]
+    shown = [" and ".join(f"{labels[i]!r} ({_rows(counts[i])})" for i in members) for members in groups[:5]]
+    more = f", and {len(groups) - 5} more pairs" if len(groups) > 5 else ""
+    message = f"the labels {', '.join(shown)}{more} {what}, and were left apart; if they are one, write them alike"
+    rows = np.flatnonzero(np.isin(codes, np.concatenate(groups)))
+    spellings = [[labels[i] for i in members] for members in groups]
+    return [Finding("spelling", message, rows, detail={"spellings": spellings, "merged": False})]
 
 
 def _rows(count: int) -> str:

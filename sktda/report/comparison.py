@@ -62,6 +62,23 @@ class Comparison:
     n_removed: tuple[int, ...]
     n_train: tuple[int, ...]
     n_components: int | None  # None = the models saw all columns
+    n_untold: int = 0  # folds whose detector could not tell right labels from wrong ones
+
+    @property
+    def verdict(self) -> str:
+        """ "unchanged", "worse", "better" or "unclear": the gain, mean of the models and paired over the folds.
+
+        Worse and better are beyond two of its standard errors; better is so also against random removal.
+        """
+        if not any(self.n_removed):
+            return "unchanged"
+        gain, over_random = (
+            np.mean([scores.after - getattr(scores, arm) for scores in self.models], axis=0)
+            for arm in ("before", "random")
+        )
+        if _beyond_error(-gain):
+            return "worse"
+        return "better" if _beyond_error(gain) and _beyond_error(over_random) else "unclear"
 
     def numbers(self, metric: str) -> dict:
         """All of it as plain numbers; those of the first model also as `<metric>_before` and so on."""
@@ -75,6 +92,8 @@ class Comparison:
             "n_folds": len(self.n_removed),
             "n_train_per_fold": list(self.n_train),
             "n_removed_per_fold": list(self.n_removed),
+            "n_untold_folds": self.n_untold,
+            "verdict": self.verdict,
         }
 
 
@@ -98,10 +117,13 @@ def compare(
 
     models = _models(regression, random_state)
     scores: dict = {name: {arm: [] for arm in ARMS} for name in models}
-    n_removed, n_train = [], []
+    n_removed, n_train, n_untold = [], [], 0
     for train, test in _folds(target, regression, cv, random_state):
         sampler = _seeded(clone(detector), random_state)
-        sampler.fit_resample(features[train], labels[train])
+        with warnings.catch_warnings():  # of folds: the page says it once, for all rows
+            warnings.simplefilter("ignore", UserWarning)
+            sampler.fit_resample(features[train], labels[train])
+        n_untold += not getattr(sampler, "can_tell_", True)
         kept = train[sampler.sample_indices_]
         samples = [random.permutation(train)[: len(kept)] for _ in range(N_REPEATS)]
         n_removed.append(len(train) - len(kept))
@@ -120,7 +142,13 @@ def compare(
         n_removed=tuple(n_removed),
         n_train=tuple(n_train),
         n_components=projected.shape[1] if flat.shape[1] > MAX_FEATURES else None,
+        n_untold=n_untold,
     )
+
+
+def _beyond_error(gain: np.ndarray) -> bool:
+    """Whether the mean of gains (n_folds,) is above two of its standard errors."""
+    return bool(gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,16 +13,18 @@ from sktda.data import UnitRows, block_rows, slices
 N_NEIGHBOURS = 3
 
 
-def nearest_agreeing(features: Any, suspects: np.ndarray, agreeing: list[np.ndarray]) -> list[np.ndarray]:
+def nearest_agreeing(
+    features: Any, suspects: np.ndarray, agreeing: list[np.ndarray], scale: str = "auto"
+) -> list[np.ndarray]:
     """Positions of up to N_NEIGHBOURS rows per suspect, nearest first.
 
     features (n, ...); suspects (k,) positions; agreeing[i]: positions of the rows allowed beside suspect i, the same
-    array object for suspects that share them, so that these are searched together. Rows are scaled as by the
-    complexity gap (tables standardised, pixels and sparse rows normalised). Cost O(k n d), streamed by blocks.
+    array object for suspects that share them, so that these are searched together; scale: that of `ComplexityGap`, by
+    which rows are compared. Cost O(k n d), streamed by blocks.
     """
     import torch
 
-    rows = UnitRows(features.tocsr() if sparse.issparse(features) else features)
+    rows = UnitRows(features.tocsr() if sparse.issparse(features) else features, scale)
 
     def unit(positions: np.ndarray) -> np.ndarray:
         return rows.block(positions, torch.float32, torch.device("cpu")).numpy()

@@ -16,16 +16,19 @@ from sktda.displays.drawing import short
 from sktda.files import staged
 from sktda.plotting import comparison_plot, prediction_scatter, score_histogram
 from sktda.report.comparison import N_REPEATS, compare, visible_gain
-from sktda.report.pairs import MAX_PAIRS, Labels, encode, flagged_pairs, heat_map
+from sktda.report.judgement import Judgement
+from sktda.report.pairs import MAX_PAIRS, Labels, encode, flagged_pairs, heat_map, label_text
 from sktda.report.suspects import suspect_cards
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sktda import NoisyLabelDetector
+    from sktda.findings import Finding
 
 COLUMNS = ("given_label", "suggested_label", "label_quality", "score", "noisy")
 TEMPLATE = "page.html.j2"
+MAX_GROUPS = 12  # of equal rows shown, and rows of each
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,6 +58,11 @@ class ReportInput:
         The command that made this.
     notes : tuple of str, default=()
         Remarks for the summary, e.g. which columns were skipped.
+    findings : tuple of Finding, default=()
+        What `sktda.findings.inspect` found; groups of equal rows with different labels get a section of their own.
+    judgement : Judgement, default=None
+        What the detector says of all labels together. Without it the folds of the comparison say whether the features
+        predict the labels.
     """
 
     name: str
@@ -67,6 +75,8 @@ class ReportInput:
     image: Callable[[int], Any] | None = None
     reproduce: str = ""
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    judgement: Judgement | None = None
 
     def check(self) -> None:
         """Raise ValueError if the parts do not fit together."""
@@ -105,7 +115,8 @@ def write_report(
     numbers : dict
         JSON-able: n_rows, n_noisy, noise_rate, n_wrong, task, metric and, where they apply, n_classes, pairs, models
         and accuracy_before, accuracy_after, accuracy_random with their standard errors `*_se` (r2_* for regression),
-        which are those of the first model; left_out says why a section is missing.
+        which are those of the first model; verdict of the comparison ("better", "worse", "unclear" or "unchanged");
+        can_tell, whether the features predict the labels; left_out says why a section is missing.
 
     Raises
     ------
@@ -119,10 +130,15 @@ def write_report(
     labels = None if data.task == "regression" else encode(data.frame)
     numbers = _summary(data)
     page: dict = {"plots": {}, "map": None}
+    _add_contradictions(numbers, page, data)
     _add_labels(numbers, page, data, labels)
     _add_scores(numbers, page, data)
     page["suspects"] = suspect_cards(data, labels, n_suspects)
     _add_comparison(numbers, page, data, labels, cv, random_state)
+    judgement = data.judgement or Judgement(data.noise_rate)
+    untold = 2 * numbers.get("n_untold_folds", 0) > numbers.get("n_folds", 0)
+    numbers["can_tell"] = not untold if judgement.can_tell is None else judgement.can_tell
+    page["evidence"] = judgement.evidence(labels is None)
     text = _render(data, numbers, page, random_state)
     with staged([Path(path)], force=True) as temporary:
         temporary[0].write_text(text, encoding="utf-8", errors="replace")
@@ -142,6 +158,17 @@ def _summary(data: ReportInput) -> dict:
 
 def _noisy(data: ReportInput) -> np.ndarray:
     return data.frame["noisy"].to_numpy(dtype=bool)
+
+
+def _add_contradictions(numbers: dict, page: dict, data: ReportInput) -> None:
+    """Equal rows with different labels, the first MAX_GROUPS groups."""
+    groups = [group for f in data.findings if f.kind == "contradiction" for group in f.detail["groups"]]
+    numbers["n_contradictions"] = len(groups)
+    labels = data.frame["given_label"]
+    page["contradictions"] = [
+        [{"index": str(data.frame.index[row]), "given": label_text(labels.iloc[row])} for row in group[:MAX_GROUPS]]
+        for group in groups[:MAX_GROUPS]
+    ]
 
 
 def _add_labels(numbers: dict, page: dict, data: ReportInput, labels: Labels | None) -> None:

@@ -31,7 +31,8 @@ def suspect_cards(data: Any, labels: Labels | None, n_suspects: int) -> list[dic
             wanted = labels.suggested[suspects]
             by_class = {c: clean[labels.given[clean] == c] for c in np.unique(wanted)}
             allowed = [by_class[c] for c in wanted]
-        beside = nearest_agreeing(data.features, suspects, allowed)
+        scale = data.judgement.scale if data.judgement else None
+        beside = nearest_agreeing(data.features, suspects, allowed, scale or "auto")
     shown = np.concatenate([suspects, *beside])
     cells = Cells(data.rows, shown) if data.rows is not None and len(suspects) else None
     return [_card(data, cells, row, near) for row, near in zip(suspects, beside, strict=True)]

@@ -26,43 +26,57 @@ SKIPPED = {
 
 
 def table_features(frame: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """(features (n, p) float64, notes on what was left out) of the columns of a table.
+    """(features (n, p) float64, notes on what was left out) of the columns of a table: `read_columns`, `encode`."""
+    typed, _, notes = read_columns(frame)
+    return encode(typed), notes
 
-    Numbers get their median where they are missing, and an indicator. Categories are one-hot encoded, missing as a
-    category, rare ones (below 0.5 % of the rows, or beyond the 50 most frequent) together. Dates, free text,
-    identifiers and constant columns are left out. Raises ValueError if nothing is left, or if it would not fit.
+
+def read_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """(usable, comparable, notes on what was left out) of the columns of a table.
+
+    usable: numbers as float, then categories as text, NaN where they are missing. comparable: cells as text of the
+    dates and free texts, which are no features but tell rows apart. Identifiers and constant columns are in neither.
+    Raises ValueError if nothing is usable.
     """
-    values: dict[str, list[pd.Series]] = {"numbers": [], "categories": []}
+    found: dict[str, list[pd.Series]] = {"numbers": [], "categories": [], "date": [], "text": []}
     skipped: dict[str, list[str]] = {}
     notes = []
     for name in frame:
         kind, column, note = read_column(frame[name])
-        if kind in values:
-            values[kind].append(column)
-        else:
+        found.setdefault(kind, []).append(column)
+        if kind in SKIPPED:
             skipped.setdefault(kind, []).append(str(name))
         if note:
             notes.append(note)
     notes += [f"columns not used as features ({SKIPPED[kind]}): {_listed(n)}" for kind, n in skipped.items()]
-    if not any(values.values()):
+    if not found["numbers"] + found["categories"]:
         raise ValueError(
             f"no column can be used as a feature ({'; '.join(notes) or 'there is none beside the labels'}); "
             "name embeddings of the rows with --features"
         )
-    typed = pd.concat([*values["numbers"], *values["categories"]], axis=1)
-    _check_size(len(frame), values)
-    transformer = _transformer(len(frame), *([column.name for column in values[kind]] for kind in values))
-    return transformer.fit_transform(typed), notes
+    typed = pd.concat([*found["numbers"], *found["categories"]], axis=1)
+    told = [*found["date"], *found["text"]]
+    comparable = pd.concat([column.astype(str) for column in told], axis=1) if told else frame[[]]
+    return typed, comparable, notes
 
 
-def _transformer(n_rows: int, numbers: list[str], categories: list[str]) -> ColumnTransformer:
-    one_hot = OneHotEncoder(min_frequency=max(2, n_rows // 200), max_categories=MAX_CATEGORIES, sparse_output=False)
+def encode(typed: pd.DataFrame) -> np.ndarray:
+    """Features (n, p) float64 of usable columns, as `read_columns` returns them.
+
+    Numbers get their median where they are missing, and an indicator. Categories are one-hot encoded, missing as a
+    category, rare ones (below 0.5 % of the rows, or beyond the 50 most frequent) together. Raises ValueError if that
+    would not fit.
+    """
+    numbers = [name for name in typed if typed[name].dtype == float]
+    categories = [name for name in typed if typed[name].dtype != float]
+    _check_size(typed, numbers, categories)
+    one_hot = OneHotEncoder(min_frequency=max(2, len(typed) // 200), max_categories=MAX_CATEGORIES, sparse_output=False)
     return ColumnTransformer(
         [
             ("numbers", SimpleImputer(strategy="median", add_indicator=True), numbers),
             ("categories", one_hot, categories),
         ]
-    )
+    ).fit_transform(typed)
 
 
 def read_column(column: pd.Series) -> tuple[str, pd.Series, str]:
@@ -129,9 +143,9 @@ def _number_kind(values: pd.Series) -> str:
     return "identifier" if len(values) > 10 and whole and counts_up_or_down else "numbers"
 
 
-def _check_size(n_rows: int, values: dict[str, list[pd.Series]]) -> None:
-    width = 2 * len(values["numbers"])
-    width += sum(min(column.nunique() + 1, MAX_CATEGORIES) for column in values["categories"])
+def _check_size(typed: pd.DataFrame, numbers: list[str], categories: list[str]) -> None:
+    n_rows = len(typed)
+    width = 2 * len(numbers) + sum(min(typed[name].nunique() + 1, MAX_CATEGORIES) for name in categories)
     if n_rows * width > MAX_CELLS:
         raise ValueError(
             f"{n_rows:,} rows x {width:,} features after one-hot encoding would take {n_rows * width * 8e-9:.0f} GB; "

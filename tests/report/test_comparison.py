@@ -7,7 +7,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from sktda import NoisyLabelDetector, ResampledEstimator
 from sktda.report import comparison
-from sktda.report.comparison import ModelScores, compare, visible_gain
+from sktda.report.comparison import Comparison, ModelScores, compare, visible_gain
 from tests.spies import noisy_blobs
 
 
@@ -142,6 +142,36 @@ def test_summary_is_mean_and_standard_error_of_paired_folds():
     assert numbers["gain_se"] == pytest.approx(0)
     assert numbers["gain_over_random"] == pytest.approx((0.2 + 0.1 + 0.3) / 3)
     assert numbers["gain_over_random_se"] == pytest.approx(0.1 / np.sqrt(3))
+
+
+@pytest.mark.parametrize(
+    ("gain", "over_random", "n_removed", "verdict"),
+    [
+        ([-0.05, -0.04, -0.06, -0.05, -0.04], [0] * 5, 9, "worse"),
+        ([-0.05, 0.04, -0.06, 0.05, -0.04], [0] * 5, 9, "unclear"),
+        ([0.05, 0.04, 0.06, 0.05, 0.04], [0.02, 0.03, 0.02, 0.03, 0.02], 9, "better"),
+        ([0.05, 0.04, 0.06, 0.05, 0.04], [0.05, -0.04, 0.05, -0.04, 0.0], 9, "unclear"),  # no better than chance
+        ([0] * 5, [0] * 5, 9, "unclear"),
+        ([0] * 5, [0] * 5, 0, "unchanged"),
+        ([-0.01] * 5, [0] * 5, 9, "worse"),
+    ],
+)
+def test_the_verdict_is_paired_over_folds_and_beyond_its_error(gain, over_random, n_removed, verdict):
+    before = np.array([0.7, 0.9, 0.6, 0.8, 0.5])  # folds differ far more than the arms
+    after = before + gain
+    scores = ModelScores("m", before, after, after - np.array(over_random))
+    opposite = ModelScores("n", before, before + 0.5 * np.array(gain), before + 0.5 * np.array(gain) - over_random)
+    for models in ((scores,), (scores, opposite)):
+        compared = Comparison(models, 100, (0, n_removed), (80, 80), None)
+        assert compared.verdict == compared.numbers("accuracy")["verdict"] == verdict
+
+
+def test_folds_whose_features_do_not_predict_are_counted_without_warnings():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(120, 3)), rng.integers(0, 2, 120)
+    compared = compare(X, y, NoisyLabelDetector(), regression=False, cv=2, random_state=0)
+    assert compared.n_untold == 2
+    assert compared.verdict == "unchanged"
 
 
 def test_visible_gain_is_the_slope_of_measured_accuracy():

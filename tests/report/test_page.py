@@ -13,7 +13,9 @@ from scipy import sparse
 from sklearn.datasets import load_diabetes, load_digits
 
 from sktda import NoisyLabelDetector
+from sktda.findings import inspect
 from sktda.report import ReportInput, comparison, write_report
+from sktda.report.judgement import Judgement
 from tests.report.pages import Page, blobs_input, detected, frame_of
 from tests.spies import noisy_blobs
 
@@ -301,6 +303,114 @@ def test_page_says_that_nothing_was_removed(tmp_path):
     assert numbers["n_removed_per_fold"] == [0, 0]
     assert "The detector removed no row in any of them" in page.text
     assert all(row["gain"] == 0 for row in numbers["models"])
+
+
+class Vandal(NoisyLabelDetector):
+    """Drops all rows of a class but two."""
+
+    def fit_resample(self, X, y):
+        first = np.flatnonzero(y == y[0])
+        self.sample_indices_ = np.setdiff1d(np.arange(len(y)), first[2:])
+        return X[self.sample_indices_], y[self.sample_indices_]
+
+
+def test_where_cleaning_makes_models_worse_the_page_says_keep_these_rows(tmp_path):
+    X, y, _ = noisy_blobs(rate=0)
+    frame = frame_of(y, np.where(y == y[0], (y + 1) % 3, y))
+    data = ReportInput(name="x", frame=frame, noise_rate=0.3, task="classification", detector=Vandal(), features=X)
+    numbers, page = written(tmp_path / "page.html", data, cv=3)
+    assert numbers["verdict"] == "worse"
+    assert len([attrs for attrs in page.all("p") if attrs.get("class") == "warning"]) == 2
+    summary, rest = page.text.split("Which labels are confused")
+    assert "Keep these rows. Models trained without them did worse" in summary
+    assert "Keep these rows: the cleaned models are worse" in rest
+
+
+def test_where_cleaning_helps_or_changes_nothing_no_row_is_defended(table, tmp_path):
+    numbers, page = table
+    words = {"better": "Cleaning helps:", "unclear": "No clear difference:"}
+    assert words[numbers["verdict"]] in page.text
+    assert "Keep these rows" not in page.text
+    assert "class" not in page.all("p")[1] or page.all("p")[1]["class"] != "warning"
+    assert numbers["can_tell"]
+
+
+UNTOLD = Judgement(0.0, (0.0, 0.4), 0.51, 0.03, 0.5, can_tell=False, scale="standard")
+
+
+def unpredicted(**options):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(120, 3)), rng.integers(0, 2, 120)
+    options = {"frame": frame_of(y), "detector": NoisyLabelDetector(), **options}
+    return ReportInput(name="noise", noise_rate=0.0, task="classification", features=X, **options)
+
+
+@pytest.mark.parametrize("judgement", [UNTOLD, None], ids=["told", "from the folds"])
+def test_features_that_do_not_predict_are_said_first(judgement, tmp_path):
+    numbers, page = written(tmp_path / "page.html", unpredicted(judgement=judgement))
+    assert numbers["can_tell"] is False
+    first = page.text.split("flagged rows 0")[1]
+    assert "The features do not predict the label" in first[:200]
+    assert "No row is flagged." in first[:500]
+    assert ("balanced accuracy 0.51 ± 0.03 out of sample, 0.50 is chance" in page.text) == (judgement is not None)
+    assert "estimated wrong labels unknown" in page.text
+    assert "scored by how well" not in page.text
+
+
+def test_a_share_asked_for_in_vain_is_called_so(tmp_path):
+    y = unpredicted().frame["given_label"].to_numpy()
+    frame = frame_of(y, np.where(np.arange(120) < 12, 1 - y, y))
+    data = unpredicted(frame=frame, judgement=UNTOLD, detector=NoisyLabelDetector(contamination=0.1))
+    _, page = written(tmp_path / "page.html", data)
+    assert (
+        "The 12 rows that are flagged all the same, because a share was asked for, are no better than drawn"
+        in page.text
+    )
+
+
+def test_equal_rows_with_different_labels_have_a_section_before_all_statistics(tmp_path):
+    X, y, _ = noisy_blobs()
+    names = np.array(["<ash>", "beech", "cedar"])
+    X[100:115], y[100:115] = X[:15], (y[:15] + 1) % 3
+    findings = tuple(inspect(X, names[y]))
+    index = [f"tree-{i}" for i in range(len(y))]
+    data = ReportInput(name="x", frame=frame_of(names[y], index=index), noise_rate=0.1, task="classification",
+                       detector=NoisyLabelDetector(), findings=findings)  # fmt: skip
+    numbers, page = written(tmp_path / "page.html", data)
+    assert numbers["n_contradictions"] == 15
+    assert page.text.index("at least one label of each group is wrong") < page.text.index("Which labels are confused")
+    assert f"row tree-0: {names[y[0]]} , row tree-100: {names[y[100]]}" in page.text
+    assert "The first 12 of 15 groups." in page.text
+    assert "tree-114" not in page.text
+    assert any(attrs.get("href") == "#contradictions" for attrs in page.all("a"))
+
+
+def test_the_interval_of_the_estimate_is_on_the_page(tmp_path):
+    judgement = Judgement(0.2, (0.153, 0.247), 0.8, 0.02, 1 / 3, can_tell=True)
+    _, page = written(tmp_path / "page.html", blobs_input(features=None, judgement=judgement))
+    assert "15.3\xa0% to 24.7\xa0%" in page.text or "15.3 % to 24.7 %" in page.text
+
+
+def test_a_judgement_is_read_from_any_detector():
+    class Inner:
+        scale_, transform_ = "unit", "logarithm"
+
+    class Fitted:
+        noise_rate_, noise_rate_interval_ = np.float64(0.1), (np.float64(0.05), 0.2)
+        predictability_, predictability_error_, chance_, can_tell_ = 0.61, 0.021, 0.0, np.True_
+        attributor_ = Inner()
+
+    judgement = Judgement.of(Fitted())
+    assert json.loads(json.dumps(judgement.numbers())) == {
+        "noise_rate_interval": [0.05, 0.2], "predictability": 0.61, "predictability_error": 0.021, "chance": 0.0,
+        "can_tell": True, "scale": "unit", "transform": "logarithm",
+    }  # fmt: skip
+    assert judgement.evidence(regression=True) == "R² 0.61 ± 0.02 out of sample, 0.00 is chance"
+    assert len(judgement.notes()) == 2
+    assert judgement.notes()[1].endswith("its logarithm")
+    old = type("Old", (), {"noise_rate_": 0.3})()
+    assert Judgement.of(old) == Judgement(0.3, can_tell=True)
+    assert (Judgement.of(old).evidence(regression=False), Judgement.of(old).notes()) == ("", [])
 
 
 def test_a_failure_leaves_the_old_page(tmp_path):

@@ -44,15 +44,16 @@ def test_a_flagged_row_is_no_witness():
     assert not {row["index"] for row in again["neighbours"]} & {row["index"] for row in first["neighbours"]}
 
 
+@pytest.mark.parametrize("scale", ["standard", "unit"])
 @pytest.mark.parametrize("kind", ["table", "pictures", "sparse"])
-def test_neighbours_are_the_nearest_in_the_detectors_space(kind, monkeypatch):
+def test_neighbours_are_the_nearest_in_the_detectors_space(kind, scale, monkeypatch):
     monkeypatch.setattr("sktda.report.neighbours.block_rows", lambda X: 7)  # several blocks, the last a short one
     X = np.random.default_rng(0).normal(size=(60, 12)) * np.geomspace(1, 1000, 12)
-    unit = np.column_stack([(X - X.mean(0)) / X.std(0), np.ones(60)]) if kind == "table" else X
+    unit = np.column_stack([(X - X.mean(0)) / X.std(0), np.ones(60)]) if scale == "standard" else X
     unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
     features = {"table": X, "pictures": X.reshape(60, 4, 3), "sparse": sparse.coo_matrix(X)}[kind]
     suspects, odd, even = np.array([4, 11, 30]), np.arange(31, 60, 2), np.arange(32, 60, 2)
-    found = nearest_agreeing(features, suspects, [odd, even, odd])
+    found = nearest_agreeing(features, suspects, [odd, even, odd], scale)
     for suspect, allowed, near in zip(suspects, [odd, even, odd], found, strict=True):
         distances = np.linalg.norm(unit[allowed] - unit[suspect], axis=1)
         assert near.tolist() == allowed[np.argsort(distances)[:3]].tolist()
