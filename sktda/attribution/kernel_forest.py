@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -28,8 +28,9 @@ class KernelForest(Attributor):
     """Log margin of the given label, in nats, by a kernel and a forest that predict each row without its label.
 
     Half of each probability comes from the kernel of `ComplexityGap`, which leaves rows out in closed form, half from
-    the out-of-bag trees of one forest of extremely randomised trees. Smooth classes and classes cut out by single
-    columns are then both seen, for one fit each and without cross-validation. Beside the forest the kernel is exact up
+    the out-of-bag trees of one forest, in which every other tree is extremely randomised and the others look for the
+    best thresholds. Smooth classes and classes cut out by single columns are then both seen, for one fit each and
+    without cross-validation. Beside the forest the kernel is exact up
     to 2,000 rows and has 1,000 landmarks above.
 
     Parameters
@@ -71,9 +72,9 @@ class KernelForest(Attributor):
 
     Notes
     -----
-    Out-of-bag predictions: Breiman 1996; the trees: Geurts, Ernst and Wehenkel 2006. Weights are accepted and do not
-    enter. benchmarks/tables_battery.py measures what the two find together; weighing them by their log loss was not
-    better than halves.
+    Out-of-bag predictions: Breiman 1996; the trees: Breiman 2001, Geurts, Ernst and Wehenkel 2006. Weights are accepted
+    and do not enter. benchmarks/tables_battery.py measures what kernel and forest find together; weighing them by their
+    log loss was not better than halves.
 
     Examples
     --------
@@ -148,19 +149,19 @@ class KernelForest(Attributor):
 
     def _out_of_bag(self, X: Any, codes: np.ndarray, n_trees: int, seed: int) -> np.ndarray:
         """Probabilities (n, n_classes) by the trees that did not draw the row; equal ones where all drew it."""
-        forest = ExtraTreesClassifier(
-            n_trees, min_samples_leaf=3, bootstrap=True, n_jobs=self.n_jobs, random_state=seed
-        )
         rows = evened(X)
         order = any_order(rows, codes)  # bags are drawn by position: let it not matter which row comes first
         rows = rows[order]
-        forest.fit(rows, codes[order])
         total = np.zeros((len(codes), int(codes.max()) + 1))
-        for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
-            out = np.ones(len(codes), dtype=bool)
-            out[drawn] = False
-            if out.any():
-                total[order[out]] += tree.predict_proba(rows[out])
+        sizes = {ExtraTreesClassifier: n_trees - n_trees // 2, RandomForestClassifier: n_trees // 2}
+        for kind in [kind for kind, size in sizes.items() if size]:
+            forest = kind(sizes[kind], min_samples_leaf=3, bootstrap=True, n_jobs=self.n_jobs, random_state=seed)
+            forest.fit(rows, codes[order])
+            for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
+                out = np.ones(len(codes), dtype=bool)
+                out[drawn] = False
+                if out.any():
+                    total[order[out]] += tree.predict_proba(rows[out])
         total[total.sum(axis=1) == 0] = 1
         return total / total.sum(axis=1, keepdims=True)
 

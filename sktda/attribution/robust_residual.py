@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.ndimage import median_filter
 from scipy.special import expit, gammaln, logsumexp, ndtri
 from scipy.stats import rankdata
 from sklearn.ensemble import ExtraTreesRegressor
@@ -26,14 +27,16 @@ ENDS = (3.0, 100.0)  # the same where fits are only compared
 WRONG_SPREADS = (1.0, 30.0, 1000.0)  # of wrong values, in spreads of the target: another row's, a slip, absurd
 MOST_WRONG = 0.5
 STEPS = 30  # of expectation and maximisation
-EVIDENCE = 5.0  # what wrong values must gain in log-likelihood: by chance for 3 parameters less than once in 50
+EVIDENCE = 3.0  # what wrong values must gain in log-likelihood over none: by chance once in 20, for 2 parameters more
 LEAST_SCALE = 1e-3  # of a residual, in standard deviations of the target
 LARGEST = 20.0  # residual, in robust deviations, that the local scale learns from
 SHARES = np.linspace(0, 1, 5)  # of the kernel beside the forest; powers of the local scale
 ATOM_SHARE, ATOM_ROWS, ATOM_LEAD = 0.05, 10, 10
-PRIOR_ROWS = (1.0, 3.0, 10.0, 30.0, 100.0, 1e9)  # that the base rate of an atom counts as
+LEAF_ROWS = 10.0  # that the forest's odds of an atom count as, against one of
+PRIOR_ROWS = (1.0, 3.0, 10.0, 30.0, 100.0, 1e9)  # rows for its share among all
 FARTHEST = 3.0  # spreads of the target, beyond which an error counts no more for the predictability
-GRID = np.concatenate([[0.0], np.geomspace(1e-5, 0.6, 100)])
+GRID = np.concatenate([[0.0], np.geomspace(1e-5, 0.49, 100)])
+DIGITS = 9
 HALF_CHI2 = 1.92  # fall of the log-likelihood at the ends of a 95 % interval
 
 
@@ -47,7 +50,7 @@ class RobustResidual(Attributor):
     Parameters
     ----------
     n_estimators : int, default=100
-        Trees of each of the three forests. More = less noise.
+        Trees of each of the three forests (four where there is an atom), at least 50. More = less noise.
     device : str or torch.device, default="auto"
         Where the kernel is computed; "auto" is CUDA where there is one.
     random_state : int, RandomState instance or None, default=None
@@ -77,8 +80,9 @@ class RobustResidual(Attributor):
         Share of the rows that are more likely wrong than right. 0 where wrong values do not explain the residuals
         clearly better than a heavy tail does.
     outlier_rate_interval_ : tuple of (float, float)
-        Share of wrong values with which the residuals agree: 95 % interval by the profile likelihood, stretched to hold
-        `outlier_rate_`. It counts wrong values that look like right ones too.
+        Shares of all wrong values, also of those that look right, with which the residuals agree: from the lower end of
+        the 95 % profile interval under the tail that fits best, to the upper end of that under normal right residuals,
+        where most of a heavy tail would be wrong values.
     wrong_probability_ : ndarray of shape (n_samples,)
         Probability that the value is wrong, under the model below; 0 where `outlier_rate_` is.
     predictability_ : float
@@ -99,14 +103,16 @@ class RobustResidual(Attributor):
     Notes
     -----
     Two passes. The first predicts normal scores of the target, of which no value is large, out of the bag of a forest,
-    and sets aside what is then absurd. The second predicts the transformed target by the leave-one-out arc-cosine kernel
-    ridge of `ComplexityGap` and by a forest out of the bag, mixed by absolute error. A third forest predicts the
-    logarithm of the absolute residual: the local scale, taken to the smallest power that is not clearly less likely.
+    and puts its predictions in the place of what is then absurd. The second predicts the transformed target by the
+    leave-one-out arc-cosine kernel ridge of `ComplexityGap` and by a forest out of the bag, mixed by absolute error. A
+    third forest predicts the logarithm of the absolute residual: the local scale, taken to the likeliest power up to 1.
 
     The model of a residual is Student's t of 3 or more degrees of freedom, of mean zero, mixed with values that know
     nothing of the features: Cauchy distributions around the target's median, as wide as the target, 30 and 1,000 times
-    wider. It is fitted by expectation and maximisation. Transforms are compared by the same likelihood in units of y
-    (Box & Cox 1964, with predictions out of sample). Weights and validation rows do not enter.
+    wider; where no target is zero, also one around its median size, of either sign. It is fitted by expectation and
+    maximisation. Errors with tails heavier than those of 3 degrees are taken for wrong values in part. Transforms are
+    compared by the same likelihood in units of y (Box & Cox 1964, with predictions out of sample). Weights and
+    validation rows do not enter.
 
     Examples
     --------
@@ -126,7 +132,7 @@ class RobustResidual(Attributor):
     """
 
     _parameter_constraints: dict = {
-        "n_estimators": [Interval(Integral, 10, None, closed="left")],
+        "n_estimators": [Interval(Integral, 50, None, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -179,51 +185,62 @@ class RobustResidual(Attributor):
         amounts = self._amounts(X[rest], rows[rest], y[rest], rows[atom], seeds)
         self.transform_, self.kernel_share_ = amounts.transform.name, amounts.kernel_share
         odds, base = np.zeros(len(y)), atom.mean()  # probability of the atom, by the features and without them
-        right, wrong = np.empty((2, len(y)))
         self.predictability_, self.predictability_error_ = r_squared(amounts.error, amounts.deviation)
         if atom.any():
             odds = self._atom_odds(rows, atom, seeds[4])
             whether = r_squared(atom - odds, left_out_deviation(atom.astype(float)))
             if surer(whether, (self.predictability_, self.predictability_error_)):
                 self.predictability_, self.predictability_error_ = whether
-            right[atom], wrong[atom] = np.log(odds[atom]), np.log(base)
-        right[rest] = np.log1p(-odds[rest]) + amounts.right
-        wrong[rest] = np.log1p(-base) + amounts.wrong
-        share, gain, interval = share_of_wrong(right, wrong, right.sum() - amounts.right.sum() + amounts.least)
+
+        def densities(fit: Mixture) -> tuple[np.ndarray, np.ndarray]:
+            right, wrong = np.empty((2, len(y)))
+            if atom.any():
+                right[atom], wrong[atom] = np.log(odds[atom]), np.log(base)
+            right[rest], wrong[rest] = np.log1p(-odds[rest]) + fit.right, np.log1p(-base) + fit.wrong
+            return right, wrong
+
+        right, wrong = densities(amounts.fit)
+        share, likelihood, low, high = share_of_wrong(right, wrong)
+        gain = likelihood - (right.sum() - amounts.fit.right.sum() + amounts.none)
         self.wrong_probability_ = np.zeros(len(y))
-        if gain > EVIDENCE:
+        if gain > EVIDENCE and share < GRID[-1]:  # at half of the rows, wrong and right cannot be told apart
             self.wrong_probability_ = posterior(share, right, wrong)
+        else:
+            low = 0.0
         flagged = self.wrong_probability_ > 0.5
         self.outlier_rate_ = float(flagged.mean())
-        self.outlier_rate_interval_ = (min(interval[0], self.outlier_rate_), max(interval[1], self.outlier_rate_))
+        high = max(high, share_of_wrong(*densities(amounts.fit_if_normal))[3], self.outlier_rate_)
+        self.outlier_rate_interval_ = (min(low, self.outlier_rate_), high)
 
         believable = y if flagged.all() else y[~flagged]
         amount = np.empty(len(y))
         amount[rest], amount[atom] = amounts.prediction, amounts.of_atoms
         amount = amount.clip(believable.min(), believable.max())
-        self.residuals_ = np.empty(len(y))
+        self.residuals_ = np.zeros(len(y))
         self.residuals_[rest] = amounts.residual
         self.loo_decision_ = self.suggested_values_ = amount
         if atom.any():
-            self._judge_atom(y, atom, odds, amount)
+            self._judge_atom(y, atom, odds, amount, float(y[atom][0]))
 
     def _amounts(self, X: Any, rows: Any, y: np.ndarray, rows_of_atoms: Any, seeds: np.ndarray) -> Amounts:
         """The regression of the rows that are not the atom."""
         n = len(y)
-        centre, spread = np.median(y), spread_of(y)
-        u = np.arcsinh((y - centre) / spread)
-        log_slope = -np.log(spread) - np.log(np.hypot(1, (y - centre) / spread))
+        centre, y_spread = np.median(y), spread_of(y)
+        u = np.arcsinh((y - centre) / y_spread)
+        log_slope = -np.log(y_spread) - np.log(np.hypot(1, (y - centre) / y_spread))
         wrong_u = wrong_densities(u, 0.0, 1.0)
+        if np.abs(y).min() > 0:  # slips of a factor or of the sign, down to nearly nothing
+            size = np.log(np.abs(y))
+            slips = wrong_densities(size, np.median(size), spread_of(size))[:, :1] - np.log(2) - size[:, None]
+            wrong_u = np.hstack([wrong_u, slips - log_slope[:, None]])
         learn = n >= FEW
         first = np.zeros(n)
         if learn:
-            score = ndtri((rankdata(y) - 0.5) / n)
-            order = np.argsort(score, kind="stable")
-            predicted, _ = self._forest(rows, score, LEAF, seeds[0])
-            first = np.interp(predicted[:, 0], score[order], u[order])
-        pass_one = best_fit(u - first, wrong_u, LEAST_SCALE, robust_deviation(u) or 1.0, ENDS)
+            predicted, _ = self._forest(rows, ndtri((rankdata(y) - 0.5) / n), LEAF, seeds[0])
+            first = running_median(predicted[:, 0], u)
+        pass_one = best_fit(u - first, wrong_u, spread_of(u), rounding(u), ENDS)
         absurd = pass_one.posterior > 0.5
-        tame = np.where(absurd, centre + spread * np.sinh(first), y)
+        tame = np.where(absurd, centre + y_spread * np.sinh(first), y)
 
         choices = transforms(tame)
         targets = np.column_stack([choice.to(tame) for choice in choices])
@@ -237,12 +254,13 @@ class RobustResidual(Attributor):
                 of_atoms = forest.predict(rows_of_atoms).reshape(of_atoms.shape)
         likelihoods = []
         for j, choice in enumerate(choices):
-            z, slope = (choice.to(y) - mean[j]) / unit[j], choice.log_slope(y) - np.log(unit[j])
-            fitted = best_fit(z - predicted[:, j], wrong_u + (log_slope - slope)[:, None], LEAST_SCALE, spread_of(z), ENDS)
+            z, slope = standard(choice.to(y), mean[j], unit[j]), choice.log_slope(y) - np.log(unit[j])
+            wrong = wrong_u + (log_slope - slope)[:, None]
+            fitted = best_fit(z - predicted[:, j], wrong, spread_of(z), rounding(z), ENDS)
             likelihoods.append(fitted.total + slope)
         j = first_as_good(likelihoods) if learn else 0
         transform, target, f = choices[j], targets[:, j], predicted[:, j]
-        z = (transform.to(y) - mean[j]) / unit[j]
+        z = standard(transform.to(y), mean[j], unit[j])
 
         kernel_share = 0.0
         if learn and np.ptp(target) > 0:
@@ -250,22 +268,28 @@ class RobustResidual(Attributor):
             errors = [np.abs(target - mix(gap.loo_decision_, f, share))[~absurd].mean() for share in SHARES]
             kernel_share = float(SHARES[int(np.argmin(errors))])
             f = mix(gap.loo_decision_, f, kernel_share)
-        residual, spread = z - f, spread_of(z)
-        log_scale = self._log_scale(rows, f, residual, seeds[3]) if learn else np.zeros(n)
+        residual, least = z - f, rounding(z)
+        spread = max(spread_of(z), least)
+        gross = absurd & (np.abs(y - centre) > WRONG_SPREADS[1] * y_spread)
+        log_scale = self._log_scale(rows, f, residual, gross, seeds[3]) if learn else np.zeros(n)
         wrong_z = wrong_densities(z, np.median(z), spread)
+        if wrong_u.shape[1] > wrong_z.shape[1]:
+            slope = transform.log_slope(y) - np.log(unit[j])
+            wrong_z = np.hstack([wrong_z, wrong_u[:, -1:] + (log_slope - slope)[:, None]])
         power = 0.0
         if learn:
             likelihoods = []
             for power in SHARES:
                 shift = power * log_scale
-                fitted = best_fit(residual * np.exp(-shift), wrong_z + shift[:, None], LEAST_SCALE, 4 * spread, ENDS)
+                fitted = best_fit(residual * np.exp(-shift), wrong_z + shift[:, None], 4 * spread, least, ENDS)
                 likelihoods.append(fitted.total - shift)
-            power = SHARES[least_as_good(likelihoods)]
+            power = SHARES[int(np.argmax([each.mean() for each in likelihoods]))]
         shift = power * log_scale
         relative = residual * np.exp(-shift)
-        fitted = best_fit(relative, wrong_z + shift[:, None], LEAST_SCALE, 4 * spread)
-        none = max(expectation(relative, wrong_z, nu, 0.0, LEAST_SCALE, 4 * spread).total.sum() for nu in FREEDOMS)
-        kept = fitted.posterior <= 0.5
+        wrong = wrong_z + shift[:, None]
+        fitted = best_fit(relative, wrong, 4 * spread, least)
+        none = max(expectation(relative, wrong, nu, 0.0, 4 * spread, least).total.sum() for nu in FREEDOMS)
+        kept = (fitted.posterior <= 0.5) | (n < FEW)
         deviation = left_out_deviation(z[kept])
         error = residual[kept] if learn else deviation
         return Amounts(
@@ -274,48 +298,52 @@ class RobustResidual(Attributor):
             prediction=transform.back(f * unit[j] + mean[j]),
             of_atoms=transform.back(of_atoms[:, j] * unit[j] + mean[j]),
             residual=relative / max(robust_deviation(relative), fitted.scale),
-            right=fitted.right,
-            wrong=fitted.wrong,
-            least=none,
+            fit=fitted,
+            fit_if_normal=best_fit(relative, wrong, 4 * spread, least, FREEDOMS[-1:]),
+            none=none,
             error=np.clip(error / spread, -FARTHEST, FARTHEST),
             deviation=np.clip(deviation / spread, -FARTHEST, FARTHEST),
         )
 
     def _forest(self, rows: Any, targets: np.ndarray, leaf: int, seed: int) -> tuple[np.ndarray, ExtraTreesRegressor]:
         """(out-of-bag predictions (n, n_targets), the forest)."""
+        targets = targets.round(DIGITS)  # errors of rounding, in another unit, shall not decide between equal splits
         forest = ExtraTreesRegressor(
             self.n_estimators, bootstrap=True, oob_score=True, min_samples_leaf=leaf, random_state=int(seed)
         ).fit(rows, targets)
         return forest.oob_prediction_.reshape(len(targets), -1), forest
 
-    def _log_scale(self, rows: Any, f: np.ndarray, residual: np.ndarray, seed: int) -> np.ndarray:
-        """Logarithm (n,) of how far residuals reach, out of the bag, relative to its mean."""
+    def _log_scale(self, rows: Any, f: np.ndarray, residual: np.ndarray, gross: np.ndarray, seed: int) -> np.ndarray:
+        """Logarithm (n,) of how far residuals reach, out of the bag, relative to its mean; `gross` rows say nothing."""
         typical = max(robust_deviation(residual), LEAST_SCALE)
         size = np.log(np.minimum(np.abs(residual), LARGEST * typical) + 0.1 * typical)
-        level = f[:, None]
+        size[gross] = size[~gross].mean() if not gross.all() else 0.0
+        level = f[:, None].round(DIGITS)
         both = sp.hstack([rows, sp.csr_matrix(level)], format="csr") if sp.issparse(rows) else np.hstack([rows, level])
         log_scale, _ = self._forest(both, size, SCALE_LEAF, seed)
         return log_scale[:, 0] - log_scale.mean()
 
     def _atom_odds(self, rows: Any, atom: np.ndarray, seed: int) -> np.ndarray:
         """Out-of-bag probability (n,) of the atom, drawn towards its share as far as makes it likeliest."""
-        base = (atom.sum() + 0.5) / (len(atom) + 1)
-        share = self._forest(rows, atom.astype(float), LEAF, seed)[0][:, 0] if len(atom) >= FEW else np.full(len(atom), base)
-        best, least = share, np.inf
+        base = (atom.sum() - atom + 0.5) / len(atom)  # of the other rows
+        share = base
+        if len(atom) >= FEW:
+            share = self._forest(rows, atom.astype(float), LEAF, seed)[0][:, 0]
+        best, least = base, np.inf
         for prior in PRIOR_ROWS:
-            odds = (share * 10 + base * prior) / (10 + prior)
+            odds = (share * LEAF_ROWS + base * prior) / (LEAF_ROWS + prior)
             loss = -np.log(np.where(atom, odds, 1 - odds)).sum()
             if loss < least:
                 best, least = odds, loss
         return best
 
-    def _judge_atom(self, y: np.ndarray, atom: np.ndarray, odds: np.ndarray, amount: np.ndarray) -> None:
+    def _judge_atom(self, y: np.ndarray, atom: np.ndarray, odds: np.ndarray, amount: np.ndarray, value: float) -> None:
         """Residuals and suggestions, where a row can be wrong in being the atom or in being none."""
         surprise = -ndtri(np.where(atom, odds, 1 - odds) / 2)  # of a normal value that is as rare
-        direction = np.where(atom, self.atom_ - amount, y - self.atom_)
-        doubted = atom | (surprise > np.abs(np.where(atom, 0.0, self.residuals_)))
+        direction = np.where(atom, value - amount, y - value)
+        doubted = atom | (surprise > np.abs(self.residuals_))
         self.residuals_ = np.where(doubted, np.copysign(surprise, direction), self.residuals_)
-        self.loo_decision_ = np.where(odds > 0.5, self.atom_, amount)
+        self.loo_decision_ = np.where(odds > 0.5, value, amount)
         self.suggested_values_ = np.where(doubted, self.loo_decision_, amount)
 
 
@@ -328,9 +356,9 @@ class Amounts:
     prediction: np.ndarray  # in units of y
     of_atoms: np.ndarray  # predictions for the rows that are the atom
     residual: np.ndarray
-    right: np.ndarray  # log density of the transformed target, if right
-    wrong: np.ndarray
-    least: float  # log-likelihood without wrong values
+    fit: Mixture
+    fit_if_normal: Mixture  # were right residuals normal
+    none: float  # log-likelihood without wrong values
     error: np.ndarray  # of believable rows, in spreads of the target
     deviation: np.ndarray  # the same of the mean
 
@@ -397,12 +425,12 @@ class Mixture:
 
 
 def expectation(
-    residual: np.ndarray, wrong: np.ndarray, freedom: float, share: float, least: float, most: float
+    residual: np.ndarray, wrong: np.ndarray, freedom: float, share: float, most: float, least: float
 ) -> Mixture:
     """Fit shares of the wrong densities and the scale of Student's t by expectation and maximisation.
 
     residual (n,); wrong (n, k) log densities of k kinds of wrong values; freedom of the t; share: of all wrong values
-    together to begin with, 0 = there are none; least and most: allowed scales. Scale step: Lange, Little & Taylor 1989.
+    together to begin with, 0 = there are none; most and least: allowed scales. Scale step: Lange, Little & Taylor 1989.
     """
     shares = np.full(wrong.shape[1], share / wrong.shape[1])
     scale = np.clip(robust_deviation(residual), least, most)
@@ -425,10 +453,10 @@ def expectation(
 
 
 def best_fit(
-    residual: np.ndarray, wrong: np.ndarray, least: float, most: float, freedoms: tuple[float, ...] = FREEDOMS
+    residual: np.ndarray, wrong: np.ndarray, most: float, least: float, freedoms: tuple[float, ...] = FREEDOMS
 ) -> Mixture:
     """The likeliest mixture over degrees of freedom."""
-    fits = [expectation(residual, wrong, freedom, 0.05, least, most) for freedom in freedoms]
+    fits = [expectation(residual, wrong, freedom, 0.05, most, least) for freedom in freedoms]
     return max(fits, key=lambda fit: fit.total.sum())
 
 
@@ -449,15 +477,13 @@ def posterior(share: float, right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     return expit(np.log(share) + wrong - np.log1p(-share) - right)
 
 
-def share_of_wrong(right: np.ndarray, wrong: np.ndarray, least: float) -> tuple[float, float, tuple[float, float]]:
-    """(likeliest share, its gain in log-likelihood over `least`, 95 % interval) for log densities (n,)."""
+def share_of_wrong(right: np.ndarray, wrong: np.ndarray) -> tuple[float, float, float, float]:
+    """(likeliest share, its log-likelihood, ends of the 95 % profile interval) for log densities (n,)."""
     with np.errstate(divide="ignore"):
         profile = np.array([np.logaddexp(np.log1p(-s) + right, np.log(s) + wrong).sum() for s in GRID])
     agree = GRID[profile >= profile.max() - HALF_CHI2]
     best = int(profile.argmax())
-    gain = float(profile[best] - least)
-    low = 0.0 if gain <= EVIDENCE else float(agree.min())
-    return max(float(GRID[best]), GRID[1]), gain, (low, float(agree.max()))
+    return max(float(GRID[best]), GRID[1]), float(profile[best]), float(agree.min()), float(agree.max())
 
 
 def first_as_good(likelihoods: list[np.ndarray]) -> int:
@@ -465,13 +491,6 @@ def first_as_good(likelihoods: list[np.ndarray]) -> int:
     best = int(np.argmax([each.mean() for each in likelihoods]))
     gain = likelihoods[best] - likelihoods[0]
     return best if gain.mean() > gain.std() / np.sqrt(len(gain)) else 0
-
-
-def least_as_good(likelihoods: list[np.ndarray]) -> int:
-    """The first that the likeliest does not surpass by more than a standard error."""
-    best = max(likelihoods, key=np.mean)
-    behind = [best - each for each in likelihoods]
-    return next(i for i, gap in enumerate(behind) if gap.mean() <= gap.std() / np.sqrt(len(gap)))
 
 
 def find_atom(y: np.ndarray) -> float | None:
@@ -484,8 +503,28 @@ def find_atom(y: np.ndarray) -> float | None:
 
 
 def spread_of(values: np.ndarray) -> float:
-    """Robust deviation; the mean absolute one where that is zero; 1 for equal values."""
-    return robust_deviation(values) or float(np.mean(np.abs(values - np.median(values)))) or 1.0
+    """Robust deviation; where more than half of the values are equal, that of the others; 1 if there are none."""
+    away = np.abs(values - np.median(values))
+    return robust_deviation(values) or (1.4826 * float(np.median(away[away > 0])) if away.any() else 1.0)
+
+
+def rounding(values: np.ndarray) -> float:
+    """Half the usual step between different values (n,), and at least LEAST_SCALE: no residual is known any better."""
+    steps = np.diff(np.unique(values))
+    return max(float(np.median(steps)) / 2 if len(steps) else 0.0, LEAST_SCALE)
+
+
+def running_median(position: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Median (n,) of the values of the rows that are nearest in position: a twentieth of all, from 11 to 101."""
+    order = np.argsort(position, kind="stable")
+    smooth = np.empty_like(values)
+    smooth[order] = median_filter(values[order], size=int(np.clip(len(values) // 20, 11, 101)) | 1, mode="reflect")
+    return smooth
+
+
+def standard(values: np.ndarray, mean: float, unit: float) -> np.ndarray:
+    """(values - mean) / unit, cut where squares would overflow."""
+    return np.clip((values - mean) / unit, -1e100, 1e100)
 
 
 def mix(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
@@ -523,7 +562,7 @@ def standard_rows(X: Any) -> Any:
     largest = np.abs(rows).max(axis=0)
     rows = rows / np.where(largest > 0, largest, 1.0)  # squares of huge values would overflow
     spread = rows.std(axis=0)
-    return (rows - rows.mean(axis=0)) / np.where(spread > 1e-12, spread, 1.0)
+    return ((rows - rows.mean(axis=0)) / np.where(spread > 1e-12, spread, 1.0)).round(DIGITS)
 
 
 def canonical_order(rows: Any, y: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 from sklearn.datasets import load_digits, make_classification
-from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.metrics import average_precision_score
 
 from sktda.attribution import ComplexityGap, KernelForest
@@ -21,10 +21,14 @@ def test_its_halves_by_hand():
     found = KernelForest(n_estimators=40, random_state=3).fit(X, Y)
     seed = np.random.RandomState(3).randint(2**31 - 1, size=2)
     kernel = ComplexityGap(task="classification", random_state=int(seed[0])).fit(X, Y)
-    forest = ExtraTreesClassifier(40, min_samples_leaf=3, bootstrap=True, oob_score=True, random_state=int(seed[1]))
     order = any_order(evened(X), Y)
-    forest.fit(evened(X)[order], Y[order])
-    halves = as_probabilities(kernel.loo_decision_), forest.oob_decision_function_[order.argsort()]
+    total = np.zeros((200, 3))
+    for kind in (ExtraTreesClassifier, RandomForestClassifier):
+        forest = kind(20, min_samples_leaf=3, bootstrap=True, random_state=int(seed[1])).fit(evened(X)[order], Y[order])
+        for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
+            out = np.setdiff1d(np.arange(200), drawn)
+            total[order[out]] += tree.predict_proba(evened(X)[order[out]])
+    halves = as_probabilities(kernel.loo_decision_), total / total.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found.loo_decision_, (halves[0] + halves[1]) / 2)
     np.testing.assert_allclose(found.scores_, log_margin(as_probabilities(found.loo_decision_), Y))
     assert found.uses_forest_
@@ -66,10 +70,9 @@ def test_wide_data_are_left_to_the_kernel_unless_the_forest_is_clearly_better():
     assert not found.uses_forest_
     kernel = ComplexityGap().fit(wide, true[:300])
     np.testing.assert_allclose(found.loo_decision_, as_probabilities(kernel.loo_decision_, 0.6))
-    rng = np.random.default_rng(0)
-    pair = rng.normal(size=(800, 2))
-    boxes = np.hstack([np.repeat(np.sign(pair), 30, axis=1), 3 * rng.standard_cauchy(size=(800, 240))])
-    assert KernelForest(n_estimators=20).fit(boxes, (pair.prod(axis=1) > 0).astype(int)).uses_forest_
+    tails = np.random.default_rng(0).standard_cauchy(size=(800, 270))
+    tails[:, 1:30] = tails[:, :1]
+    assert KernelForest(n_estimators=20).fit(tails, (tails[:, 0] > 0).astype(int)).uses_forest_
 
 
 def test_a_fit_can_be_repeated_and_seeds_differ():
