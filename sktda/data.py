@@ -113,7 +113,8 @@ def infer_task(y: np.ndarray) -> str:
     (more than 20, and more than a tenth of the rows) that they are counts or measurements.
     Raises ValueError for targets of several columns.
     """
-    kind = type_of_target(y, input_name="y")
+    with np.errstate(invalid="ignore"):  # whether numbers beyond the integers are whole is found by a cast
+        kind = type_of_target(y, input_name="y")
     if kind not in {"binary", "multiclass", "continuous"}:
         raise ValueError(f"Unknown label type: y is '{kind}'; allowed is one column of class labels or of numbers")
     if kind == "continuous":
@@ -296,7 +297,7 @@ class UnitRows:
             tensor = torch.from_numpy(np.column_stack([values, np.ones(len(values))])).to(device, dtype)
         else:
             # float64 data may not fit into float32 before they are divided
-            exact = dtype == torch.float64 or self.X.dtype.kind == "f" and self.X.dtype.itemsize > 4
+            exact = dtype == torch.float64 or (self.X.dtype.kind == "f" and self.X.dtype.itemsize > 4)
             tensor = torch.from_numpy(row_block(self.X, rows, np.float64 if exact else np.float32)).to(device)
             # squares of huge or tiny values would overflow: bring the largest to 1 first
             largest = tensor.abs().amax(dim=1, keepdim=True)

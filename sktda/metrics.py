@@ -1,4 +1,5 @@
-"""How far attributions can be believed: compared with retrained models and with known mistakes. NumPy only.
+"""How far attributions and models can be believed: compared with retrained models, with known mistakes, and by labels
+of which some are wrong. NumPy only.
 
 Values are oriented as everywhere here: (n_query, n_train), the predicted rise of a query's loss when a row is removed.
 Functions of many queries return one number for each; their mean is what papers report, `bootstrap_interval` its spread.
@@ -6,7 +7,8 @@ Functions of many queries return one number for each; their mean is what papers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -498,6 +500,249 @@ def _largest_gap(values: np.ndarray, among: np.ndarray, groups: np.ndarray) -> f
         raise ValueError(f"no row of the group {empty[0]} is positive")
     shares = [values[among & (groups == name)].mean() for name in names]
     return float(max(shares) - min(shares))
+
+
+def noise_corrected_accuracy(
+    y_true: np.ndarray, y_pred: np.ndarray, noise_matrix: np.ndarray, classes: np.ndarray | None = None
+) -> float:
+    """Accuracy on the true labels, estimated without bias from labels of which some are wrong.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        The given labels.
+    y_pred : array-like of shape (n_samples,)
+    noise_matrix : array-like of shape (n_classes, n_classes)
+        T[k, j] = share of the rows of true class k that carry label j; rows sum to 1.
+    classes : array-like of shape (n_classes,), default=None
+        Their labels, in the order of the matrix; None = 0, 1, ...
+
+    Returns
+    -------
+    accuracy : float
+        Mean of inv(T)[given label, prediction]. A row counts more than 1 where label and prediction agree and less
+        than 0 where they do not, so that few rows may give a figure outside [0, 1].
+
+    Raises
+    ------
+    ValueError
+        For a matrix that is not square, has rows that do not sum to 1 or no inverse, and for labels or predictions that
+        are not among the classes.
+
+    Notes
+    -----
+    Over the noise, the expected figure is the accuracy on the true labels, whatever the model and the shares of the
+    classes, as long as labels are wrong as the matrix says and independently of the features within a class. Noise that
+    strikes all classes alike changes the figure of every model by the same line a + b * accuracy, so it puts models in
+    no other order; noise that depends on the class does. Source: the backward correction of Natarajan et al. 2013,
+    lemma 1, and Patrini et al. 2017 (arXiv:1609.03683, theorem 1), of the 0-1 loss.
+
+    Examples
+    --------
+    >>> from sktda.metrics import noise_corrected_accuracy
+    >>> given = ["cat"] * 7 + ["dog"] * 3  # of ten cats, as 30 % of the cats are called dogs
+    >>> noise = [[0.7, 0.3], [0.0, 1.0]]
+    >>> round(noise_corrected_accuracy(given, ["cat"] * 10, noise, ["cat", "dog"]), 12)
+    1.0
+    """
+    matrix = np.asarray(noise_matrix, dtype=float)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.allclose(matrix.sum(axis=1), 1):
+        raise ValueError(
+            f"noise_matrix of shape {matrix.shape} must be square, row k the shares of true class k that carry each "
+            "label, and every row must sum to 1"
+        )
+    if not (matrix >= 0).all() or np.linalg.cond(matrix) > 1e12:
+        raise ValueError(
+            "noise_matrix must have shares of at least 0 and an inverse: where two classes are labelled alike, no "
+            "label tells which is right"
+        )
+    names = np.arange(len(matrix)) if classes is None else np.asarray(classes)
+    if len(names) != len(matrix):
+        raise ValueError(f"{len(names)} classes do not match a noise_matrix of {len(matrix)}")
+    given, predicted = _positions("y_true", y_true, names), _positions("y_pred", y_pred, names)
+    if len(given) != len(predicted):
+        raise ValueError(f"got {len(given)} labels and {len(predicted)} predictions")
+    return float(np.linalg.inv(matrix)[given, predicted].mean())
+
+
+def _positions(name: str, values: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Where each value stands among the classes; ValueError naming one that does not."""
+    values = np.ravel(np.asarray(values))
+    order = np.argsort(classes, kind="stable")
+    place = np.searchsorted(classes[order], values).clip(max=len(classes) - 1)
+    found = order[place]
+    unknown = values[classes[found] != values]
+    if len(unknown):
+        raise ValueError(
+            f"{name} holds {unknown[0]!r}, which is not among the classes {classes.tolist()}; give classes="
+        )
+    return found
+
+
+class NoiseCorrectedScorer:
+    """Scorer by `noise_corrected_accuracy`, for ``GridSearchCV(scoring=...)`` and wherever scikit-learn takes one.
+
+    Parameters
+    ----------
+    noise_matrix : array-like of shape (n_classes, n_classes)
+        Of the labels that will judge, as of `noise_corrected_accuracy`; such as `LabelPosterior().fit(X, y)` estimates
+        as `noise_matrix_` of the labels that are wrong by class.
+    classes : array-like of shape (n_classes,), default=None
+        Their labels; None = those of the model that is scored.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.dummy import DummyClassifier
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sktda.metrics import NoiseCorrectedScorer
+    >>> X, y = load_wine(return_X_y=True)
+    >>> scorer = NoiseCorrectedScorer([[0.8, 0.2, 0], [0, 0.8, 0.2], [0.2, 0, 0.8]])
+    >>> cross_val_score(DummyClassifier(), X, y, scoring=scorer, cv=3).shape
+    (3,)
+    """
+
+    def __init__(self, noise_matrix: np.ndarray, classes: np.ndarray | None = None) -> None:
+        self.noise_matrix = noise_matrix
+        self.classes = classes
+
+    def __call__(self, estimator: Any, X: Any, y: np.ndarray) -> float:
+        """Corrected accuracy of the estimator's predictions of X by the labels y; higher = better."""
+        classes = estimator.classes_ if self.classes is None else self.classes
+        return noise_corrected_accuracy(y, estimator.predict(X), self.noise_matrix, classes)
+
+    def __repr__(self) -> str:
+        return f"NoiseCorrectedScorer(of {len(self.noise_matrix)} classes)"
+
+
+def beyond_chance(scores: np.ndarray, prior: int) -> int:
+    """Which candidate to take: the best, if it beats the prior one by more than a standard error; else the prior one.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_splits, n_candidates)
+        Higher = better; all candidates on the same splits.
+    prior : int
+        Position of the candidate that was best before anything was measured.
+
+    Returns
+    -------
+    chosen : int
+        Of equally good ones the first. The standard error is that of the mean over splits of the difference between
+        the two, so that splits which are hard for all do not count; it is 0 for a single split.
+
+    Raises
+    ------
+    ValueError
+        For scores that are not two-dimensional, or a prior that is none of the candidates.
+
+    Notes
+    -----
+    Of many candidates that are equally good, the best on small or dirty splits is a matter of luck. The rule is that of
+    one standard error (Breiman et al. 1984, section 3.4.3), about a prior in place of the simplest model.
+
+    Examples
+    --------
+    >>> from sktda.metrics import beyond_chance
+    >>> beyond_chance([[0.80, 0.83], [0.70, 0.69], [0.75, 0.76]], prior=0)  # better by .01, give or take .0115
+    0
+    >>> beyond_chance([[0.80, 0.83], [0.70, 0.71], [0.75, 0.77]], prior=0)
+    1
+    """
+    scores = np.asarray(scores, dtype=float)
+    if scores.ndim != 2 or not 0 <= prior < scores.shape[1]:
+        raise ValueError(
+            f"got scores of shape {scores.shape} and prior={prior}; expected (n_splits, n_candidates), and "
+            "one of the candidates"
+        )
+    means = scores.mean(axis=0)
+    means[np.isnan(means)] = -np.inf  # a fit that failed
+    best = int(means.argmax())
+    if best == prior or means[prior] == -np.inf:
+        return best
+    gain = scores[:, best] - scores[:, prior]
+    return best if gain.mean() > standard_error(gain) else int(prior)
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of values (n,); 0 for one value."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+class BeyondChance:
+    """Choice for ``GridSearchCV(refit=...)``: a prior setting, unless another beats it by a paired standard error.
+
+    Parameters
+    ----------
+    prior : dict
+        {parameter of the grid: value that is expected to be best}, such as ``{"prune_ratio": noise_rate}``. The prior
+        candidate is the one nearest to it; of several, as where other parameters are searched too, the one with the
+        best mean.
+    metric : str, default="score"
+        Which scores of a search by several metrics decide.
+
+    Raises
+    ------
+    ValueError
+        In the call, for a parameter or a metric that the search does not have.
+
+    Notes
+    -----
+    A search whose `refit` is a function has `best_index_`, `best_params_` and `best_estimator_`, but no `best_score_`.
+    The rule is that of `beyond_chance`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.linear_model import RidgeClassifier
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sktda import InfluencePruner
+    >>> from sktda.metrics import BeyondChance
+    >>> X, y = load_wine(return_X_y=True)
+    >>> grid = {"prune_ratio": [0, 0.1, 0.2]}
+    >>> pruner = InfluencePruner(RidgeClassifier())
+    >>> GridSearchCV(pruner, grid, refit=BeyondChance({"prune_ratio": 0.01})).fit(X, y).best_params_
+    {'prune_ratio': 0}
+    """
+
+    def __init__(self, prior: Mapping[str, Any], metric: str = "score") -> None:
+        self.prior = prior
+        self.metric = metric
+
+    def __call__(self, cv_results: Mapping[str, Any]) -> int:
+        """Position of the chosen candidate in the `cv_results_` of a search."""
+        candidates = cv_results["params"]
+        unknown = set(self.prior) - set.intersection(*map(set, candidates))
+        if unknown or not self.prior:
+            raise ValueError(
+                f"prior={dict(self.prior)!r} must name parameters of the search, which are {sorted(candidates[0])}"
+            )
+        n_splits = 0
+        while f"split{n_splits}_test_{self.metric}" in cv_results:
+            n_splits += 1
+        if not n_splits:
+            raise ValueError(
+                f"the search has no scores of metric={self.metric!r}; give the name of one that it measures"
+            )
+        scores = np.array([cv_results[f"split{k}_test_{self.metric}"] for k in range(n_splits)])
+        far = np.sum(
+            [_distance([each[name] for each in candidates], value) for name, value in self.prior.items()], axis=0
+        )
+        nearest = np.flatnonzero(far == far.min())
+        means = np.nan_to_num(scores.mean(axis=0), nan=-np.inf)
+        return beyond_chance(scores, int(nearest[means[nearest].argmax()]))
+
+    def __repr__(self) -> str:
+        return f"BeyondChance({dict(self.prior)!r})"
+
+
+def _distance(values: list, prior: Any) -> np.ndarray:
+    """(n,) how far values are from the prior, as a share of the farthest numbers; 0 or 1 where they are no numbers."""
+    try:
+        far = np.abs(np.asarray(values, dtype=float) - float(prior))
+    except (TypeError, ValueError):
+        return np.array([float(value != prior) for value in values])
+    return far / (far.max() or 1.0)
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import rankdata
 
 from sktda.noise import robust_deviation
+
+
+def probability_shift(log_odds: np.ndarray, rate: float) -> float:
+    """What to add to the log odds (n,) of right labels so that on average they are right with probability 1 - rate.
+
+    rate: in [0, 1). inf for 0: all are right.
+    """
+    if rate <= 0:
+        return np.inf
+    far = np.abs(log_odds).max() - np.log(min(rate, 1 - rate)) + 1
+    return float(brentq(lambda shift: expit(log_odds + shift).mean() - (1 - rate), -far, far))
+
+
+def tail_weights(scores: np.ndarray, rate: float) -> np.ndarray:
+    """(n,) weights that rise with the rank from 0 and reach 1 at twice the share `rate` of wrong rows; all 1 for 0.
+
+    The lowest scores are surely wrong, and around the share that is expected wrong and right rows mix.
+    """
+    return np.minimum(1.0, rank_weights(scores) / (2 * rate)) if rate > 0 else np.ones(len(scores))
 
 
 def rank_weights(scores: np.ndarray) -> np.ndarray:

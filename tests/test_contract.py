@@ -106,7 +106,7 @@ def exported_estimators():
 ESTIMATORS = sorted(walked_estimators() | exported_estimators(), key=lambda cls: cls.__name__)
 
 
-CHEAP = {"n_runs": 2, "n_estimators": 10, "attributor": ComplexityGap(), "sampler": NoisyLabelDetector(ComplexityGap())}
+CHEAP = {"n_runs": 2, "n_estimators": 50, "attributor": ComplexityGap(), "sampler": NoisyLabelDetector(ComplexityGap())}
 """Parameters that spare the checks of every class the forests of the default attributor, which has checks of its own."""
 
 

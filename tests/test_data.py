@@ -78,18 +78,95 @@ def test_standard_scale_handles_constant_columns_and_large_offsets():
     np.testing.assert_allclose(block[1], [0, 0, 0, 1], atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("X", "scale"),
-    [
-        (np.random.default_rng(0).integers(0, 256, (20, 30)), "unit"),
-        (np.random.default_rng(0).normal(size=(20, 3)), "standard"),
-        (np.column_stack([np.arange(20), np.arange(20) * 1000.0, np.arange(20) * 1e5]), "standard"),
-        (np.random.default_rng(0).normal(size=(20, 3, 3)), "unit"),
-        (sp.random(20, 5, density=0.2, format="csr"), "unit"),
-    ],
-)
-def test_scale_is_chosen_by_whether_columns_share_a_unit(X, scale):
-    assert UnitRows(X).scale == scale
+def pixels(n=60):
+    """Bright blots on a dark ground, (n, 6, 6)."""
+    rng = np.random.default_rng(0)
+    return np.round(255 * rng.beta(0.4, 1.2, size=(n, 6, 6)))
+
+
+def words(n=80):
+    return np.random.default_rng(0).poisson(0.05, (n, 200))
+
+
+RNG = np.random.default_rng(0)
+TABLES = {
+    "images": (pixels(), "unit"),
+    "bytes": (pixels().reshape(60, 36).astype(np.uint8), "unit"),
+    "word counts": (words(), "unit"),
+    "one-hot": (np.eye(40)[RNG.integers(40, size=300)], "unit"),
+    "one column": (RNG.integers(0, 101, (50, 1)), "standard"),
+    "two columns": (RNG.random((50, 2)), "standard"),
+    "marks": (RNG.integers(0, 101, (200, 3)), "standard"),
+    "many marks": (RNG.normal(65, 15, (200, 40)).clip(0, 100), "standard"),
+    "years": (RNG.integers(1950, 2020, (50, 30)), "standard"),
+    "kelvin": (RNG.normal(290, 10, (50, 60)), "standard"),
+    "other units": (RNG.exponential(size=(200, 30)) * 10.0 ** np.arange(30), "standard"),
+    "one-hot and an income": (
+        np.column_stack([np.eye(40)[RNG.integers(40, size=99)], RNG.random(99) * 1e5]),
+        "standard",
+    ),
+    "one absurd value": (np.vstack([words(), np.r_[1e160, np.zeros(199)]]), "standard"),
+    "constant": (np.full((20, 30), 7.0), "standard"),
+    "zeros": (np.zeros((20, 30)), "standard"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_columns_alone_tell_what_shares_a_unit_in_any_container_order_and_unit(name):
+    X, scale = TABLES[name]
+    flat = X.reshape(len(X), -1)
+    for same in (X, flat, sp.csr_matrix(flat), sp.csr_array(flat), flat[::-1], flat * 1000.0, flat[:, None, :]):
+        assert UnitRows(same).scale == scale
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if name != "one absurd value"])
+def test_sparse_and_dense_columns_have_the_same_moments(name):
+    X = TABLES[name][0].reshape(len(TABLES[name][0]), -1).astype(float)
+    dense, sparse = UnitRows(X, "standard"), UnitRows(sp.csr_matrix(X), "standard")
+    np.testing.assert_allclose(dense.mean, X.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(dense.spread, np.where(X.std(axis=0) > 0, X.std(axis=0), 1), rtol=1e-9)
+    np.testing.assert_allclose(sparse.mean, dense.mean, rtol=1e-12)
+    np.testing.assert_allclose(sparse.spread, dense.spread, rtol=1e-12)
+
+
+def test_a_sparse_matrix_with_cells_stored_twice_is_read_and_not_changed():
+    X = sp.csr_matrix((np.array([1.0, 2.0, 5.0]), np.array([0, 0, 1]), np.array([0, 2, 3])), shape=(2, 2))
+    np.testing.assert_allclose(UnitRows(X, "standard").mean, [1.5, 2.5])
+    assert X.nnz == 3
+
+
+@pytest.mark.parametrize("scale", ["standard", "unit"])
+@pytest.mark.parametrize("factor", [1e-310, 1e-200, 1e-13, 1.0, 1e160, 1e307])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_do_not_depend_on_the_size_of_the_numbers(scale, factor, dtype):
+    X = np.round(np.random.default_rng(0).normal(size=(20, 3)), 3)
+    blocks = [UnitRows(X * f, scale).block(slice(0, 20), dtype, CPU) for f in (1.0, factor)]
+    torch.testing.assert_close(blocks[1], blocks[0], rtol=1e-3 if factor < 1e-300 else 1e-6, atol=1e-6)
+
+
+def test_columns_far_from_zero_keep_their_digits_in_any_container():
+    X = np.round(np.random.default_rng(0).normal(size=(50, 3)) * 2**20) / 2**20
+    near = UnitRows(X, "standard").block(slice(0, 50), torch.float64, CPU)
+    for far in (X + 2.0**28, sp.csr_matrix(X + 2.0**28)):
+        torch.testing.assert_close(
+            UnitRows(far, "standard").block(slice(0, 50), torch.float64, CPU), near, atol=1e-9, rtol=0
+        )
+
+
+def test_one_absurd_cell_leaves_the_other_columns_alone():
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    spoilt = X.copy()
+    spoilt[4, 2] = 1e160
+    rows, clean = (UnitRows(values, "standard") for values in (spoilt, X))
+    assert torch.isfinite(rows.block(slice(0, 30), torch.float32, CPU)).all()
+    np.testing.assert_allclose(rows.spread[:2], clean.spread[:2])
+
+
+def test_rescaled_rows_equal_rows_of_that_scale():
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    for start, scale in (("unit", "standard"), ("standard", "unit")):
+        changed = UnitRows(X, start).rescaled(scale).block(slice(0, 30), torch.float64, CPU)
+        torch.testing.assert_close(changed, UnitRows(X, scale).block(slice(0, 30), torch.float64, CPU))
 
 
 def test_blocks_halve_when_the_device_is_out_of_memory_and_every_row_is_visited_once():

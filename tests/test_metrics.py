@@ -1,12 +1,20 @@
 """Evaluation: against SciPy and scikit-learn, brute force, invariances, and answers that were planted."""
 
+import itertools
+import pickle
+
 import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
-from sklearn.linear_model import Ridge
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from sktda.metrics import (
+    BeyondChance,
+    NoiseCorrectedScorer,
+    beyond_chance,
     bootstrap_interval,
     demographic_parity_gap,
     detection_curve,
@@ -14,10 +22,12 @@ from sktda.metrics import (
     leave_one_out_correlation,
     linear_datamodeling_score,
     noise_ceiling,
+    noise_corrected_accuracy,
     pearson,
     ranks,
     removal_curve,
     spearman,
+    standard_error,
 )
 
 N_SUBSETS, N_TRAIN, N_QUERY = 60, 40, 7
@@ -450,3 +460,134 @@ def test_gaps_that_do_not_exist():
         equal_opportunity_gap([1, 0], [1, 0], ["a", "b"])
     with pytest.raises(ValueError, match="got 2 predictions, 2 labels and 1 groups"):
         demographic_parity_gap([1, 0], ["a"])
+
+
+# ---- judging by wrong labels -----------------------------------------------------------------------------------------
+
+MATRICES = {
+    "uniform": np.full((3, 3), 0.1) + 0.7 * np.eye(3),
+    "by class": np.array([[0.6, 0.4, 0.0], [0.0, 1.0, 0.0], [0.1, 0.2, 0.7]]),
+    "most labels wrong": np.array([[0.2, 0.7, 0.1], [0.1, 0.3, 0.6], [0.8, 0.1, 0.1]]),
+}
+
+
+@pytest.mark.parametrize("matrix", MATRICES.values(), ids=MATRICES)
+def test_the_corrected_accuracy_is_unbiased(matrix):
+    """Its mean over all ways in which five labels can come out, each as probable as the noise makes it."""
+    true, predicted = np.array([0, 1, 1, 2, 2]), np.array([0, 2, 1, 2, 0])
+    expected, total = 0.0, 0.0
+    for given in itertools.product(range(3), repeat=5):
+        probability = matrix[true, given].prod()
+        total += probability
+        if probability:
+            expected += probability * noise_corrected_accuracy(given, predicted, matrix)
+    assert total == pytest.approx(1)
+    assert expected == pytest.approx((true == predicted).mean(), abs=1e-12)
+
+
+def test_noise_by_class_puts_models_in_another_order_and_uniform_noise_does_not():
+    """Half of the cats are called dogs: the model that learned the mistake looks better, until it is corrected."""
+    true = np.repeat([0, 1], [600, 400])
+    given = true.copy()
+    given[:300] = 1
+    right, fooled = np.where(np.arange(1000) % 10 == 0, 1 - true, true), given.copy()
+    matrix = np.array([[0.5, 0.5], [0, 1]])
+    assert (right == given).mean() < (fooled == given).mean()
+    assert noise_corrected_accuracy(given, right, matrix) == pytest.approx(0.9)
+    assert noise_corrected_accuracy(given, fooled, np.eye(2)) == 1  # no noise: the accuracy itself
+    rng = np.random.default_rng(0)
+    given = rng.integers(0, 3, 50)
+    plain, corrected = [], []
+    for _ in range(10):
+        predicted = np.where(rng.random(50) < 0.6, given, rng.integers(0, 3, 50))
+        plain.append((predicted == given).mean())
+        corrected.append(noise_corrected_accuracy(given, predicted, MATRICES["uniform"]))
+    np.testing.assert_allclose(corrected, (np.array(plain) - 0.1) / 0.7)
+
+
+def test_classes_of_any_kind_and_order():
+    names, matrix = np.array(["b", "c", "a"]), MATRICES["by class"]
+    given, predicted = np.array([0, 1, 2, 2, 0]), np.array([0, 1, 1, 2, 1])
+    expected = noise_corrected_accuracy(given, predicted, matrix)
+    assert noise_corrected_accuracy(names[given], names[predicted], matrix, names) == expected
+    order = np.array([2, 0, 1])
+    again = noise_corrected_accuracy(names[given], names[predicted], matrix[np.ix_(order, order)], names[order])
+    assert again == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "predicted", "matrix", "classes", "message"),
+    [
+        ([0, 1], [0, 1], np.ones((2, 3)) / 3, None, "must be square"),
+        ([0, 1], [0, 1], np.eye(2) / 2, None, "every row must sum to 1"),
+        ([0, 1], [0, 1], np.full((2, 2), 0.5), None, "must have shares of at least 0 and an inverse"),
+        ([0, 1], [0, 1], [[1.5, -0.5], [0, 1]], None, "must have shares of at least 0"),
+        ([0, 1], [0, 1], np.eye(2), ["a", "b", "c"], "3 classes do not match"),
+        ([0, 2], [0, 1], np.eye(2), None, r"y_true holds .*2.*, which is not among the classes \[0, 1\]"),
+        (["a", "b"], ["a", "z"], np.eye(2), ["a", "b"], "y_pred holds .*'z'"),
+        ([0, 1], [0], np.eye(2), None, "got 2 labels and 1 predictions"),
+    ],
+)
+def test_what_cannot_be_corrected(given, predicted, matrix, classes, message):
+    with pytest.raises(ValueError, match=message):
+        noise_corrected_accuracy(given, predicted, matrix, classes)
+
+
+def test_the_scorer_works_wherever_scikit_learn_takes_one():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(90, 2)), np.array(["a", "b", "c"])[np.arange(90) % 3]
+    scorer = pickle.loads(pickle.dumps(NoiseCorrectedScorer(np.eye(3))))
+    plain = cross_val_score(LogisticRegression(), X, y, cv=3)
+    np.testing.assert_allclose(cross_val_score(LogisticRegression(), X, y, cv=3, scoring=scorer), plain)
+    search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, scoring=scorer, cv=3).fit(X, y)
+    assert search.best_score_ <= 1
+    uniform = NoiseCorrectedScorer(MATRICES["uniform"], ["a", "b", "c"])
+    model = DummyClassifier(strategy="constant", constant="a").fit(X, y)
+    assert uniform(model, X, y) == pytest.approx((1 / 3 - 0.1) / 0.7)
+
+
+def test_the_prior_is_left_beyond_a_standard_error_only():
+    scores = np.array([[0.5, 0.6, 0.55], [0.7, 0.8, 0.76], [0.9, 0.85, 0.95]])
+    gain = scores[:, 1] - scores[:, 0]
+    assert standard_error(gain) == pytest.approx(gain.std(ddof=1) / np.sqrt(3))
+    assert gain.mean() < standard_error(gain)
+    assert beyond_chance(scores[:, :2], 0) == 0  # better, but not on every split
+    assert beyond_chance(scores[:, [0, 2]], 0) == 1  # better on each, by about as much
+    assert beyond_chance(scores, 1) == 1  # the best is the prior's equal
+    assert beyond_chance(scores[:1], 0) == 1  # of one split nothing is known but the score
+    assert beyond_chance(np.ones((4, 3)), 2) == 2
+    hard = scores + np.array([[-9.0], [0], [9]])  # splits that are hard for all do not count
+    assert beyond_chance(hard[:, [0, 2]], 0) == 1
+    assert beyond_chance([[np.nan, 0.1], [0.9, 0.1]], 0) == 1  # fits that failed
+    assert beyond_chance([[0.1, np.nan], [0.1, 0.9]], 0) == 0
+    for scores, prior in [([0.1, 0.2], 0), ([[0.1, 0.2]], 2), ([[0.1, 0.2]], -1)]:
+        with pytest.raises(ValueError, match="expected \\(n_splits, n_candidates\\)"):
+            beyond_chance(scores, prior)
+
+
+def test_chance_does_not_lead_away_from_the_prior():
+    """Twenty candidates that are equally good: the best is another one nearly always, and the rule mostly stays."""
+    rng = np.random.default_rng(0)
+    stayed = [beyond_chance(rng.normal(size=(5, 2)), 0) == 0 for _ in range(1000)]
+    assert 0.79 < np.mean(stayed) < 0.84  # a t of 4 degrees of freedom exceeds 1 in 18.7 %
+
+
+def results(splits, params, metric="score"):
+    return {"params": params, **{f"split{k}_test_{metric}": np.array(each) for k, each in enumerate(splits)}}
+
+
+def test_the_choice_of_a_search_starts_at_the_nearest_candidate():
+    params = [{"ratio": r, "C": c} for r in (0, 0.1, 0.2) for c in (1, 2)]
+    flat = results([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.6, 0.5, 0.4, 0.3, 0.2, 0.1]], params)
+    assert BeyondChance({"ratio": 0.12})(flat) == 2  # of the two, the first of equally good ones
+    assert BeyondChance({"ratio": 0.12, "C": 2})(flat) == 3
+    assert BeyondChance({"ratio": 7})(flat) == 4
+    better = results([[0.1, 0.2, 0.3, 0.3, 0.5, 0.6]] * 2, params, "f1")
+    assert BeyondChance({"ratio": 0}, "f1")(better) == 5
+    names = results([[0.1, 0.1]], [{"kernel": "a"}, {"kernel": None}])
+    assert [BeyondChance({"kernel": value})(names) for value in ("a", None)] == [0, 1]
+    with pytest.raises(ValueError, match="must name parameters of the search, which are"):
+        BeyondChance({"share": 0.1})(flat)
+    with pytest.raises(ValueError, match="the search has no scores of metric='f1'"):
+        BeyondChance({"ratio": 0.1}, "f1")(flat)
+    assert pickle.loads(pickle.dumps(BeyondChance({"ratio": 0.12})))(flat) == 2

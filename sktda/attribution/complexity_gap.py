@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.base import Attributor
-from sktda.data import UnitRows, n_columns, resolve_device
+from sktda.data import MANY_COLUMNS, UnitRows, n_columns, resolve_device
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
 
 EXACT_ROWS = 5_000  # above, mode="auto" goes over to Nyström
@@ -47,7 +47,8 @@ class ComplexityGap(Attributor):
         "standard" standardises the columns and appends a constant before rows are normalised, "unit" only
         normalises the rows, which loses their level. "auto" takes "unit" for many columns of one unit with a meaningful
         zero (pixels, word counts, one-hot), else "standard", unless the other one has the smaller squared leave-one-out
-        error by more than two standard errors, paired over at most 1,000 rows. The container does not matter.
+        error by more than two standard errors, paired over at most 1,000 rows. Fewer than 16 columns are always
+        standardised. The container does not matter.
     task : {"auto", "classification", "regression"}, default="auto"
         "auto": strings, booleans and whole numbers are classes (unless nearly all differ), the rest is regression,
         on the standardised target.
@@ -216,7 +217,7 @@ class ComplexityGap(Attributor):
         size = max(LEAST_LOOK_ROWS, min(LOOK_ROWS, LOOK_BYTES // (8 * n_columns(X))))
         chosen = sample(len(rows), size, np.random.RandomState(0))  # always the same: exact mode has no seed
         self.ridge_, errors = _best_ridge(rows, y, chosen, ridges)
-        if self.scale == "auto":
+        if self.scale == "auto" and (rows.scale == "unit" or n_columns(X) >= MANY_COLUMNS):
             other = rows.rescaled("standard" if rows.scale == "unit" else "unit")
             ridge, other_errors = _best_ridge(other, y, chosen, ridges)
             gain = errors - other_errors

@@ -21,7 +21,7 @@ LARGEST = 2**27  # values that the forest may hold in memory, half a GiB
 EXACT_ROWS, LANDMARKS = 2_000, 1_000  # of the kernel beside a forest, which sees what landmarks blur: it costs as much
 ALONE = 0.6  # over the number of classes: the least probability of a kernel that no forest holds back
 FAR = 100.0  # spreads from the median, from where on values count as equal
-SAMPLE, SAMPLE_TREES, CLEARLY = 1_000, 30, 3.0  # rows and trees that decide about wide data, standard errors to win by
+SAMPLE, SAMPLE_TREES, CLEARLY = 500, 20, 3.0  # rows and trees that decide about wide data, standard errors to win by
 
 
 class KernelForest(Attributor):
@@ -55,7 +55,7 @@ class KernelForest(Attributor):
         The probabilities, in the order of `classes_`. Those of the kernel are at least 0.1 / n_classes, or 0.6 /
         n_classes where it predicts alone: its decisions are no probabilities, and below that only scatter.
     uses_forest_ : bool
-        Whether the forest took part: for up to 256 columns always, for wider data where a small one of 1,000 rows
+        Whether the forest took part: for up to 256 columns always, for wider data where a small one of 500 rows
         predicts these clearly better than the kernel of all rows does. Elsewhere the kernel predicts alone.
     kernel_ : ComplexityGap
         The fitted kernel.

@@ -77,6 +77,8 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
         from sktda.attribution.label_posterior import LabelPosterior
 
         attributor = LabelPosterior()
+        if _routing_enabled():
+            attributor.set_fit_request(sample_weight=False)  # ignored, and not the user's to request
     if not hasattr(attributor, "fit") or isinstance(attributor, type):
         raise TypeError(
             f"attributor={attributor!r} is not an attributor; give an instance such as LabelPosterior() from "

@@ -36,7 +36,7 @@ class CoresetSelector(BaseEstimator):
     Parameters
     ----------
     attributor : attributor, default=None
-        Scores the rows, higher = keep; `ComplexityGap()` if None. Fitted for "stratified", "top", "ccs" and "d2" only.
+        Scores the rows, higher = keep; `LabelPosterior()` if None. Fitted for "stratified", "top", "ccs" and "d2" only.
     n_samples : float in (0, 1] or int, default=0.5
         Rows to keep: a float is a share, an int a count (1.0 is all rows, 1 is one row). At least one per class.
     strategy : str, default="stratified"

@@ -32,9 +32,11 @@ from sktda.cleaning.base import (
     scoring_features,
     split_fit_params,
 )
+from sktda.cleaning.judge import Judge
 from sktda.cleaning.objectives import Found, Gap, mean_over_parts, signed
 from sktda.cleaning.validation import FOLDS, check_validation_rows, validation_rows
 from sktda.data import encode_target, row_index, sliceable
+from sktda.metrics import standard_error
 from sktda.selection import prune
 
 
@@ -47,15 +49,15 @@ class InfluencePruner(RefitEstimator):
         Fitted on the kept rows; a clone, the given one stays unfitted. A Pipeline's transformers also prepare the
         features of attributors that need numbers.
     attributor : attributor, default=None
-        Scores the rows, higher = keep; `ComplexityGap()` if None.
+        Scores the rows, higher = keep; `LabelPosterior()` if None.
     prune_ratio : float in [0, 1), default=0.1
         Share of the rows to remove.
     step : float in (0, 1) or None, default=None
         Share of the rows removed between re-scorings; None = all at once.
-    stratify : bool, default=True
-        Remove the same share of every class. Regression has no classes. Where one class is rare and labels are wrong
-        at random, most wrong labels carry the rare one, and the same share of both leaves a model that finds it too
-        often: False. So does a gap between groups close with fewer rows.
+    stratify : bool, default=False
+        Remove the same share of every class, for scores that cannot be compared between classes. Wrong labels are not
+        spread evenly: of those wrong at random most carry a rare class, and labels wrong by class are all of some
+        classes. The same share of every class then takes right labels of the others. Regression has no classes.
     min_samples_per_class : int, default=1
         Rows that must stay in each class.
     validation : None, int, float, splitter or Holdout, default=None
@@ -64,7 +66,9 @@ class InfluencePruner(RefitEstimator):
     guard : bool, float or dict, default=False
         Compare the model with and without pruning on the validation rows (by 5-fold cross-validation of the whole
         procedure if there are none) and keep all rows, with a `PruningWarning`, if the score drops by more than the
-        tolerance (True = 0), or {scorer name: largest drop}.
+        tolerance (True = 0), or {scorer name: largest drop}. Rows of X whose label `NoisyLabelDetector` calls wrong do
+        not judge. Where it calls at least half as many wrong as are removed, pruning is expected to help, and a drop
+        counts only beyond one standard error over the folds.
     scoring : str, callable or None, default=None
         Scorer of the guard; None = the estimator's own.
     memory : None, str or joblib.Memory, default=None
@@ -89,7 +93,7 @@ class InfluencePruner(RefitEstimator):
         rounds end when the groups change places, without the last one if the gap was smaller before it. Of folds,
         removed rows still validate: without them a gap would look wider than it is.
     guard_scores_ : dict
-        {scorer: (all rows, pruned)}, where a guard ran.
+        {scorer: (all rows, pruned)}, where a guard ran: means over the folds, on the rows that judge.
     estimator_, attributor_ :
         The fitted clones. `attributor_` is that of the last round (of the last fold under cross-fitting).
     n_features_in_, feature_names_in_, classes_ :
@@ -138,7 +142,7 @@ class InfluencePruner(RefitEstimator):
         *,
         prune_ratio=0.1,
         step=None,
-        stratify=True,
+        stratify=False,
         min_samples_per_class=1,
         validation=None,
         guard=False,
@@ -209,7 +213,9 @@ class InfluencePruner(RefitEstimator):
         step = context.subcontext(task_name="guard")
         step.call_on_fit_task_begin(estimator=self, X=X, y=y)
         params |= metadata
-        refused = self._guarded() and self.n_pruned_ > 0 and self._guard_refuses(X, y, params, fit_params, validation)
+        refused = (
+            self._guarded() and self.n_pruned_ > 0 and self._guard_refuses(X, y, codes, params, fit_params, validation)
+        )
         if refused:
             self.support_[:] = True
             self.n_pruned_ = 0
@@ -378,42 +384,48 @@ class InfluencePruner(RefitEstimator):
         params = _check_method_params(X, params, rows)
         return estimator.fit(_safe_indexing(X, rows), _safe_indexing(y, rows), **params)
 
-    def _guard_refuses(self, X, y, params, fit_params, validation):
+    def _guard_refuses(self, X, y, codes, params, fit_params, validation):
         """Whether pruning lowers a score by more than its tolerance; sets guard_scores_."""
         tolerance = 0.0 if isinstance(self.guard, (bool, np.bool_)) else self.guard
         limits = self.guard if isinstance(self.guard, dict) else {self.scoring: tolerance}
-        parts = self._guard_parts(X, y, params, fit_params, validation)
+        judge = (
+            Judge(self.estimator, X, y, codes) if self._held_out.any() or not isinstance(validation, Holdout) else None
+        )
+        parts = self._guard_parts(X, y, params, fit_params, validation, judge)
+        expected = judge is not None and judge.noise_rate >= self.n_pruned_ / (2 * _num_samples(X))
         self.guard_scores_ = {}
         for scoring, limit in limits.items():
             scorer = check_scoring(self.estimator, scoring)
-            full, pruned = np.mean(
-                [[scorer(model, X_test, y_test) for model in models] for *models, X_test, y_test in parts],
-                axis=0,
-            )
+            scores = np.array([[scorer(model, *test) for model in models] for *models, test in parts])
+            full, pruned = scores.mean(axis=0)
             name = "score" if scoring is None else str(scoring)
             self.guard_scores_[name] = (float(full), float(pruned))
-            if not full - pruned <= limit:
+            by_chance = standard_error(scores[:, 0] - scores[:, 1]) if expected else 0.0
+            if not full - pruned <= limit + by_chance:
                 warnings.warn(
                     f"all rows are kept: without the {self.n_pruned_} lowest-scored rows {name} would go from "
-                    f"{full:.4f} to {pruned:.4f}, a drop of more than {limit:g}",
+                    f"{full:.4f} to {pruned:.4f}, a drop of more than {limit + by_chance:g}",
                     PruningWarning,
                     stacklevel=4,
                 )
                 return True
         return False
 
-    def _guard_parts(self, X, y, params, fit_params, validation):
-        """(model of all rows, model of kept rows, X_test, y_test), once for given validation rows, else per fold."""
+    def _guard_parts(self, X, y, params, fit_params, validation, judge):
+        """(model of all rows, model of kept rows, (X, y) that judge), once for a Holdout, else per fold."""
         if isinstance(validation, Holdout):
             masks = ~self._held_out, self.support_ & ~self._held_out
             models = [self._refit(clone(self.estimator), X, y, fit_params, mask) for mask in masks]
-            return [(*models, validation.X, validation.y)]
+            if judge is None:
+                return [(*models, (validation.X, validation.y))]
+            rows = judge.rows(self._held_out)
+            return [(*models, (_safe_indexing(X, rows), _safe_indexing(y, rows)))]
         cv = check_cv(5 if validation is None else validation, y, classifier=is_classifier(self.estimator))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a class rarer than the folds is not the user's concern here
             folds = list(cv.split(X, y))
         return Parallel(n_jobs=self.n_jobs)(
-            delayed(self._guard_fold)(X, y, params, fit_params, train, test) for train, test in folds
+            delayed(self._guard_fold)(X, y, params, fit_params, train, judge.rows(test)) for train, test in folds
         )
 
     def _guard_fold(self, X, y, params, fit_params, train, test):
@@ -427,7 +439,7 @@ class InfluencePruner(RefitEstimator):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # said once, by the outer fit
             inner.set_callbacks().fit(X_train, y_train, **_check_method_params(X, params, train))
-        return full, inner, _safe_indexing(X, test), _safe_indexing(y, test)
+        return full, inner, (_safe_indexing(X, test), _safe_indexing(y, test))
 
     def get_support(self, indices=False):
         """Mask (n_samples,) of the kept rows, or their positions."""

@@ -14,29 +14,35 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params
 
+from sktda.cleaning.judge import Judge
 from sktda.cleaning.pruner import InfluencePruner
 from sktda.data import sliceable
+from sktda.metrics import beyond_chance
 
 SHARED = ("stratify", "min_samples_per_class", "validation", "memory", "random_state")
 
 
 class InfluencePrunerCV(InfluencePruner):
-    """`InfluencePruner` that picks the share of rows to remove: rows are scored once per fold, then the shares walked.
+    """`InfluencePruner` that picks the share of rows to remove: the estimated share of wrong labels, or a better one.
+
+    Each fold is scored once, then the shares are walked. Dirty labels on small folds make any share look best by luck.
+    So the rows whose label `NoisyLabelDetector` calls wrong do not judge, and the share nearest to what it estimates
+    is left only for one that beats it by more than a standard error over the folds.
 
     Parameters
     ----------
     estimator : estimator
         Fitted on the kept rows; a clone, the given one stays unfitted.
     attributor : attributor, default=None
-        Scores the rows, higher = keep; `ComplexityGap()` if None.
-    prune_ratios : sequence of float in [0, 1), default=(0, 0.05, 0.1, 0.2, 0.3)
-        Shares to choose from. Of equally good ones the smallest is taken.
+        Scores the rows, higher = keep; `LabelPosterior()` if None.
+    prune_ratios : sequence of float in [0, 1), default=(0, 0.05, 0.1, 0.15, 0.2, 0.3)
+        Shares to choose from.
     cv : None, int, splitter or iterable of splits, default=None
         Folds that judge; None = 5, stratified for classifiers. Within a fold, its training part is scored and pruned,
-        and its test part is predicted whole.
+        and the rows of its test part that judge are predicted.
     scoring : str, callable or None, default=None
         Scorer on the test parts; None = the estimator's own.
-    stratify : bool, default=True
+    stratify : bool, default=False
         Remove the same share of every class; see `InfluencePruner` for when not to.
     min_samples_per_class : int, default=1
         Rows that must stay in each class.
@@ -52,9 +58,15 @@ class InfluencePrunerCV(InfluencePruner):
     Attributes
     ----------
     best_prune_ratio_ : float
+        The prior one, or the share with the best mean score, where that is better by more than the standard error of
+        the difference over the folds (`sktda.metrics.beyond_chance`).
+    prior_prune_ratio_ : float
+        The share nearest to `noise_rate_`.
+    noise_rate_ : float
+        Estimated share of wrong labels; 0 where the features do not predict them, or cannot be read as numbers.
     best_score_ : float
-        Its mean score over the folds. Chosen as the best of several, it is rather too high; a nested cross-validation
-        gives an honest figure.
+        Mean score of the chosen share over the folds, on the rows whose label is not called wrong: not what all rows
+        would give, and rather too high.
     best_index_ : int
         Its position in the arrays of `cv_results_`.
     cv_results_ : dict of ndarray
@@ -70,8 +82,10 @@ class InfluencePrunerCV(InfluencePruner):
 
     Notes
     -----
-    The test parts are judged by the labels as given. Wrong ones lower every score alike, as long as they are wrong at
-    random; labels that are wrong in one direction favour the share that keeps the mistake.
+    Wrong labels that judge would lower every score alike if they were wrong at random, and bury the difference in
+    noise; labels that are wrong in one direction favour the share that keeps the mistake. Without the rows that are
+    called wrong, a score estimates that on rows whose label is right and not exceptional. Each class in a test part
+    keeps at least one row. A search by `sktda.metrics.NoiseCorrectedScorer` and `BeyondChance` judges by all rows.
 
     Examples
     --------
@@ -97,10 +111,10 @@ class InfluencePrunerCV(InfluencePruner):
         estimator,
         attributor=None,
         *,
-        prune_ratios=(0, 0.05, 0.1, 0.2, 0.3),
+        prune_ratios=(0, 0.05, 0.1, 0.15, 0.2, 0.3),
         cv=None,
         scoring=None,
-        stratify=True,
+        stratify=False,
         min_samples_per_class=1,
         validation=None,
         memory=None,
@@ -139,7 +153,7 @@ class InfluencePrunerCV(InfluencePruner):
         X, y = indexable(sliceable(X), y)
         if y is None:
             raise ValueError("InfluencePrunerCV requires y to be passed, but the target y is None")
-        self._codes(y)  # classes are checked before folds are made of them
+        codes = self._codes(y)  # classes are checked before folds are made of them
         if sensitive_features is not None:
             params = {**params, "sensitive_features": sensitive_features}
         held = {} if X_val is None and y_val is None else {"X_val": X_val, "y_val": y_val}
@@ -148,9 +162,13 @@ class InfluencePrunerCV(InfluencePruner):
         step = context.subcontext(task_name="choose the share")
         step.call_on_fit_task_begin(estimator=self, X=X, y=y)
         folds = list(check_cv(self.cv, y, classifier=is_classifier(self.estimator)).split(X, y))
+        judge = Judge(self.estimator, X, y, codes)
         found = np.array(
-            Parallel(n_jobs=self.n_jobs)(delayed(self._walk)(X, y, held, params, ratios, *fold) for fold in folds)
+            Parallel(n_jobs=self.n_jobs)(
+                delayed(self._walk)(X, y, held, params, ratios, train, judge.rows(test)) for train, test in folds
+            )
         )
+        self.noise_rate_ = judge.noise_rate
         self._conclude(ratios, found)
         step.call_on_fit_task_end(estimator=self, X=X, y=y)
         pruner = self._pruner(self.best_prune_ratio_)
@@ -177,7 +195,7 @@ class InfluencePrunerCV(InfluencePruner):
         return InfluencePruner(self.estimator, self.attributor, prune_ratio=float(ratio), **own)
 
     def _walk(self, X, y, held, params, ratios, train, test):
-        """(n_ratios, 2): scores on the test part, and rows removed."""
+        """(n_ratios, 2): scores on the rows `test`, and rows removed."""
         X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
         X_test, y_test = _safe_indexing(X, test), _safe_indexing(y, test)
         params = _check_method_params(X, params, train)
@@ -198,7 +216,9 @@ class InfluencePrunerCV(InfluencePruner):
         """Set what is known of the shares from (n_folds, n_ratios, 2)."""
         scores = found[:, :, 0]
         mean = scores.mean(axis=0)
-        self.best_index_ = int(mean.argmax())
+        prior = int(np.abs(ratios - self.noise_rate_).argmin())
+        self.prior_prune_ratio_ = float(ratios[prior])
+        self.best_index_ = beyond_chance(scores, prior)
         self.best_prune_ratio_, self.best_score_ = float(ratios[self.best_index_]), float(mean[self.best_index_])
         self.cv_results_ = {
             "prune_ratio": ratios,

@@ -98,10 +98,9 @@ class ResampledEstimator(RefitEstimator):
         return self
 
     def _default_sampler(self):
-        from sktda.attribution.label_posterior import LabelPosterior
         from sktda.cleaning.detector import NoisyLabelDetector
 
-        return NoisyLabelDetector(prepare_attributor(LabelPosterior(), self.estimator))
+        return NoisyLabelDetector(prepare_attributor(None, self.estimator))
 
     def _resampled_params(self, sampler, X, X_kept, params):
         """Metadata of the sampled rows, times the sampler's own weights."""

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
+from scipy.special import expit
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.cleaning.base import import_pandas, refuse_constant, weight_name
+from sktda.cleaning.judge import detect
 from sktda.cleaning.pruner import InfluencePruner
-from sktda.weighting import learned_weights, rank_weights, sigmoid_weights, weigh
+from sktda.weighting import (
+    learned_weights,
+    probability_shift,
+    rank_weights,
+    sigmoid_weights,
+    tail_weights,
+    weigh,
+)
 
+PROBABILITY = "probability"
 WEIGHTINGS = {"rank": rank_weights, "sigmoid": sigmoid_weights, "learned": learned_weights}
 SHARED = ("stratify", "validation", "random_state")
 
@@ -24,16 +35,19 @@ class InfluenceReweighter(InfluencePruner):
     estimator : estimator
         Its `fit` takes sample_weight (of a Pipeline: that of the last step); a clone, the given one stays unfitted.
     attributor : attributor, default=None
-        Scores the rows, higher = keep. None = `ComplexityGap()`; with weighting="learned", which needs the unit of a
+        Scores the rows, higher = keep. None = `LabelPosterior()`; with weighting="learned", which needs the unit of a
         loss, ``InnerProduct(objective="validation")``.
-    weighting : {"rank", "sigmoid", "learned"} or callable, default="rank"
-        "rank": in proportion to the share of rows that score lower. "sigmoid": 1 / (1 + exp(-z)), z the robust
-        deviations above the median. "learned": one step down the gradient of the objective on validation rows from
-        equal weights, ``max(0, 1 + score / mean |score|)``: for attributors whose score is a predicted rise of a loss.
-        A callable takes scores (n,) and returns weights (n,) of at least 0.
+    weighting : {"probability", "rank", "sigmoid", "learned"} or callable, default="probability"
+        "probability": how probable it is that the label is right, so that clean data are hardly touched.
+        `LabelPosterior` scores the log odds of it, which are shifted until the mean is 1 - `noise_rate_`. By other
+        scores, and for regression, weights rise with the rank and are full from twice that share on. "rank": in
+        proportion to the share of rows that score lower. "sigmoid": 1 / (1 + exp(-z)), z the robust deviations above
+        the median. "learned": one step down the gradient of the objective on validation rows from equal weights,
+        ``max(0, 1 + score / mean |score|)``: for attributors whose score is a predicted rise of a loss. A callable
+        takes scores (n,) and returns weights (n,) of at least 0.
     floor : float in [0, 1), default=0.0
         Least weight, as a share of the largest: weights become floor * largest + (1 - floor) * weight.
-    stratify : bool, default=True
+    stratify : bool, default=False
         Weigh the rows of each class by themselves, so that every class counts what it did. Not for "learned".
     validation : None, int, float, splitter or Holdout, default=None
         Validation rows for attributors that use them, as of `InfluencePruner`. Rows that a float holds out have no
@@ -51,6 +65,9 @@ class InfluenceReweighter(InfluencePruner):
         The weights, mean 1 (within each class if `stratify`), before they multiply a `sample_weight` given to `fit`.
     scores_ : ndarray of shape (n_samples,)
         Higher = keep.
+    noise_rate_ : float
+        Estimated share of wrong labels, with weighting="probability"; 0 where the features do not predict the labels,
+        or cannot be read as numbers: all rows then count alike.
     estimator_, attributor_ :
         The fitted clones.
     support_, n_pruned_, objective_values_ :
@@ -86,7 +103,7 @@ class InfluenceReweighter(InfluencePruner):
 
     _parameter_constraints: dict = {
         **{name: InfluencePruner._parameter_constraints[name] for name in SHARED},
-        "weighting": [StrOptions(set(WEIGHTINGS)), callable],
+        "weighting": [StrOptions({PROBABILITY, *WEIGHTINGS}), callable],
         "floor": [Interval(Real, 0, 1, closed="left")],
         "n_jobs": [Integral, None],
     }
@@ -97,9 +114,9 @@ class InfluenceReweighter(InfluencePruner):
         estimator,
         attributor=None,
         *,
-        weighting="rank",
+        weighting=PROBABILITY,
         floor=0.0,
-        stratify=True,
+        stratify=False,
         validation=None,
         memory=None,
         n_jobs=None,
@@ -143,7 +160,7 @@ class InfluenceReweighter(InfluencePruner):
         scored = ~self._held_out
         refuse_constant(self.scores_[scored], self.attributor_)
         codes = self._codes(y) if self.stratify and self.weighting != "learned" else None
-        weighting = WEIGHTINGS.get(self.weighting) if isinstance(self.weighting, str) else self.weighting
+        weighting = self._weighting(X, y, scored)
         self.sample_weight_ = np.ones(len(self.scores_))
         self.sample_weight_[scored] = weigh(
             self.scores_[scored], weighting, self.floor, None if codes is None else codes[scored]
@@ -152,6 +169,19 @@ class InfluenceReweighter(InfluencePruner):
         given = params.get(name)
         weights = self.sample_weight_ if given is None else self.sample_weight_ * np.asarray(given, dtype=float)
         return estimator.fit(X, y, **{**params, name: weights})
+
+    def _weighting(self, X, y, scored):
+        """Function from scores to weights; sets noise_rate_."""
+        self.__dict__.pop("noise_rate_", None)  # of an earlier fit
+        if self.weighting != PROBABILITY:
+            return WEIGHTINGS.get(self.weighting) if isinstance(self.weighting, str) else self.weighting
+        codes = self._codes(y)
+        detector = detect(self.estimator, X, y if codes is None else codes, self.attributor_)
+        self.noise_rate_ = 0.0 if detector is None else detector.noise_rate_
+        if not hasattr(self.attributor_, "posterior_"):
+            return partial(tail_weights, rate=self.noise_rate_)
+        shift = probability_shift(self.scores_[scored], self.noise_rate_)
+        return lambda scores: expit(scores + shift)
 
     def to_frame(self):
         """DataFrame of all rows with the user's index, in their order: label, score, weight."""

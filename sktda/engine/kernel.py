@@ -112,14 +112,18 @@ def leave_one_out_nystrom(
     On top of that at most CACHE_ELEMENTS features are kept between the two passes.
 
     block(rows) gives the scaled rows (len(rows), d); landmarks (m, d) in the same dtype; targets (n, c); ridge > 0.
-    The kernel is Q + diag(K - Q), Q = Phi Phi' with Phi = k_m U^-1 and K_mm = U'U (pivoted Cholesky; landmarks that
-    others determine are dropped): what the landmarks do not explain of a row counts as noise of its own, so that rows
-    far from all of them neither steer the fit nor look well predicted. With d_i = ridge + 1/2 - |phi_i|^2 and leverage
-    h_i = phi_i' (Phi' D^-1 Phi + I)^-1 phi_i / d_i the precision is (1 - h_i) / d_i. Exact when every row is a landmark.
+    The kernel is Q + (m / n) diag(K - Q), Q = Phi Phi' with Phi = k_m U^-1 and K_mm = U'U (pivoted Cholesky; landmarks
+    that others determine are dropped). What the landmarks leave of a row, 1/2 - |phi_i|^2, is in part noise of its own
+    and in part shared with other rows that are none; with many landmarks mostly the first. Left out altogether, rows
+    far from all landmarks look well determined, and more landmarks make the leave-one-out errors worse; counted in
+    full, few landmarks waste the rows between them. With d_i = ridge + (m / n) (1/2 - |phi_i|^2) and leverage
+    h_i = phi_i' (Phi' D^-1 Phi + I)^-1 phi_i / d_i the precision is (1 - h_i) / d_i. Exact when all rows are landmarks.
     Products run in the dtype of landmarks, factors in float64; every m x m factor is triangular, which halves the work.
-    Source: Snelson & Ghahramani 2005 (sparse Gaussian processes using pseudo-inputs, FITC).
+    Source: Bui, Yan & Turner 2017 (arXiv:1605.07066), power EP with alpha = m / n, between the projected process
+    (alpha = 0) and FITC (alpha = 1).
     """
     n, dtype, device = len(targets), landmarks.dtype, landmarks.device
+    alpha = len(landmarks) / n
     factor, order = pivoted_cholesky(arc_cosine_gram(landmarks.double()))
     landmarks, rank = landmarks[order], len(order)
     eye = torch.eye(rank, dtype=torch.float64, device=device)
@@ -132,12 +136,12 @@ def leave_one_out_nystrom(
 
     def accumulate(rows: slice) -> None:
         phi = times_upper(arc_cosine(block(rows), landmarks), project)
-        own = (0.5 - phi.square().sum(dim=1).double()).clamp(min=0) + ridge
+        own = ridge + alpha * (0.5 - phi.square().sum(dim=1).double()).clamp(min=0)
+        weighted = phi / own.sqrt().to(dtype)[:, None]
+        part = upper_gram(weighted), weighted.T @ (targets[rows] / own.sqrt()[:, None]).to(dtype)
         if cache is not None:
             cache[rows] = phi
         noise[rows] = own
-        weighted = phi.div_(own.sqrt().to(dtype)[:, None])
-        part = upper_gram(weighted), weighted.T @ (targets[rows] / own.sqrt()[:, None]).to(dtype)
         gram.add_(part[0])
         moment.add_(part[1])
 
@@ -154,9 +158,11 @@ def leave_one_out_nystrom(
     def predict(rows: slice) -> None:
         made = arc_cosine(block(rows), landmarks) if cache is None else cache[rows]
         psi = times_upper(made, whiten)
-        rest = (1 - psi.square().sum(dim=1).double() / noise[rows]).clamp(min=1e-6)
+        leverage = psi.square().sum(dim=1).double() / noise[rows]
+        rest = (1 - leverage).clamp(min=1e-6)
         error = targets[rows].double() - (psi @ weights).double()
-        precision[rows] = rest / noise[rows]
+        # a row of zeros is orthogonal to every other one, and exactly so
+        precision[rows] = torch.where(leverage > 0, rest / noise[rows], 1 / (ridge + 0.5))
         residual[rows] = error / rest[:, None]
 
     for_blocks(n, batch_size, predict)

@@ -214,9 +214,11 @@ def test_the_level_of_ordinary_columns_is_not_normalised_away(columns):
 def test_evidence_takes_directions_where_labels_follow_them_and_columns_where_those_do():
     rng = np.random.default_rng(0)
     angle, length = rng.uniform(0, np.pi / 2, 400), np.exp(2 * rng.normal(size=400))
-    X = np.column_stack([np.cos(angle), np.sin(angle)]) * length[:, None]
+    pair = np.column_stack([np.cos(angle), np.sin(angle)]) * length[:, None]
+    X = np.repeat(pair, 10, axis=1)
     assert ComplexityGap().fit(X, (angle * 8).astype(int) % 2).scale_ == "unit"
     assert ComplexityGap().fit(X, (length > 1).astype(int)).scale_ == "standard"
+    assert ComplexityGap().fit(pair, (angle * 8).astype(int) % 2).scale_ == "standard"  # few columns: the level counts
     images, digits = load_digits(return_X_y=True)
     assert UnitRows(images[:400]).scale == ComplexityGap().fit(images[:400], digits[:400]).scale_ == "unit"
     brightness = images[:400].sum(axis=1)

@@ -1,5 +1,7 @@
 """InfluencePruner: how many rows go, which, what the rest of the flow sees, and when it refuses."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +16,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sktda import Holdout, InfluencePruner, PruningWarning
-from sktda.attribution import ComplexityGap, PrecomputedScores
+from sktda import Holdout, InfluencePruner, NoisyLabelDetector, PruningWarning
+from sktda.attribution import ComplexityGap, LabelPosterior, PrecomputedScores
 from sktda.selection import removal_quota
 from tests.spies import CountingScores, ModelScores, RecordingClassifier, fits, flip, noisy_blobs
 
@@ -50,7 +52,7 @@ def test_the_lowest_scores_go():
 
 def test_every_class_gives_its_share():
     y = np.repeat([0, 1, 2], [70, 37, 13])
-    fitted = pruner(prune_ratio=0.1).fit(X, y)
+    fitted = pruner(prune_ratio=0.1, stratify=True).fit(X, y)
     removed = np.bincount(y[~fitted.support_])
     np.testing.assert_array_equal(removed, removal_quota(np.array([70, 37, 13]), 12, 1))
     assert removed.tolist() == [7, 4, 1]
@@ -347,7 +349,7 @@ def test_routed_validation_rows_pass_a_search():
 
 
 def test_weights_are_routed_past_the_default_attributor():
-    """None means ComplexityGap(), whose requests the user cannot set: it must not stand in the way."""
+    """None means LabelPosterior(), whose requests the user cannot set: it must not stand in the way."""
     sklearn.set_config(enable_metadata_routing=True)
     cleaner = InfluencePruner(RecordingClassifier().set_fit_request(sample_weight=True))
     fitted = cleaner.fit(X, Y, sample_weight=WEIGHT)
@@ -563,7 +565,9 @@ def test_rows_that_judge_play_no_part_in_the_choice():
     assert cleaner.n_pruned_ == 12
     assert len(judged) == 10, "with and without pruning in each of 5 folds"
     held_out = np.vstack([X_test for _, X_test in judged])
-    np.testing.assert_array_equal(np.unique(held_out, axis=0), np.unique(X_unique, axis=0))
+    trusted = NoisyLabelDetector(LabelPosterior(task="classification")).fit(X_unique, Y).labels_ == 1
+    assert 0 < (~trusted).sum() < 40, "rows whose label is called wrong do not judge"
+    np.testing.assert_array_equal(np.unique(held_out, axis=0), np.unique(X_unique[trusted], axis=0))
     for model, X_test in judged:
         seen = model.estimator_.X_ if isinstance(model, InfluencePruner) else model.X_
         assert not set(map(tuple, seen)) & set(map(tuple, X_test))
@@ -580,9 +584,36 @@ def test_rows_held_out_judge_models_that_did_not_see_them():
     cleaner = InfluencePruner(
         RecordingClassifier(), CountingScores(), guard=True, scoring=scorer, validation=0.25, random_state=0
     ).fit(X, Y)
-    assert [(len(seen), len(test)) for seen, test in judged] == [(90, 30), (81, 30)]
+    held = np.isnan(cleaner.scores_)
+    trusted = NoisyLabelDetector(LabelPosterior(task="classification")).fit(X, Y).labels_ == 1
+    n_judges = int((held & trusted).sum())
+    assert 20 < n_judges < 30
+    assert [(len(seen), len(test)) for seen, test in judged] == [(90, n_judges), (81, n_judges)]
     assert all(not set(map(tuple, seen)) & set(map(tuple, test)) for seen, test in judged)
     assert len(cleaner.estimator_.X_) == 111, "in the end the held-out rows train too"
+
+
+class Falling:
+    """A scorer by which pruning loses .01 on average: on two folds of five it gains, on three it loses."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __call__(self, model, X_test, y_test):
+        fold, pruned = divmod(self.asked, 2)
+        self.asked += 1
+        return 0.8 + pruned * (-0.01 + (-0.1, 0.1, -0.1, 0.1, 0.0)[fold])
+
+
+@pytest.mark.parametrize(("labels", "n_pruned"), [(Y, 12), (TRUE, 0)], ids=["dirty", "clean"])
+def test_a_drop_by_chance_counts_only_where_pruning_is_not_expected_to_help(labels, n_pruned):
+    cleaner = InfluencePruner(LogisticRegression(), ComplexityGap(), prune_ratio=0.1, guard=True, scoring=Falling())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PruningWarning)
+        cleaner.fit(X, labels)
+    assert cleaner.n_pruned_ == n_pruned
+    full, pruned = next(iter(cleaner.guard_scores_.values()))
+    assert full - pruned == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
 
 from sktda import Holdout, InfluenceReweighter
-from sktda.attribution import ComplexityGap, InnerProduct, PrecomputedScores
-from sktda.weighting import learned_weights, rank_weights, sigmoid_weights, weigh
+from sktda.attribution import ComplexityGap, InnerProduct, LabelPosterior, PrecomputedScores
+from sktda.weighting import learned_weights, probability_shift, rank_weights, sigmoid_weights, tail_weights, weigh
 from tests.spies import RecordingClassifier, noisy_blobs
 
 X, Y, TRUE = noisy_blobs(120, rate=0.25, centers=3)
@@ -36,6 +36,26 @@ def test_weights_of_scores_that_are_mostly_equal():
     scores = np.array([0.0, 0, 0, 0, 5])
     assert np.isfinite(sigmoid_weights(scores)).all()
     np.testing.assert_array_equal(learned_weights(np.zeros(3)), 1)
+
+
+@pytest.mark.parametrize("rate", [1e-6, 0.01, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 50.0])
+def test_shifted_log_odds_have_the_mean_of_the_rate(rate, spread):
+    odds = spread * SCORES
+    probability = 1 / (1 + np.exp(-np.clip(odds + probability_shift(odds, rate), -700, 700)))
+    assert probability.mean() == pytest.approx(1 - rate, abs=1e-9)
+    assert (np.diff(probability[odds.argsort()]) >= 0).all()
+
+
+def test_without_wrong_labels_all_rows_count_alike():
+    assert probability_shift(SCORES, 0.0) == np.inf
+    np.testing.assert_array_equal(tail_weights(SCORES, 0.0), 1)
+
+
+def test_tail_weights_by_hand():
+    found = tail_weights(np.array([0.0, 3.0, 1.0, 2.0, 4.0]), 0.2)
+    np.testing.assert_allclose(found, [0.25, 1, 0.75, 1, 1])
+    assert tail_weights(SCORES, 0.1).mean() == pytest.approx(0.9)  # as many rows are lost as are wrong
 
 
 def test_every_group_has_mean_one_and_the_floor_holds():
@@ -75,7 +95,7 @@ class Weighted(RecordingClassifier):
 
 
 def test_the_estimator_gets_the_weights_times_those_given():
-    model = InfluenceReweighter(Weighted(), PrecomputedScores(SCORES)).fit(X, Y)
+    model = InfluenceReweighter(Weighted(), PrecomputedScores(SCORES), weighting="rank", stratify=True).fit(X, Y)
     np.testing.assert_array_equal(model.estimator_.weight_, model.sample_weight_)
     for c in range(3):
         rows = c == Y
@@ -113,7 +133,7 @@ def test_parameters_are_checked(params):
 
 def test_regression_is_one_group():
     y = X[:, 0] + 0.1 * SCORES
-    model = InfluenceReweighter(Ridge(), PrecomputedScores(SCORES)).fit(X, y)
+    model = InfluenceReweighter(Ridge(), PrecomputedScores(SCORES), weighting="rank", stratify=True).fit(X, y)
     np.testing.assert_allclose(model.sample_weight_, 2 * (SCORES.argsort().argsort() + 0.5) / 120, rtol=1e-12)
 
 
@@ -171,6 +191,35 @@ def test_routed_validation_rows_and_metadata():
 
 
 # ---- planted answers -------------------------------------------------------------------------------------------------
+
+
+def test_by_default_rows_count_as_probably_as_they_are_right():
+    model = InfluenceReweighter(LogisticRegression()).fit(X, Y)
+    posterior = LabelPosterior(task="classification").fit(X, Y)
+    np.testing.assert_array_equal(model.scores_, posterior.scores_)
+    assert 0 < model.noise_rate_ < 0.3
+    odds = np.exp(posterior.scores_ + probability_shift(posterior.scores_, model.noise_rate_))
+    np.testing.assert_allclose(model.sample_weight_, odds / (1 + odds) / (1 - model.noise_rate_), rtol=1e-9)
+    assert model.sample_weight_[Y != TRUE].mean() < 0.8 < 1 < model.sample_weight_[Y == TRUE].mean()
+
+
+def test_right_labels_and_labels_that_nothing_predicts_count_alike():
+    clean = InfluenceReweighter(LogisticRegression()).fit(X, TRUE)
+    assert clean.noise_rate_ == 0
+    np.testing.assert_array_equal(clean.sample_weight_, 1)
+    noise = np.random.default_rng(0).normal(size=(200, 3))
+    blind = InfluenceReweighter(LogisticRegression()).fit(noise, np.arange(200) % 2)
+    np.testing.assert_array_equal(blind.sample_weight_, 1)
+    named = InfluenceReweighter(LogisticRegression(), ComplexityGap(), weighting="rank").fit(X, Y)
+    assert not hasattr(named, "noise_rate_")
+
+
+@pytest.mark.parametrize("stratify", [False, True])
+def test_other_scores_rise_with_the_rank_up_to_twice_the_share_of_wrong_labels(stratify):
+    model = InfluenceReweighter(LogisticRegression(), PrecomputedScores(SCORES), stratify=stratify).fit(X, Y)
+    for rows in [c == Y for c in range(3)] if stratify else [Y >= 0]:
+        expected = np.minimum(1, rank_weights(SCORES[rows]) / (2 * model.noise_rate_))
+        np.testing.assert_allclose(model.sample_weight_[rows], expected / expected.mean(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("weighting", ["rank", "sigmoid", "learned", lambda s: np.exp(s - s.max())])

@@ -77,18 +77,42 @@ def test_nystrom_with_every_row_as_landmark_is_exact(batch_size, cache, monkeypa
     assert torch.allclose(streamed.residual, exact.residual, atol=1e-6)
 
 
-def test_nystrom_equals_dense_ridge_regression_on_its_features_without_each_row():
-    n, m, ridge = 40, 12, 0.1
+@pytest.mark.parametrize("m", [1, 12, 39])
+def test_nystrom_equals_the_dense_kernel_with_a_share_of_the_unexplained_as_noise(m):
+    n, ridge = 40, 0.1
     x, y = unit_rows(n, 5), one_hot(n, 3)
-    landmarks = x[:m]
-    eigenvalues, basis = torch.linalg.eigh(arc_cosine_gram(landmarks))
-    phi = arc_cosine(x, landmarks) @ basis / eigenvalues.sqrt()
-    loo = leave_one_out_nystrom(lambda rows: x[rows], landmarks, y, ridge, 16)
+    across = arc_cosine(x, x[:m])
+    low_rank = across @ torch.linalg.solve(arc_cosine_gram(x[:m]), across.T)
+    kernel = low_rank + torch.diag(ridge + m / n * (0.5 - low_rank.diagonal()))
+    loo = leave_one_out_nystrom(lambda rows: x[rows], x[:m], y, ridge, 16)
+    assert torch.allclose(loo.precision, torch.linalg.inv(kernel).diagonal(), rtol=1e-9)
     for i in range(n):
         rest = [j for j in range(n) if j != i]
-        normal = phi[rest].T @ phi[rest] + ridge * torch.eye(m, dtype=torch.float64)
-        weights = torch.linalg.solve(normal, phi[rest].T @ y[rest])
-        assert torch.allclose(loo.residual[i], y[i] - phi[i] @ weights, atol=1e-6)
+        prediction = kernel[i, rest] @ torch.linalg.solve(kernel[rest][:, rest], y[rest])
+        assert torch.allclose(loo.residual[i], y[i] - prediction, atol=1e-9)
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.15, 0.4])
+def test_more_landmarks_come_closer_to_the_exact_kernel_and_predict_no_worse(wrong):
+    rng = np.random.default_rng(0)
+    n, c = 600, 12
+    centres = 1.5 * rng.normal(size=(3 * c, 6))  # three clumps a class: landmarks cannot replace the rows
+    clump = rng.integers(3 * c, size=n)
+    x = torch.from_numpy(centres[clump] + 0.6 * rng.normal(size=(n, 6)))
+    x /= torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    given = np.where(rng.random(n) < wrong, rng.integers(c, size=n), clump % c)
+    y = torch.eye(c, dtype=torch.float64)[given] - 1 / c
+    exact = leave_one_out_exact(arc_cosine_gram(x), y, 0.03)
+    away, error, spread = [], [], []
+    for m in (50, 100, 200, 400, 600):
+        loo = leave_one_out_nystrom(lambda rows: x[rows], x[:m], y, 0.03, 256)
+        away.append((loo.residual - exact.residual).norm().item())
+        error.append(loo.residual.square().sum(dim=1).mean().item())
+        spread.append(torch.corrcoef(torch.stack([loo.precision, exact.precision]))[0, 1].item())
+    assert away == sorted(away, reverse=True)
+    assert np.diff(error).max() < 0.01 * error[0]
+    assert spread[-1] > 0.9999
+    assert away[-1] < 1e-4
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 200])
