@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from _adversarial_tables import adversarial, objectives_cost
+from _battery_tables import battery
 from _common import RESULTS
 from _distributional_tables import distributional
 from _fairness_tables import fairness
@@ -16,6 +17,7 @@ from _objective_tables import hessian_free
 from _page import read, table, where
 from _trajectory_tables import coreset, deletion, trajectory
 from _which_tables import adult, strategies, which
+from decisions import page as decided
 from engine import PARTS
 from noisy_labels import DATA
 
@@ -54,6 +56,18 @@ pip install --no-deps lazy-importer more-itertools 'pydeprecate<0.4' einops einc
 ```
 
 A package that these miss in turn is named by the error of the import."""
+
+
+def decisions() -> str:
+    if not (RESULTS / "decisions.json").exists():
+        return ""
+    environment, rows = read("decisions")
+    seeds, settings = ({row[key] for row in rows} for key in ("seed", "setting"))
+    about = (
+        f"`python benchmarks/decisions.py`: {len({row['table'] for row in rows})} tables, seeds {sorted(seeds)}, noise "
+        f"{', '.join(sorted(settings))}; at most {max(row['n'] for row in rows)} training rows. {where(environment)}"
+    )
+    return "\n\n".join(["## Searches on dirty labels", about, decided(rows)])
 
 
 def detection() -> str:
@@ -338,6 +352,7 @@ def main() -> None:
         [
             "# Benchmarks",
             "Made by `python benchmarks/tables.py` from the JSON files beside the scripts.",
+            *filter(None, (battery(), decisions())),
             detection(),
             cleaning(),
             cost(),

@@ -4,7 +4,7 @@ The rows are scikit-learn's `make_friedman1`: ten columns, of which five matter,
 of 800 training rows the point is one place too far to the right or to the left. Other 800 rows, without mistakes, test.
 
 `NoisyLabelDetector` needs neither a model nor the share of wrong numbers, and says what the other rows suggest instead.
-Large mistakes spoil the predictions by which rows are judged, and hide small ones; a second pass finds most of these.
+Large mistakes do not spoil the predictions by which rows are judged: the grossest are set aside before.
 `InfluencePruner` drops a share that is given, `InfluenceReweighter` keeps all rows and lets them count by their
 scores; both refit a model of your choice: a linear one, which a few such numbers ruin, and gradient boosting.
 
@@ -52,9 +52,7 @@ def main() -> None:
     detector = NoisyLabelDetector().fit(X, y)
     noisy = detector.labels_ == -1
     print(f"{len(y)} rows to train on, {wrong.sum()} with a wrong decimal point; {len(y_test)} clean ones to test on")
-    print(f"called noisy {noisy.sum()}, of which wrong {(noisy & wrong).sum()}")
-    second = NoisyLabelDetector().fit(X[~noisy], y[~noisy]).labels_ == -1
-    print(f"in a second pass {second.sum()}, of which wrong {(second & wrong[~noisy]).sum()}\n")
+    print(f"called noisy {noisy.sum()}, of which wrong {(noisy & wrong).sum()}\n")
 
     frame = detector.to_frame().head(6)
     print("the worst rows")
@@ -64,7 +62,6 @@ def main() -> None:
     ways = {
         "all rows": clone,
         "noisy rows dropped": lambda model: ResampledEstimator(model),
-        "noisy rows dropped, in two passes": lambda model: ResampledEstimator(ResampledEstimator(model)),
         "worst 5 % dropped": lambda model: InfluencePruner(model, ComplexityGap(), prune_ratio=0.05),
         "worst 10 % dropped": lambda model: InfluencePruner(model, ComplexityGap(), prune_ratio=0.1),
         "weighted by rank": lambda model: InfluenceReweighter(model, ComplexityGap()),

@@ -197,13 +197,18 @@ def association(predicted: np.ndarray, codes: np.ndarray) -> float:
 
 
 def explained_variance(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """(R2 of out-of-sample predictions against the mean of all others, its standard error); chance is 0."""
+    """(R2 of out-of-sample predictions (n,) against the middle of the target (n,), its standard error); chance is 0.
+
+    Errors count up to three robust deviations of the target: a few absurd values decide nothing.
+    """
     n = len(target)
-    alone = np.square(target - target.mean()) * (n / (n - 1)) ** 2  # each predicted by the mean of the others
+    farthest = 3 * (robust_deviation(target) or target.std())
+    alone = (target - np.median(target)) * n / (n - 1)  # a row has a part in the middle, and none in its prediction
+    alone, own = (np.square(np.clip(error, -farthest, farthest)) for error in (alone, target - prediction))
     total = alone.sum()
     if not total:
         return 0.0, 0.0
-    gain = alone - np.square(target - prediction)
+    gain = alone - own
     return float(gain.sum() / total), float(gain.std() * np.sqrt(n) / total)
 
 

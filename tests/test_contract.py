@@ -107,13 +107,16 @@ ESTIMATORS = sorted(walked_estimators() | exported_estimators(), key=lambda cls:
 
 
 CHEAP = {"n_runs": 2, "n_estimators": 50, "attributor": ComplexityGap(), "sampler": NoisyLabelDetector(ComplexityGap())}
-"""Parameters that spare the checks of every class the forests of the default attributor, which has checks of its own."""
+"""Spares the checks of every class the forests of the default attributor, which has checks of its own."""
 
 
 def instances(cls):
     """Around a classifier and around a regressor, or around nothing, with what is cheap where there is a choice."""
     parameters = inspect.signature(cls).parameters
-    cheap = {name: value for name, value in CHEAP.items() if name in parameters}
+    any_attributor = not hasattr(cls, "needs_gradients")
+    cheap = {
+        name: value for name, value in CHEAP.items() if name in parameters and (any_attributor or name == "n_runs")
+    }
     if "estimator" in parameters and issubclass(cls, MetaEstimatorMixin):
         return [cls(LogisticRegression(), **cheap), cls(Ridge(), **cheap)]
     return [cls(**cheap)]
@@ -312,7 +315,7 @@ def test_workers_give_the_same_results(backend):
 
 # ---- meta-estimators ------------------------------------------------------------------------------------------------
 
-CLASSIFIERS = [cls(LogisticRegression()) for cls in ESTIMATORS if issubclass(cls, MetaEstimatorMixin)]
+CLASSIFIERS = [instances(cls)[0] for cls in ESTIMATORS if issubclass(cls, MetaEstimatorMixin)]
 
 
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=short)

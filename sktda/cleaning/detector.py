@@ -30,6 +30,7 @@ from sktda.noise import (
     explained_variance,
     label_noise,
     outlier_rate,
+    robust_deviation,
 )
 from sktda.selection import prune
 
@@ -255,11 +256,17 @@ class NoisyLabelDetector(BaseEstimator):
         noisy = np.flatnonzero(~clean)
         self.labels_ = np.where(clean, 1, -1)
         self.sample_indices_ = np.flatnonzero(clean)
-        spread = scores.std() or 1.0
-        # halfway between the best noisy row and the next one; below all rows where none is noisy
+        spread = robust_deviation(scores) or scores.std() or 1.0
+        # halfway between the best noisy row and the next one, but near this; below all rows where none is noisy
         last = scores[noisy].max(initial=-np.inf)
         above = scores[scores > last].min(initial=np.inf)
-        cut = (last + min(above, last + spread)) / 2 if n_noisy else above - spread
+        if not n_noisy:
+            cut = above - spread
+        elif np.isfinite(above):
+            cut = max((last + above) / 2, above - spread / 2)
+        else:
+            cut = last + spread / 2
+        spread = max(spread, (np.median(scores) - cut) / 2)  # most rows are above .5, and not all of them at 1
         self.label_quality_ = expit((scores - cut) / spread)
         if self.task_ == "regression":
             self.suggested_labels_ = getattr(reference, "suggested_values_", reference.loo_decision_)

@@ -98,7 +98,7 @@ class PruningCurveDisplay:
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
         attributor : attributor, default=None
-            `ComplexityGap()` if None.
+            `LabelPosterior()` if None.
         prune_ratios : sequence of float in [0, 1)
             Shares to remove; within each class, for classifiers.
         cv : int, splitter or iterable of splits, default=5

@@ -23,6 +23,7 @@ from sktda.attribution import (
     Ensemble,
     Influence,
     InnerProduct,
+    KernelForest,
     KNNShapley,
     LabelPosterior,
     PrecomputedScores,
@@ -76,7 +77,7 @@ def test_the_order_of_members_and_workers_does_not_matter():
 def test_the_default_members():
     ensemble = Ensemble(random_state=0).fit(X, Y)
     assert [type(each) for each in ensemble.attributors_] == [LabelPosterior, LabelPosterior]
-    assert [type(each.attributor_) for each in ensemble.attributors_] == [ComplexityGap, SelfConfidence]
+    assert [type(each.attributor_) for each in ensemble.attributors_] == [KernelForest, SelfConfidence]
     assert roc_auc_score(Y == TRUE, ensemble.scores_) > 0.97
     regression = Ensemble(random_state=0).fit(X, X[:, 0] + 0.1 * A)
     assert [type(each) for each in regression.attributors_] == [ComplexityGap, DataOOB]

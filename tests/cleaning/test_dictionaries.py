@@ -107,7 +107,7 @@ def test_arrays_of_unequal_length_are_refused():
 
 def test_scores_of_features_need_a_table():
     for cleaner in (CoresetSelector(), InfluencePruner(net())):
-        with pytest.raises(ValueError, match=r"ComplexityGap.*dictionary \(input_ids, attention_mask\).*Influence"):
+        with pytest.raises(ValueError, match=r"KernelForest.*dictionary \(input_ids, attention_mask\).*Influence"):
             cleaner.fit(X, Y)
     with pytest.raises(ValueError, match=r"NoisyLabelDetector.*dictionary.*InfluencePruner"):
         NoisyLabelDetector(InnerProduct(net(), objective="self")).fit(X, Y)

@@ -218,7 +218,7 @@ def test_as_many_validation_rows_as_rows_is_called_out():
 
 
 def test_validation_that_nothing_uses_is_called_out():
-    message = "ComplexityGap scores rows without validation rows, and guard=False does not use them"
+    message = "LabelPosterior scores rows without validation rows, and guard=False does not use them"
     with pytest.warns(UserWarning, match=message) as caught:
         InfluencePruner(RecordingClassifier(), validation=3).fit(X, Y)
     assert len(caught) == 1

@@ -10,6 +10,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from sktda import InfluencePruner, InfluencePrunerCV
 from sktda.attribution import InnerProduct, PrecomputedScores
+from sktda.cleaning.judge import Judge
 from sktda.displays import PruningCurveDisplay
 from tests.spies import noisy_blobs
 
@@ -18,9 +19,14 @@ WRONG = Y != TRUE
 MODEL = LogisticRegression()
 
 
+def judging(test):
+    """The test rows that judge: those whose label is not called wrong."""
+    return Judge(MODEL, X, Y, Y).rows(test)
+
+
 def test_points_are_scores_of_pruners():
     display = PruningCurveDisplay.from_estimator(MODEL, X, Y, prune_ratios=(0.2, 0), cv=3, n_random=0)
-    folds = list(StratifiedKFold(3).split(X, Y))
+    folds = [(train, judging(test)) for train, test in StratifiedKFold(3).split(X, Y)]
     expected = [
         [InfluencePruner(MODEL, prune_ratio=r).fit(X[train], Y[train]).score(X[test], Y[test]) for train, test in folds]
         for r in (0, 0.2)
@@ -95,7 +101,7 @@ def test_validation_rows_reach_the_attributor():
     expected = [
         InfluencePruner(MODEL, InnerProduct(), prune_ratio=0.2, validation=0.2, random_state=0)
         .fit(X[train], Y[train])
-        .score(X[test], Y[test])
+        .score(X[judging(test)], Y[judging(test)])
         for train, test in StratifiedKFold(2).split(X, Y)
     ]
     np.testing.assert_allclose(display.test_scores[1], expected)

@@ -99,14 +99,14 @@ def test_a_detector_has_one_cut():
 def test_a_pruner_by_class_has_a_cut_per_class():
     labels = np.array(["a", "b", "c"])[Y]
     apart = PrecomputedScores(RNG.normal(size=120) + 10 * Y)  # the worst of one class are better than all of another
-    pruner = InfluencePruner(LogisticRegression(), apart, prune_ratio=0.2).fit(X, labels)
+    pruner = InfluencePruner(LogisticRegression(), apart, prune_ratio=0.2, stratify=True).fit(X, labels)
     display = ScoreDistributionDisplay.from_cleaner(pruner)
     assert len(display.cuts) == len(display.ax_.lines) == 3
     for cut, name in zip(display.cuts, "abc", strict=True):
         rows = labels == name
         np.testing.assert_array_equal(pruner.scores_[rows] < cut, ~pruner.support_[rows])
     assert "cuts of 3 classes" in legend(display)
-    whole = InfluencePruner(LogisticRegression(), prune_ratio=0.2, stratify=False).fit(X, Y)
+    whole = InfluencePruner(LogisticRegression(), prune_ratio=0.2).fit(X, Y)
     assert len(ScoreDistributionDisplay.from_cleaner(whole).cuts) == 1
     regression = InfluencePruner(Ridge(), prune_ratio=0.2).fit(X, X[:, 0] + RNG.normal(size=120))
     assert len(ScoreDistributionDisplay.from_cleaner(regression).cuts) == 1
