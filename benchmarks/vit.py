@@ -168,6 +168,7 @@ def score_part(size: Size, rate: float) -> dict:
         network(size),
         Distributional(Influence(curvature="ekfac"), n_runs=size.n_runs),
         prune_ratio=PRUNED,
+        stratify=True,
         validation=Holdout(data.X_val, data.y_val),
         random_state=0,
     )

@@ -32,7 +32,7 @@ DATA = ("digits", "segment", "phoneme", "fashion-10k")
 NOISE = [("uniform", 0.2), ("class", 0.2)]
 MORE_NOISE = [("uniform", 0.4), ("class", 0.4)]  # of Fashion-MNIST
 NEEDS = {  # what a method trains: nothing, classifiers out of sample, a net, a net with its run
-    "LabelPosterior": "nothing",
+    "LabelPosterior": "a forest",
     "ComplexityGap": "nothing",
     "KNNShapley": "nothing",
     "Ensemble": "folds",

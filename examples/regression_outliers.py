@@ -64,7 +64,8 @@ def main() -> None:
         "noisy rows dropped": lambda model: ResampledEstimator(model),
         "worst 5 % dropped": lambda model: InfluencePruner(model, ComplexityGap(), prune_ratio=0.05),
         "worst 10 % dropped": lambda model: InfluencePruner(model, ComplexityGap(), prune_ratio=0.1),
-        "weighted by rank": lambda model: InfluenceReweighter(model, ComplexityGap()),
+        "weighted by rank": lambda model: InfluenceReweighter(model, ComplexityGap(), weighting="rank"),
+        "weighted by probability": lambda model: InfluenceReweighter(model),
         "weighted by sigmoid": lambda model: InfluenceReweighter(model, ComplexityGap(), weighting="sigmoid"),
     }
     for name, way in ways.items():

@@ -120,7 +120,7 @@ class NoisyLabelDetector(BaseEstimator):
     >>> y[::10] = (y[::10] + 3) % 10  # 180 of 1797 labels are wrong now
     >>> detector = NoisyLabelDetector().fit(X, y)
     >>> round(detector.noise_rate_, 2)
-    0.11
+    0.1
     >>> int((detector.labels_[::10] == -1).sum())
     180
     """

@@ -222,6 +222,7 @@ def test_flips_of_the_digits_are_found_counted_and_corrected(kind):
     assert (detector.suggested_labels_ == y)[wrong].mean() > 0.9
 
 
+@pytest.mark.filterwarnings("ignore::sktda.NothingToLearnWarning")  # the forest is thrown off by them
 def test_wrong_numbers_are_found():
     X, y = DIABETES
     rows = np.random.default_rng(0).choice(len(y), 30, replace=False)

@@ -344,6 +344,7 @@ def test_whole_numbers_are_a_regression_where_the_attributor_says_so():
     assert detector.to_frame()["suggested_label"].dtype == float
 
 
+@pytest.mark.filterwarnings("ignore::sktda.NothingToLearnWarning")
 def test_a_constant_target_has_no_outliers():
     X, _, _ = noisy_blobs()
     assert NoisyLabelDetector(ComplexityGap(task="regression")).fit(X, np.full(120, 0.1)).noise_rate_ == 0
