@@ -19,6 +19,7 @@ TOLD = (  # by the attributor, where it knows them
     "scale_",
     "transform_",
     "suggested_values_",
+    "wrong_probability_",
     "outlier_rate_",
     "outlier_rate_interval_",
     "predictability_",
@@ -59,7 +60,7 @@ class LabelPosterior(Attributor):
         Whether `noise_matrix_` mislabels any class. Never for regression.
     loo_decision_ : ndarray of shape (n_samples, n_classes) or (n_samples,)
         The attributor's predictions.
-    scale_, transform_, suggested_values_ :
+    scale_, transform_, suggested_values_, wrong_probability_ :
         The attributor's, where it has them: see `ComplexityGap` and `RobustResidual`.
     outlier_rate_, outlier_rate_interval_, predictability_, predictability_error_ :
         Of `RobustResidual`.

@@ -39,8 +39,9 @@ class InfluenceReweighter(InfluencePruner):
         loss, ``InnerProduct(objective="validation")``.
     weighting : {"probability", "rank", "sigmoid", "learned"} or callable, default="probability"
         "probability": how probable it is that the label is right, so that clean data are hardly touched.
-        `LabelPosterior` scores the log odds of it, which are shifted until the mean is 1 - `noise_rate_`. By other
-        scores, and for regression, weights rise with the rank and are full from twice that share on. "rank": in
+        Of classes `LabelPosterior` scores the log odds of it, which are shifted until the mean is 1 - `noise_rate_`; of
+        numbers it has the probability. By other scores weights rise with the rank and are full from twice that share
+        on. "rank": in
         proportion to the share of rows that score lower. "sigmoid": 1 / (1 + exp(-z)), z the robust deviations above
         the median. "learned": one step down the gradient of the objective on validation rows from equal weights,
         ``max(0, 1 + score / mean |score|)``: for attributors whose score is a predicted rise of a loss. A callable
@@ -178,6 +179,9 @@ class InfluenceReweighter(InfluencePruner):
         codes = self._codes(y)
         detector = detect(self.estimator, X, y if codes is None else codes, self.attributor_)
         self.noise_rate_ = 0.0 if detector is None else detector.noise_rate_
+        wrong = getattr(self.attributor_, "wrong_probability_", None)  # of a number, by RobustResidual
+        if wrong is not None and len(wrong) == scored.sum():
+            return lambda scores: 1 - wrong
         if not hasattr(self.attributor_, "posterior_"):
             return partial(tail_weights, rate=self.noise_rate_)
         shift = probability_shift(self.scores_[scored], self.noise_rate_)
