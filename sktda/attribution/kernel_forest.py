@@ -198,7 +198,7 @@ def evened(X: Any) -> np.ndarray:
     return rows
 
 
-def any_order(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def any_order(rows: Any, target: np.ndarray) -> np.ndarray:
     """Positions (n,) of the rows (n, p) in an order that only their values decide: along a fixed random direction."""
     direction = np.random.RandomState(0).standard_normal(rows.shape[1])
-    return np.lexsort((codes, rows.astype(np.float64) @ direction))
+    return np.lexsort((target, rows.astype(np.float64) @ direction))

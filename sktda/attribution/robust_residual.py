@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import Interval
 
 from sktda.attribution.base import Attributor
 from sktda.attribution.complexity_gap import ComplexityGap
+from sktda.attribution.kernel_forest import any_order
 from sktda.noise import robust_deviation
 
 LEAF, SCALE_LEAF = 3, 10  # rows in the leaves of the trees that predict the target, and its scale
@@ -164,7 +165,7 @@ class RobustResidual(Attributor):
         self._forget()
         X, self.task_, y, _ = self._validate(X, y, sample_weight, "regression")
         rows = standard_rows(X)
-        order = canonical_order(rows, y)
+        order = any_order(rows, y)
         X, rows, y = X[order], rows[order], y[order]
         random = check_random_state(0 if self.random_state is None else self.random_state)
         self._fit_sorted(X, rows, y, random)
@@ -563,9 +564,3 @@ def standard_rows(X: Any) -> Any:
     rows = rows / np.where(largest > 0, largest, 1.0)  # squares of huge values would overflow
     spread = rows.std(axis=0)
     return ((rows - rows.mean(axis=0)) / np.where(spread > 1e-12, spread, 1.0)).round(DIGITS)
-
-
-def canonical_order(rows: Any, y: np.ndarray) -> np.ndarray:
-    """An order of the rows that their contents decide: bootstraps then do not depend on how they came."""
-    key = rows @ np.random.RandomState(0).standard_normal(rows.shape[1])
-    return np.lexsort((y, key))
