@@ -41,7 +41,7 @@ def detect_page(ours: Rows, others: Rows) -> str:
     if not shown.tables:
         return "No table was measured by every method."
     parts = [
-        "### Which wrong labels are found",
+        "### Wrong labels in tables",
         f"{shown.about()} Best: cleanlab's model with the highest average precision, chosen after the fact for every "
         "table and noise. Means over tables; in brackets those of data/tables alone.",
         means(shown, "ap", "average precision"),
