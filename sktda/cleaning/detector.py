@@ -35,7 +35,7 @@ from sktda.noise import (
 from sktda.selection import prune
 
 BEYOND_CHANCE = 2.0  # standard errors above chance, from where on features are taken to predict the label
-WEAK, MUCH = 0.1, 0.25  # share of the way from chance to perfect, and share of wrong labels, see can_tell_
+OVERLAP = ((0.1, 0.25), (0.25, 0.35))  # so little of the way from chance, so many wrong labels: see can_tell_
 MANY = 1 / 3  # flagged rows, from where on the data are rather odd than dirty
 
 
@@ -81,8 +81,8 @@ class NoisyLabelDetector(BaseEstimator):
     can_tell_ : bool
         Whether the features predict the labels: predictions meet them more often than by chance, beyond two standard
         errors (R2 is two of its own above 0). Not either where `predictability_` is less than a tenth of the way from
-        chance to perfect and more than a quarter of the labels would have to be wrong to explain that: classes that
-        overlap are then the better explanation.
+        chance to perfect and more than a quarter of the labels would have to be wrong to explain that, or less than a
+        quarter of the way and more than 35 %: classes that overlap are then the better explanation.
     findings_ : list of sktda.findings.Finding
         What is wrong before any statistics: equal rows with different labels, columns that give the label away,
         spellings of one label, values that stand for missing ones. Spellings are merged before rows are judged, and
@@ -209,7 +209,7 @@ class NoisyLabelDetector(BaseEstimator):
             self.chance_ = 1 / len(self.classes_)
             beyond = association(predicted, target) > BEYOND_CHANCE
             far = (self.predictability_ - self.chance_) / (1 - self.chance_)
-            self.can_tell_ = beyond and not (far < WEAK and estimate.rate > MUCH)
+            self.can_tell_ = beyond and not any(far < weak and estimate.rate > much for weak, much in OVERLAP)
             return estimate
         if hasattr(reference, "outlier_rate_"):
             estimate = NoiseRate(reference.outlier_rate_, *reference.outlier_rate_interval_)
