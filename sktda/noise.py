@@ -16,7 +16,7 @@ SHARES = (0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 LEAST_ROWS = 20  # before the share of wrong labels among them says something
 FLOOR = 0.1  # over the number of classes: no class is called less probable
 BOUND = 4.0  # standard errors that a share of few rows has to make up for: it is the smallest of several
-LEAST_EXCESS = 0.1
+LEAST_EXCESS, ENOUGH = 0.1, 2.0  # of a class that is called another one; standard errors
 UNFOLDING_STEPS = 30
 WIDE = 3.0  # standard errors on each side of such a share
 INTERVAL = 1.96  # standard errors on each side, 95 %
@@ -60,26 +60,49 @@ def noise_matrix(decision: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.where(seen > 0, counts / np.maximum(seen, 1), np.eye(len(counts)))
 
 
-def one_way_matrix(counts: np.ndarray) -> np.ndarray:
-    """The part of the confusion that overlap of classes cannot explain: like `noise_matrix`, rows sum to 1.
+def excess(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much more class k is called j than j is called k: (E, its standard errors), both (n_classes, n_classes).
 
-    counts C (n_classes, n_classes) as `anchor_counts` gives them, n_k their row sums, T_kj = C_kj / n_k. Classes that
-    overlap are taken for each other both ways, wrong labels of a class go mostly one way: k is mislabelled as j to
-    T_kj - max(T_jk, C_jk / n_k), where that is above 0 by as many standard errors as the largest of so many pairs
-    reaches by chance, sqrt(2 log(pairs)), at least 1, and at least 0.1; else 0. The identity where no pair is. Less
-    than a tenth of a class costs little where it is left in, and overlap of many rows is one-sided to that extent.
+    counts C as `anchor_counts` gives them, n_k their row sums, T_kj = C_kj / n_k. Classes that overlap are taken for
+    each other both ways, wrong labels of a class go mostly one way: E_kj = T_kj - max(T_jk, C_jk / n_k).
     """
-    n_classes = len(counts)
     seen = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     share = counts / seen
     variance = (share * (1 - share) + 1 / seen) / seen
-    excess = share - np.maximum(share.T, counts.T / seen)
-    n_pairs = n_classes * (n_classes - 1) / 2
-    by_chance = max(1.0, np.sqrt(2 * np.log(n_pairs))) * np.sqrt(variance + variance.T)
-    matrix = np.where((excess > by_chance) & (excess >= LEAST_EXCESS), excess, 0.0)
-    np.fill_diagonal(matrix, 0.0)
+    return share - np.maximum(share.T, counts.T / seen), np.sqrt(variance + variance.T)
+
+
+def one_way_matrix(counts: np.ndarray) -> np.ndarray:
+    """The part of the confusion that overlap of classes cannot explain: like `noise_matrix`, rows sum to 1.
+
+    counts (n_classes, n_classes) as `anchor_counts` gives them. k is mislabelled as j to the share E_kj of `excess`
+    where that is at least 0.1 and by enough standard errors above 0, else 0; the identity where no pair is. Less than
+    a tenth of a class costs little where it is left in, and overlap of many rows is one-sided to that extent. Enough
+    for the j-th largest of m pairs is what the largest of m / j pairs reaches by chance, sqrt(2 log(m / j)), and at
+    least 2: a step up as that of Benjamini and Hochberg 1995, since where many pairs are certain, so are more. Of two
+    classes there is one pair, and 1 is enough.
+    """
+    n_classes = len(counts)
+    beyond, error = excess(counts)
+    apart = ~np.eye(n_classes, dtype=bool)
+    ratio = np.where(apart, beyond / error, -np.inf)
+    n_pairs = max(1, n_classes * (n_classes - 1) // 2)
+    largest = -np.sort(-ratio[apart])[:n_pairs]  # of a pair one way only: the other one is negative
+    limits = np.sqrt(2 * np.log(n_pairs / np.arange(1, len(largest) + 1)))
+    passed = largest[largest > np.maximum(limits, ENOUGH if n_pairs > 1 else 1.0)]
+    matrix = np.where((ratio >= passed.min(initial=np.inf)) & (beyond >= LEAST_EXCESS), beyond, 0.0)
     np.fill_diagonal(matrix, 1 - matrix.sum(axis=1))
     return matrix
+
+
+def likely_matrix(counts: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The `one_way_matrix` with what else is likely: confusions it is not certain of, as counted, and a little of each.
+
+    (n_classes, n_classes). A pair k, j that `matrix` leaves out gets the share E_kj of `excess`, at least 0.1 /
+    n_classes: what is not seen in the anchors may still be. Rows sum to about 1.
+    """
+    others = np.maximum(excess(counts)[0], FLOOR / len(counts))
+    return np.where((matrix > 0) | np.eye(len(matrix), dtype=bool), matrix, others)
 
 
 def unfold(probabilities: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -94,7 +117,8 @@ def unfold(probabilities: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         return probabilities
     true = np.full_like(probabilities, 1 / len(matrix))
     for _ in range(UNFOLDING_STEPS):
-        true = true * ((probabilities / (true @ matrix)) @ matrix.T)
+        labelled = np.maximum(true @ matrix, 1e-300)  # 0 for a class that is always called another one
+        true = true * ((probabilities / labelled) @ matrix.T)
     return true / true.sum(axis=1, keepdims=True)
 
 
@@ -107,15 +131,23 @@ def log_margin(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return own - logs.max(axis=1)
 
 
-def label_posterior(decision: np.ndarray, codes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Probability (n,) that the given label is the true class, where class k is labelled j with T[k, j].
+def label_posterior(true: np.ndarray, codes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Probabilities (n, n_classes) of the true class, by the features and by the label that the row was given.
 
-    matrix T (n_classes, n_classes), rows sum to 1. With p = `unfold` of the label's probabilities, by Bayes' rule
-    the label j is right with probability p_j T_jj / (p T)_j.
+    true p (n, n_classes): by the features alone, see `unfold`; matrix T (n_classes, n_classes), T[k, j] = share of
+    true class k that is labelled j. By Bayes' rule class k has the probability p_k T_kj / (p T)_j, if j is the label.
     """
+    joint = true * matrix[:, codes].T
+    return joint / np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)
+
+
+def log_odds(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """log p(given label) - log p(any other class), (n,), in nats; below 0 the label is rather wrong."""
     rows = np.arange(len(codes))
-    true = unfold(as_probabilities(decision), matrix)
-    return true[rows, codes] * matrix[codes, codes] / np.maximum((true @ matrix)[rows, codes], 1e-12)
+    own = probabilities[rows, codes]
+    others = probabilities.copy()
+    others[rows, codes] = 0.0
+    return np.log(np.maximum(own, 1e-12)) - np.log(np.maximum(others.sum(axis=1), 1e-12))
 
 
 @dataclass(frozen=True)

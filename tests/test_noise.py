@@ -14,7 +14,9 @@ from sktda.noise import (
     label_noise,
     label_noise_rate,
     label_posterior,
+    likely_matrix,
     log_margin,
+    log_odds,
     noise_matrix,
     one_way_matrix,
     outlier_rate,
@@ -212,6 +214,25 @@ def test_chance_makes_no_matrix(n_classes):
     assert np.mean(passed) < 0.45  # of two classes: one standard error, either way
 
 
+@pytest.mark.parametrize("least", [1, 9])
+def test_one_certain_pair_among_many_needs_more_than_the_last_of_many(least):
+    """10 classes of 60 anchors. The same excess of a pair counts where nine others are certain, and not alone."""
+    counts = 58 * np.eye(10, dtype=int) + 1
+    np.fill_diagonal(counts, 51)
+    for k in range(9 if least == 9 else 0):
+        counts[k, k + 1], counts[k, k] = 31, 21
+    counts[9, 0], counts[9, 9] = 9, 43
+    assert (one_way_matrix(counts)[9, 0] > 0) == (least == 9)
+
+
+def test_pairs_that_are_not_certain_are_likely_as_counted():
+    counts = np.array([[700, 300, 0], [100, 840, 60], [0, 0, 1000]])
+    matrix = one_way_matrix(counts)
+    likely = likely_matrix(counts, matrix)
+    np.testing.assert_allclose(matrix, [[0.8, 0.2, 0], [0, 1, 0], [0, 0, 1]])
+    np.testing.assert_allclose(likely, [[0.8, 0.2, 0.1 / 3], [0.1 / 3, 1, 0.06], [0.1 / 3, 0.1 / 3, 1]])
+
+
 def test_classes_that_nothing_is_predicted_as_keep_their_labels():
     assert (one_way_matrix(np.zeros((3, 3), dtype=int)) == np.eye(3)).all()
 
@@ -246,13 +267,26 @@ def test_a_matrix_that_cannot_be_inverted():
     np.testing.assert_allclose(found, 1 / 3)
 
 
+def test_a_class_that_is_always_called_another_one():
+    matrix = np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    found = unfold(np.array([[0.1, 0.8, 0.1], [0.3, 0.3, 0.4]]), matrix)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[:, 0], found[:, 1])  # which of the two cannot be told
+
+
 def test_the_posterior_is_that_of_bayes():
     true = np.random.default_rng(0).dirichlet(np.full(3, 5.0), size=60)
     codes = np.resize([0, 1, 2], 60)
-    found = label_posterior(true @ MATRIX, codes, MATRIX)
-    for p, j, value in zip(true, codes, found, strict=True):
-        right, wrong = p[j] * MATRIX[j, j], sum(p[k] * MATRIX[k, j] for k in range(3) if k != j)
-        assert value == pytest.approx(right / (right + wrong), abs=0.03)
+    found = label_posterior(true, codes, MATRIX)
+    odds = log_odds(found, codes)
+    for p, j, row, value in zip(true, codes, found, odds, strict=True):
+        joint = [p[k] * MATRIX[k, j] for k in range(3)]
+        np.testing.assert_allclose(row, np.divide(joint, sum(joint)), rtol=1e-12)
+        assert value == pytest.approx(np.log(joint[j] / (sum(joint) - joint[j])))
+
+
+def test_odds_of_what_is_certain_are_finite():
+    assert np.isfinite(log_odds(np.eye(3), np.array([0, 1, 0]))).all()
 
 
 def test_the_margin_by_hand():

@@ -11,7 +11,16 @@ from sklearn.utils._param_validation import StrOptions
 from sktda.attribution.base import Attributor, seeded, told_task
 from sktda.attribution.kernel_forest import KernelForest
 from sktda.data import encode_target
-from sktda.noise import anchor_counts, as_probabilities, log_margin, one_way_matrix, unfold
+from sktda.noise import (
+    anchor_counts,
+    as_probabilities,
+    label_posterior,
+    likely_matrix,
+    log_margin,
+    log_odds,
+    one_way_matrix,
+    unfold,
+)
 
 TOLD = (  # by the attributor, where it knows them
     "n_features_in_",
@@ -28,13 +37,14 @@ TOLD = (  # by the attributor, where it knows them
 
 
 class LabelPosterior(Attributor):
-    """Log margin of the given label, in nats, after labels that are wrong by class are taken out of the predictions.
+    """Log odds of the given label, in nats, after labels that are wrong by class are taken out of the predictions.
 
     The default of every cleaner. Where many labels of one class are wrong in the same way (cats called dogs), every
     prediction learns the mistake and calls it likely. How often each class is called another one, beyond what classes
     that are alike are taken for each other both ways, is estimated from the rows that are predicted most confidently;
-    with it the prediction of the label is turned back into one of the true class. Where labels are wrong at random
-    there is nothing to turn back. Of a regression the scores are those of the attributor.
+    with it the prediction of the label is turned back into one of the true class, and Bayes' rule gives the probability
+    that the label is right. Where labels are wrong at random there is nothing to turn back, and the score is the log
+    margin. Of a regression the scores are those of the attributor.
 
     Parameters
     ----------
@@ -49,10 +59,11 @@ class LabelPosterior(Attributor):
     Attributes
     ----------
     scores_ : ndarray of shape (n_samples,)
-        log p(given label) - log p(best other class), higher = keep; below 0 another class is more probable. For
-        regression the attributor's scores.
+        log p(given label) - log p(best other class), higher = keep; below 0 another class is more probable. Where
+        `is_corrected_`, log p(given label) - log p(any other class). For regression the attributor's scores.
     posterior_ : ndarray of shape (n_samples, n_classes)
-        Probabilities of the true class; only for classification.
+        Probabilities of the true class by the features, where `is_corrected_` by the given label, too; only for
+        classification.
     noise_matrix_ : ndarray of shape (n_classes, n_classes)
         Estimated share of true class k that carries label j in excess of the reverse, see `sktda.noise.one_way_matrix`;
         only for classification.
@@ -149,11 +160,16 @@ class LabelPosterior(Attributor):
             self.scores_ = self.attributor_.scores_
             return self
         self.classes_ = classes
-        probabilities = as_probabilities(self.loo_decision_)
-        self.noise_matrix_ = one_way_matrix(anchor_counts(probabilities, codes))
+        self.posterior_ = as_probabilities(self.loo_decision_)
+        counts = anchor_counts(self.posterior_, codes)
+        self.noise_matrix_ = one_way_matrix(counts)
         self.is_corrected_ = bool((self.noise_matrix_.diagonal() < 1).any())
-        self.posterior_ = unfold(probabilities, self.noise_matrix_)
-        self.scores_ = log_margin(self.posterior_, codes)
+        if self.is_corrected_:
+            true = unfold(self.posterior_, self.noise_matrix_)
+            self.posterior_ = label_posterior(true, codes, likely_matrix(counts, self.noise_matrix_))
+            self.scores_ = log_odds(self.posterior_, codes)
+        else:
+            self.scores_ = log_margin(self.posterior_, codes)
         return self
 
     def _attributor(self, y: Any) -> Any:

@@ -8,7 +8,16 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sktda import InfluencePruner, NoisyLabelDetector
 from sktda.attribution import EL2N, ComplexityGap, KernelForest, LabelPosterior, RobustResidual, SelfConfidence
-from sktda.noise import anchor_counts, as_probabilities, log_margin, one_way_matrix, unfold
+from sktda.noise import (
+    anchor_counts,
+    as_probabilities,
+    label_posterior,
+    likely_matrix,
+    log_margin,
+    log_odds,
+    one_way_matrix,
+    unfold,
+)
 from tests.spies import flip
 
 X, TRUE = (part[:900] for part in load_digits(return_X_y=True))
@@ -19,10 +28,22 @@ def test_its_parts_one_by_one():
     y = flip(TRUE, 0.3, "class")
     posterior = LabelPosterior(ComplexityGap()).fit(X, y)
     q = as_probabilities(ComplexityGap().fit(X, y).loo_decision_)
-    matrix = one_way_matrix(anchor_counts(q, y))
+    counts = anchor_counts(q, y)
+    matrix = one_way_matrix(counts)
+    expected = label_posterior(unfold(q, matrix), y, likely_matrix(counts, matrix))
     np.testing.assert_array_equal(posterior.noise_matrix_, matrix)
-    np.testing.assert_array_equal(posterior.posterior_, unfold(q, matrix))
-    np.testing.assert_array_equal(posterior.scores_, log_margin(unfold(q, matrix), y))
+    np.testing.assert_array_equal(posterior.posterior_, expected)
+    np.testing.assert_array_equal(posterior.scores_, log_odds(expected, y))
+
+
+def test_where_every_class_is_called_the_next_one_suggestions_are_right():
+    y = np.where(np.random.default_rng(0).random(900) < 0.3, (TRUE + 1) % 10, TRUE)
+    detector = NoisyLabelDetector(LabelPosterior(FEW)).fit(X, y)
+    wrong = y != TRUE
+    assert (detector.attributor_.noise_matrix_[np.arange(10), (np.arange(10) + 1) % 10] > 0).all()
+    assert average_precision_score(wrong, -detector.scores_) > 0.99
+    assert (detector.suggested_labels_ == TRUE)[wrong & (detector.labels_ == -1)].mean() > 0.99
+    assert detector.noise_rate_ == pytest.approx(wrong.mean(), abs=0.05)
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.3])
