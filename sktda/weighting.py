@@ -21,6 +21,15 @@ def probability_shift(log_odds: np.ndarray, rate: float) -> float:
     return float(brentq(lambda shift: expit(log_odds + shift).mean() - (1 - rate), -far, far))
 
 
+def surplus_weights(probability: np.ndarray) -> np.ndarray:
+    """(n,) 2 p - 1, at least 0.001, of the probability p (n,) that a label is right: more for than against it.
+
+    A label that is as likely wrong as right tells nothing. Sharper than p itself, which leaves a wrong label much of
+    its weight where models are unsure.
+    """
+    return np.maximum(1e-3, 2 * probability - 1)
+
+
 def tail_weights(scores: np.ndarray, rate: float) -> np.ndarray:
     """(n,) weights that rise with the rank from 0 and reach 1 at twice the share `rate` of wrong rows; all 1 for 0.
 

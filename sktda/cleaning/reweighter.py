@@ -18,6 +18,7 @@ from sktda.weighting import (
     probability_shift,
     rank_weights,
     sigmoid_weights,
+    surplus_weights,
     tail_weights,
     weigh,
 )
@@ -38,11 +39,11 @@ class InfluenceReweighter(InfluencePruner):
         Scores the rows, higher = keep. None = `LabelPosterior()`; with weighting="learned", which needs the unit of a
         loss, ``InnerProduct(objective="validation")``.
     weighting : {"probability", "rank", "sigmoid", "learned"} or callable, default="probability"
-        "probability": how probable it is that the label is right, so that clean data are hardly touched.
-        Of classes `LabelPosterior` scores the log odds of it, which are shifted until the mean is 1 - `noise_rate_`; of
-        numbers it has the probability. By other scores weights rise with the rank and are full from twice that share
-        on. "rank": in
-        proportion to the share of rows that score lower. "sigmoid": 1 / (1 + exp(-z)), z the robust deviations above
+        "probability": twice the probability that the label is right, less 1, at least 0.001, so that clean data are
+        hardly touched. Of classes `LabelPosterior` scores the log odds of it, which are shifted until the mean is
+        1 - `noise_rate_`; of numbers it has the probability. By other scores weights rise with the rank and are full
+        from twice that share on. "rank": in proportion to
+        the share of rows that score lower. "sigmoid": 1 / (1 + exp(-z)), z the robust deviations above
         the median. "learned": one step down the gradient of the objective on validation rows from equal weights,
         ``max(0, 1 + score / mean |score|)``: for attributors whose score is a predicted rise of a loss. A callable
         takes scores (n,) and returns weights (n,) of at least 0.
@@ -181,11 +182,11 @@ class InfluenceReweighter(InfluencePruner):
         self.noise_rate_ = 0.0 if detector is None else detector.noise_rate_
         wrong = getattr(self.attributor_, "wrong_probability_", None)  # of a number, by RobustResidual
         if wrong is not None and len(wrong) == scored.sum():
-            return lambda scores: 1 - wrong
+            return lambda scores: surplus_weights(1 - wrong)
         if not hasattr(self.attributor_, "posterior_"):
             return partial(tail_weights, rate=self.noise_rate_)
         shift = probability_shift(self.scores_[scored], self.noise_rate_)
-        return lambda scores: expit(scores + shift)
+        return lambda scores: surplus_weights(expit(scores + shift))
 
     def to_frame(self):
         """DataFrame of all rows with the user's index, in their order: label, score, weight."""

@@ -193,14 +193,15 @@ def test_routed_validation_rows_and_metadata():
 # ---- planted answers -------------------------------------------------------------------------------------------------
 
 
-def test_by_default_rows_count_as_probably_as_they_are_right():
+def test_by_default_rows_count_by_how_much_more_probably_they_are_right_than_wrong():
     model = InfluenceReweighter(LogisticRegression()).fit(X, Y)
     posterior = LabelPosterior(task="classification").fit(X, Y)
     np.testing.assert_array_equal(model.scores_, posterior.scores_)
     assert 0 < model.noise_rate_ < 0.3
     odds = np.exp(posterior.scores_ + probability_shift(posterior.scores_, model.noise_rate_))
-    np.testing.assert_allclose(model.sample_weight_, odds / (1 + odds) / (1 - model.noise_rate_), rtol=1e-9)
-    assert model.sample_weight_[Y != TRUE].mean() < 0.8 < 1 < model.sample_weight_[Y == TRUE].mean()
+    expected = np.maximum(0.001, (odds - 1) / (odds + 1))
+    np.testing.assert_allclose(model.sample_weight_, expected / expected.mean(), rtol=1e-9)
+    assert model.sample_weight_[Y != TRUE].mean() < 0.5 < 1 < model.sample_weight_[Y == TRUE].mean()
 
 
 def test_right_labels_and_labels_that_nothing_predicts_count_alike():
