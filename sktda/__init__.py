@@ -42,6 +42,6 @@ __getattr__, __dir__ = lazy_names(
         "PruningWarning": "sktda.cleaning.base",
         "ResampledEstimator": "sktda.cleaning.resampled",
         "TrajectoryRecorder": "sktda.model.recorder",
-        "retrain": "sktda.model.retraining",
+        "retrain": "sktda.model.many_trainings",
     },
 )

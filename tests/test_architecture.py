@@ -19,11 +19,19 @@ STAGE = {
     "model": 2,
     "engine": 3,
     "objectives": 4,
-    "attribution": 5,
+    **dict.fromkeys(["attribution", "adversarial"], 5),
     "cleaning": 6,
-    **dict.fromkeys(["plotting", "displays"], 7),
+    "displays": 7,
     "report": 8,
     **dict.fromkeys(["cli", "demo"], 9),
+}
+ROOMS = {  # of attribution/, by what a method needs
+    **dict.fromkeys(["base", "cost", "progress"], 0),
+    "features": 1,
+    "predictions": 2,
+    "gradients": 3,
+    **dict.fromkeys(["dynamics", "runs"], 4),
+    **dict.fromkeys(["several", "unlearning"], 5),
 }
 FREE = {"__init__", "_lazy", "__main__"}  # of the package itself
 NUMPY_ONLY = ["selection", "distributions", "findings", "metrics", "noise", "weighting"]
@@ -72,6 +80,17 @@ def test_a_module_imports_only_earlier_stages_or_its_own_folder(file):
         if name.split(".")[0] != "sktda" or other in FREE | {"", own}:
             continue
         assert STAGE[other] < STAGE[own], f"{module} (stage {STAGE[own]}) imports {name} (stage {STAGE[other]})"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "attribution").rglob("*.py")), ids=module_name)
+def test_a_method_imports_only_earlier_rooms_or_its_own(file):
+    module = module_name(file)
+    if module == "sktda.attribution":
+        return
+    own = module.split(".")[2]
+    for name in imports(file.read_text(encoding="utf-8"), module, file.name == "__init__.py"):
+        if name.startswith("sktda.attribution.") and name.split(".")[2] != own:
+            assert ROOMS[name.split(".")[2]] < ROOMS[own], f"{module} imports {name}"
 
 
 def test_imports_are_found_in_every_form():

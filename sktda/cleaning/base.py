@@ -74,7 +74,7 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
     None is the default attributor, LabelPosterior(). Only parameters that are None (task: "auto") are set.
     """
     if attributor is None:
-        from sktda.attribution.label_posterior import LabelPosterior
+        from sktda.attribution.predictions.label_posterior import LabelPosterior
 
         attributor = LabelPosterior()
         if _routing_enabled():
@@ -112,14 +112,14 @@ def scoring_estimator(attributor: Any, estimator: Any) -> Any:
     if getattr(attributor, "needs_probabilities", False) and is_classifier(estimator):
         if hasattr(estimator, "predict_proba"):
             return clone(estimator)
-        from sktda.attribution.out_of_sample import default_classifier
+        from sktda.attribution.predictions.out_of_sample import default_classifier
 
         return behind_transformers(estimator, default_classifier())
     if not getattr(attributor, "needs_gradients", False):
         return clone(estimator)
     from sktda.model.adapters import can_differentiate
+    from sktda.model.fitting import trained_by_steps
     from sktda.model.proxy import default_net
-    from sktda.model.training import trained_by_steps
 
     if can_differentiate(estimator) and (trained_by_steps(estimator) or not attributor.needs_trajectory):
         return clone(estimator)

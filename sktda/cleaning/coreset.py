@@ -19,8 +19,8 @@ from sktda.data import UnitRows, check_finite, encode_target, refuse_text, resol
 from sktda.engine.coresets import STRATEGIES, Candidates
 from sktda.engine.last_layer import last_layer
 from sktda.model.adapters import can_differentiate, differentiable
+from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.proxy import default_net
-from sktda.model.training import check_trainable, train_clone
 from sktda.noise import label_noise_rate, outlier_rate
 
 BEYOND_NOISE, DROP_UNKNOWN = 0.1, 0.3  # share dropped beside the estimated noise, and where there is no estimate

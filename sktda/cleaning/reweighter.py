@@ -153,7 +153,7 @@ class InfluenceReweighter(InfluencePruner):
 
     def _given_attributor(self):
         if self.attributor is None and self.weighting == "learned":
-            from sktda.attribution.inner_product import InnerProduct
+            from sktda.attribution.gradients.inner_product import InnerProduct
 
             return InnerProduct(objective="validation")
         return self.attributor

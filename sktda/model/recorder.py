@@ -12,7 +12,7 @@ from skorch.dataset import get_len
 
 from sktda.model.checkpoints import FolderStore
 from sktda.model.fingerprint import random_state_kept
-from sktda.model.recording import Recording
+from sktda.model.run_record import Recording
 from sktda.model.sampling import Tap, remove_taps
 from sktda.model.trajectory import Trajectory
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sktda.displays.drawing import short
+from sktda.displays.plotting import comparison_plot, prediction_scatter, score_histogram
 from sktda.files import staged
-from sktda.plotting import comparison_plot, prediction_scatter, score_histogram
 from sktda.report.comparison import N_REPEATS, compare, visible_gain
 from sktda.report.judgement import Judgement
 from sktda.report.pairs import MAX_PAIRS, Labels, encode, flagged_pairs, heat_map, label_text

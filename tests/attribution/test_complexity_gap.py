@@ -11,7 +11,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.metrics import roc_auc_score
 
 from sktda.attribution import ComplexityGap
-from sktda.attribution.complexity_gap import EXACT_ROWS, default_landmarks
+from sktda.attribution.features.complexity_gap import EXACT_ROWS, default_landmarks
 from sktda.data import UnitRows
 
 

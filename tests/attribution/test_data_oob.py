@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector
-from sktda.attribution.data_oob import DataOOB
+from sktda.attribution.predictions.data_oob import DataOOB
 from tests.spies import flip, noisy_blobs
 
 WINE = load_wine(return_X_y=True)

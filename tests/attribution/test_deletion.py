@@ -18,7 +18,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sktda.attribution import DiffIn, Influence, MoSo, SGDInfluence, TracIn, unlearn
-from sktda.attribution.deletion import line_search, removed_gradient
+from sktda.attribution.gradients.deletion import line_search, removed_gradient
 from sktda.model.recorder import TrajectoryRecorder
 from tests.attribution import run_reference as runs
 from tests.attribution.run_reference import CASES, ONE_RATE, STEPS, N, X, Y, assert_close, run_of, targets_of, trained

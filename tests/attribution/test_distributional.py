@@ -519,7 +519,7 @@ def test_the_random_states_of_the_estimator_are_replaced():
 
 def test_side_by_side_is_one_after_the_other(monkeypatch):
     together = clone(TRAINED["side by side"]).fit(NET_X, NET_Y)
-    monkeypatch.setattr("sktda.attribution.members.why_not", lambda *given: "a test")
+    monkeypatch.setattr("sktda.attribution.several.over_models.why_not", lambda *given: "a test")
     apart = clone(TRAINED["side by side"]).fit(NET_X, NET_Y)
     np.testing.assert_allclose(together.run_values_, apart.run_values_, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(together.run_scores_, apart.run_scores_, rtol=1e-4, atol=1e-6)

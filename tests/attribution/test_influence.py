@@ -337,7 +337,7 @@ def test_the_automatic_curvature(model, data, kind):
 
 
 def test_a_linear_model_of_many_parameters_goes_to_ekfac(monkeypatch):
-    monkeypatch.setattr("sktda.attribution.influence.DENSE_PARAMETERS", 4)
+    monkeypatch.setattr("sktda.attribution.gradients.influence.DENSE_PARAMETERS", 4)
     assert isinstance(Influence(Ridge(), objective=None, random_state=0).fit(*NUMBERS).curvature_, EKFAC)
 
 
@@ -367,7 +367,7 @@ def test_layers_left_out_of_ekfac_are_named_in_one_warning():
 
 
 def test_the_low_rank_is_within_its_tolerance(monkeypatch):
-    monkeypatch.setattr("sktda.attribution.influence.EXACT_WORK", 0)
+    monkeypatch.setattr("sktda.attribution.gradients.influence.EXACT_WORK", 0)
     X, y = rows(200)
     net = FrozenEstimator(make_net(module__width=24, max_epochs=10).fit(X, y))
     values = {
@@ -402,7 +402,7 @@ def test_a_net_without_layers_has_no_ekfac():
 
 
 def test_conjugate_gradients_that_do_not_converge_are_an_error(monkeypatch):
-    monkeypatch.setattr("sktda.attribution.influence.CG_STEPS", 2)
+    monkeypatch.setattr("sktda.attribution.gradients.influence.CG_STEPS", 2)
     with pytest.raises(ValueError, match="did not converge in 2 products"):
         Influence(logistic(C=1e4), curvature="cg").fit(*THREE)
 

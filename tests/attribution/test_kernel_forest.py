@@ -9,7 +9,7 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.metrics import average_precision_score
 
 from sktda.attribution import ComplexityGap, KernelForest
-from sktda.attribution.kernel_forest import any_order, evened
+from sktda.attribution.features.kernel_forest import any_order, evened
 from sktda.noise import as_probabilities, log_margin
 from tests.spies import flip, noisy_blobs
 

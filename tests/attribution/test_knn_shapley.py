@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector
-from sktda.attribution import knn_shapley
-from sktda.attribution.knn_shapley import KNNShapley, shapley_values
+from sktda.attribution.features import knn_shapley
+from sktda.attribution.features.knn_shapley import KNNShapley, shapley_values
 from sktda.data import UnitRows
 from tests.spies import flip, noisy_blobs
 

@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sktda import CoresetSelector, InfluencePruner, NoisyLabelDetector
-from sktda.attribution.out_of_sample import (
+from sktda.attribution.predictions.out_of_sample import (
     ConfidentLearning,
     NormalizedMargin,
     SelfConfidence,

@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector
 from sktda.attribution import outlier_gradient as module
-from sktda.attribution.outlier_gradient import OutlierGradient
+from sktda.attribution.gradients.outlier_gradient import OutlierGradient
 from tests.spies import flip, noisy_blobs
 
 X, Y = make_classification(90, 4, n_informative=3, n_redundant=0, n_classes=3, flip_y=0.1, random_state=2)

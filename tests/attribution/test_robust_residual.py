@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from scipy.stats import t as student
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from sktda.attribution.robust_residual import (
+from sktda.attribution.features.robust_residual import (
     RobustResidual,
     best_fit,
     find_atom,

@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch.callbacks import LRScheduler
 
 from sktda.attribution import DiffIn
-from sktda.attribution.schedule import moments, recorder, visited
+from sktda.attribution.runs.schedule import moments, recorder, visited
 from sktda.model.recorder import TrajectoryRecorder
 from tests.attribution import run_reference as runs
 from tests.attribution.run_reference import ONE_RATE, STEPS, X, Y, run_of, trained

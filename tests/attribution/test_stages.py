@@ -13,7 +13,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sktda.attribution import Source, Stage
-from sktda.attribution.stages import segments
+from sktda.attribution.runs.stages import segments
 from sktda.engine import pairwise
 from sktda.engine.curvature import DenseCurvature
 from sktda.engine.ekfac import EKFAC
@@ -282,7 +282,7 @@ def exact_values(form):
 @pytest.fixture
 def many_pairs(monkeypatch):
     """So many that low rank is taken; yields the terms of what was multiplied, one dict per segment and portion."""
-    monkeypatch.setattr("sktda.attribution.source.EXACT_WORK", 0)
+    monkeypatch.setattr("sktda.attribution.runs.source.EXACT_WORK", 0)
     seen = []
 
     def noted(*args):
@@ -290,7 +290,7 @@ def many_pairs(monkeypatch):
         seen.append(found.terms)
         return found
 
-    monkeypatch.setattr("sktda.attribution.source.truncated", noted)
+    monkeypatch.setattr("sktda.attribution.runs.source.truncated", noted)
     return seen
 
 
@@ -311,9 +311,9 @@ def test_values_of_many_pairs_are_within_the_tolerance(form, tolerance, many_pai
 
 def test_few_pairs_are_exact_and_many_are_not(monkeypatch):
     pairs = 40 * 300 * sum(value.numel() for value in Dense().parameters())
-    monkeypatch.setattr("sktda.attribution.source.EXACT_WORK", pairs)
+    monkeypatch.setattr("sktda.attribution.runs.source.EXACT_WORK", pairs)
     np.testing.assert_array_equal(digits_values("MLP", 0.02), exact_values("MLP"))
-    monkeypatch.setattr("sktda.attribution.source.EXACT_WORK", pairs - 1)
+    monkeypatch.setattr("sktda.attribution.runs.source.EXACT_WORK", pairs - 1)
     assert (digits_values("MLP", 0.02) != exact_values("MLP")).any()
 
 
@@ -323,7 +323,7 @@ def test_one_query_and_portions_of_queries_are_within_the_tolerance(form, many_p
     alone = digits_values(form, 0.02, slice(300, 301))
     assert np.linalg.norm(alone - expected[:1]) <= 2 * 0.02 * np.linalg.norm(expected[0])
     many_pairs.clear()
-    monkeypatch.setattr("sktda.attribution.source.QUERY_BYTES", 2**20)
+    monkeypatch.setattr("sktda.attribution.runs.source.QUERY_BYTES", 2**20)
     parts = digits_values(form, 0.02)
     assert len(many_pairs) > 3
     assert np.linalg.norm(parts - expected) <= 0.02 * np.linalg.norm(expected)

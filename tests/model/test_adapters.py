@@ -22,8 +22,8 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from sktda.model.adapters import can_differentiate, differentiable, trained_net
+from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.proxy import default_net
-from sktda.model.training import check_trainable, train_clone
 
 N = 41
 RNG = np.random.default_rng(0)

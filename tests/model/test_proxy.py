@@ -12,10 +12,10 @@ from sklearn.model_selection import cross_val_score
 
 from sktda.model.adapters import differentiable, trained_net
 from sktda.model.base import forward
+from sktda.model.fitting import train_clone
 from sktda.model.proxy import DefaultClassifier, default_net
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.scaled import ScaledRows
-from sktda.model.training import train_clone
 
 CPU = torch.device("cpu")
 

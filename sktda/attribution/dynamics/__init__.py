@@ -1,0 +1,1 @@
+"""Methods that watch each row along a training run."""

@@ -1,0 +1,121 @@
+"""Scores read off a training run: what a net gave each row at the checkpoints of one recorded run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from math import ceil
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+from torch.nn import functional as F
+
+from sktda.attribution.gradients.base import Fitted, SelfScores
+from sktda.model.criterion import Custom
+from sktda.model.fitting import can_record
+from sktda.model.likelihood import Binary, Categorical, Likelihood
+from sktda.model.recorder import TrajectoryRecorder
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""(outputs (n, ...), targets (n, ...)) -> (n,)."""
+
+
+class Dynamics(SelfScores):
+    """Base of the scores from training dynamics: every row is measured at checkpoints of the run, without weights."""
+
+    work_dir = None
+
+    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
+        return [TrajectoryRecorder(every=1)] if can_record(estimator) else None
+
+
+class AtOneMoment(Dynamics):
+    """Base of those that look at one moment of the run, `at` a share of its steps; without a record, at its end."""
+
+    _parameter_constraints: dict = {
+        **SelfScores._parameter_constraints,
+        "at": [Interval(Real, 0, 1, closed="right")],
+    }
+    at: float
+
+    @abstractmethod
+    def _measured(self, fitted: Fitted) -> Tensor:
+        """(n,) at the parameters that the model holds, higher = keep."""
+
+    def _self_scores(self, fitted: Fitted) -> Tensor:
+        trajectory = fitted.trajectory
+        if trajectory is None:
+            return self._measured(fitted)
+        wanted = ceil(self.at * trajectory.n_steps - 1e-6)  # .55 * 200 is above 110
+        fitted.model.load(trajectory.state(int(np.argmax(trajectory.steps >= wanted))))
+        found = self._measured(fitted)
+        fitted.model.load(trajectory.state(-1))
+        return found
+
+
+class AlongTheRun(Dynamics):
+    """Base of those that follow every checkpoint of a recorded run of a classifier."""
+
+    needs_trajectory = True
+
+    def _margins(self, fitted: Fitted) -> Tensor:
+        """(n_checkpoints, n) logit margins, on the processor."""
+        assert fitted.trajectory is not None
+        measure = logit_margin(fitted.model.likelihood, type(self).__name__)
+        margins = []
+        for checkpoint in range(len(fitted.trajectory)):
+            fitted.model.load(fitted.trajectory.state(checkpoint))
+            margins.append(measure_rows(fitted, measure).cpu())
+        return torch.stack(margins)
+
+
+def measure_rows(fitted: Fitted, measure: Measure) -> Tensor:
+    """(n,) in float64: the measure of every row's outputs, whatever its weight."""
+    return fitted.engine.losses(fitted.rows.unweighted(), measure).double()
+
+
+def error_length(likelihood: Likelihood, method: str) -> Measure:
+    """|p - onehot(label)|_2 of class probabilities p, |prediction - target|_2 of numbers.
+
+    One logit stands for two classes, whose errors are opposite. Raises TypeError for outputs that are neither.
+    """
+
+    def measure(outputs: Tensor, targets: Tensor) -> Tensor:
+        if isinstance(likelihood, Categorical):
+            p = likelihood.log_p(outputs).exp()
+            return (p - F.one_hot(targets, p.shape[1])).norm(dim=1)
+        if isinstance(likelihood, Binary):
+            error = (likelihood.logits(outputs).sigmoid() - targets).reshape(len(outputs), -1)
+            return error.norm(dim=1) * (2**0.5 if error.shape[1] == 1 else 1.0)
+        if outputs.shape != targets.shape:
+            raise TypeError(
+                f"{method} compares outputs with targets, and with this criterion they have shapes "
+                f"{tuple(outputs.shape)} and {tuple(targets.shape)}; use Loss or GraNd"
+            )
+        return (outputs - targets).reshape(len(outputs), -1).norm(dim=1)
+
+    return measure
+
+
+def logit_margin(likelihood: Likelihood, method: str) -> Measure:
+    """z_y - max over other classes of z; of labels that are yes or no, the logit of what is given, the smallest one.
+
+    Raises ValueError for numbers, which have no classes.
+    """
+    if not isinstance(likelihood, Categorical | Binary):
+        what = "this criterion" if isinstance(likelihood, Custom) else "regression"
+        raise ValueError(f"{method} compares the logits of classes, and {what} has none; use Loss, EL2N or GraNd")
+
+    def measure(outputs: Tensor, targets: Tensor) -> Tensor:
+        if isinstance(likelihood, Binary):
+            signed = likelihood.logits(outputs) * (2 * targets.to(outputs.dtype) - 1)
+            return signed.reshape(len(outputs), -1).amin(dim=1)
+        logits = likelihood.log_p(outputs) if likelihood.probabilities else outputs
+        own = targets[:, None]
+        return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -torch.inf).amax(dim=1)
+
+    return measure

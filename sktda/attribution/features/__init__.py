@@ -1,0 +1,1 @@
+"""Methods that need the features and labels alone: nothing of the user's is trained."""

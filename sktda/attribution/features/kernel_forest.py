@@ -1,0 +1,204 @@
+"""Out-of-sample class probabilities of an arc-cosine kernel and of one bagged forest, mixed."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from sktda.attribution.base import Attributor
+from sktda.attribution.features.complexity_gap import ComplexityGap
+from sktda.data import n_columns
+from sktda.noise import as_probabilities, log_margin
+
+NARROW = 256  # columns up to which the forest is grown; beyond, it would cost more than the kernel
+LARGEST = 2**27  # values that the forest may hold in memory, half a GiB
+EXACT_ROWS, LANDMARKS = 2_000, 1_000  # of the kernel beside a forest, which sees what landmarks blur: it costs as much
+ALONE = 0.6  # over the number of classes: the least probability of a kernel that no forest holds back
+FAR = 100.0  # spreads from the median, from where on values count as equal
+SAMPLE, SAMPLE_TREES, CLEARLY = 500, 20, 3.0  # rows and trees that decide about wide data, standard errors to win by
+
+
+class KernelForest(Attributor):
+    """Log margin of the given label, in nats, by a kernel and a forest that predict each row without its label.
+
+    Half of each probability comes from the kernel of `ComplexityGap`, which leaves rows out in closed form, half from
+    the out-of-bag trees of one forest, in which every other tree is extremely randomised and the others look for the
+    best thresholds. Smooth classes and classes cut out by single columns are then both seen, for one fit each and
+    without cross-validation. Beside the forest the kernel is exact up
+    to 2,000 rows and has 1,000 landmarks above.
+
+    Parameters
+    ----------
+    n_estimators : int, default=200
+        Trees of the forest. Each row is predicted by about a third of them.
+    task : {"auto", "classification"}, default="auto"
+        "classification" takes whole numbers as classes however many they are.
+    device : str or torch.device, default="auto"
+        Of the kernel; "auto" is CUDA where there is one.
+    n_jobs : int or None, default=None
+        Trees grown at a time. Does not change the result.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the forest and the kernel's landmarks. None = 0: a fit can be repeated.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        log p(given label) - log p(best other class), higher = keep; below 0 another class is more probable. No p counts
+        as less than 0.1 / n_classes.
+    loo_decision_ : ndarray of shape (n_samples, n_classes)
+        The probabilities, in the order of `classes_`. Those of the kernel are at least 0.1 / n_classes, or 0.6 /
+        n_classes where it predicts alone: its decisions are no probabilities, and below that only scatter.
+    uses_forest_ : bool
+        Whether the forest took part: for up to 256 columns always, for wider data where a small one of 500 rows
+        predicts these clearly better than the kernel of all rows does. Elsewhere the kernel predicts alone.
+    kernel_ : ComplexityGap
+        The fitted kernel.
+    scale_ : {"standard", "unit"}
+        The representation that the kernel took, see `ComplexityGap`.
+    classes_ : ndarray of shape (n_classes,)
+    task_ : str
+        "classification".
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for a regression target (use `RobustResidual`), a single class, NaN or infinity.
+
+    Notes
+    -----
+    Out-of-bag predictions: Breiman 1996; the trees: Breiman 2001, Geurts, Ernst and Wehenkel 2006. Weights are accepted
+    and do not enter. benchmarks/tables_battery.py measures what kernel and forest find together; weighing them by their
+    log loss was not better than halves.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sktda.attribution import KernelForest
+    >>> X, y = load_wine(return_X_y=True)
+    >>> y[:3] = 2  # they are 0
+    >>> forest = KernelForest().fit(X, y)
+    >>> sorted(forest.scores_.argsort()[:3].tolist())
+    [0, 1, 2]
+    """
+
+    _parameter_constraints: dict = {
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "task": [StrOptions({"auto", "classification"})],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    scores_features = True
+    __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
+
+    def __init__(self, *, n_estimators=200, task="auto", device="auto", n_jobs=None, random_state=None):
+        self.n_estimators = n_estimators
+        self.task = task
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        """Predict every row without its label, and score the labels.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, ...)
+            Numbers of any shape per row.
+        y : array-like of shape (n_samples,)
+            Class labels of any kind.
+        sample_weight, X_val, y_val, metadata_val : ignored
+            Part of the contract of all attributors.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        self._forget()
+        X, self.task_, codes, classes = self._validate(X, y, sample_weight, self.task)
+        if classes is None:
+            raise ValueError(
+                f"Unknown label type: KernelForest compares class probabilities, and y, with {len(np.unique(codes))} "
+                f"different numbers in {len(codes)} rows, is a regression target; use RobustResidual() from "
+                "sktda.attribution for regression. Where the numbers are classes, make them text: y.astype(str)"
+            )
+        self.classes_ = classes
+        random = check_random_state(0 if self.random_state is None else self.random_state)
+        kernel_seed, forest_seed = random.randint(2**31 - 1, size=2).tolist()
+        labels = classes[codes]
+        wide, large = n_columns(X) > NARROW, X.shape[0] * n_columns(X) > LARGEST
+        fewer = {} if wide or len(codes) <= EXACT_ROWS else {"mode": "nystrom", "n_landmarks": LANDMARKS}
+        kernel = ComplexityGap(task="classification", device=self.device, random_state=kernel_seed, **fewer)
+        self.kernel_ = kernel.fit(X, labels)
+        self.scale_ = self.kernel_.scale_
+        self.uses_forest_ = not wide or (not large and self._forest_wins(X, codes, random))
+        if self.uses_forest_:
+            kernel = as_probabilities(self.kernel_.loo_decision_)
+            self.loo_decision_ = (kernel + self._out_of_bag(X, codes, self.n_estimators, forest_seed)) / 2
+        else:
+            self.loo_decision_ = as_probabilities(self.kernel_.loo_decision_, ALONE)
+        self.scores_ = log_margin(as_probabilities(self.loo_decision_), codes)
+        return self
+
+    def _out_of_bag(self, X: Any, codes: np.ndarray, n_trees: int, seed: int) -> np.ndarray:
+        """Probabilities (n, n_classes) by the trees that did not draw the row; equal ones where all drew it."""
+        rows = evened(X)
+        order = any_order(rows, codes)  # bags are drawn by position: let it not matter which row comes first
+        rows = rows[order]
+        total = np.zeros((len(codes), int(codes.max()) + 1))
+        sizes = {ExtraTreesClassifier: n_trees - n_trees // 2, RandomForestClassifier: n_trees // 2}
+        for kind in [kind for kind, size in sizes.items() if size]:
+            forest = kind(sizes[kind], min_samples_leaf=3, bootstrap=True, n_jobs=self.n_jobs, random_state=seed)
+            forest.fit(rows, codes[order])
+            for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
+                out = np.ones(len(codes), dtype=bool)
+                out[drawn] = False
+                if out.any():
+                    total[order[out]] += tree.predict_proba(rows[out])
+        total[total.sum(axis=1) == 0] = 1
+        return total / total.sum(axis=1, keepdims=True)
+
+    def _forest_wins(self, X: Any, codes: np.ndarray, random: np.random.RandomState) -> bool:
+        """Whether a small forest of a sample predicts its labels better than the kernel of all rows, beyond chance."""
+        rows = np.sort(random.permutation(len(codes))[:SAMPLE])
+        known, labels = np.unique(codes[rows], return_inverse=True)
+        if len(known) == 1:
+            return False
+        forest = self._out_of_bag(X[rows], labels, SAMPLE_TREES, int(random.randint(2**31 - 1)))
+        by_kernel = self.kernel_.loo_decision_[rows].argmax(axis=1) == codes[rows]
+        gain = (forest.argmax(axis=1) == labels) - by_kernel.astype(float)
+        return bool(gain.mean() > CLEARLY * gain.std() / np.sqrt(len(rows)))
+
+
+def evened(X: Any) -> np.ndarray:
+    """Columns of X for trees that draw thresholds between the extremes: dense float32 (n, n_features).
+
+    arcsinh((x - median) / spread), cut off at a hundred spreads, is nearly x in the middle of a column and its
+    logarithm far out, so that large values leave thresholds for the others; neither unit nor offset plays a part. The
+    spread is the distance of the quartiles or, where they are equal, the mean distance from the median; constant
+    columns become 0.
+    """
+    flat = X.tocsc() if sp.issparse(X) else X.reshape(len(X), -1)
+    rows = np.zeros(flat.shape, dtype=np.float32)
+    for j in range(flat.shape[1]):
+        column = flat[:, [j]].toarray().ravel() if sp.issparse(X) else flat[:, j]
+        low, middle, high = np.percentile(column.astype(np.float64), [25, 50, 75])
+        distance = column - middle
+        largest = np.abs(distance).max()
+        if largest > 0:
+            spread = (high - low) / largest or np.abs(distance / largest).mean()
+            rows[:, j] = np.arcsinh(np.clip(distance / largest / spread, -FAR, FAR))
+    return rows
+
+
+def any_order(rows: Any, target: np.ndarray) -> np.ndarray:
+    """Positions (n,) of the rows (n, p) in an order that only their values decide: along a fixed random direction."""
+    direction = np.random.RandomState(0).standard_normal(rows.shape[1])
+    return np.lexsort((target, rows.astype(np.float64) @ direction))

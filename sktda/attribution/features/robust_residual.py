@@ -1,0 +1,566 @@
+"""Residuals of a numeric target as people have it: skewed, full of zeros, heavy-tailed, with a few absurd values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.ndimage import median_filter
+from scipy.special import expit, gammaln, logsumexp, ndtri
+from scipy.stats import rankdata
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
+
+from sktda.attribution.base import Attributor
+from sktda.attribution.features.complexity_gap import ComplexityGap
+from sktda.attribution.features.kernel_forest import any_order
+from sktda.noise import robust_deviation
+
+LEAF, SCALE_LEAF = 3, 10  # rows in the leaves of the trees that predict the target, and its scale
+FEW = 20  # rows, below which nothing is learned of the features
+FREEDOMS = (3.0, 5.0, 10.0, 100.0)  # of Student's t: tails heavier than 3 could not be told from wrong values
+ENDS = (3.0, 100.0)  # the same where fits are only compared
+WRONG_SPREADS = (1.0, 30.0, 1000.0)  # of wrong values, in spreads of the target: another row's, a slip, absurd
+MOST_WRONG = 0.5
+STEPS = 30  # of expectation and maximisation
+EVIDENCE = 3.0  # what wrong values must gain in log-likelihood over none: by chance once in 20, for 2 parameters more
+LEAST_SCALE = 1e-3  # of a residual, in standard deviations of the target
+LARGEST = 20.0  # residual, in robust deviations, that the local scale learns from
+SHARES = np.linspace(0, 1, 5)  # of the kernel beside the forest; powers of the local scale
+ATOM_SHARE, ATOM_ROWS, ATOM_LEAD = 0.05, 10, 10
+LEAF_ROWS = 10.0  # that the forest's odds of an atom count as, against one of
+PRIOR_ROWS = (1.0, 3.0, 10.0, 30.0, 100.0, 1e9)  # rows for its share among all
+FARTHEST = 3.0  # spreads of the target, beyond which an error counts no more for the predictability
+GRID = np.concatenate([[0.0], np.geomspace(1e-5, 0.49, 100)])
+DIGITS = 9
+HALF_CHI2 = 1.92  # fall of the log-likelihood at the ends of a 95 % interval
+
+
+class RobustResidual(Attributor):
+    """Minus the absolute studentised residual of each row of a regression, in robust standard deviations.
+
+    Every target is compared with a prediction that it had no part in, after the transform under which the residuals
+    are most regular, and relative to how far residuals reach for rows like it. Neither a few absurd values, nor a
+    skewed target, one with many zeros, heavy tails or errors that grow with the level make right rows look wrong.
+
+    Parameters
+    ----------
+    n_estimators : int, default=100
+        Trees of each of the three forests (four where there is an atom), at least 50. More = less noise.
+    device : str or torch.device, default="auto"
+        Where the kernel is computed; "auto" is CUDA where there is one.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the forests and the kernel's landmarks. None = 0: a fit can be repeated.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        ``-abs(residuals_)``, higher = keep.
+    residuals_ : ndarray of shape (n_samples,)
+        Studentised: given minus predicted target, both transformed, over the local scale, in robust standard
+        deviations. Positive = the given value is higher than the rest suggests.
+    loo_decision_ : ndarray of shape (n_samples,)
+        Predictions without the row, in units of y and within the range of the believable values: the median that is
+        expected, so the atom where that is likelier than not.
+    suggested_values_ : ndarray of shape (n_samples,)
+        The same, given that the row is the atom or not: where an amount is doubted, the amount that is expected; where
+        zero itself is doubted, the same; where it is doubted that the row is anything but zero, zero.
+    transform_ : {"identity", "square root", "logarithm", "signed logarithm"}
+        Of the target: the one under which residuals are likeliest, by more than a standard error above the identity.
+        The signed logarithm is ``arcsinh(y / median(abs(y)))``.
+    atom_ : float or None
+        A value held by so many rows that it is its own kind, such as zero where most people claim nothing: more than
+        half of the rows, or a twentieth and ten times as many as any other value. It takes no part in the regression;
+        whether a row is the atom is predicted beside it.
+    outlier_rate_ : float
+        Share of the rows that are more likely wrong than right. 0 where wrong values do not explain the residuals
+        clearly better than a heavy tail does.
+    outlier_rate_interval_ : tuple of (float, float)
+        Shares of all wrong values, also of those that look right, with which the residuals agree: from the lower end of
+        the 95 % profile interval under the tail that fits best, to the upper end of that under normal right residuals,
+        where most of a heavy tail would be wrong values.
+    wrong_probability_ : ndarray of shape (n_samples,)
+        Probability that the value is wrong, under the model below; 0 where `outlier_rate_` is.
+    predictability_ : float
+        Out-of-sample R2 of the transformed target, with errors cut at 3 spreads of the target; about 0 or less where
+        the features say nothing. With an atom that of the amounts, or of what is the atom (its Brier skill), whichever
+        is surer.
+    predictability_error_ : float
+        Its standard error.
+    kernel_share_ : float
+        Weight of the kernel in the predictions; the forest has the rest.
+    task_ : "regression"
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for NaN or infinity (naming the column), several target columns, and a target that is no number.
+
+    Notes
+    -----
+    Two passes. The first predicts normal scores of the target, of which no value is large, out of the bag of a forest,
+    and puts its predictions in the place of what is then absurd. The second predicts the transformed target by the
+    leave-one-out arc-cosine kernel ridge of `ComplexityGap` and by a forest out of the bag, mixed by absolute error. A
+    third forest predicts the logarithm of the absolute residual: the local scale, taken to the likeliest power up to 1.
+
+    The model of a residual is Student's t of 3 or more degrees of freedom, of mean zero, mixed with values that know
+    nothing of the features: Cauchy distributions around the target's median, as wide as the target, 30 and 1,000 times
+    wider; where no target is zero, also one around its median size, of either sign. It is fitted by expectation and
+    maximisation. Errors with tails heavier than those of 3 degrees are taken for wrong values in part. Transforms are
+    compared by the same likelihood in units of y (Box & Cox 1964, with predictions out of sample). Weights and
+    validation rows do not enter.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktda.attribution import RobustResidual
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(300, 3))
+    >>> price = np.exp(8 + X[:, 0] + 0.2 * rng.normal(size=300))
+    >>> price[:3] *= 100
+    >>> residual = RobustResidual().fit(X, price)
+    >>> residual.transform_
+    'logarithm'
+    >>> sorted(int(i) for i in residual.scores_.argsort()[:3])
+    [0, 1, 2]
+    >>> residual.outlier_rate_
+    0.01
+    """
+
+    _parameter_constraints: dict = {
+        "n_estimators": [Interval(Integral, 50, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    scores_features = True
+    __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
+
+    def __init__(self, *, n_estimators=100, device="auto", random_state=None):
+        self.n_estimators = n_estimators
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        """Predict every target without itself, and score the rows by their residuals.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, ...)
+            Numbers of any shape per row: a table, images, embeddings.
+        y : array-like of shape (n_samples,)
+            Numbers.
+        sample_weight, X_val, y_val, metadata_val : ignored
+            Part of the contract of all attributors.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        self._forget()
+        X, self.task_, y, _ = self._validate(X, y, sample_weight, "regression")
+        rows = standard_rows(X)
+        order = any_order(rows, y)
+        X, rows, y = X[order], rows[order], y[order]
+        random = check_random_state(0 if self.random_state is None else self.random_state)
+        self._fit_sorted(X, rows, y, random)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        for name in ("residuals_", "loo_decision_", "suggested_values_", "wrong_probability_"):
+            setattr(self, name, getattr(self, name)[back])
+        self.scores_ = -np.abs(self.residuals_)
+        return self
+
+    # ---- steps ------------------------------------------------------------------------------------------------------
+
+    def _fit_sorted(self, X: Any, rows: Any, y: np.ndarray, random: np.random.RandomState) -> None:
+        self.atom_ = find_atom(y)
+        atom = np.zeros(len(y), dtype=bool) if self.atom_ is None else y == self.atom_
+        rest = np.flatnonzero(~atom)
+        seeds = random.randint(2**31 - 1, size=5)
+        amounts = self._amounts(X[rest], rows[rest], y[rest], rows[atom], seeds)
+        self.transform_, self.kernel_share_ = amounts.transform.name, amounts.kernel_share
+        odds, base = np.zeros(len(y)), atom.mean()  # probability of the atom, by the features and without them
+        self.predictability_, self.predictability_error_ = r_squared(amounts.error, amounts.deviation)
+        if atom.any():
+            odds = self._atom_odds(rows, atom, seeds[4])
+            whether = r_squared(atom - odds, left_out_deviation(atom.astype(float)))
+            if surer(whether, (self.predictability_, self.predictability_error_)):
+                self.predictability_, self.predictability_error_ = whether
+
+        def densities(fit: Mixture) -> tuple[np.ndarray, np.ndarray]:
+            right, wrong = np.empty((2, len(y)))
+            if atom.any():
+                right[atom], wrong[atom] = np.log(odds[atom]), np.log(base)
+            right[rest], wrong[rest] = np.log1p(-odds[rest]) + fit.right, np.log1p(-base) + fit.wrong
+            return right, wrong
+
+        right, wrong = densities(amounts.fit)
+        share, likelihood, low, high = share_of_wrong(right, wrong)
+        gain = likelihood - (right.sum() - amounts.fit.right.sum() + amounts.none)
+        self.wrong_probability_ = np.zeros(len(y))
+        if gain > EVIDENCE and share < GRID[-1]:  # at half of the rows, wrong and right cannot be told apart
+            self.wrong_probability_ = posterior(share, right, wrong)
+        else:
+            low = 0.0
+        flagged = self.wrong_probability_ > 0.5
+        self.outlier_rate_ = float(flagged.mean())
+        high = max(high, share_of_wrong(*densities(amounts.fit_if_normal))[3], self.outlier_rate_)
+        self.outlier_rate_interval_ = (min(low, self.outlier_rate_), high)
+
+        believable = y if flagged.all() else y[~flagged]
+        amount = np.empty(len(y))
+        amount[rest], amount[atom] = amounts.prediction, amounts.of_atoms
+        amount = amount.clip(believable.min(), believable.max())
+        self.residuals_ = np.zeros(len(y))
+        self.residuals_[rest] = amounts.residual
+        self.loo_decision_ = self.suggested_values_ = amount
+        if atom.any():
+            self._judge_atom(y, atom, odds, amount, float(y[atom][0]))
+
+    def _amounts(self, X: Any, rows: Any, y: np.ndarray, rows_of_atoms: Any, seeds: np.ndarray) -> Amounts:
+        """The regression of the rows that are not the atom."""
+        n = len(y)
+        centre, y_spread = np.median(y), spread_of(y)
+        u = np.arcsinh((y - centre) / y_spread)
+        log_slope = -np.log(y_spread) - np.log(np.hypot(1, (y - centre) / y_spread))
+        wrong_u = wrong_densities(u, 0.0, 1.0)
+        if np.abs(y).min() > 0:  # slips of a factor or of the sign, down to nearly nothing
+            size = np.log(np.abs(y))
+            slips = wrong_densities(size, np.median(size), spread_of(size))[:, :1] - np.log(2) - size[:, None]
+            wrong_u = np.hstack([wrong_u, slips - log_slope[:, None]])
+        learn = n >= FEW
+        first = np.zeros(n)
+        if learn:
+            predicted, _ = self._forest(rows, ndtri((rankdata(y) - 0.5) / n), LEAF, seeds[0])
+            first = running_median(predicted[:, 0], u)
+        pass_one = best_fit(u - first, wrong_u, spread_of(u), rounding(u), ENDS)
+        absurd = pass_one.posterior > 0.5
+        tame = np.where(absurd, centre + y_spread * np.sinh(first), y)
+
+        choices = transforms(tame)
+        targets = np.column_stack([choice.to(tame) for choice in choices])
+        mean, unit = targets.mean(axis=0), targets.std(axis=0)
+        unit[unit <= 1e-12 * np.abs(mean)] = 1.0
+        targets = (targets - mean) / unit
+        predicted, of_atoms = np.zeros_like(targets), np.zeros((rows_of_atoms.shape[0], len(choices)))
+        if learn:
+            predicted, forest = self._forest(rows, targets, LEAF, seeds[1])
+            if len(of_atoms):
+                of_atoms = forest.predict(rows_of_atoms).reshape(of_atoms.shape)
+        likelihoods = []
+        for j, choice in enumerate(choices):
+            z, slope = standard(choice.to(y), mean[j], unit[j]), choice.log_slope(y) - np.log(unit[j])
+            wrong = wrong_u + (log_slope - slope)[:, None]
+            fitted = best_fit(z - predicted[:, j], wrong, spread_of(z), rounding(z), ENDS)
+            likelihoods.append(fitted.total + slope)
+        j = first_as_good(likelihoods) if learn else 0
+        transform, target, f = choices[j], targets[:, j], predicted[:, j]
+        z = standard(transform.to(y), mean[j], unit[j])
+
+        kernel_share = 0.0
+        if learn and np.ptp(target) > 0:
+            gap = ComplexityGap(task="regression", device=self.device, random_state=int(seeds[2])).fit(X, target)
+            errors = [np.abs(target - mix(gap.loo_decision_, f, share))[~absurd].mean() for share in SHARES]
+            kernel_share = float(SHARES[int(np.argmin(errors))])
+            f = mix(gap.loo_decision_, f, kernel_share)
+        residual, least = z - f, rounding(z)
+        spread = max(spread_of(z), least)
+        gross = absurd & (np.abs(y - centre) > WRONG_SPREADS[1] * y_spread)
+        log_scale = self._log_scale(rows, f, residual, gross, seeds[3]) if learn else np.zeros(n)
+        wrong_z = wrong_densities(z, np.median(z), spread)
+        if wrong_u.shape[1] > wrong_z.shape[1]:
+            slope = transform.log_slope(y) - np.log(unit[j])
+            wrong_z = np.hstack([wrong_z, wrong_u[:, -1:] + (log_slope - slope)[:, None]])
+        power = 0.0
+        if learn:
+            likelihoods = []
+            for power in SHARES:
+                shift = power * log_scale
+                fitted = best_fit(residual * np.exp(-shift), wrong_z + shift[:, None], 4 * spread, least, ENDS)
+                likelihoods.append(fitted.total - shift)
+            power = SHARES[int(np.argmax([each.mean() for each in likelihoods]))]
+        shift = power * log_scale
+        relative = residual * np.exp(-shift)
+        wrong = wrong_z + shift[:, None]
+        fitted = best_fit(relative, wrong, 4 * spread, least)
+        none = max(expectation(relative, wrong, nu, 0.0, 4 * spread, least).total.sum() for nu in FREEDOMS)
+        kept = (fitted.posterior <= 0.5) | (n < FEW)
+        deviation = left_out_deviation(z[kept])
+        error = residual[kept] if learn else deviation
+        return Amounts(
+            transform=transform,
+            kernel_share=kernel_share,
+            prediction=transform.back(f * unit[j] + mean[j]),
+            of_atoms=transform.back(of_atoms[:, j] * unit[j] + mean[j]),
+            residual=relative / max(robust_deviation(relative), fitted.scale),
+            fit=fitted,
+            fit_if_normal=best_fit(relative, wrong, 4 * spread, least, FREEDOMS[-1:]),
+            none=none,
+            error=np.clip(error / spread, -FARTHEST, FARTHEST),
+            deviation=np.clip(deviation / spread, -FARTHEST, FARTHEST),
+        )
+
+    def _forest(self, rows: Any, targets: np.ndarray, leaf: int, seed: int) -> tuple[np.ndarray, ExtraTreesRegressor]:
+        """(out-of-bag predictions (n, n_targets), the forest)."""
+        targets = targets.round(DIGITS)  # errors of rounding, in another unit, shall not decide between equal splits
+        forest = ExtraTreesRegressor(
+            self.n_estimators, bootstrap=True, oob_score=True, min_samples_leaf=leaf, random_state=int(seed)
+        ).fit(rows, targets)
+        return forest.oob_prediction_.reshape(len(targets), -1), forest
+
+    def _log_scale(self, rows: Any, f: np.ndarray, residual: np.ndarray, gross: np.ndarray, seed: int) -> np.ndarray:
+        """Logarithm (n,) of how far residuals reach, out of the bag, relative to its mean; `gross` rows say nothing."""
+        typical = max(robust_deviation(residual), LEAST_SCALE)
+        size = np.log(np.minimum(np.abs(residual), LARGEST * typical) + 0.1 * typical)
+        size[gross] = size[~gross].mean() if not gross.all() else 0.0
+        level = f[:, None].round(DIGITS)
+        both = sp.hstack([rows, sp.csr_matrix(level)], format="csr") if sp.issparse(rows) else np.hstack([rows, level])
+        log_scale, _ = self._forest(both, size, SCALE_LEAF, seed)
+        return log_scale[:, 0] - log_scale.mean()
+
+    def _atom_odds(self, rows: Any, atom: np.ndarray, seed: int) -> np.ndarray:
+        """Out-of-bag probability (n,) of the atom, drawn towards its share as far as makes it likeliest."""
+        base = (atom.sum() - atom + 0.5) / len(atom)  # of the other rows
+        share = base
+        if len(atom) >= FEW:
+            share = self._forest(rows, atom.astype(float), LEAF, seed)[0][:, 0]
+        best, least = base, np.inf
+        for prior in PRIOR_ROWS:
+            odds = (share * LEAF_ROWS + base * prior) / (LEAF_ROWS + prior)
+            loss = -np.log(np.where(atom, odds, 1 - odds)).sum()
+            if loss < least:
+                best, least = odds, loss
+        return best
+
+    def _judge_atom(self, y: np.ndarray, atom: np.ndarray, odds: np.ndarray, amount: np.ndarray, value: float) -> None:
+        """Residuals and suggestions, where a row can be wrong in being the atom or in being none."""
+        surprise = -ndtri(np.where(atom, odds, 1 - odds) / 2)  # of a normal value that is as rare
+        direction = np.where(atom, value - amount, y - value)
+        doubted = atom | (surprise > np.abs(self.residuals_))
+        self.residuals_ = np.where(doubted, np.copysign(surprise, direction), self.residuals_)
+        self.loo_decision_ = np.where(odds > 0.5, value, amount)
+        self.suggested_values_ = np.where(doubted, self.loo_decision_, amount)
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What the regression of the rows that are not the atom says; arrays in their order."""
+
+    transform: Transform
+    kernel_share: float
+    prediction: np.ndarray  # in units of y
+    of_atoms: np.ndarray  # predictions for the rows that are the atom
+    residual: np.ndarray
+    fit: Mixture
+    fit_if_normal: Mixture  # were right residuals normal
+    none: float  # log-likelihood without wrong values
+    error: np.ndarray  # of believable rows, in spreads of the target
+    deviation: np.ndarray  # the same of the mean
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A monotone function of the target, the logarithm of its slope, and its inverse."""
+
+    name: str
+    to: Callable[[np.ndarray], np.ndarray]
+    log_slope: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[np.ndarray], np.ndarray]
+
+
+def transforms(y: np.ndarray) -> list[Transform]:
+    """Those that y (n,), without absurd values, admits; what lies outside of its range can be transformed too."""
+    unit = float(np.median(np.abs(y))) or spread_of(y)
+    found = [Transform("identity", lambda v: v, np.zeros_like, lambda z: z)]
+    if y.min() >= 0:
+        tiny = 1e-3 * unit  # the slope at zero is infinite
+        found.append(
+            Transform(
+                "square root",
+                lambda v: np.sign(v) * np.sqrt(np.abs(v)),
+                lambda v: -np.log(2) - np.log(np.maximum(np.abs(v), tiny)) / 2,
+                lambda z: z * np.abs(z),
+            )
+        )
+    if y.min() > 0:
+        low = y.min()  # below, a straight line goes on
+        found.append(
+            Transform(
+                "logarithm",
+                lambda v: np.log(np.maximum(v, low)) + np.minimum(v / low - 1, 0),
+                lambda v: -np.log(np.maximum(v, low)),
+                np.exp,
+            )
+        )
+    found.append(
+        Transform(
+            "signed logarithm",
+            lambda v: np.arcsinh(v / unit),
+            lambda v: -np.log(unit) - np.log(np.hypot(1, v / unit)),
+            lambda z: unit * np.sinh(z),
+        )
+    )
+    return found
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Residuals as a share of wrong values, whose densities are known, among Student's t of right ones."""
+
+    share: float
+    scale: float
+    right: np.ndarray  # log density of each residual, if right
+    wrong: np.ndarray  # the same if wrong
+    total: np.ndarray  # of the mixture
+
+    @property
+    def posterior(self) -> np.ndarray:
+        """Probability (n,) that the value is wrong."""
+        return posterior(self.share, self.right, self.wrong)
+
+
+def expectation(
+    residual: np.ndarray, wrong: np.ndarray, freedom: float, share: float, most: float, least: float
+) -> Mixture:
+    """Fit shares of the wrong densities and the scale of Student's t by expectation and maximisation.
+
+    residual (n,); wrong (n, k) log densities of k kinds of wrong values; freedom of the t; share: of all wrong values
+    together to begin with, 0 = there are none; most and least: allowed scales. Scale step: Lange, Little & Taylor 1989.
+    """
+    shares = np.full(wrong.shape[1], share / wrong.shape[1])
+    scale = np.clip(robust_deviation(residual), least, most)
+    keep = np.ones_like(residual)
+    for _ in range(STEPS):
+        if share > 0:
+            joint = np.column_stack([np.log1p(-shares.sum()) + log_t(residual, freedom, scale), np.log(shares) + wrong])
+            joint = np.exp(joint - joint.max(axis=1, keepdims=True))
+            joint /= joint.sum(axis=1, keepdims=True)
+            keep, shares = joint[:, 0], np.maximum(joint[:, 1:].mean(axis=0), 1e-12)
+            shares *= min(1.0, MOST_WRONG / shares.sum())
+        pull = keep * (freedom + 1) / (freedom + np.square(residual / scale))
+        scale = np.clip(np.sqrt((pull * np.square(residual)).sum() / keep.sum()), least, most)
+    right = log_t(residual, freedom, scale)
+    if share == 0:
+        return Mixture(0.0, scale, right, np.full_like(right, -np.inf), right)
+    share = float(shares.sum())
+    wrong = logsumexp(wrong, axis=1, b=shares / share)
+    return Mixture(share, scale, right, wrong, np.logaddexp(np.log1p(-share) + right, np.log(share) + wrong))
+
+
+def best_fit(
+    residual: np.ndarray, wrong: np.ndarray, most: float, least: float, freedoms: tuple[float, ...] = FREEDOMS
+) -> Mixture:
+    """The likeliest mixture over degrees of freedom."""
+    fits = [expectation(residual, wrong, freedom, 0.05, most, least) for freedom in freedoms]
+    return max(fits, key=lambda fit: fit.total.sum())
+
+
+def log_t(residual: np.ndarray, freedom: float, scale: float) -> np.ndarray:
+    """Log density of Student's t."""
+    constant = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - np.log(freedom * np.pi) / 2 - np.log(scale)
+    return constant - (freedom + 1) / 2 * np.log1p(np.square(residual / scale) / freedom)
+
+
+def wrong_densities(values: np.ndarray, centre: float, spread: float) -> np.ndarray:
+    """Log densities (n, 3) of values that know nothing of the features: Cauchy of WRONG_SPREADS spreads."""
+    width = spread * np.array(WRONG_SPREADS)
+    return -np.log(np.pi * width) - np.log1p(np.square((values - centre)[:, None] / width))
+
+
+def posterior(share: float, right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Probability (n,) of being wrong, from log densities."""
+    return expit(np.log(share) + wrong - np.log1p(-share) - right)
+
+
+def share_of_wrong(right: np.ndarray, wrong: np.ndarray) -> tuple[float, float, float, float]:
+    """(likeliest share, its log-likelihood, ends of the 95 % profile interval) for log densities (n,)."""
+    with np.errstate(divide="ignore"):
+        profile = np.array([np.logaddexp(np.log1p(-s) + right, np.log(s) + wrong).sum() for s in GRID])
+    agree = GRID[profile >= profile.max() - HALF_CHI2]
+    best = int(profile.argmax())
+    return max(float(GRID[best]), GRID[1]), float(profile[best]), float(agree.min()), float(agree.max())
+
+
+def first_as_good(likelihoods: list[np.ndarray]) -> int:
+    """The likeliest, or the first where that is not likelier by more than a standard error."""
+    best = int(np.argmax([each.mean() for each in likelihoods]))
+    gain = likelihoods[best] - likelihoods[0]
+    return best if gain.mean() > gain.std() / np.sqrt(len(gain)) else 0
+
+
+def find_atom(y: np.ndarray) -> float | None:
+    """The value that is its own kind (see `RobustResidual.atom_`), or None."""
+    values, counts = np.unique(y, return_counts=True)
+    order = np.argsort(counts, kind="stable")
+    first, second = counts[order[-1]], counts[order[-2]] if len(counts) > 1 else 0
+    many = first >= max(ATOM_ROWS, ATOM_SHARE * len(y)) and first >= ATOM_LEAD * second
+    return float(values[order[-1]]) if (many or 2 * first > len(y)) and second else None
+
+
+def spread_of(values: np.ndarray) -> float:
+    """Robust deviation; where more than half of the values are equal, that of the others; 1 if there are none."""
+    away = np.abs(values - np.median(values))
+    return robust_deviation(values) or (1.4826 * float(np.median(away[away > 0])) if away.any() else 1.0)
+
+
+def rounding(values: np.ndarray) -> float:
+    """Half the usual step between different values (n,), and at least LEAST_SCALE: no residual is known any better."""
+    steps = np.diff(np.unique(values))
+    return max(float(np.median(steps)) / 2 if len(steps) else 0.0, LEAST_SCALE)
+
+
+def running_median(position: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Median (n,) of the values of the rows that are nearest in position: a twentieth of all, from 11 to 101."""
+    order = np.argsort(position, kind="stable")
+    smooth = np.empty_like(values)
+    smooth[order] = median_filter(values[order], size=int(np.clip(len(values) // 20, 11, 101)) | 1, mode="reflect")
+    return smooth
+
+
+def standard(values: np.ndarray, mean: float, unit: float) -> np.ndarray:
+    """(values - mean) / unit, cut where squares would overflow."""
+    return np.clip((values - mean) / unit, -1e100, 1e100)
+
+
+def mix(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
+    """share of a, the rest of b."""
+    return share * a + (1 - share) * b
+
+
+def left_out_deviation(values: np.ndarray) -> np.ndarray:
+    """Each value minus the mean of the others (n,)."""
+    return (values - values.mean()) * len(values) / max(len(values) - 1, 1)
+
+
+def r_squared(error: np.ndarray, deviation: np.ndarray) -> tuple[float, float]:
+    """(1 - mean square of error by that of deviation, its standard error by linearisation)."""
+    scale = np.square(deviation).mean()
+    if scale == 0:
+        return 0.0, 0.0
+    ratio = np.square(error).mean() / scale
+    influence = (np.square(error) - ratio * np.square(deviation)) / scale
+    return float(1 - ratio), float(influence.std() / np.sqrt(len(influence)))
+
+
+def surer(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    """Whether a is more of its standard errors above 0 than b: pairs (value, standard error)."""
+    return a[0] / max(a[1], 1e-12) > b[0] / max(b[1], 1e-12)
+
+
+def standard_rows(X: Any) -> Any:
+    """Rows for trees, which compute in single precision: flat, columns of mean 0 and deviation 1 (CSR: largest 1)."""
+    if sp.issparse(X):
+        rows = X.astype(np.float64)
+        largest = abs(rows).max(axis=0).toarray().ravel()
+        return rows @ sp.diags_array(1 / np.where(largest > 0, largest, 1.0), format="csr")
+    rows = np.asarray(X, dtype=np.float64).reshape(len(X), -1)
+    largest = np.abs(rows).max(axis=0)
+    rows = rows / np.where(largest > 0, largest, 1.0)  # squares of huge values would overflow
+    spread = rows.std(axis=0)
+    return ((rows - rows.mean(axis=0)) / np.where(spread > 1e-12, spread, 1.0)).round(DIGITS)

@@ -1,0 +1,1 @@
+"""Methods that need the gradients of a trained model."""

@@ -1,0 +1,243 @@
+"""Influence functions: exact, by conjugate gradients, or with EK-FAC (Koh & Liang 2017, Grosse et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
+
+from sktda.attribution.gradients.base import Fitted, GradientAttributor
+from sktda.attribution.gradients.checkpoint_dots import rate_sums
+from sktda.attribution.gradients.deletion import Deletion, removed_gradient
+from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.data import slices
+from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
+from sktda.engine.ekfac import EKFAC
+from sktda.engine.journal import digest
+from sktda.engine.pairwise import EXACT_WORK, QUERY_BYTES, EKFACQueries, Preconditioned, along_each, by_layer
+from sktda.model.base import Rows, unflatten
+
+CG_STEPS = 1_000
+
+
+class Influence(GradientAttributor, Deletion):
+    """Predicted rise of the objective when a row is removed, in loss units: (1/n) q' H^-1 g_i.
+
+    q is the gradient of the objective, g_i that of row i's loss, H the curvature of the training risk: the
+    Gauss-Newton matrix of the mean loss (the Hessian itself for linear, logistic and softmax models) plus the penalty
+    that the model was trained with, plus `damping`. Self-influence (no validation rows) is minus the same with
+    q = g_i.
+
+    Parameters
+    ----------
+    estimator : estimator or None, default=None
+        A skorch net, a scikit-learn linear model or MLP, a Pipeline ending in one, or FrozenEstimator of a fitted one.
+        None = a small net for tables or images.
+    curvature : {"auto", "exact", "cg", "ekfac"}, default="auto"
+        "exact": dense matrix, up to 5,000 parameters. "cg": conjugate gradients on products with H, once per query.
+        "ekfac": eigenvalue-corrected Kronecker factors of Linear and convolution layers. "auto": "exact" for models
+        that are linear in at most 5,000 parameters, else "ekfac" where a layer allows it, else "cg".
+    damping : float or None, default=None
+        Added to H. None = 0 for "exact" and "cg", and a tenth of each layer's mean eigenvalue for "ekfac".
+    tolerance : float, default=0.02
+        Relative error that `attribute` may have under "ekfac" where pairs are many: a low-rank form of the inverse,
+        checked against the exact product on a probe, is an order of magnitude faster. 0 = exact; small problems
+        (queries x rows x parameters up to 1e10) are exact in any case.
+    objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
+        "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
+    parameters : str, list of str or None, default=None
+        Names of the parameters that take part, as patterns: ``"classifier.*"``, ``["*.lora_*", "classifier.*"]``; the
+        others count as fixed. None = all that were trained.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is one.
+    batch_size : int or None, default=None
+        Rows at a time; changes memory and speed, not the result. None = what fits.
+    work_dir : path-like or None, default=None
+        Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
+        again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the training of the clone and the labels that EK-FAC draws from the model.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        Higher = keep. Not there with objective=None.
+    estimator_ : estimator
+        The trained model.
+    curvature_ : object or None
+        The eigen-decomposition; None for "cg".
+    trajectory_ : Trajectory
+        The recorded run of a net that had a recorder.
+    task_ : str
+        "classification" or "regression".
+
+    Raises
+    ------
+    TypeError
+        In `fit`, for an estimator that cannot be differentiated.
+    ValueError
+        In `fit`, for a curvature that is singular without damping, conjugate gradients that do not converge, a
+        train_split that hides rows, a trajectory of another model or other rows, a diverged training.
+
+    Notes
+    -----
+    The derivative is with respect to the weight of a row, at zero distance: leaving a row out altogether changes more,
+    by about 1 / (1 - leverage). `deletion_update` is the move of the optimum, (1/n) H^-1 times the sum of the rows'
+    gradients. A net whose run of SGD was recorded is not at its optimum: there, unless `damping` is given, 1 over the
+    sum of the learning rates takes its place, so that directions in which training had no time to move stay. Sources:
+    Koh & Liang 2017 (arXiv:1703.04730), eq. 2 times -1/n; EK-FAC: George et al. 2018 (arXiv:1806.03884), Grosse et al.
+    2023 (arXiv:2308.03296), eq. 20.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sktda.attribution import Influence
+    >>> X, y = load_iris(return_X_y=True)
+    >>> y[0] = 2  # it is 0
+    >>> influence = Influence(LogisticRegression(max_iter=1000)).fit(X, y)
+    >>> int(influence.scores_.argmin())
+    0
+    >>> influence.attribute(X[1:3], y[1:3]).shape
+    (2, 150)
+    """
+
+    _parameter_constraints: dict = {
+        **GradientAttributor._parameter_constraints,
+        "curvature": [StrOptions({"auto", "exact", "cg", "ekfac"})],
+        "damping": [Interval(Real, 0, None, closed="left"), None],
+        "tolerance": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        curvature="auto",
+        damping=None,
+        tolerance=0.02,
+        objective="auto",
+        parameters=None,
+        device="auto",
+        batch_size=None,
+        work_dir=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.curvature = curvature
+        self.damping = damping
+        self.tolerance = tolerance
+        self.objective = objective
+        self.parameters = parameters
+        self.device = device
+        self.batch_size = batch_size
+        self.work_dir = work_dir
+        self.random_state = random_state
+
+    def _prepare(self, fitted: Fitted) -> None:
+        kind = self.curvature if self.curvature != "auto" else self._automatic(fitted)
+        self.curvature_: Any = None
+        if kind == "exact":
+            self.curvature_ = DenseCurvature(fitted.engine, fitted.rows)
+            self.curvature_.inverse(self.damping or 0.0)  # says at once if it is singular
+        elif kind == "ekfac":
+            seed = check_random_state(self.random_state).randint(2**31 - 1)
+            self.curvature_ = EKFAC(fitted.engine, fitted.rows, seed, fitted.passes)
+
+    def _automatic(self, fitted: Fitted) -> str:
+        size = sum(value.numel() for value in fitted.model.parameters.values())
+        if fitted.model.linear and size <= DENSE_PARAMETERS:
+            return "exact"
+        fitted.engine.prepare(fitted.rows)
+        return "ekfac" if any(layer.is_product for layer in fitted.engine.layers or []) else "cg"
+
+    def _fixed_bytes(self, fitted: Fitted) -> int:
+        return super()._fixed_bytes(fitted) + (0 if self.curvature_ is None else self.curvature_.nbytes)
+
+    def _inverse(self, damping: float | None) -> Callable[[Tensor], Tensor]:
+        if isinstance(self.curvature_, DenseCurvature):
+            return self.curvature_.inverse(damping or 0.0)
+        return self.curvature_.inverse(damping)
+
+    def _solve(self, fitted: Fitted, direction: dict[str, Tensor], damping: float | None) -> dict[str, Tensor]:
+        """H^-1 times one direction, or with a curvature_ times directions with a leading axis."""
+        if self.curvature_ is not None:
+            return self.curvature_.apply(self._inverse(damping), direction)
+        exact = fitted.model.dtype == torch.float64
+        return conjugate_gradients(
+            lambda v: fitted.engine.hessian_product(fitted.rows, v, gauss_newton=True),
+            direction,
+            damping or 0.0,
+            tolerance=1e-10 if exact else 1e-5,
+            max_iter=CG_STEPS,
+        )
+
+    def _solve_each(self, fitted: Fitted, directions: dict[str, Tensor]) -> dict[str, Tensor]:
+        """H^-1 times k directions (k, ...)."""
+        if self.curvature_ is not None:
+            return self._solve(fitted, directions, self.damping)
+        k = len(next(iter(directions.values())))
+        each = [self._solve(fitted, {name: v[i] for name, v in directions.items()}, self.damping) for i in range(k)]
+        return {name: torch.stack([one[name] for one in each]) for name in directions}
+
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        directions = self._solve_each(fitted, asked.gradients())
+        values = partial(along_each, fitted.engine, fitted.rows, directions)
+        return fitted.passes.collect(f"values {digest(directions.values())}", len(fitted.rows), values).T / fitted.n
+
+    def _self_scores(self, fitted: Fitted) -> Tensor:
+        rows = fitted.rows.rooted()
+        if self.curvature_ is not None:
+            values = partial(self.curvature_.quadratic, fitted.engine, rows, self._inverse(self.damping))
+            return -fitted.passes.collect("self", len(rows), values) / fitted.n
+        shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
+        scores = torch.empty(len(rows), dtype=torch.float64, device=fitted.model.device)
+        fitted.engine.prepare(rows)
+        for i in range(len(rows)):  # one system per row: exact, and slow
+            gradient = fitted.engine.gradients(rows, slice(i, i + 1))[0]
+            solved = self._solve(fitted, unflatten(gradient, shapes), self.damping)
+            scores[i] = -sum((solved[name] * part).sum() for name, part in unflatten(gradient, shapes).items())
+        return scores / fitted.n
+
+    def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
+        engine, rows, device = fitted.engine, fitted.rows, fitted.model.device
+        engine.prepare(rows)
+        layers = engine.layers
+        if isinstance(self.curvature_, EKFAC):
+            layers = self.curvature_.own(engine)
+            work = len(queries) * len(rows) * sum(layer.n_parameters for layer in layers)
+            tolerance = self.tolerance if work > EXACT_WORK else 0.0
+            source = EKFACQueries(self.curvature_, self._inverse(self.damping), tolerance)
+            if tolerance:
+                source.choose_ranks(engine, queries, rows, measure)
+            prepared = source.blocks(engine, queries, measure)
+        else:
+            prepared = self._preconditioned(fitted, queries, measure)
+        for asked, ready in prepared:
+            for part in engine.batches(rows):
+                yield asked, part, ready.block(engine.capture(rows.block(part, device), None, layers)[1]) / fitted.n
+
+    def _preconditioned(self, fitted: Fitted, queries: Rows, measure: Callable | None):
+        """Yields (query positions, H^-1 q of these queries) in portions that fit the memory."""
+        model, engine = fitted.model, fitted.engine
+        shapes = {name: value.shape for name, value in model.parameters.items()}
+        size = sum(shape.numel() for shape in shapes.values()) * 8
+        for part in slices(len(queries), min(engine.batch_size or 1, max(1, QUERY_BYTES // size))):
+            gradients = engine.block_gradients(queries.block(part, model.device), measure)
+            solved = self._solve_each(fitted, unflatten(gradients, shapes))
+            moved = {name: value.to(model.dtype) for name, value in solved.items()}
+            yield part, Preconditioned(by_layer(engine, moved))
+
+    def _change(self, fitted: Fitted, removed: np.ndarray) -> dict[str, Tensor]:
+        damping = self.damping
+        if damping is None and fitted.trajectory is not None and fitted.trajectory.optimizer == "SGD":
+            damping = 1 / sum(rate_sums(fitted.trajectory))
+        solved = self._solve(fitted, removed_gradient(fitted.engine, fitted.rows, removed), damping)
+        return {name: value / fitted.n for name, value in solved.items()}

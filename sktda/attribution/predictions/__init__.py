@@ -1,0 +1,1 @@
+"""Methods that need predictions which the row's own label had no part in."""

@@ -1,0 +1,479 @@
+"""Scores from class probabilities that a row's own label had no part in: cross-validation of any classifier."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_consistent_length, validate_data
+
+from sktda.attribution.base import Attributor
+from sktda.data import check_weights, encode_target, sliceable
+from sktda.model.fitting import ends_frozen, train_clone
+
+FOLDS = 5  # where cv=None
+TOLERANCE = 1e-6  # of two probabilities that count as equal
+
+
+class OutOfSample(Attributor):
+    """Base of the attributors that compare the given label with out-of-sample class probabilities."""
+
+    needs_probabilities = True
+    """Whether the estimator must have `predict_proba`: a cleaner whose own has none leaves the default in its place."""
+
+    _parameter_constraints: dict = {
+        "cv": ["cv_object"],
+        "task": [StrOptions({"auto", "classification"})],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, estimator=None, *, cv=5, task="auto", n_jobs=None, random_state=None):
+        self.estimator = estimator
+        self.cv = cv
+        self.task = task
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        """Predict every row by a classifier that was trained without it, and score the rows.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, ...)
+            As the estimator takes it; for estimator=None numbers of any shape per row, which are flattened.
+        y : array-like of shape (n_samples,)
+            Class labels of any kind. Fractions, and (for estimator=None) whole numbers that nearly all differ, are a
+            regression target and refused.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Passed to the estimator's `fit`, of a Pipeline to its last step, which must take it. It does not weight
+            the scores.
+        X_val, y_val, metadata_val : ignored
+            Part of the contract of all attributors.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        self._forget()
+        self.task_, codes, self.classes_ = self._checked_target(y)
+        estimator, X = self._checked(X, codes, sample_weight)
+        random = check_random_state(0 if self.random_state is None else self.random_state)
+        folds = self._folds(X, codes, random)
+        seeds = random.randint(2**31 - 1, size=len(folds))
+        labels = self.classes_[codes]
+        parts = Parallel(n_jobs=self.n_jobs)(
+            delayed(predict_fold)(estimator, X, labels, sample_weight, *fold, int(seed))
+            for fold, seed in zip(folds, seeds, strict=True)
+        )
+        self.pred_probs_ = np.zeros((len(codes), len(self.classes_)))
+        for (_, test), (probs, known) in zip(folds, parts, strict=True):
+            self.pred_probs_[np.ix_(test, self._columns(probs, known, estimator))] = probs
+        self._summarise(codes)
+        return self
+
+    @property
+    def loo_decision_(self):
+        """`pred_probs_`, from which a cleaner estimates how many labels are wrong and what they should be."""
+        return self.pred_probs_
+
+    @abstractmethod
+    def _summarise(self, codes: np.ndarray) -> None:
+        """Set scores_, and what else the method learns, from pred_probs_."""
+
+    # ---- steps ------------------------------------------------------------------------------------------------------
+
+    def _checked_target(self, y: Any) -> tuple[str, np.ndarray, np.ndarray]:
+        """("classification", codes, classes); ValueError for a regression target."""
+        name = type(self).__name__
+        if y is None:
+            raise ValueError(f"{name} requires y to be passed, but the target y is None")
+        task, codes, classes = encode_target(y, self.task)
+        if task == "regression" and self.estimator is not None and (codes == np.round(codes)).all():
+            task, codes, classes = encode_target(y, "classification")  # whoever names a classifier has classes
+        if classes is None:
+            raise ValueError(
+                f"Unknown label type: {name} compares class probabilities, and y, with {len(np.unique(codes))} "
+                f"different numbers in {len(codes)} rows, is a regression target; use ComplexityGap() from "
+                "sktda.attribution for regression. Where the numbers are classes, make them text: y.astype(str)"
+            )
+        return task, codes, classes
+
+    def _checked(self, X: Any, codes: np.ndarray, sample_weight: Any) -> tuple[Any, Any]:
+        """(the classifier to train, X as it takes it, in a form of which rows can be taken)."""
+        X = X.tocsr() if sp.issparse(X) else X  # a dictionary of keys is a Mapping, a list of coordinates has no rows
+        if self.estimator is None:
+            X, *_ = self._validate(X, codes, sample_weight, "classification")
+            X = X if sp.issparse(X) else X.reshape(len(X), -1)
+            return default_classifier(X), X
+        if not hasattr(self.estimator, "predict_proba"):
+            kind = type(self.estimator).__name__
+            raise TypeError(
+                f"{type(self).__name__} needs a classifier with predict_proba, and {kind} has none; give an estimator "
+                f"such as {type(self).__name__}(LogisticRegression()), or CalibratedClassifierCV around a classifier "
+                "without probabilities; for regression use ComplexityGap()"
+            )
+        X = sliceable(X)
+        check_consistent_length(X, codes)
+        if sample_weight is not None:
+            check_weights(sample_weight, len(codes))
+        validate_data(self, X, skip_check_array=True)  # the estimator checks X itself
+        return self.estimator, X
+
+    def _folds(self, X: Any, codes: np.ndarray, random: np.random.RandomState) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(training rows, predicted rows) of each fold; every row is predicted once."""
+        cv = FOLDS if self.cv is None else self.cv
+        if isinstance(cv, int | np.integer):
+            seed = random.randint(2**31 - 1)
+            cv = StratifiedKFold(self._n_folds(int(cv), codes), shuffle=True, random_state=seed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of classes of one row: said by _n_folds
+                return list(cv.split(np.zeros(len(codes)), codes))
+        folds = list(check_cv(cv, codes, classifier=True).split(X, codes))
+        times = np.bincount(np.concatenate([test for _, test in folds]), minlength=len(codes))
+        if (times != 1).any():
+            raise ValueError(
+                f"cv={self.cv!r} predicts {int((times == 0).sum())} rows never and {int((times > 1).sum())} rows more "
+                "than once, and every row needs one prediction; give a number of folds or a splitter such as KFold(5)"
+            )
+        return folds
+
+    def _n_folds(self, wanted: int, codes: np.ndarray) -> int:
+        """`wanted`, or as few as the rarest class of at least two rows has rows."""
+        counts = np.bincount(codes)
+        if counts.max() < 2:
+            raise ValueError(
+                f"each of the {len(counts)} classes has 1 row, so no class can be learnt without the row that is "
+                f"predicted; {type(self).__name__} needs at least two rows of a class"
+            )
+        names, single = self.classes_.tolist(), counts == 1
+        if single.any():
+            warnings.warn(
+                f"classes of 1 row: {single.sum()}, such as {names[single.argmax()]!r}; no other row shows "
+                "what they look like, so the probability of that label is 0; drop such rows, or merge classes",
+                UserWarning,
+                stacklevel=4,
+            )
+        rarest = int(np.where(single, counts.max(), counts).argmin())
+        n_folds = min(wanted, int(counts[rarest]))
+        if n_folds < wanted:
+            warnings.warn(
+                f"class {names[rarest]!r} has {n_folds} rows, fewer than the {wanted} folds, so {n_folds} "
+                f"folds are used, each trained on fewer rows; drop or merge rare classes, or set cv={n_folds}",
+                UserWarning,
+                stacklevel=4,
+            )
+        return n_folds
+
+    def _columns(self, probs: np.ndarray, known: Any, estimator: Any) -> list[int]:
+        """Which class each column of predicted probabilities is; ValueError for probabilities that are none."""
+        name = type(estimator).__name__
+        position = {label: k for k, label in enumerate(self.classes_.tolist())}
+        known = list(position) if known is None else np.asarray(known).tolist()
+        if probs.ndim != 2 or probs.shape[1] != len(known):
+            raise ValueError(
+                f"{name}.predict_proba returned shape {probs.shape} for {len(known)} classes; one column per class is "
+                "needed"
+            )
+        if unknown := [label for label in known if label not in position]:
+            raise ValueError(
+                f"{name} predicts classes that no row of y has, such as {unknown[0]!r} (y has "
+                f"{', '.join(repr(label) for label in list(position)[:5])}{', ...' if len(position) > 5 else ''}); "
+                "give y the labels that it was trained with, and rows of all its classes"
+            )
+        if bad := int((~np.isfinite(probs)).any(axis=1).sum()):
+            raise ValueError(
+                f"{name}.predict_proba returned NaN or infinity for {bad} of {len(probs)} rows; its training diverged: "
+                "standardise X, or use another estimator"
+            )
+        return [position[label] for label in known]
+
+
+class SelfConfidence(OutOfSample):
+    """Probability of the given label, in [0, 1], by a classifier that was trained without the row.
+
+    Parameters
+    ----------
+    estimator : classifier or None, default=None
+        Any classifier with `predict_proba`, Pipelines included; clones of it are trained. None =
+        ``ExtraTreesClassifier(100, min_samples_leaf=5)``, for sparse matrices standardised columns and
+        ``LogisticRegression(C=0.1)``.
+    cv : int, splitter or iterable of (train, test), default=5
+        Folds. An int is stratified and shuffled, and lowered, with a warning, to the rows of the rarest class that has
+        at least two. Others are taken as they are, if they predict every row once.
+    task : {"auto", "classification"}, default="auto"
+        "classification" takes whole numbers as classes however many they are, also for estimator=None.
+    n_jobs : int or None, default=None
+        Folds trained at a time. Does not change the result.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the folds and every `random_state` of the estimator that is None. None = 0: a fit can be repeated.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        Probability of the given label, higher = keep.
+    pred_probs_ : ndarray of shape (n_samples, n_classes)
+        Out-of-sample probabilities of all classes, in the order of `classes_`. Also readable as `loo_decision_`, from
+        which `NoisyLabelDetector` estimates the share of wrong labels and suggests others.
+    classes_ : ndarray of shape (n_classes,)
+    task_ : str
+        "classification".
+
+    Raises
+    ------
+    TypeError
+        In `fit`, for an estimator without `predict_proba`.
+    ValueError
+        In `fit`, for a regression target (use `ComplexityGap`), a single class, NaN or infinity where estimator=None,
+        weights that the estimator does not take, and folds that do not predict every row once.
+
+    Warns
+    -----
+    UserWarning
+        For classes with fewer rows than folds, and of one row: no training part holds another row of that class, so its
+        probability is 0.
+
+    Notes
+    -----
+    A ``FrozenEstimator(fitted)`` predicts without training: out of sample only if it never saw these rows.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktda.attribution import SelfConfidence
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
+    >>> confidence = SelfConfidence().fit(X, y)
+    >>> bool(confidence.scores_[:3].max() < 0.05)
+    True
+    >>> confidence.pred_probs_[:3].argmax(axis=1).tolist()
+    [0, 1, 2]
+    """
+
+    def _summarise(self, codes: np.ndarray) -> None:
+        self.scores_ = self.pred_probs_[np.arange(len(codes)), codes]
+
+
+class NormalizedMargin(OutOfSample):
+    """Probability of the given label minus that of the best other one, in [-1, 1], by a classifier without the row.
+
+    Of two classes the order is that of `SelfConfidence`. Of more, a row that fits no class well is not called as
+    suspicious as one that fits another class.
+
+    Parameters
+    ----------
+    estimator : classifier or None, default=None
+        Any classifier with `predict_proba`, Pipelines included; clones of it are trained. None =
+        ``ExtraTreesClassifier(100, min_samples_leaf=5)``, for sparse matrices standardised columns and
+        ``LogisticRegression(C=0.1)``.
+    cv : int, splitter or iterable of (train, test), default=5
+        Folds. An int is stratified and shuffled, and lowered, with a warning, to the rows of the rarest class that has
+        at least two. Others are taken as they are, if they predict every row once.
+    task : {"auto", "classification"}, default="auto"
+        "classification" takes whole numbers as classes however many they are, also for estimator=None.
+    n_jobs : int or None, default=None
+        Folds trained at a time. Does not change the result.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the folds and every `random_state` of the estimator that is None. None = 0: a fit can be repeated.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        The margin, higher = keep; below 0 another class is more probable. cleanlab's is (1 + margin) / 2.
+    pred_probs_ : ndarray of shape (n_samples, n_classes)
+        Out-of-sample probabilities, see `SelfConfidence`.
+    classes_ : ndarray of shape (n_classes,)
+    task_ : str
+        "classification".
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SelfConfidence`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktda.attribution import NormalizedMargin
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
+    >>> margin = NormalizedMargin().fit(X, y)
+    >>> bool(margin.scores_[:3].max() < -0.3)
+    True
+    """
+
+    def _summarise(self, codes: np.ndarray) -> None:
+        self.scores_ = margins(self.pred_probs_, codes)
+
+
+class ConfidentLearning(OutOfSample):
+    """Normalised margin in [-1, 1], and 2 less where confident learning calls the label wrong (arXiv:1911.00068).
+
+    Rows that are confidently another class are counted for every pair of classes. The counts, calibrated, estimate the
+    joint distribution of given and true labels, hence how many labels are wrong, and which.
+
+    Parameters
+    ----------
+    estimator : classifier or None, default=None
+        Any classifier with `predict_proba`, Pipelines included; clones of it are trained. None =
+        ``ExtraTreesClassifier(100, min_samples_leaf=5)``, for sparse matrices standardised columns and
+        ``LogisticRegression(C=0.1)``.
+    cv : int, splitter or iterable of (train, test), default=5
+        Folds. An int is stratified and shuffled, and lowered, with a warning, to the rows of the rarest class that has
+        at least two. Others are taken as they are, if they predict every row once.
+    task : {"auto", "classification"}, default="auto"
+        "classification" takes whole numbers as classes however many they are, also for estimator=None.
+    n_jobs : int or None, default=None
+        Folds trained at a time. Does not change the result.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the folds and every `random_state` of the estimator that is None. None = 0: a fit can be repeated.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        Higher = keep: first all rows of `is_wrong_`, in [-3, -2], then the others, in [-1, 1], each by margin.
+    is_wrong_ : ndarray of shape (n_samples,)
+        Mask of the labels called wrong: those that "prune by class" and "prune by noise rate" agree on (C+NR in the
+        paper), without rows whose given label is the most probable one. One row of each class stays.
+    noise_rate_ : float
+        Estimated share of wrong labels, 1 - trace of `joint_`. The mask holds fewer rows.
+    joint_ : ndarray of shape (n_classes, n_classes)
+        Estimated share of rows with given label i and true label j, eq. 3: rows sum to the shares of the given labels.
+    noise_matrix_ : ndarray of shape (n_classes, n_classes)
+        Share of true class k that carries label j, rows sum to 1 (as `sktda.noise.noise_matrix`).
+    confident_joint_ : ndarray of shape (n_classes, n_classes)
+        Rows with given label i that are confidently class j, eq. 1; at least 1 on the diagonal.
+    thresholds_ : ndarray of shape (n_classes,)
+        Mean probability of class j over the rows labelled j, eq. 2: from there on a row is confidently class j.
+        Infinite for a class that none of its rows has any probability of.
+    pred_probs_ : ndarray of shape (n_samples, n_classes)
+        Out-of-sample probabilities, see `SelfConfidence`.
+    classes_ : ndarray of shape (n_classes,)
+    task_ : str
+        "classification".
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SelfConfidence`.
+
+    Notes
+    -----
+    Source: Northcutt, Jiang and Chuang 2021 (arXiv:1911.00068), sections 3.1 and 3.2. A row that is confidently several
+    classes counts as the most probable of these (cleanlab takes the most probable of all classes); where the given
+    label ties, as the given one. `NoisyLabelDetector` takes its own estimate of the noise rate, not this one.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktda.attribution import ConfidentLearning
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[::10] = (y[::10] + 3) % 10  # 180 of 1797 labels are wrong now
+    >>> learning = ConfidentLearning().fit(X, y)
+    >>> round(learning.noise_rate_, 1)
+    0.1
+    >>> bool(learning.is_wrong_[::10].mean() > 0.8)
+    True
+    """
+
+    def _summarise(self, codes: np.ndarray) -> None:
+        self.confident_joint_, self.thresholds_ = confident_joint(self.pred_probs_, codes)
+        self.joint_ = calibrated_joint(self.confident_joint_, codes)
+        self.noise_matrix_ = (self.joint_ / self.joint_.sum(axis=0)).T
+        self.noise_rate_ = float(1 - self.joint_.trace())
+        self.is_wrong_ = wrong_labels(self.pred_probs_, codes, self.joint_)
+        self.scores_ = margins(self.pred_probs_, codes) - 2 * self.is_wrong_
+
+
+def default_classifier(X: Any = None) -> Any:
+    """Extremely randomised trees with at least five rows in a leaf; of sparse matrices logistic regression.
+
+    Leaves of one row learn wrong labels by heart. benchmarks/which.py measures what this finds.
+    """
+    if sp.issparse(X):
+        return make_pipeline(StandardScaler(with_mean=False), LogisticRegression(C=0.1, max_iter=1000))
+    return ExtraTreesClassifier(100, min_samples_leaf=5)
+
+
+def predict_fold(
+    estimator: Any, X: Any, y: np.ndarray, sample_weight: Any, train: np.ndarray, test: np.ndarray, seed: int
+) -> tuple[np.ndarray, Any]:
+    """(probabilities (len(test), n_known), their classes or None) by a clone trained on the rows `train`."""
+    labels = np.unique(y[train])
+    if len(labels) == 1 and not ends_frozen(estimator):  # the only other class is the one row to predict
+        return np.ones((len(test), 1)), labels
+    weights = None if sample_weight is None else np.asarray(sample_weight, dtype=float)[train]
+    model = train_clone(estimator, _safe_indexing(X, train), y[train], weights, seed)
+    return np.asarray(model.predict_proba(_safe_indexing(X, test))), getattr(model, "classes_", None)
+
+
+def margins(pred_probs: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """p(given label) minus the largest other probability, (n,) in [-1, 1]; pred_probs (n, n_classes)."""
+    rows = np.arange(len(codes))
+    others = pred_probs.copy()
+    others[rows, codes] = -np.inf
+    return pred_probs[rows, codes] - others.max(axis=1)
+
+
+def confident_joint(pred_probs: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(counts C[i, j] of rows labelled i and confidently class j, thresholds t (n_classes,)).
+
+    pred_probs (n, n_classes) out of sample, codes (n,) given labels, each of which occurs. Row x is confidently class j
+    if j = argmax over {l: p_l(x) >= t_l} of p_l(x), and t_l is the mean of p_l over the rows labelled l. The diagonal
+    is at least 1, so that C can be calibrated. Source: arXiv:1911.00068, eq. 1 and 2.
+    """
+    rows, n_classes = np.arange(len(codes)), pred_probs.shape[1]
+    thresholds = np.bincount(codes, pred_probs[rows, codes], n_classes) / np.bincount(codes, minlength=n_classes)
+    thresholds[thresholds == 0] = np.inf  # else every row would be as confident as it takes
+    confident = pred_probs >= thresholds - TOLERANCE
+    candidates = np.where(confident, pred_probs, -1.0)
+    candidates[rows, codes] += TOLERANCE  # ties go to the given label
+    counts = np.zeros((n_classes, n_classes), dtype=int)
+    some = confident.any(axis=1)
+    np.add.at(counts, (codes[some], candidates.argmax(axis=1)[some]), 1)
+    np.fill_diagonal(counts, np.maximum(counts.diagonal(), 1))
+    return counts, thresholds
+
+
+def calibrated_joint(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The confident joint as shares that sum to 1, its rows to the shares of the given labels (eq. 3)."""
+    given = np.bincount(codes, minlength=len(counts)) / len(codes)
+    return counts / counts.sum(axis=1, keepdims=True) * given[:, None]
+
+
+def wrong_labels(pred_probs: np.ndarray, codes: np.ndarray, joint: np.ndarray) -> np.ndarray:
+    """Mask (n,) of the labels that are called wrong both by class and by noise rate (C+NR, section 3.2).
+
+    By class: of the rows labelled i as many as are not truly i, lowest p_i first. By noise rate: for every other j as
+    many as are truly j, largest p_j - p_i first. A label that is the most probable one is never called wrong.
+    """
+    by_class, by_rate = np.zeros((2, len(codes)), dtype=bool)
+    for i in range(len(joint)):
+        rows = np.flatnonzero(codes == i)
+        own = pred_probs[rows, i]
+        counts = rounded(joint[i] * len(codes), i)
+        by_class[rows[np.argsort(own, kind="stable")[: len(rows) - max(1, counts[i])]]] = True
+        for j in np.flatnonzero(counts):
+            if j != i:
+                by_rate[rows[np.argsort(own - pred_probs[rows, j], kind="stable")[: counts[j]]]] = True
+    return by_class & by_rate & (margins(pred_probs, codes) < -TOLERANCE)
+
+
+def rounded(values: np.ndarray, first: int) -> np.ndarray:
+    """Whole numbers (k,) with the sum of values (k,), by largest remainder; of equal ones, `first` is served first."""
+    whole = np.floor(values + 1e-9)
+    rest = np.round(values - whole, 9)
+    order = np.lexsort((np.arange(len(values)) != first, -rest))
+    whole[order[: round(values.sum() - whole.sum())]] += 1
+    return whole.astype(int)

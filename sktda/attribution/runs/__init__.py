@@ -1,0 +1,1 @@
+"""Methods that follow a recorded training run and weigh gradients along it."""

@@ -1,0 +1,252 @@
+"""Diff-In: differences of influence between steps of training, summed over checkpoints (arXiv:2508.14648)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
+
+from sktda.attribution.gradients.base import Fitted, GradientAttributor
+from sktda.attribution.gradients.deletion import Deletion, line_search, removed_gradient
+from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.attribution.runs import schedule
+from sktda.attribution.runs.schedule import Moment
+from sktda.data import slices
+from sktda.engine.differences import FiniteDifferences, risk_gradient
+from sktda.engine.differential import Bends, aggregated, drawn, meeting, own_values, pairs_with, portion
+from sktda.engine.journal import digest
+from sktda.engine.per_row import PerRow
+from sktda.engine.second_order import SecondOrder
+from sktda.engine.softmax_head import SoftmaxHead
+from sktda.model.base import Rows
+from sktda.model.recorder import TrajectoryRecorder
+
+
+class DiffIn(GradientAttributor, Deletion):
+    """Predicted rise of the objective when a row is removed, in loss units, from differences along the training run.
+
+    value_i = sum over m checkpoints of w_t (<H_t v_t, g_i> + v_t' H_i G_t), w_t = T t eta_t^2 / (n m): T the steps of
+    the run, t those done at the checkpoint, eta_t the learning rate there (divided by 1 - momentum), G_t and H_t
+    gradient and Hessian of the training risk, g_i and H_i those of row i's loss, v_t the gradient of the objective.
+    Self-influence (no validation rows) is minus the same with v_t = g_i. Order and sign of the values are those of the
+    effect, their size is not: the method drops a term of the recursion, which grows with the steps.
+
+    Parameters
+    ----------
+    estimator : estimator or None, default=None
+        A skorch net, or a Pipeline or FrozenEstimator of one. A net is cloned and trained with a TrajectoryRecorder,
+        unless it has one; a frozen one must have been recorded. None = a small net for tables or images, trained by
+        SGD.
+    hvp : {"auto", "exact", "finite-difference", "forward-difference", "gauss-newton"}, default="auto"
+        How H_t v_t and H_i G_t are found. "exact": derivatives of gradients. "finite-difference": gradients at
+        parameters shifted by 0.001 to both sides; "forward-difference": to one side, as the authors' code does.
+        "gauss-newton": H_t is the Gauss-Newton matrix, H_i exact. "auto": "exact" where one product with H_t per
+        checkpoint is needed (validation rows), "gauss-newton" where one per row or query is (self-influence,
+        `attribute`), which is orders of magnitude faster there, and the same for models linear in their parameters.
+    hessian_rows : int or None, default=256
+        Rows, drawn at each checkpoint, whose mean loss stands for the training risk in H_t where it meets every row
+        or query by itself. None = all. With validation rows H_t is always that of all rows.
+    n_checkpoints : int or None, default=None
+        Checkpoints to take. None = all that were recorded (5 where they are drawn).
+    checkpoints : {"even", "random"}, default="even"
+        Evenly spaced among those recorded, the last one with them, or drawn from them. A net that is trained here gets
+        as many as are taken, or four times as many to draw from.
+    objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
+        "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
+    parameters : str, list of str or None, default=None
+        Names of the parameters that take part, as patterns: ``"classifier.*"``, ``["*.lora_*", "classifier.*"]``; the
+        others count as fixed. None = all that were trained.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is one.
+    batch_size : int or None, default=None
+        Rows at a time; changes memory and speed, not the result. None = what fits.
+    work_dir : path-like or None, default=None
+        Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
+        again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the training of the clone, and draws checkpoints and `hessian_rows`.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        Higher = keep. Not there with objective=None.
+    estimator_ : estimator
+        The trained model.
+    trajectory_ : Trajectory
+        The recorded run.
+    task_ : str
+        "classification" or "regression".
+
+    Raises
+    ------
+    TypeError
+        In `fit`, for an estimator that cannot be differentiated.
+    ValueError
+        In `fit`, for a model without a recorded run or with fewer checkpoints, a train_split that hides rows, a
+        diverged training.
+
+    Notes
+    -----
+    Source: arXiv:2508.14648, with its sign turned: the paper's I is the effect of including a row. The rate is read
+    before a scheduler changes it, and gradients are taken in eval mode. Where the one trained layer is linear and
+    gives the logits of a softmax, a closed form replaces derivatives. Adam is followed as if its rates were those of
+    SGD.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sktda.attribution import DiffIn
+    >>> X, y = load_iris(return_X_y=True)
+    >>> y[0] = 2  # it is 0
+    >>> 0 in DiffIn(random_state=0).fit(X, y).scores_.argsort()[:5]
+    True
+    """
+
+    needs_trajectory = True
+    default_net_settings = {"optimizer": "sgd"}
+
+    _parameter_constraints: dict = {
+        **GradientAttributor._parameter_constraints,
+        **schedule.CONSTRAINTS,
+        "hvp": [StrOptions({"auto", "exact", "finite-difference", "forward-difference", "gauss-newton"})],
+        "hessian_rows": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        hvp="auto",
+        hessian_rows=256,
+        n_checkpoints=None,
+        checkpoints="even",
+        objective="auto",
+        parameters=None,
+        device="auto",
+        batch_size=None,
+        work_dir=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.hvp = hvp
+        self.hessian_rows = hessian_rows
+        self.n_checkpoints = n_checkpoints
+        self.checkpoints = checkpoints
+        self.objective = objective
+        self.parameters = parameters
+        self.device = device
+        self.batch_size = batch_size
+        self.work_dir = work_dir
+        self.random_state = random_state
+
+    def _checked(self, X, y, sample_weight):
+        self._seed = check_random_state(self.random_state).randint(2**31 - 1)
+        return super()._checked(X, y, sample_weight)
+
+    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
+        return schedule.recorder(estimator, self.n_checkpoints, self.checkpoints)
+
+    def _moments(self, fitted: Fitted) -> Iterator[tuple[Moment, float]]:
+        """(checkpoint, weight w_t), with the model at each checkpoint in turn."""
+        trajectory = fitted.trajectory
+        assert trajectory is not None
+        chosen = schedule.moments(trajectory, self.n_checkpoints, self.checkpoints, self._seed)
+        for moment in schedule.visited(fitted, chosen):
+            scale = trajectory.n_steps / (fitted.n * len(chosen))
+            yield moment, scale * moment.step * moment.rate**2
+
+    # ---- values ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _by_products(self) -> bool:
+        """Whether H_t meets rows and queries by one product for each of them."""
+        return self.hvp not in {"auto", "gauss-newton"}
+
+    def _bends(self, engine: PerRow) -> Bends:
+        if self.hvp.endswith("difference"):
+            return FiniteDifferences(engine, central=self.hvp == "finite-difference")
+        return SecondOrder(engine)
+
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        engine, rows = fitted.engine, fitted.rows
+        engine.prepare(rows)
+        bends: Bends | SoftmaxHead = self._bends(engine)
+        if self.hvp in {"auto", "exact"}:
+            bends = SoftmaxHead.of(engine, rows) or bends
+        total = torch.zeros(len(rows), len(asked.names), dtype=torch.float64)
+        for moment, weight in self._moments(fitted):
+            v = asked.gradients()
+            slope, product = bends.products(rows, v)
+            if self.hvp == "gauss-newton":
+                each = [
+                    engine.hessian_product(rows, {name: value[k] for name, value in v.items()}, gauss_newton=True)
+                    for k in range(len(asked.names))
+                ]
+                product = {name: torch.stack([one[name] for one in each]) for name in v}
+            compute = partial(aggregated, engine, rows, bends, v, slope, product)
+            name = f"checkpoint {moment.checkpoint} {digest(v.values())}"
+            total += weight * fitted.passes.collect(name, len(rows), compute)
+        return total.T
+
+    def _self_scores(self, fitted: Fitted) -> Tensor:
+        engine, rows = fitted.engine, fitted.rows.rooted()
+        engine.prepare(rows)
+        bends = self._bends(engine)
+        total = torch.zeros(len(rows), dtype=torch.float64)
+        for moment, weight in self._moments(fitted):
+            risk = self._risk_rows(fitted, moment)
+            compute = partial(
+                own_values,
+                engine,
+                rows,
+                bends,
+                meeting(engine, bends if self._by_products else None, risk),
+                risk_gradient(engine, fitted.rows),
+                portion(engine, risk, self._by_products),
+            )
+            total -= weight * fitted.passes.collect(f"self {moment.checkpoint} {self._seed}", len(rows), compute)
+        return total
+
+    def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
+        engine, rows, device = fitted.engine, fitted.rows, fitted.model.device
+        engine.prepare(rows)
+        bends = self._bends(engine)
+        most = portion(engine, drawn(rows, self.hessian_rows, [0]), self._by_products)
+        for asked in slices(len(queries), most):
+            total = torch.zeros(asked.stop - asked.start, len(rows), dtype=torch.float64, device=device)
+            for moment, weight in self._moments(fitted):
+                met = meeting(engine, bends if self._by_products else None, self._risk_rows(fitted, moment))
+                slope = risk_gradient(engine, rows)
+                batches = engine.batches(queries, asked.start, asked.stop)
+                found = [engine.capture(queries.block(part, device), measure)[1] for part in batches]
+                ready = [(factors, met(factors)) for factors in found]
+                for part in engine.batches(rows):
+                    total[:, part] += weight * pairs_with(engine, rows, bends, ready, slope, part)
+            yield asked, slice(0, len(rows)), total
+
+    def _risk_rows(self, fitted: Fitted, moment: Moment) -> Rows:
+        return drawn(fitted.rows, self.hessian_rows, [self._seed, moment.checkpoint])
+
+    # ---- deletion --------------------------------------------------------------------------------------------------
+
+    def _change(self, fitted: Fitted, removed: np.ndarray) -> dict[str, Tensor]:
+        """The direction sum of w_t (H_t g_S + H_S G_t), as far as the other rows' loss falls along it."""
+        engine, rows, decay = fitted.engine, fitted.rows, fitted.model.decay
+        engine.prepare(rows)
+        bends = self._bends(engine)
+        total = {name: torch.zeros_like(value) for name, value in fitted.model.parameters.items()}
+        for _, weight in self._moments(fitted):
+            lost = removed_gradient(engine, rows, removed)
+            slope, product = bends.product(rows, lost)
+            changed = bends.product(rows.chosen(removed), slope)[1]  # of a mean, with the penalty
+            for name in total:
+                own = len(removed) * (changed[name] - decay.get(name, 0.0) * slope[name])
+                total[name] += weight * (product[name] + own)
+        return line_search(engine, rows, removed, fitted.n, total)

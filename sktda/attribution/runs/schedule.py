@@ -1,0 +1,78 @@
+"""Which checkpoints of a recorded run a method takes, and the learning rates there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.checkpoint_dots import one_rate
+from sktda.model.fitting import can_record
+from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.trajectory import Trajectory
+
+CHECKPOINTS = 5  # of a net that is trained for the purpose
+CANDIDATES = 4  # times as many are recorded where some are to be drawn
+
+CONSTRAINTS: dict = {
+    "n_checkpoints": [Interval(Integral, 1, None, closed="left"), None],
+    "checkpoints": [StrOptions({"even", "random"})],
+}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A checkpoint: its number in the trajectory, the steps done by then, and the learning rate there."""
+
+    checkpoint: int
+    step: int
+    rate: float
+
+
+def moments(trajectory: Trajectory, count: int | None, spacing: str, random_state: Any) -> list[Moment]:
+    """`count` checkpoints of a run, evenly spaced up to the last one or drawn; None = all (5 where they are drawn).
+
+    The rate is that of the step that led to the checkpoint, divided by 1 - momentum. Raises ValueError where the run
+    has fewer checkpoints.
+    """
+    recorded = len(trajectory)
+    if count is None:
+        count = min(CHECKPOINTS, recorded) if spacing == "random" else recorded
+    if count > recorded:
+        raise ValueError(
+            f"n_checkpoints={count} needs as many checkpoints, and the recorded run has {recorded}; train with "
+            f"TrajectoryRecorder(n_checkpoints={count}), or take fewer"
+        )
+    if spacing == "random":
+        chosen = np.sort(check_random_state(random_state).choice(recorded, count, replace=False))
+    else:
+        chosen = np.round(np.arange(1, count + 1) * recorded / count).astype(int) - 1
+    # momentum may change on the way, so it is taken from the sums of the interval
+    shares = trajectory.group_effective_rate_sums / np.where(
+        trajectory.group_rate_sums == 0, 1, trajectory.group_rate_sums
+    )
+    rates = one_rate(trajectory.group_learning_rates * shares)
+    return [Moment(int(c), int(trajectory.steps[c]), float(rates[c])) for c in chosen]
+
+
+def visited(fitted: Fitted, chosen: list[Moment]) -> Iterator[Moment]:
+    """Puts one checkpoint after another into the model, and the final parameters back."""
+    assert fitted.trajectory is not None
+    for moment in chosen:
+        fitted.model.load(fitted.trajectory.state(moment.checkpoint))
+        yield moment
+    fitted.model.load(fitted.trajectory.state(-1))
+
+
+def recorder(estimator: Any, count: int | None, spacing: str) -> list[TrajectoryRecorder] | None:
+    """The callback that records what `moments` will ask for."""
+    if not can_record(estimator):
+        return None
+    needed = (count or CHECKPOINTS) * (CANDIDATES if spacing == "random" else 1)
+    return [TrajectoryRecorder(n_checkpoints=needed)]

@@ -1,0 +1,417 @@
+"""Source: attribution by approximate unrolling of the training run (arXiv:2405.12186)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
+
+from sktda.attribution.gradients.base import Fitted, GradientAttributor, unrecorded
+from sktda.attribution.gradients.checkpoint_dots import rate_sums
+from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.attribution.runs.stages import Run, Segment, Stage, segments
+from sktda.data import slices
+from sktda.engine.ekfac import EKFAC
+from sktda.engine.journal import digest
+from sktda.engine.layers import LayerRows
+from sktda.engine.pairwise import (
+    EXACT_WORK,
+    QUERY_BYTES,
+    Joined,
+    LowRank,
+    Preconditioned,
+    along_each,
+    by_layer,
+    truncated,
+    truncated_size,
+)
+from sktda.engine.per_row import REST, Direction
+from sktda.engine.unrolling import Flow
+from sktda.model.adapters import peel, trained_net
+from sktda.model.base import Rows, unflatten
+from sktda.model.fingerprint import row_fingerprints
+from sktda.model.fitting import can_record
+from sktda.model.reading import count
+from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.skorch_net import recorded_run
+from sktda.model.trajectory import Trajectory
+
+COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
+
+Met = TypeVar("Met")
+
+
+@dataclass
+class Unrolled(Fitted):
+    """A trained model with the recorded stages of its training, first to last."""
+
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def records(self) -> list[str | bytes]:
+        """Of all stages."""
+        return [part for run in self.runs for part in (run.trajectory.identity, run.positions.tobytes(), run.labels)]
+
+    def backwards(self) -> Iterator[tuple[int, Run, Segment]]:
+        """(stage, run, segment) from the end of training to its start."""
+        for stage in reversed(range(len(self.runs))):
+            for segment in reversed(self.runs[stage].segments):
+                yield stage, self.runs[stage], segment
+
+
+class Source(GradientAttributor):
+    """Predicted rise of the objective when a row is removed, in loss units, by unrolling training approximately.
+
+    Training is cut into segments, each a gradient flow with one curvature H_l: (1/n) q' sum over segments l of
+    (product over later segments of exp(-x H)) (1 - exp(-x_l H_l)) H_l^-1 g_il, with q the gradient of the objective at
+    the final parameters, g_il that of row i's loss averaged over the segment's checkpoints, and x_l the sum of its
+    learning rates (divided by 1 - momentum). Unlike influence functions it does not assume that training has converged,
+    and knows when a row was seen. Self-influence (no validation rows) is minus the same with q the row's own gradient.
+
+    Parameters
+    ----------
+    estimator : estimator or None, default=None
+        A skorch net trained by SGD, Adam or AdamW, or a Pipeline or FrozenEstimator of one. A net is cloned and trained
+        with a TrajectoryRecorder, unless it has one; a frozen one must have been recorded (for Adam and AdamW with
+        optimizer_state=True). None = a small net for tables or images.
+    n_segments : int, default=3
+        Segments of equally many checkpoints. A net that is trained here gets two checkpoints per segment, at least 6.
+    boundaries : sequence of int or None, default=None
+        A new segment begins after each of these numbers of checkpoints; n_segments is then not used.
+    stages : list of Stage or None, default=None
+        Stages of training before that of `estimator`, the first first: pre-training, say. `estimator` must then be
+        frozen, and `fit` gets the rows of all stages together.
+    curvature : {"auto", "ekfac", "blockwise", "exact"}, default="auto"
+        "ekfac": eigenvalue-corrected Kronecker factors of Linear and convolution layers. "blockwise": the exact
+        Gauss-Newton matrix of each layer, for few rows: up to 5,000 parameters in a layer, or rows times outputs times
+        checkpoints of a segment. "exact": the whole Gauss-Newton matrix, up to 5,000 parameters. "auto": "exact" for
+        models that are linear in at most 5,000 parameters or have no such layer, else "ekfac".
+    fast : bool, default=False
+        Average the parameters of a segment, so that it costs as much as one checkpoint.
+    tolerance : float, default=0.02
+        Relative error that `attribute` may have under "ekfac" where pairs are many: directions written as few outer
+        products are an order of magnitude faster. 0 = exact; small problems (queries x rows x parameters up to 1e10)
+        are exact in any case.
+    objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
+        "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
+    parameters : str, list of str or None, default=None
+        Names of the parameters that take part, as patterns: ``"classifier.*"``, ``["*.lora_*", "classifier.*"]``; the
+        others count as fixed. None = all that were trained.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is one.
+    batch_size : int or None, default=None
+        Rows at a time; changes memory and speed, not the result. None = what fits.
+    work_dir : path-like or None, default=None
+        Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
+        again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the training of the clone and the labels that EK-FAC draws from the model.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        Higher = keep. Not there with objective=None.
+    stage_scores_ : ndarray of shape (n_stages, n_samples)
+        With `stages`: the part of each stage in `scores_`, which is their sum; 0 where the stage did not see the row.
+        The last is that of `estimator`.
+    estimator_ : estimator
+        The trained model.
+    trajectory_ : Trajectory
+        The recorded run.
+    task_ : str
+        "classification" or "regression".
+
+    Raises
+    ------
+    TypeError
+        In `fit`, for an estimator that cannot be differentiated.
+    ValueError
+        In `fit`, for a model without a recorded run or trained by another optimiser, fewer checkpoints than segments,
+        rows that no stage saw, a train_split that hides rows, a diverged training.
+
+    Notes
+    -----
+    Source: Bae et al. 2024 (arXiv:2405.12186), eqs. 13 to 17 and algorithm 1, divided by n. The curvature has no
+    damping: directions that training has not moved along count by their learning rates. Under EK-FAC, Adam and AdamW
+    use a diagonal for what is left of a displacement and an inverse damped by a tenth of a layer's mean eigenvalue;
+    otherwise they use functions of P^1/2 H P^1/2, P = 1 / (sqrt(v) + eps). Curvatures are kept in a temporary
+    folder, one in memory at a time.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sktda.attribution import Source
+    >>> X, y = load_iris(return_X_y=True)
+    >>> y[0] = 2  # it is 0
+    >>> int(Source(random_state=0).fit(X, y).scores_.argmin())
+    0
+    """
+
+    needs_trajectory = True
+
+    _parameter_constraints: dict = {
+        **GradientAttributor._parameter_constraints,
+        "n_segments": [Interval(Integral, 1, None, closed="left")],
+        "boundaries": ["array-like", None],
+        "stages": [list, tuple, None],
+        "curvature": [StrOptions({"auto", "ekfac", "blockwise", "exact"})],
+        "fast": ["boolean"],
+        "tolerance": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        n_segments=3,
+        boundaries=None,
+        stages=None,
+        curvature="auto",
+        fast=False,
+        tolerance=0.02,
+        objective="auto",
+        parameters=None,
+        device="auto",
+        batch_size=None,
+        work_dir=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.n_segments = n_segments
+        self.boundaries = boundaries
+        self.stages = stages
+        self.curvature = curvature
+        self.fast = fast
+        self.tolerance = tolerance
+        self.objective = objective
+        self.parameters = parameters
+        self.device = device
+        self.batch_size = batch_size
+        self.work_dir = work_dir
+        self.random_state = random_state
+
+    # ---- the recorded run ------------------------------------------------------------------------------------------
+
+    def _checked(self, X, y, sample_weight):
+        self.__dict__.pop("stage_scores_", None)
+        for stage in self.stages or []:
+            if not isinstance(stage, Stage):
+                raise TypeError(f"stages holds a {type(stage).__name__}; give Stage(fitted_net) for each earlier stage")
+        if self.stages and not isinstance(self.estimator, FrozenEstimator):
+            raise ValueError(
+                "stages are of a net that was trained after them, so it must be fitted: estimator=FrozenEstimator(net)"
+            )
+        self._seed = check_random_state(self.random_state).randint(2**31 - 1)
+        return super()._checked(X, y, sample_weight)
+
+    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
+        if not can_record(estimator):
+            return None
+        optimizer = getattr(peel(estimator)[1], "optimizer", None)
+        moments = not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.SGD))
+        return [TrajectoryRecorder(n_checkpoints=max(6, 2 * self.n_segments), optimizer_state=moments)]
+
+    def _check_rows(self, trajectory: Trajectory, X: Any, y: Any) -> None:
+        if not self.stages:
+            super()._check_rows(trajectory, X, y)
+
+    def _fitted(self) -> Unrolled:
+        fitted = super()._fitted()
+        X = self._data[0]
+        stages = [*(self.stages or []), Stage(self.estimator_, None if self.stages else np.arange(count(X)))]
+        runs = [self._run(stage, number, len(stages)) for number, stage in enumerate(stages, start=1)]
+        followed = {name for run in runs for name in run.model.parameters}
+        for name, value in fitted.model.module.named_parameters():
+            value.requires_grad_(name in followed)  # what only an earlier stage trained matters, too
+        final = {name: value.shape for name, value in fitted.model.module.named_parameters()}
+        for number, run in enumerate(runs, start=1):
+            if run.shapes.items().isdisjoint(final.items()):
+                raise ValueError(
+                    f"stage {number} trained {', '.join(run.shapes)}, and none of these is in the final model with the "
+                    "same shape; stages must train the same module"
+                )
+        seen = np.zeros(count(X), dtype=bool)
+        for run in runs:
+            seen[run.positions] = True
+        if not seen.all():
+            raise ValueError(
+                f"{(~seen).sum()} of {len(seen)} rows were in no stage, the first is row {np.flatnonzero(~seen)[0]}; "
+                "pass the rows of the stages only, with the labels that they were trained on (or say which with "
+                "Stage(rows=, y=))"
+            )
+        return Unrolled(**vars(fitted), runs=runs)
+
+    def _run(self, stage: Stage, number: int, total: int) -> Run:
+        X, y, sample_weight = self._data
+        y = y if stage.y is None else stage.y
+        where = f"stage {number}: " if total > 1 else ""
+        model = self._differentiable(stage.estimator, count(X))
+        net, X_net, y_net = trained_net(stage.estimator, X, y, sample_weight)
+        trajectory = recorded_run(net)
+        if trajectory is None:
+            raise ValueError(where + unrecorded(type(self).__name__, stage.estimator))
+        trajectory.check_final(model.module)
+        if stage.rows is None:
+            positions = np.flatnonzero(trajectory.contains(X_net, y_net))
+        else:
+            chosen = np.zeros(count(X), dtype=bool)
+            try:
+                chosen[np.asarray(stage.rows)] = True
+            except IndexError as error:
+                raise ValueError(
+                    f"{where}rows must be positions in the {count(X)} rows given to fit, or a mask of them: {error}"
+                ) from error
+            positions = np.flatnonzero(chosen)
+        if not len(positions):
+            raise ValueError(
+                f"{where}none of the {count(X)} rows were trained on; pass the rows of all stages together"
+            )
+        n = len(positions) if trajectory.rows is None else len(trajectory.rows)
+        prefix = f"stage {number} " if total > 1 else ""
+        parts = segments(trajectory, rate_sums(trajectory), self.n_segments, self.boundaries, prefix)
+        rows = model.rows(X, y, sample_weight)
+        if len(positions) < len(rows):
+            rows = rows.chosen(positions)
+        labels = b"" if stage.y is None else row_fingerprints(stage.y).tobytes()
+        return Run(model, rows, positions, labels, trajectory, n, parts, self.curvature, self.fast, self.batch_size)
+
+    # ---- values ----------------------------------------------------------------------------------------------------
+
+    def _prepare(self, fitted: Fitted) -> None:
+        assert isinstance(fitted, Unrolled)
+        for _, run, segment in fitted.backwards():
+            run.flow(segment, self._seed, fitted.passes)
+
+    def _back(
+        self, fitted: Fitted, direction: Direction, prepare: Callable[[Run, Flow, Direction], Met], lead: tuple = ()
+    ) -> Iterator[tuple[int, Run, Segment, Met]]:
+        """From the end of training to its start: (stage, run, segment, what its gradients are dotted with).
+
+        direction: at the end of training, by parameter, with the leading axes `lead`. prepare(run, flow, direction)
+        makes of the direction at the end of a segment what is yielded.
+        """
+        assert isinstance(fitted, Unrolled)
+        way = list(fitted.backwards())
+        for number, (stage, run, segment) in enumerate(way, start=1):
+            own = {}
+            for name, value in run.model.parameters.items():
+                found = direction.get(name)
+                if found is None or found.shape != (*lead, *value.shape):
+                    found = value.new_zeros(*lead, *value.shape)  # a head that was replaced
+                own[name] = found
+            flow = run.flow(segment, self._seed, fitted.passes)
+            yield stage, run, segment, prepare(run, flow, own)
+            if number < len(way):
+                direction = {**direction, **flow.remaining(own)}
+            del flow  # before the next curvature comes
+
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        assert isinstance(fitted, Unrolled)
+        directions, k = asked.gradients(), len(asked.names)
+        total = torch.zeros(len(fitted.rows), len(fitted.runs), k, dtype=torch.float64)
+        for stage, run, segment, met in self._back(fitted, directions, lambda _, flow, u: flow.gathered(u), (k,)):
+            code = digest(met.values())
+            for state in run.visit(segment):
+                compute = partial(along_each, run.engine, run.rows, met)
+                values = fitted.passes.collect(f"values {state} {code}", len(run.rows), compute)
+                total[run.positions, stage] += run.share(segment) * values
+        return self._summed(total, asked.shares).T
+
+    def _self_scores(self, fitted: Fitted) -> Tensor:
+        return self._summed(-fitted.passes.collect("self", len(fitted.rows), partial(self._own_values, fitted)))
+
+    def _own_values(self, fitted: Fitted, start: int, stop: int) -> Tensor:
+        """(stop - start, n_stages) values of the rows for their own loss."""
+        assert isinstance(fitted, Unrolled)
+        total = torch.zeros(stop - start, len(fitted.runs), dtype=torch.float64)
+        queries = fitted.rows.unweighted()
+        for part, direction in self._portions(fitted, queries, None, start, stop):
+            for stage, run, segment, met in self._back(fitted, direction, formed, (part.stop - part.start,)):
+                first, last = np.searchsorted(run.positions, [part.start, part.stop])
+                for _ in run.visit(segment):
+                    for batch in run.engine.batches(run.rows, first, last):
+                        places = torch.from_numpy(run.positions[batch])
+                        own = (places - part.start).to(run.model.device)
+                        factors = captured(run, batch, met)
+                        values = sum(factors[name].along(each[own]) for name, each in met.items())
+                        total[places - start, stage] += run.share(segment) * values.double().cpu()  # type: ignore[union-attr]
+        return total
+
+    def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
+        assert isinstance(fitted, Unrolled)
+        n, size = len(fitted.rows), sum(value.numel() for value in fitted.model.parameters.values())
+        tolerance = self.tolerance if len(queries) * n * size > EXACT_WORK else 0.0
+
+        def prepare(run: Run, flow: Flow, direction: Direction) -> LowRank:
+            if tolerance and isinstance(flow.curvature, EKFAC):
+                return truncated(flow, flow.coordinates(direction), run.linear, tolerance)
+            return LowRank({}, Preconditioned(formed(run, flow, direction)))
+
+        fitted.engine.prepare(queries)
+        kept = size
+        if tolerance:
+            linear, layers = fitted.runs[-1].linear, fitted.engine.layers or []
+            kept = sum(truncated_size(layer) if layer.name in linear else layer.n_parameters for layer in layers)
+        n_segments = sum(len(run.segments) for run in fitted.runs)
+        for asked in slices(len(queries), max(1, QUERY_BYTES // (4 * kept * n_segments + 8 * n))):
+            ready: dict[str, list[LowRank]] = {}
+            for part, direction in self._portions(fitted, queries, measure, asked.start, asked.stop):
+                for _, _, segment, met in self._back(fitted, direction, prepare, (part.stop - part.start,)):
+                    ready.setdefault(segment.name, []).append(met)
+            total = torch.zeros(asked.stop - asked.start, n, dtype=torch.float64, device=fitted.model.device)
+            for _, run, segment in fitted.backwards():
+                parts = ready.pop(segment.name)
+                names = set().union(*(part.layers for part in parts))
+                for _ in run.visit(segment):
+                    for batch in run.engine.batches(run.rows):
+                        places = torch.from_numpy(run.positions[batch]).to(total.device)
+                        values = Joined(parts).block(captured(run, batch, names))
+                        total[:, places] += run.share(segment) * values
+            yield asked, slice(0, n), total
+
+    def _portions(
+        self, fitted: Fitted, queries: Rows, measure: Callable | None, start: int, stop: int
+    ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+        """(query positions, their gradients at the end of training), as many at a time as the memory takes."""
+        engine = fitted.engine
+        engine.prepare(queries)
+        shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
+        each = COPIES * 4 * sum(shape.numel() for shape in shapes.values())
+        for few in slices(stop - start, max(1, QUERY_BYTES // each)):
+            part = slice(start + few.start, start + few.stop)
+            found = [
+                engine.block_gradients(queries.block(batch, fitted.model.device), measure)
+                for batch in engine.batches(queries, part.start, part.stop)
+            ]
+            yield part, unflatten(torch.cat(found), shapes)
+
+    def _summed(self, by_stage: Tensor, shares: Sequence[float] = (1.0,)) -> Tensor:
+        """(n, ...) sum over stages of (n, n_stages) or (n, n_stages, k)."""
+        if self.stages:
+            weighted = by_stage.reshape(*by_stage.shape[:2], -1) @ torch.tensor(shares, dtype=torch.float64)
+            self.stage_scores_ = weighted.T.numpy()
+        return by_stage.sum(1)
+
+    def _fixed_bytes(self, fitted: Fitted) -> int:
+        assert isinstance(fitted, Unrolled)
+        return super()._fixed_bytes(fitted) + max(run.nbytes for run in fitted.runs)
+
+
+def formed(run: Run, flow: Flow, direction: Direction) -> dict[str, Tensor]:
+    """(k, p) by layer: what gradients of a segment are dotted with, for k directions at its end."""
+    return by_layer(run.engine, flow.gathered(direction))
+
+
+def captured(run: Run, batch: slice, names: Container[str]) -> dict[str, LayerRows]:
+    """Factors of a batch of the run's rows, of the layers of these names."""
+    layers = None if REST in names else [layer for layer in run.engine.layers or [] if layer.name in names]
+    return run.engine.capture(run.rows.block(batch, run.model.device), None, layers)[1]

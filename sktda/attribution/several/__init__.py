@@ -1,0 +1,1 @@
+"""Several methods, several models or several trainings as one."""

@@ -1,0 +1,338 @@
+"""Distributional attribution: how a row moves the distribution over training runs (arXiv:2506.12965)."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from math import prod
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.random import RandomState
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
+
+from sktda.attribution.gradients.base import GradientAttributor, GradientScores
+from sktda.attribution.gradients.influence import Influence
+from sktda.attribution.gradients.objective_gradients import row_measure
+from sktda.attribution.several.over_models import OverModels, refuse_frozen
+from sktda.data import slices
+from sktda.distributions import MEASURES, jackknife, resolve_measure
+from sktda.model.adapters import peel
+
+IN_MEMORY = 2**30  # bytes of per-run values; more go to a file
+BLOCK = 2**22  # numbers that a measure sees at a time
+
+
+def _base_has(name: str):
+    return lambda self: hasattr(self._attributor, name)
+
+
+class Distributional(OverModels):
+    """How the distribution of an objective over training runs moves when a row is removed.
+
+    Training is random: its seed decides the start and the order of the batches. S runs give the objective's values
+    x_s, and the base attributor, in every run by itself, its predicted shift d_s when the row is removed; y_s = x_s +
+    d_s are the values without the row. A measure compares the two distributions.
+
+    Parameters
+    ----------
+    base : attributor or None, default=None
+        One that differentiates a model; it is cloned for every run. None = Influence().
+    estimator : estimator or None, default=None
+        What is trained, where the base's own `estimator` is None.
+    n_runs : int, default=10
+        Trainings, each from a seed of its own. Where no run has to be recorded and the net allows it, they go side by
+        side in one program (`sktda.retrain`).
+    runs : list of fitted estimators or None, default=None
+        Taken in place of training. Inside a cleaner, which clones the attributor, give each as
+        ``FrozenEstimator(net)``.
+    measure : {"mean", "variance", "wasserstein", "wasserstein_gaussian"} or callable, default="mean"
+        "mean": mean of d, the base's value averaged; positive = the row helps. "variance": 2 Cov(x, d) + Var(d), the
+        rise of the variance over runs; positive = the row makes training more stable. "wasserstein": squared
+        2-Wasserstein distance of the two samples; large = the row matters, for better or worse. "wasserstein_gaussian":
+        the same of normal distributions with their means and deviations. A callable gets x (S, ...) and y (S, ...) and
+        returns (...).
+    n_jobs : int or None, default=None
+        Runs scored at a time (and trained, where not side by side). Does not change the result.
+    work_dir : path-like or None, default=None
+        Folder for the values of all runs where they take more than 1 GiB. None = the system's for temporary files.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the runs and what the base draws, in place of its own; also every `random_state` of the estimator.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        The measure for the objective; without validation rows minus the measure for a row's own loss, as the base's
+        self-influence. "mean" and "variance": higher = keep, for the objective or for its stability. As the next four,
+        not there where the base has no scores (objective=None).
+    std_error_ : ndarray of shape (n_samples,)
+        Of `scores_`, over the runs: by the jackknife, of a mean the deviation over the root of S. NaN for two runs.
+    run_scores_ : ndarray of shape (n_runs, n_samples)
+        d: the predicted rise of the objective in every run.
+    run_values_ : ndarray of shape (n_runs,), or (n_runs, n_samples) without validation rows
+        x: the objective in every run, or the rows' own losses.
+    objectives_ : dict
+        What was found for each objective of validation rows, as the base's: means over the runs of value and scores,
+        and the groups of a gap where all runs agree on them.
+    attributors_ : list of attributors
+        One fitted clone per run, around ``FrozenEstimator(run)``.
+
+    Raises
+    ------
+    TypeError
+        In `fit`, for a base that differentiates no model.
+    ValueError
+        In `fit`, for a FrozenEstimator (give `runs`), fewer than two runs, an objective of validation rows without
+        these; else as the base.
+
+    Notes
+    -----
+    The shift of a set of rows is the sum of theirs: `groups` are measured as a whole, which is not the sum of the rows'
+    measures, except for the mean. Variances and distances of few runs are noisy; `wasserstein_floor` in
+    `sktda.distributions` says what distance chance alone gives between two sets of runs. Values of InnerProduct and
+    TracIn are of first order without a curvature: their size, which "variance" and "wasserstein" depend on, is that of
+    the sum of learning rates.
+    Source: arXiv:2506.12965, whose mean influence is minus this one's.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from skorch import NeuralNetClassifier
+    >>> from sktda.attribution import Distributional, Influence
+    >>> X = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+    >>> y = (X[:, 0] > 0).astype(int)
+    >>> y[4] = 1 - y[4]  # a wrong label
+    >>> net = NeuralNetClassifier(
+    ...     torch.nn.Linear, module__in_features=3, module__out_features=2, criterion=torch.nn.CrossEntropyLoss,
+    ...     max_epochs=30, lr=0.3, train_split=None, verbose=0)
+    >>> runs = Distributional(Influence(net, curvature="exact", damping=1e-3), n_runs=5, random_state=0).fit(X, y)
+    >>> int(runs.scores_.argmin()), runs.run_scores_.shape
+    (4, (5, 60))
+    >>> runs.measured("variance").shape, runs.attribute(X[:2], y[:2], measure="wasserstein").shape
+    ((60,), (2, 60))
+    """
+
+    _parameter_constraints: dict = {
+        "n_runs": [Interval(Integral, 2, None, closed="left")],
+        "runs": [list, tuple, None],
+        "measure": [StrOptions(set(MEASURES)), callable],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        base=None,
+        estimator=None,
+        *,
+        n_runs=10,
+        runs=None,
+        measure="mean",
+        n_jobs=None,
+        work_dir=None,
+        random_state=None,
+    ):
+        self.base = base
+        self.estimator = estimator
+        self.n_runs = n_runs
+        self.runs = runs
+        self.measure = measure
+        self.n_jobs = n_jobs
+        self.work_dir = work_dir
+        self.random_state = random_state
+
+    @property
+    def _attributor(self) -> Any:
+        return Influence() if self.base is None else self.base
+
+    def _prepared(self, has_validation: bool) -> GradientScores:
+        attributor = self._cloned(self.runs, "runs")
+        if self.runs is None:
+            refuse_frozen(attributor.estimator, f"n_runs={self.n_runs}", "runs=[...]")
+            self._refuse_cross_fitting(attributor, True, has_validation)
+        return attributor
+
+    def _models(self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState) -> list[Any]:
+        return list(self.runs) if self.runs else self._trainings(attributor, estimator, rows, random, self.n_runs)
+
+    def _summarise(self, X: Any, y: Any) -> None:
+        fitted = self.attributors_
+        self._own_losses = not hasattr(self, "objectives_")
+        self.run_scores_ = self._empty(len(fitted), len(fitted[0].scores_))
+        for s, each in enumerate(fitted):
+            self.run_scores_[s] = -each.scores_ if self._own_losses else each.scores_
+        if self._own_losses:
+            self.run_values_ = self._empty(*self.run_scores_.shape)
+            for s, each in enumerate(fitted):
+                self.run_values_[s] = losses_of(each, X, y)
+        else:
+            shares = getattr(fitted[0].objective, "shares", [1.0])
+            found = [[one.value for one in each.objectives_.values()] for each in fitted]
+            self.run_values_ = np.array(found) @ shares
+        if all(np.array_equal(values, self.run_values_[0]) for values in self.run_values_[1:]):
+            warnings.warn(
+                f"all {len(fitted)} runs are the same model, so their distribution is a point. Nothing in the "
+                f"training of {type(peel(fitted[0].estimator_)[1]).__name__} may be random: a module that is given as "
+                "an instance starts from its own weights, and batches are shuffled with iterator_train__shuffle=True",
+                UserWarning,
+                stacklevel=3,
+            )
+        self.scores_, self.std_error_ = self._measured(resolve_measure(self.measure), None, error=True)
+
+    def measured(self, measure=None, groups=None):
+        """Another measure of the objective, or that of groups of rows, from the same runs.
+
+        Parameters
+        ----------
+        measure : as the parameter of the class, default=None
+            None = the class's own.
+        groups : array of bool of shape (n_groups, n_samples), or sequence of arrays of positions, default=None
+            Rows that are removed together. None = every row by itself.
+
+        Returns
+        -------
+        values : ndarray of shape (n_samples,) or (n_groups,)
+            With the sign of `scores_`.
+        """
+        check_is_fitted(self, "run_scores_")
+        measure = resolve_measure(self.measure if measure is None else measure)
+        return self._measured(measure, groups)[0]
+
+    def _measured(self, measure: Callable, groups: Any, error: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+        """(values, their standard errors)."""
+        x, d, sign = self.run_values_, self.run_scores_, -1.0 if self._own_losses else 1.0
+        if groups is not None:
+            if self._own_losses:
+                raise ValueError(
+                    "groups have no loss of their own: fit with X_val and y_val, or use attribute(X_query, y_query, "
+                    "groups=...)"
+                )
+            d = d @ members_of(groups, d.shape[1])
+        values, errors = measured(measure, x if x.ndim == 2 else x[:, None], d, error)
+        return sign * values, errors
+
+    @available_if(_base_has("attribute"))
+    def attribute(self, X_query, y_query, *, measure=None, groups=None):
+        """The measure of every query's loss, for every row or group of rows.
+
+        Parameters
+        ----------
+        X_query : array-like of shape (n_query, ...)
+        y_query : array-like of shape (n_query,)
+        measure, groups
+            As for `measured`.
+
+        Returns
+        -------
+        values : ndarray of shape (n_query, n_samples) or (n_query, n_groups)
+            Of the loss, or of what the base's objective measures of a row. "mean" is in its units, positive = helps
+            that query; the others are in their squares.
+        """
+        measure = resolve_measure(self.measure if measure is None else measure)
+        if measure is MEASURES["mean"]:  # all runs need not be there at once
+            check_is_fitted(self, "attributors_")
+            total: Any = 0.0
+            for _, d in self._asked(X_query, y_query, groups):
+                total = total + d
+            return total / len(self.attributors_)
+        x, d = self.attribute_runs(X_query, y_query, groups=groups)
+        return measured(measure, x[:, :, None], d)[0]
+
+    @available_if(_base_has("attribute"))
+    def attribute_runs(self, X_query, y_query, *, groups=None):
+        """What every run says of every query: the loss, and its predicted rise for every row or group of rows.
+
+        Parameters
+        ----------
+        X_query : array-like of shape (n_query, ...)
+        y_query : array-like of shape (n_query,)
+        groups
+            As for `measured`.
+
+        Returns
+        -------
+        values : ndarray of shape (n_runs, n_query)
+        shifts : ndarray of shape (n_runs, n_query, n_samples) or (n_runs, n_query, n_groups)
+            In a memory-mapped temporary file where they take more than 1 GiB.
+        """
+        check_is_fitted(self, "attributors_")
+        values, shifts = [], None
+        for s, (x, d) in enumerate(self._asked(X_query, y_query, groups)):
+            if shifts is None:
+                shifts = self._empty(len(self.attributors_), *d.shape)
+            values.append(x)
+            shifts[s] = d
+        return np.stack(values), shifts
+
+    def _asked(self, X_query: Any, y_query: Any, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(losses (n_query,), shifts (n_query, n)) of one run after the other."""
+        jobs = (delayed(_ask)(each, X_query, y_query, groups) for each in self.attributors_)
+        return iter(Parallel(n_jobs=self.n_jobs, return_as="generator")(jobs))
+
+    def _empty(self, *shape: int) -> np.ndarray:
+        """Room for numbers, in a file that vanishes with the array where they are many."""
+        if 8 * prod(shape) <= IN_MEMORY:
+            return np.empty(shape)
+        with tempfile.TemporaryFile(dir=self.work_dir) as file:
+            file.truncate(8 * prod(shape))
+            # not np.memmap, which joblib would hand to other processes by a name that this file has not
+            return np.frombuffer(mmap.mmap(file.fileno(), 0), dtype=np.float64).reshape(shape)
+
+
+def _ask(each: GradientAttributor, X_query: Any, y_query: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
+    d = each.attribute(X_query, y_query)
+    if groups is not None:
+        d = d @ members_of(groups, d.shape[1])
+    return losses_of(each, X_query, y_query), d
+
+
+def losses_of(each: GradientScores, X: Any, y: Any) -> np.ndarray:
+    """What the attributor's objective measures of every row (n,) at its trained model: the loss, where nothing else."""
+    fitted = each._ready()
+    measure = row_measure(each.objective, fitted.model.likelihood)  # type: ignore[attr-defined]
+    return fitted.engine.losses(each._other_rows(fitted, X, y), measure).double().cpu().numpy()
+
+
+def measured(
+    measure: Callable, x: np.ndarray, d: np.ndarray, error: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(the measure of x (S, ..., 1 or n) and x + d (S, ..., n), its jackknife error), some rows at a time."""
+    shape = d.shape[1:]
+    values, errors = np.empty(shape), np.empty(shape) if error else None
+    for part in slices(shape[-1], max(1, BLOCK // max(1, len(d) * prod(shape[:-1])))):
+        before = np.broadcast_to(x[..., part] if x.shape[-1] > 1 else x, d[..., part].shape)
+        after = before + d[..., part]
+        found = np.asarray(measure(before, after))
+        if found.shape != after.shape[1:]:
+            raise ValueError(
+                f"the measure returned shape {found.shape} for samples {after.shape}; expected is {after.shape[1:]}"
+            )
+        values[..., part] = found
+        if errors is not None:
+            errors[..., part] = jackknife(measure, before, after)
+    return values, errors
+
+
+def members_of(groups: Any, n: int) -> np.ndarray:
+    """(n, n_groups) of 0 and 1 from masks or lists of positions. Raises ValueError if they do not fit n rows."""
+    if isinstance(groups, np.ndarray) and groups.dtype == bool:
+        if groups.ndim != 2 or groups.shape[1] != n:
+            raise ValueError(f"groups is a mask of shape {groups.shape}; expected is (n_groups, {n})")
+        if not groups.any(axis=1).all():
+            raise ValueError(f"groups[{int(groups.any(axis=1).argmin())}] has no row")
+        return groups.T.astype(float)
+    result = np.zeros((n, len(groups)))
+    for g, rows in enumerate(groups):
+        positions = np.asarray(rows)
+        if positions.ndim != 1 or not (positions.dtype.kind in "iu" and len(positions)):
+            raise ValueError(f"groups[{g}] must be positions of rows, at least one, got {rows!r}")
+        if positions.min() < 0 or positions.max() >= n:
+            raise ValueError(f"groups[{g}] has positions outside 0 to {n - 1}")
+        result[positions, g] = 1
+    return result

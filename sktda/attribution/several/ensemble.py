@@ -1,0 +1,257 @@
+"""Several attributors as one: the mean of their ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _num_samples, validate_data
+
+from sktda.attribution.base import Attributor, seeded, told_task
+from sktda.attribution.features.complexity_gap import ComplexityGap
+from sktda.attribution.predictions.data_oob import DataOOB
+from sktda.attribution.predictions.label_posterior import LabelPosterior
+from sktda.attribution.predictions.out_of_sample import SelfConfidence
+from sktda.data import check_weights, encode_target, sliceable
+
+
+class Ensemble(Attributor):
+    """Mean rank of each row over several attributors, in (0, 1): what they agree on counts, in whatever unit.
+
+    Parameters
+    ----------
+    attributors : list of attributors, list of (name, attributor) or None, default=None
+        They are cloned. Names default to those of the classes in lower case, as in `make_pipeline`, and reach their
+        parameters: ``complexitygap__ridge``. None = ComplexityGap() and SelfConfidence(), each in a
+        LabelPosterior; for regression, where no class has a probability, ComplexityGap() and DataOOB().
+    weights : array-like of shape (n_attributors,) or None, default=None
+        How much each rank counts, at least 0; None = all alike.
+    task : {"auto", "classification", "regression"}, default="auto"
+        What y is, for attributors that leave it open; see ComplexityGap.
+    n_jobs : int or None, default=None
+        Attributors fitted at a time. Does not change the result.
+    random_state : int, RandomState instance or None, default=None
+        Seeds every attributor that has no seed of its own.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        Mean of the ranks divided by n_samples, ties sharing theirs; higher = keep.
+    member_scores_ : ndarray of shape (n_attributors, n_samples)
+        In their own units.
+    attributors_ : list of attributors
+        The fitted clones.
+    task_ : str
+        "classification" or "regression", of the first of them that says so.
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for an empty list, names that are not unique, weights that do not match, and as the attributors.
+    TypeError
+        In `fit`, for something in the list that is no attributor.
+
+    Notes
+    -----
+    `loo_decision_`, from which cleaners estimate how many labels are wrong, is that of the first member that has one.
+    Validation rows go to the members that use them. A cleaner around a Pipeline transforms the rows for all members as
+    soon as one of them needs numbers. Ranks of several detectors were averaged for outliers by Lazarevic and Kumar 2005
+    ("Feature bagging for outlier detection") and others; a member that knows nothing costs as much as it weighs.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktda.attribution import Ensemble
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
+    >>> ensemble = Ensemble().fit(X, y)
+    >>> sorted(ensemble.scores_.argsort()[:3].tolist())
+    [0, 1, 2]
+    """
+
+    _parameter_constraints: dict = {
+        "attributors": [list, tuple, None],
+        "weights": ["array-like", None],
+        "task": [StrOptions({"auto", "classification", "regression"})],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, attributors=None, *, weights=None, task="auto", n_jobs=None, random_state=None):
+        self.attributors = attributors
+        self.weights = weights
+        self.task = task
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        """Fit the attributors and average their ranks.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, ...), or a dict of them by argument name
+            As the attributors take it.
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+            Passed to the attributors.
+        X_val, y_val, metadata_val : default=None
+            Validation rows, for the attributors that use them.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        if y is None:
+            raise ValueError("Ensemble requires y to be passed, but the target y is None")
+        for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
+            self.__dict__.pop(name, None)
+        X = sliceable(X)
+        if self.attributors is None:
+            X, *_ = self._validate(X, y, sample_weight, self.task)
+        elif hasattr(X, "shape"):
+            validate_data(self, X, skip_check_array=True)
+        if sample_weight is not None:
+            check_weights(sample_weight, _num_samples(y))
+        members = self._members(y)
+        weights = self._checked_weights(len(members))
+        validation = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}
+        self.attributors_ = Parallel(n_jobs=self.n_jobs)(
+            delayed(_fit)(each, X, y, sample_weight, validation if getattr(each, "uses_validation", False) else {})
+            for each in members
+        )
+        self.member_scores_ = np.stack([each.scores_ for each in self.attributors_])
+        ranks = (rankdata(self.member_scores_, axis=1) - 0.5) / self.member_scores_.shape[1]
+        self.scores_ = np.average(ranks, axis=0, weights=weights)
+        known = [each.task_ for each in self.attributors_ if hasattr(each, "task_")]
+        self.task_ = known[0] if known else encode_target(y)[0]
+        return self
+
+    @property
+    def loo_decision_(self):
+        """Leave-one-out or out-of-sample predictions of the first member that makes some."""
+        for each in self.__dict__.get("attributors_", []):
+            if hasattr(each, "loo_decision_"):
+                return each.loo_decision_
+        raise AttributeError("none of the attributors makes leave-one-out predictions")
+
+    @property
+    def uses_validation(self):
+        """Whether one of the members uses validation rows."""
+        return any(getattr(each, "uses_validation", False) for _, each in self._named())
+
+    @property
+    def scores_features(self):
+        """Whether one of the members needs numbers."""
+        return self.attributors is None or any(getattr(each, "scores_features", False) for _, each in self._named())
+
+    # ---- parameters of the members ---------------------------------------------------------------------------------
+
+    def get_params(self, deep=True):
+        """Parameters of this estimator and, if `deep`, the members by name and their parameters as name__parameter."""
+        params = super().get_params(deep=False)
+        if deep:
+            for name, each in self._named():
+                params[name] = each
+                if hasattr(each, "get_params"):
+                    params |= {f"{name}__{key}": value for key, value in each.get_params().items()}
+        return params
+
+    def set_params(self, **params):
+        """Set parameters, those of members as name__parameter; a member's name alone replaces it."""
+        settings = self.get_params(deep=False)
+        own = {name: value for name, value in params.items() if name in settings}
+        super().set_params(**own)
+        names = [name for name, _ in self._named()]
+        if replaced := {name: value for name, value in params.items() if name in names and name not in own}:
+            plain = all(not isinstance(each, tuple) for each in self.attributors)
+            pairs = [(name, replaced.get(name, each)) for name, each in self._named()]
+            self.attributors = [each for _, each in pairs] if plain else pairs
+        super().set_params(**{name: value for name, value in params.items() if name not in {*own, *replaced}})
+        return self
+
+    def _named(self) -> list[tuple[str, Any]]:
+        """(name, attributor) of each member that was given."""
+        given = self.attributors if isinstance(self.attributors, Iterable) else []
+        kinds = [type(each).__name__.lower() for each in given]
+        found = []
+        for place, each in enumerate(given):
+            if isinstance(each, tuple) and len(each) == 2:
+                found.append(each)
+            else:
+                number = f"-{kinds[: place + 1].count(kinds[place])}" if kinds.count(kinds[place]) > 1 else ""
+                found.append((kinds[place] + number, each))
+        return found
+
+    # ---- steps ------------------------------------------------------------------------------------------------------
+
+    def with_members(self, prepare: Callable[[Any], Any]) -> None:
+        """Put prepare(attributor) in the place of each: a cleaner fills in what they leave open."""
+        if self.attributors is not None:
+            self.attributors = [(name, prepare(each)) for name, each in self._named()]
+        elif self.task != "auto":
+            self.attributors = [prepare(each) for each in default_members(self.task)]
+
+    def _members(self, y: Any) -> list[Any]:
+        """Unfitted clones, seeded."""
+        if self.attributors is None:
+            given = default_members(encode_target(y, self.task)[0])
+        else:
+            given = [each for _, each in self._named()]
+            self._check_names()
+        if not given:
+            raise ValueError("attributors is empty; give a list such as [ComplexityGap(), SelfConfidence()]")
+        for each in given:
+            if not hasattr(each, "fit") or isinstance(each, type):
+                raise TypeError(
+                    f"{each!r} in attributors is not an attributor; give an instance such as ComplexityGap()"
+                )
+        random = None if self.random_state is None else check_random_state(self.random_state)
+        return [seeded(told_task(clone(each), self.task), random) for each in given]
+
+    def _check_names(self) -> None:
+        """ValueError for names that are not unique, or that could not be told from parameters."""
+        names = [name for name, _ in self._named()]
+        taken = {"attributors", *super().get_params(deep=False)}
+        for name in names:
+            if names.count(name) > 1 or name in taken or "__" in name:
+                raise ValueError(
+                    f"the name {name!r} in attributors is not allowed: names must be unique, without two underscores, "
+                    f"and none of {', '.join(sorted(taken))}"
+                )
+
+    def _checked_weights(self, n: int) -> np.ndarray | None:
+        if self.weights is None:
+            return None
+        weights = np.asarray(self.weights, dtype=float)
+        if weights.shape != (n,) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+            raise ValueError(
+                f"weights={self.weights!r} must be {n} numbers of at least 0, one per attributor, not all 0"
+            )
+        return weights
+
+
+def default_members(task: str) -> list[Attributor]:
+    """What attributors=None means."""
+    if task == "regression":
+        return [ComplexityGap(task=task), DataOOB(task=task)]
+    return [LabelPosterior(task=task), LabelPosterior(SelfConfidence())]
+
+
+def _fit(attributor: Any, X: Any, y: Any, sample_weight: Any, validation: dict) -> Any:
+    weight = {} if sample_weight is None else {"sample_weight": sample_weight}
+    attributor.fit(X, y, **weight, **validation)
+    scores = np.asarray(getattr(attributor, "scores_", ()))
+    if scores.shape != (_num_samples(X),) or not np.isfinite(scores).all():
+        raise ValueError(
+            f"{type(attributor).__name__} gave scores of shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of "
+            f"them not finite, for {_num_samples(X)} rows; an ensemble needs one number per row of each attributor"
+        )
+    return attributor

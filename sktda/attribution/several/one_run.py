@@ -1,0 +1,154 @@
+"""Several methods from one training: those that weigh gradients along the run, and those that watch its rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+
+from sktda.attribution.dynamics.aum import AUM
+from sktda.attribution.dynamics.forgetting import Forgetting
+from sktda.attribution.dynamics.one_moment import EL2N, GraNd, LogitMargin, Loss
+from sktda.attribution.gradients.base import refuse_nan, resolve_objective
+from sktda.attribution.gradients.checkpoint_dots import rate_sums
+from sktda.attribution.runs import schedule
+from sktda.attribution.runs.diff_in import DiffIn
+from sktda.engine.differential import first_and_second
+from sktda.engine.second_order import SecondOrder
+
+
+def trajectory_scores(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    X_val: Any,
+    y_val: Any,
+    *,
+    sample_weight: Any = None,
+    objective: Any = "validation",
+    metadata_val: Any = None,
+    device: Any = "auto",
+    batch_size: int | None = None,
+    random_state: Any = None,
+) -> dict[str, np.ndarray]:
+    """Scores of five methods from one pass over the checkpoints of a recorded run, as a table's columns.
+
+    Each is what the method's own class finds with the same checkpoints; together they cost about as much as the
+    dearest of them.
+
+    Parameters
+    ----------
+    estimator : estimator or None
+        As for `DiffIn`; FrozenEstimator of a recorded net, to use the run that it has.
+    X, y : array-like of shape (n_samples, ...) and (n_samples,)
+    X_val, y_val : array-like of shape (n_val, ...) and (n_val,)
+    sample_weight : array-like of shape (n_samples,), default=None
+    objective : "validation", objective or callable, default="validation"
+    metadata_val : dict of array-like, default=None
+    device : str or torch.device, default="auto"
+    batch_size : int or None, default=None
+    random_state : int, RandomState instance or None, default=None
+        Seeds the training.
+
+    Returns
+    -------
+    scores : dict of ndarray of shape (n_samples,)
+        "TracIn", "InnerProduct" and "DiffIn" for the validation rows, "TracIn-self" and "MoSo" without them.
+        Higher = keep.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `fit` of `DiffIn`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sktda.attribution import trajectory_scores
+    >>> X, y = load_iris(return_X_y=True)
+    >>> scores = trajectory_scores(None, X[::2], y[::2], X[1::2], y[1::2], random_state=0)
+    >>> sorted(scores)
+    ['DiffIn', 'InnerProduct', 'MoSo', 'TracIn', 'TracIn-self']
+    """
+    attributor = DiffIn(estimator, objective=None, device=device, batch_size=batch_size, random_state=random_state).fit(
+        X, y, sample_weight
+    )
+    fitted = attributor._ready()
+    asked = attributor._asked_about(resolve_objective(objective, True), fitted, X_val, y_val, metadata_val)
+    engine, rows, trajectory = fitted.engine, fitted.rows, fitted.trajectory
+    assert trajectory is not None
+    weight = np.ones(len(rows)) if rows.weight is None else rows.weight.double().numpy()
+    bends = SecondOrder(engine)
+    rates = rate_sums(trajectory)
+    chosen = schedule.moments(trajectory, None, "even", None)
+    scale = trajectory.n_steps / len(chosen)
+    scores = dict.fromkeys(["TracIn", "TracIn-self", "InnerProduct", "MoSo", "DiffIn"], np.zeros(len(rows)))
+    for moment, rate in zip(schedule.visited(fitted, chosen), rates, strict=True):
+        v = asked.gradient()
+        slope, product = bends.product(rows, v)
+        along_v, along_mean, bent, squares = (
+            first_and_second(engine, rows, bends, v, slope, product).double().cpu().numpy()
+        )
+        # a row's weight is in its gradient; its own loss, which self-influence asks about, has none
+        unweighted = np.divide(squares, weight, out=np.zeros_like(squares), where=weight > 0)
+        scores["TracIn"] = scores["TracIn"] + rate * along_v / fitted.n
+        scores["TracIn-self"] = scores["TracIn-self"] - rate * unweighted / fitted.n
+        scores["InnerProduct"] = sum(rates) * along_v / fitted.n  # of the last checkpoint
+        scores["MoSo"] = scores["MoSo"] + scale * moment.rate * (along_mean - squares / fitted.n) / fitted.n
+        scores["DiffIn"] = scores["DiffIn"] + scale * moment.step * moment.rate**2 * bent / fitted.n
+    for values in scores.values():
+        refuse_nan(values[None])
+    return scores
+
+
+def training_dynamics(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    sample_weight: Any = None,
+    device: Any = "auto",
+    batch_size: int | None = None,
+    random_state: Any = None,
+) -> dict[str, np.ndarray]:
+    """EL2N, GraNd, forgetting events, AUM, loss and margin from one training, as a table's columns.
+
+    Each is what the method's own class finds on that run.
+
+    Parameters
+    ----------
+    estimator : estimator or None
+        As for `AUM`; FrozenEstimator of a recorded net, to use the run that it has.
+    X, y : array-like of shape (n_samples, ...) and (n_samples,)
+        Classes; for numbers use `EL2N`, `GraNd` and `Loss`.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Of the training.
+    device : str or torch.device, default="auto"
+    batch_size : int or None, default=None
+    random_state : int, RandomState instance or None, default=None
+        Seeds the training.
+
+    Returns
+    -------
+    scores : dict of ndarray of shape (n_samples,)
+        "AUM", "Forgetting", "EL2N", "GraNd", "Loss" and "LogitMargin". Higher = keep.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `fit` of `AUM`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sktda.attribution import training_dynamics
+    >>> scores = training_dynamics(None, *load_iris(return_X_y=True), random_state=0)
+    >>> sorted(scores)
+    ['AUM', 'EL2N', 'Forgetting', 'GraNd', 'LogitMargin', 'Loss']
+    """
+    settings = {"device": device, "batch_size": batch_size}
+    first = AUM(estimator, random_state=random_state, **settings).fit(X, y, sample_weight)
+    net = FrozenEstimator(first.estimator_)
+    others = [kind(net, **settings) for kind in (Forgetting, EL2N, GraNd, Loss, LogitMargin)]
+    return {type(each).__name__: each.scores_ for each in [first, *(other.fit(X, y) for other in others)]}

@@ -1,0 +1,204 @@
+"""What the attributors over several models share: which models, how they are trained, one fit around each."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.random import RandomState
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
+
+from sktda.attribution.base import Attributor
+from sktda.attribution.gradients.base import GradientScores
+from sktda.model.adapters import peel
+from sktda.model.fitting import check_trainable, ends_frozen, train_clone
+from sktda.model.many_trainings import side_by_side, why_not
+from sktda.model.reading import count
+
+
+class OverModels(Attributor):
+    """Base of the attributors that fit another one around each of several models."""
+
+    needs_gradients = True
+    estimator: Any
+    n_jobs: int | None
+    random_state: Any
+
+    @property
+    @abstractmethod
+    def _attributor(self) -> Any:
+        """What is fitted around each model."""
+
+    # ---- what a cleaner asks, which is as the attributor says -------------------------------------------------------
+
+    @property
+    def uses_validation(self) -> bool:  # type: ignore[override]
+        """Whether validation rows change the scores."""
+        return getattr(self._attributor, "uses_validation", False)
+
+    @property
+    def needs_trajectory(self) -> bool:
+        """Whether the estimator's training must have been recorded."""
+        return getattr(self._attributor, "needs_trajectory", False)
+
+    @property
+    def default_net_settings(self) -> Mapping[str, Any]:
+        """Arguments of `default_net` for the attributor."""
+        return getattr(self._attributor, "default_net_settings", {})
+
+    # ---- fit --------------------------------------------------------------------------------------------------------
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        """Train what has to be trained, and score the rows with every model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            As the estimator takes it.
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+            Multiplies the loss of each row, in training (where the estimator takes weights) and in the scores.
+        X_val, y_val : array-like, default=None
+            Validation rows, as X and y.
+        metadata_val : dict of array-like, default=None
+            Metadata of the validation rows for the objective.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
+            delattr(self, name)
+        attributor = self._prepared(X_val is not None)
+        random = check_random_state(self.random_state)
+        estimator, X, y = attributor._checked(X, y, sample_weight)
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(attributor, name):
+                setattr(self, name, getattr(attributor, name))
+        rows = X, y, sample_weight
+        models = self._models(attributor, estimator, rows, random)
+        given = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}
+        seeds = random.randint(2**31 - 1, size=len(models))
+        self.attributors_ = Parallel(n_jobs=self.n_jobs)(
+            delayed(fitted_clone)(attributor, model, int(seed), rows, given)
+            for model, seed in zip(models, seeds, strict=True)
+        )
+        for each in self.attributors_:
+            each._data = rows  # workers send copies back, one per model
+        if all(hasattr(each, "objectives_") for each in self.attributors_):
+            self.objectives_ = averaged([each.objectives_ for each in self.attributors_])
+        if all(hasattr(each, "scores_") for each in self.attributors_):
+            self._summarise(X, y)
+        return self
+
+    @abstractmethod
+    def _prepared(self, has_validation: bool) -> GradientScores:
+        """A clone of the attributor around the estimator, after the checks that need no data."""
+
+    @abstractmethod
+    def _models(self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState) -> list[Any]:
+        """Fitted estimators."""
+
+    @abstractmethod
+    def _summarise(self, X: Any, y: Any) -> None:
+        """Set the scores from those of `attributors_`."""
+
+    # ---- steps ------------------------------------------------------------------------------------------------------
+
+    def _cloned(self, given: Any, name: str) -> GradientScores:
+        """A clone of the attributor around the estimator, or the first of the given models. name: of the parameter."""
+        attributor = self._attributor
+        if not isinstance(attributor, GradientScores):
+            raise TypeError(
+                f"{type(self).__name__} repeats a method that differentiates a model, and {attributor!r} is no such "
+                "attributor; allowed are instances of Influence, InnerProduct, TracIn, Source, DiffIn, SGDInfluence, "
+                "MoSo, TRAK, OutlierGradient, and those of training dynamics, such as EL2N"
+            )
+        attributor = clone(attributor)
+        if attributor.estimator is None:
+            attributor.set_params(estimator=self.estimator)
+        if given is not None:
+            attributor.set_params(estimator=frozen(checked_models(given, name)[0]))
+        return attributor
+
+    def _refuse_cross_fitting(self, attributor: GradientScores, trains: bool, has_validation: bool) -> None:
+        """ValueError if the attributor would look for validation rows of its own in every fit."""
+        objective = getattr(attributor, "objective", None)
+        if trains and not has_validation and not (objective is None or objective in ("auto", "self")):
+            raise ValueError(
+                f"objective={objective!r} of {type(attributor).__name__} needs validation rows, since "
+                f"{type(self).__name__} does not cross-fit; pass X_val and y_val (in a cleaner: validation=5 or a "
+                "Holdout), or use objective='self'"
+            )
+
+    def _trainings(
+        self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState, n: int
+    ) -> list[Any]:
+        """The estimator after n trainings, each from a seed of its own."""
+        seeds = [int(seed) for seed in random.randint(2**31 - 1, size=n)]
+        names = [name for name in estimator.get_params(deep=True) if f"__{name}".endswith("__random_state")]
+        X, y, sample_weight = rows
+        check_trainable(estimator, count(X))
+        unrecorded = attributor._recorder(estimator) is None
+        if unrecorded and sample_weight is None and not names and why_not(estimator, X, y) is None:
+            return side_by_side(estimator, X, y, seeds, [None] * n)
+        jobs = []
+        for seed in seeds:
+            member = clone(estimator).set_params(**dict.fromkeys(names, seed))
+            jobs.append(delayed(train_clone)(member, X, y, sample_weight, seed, callbacks=attributor._recorder(member)))
+        return list(Parallel(n_jobs=self.n_jobs)(jobs))
+
+
+def refuse_frozen(estimator: Any, setting: str, remedy: str) -> None:
+    """ValueError if the estimator is not trained by fit, for a setting that trains it several times."""
+    if ends_frozen(estimator):
+        raise ValueError(
+            f"{setting} trains the estimator anew for each model, and a FrozenEstimator is not trained; give the "
+            f"estimator without FrozenEstimator, or the trained models as a list: {remedy}"
+        )
+
+
+def fitted_clone(attributor: GradientScores, model: Any, seed: int, rows: tuple, given: dict) -> GradientScores:
+    """The attributor fitted around one model."""
+    return clone(attributor).set_params(estimator=frozen(model), random_state=seed).fit(*rows, **given)
+
+
+def checked_models(models: Any, name: str) -> list[Any]:
+    """A list of at least two fitted estimators; ValueError if it is not."""
+    models = list(models)
+    if len(models) < 2:
+        raise ValueError(f"{name} is a list of {len(models)}, and at least two fitted estimators are needed")
+    for k, model in enumerate(models):
+        try:
+            check_is_fitted(peel(model)[1])
+        except (NotFittedError, TypeError) as error:
+            raise ValueError(
+                f"{name}[{k}]={type(model).__name__} is not a fitted estimator. Fit it; a cleaner or a search clones "
+                "the attributor and with it these models, unless each is given as FrozenEstimator(fitted)"
+            ) from error
+    return models
+
+
+def frozen(model: Any) -> FrozenEstimator:
+    """The model as one that fit leaves as it is."""
+    return model if isinstance(model, FrozenEstimator) else FrozenEstimator(model)
+
+
+def averaged(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """ObjectiveScores by name from those of each member."""
+    result = {}
+    for name in found[0]:
+        each = [member[name] for member in found]
+        agree = all(one.groups == each[0].groups for one in each)
+        value, scores = float(np.mean([one.value for one in each])), np.mean([one.scores for one in each], axis=0)
+        result[name] = replace(each[0], value=value, scores=scores, groups=each[0].groups if agree else None)
+    return result
