@@ -165,7 +165,7 @@ def _retrained(estimator: Any, removed: np.ndarray, X: Any, y: Any, sample_weigh
         weight = None if sample_weight is None else np.asarray(sample_weight)[kept]
         return train_clone(estimator, part_of(X, kept), part_of(y, kept), weight, random_state)
     model = differentiable(estimator, count(X))
-    replay = Replay.of(PerRow(model), model.rows(X, y, sample_weight), trajectory, net, X_net, y_net)
+    replay = Replay.of(PerRow(model), model.training_rows(X, y, sample_weight), trajectory, net, X_net, y_net)
     gone = np.zeros(count(X), dtype=bool)
     gone[replay.copies[removed]] = True
     for _ in replay.forwards(gone):

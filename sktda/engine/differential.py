@@ -76,7 +76,7 @@ class ByProducts(Meeting):
 
     def own(self) -> Tensor:
         """(q,) of each v with itself."""
-        return (self.v * torch.cat([part.flatten(1) for part in self.product.values()], dim=1)).sum(1)
+        return (self.v * torch.cat([part.reshape(len(part), -1) for part in self.product.values()], dim=1)).sum(1)
 
 
 def meeting(engine: PerRow, bends: Bends | None, rows: Rows) -> Callable[[Factors], Meeting]:

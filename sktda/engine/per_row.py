@@ -186,7 +186,7 @@ class PerRow:
                 self._vmap = False
         if gradients is None:
             gradients = self._row_by_row(loss, chosen, inputs, targets)
-        flat = torch.cat([gradients[name].flatten(1) for name in names], dim=1)
+        flat = torch.cat([gradients[name].reshape(len(targets), -1) for name in names], dim=1)
         return flat if weight is None else flat * weight[:, None]
 
     def _row_by_row(

@@ -172,7 +172,9 @@ class SecondOrder:
 
         def grouped(values: dict[str, Tensor]) -> Factors:
             return {
-                group: Formed(torch.cat([values[name].detach().flatten(1) for name in names], dim=1) * scale[:, None])
+                group: Formed(
+                    torch.cat([values[name].detach().reshape(len(scale), -1) for name in names], dim=1) * scale[:, None]
+                )
                 for group, names in groups.items()
             }
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sktda.model.likelihood import Likelihood
+from sktda.data import slices
+from sktda.model.likelihood import Categorical, Likelihood
 
 Inputs = Tensor | Mapping[str, Tensor]
+LABELS = 4096  # read at a time, with their inputs
 
 
 class Rows:
@@ -101,6 +104,18 @@ class DifferentiableModel:
         """Of the parameters."""
         return next(iter(self.parameters.values())).dtype
 
+    def training_rows(self, X: Any, y: Any, sample_weight: Any = None, among: np.ndarray | None = None) -> Rows:
+        """`rows` of the training data; the likelihood becomes that whose mean over them the training saw.
+
+        among: positions of the rows that were trained on; None = all.
+        """
+        rows = self.rows(X, y, sample_weight)
+        if isinstance(self.likelihood, Categorical) and self.likelihood.weighted_mean:
+            seen = rows if among is None else rows.chosen(among)
+            parts = [seen.read(block)[1] for block in slices(len(seen), LABELS)]
+            self.likelihood = self.likelihood.settled(torch.cat(parts))
+        return rows
+
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Put parameters and buffers of a checkpoint into the module."""
         self.module.load_state_dict(dict(state))
@@ -162,6 +177,6 @@ def unflatten(vectors: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Te
     """The inverse of `flatten`: tensors of these shapes from (p,), or with a leading axis from (k, p)."""
     parts = vectors.split([shape.numel() for shape in shapes.values()], dim=-1)
     return {
-        name: part.reshape(*vectors.shape[:-1], *shape)
+        name: part.reshape((*vectors.shape[:-1], *shape))  # of a number, () and not nothing
         for (name, shape), part in zip(shapes.items(), parts, strict=True)
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,20 +18,44 @@ SAME_SHAPE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNL
 KNOWN = "CrossEntropyLoss, NLLLoss, BCELoss, BCEWithLogitsLoss and MSELoss"
 
 
+class Packing:
+    """Several outputs of a module as one tensor (n, width), and back: the engine works on one."""
+
+    shapes: list[torch.Size] | None = None
+    """Of the outputs of a row, once a forward has run."""
+
+    def close(self, outputs: tuple[Any, ...]) -> Tensor:
+        """The outputs of a batch side by side, in their common dtype."""
+        if not all(isinstance(each, Tensor) and each.ndim and len(each) == len(outputs[0]) for each in outputs):
+            kinds = ", ".join(f"{tuple(e.shape)}" if isinstance(e, Tensor) else type(e).__name__ for e in outputs)
+            raise TypeError(f"outputs of a module must be tensors with one entry per row, and forward returned {kinds}")
+        self.shapes = [each.shape[1:] for each in outputs]
+        return torch.cat([each.reshape(len(each), -1) for each in outputs], dim=1)
+
+    def open(self, outputs: Tensor) -> Any:
+        """What the module returned: a tuple, or the tensor itself if it was one."""
+        if self.shapes is None:
+            return outputs
+        parts = outputs.split([shape.numel() for shape in self.shapes], dim=1)
+        return tuple(part.reshape(len(part), *shape) for part, shape in zip(parts, self.shapes, strict=True))
+
+
 @dataclass(frozen=True)
 class Custom(Likelihood):
     """Any criterion with a `reduction`, averaged over the outputs of a row (added, if `total`).
 
-    It has no noise model. Its roots are those of the Hessian of each row's loss with respect to its outputs, which
-    depends on the targets, negative eigenvalues cut off.
+    packing gives the criterion all outputs of a module that returns several. There is no noise model. Its roots are
+    those of the Hessian of each row's loss with respect to its outputs, which depends on the targets, negative
+    eigenvalues cut off.
     """
 
     criterion: nn.Module
     total: bool = False
+    packing: Packing = field(default_factory=Packing)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss (n,) of every row."""
-        values = self.criterion(outputs, targets)
+        values = self.criterion(self.packing.open(outputs), targets)
         if values.ndim == 0 or len(values) != len(outputs):
             raise TypeError(
                 f"{self._name} with reduction='none' returned shape {tuple(values.shape)} for {len(outputs)} rows; it "
@@ -56,7 +80,9 @@ class Custom(Likelihood):
     def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """Normal vectors whose covariance is the Hessian of each row's loss, negative eigenvalues cut off."""
         roots = self.roots(outputs, targets)
-        return torch.einsum("nko,nk->no", roots.flatten(2), noise.to(outputs).flatten(1)).reshape(outputs.shape)
+        n, k = roots.shape[:2]
+        along = noise.to(outputs).reshape(n, k)
+        return torch.einsum("nko,nk->no", roots.reshape(n, k, -1), along).reshape(outputs.shape)
 
     def roots(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(n, k, *outputs.shape[1:]) for these targets."""
@@ -64,9 +90,11 @@ class Custom(Likelihood):
             outputs = outputs.detach().requires_grad_()
             (slopes,) = torch.autograd.grad(self.losses(outputs, targets).sum(), outputs, create_graph=True)
             columns = [
-                torch.autograd.grad(each.sum(), outputs, retain_graph=True, materialize_grads=True)[0].flatten(1)
+                torch.autograd.grad(each.sum(), outputs, retain_graph=True, materialize_grads=True)[0].reshape(
+                    len(outputs), -1
+                )
                 if each.requires_grad  # a loss of straight pieces has no second derivative
-                else torch.zeros_like(outputs).flatten(1)
+                else torch.zeros_like(outputs).reshape(len(outputs), -1)
                 for each in slopes.reshape(len(outputs), -1).unbind(1)
             ]
         hessians = torch.stack(columns, dim=1).detach()
@@ -89,13 +117,13 @@ def likelihood_of(net: Any, criterion: Any) -> Likelihood:
         )
     weight = None if getattr(criterion, "weight", None) is None else criterion.weight.detach().clone()
     if kind is nn.CrossEntropyLoss:
-        return Categorical(class_weight=weight, label_smoothing=criterion.label_smoothing)
+        return Categorical(weight, criterion.label_smoothing, weighted_mean=not total)
     if isinstance(criterion, nn.NLLLoss) and isinstance(net, NeuralNetClassifier):
         if kind is not nn.NLLLoss:
             raise TypeError(f"{name}: a subclass of NLLLoss in a NeuralNetClassifier; use NLLLoss or CrossEntropyLoss")
-        return Categorical(class_weight=weight, probabilities=True)  # skorch takes the logarithm
+        return Categorical(weight, probabilities=True, weighted_mean=not total)  # skorch takes the logarithm
     if kind is nn.NLLLoss:  # log-probabilities are logits, too
-        return Categorical(class_weight=weight)
+        return Categorical(weight, weighted_mean=not total)
     if kind in {nn.BCELoss, nn.BCEWithLogitsLoss} and weight is None:
         positive = getattr(criterion, "pos_weight", None)
         pos_weight = 1.0 if positive is None else positive.detach().clone()

@@ -9,7 +9,7 @@ Fisher information), and `slopes` are random vectors with that covariance.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -55,11 +55,22 @@ class Categorical(Likelihood):
     """Cross-entropy of class logits (n, C), targets (n,) int64; `probabilities`: the module ends in a softmax.
 
     class_weight (C,) multiplies the loss of a row by the weight of its class, label_smoothing as in torch.
+    weighted_mean: the criterion divides the losses of its rows by the sum of these weights and not by their number.
     """
 
     class_weight: Tensor | None = None
     label_smoothing: float = 0.0
     probabilities: bool = False
+    weighted_mean: bool = False
+
+    def settled(self, targets: Tensor) -> Categorical:
+        """With class weights of mean 1 over these targets (n,), so that the mean over them is what training saw."""
+        if not self.weighted_mean or self.class_weight is None:
+            return self
+        mean = self.class_weight.double()[targets.to(self.class_weight.device)].mean()
+        return replace(
+            self, class_weight=(self.class_weight.double() / mean).to(self.class_weight), weighted_mean=False
+        )
 
     def log_p(self, outputs: Tensor) -> Tensor:
         """(n, C) logarithms of the class probabilities."""

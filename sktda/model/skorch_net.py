@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from sktda.data import check_weights
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward, to_device
-from sktda.model.criterion import SAME_SHAPE, Custom, criterion_total, likelihood_of
+from sktda.model.criterion import SAME_SHAPE, Custom, Packing, criterion_total, likelihood_of
 from sktda.model.likelihood import Binary, Categorical, Likelihood
 from sktda.model.reading import Block, as_dtype, in_columns, reader
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
@@ -55,8 +56,10 @@ def rebuild(net: Any, n_rows: int | None) -> DifferentiableModel:
             "copy.deepcopy first and trim that)"
         )
     criterion = unwrapped(net.criterion_)
-    module = module_of(net)
     likelihood = likelihood_of(net, criterion)
+    module = module_copy(net.module_, likelihood.packing if isinstance(likelihood, Custom) else None)
+    if isinstance(likelihood, Custom) and isinstance(net, NeuralNetBinaryClassifier):
+        module.register_forward_hook(_squeezed)
     decay = weight_decay(net)
     if criterion_total(criterion) and decay:
         # the loss of a batch of B rows is B times its mean, so beside the mean the penalty is a B-th
@@ -85,11 +88,73 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return getattr(module, "_orig_mod", module)
 
 
-def module_copy(module: nn.Module) -> nn.Module:
-    """A copy in eval mode without compilation, also of inner modules, that returns the first of several outputs."""
-    copy = _plain(deepcopy(unwrapped(module)))
-    copy.register_forward_hook(_first_output)
+def module_copy(module: nn.Module, packing: Packing | None = None) -> nn.Module:
+    """A copy in eval mode without compilation, also of inner modules, with one output.
+
+    Of several outputs that is the first, or all of them packed, for a criterion that takes them.
+    """
+    module = unwrapped(module)
+    _refuse_scripts(module)
+    _refuse_foreign_hooks(module)
+    copy = _plain(deepcopy(module, _computed(module)))
+    copy.register_forward_hook(_first_output if packing is None else partial(_packed, packing))
     return copy.eval()
+
+
+def _computed(module: nn.Module) -> dict[int, Any]:
+    """A memo for deepcopy with detached copies of the tensors on the modules that were computed from others.
+
+    Activations that a forward keeps on `self`, and weights that a hook computes anew before every pass (weight_norm,
+    spectral_norm, prune): deepcopy refuses them, and the next pass overwrites them.
+    """
+    memo: dict[int, Any] = {}
+
+    def note(value: Any) -> None:
+        if isinstance(value, Tensor) and value.grad_fn is not None:
+            memo[id(value)] = value.detach().clone()
+        elif isinstance(value, dict):
+            for each in value.values():
+                note(each)
+        elif isinstance(value, list | tuple):
+            for each in value:
+                note(each)
+
+    for part in module.modules():
+        note({name: value for name, value in vars(part).items() if name != "_modules"})
+    return memo
+
+
+def _refuse_scripts(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise TypeError(
+                f"the module {name or type(part).__name__!r} is a ScriptModule, whose gradients by row cannot be "
+                "taken; pass the net with the module that it was scripted from"
+            )
+
+
+def _refuse_foreign_hooks(module: nn.Module) -> None:
+    """TypeError for a hook that a copy would share: what it writes into the original would never reach the copy."""
+    own = {id(part) for part in module.modules()} | {id(value) for value in module.parameters()}
+    for name, part in module.named_modules():
+        for hooks in (part._forward_hooks, part._forward_pre_hooks):
+            for hook in hooks.values():
+                cells = getattr(hook, "__closure__", None) or ()
+                held = [*(getattr(hook, "__defaults__", None) or ()), *(c.cell_contents for c in cells if _filled(c))]
+                if any(id(each) in own for each in held):
+                    raise TypeError(
+                        f"a forward hook of the module {name or type(part).__name__!r} is a function that holds "
+                        "modules or parameters of this net, and would go on to use them in a copy; make it a method of the "
+                        "module, or put what it does into forward"
+                    )
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 (raises where the cell is empty)
+    except ValueError:
+        return False
+    return True
 
 
 def _plain(module: nn.Module) -> nn.Module:
@@ -103,6 +168,14 @@ def _first_output(module: nn.Module, arguments: Any, output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 
+def _packed(packing: Packing, module: nn.Module, arguments: Any, output: Any) -> Any:
+    return packing.close(output) if isinstance(output, tuple) else output
+
+
+def _squeezed(module: nn.Module, arguments: Any, output: Any) -> Any:
+    return output.squeeze(-1) if output.ndim == 2 else output  # as NeuralNetBinaryClassifier gives it to a criterion
+
+
 def weight_decay(net: Any) -> dict[str, float]:
     """Weight decay by name of the (uncompiled) module's parameters, where it is not 0."""
     by_identity = {
@@ -110,18 +183,18 @@ def weight_decay(net: Any) -> dict[str, float]:
         for group in net.optimizer_.param_groups
         for parameter in group["params"]
     }
-    decays = {name: by_identity.get(id(value), 0.0) for name, value in _named(net) if value.requires_grad}
+    decays = {name: by_identity.get(id(value), 0.0) for name, value in named_parameters(net) if value.requires_grad}
     return {name: value for name, value in decays.items() if value}
 
 
-def _named(net: Any) -> Iterator[tuple[str, nn.Parameter]]:
+def named_parameters(net: Any) -> Iterator[tuple[str, nn.Parameter]]:
     """The net's own parameters, under their names in `module_of`."""
     return ((name.replace("_orig_mod.", ""), value) for name, value in net.module_.named_parameters())
 
 
 def write(net: Any, parameters: Mapping[str, Tensor]) -> None:
     """Put parameters, named as in `module_of`, into the net's module in place, so that its optimiser has them too."""
-    own = dict(_named(net))
+    own = dict(named_parameters(net))
     with torch.no_grad():
         for name, value in parameters.items():
             own[name].copy_(value)
@@ -175,6 +248,8 @@ class _Source:
         self.net = net
         self.module = module
         self.likelihood = likelihood
+        self.dtype = torch.float32
+        """Of the outputs, and so of targets that are numbers."""
 
     @property
     def _parameter(self) -> nn.Parameter:
@@ -183,18 +258,22 @@ class _Source:
     def rows(self, X: Any, y: Any = None, sample_weight: Any = None) -> Rows:
         """As in DifferentiableModel; looks at the first row, so that errors come before the work."""
         n, inputs_of, targets_of = reader(self.net, X, y)
-        dtype = self._parameter.dtype
+        dtypes = {value.dtype for value in self.module.parameters() if value.is_floating_point()}
+        one_dtype = dtypes.pop() if len(dtypes) == 1 else None  # of several, the module sorts inputs out itself
 
         def inputs(block: Block) -> Any:
-            return as_dtype(inputs_of(block), dtype)
+            found = inputs_of(block)
+            return found if one_dtype is None else as_dtype(found, one_dtype)
 
-        weight = None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, n)).to(dtype)
+        precise = torch.float64 if one_dtype is torch.float64 else torch.float32
+        weight = None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, n)).to(precise)
         if targets_of is None or n == 0:
             nothing = torch.empty(n, 0)
             return Rows(n, lambda block: (inputs(block), nothing[block]), weight)
         targets = targets_of
         with torch.no_grad():
-            shape = forward(self.module, to_device(inputs(slice(0, 1)), self._parameter.device)).shape[1:]
+            output = forward(self.module, to_device(inputs(slice(0, 1)), self._parameter.device))
+        shape, self.dtype = output.shape[1:], output.dtype
         start = targets(slice(0, 1))
         self._check_shape(shape, start)
         if in_columns(self.net, X) and start.ndim == 1 and isinstance(self.likelihood, Categorical | Binary):
@@ -232,9 +311,9 @@ class _Source:
     def _shaped(self, y: Tensor, shape: torch.Size, first: int) -> Tensor:
         """Targets in the dtype and shape that the likelihood takes; ValueError naming a label it cannot."""
         if isinstance(self.likelihood, Custom):
-            return as_dtype(y, self._parameter.dtype)
+            return as_dtype(y, self.dtype)
         if not isinstance(self.likelihood, Categorical):
-            y = y.to(self._parameter.dtype)
+            y = y.to(self.dtype)
             if isinstance(self.likelihood, Binary):
                 _refuse(y, (y < 0) | (y > 1) | y.isnan(), "0 and 1", first)
             return y.reshape(len(y), *shape)

@@ -32,6 +32,7 @@ from sktda.engine.journal import Journal, Passes, digest
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable, peel, trained_net
 from sktda.model.base import DifferentiableModel, Rows, restrict
+from sktda.model.consistency import check_losses
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.fitting import check_trainable, train_clone, trained_by_steps
 from sktda.model.likelihood import Binary, Categorical
@@ -263,7 +264,10 @@ class GradientScores(CallbackSupportMixin, Attributor):
                     "training diverged; train it with a smaller learning rate, or standardise X and y"
                 )
         engine = PerRow(model, self.batch_size)  # first: it refuses modules that mix rows
-        return Fitted(model, model.rows(X, y, sample_weight), engine, trajectory, n, Passes())
+        rows = model.training_rows(X, y, sample_weight, None if trajectory is None else trajectory.rows)
+        if net is not None:
+            check_losses(net, model, rows, X_net, y_net)
+        return Fitted(model, rows, engine, trajectory, n, Passes())
 
     def _differentiable(self, estimator: Any, n: int) -> DifferentiableModel:
         model = differentiable(estimator, n).to(resolve_device(self.device))

@@ -278,7 +278,7 @@ class Source(GradientAttributor):
         n = len(positions) if trajectory.rows is None else len(trajectory.rows)
         prefix = f"stage {number} " if total > 1 else ""
         parts = segments(trajectory, rate_sums(trajectory), self.n_segments, self.boundaries, prefix)
-        rows = model.rows(X, y, sample_weight)
+        rows = model.training_rows(X, y, sample_weight, positions)
         if len(positions) < len(rows):
             rows = rows.chosen(positions)
         labels = b"" if stage.y is None else row_fingerprints(stage.y).tobytes()

@@ -1,0 +1,148 @@
+"""Whether the losses by row are those that a net was trained with: tried on a few rows before any pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sktda.model.base import DifferentiableModel, Rows, forward
+from sktda.model.criterion import Custom, criterion_total
+from sktda.model.likelihood import Categorical
+from sktda.model.reading import reader
+from sktda.model.skorch_net import named_parameters, unwrapped
+
+ROWS = 6
+TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4}  # relative; less precise numbers: HALF
+HALF = 5e-2
+
+
+def check_losses(net: Any, model: DifferentiableModel, rows: Rows, X: Any, y: Any) -> None:
+    """Raise ValueError unless the criterion of a fitted net is the mean (or sum) of the model's losses by row.
+
+    On up to 6 of the rows (X, y), as skorch calls the criterion, in eval mode: outputs are the same when they are
+    computed twice and row by row, the loss of a batch is that of its rows, and so is its gradient. Weights of single
+    rows are no part of it. The net, its buffers and the random numbers stay as they are.
+    """
+    n, _, targets_of = reader(net, X, y)
+    if targets_of is None or n == 0:
+        return
+    chosen = np.unique(np.linspace(0, n - 1, ROWS).astype(int))
+    with _undisturbed(unwrapped(net.module_), net.criterion_), torch.backends.cudnn.flags(enabled=False):
+        _check_rows_alone(model, rows, chosen)
+        for part in (chosen, chosen[: (len(chosen) + 1) // 2]):
+            _compare(net, model, rows, part, targets_of(part).to(model.device))
+
+
+def _check_rows_alone(model: DifferentiableModel, rows: Rows, chosen: np.ndarray) -> None:
+    name = type(model.module).__name__
+    with torch.no_grad():
+        together, again = (forward(model.module, rows.block(chosen, model.device)[0]) for _ in range(2))
+        if (moved := _distance(together, again)) > _tolerance(together):
+            raise ValueError(
+                f"outputs of {name} differ by {moved:.2g} (relative) when the same rows are given twice, in eval mode: "
+                "its forward draws random numbers or changes itself. Use modules such as nn.Dropout, which eval mode "
+                "turns off, or keep no state in forward"
+            )
+        try:
+            alone = torch.cat(
+                [forward(model.module, rows.block(chosen[[i]], model.device)[0]) for i in range(len(chosen))]
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{name} cannot take one row alone, in eval mode ({str(error).splitlines()[0]}), so rows have no "
+                "losses of their own; use normalisation with running statistics, or LayerNorm"
+            ) from error
+        if (moved := _distance(together, alone)) > _tolerance(together):
+            raise ValueError(
+                f"outputs of {name} for a row differ by {moved:.2g} (relative) with the other rows of its batch, in "
+                "eval mode: rows meet in its forward (a mean or an attention over the first axis), so single rows have no "
+                "loss of their own. Let each row be computed from itself alone"
+            )
+
+
+def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray, given: Tensor) -> None:
+    criterion = unwrapped(net.criterion_)
+    total = criterion_total(criterion)
+    trained = {name: value for name, value in named_parameters(net) if name in model.parameters}
+    with torch.enable_grad():
+        inputs, targets, _ = rows.block(part, model.device)
+        if not isinstance(model.likelihood, Custom) or given.is_floating_point():
+            given = given.to(targets.dtype)  # labels in the precision that NumPy gives them
+        output = net.infer(inputs)
+        expected = net.get_loss(output, given, X=inputs, training=False)
+        losses = model.likelihood.losses(forward(model.module, inputs), targets)
+        size = 1.0 if total else _size(model, targets)
+        found = losses.sum() / size
+        if expected.ndim:
+            raise ValueError(f"{type(criterion).__name__} returned shape {tuple(expected.shape)} and not one number")
+        tolerance = _tolerance(losses)
+        theirs, ours = float(expected.detach()), float(found.detach())
+        if not np.isfinite(theirs) or not np.isfinite(ours):
+            return  # rows that hold NaN are refused by their scores, by position
+        if abs(theirs - ours) > tolerance * max(abs(theirs), abs(ours), 1e-3):
+            kind = "sum" if total else "mean"
+            raise ValueError(
+                f"{type(criterion).__name__} of {len(part)} rows is {theirs:.6g}, and the {kind} of its losses by row is "
+                f"{ours:.6g}: it is no {kind} over rows (a root of a mean, pairs of rows), or it compares outputs "
+                f"{_shape(output)} with targets {tuple(given.shape)} by broadcasting. Write it as a {kind} of one loss "
+                "per row, which reduction='none' returns, and give y the shape of the outputs"
+            )
+        gradients = [
+            torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
+            for value, own in ((expected, trained), (found, {name: model.parameters[name] for name in trained}))
+        ]
+    first, second = (torch.cat([each.reshape(-1).float() for each in every]) for every in gradients)
+    if torch.isfinite(first).all() and (moved := _distance(first, second)) > 10 * tolerance:
+        raise ValueError(
+            f"the gradient of {type(criterion).__name__} differs by {moved:.2g} (relative) from that of the losses by "
+            "row, which have the same value: a backward hook or a detached part of the forward changes it in training"
+        )
+
+
+def _size(model: DifferentiableModel, targets: Tensor) -> float:
+    """By what a mean criterion divides: the rows, or the sum of their class weights."""
+    weight = model.likelihood.class_weight if isinstance(model.likelihood, Categorical) else None
+    return float(len(targets)) if weight is None else float(weight.to(targets.device)[targets].sum())
+
+
+def _shape(output: Any) -> Any:
+    return tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+
+
+def _tolerance(values: Tensor) -> float:
+    return TOLERANCE.get(values.dtype, HALF)
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """Largest difference relative to the largest value; equal infinities and NaN are equal."""
+    one, other = one.detach().float(), other.detach().float()
+    both = torch.isfinite(one) & torch.isfinite(other)
+    if one.shape != other.shape or not torch.equal(torch.isfinite(one), torch.isfinite(other)):
+        return float("inf")
+    if not both.any():
+        return 0.0
+    return float((one - other)[both].abs().max() / one[both].abs().max().clamp(min=1e-12))
+
+
+@contextmanager
+def _undisturbed(*modules: nn.Module) -> Iterator[None]:
+    """Eval mode, with random numbers, modes and buffers as before in the end."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    devices = sorted({value.device.index for module in modules for value in module.parameters() if value.is_cuda})
+    with torch.random.fork_rng(devices):
+        for module in modules:
+            module.eval()
+        try:
+            yield
+        finally:
+            for part, mode in modes:
+                part.training = mode
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
