@@ -104,15 +104,11 @@ class DifferentiableModel:
         """Of the parameters."""
         return next(iter(self.parameters.values())).dtype
 
-    def training_rows(self, X: Any, y: Any, sample_weight: Any = None, among: np.ndarray | None = None) -> Rows:
-        """`rows` of the training data; the likelihood becomes that whose mean over them the training saw.
-
-        among: positions of the rows that were trained on; None = all.
-        """
+    def training_rows(self, X: Any, y: Any, sample_weight: Any = None) -> Rows:
+        """`rows` of the training data; the likelihood becomes that whose mean over them the training saw."""
         rows = self.rows(X, y, sample_weight)
         if isinstance(self.likelihood, Categorical) and self.likelihood.weighted_mean:
-            seen = rows if among is None else rows.chosen(among)
-            parts = [seen.read(block)[1] for block in slices(len(seen), LABELS)]
+            parts = [rows.read(block)[1] for block in slices(len(rows), LABELS)]
             self.likelihood = self.likelihood.settled(torch.cat(parts))
         return rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sktda.model.base import DifferentiableModel, Rows, forward
+from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.criterion import Custom, criterion_total
 from sktda.model.likelihood import Categorical
 from sktda.model.reading import reader
@@ -33,15 +33,15 @@ def check_losses(net: Any, model: DifferentiableModel, rows: Rows, X: Any, y: An
         return
     chosen = np.unique(np.linspace(0, n - 1, ROWS).astype(int))
     with _undisturbed(unwrapped(net.module_), net.criterion_), torch.backends.cudnn.flags(enabled=False):
-        _check_rows_alone(model, rows, chosen)
+        _check_rows_alone(model, rows.block(chosen, model.device)[0])
         for part in (chosen, chosen[: (len(chosen) + 1) // 2]):
             _compare(net, model, rows, part, targets_of(part).to(model.device))
 
 
-def _check_rows_alone(model: DifferentiableModel, rows: Rows, chosen: np.ndarray) -> None:
+def _check_rows_alone(model: DifferentiableModel, inputs: Inputs) -> None:
     name = type(model.module).__name__
     with torch.no_grad():
-        together, again = (forward(model.module, rows.block(chosen, model.device)[0]) for _ in range(2))
+        together, again = (forward(model.module, inputs) for _ in range(2))
         if (moved := _distance(together, again)) > _tolerance(together):
             raise ValueError(
                 f"outputs of {name} differ by {moved:.2g} (relative) when the same rows are given twice, in eval mode: "
@@ -49,9 +49,7 @@ def _check_rows_alone(model: DifferentiableModel, rows: Rows, chosen: np.ndarray
                 "turns off, or keep no state in forward"
             )
         try:
-            alone = torch.cat(
-                [forward(model.module, rows.block(chosen[[i]], model.device)[0]) for i in range(len(chosen))]
-            )
+            alone = torch.cat([forward(model.module, _row(inputs, i)) for i in range(len(together))])
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{name} cannot take one row alone, in eval mode ({str(error).splitlines()[0]}), so rows have no "
@@ -60,8 +58,8 @@ def _check_rows_alone(model: DifferentiableModel, rows: Rows, chosen: np.ndarray
         if (moved := _distance(together, alone)) > _tolerance(together):
             raise ValueError(
                 f"outputs of {name} for a row differ by {moved:.2g} (relative) with the other rows of its batch, in "
-                "eval mode: rows meet in its forward (a mean or an attention over the first axis), so single rows have no "
-                "loss of their own. Let each row be computed from itself alone"
+                "eval mode: rows meet in its forward (a mean, an attention over the first axis), so single rows have "
+                "no loss of their own. Let each row be computed from itself alone"
             )
 
 
@@ -87,7 +85,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
         if abs(theirs - ours) > tolerance * max(abs(theirs), abs(ours), 1e-3):
             kind = "sum" if total else "mean"
             raise ValueError(
-                f"{type(criterion).__name__} of {len(part)} rows is {theirs:.6g}, and the {kind} of its losses by row is "
+                f"{type(criterion).__name__} of {len(part)} rows is {theirs:.6g}, the {kind} of its losses by row is "
                 f"{ours:.6g}: it is no {kind} over rows (a root of a mean, pairs of rows), or it compares outputs "
                 f"{_shape(output)} with targets {tuple(given.shape)} by broadcasting. Write it as a {kind} of one loss "
                 "per row, which reduction='none' returns, and give y the shape of the outputs"
@@ -108,6 +106,13 @@ def _size(model: DifferentiableModel, targets: Tensor) -> float:
     """By what a mean criterion divides: the rows, or the sum of their class weights."""
     weight = model.likelihood.class_weight if isinstance(model.likelihood, Categorical) else None
     return float(len(targets)) if weight is None else float(weight.to(targets.device)[targets].sum())
+
+
+def _row(inputs: Inputs, i: int) -> Inputs:
+    """A batch of one."""
+    if isinstance(inputs, Mapping):
+        return {name: value[i : i + 1] for name, value in inputs.items()}
+    return inputs[i : i + 1]
 
 
 def _shape(output: Any) -> Any:

@@ -144,8 +144,8 @@ def _refuse_foreign_hooks(module: nn.Module) -> None:
                 if any(id(each) in own for each in held):
                     raise TypeError(
                         f"a forward hook of the module {name or type(part).__name__!r} is a function that holds "
-                        "modules or parameters of this net, and would go on to use them in a copy; make it a method of the "
-                        "module, or put what it does into forward"
+                        "modules or parameters of this net, and would still use these in a copy; make it a method of "
+                        "the module, or put what it does into forward"
                     )
 
 

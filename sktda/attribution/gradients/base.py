@@ -264,8 +264,8 @@ class GradientScores(CallbackSupportMixin, Attributor):
                     "training diverged; train it with a smaller learning rate, or standardise X and y"
                 )
         engine = PerRow(model, self.batch_size)  # first: it refuses modules that mix rows
-        rows = model.training_rows(X, y, sample_weight, None if trajectory is None else trajectory.rows)
-        if net is not None:
+        rows = model.training_rows(X, y, sample_weight)
+        if net is not None and net is peel(self.estimator_)[1]:  # a net of the user's own
             check_losses(net, model, rows, X_net, y_net)
         return Fitted(model, rows, engine, trajectory, n, Passes())
 

@@ -38,6 +38,7 @@ from sktda.engine.per_row import REST, Direction
 from sktda.engine.unrolling import Flow
 from sktda.model.adapters import peel, trained_net
 from sktda.model.base import Rows, unflatten
+from sktda.model.consistency import check_losses
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.fitting import can_record
 from sktda.model.reading import count
@@ -278,7 +279,9 @@ class Source(GradientAttributor):
         n = len(positions) if trajectory.rows is None else len(trajectory.rows)
         prefix = f"stage {number} " if total > 1 else ""
         parts = segments(trajectory, rate_sums(trajectory), self.n_segments, self.boundaries, prefix)
-        rows = model.training_rows(X, y, sample_weight, positions)
+        rows = model.training_rows(X, y, sample_weight)
+        if net is peel(stage.estimator)[1]:
+            check_losses(net, model, rows, X_net, y_net)
         if len(positions) < len(rows):
             rows = rows.chosen(positions)
         labels = b"" if stage.y is None else row_fingerprints(stage.y).tobytes()
