@@ -435,16 +435,10 @@ class PerRow:
             outputs = forward(self.model.module, inputs)
             along = self._outputs_along(inputs, outputs, direction)
             with torch.no_grad():
-                roots = self.model.likelihood.roots(outputs.detach(), targets)
-                roots = roots.reshape(*roots.shape[:2], -1)
-                pushed = torch.einsum(
-                    "nko,nk->no", roots, torch.einsum("nko,no->nk", roots, along.reshape(len(along), -1))
-                )
+                pushed = self.model.likelihood.curved(outputs.detach(), targets, along.reshape(outputs.shape))
                 if weight is not None:
-                    pushed = pushed * weight[:, None]
-            products = torch.autograd.grad(
-                outputs, list(own.values()), pushed.reshape(outputs.shape), allow_unused=True
-            )
+                    pushed = pushed * weight.reshape(-1, *[1] * (pushed.ndim - 1))
+            products = torch.autograd.grad(outputs, list(own.values()), pushed, allow_unused=True)
         return {name: value for name, value in zip(own, products, strict=True) if value is not None}
 
     def _outputs_along(self, inputs: object, outputs: Tensor, direction: Direction) -> Tensor:

@@ -15,7 +15,7 @@ from sktda.engine.differences import length
 from sktda.engine.per_row import Direction, PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.model.base import Rows
-from sktda.model.likelihood import Categorical
+from sktda.model.likelihood import Likelihood
 from sktda.model.skorch_net import unwrapped
 from sktda.model.trajectory import Trajectory
 
@@ -98,10 +98,9 @@ class Replay:
         if self.total:
             return 1.0
         likelihood = self.engine.model.likelihood
-        if isinstance(likelihood, Categorical) and likelihood.class_weight is not None:  # torch's weighted mean
-            targets = rows.block(slice(0, len(rows)), self.engine.model.device)[1]
-            return float(likelihood.class_weight.to(targets.device)[targets].sum())
-        return float(len(rows))
+        if type(likelihood).size is Likelihood.size:  # the targets need not be read
+            return float(len(rows))
+        return likelihood.size(rows.block(slice(0, len(rows)), self.engine.model.device)[1])
 
     def settings(self, step: int) -> dict[str, tuple[float, float, float, bool, float]]:
         """(learning rate, momentum, 1 - dampening, Nesterov, weight decay) of a step of SGD, by parameter."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sktda.data import slices
-from sktda.model.likelihood import Categorical, Likelihood
+from sktda.model.likelihood import Likelihood
 
 Inputs = Tensor | Mapping[str, Tensor]
 LABELS = 4096  # read at a time, with their inputs
@@ -107,7 +107,7 @@ class DifferentiableModel:
     def training_rows(self, X: Any, y: Any, sample_weight: Any = None) -> Rows:
         """`rows` of the training data; the likelihood becomes that whose mean over them the training saw."""
         rows = self.rows(X, y, sample_weight)
-        if isinstance(self.likelihood, Categorical) and self.likelihood.weighted_mean:
+        if self.likelihood.unsettled:
             parts = [rows.read(block)[1] for block in slices(len(rows), LABELS)]
             self.likelihood = self.likelihood.settled(torch.cat(parts))
         return rows

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.criterion import Custom, criterion_total
-from sktda.model.likelihood import Categorical
 from sktda.model.reading import reader
 from sktda.model.skorch_net import named_parameters, unwrapped
 
@@ -74,7 +73,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
         output = net.infer(inputs)
         expected = net.get_loss(output, given, X=inputs, training=False)
         losses = model.likelihood.losses(forward(model.module, inputs), targets)
-        size = 1.0 if total else _size(model, targets)
+        size = 1.0 if total else model.likelihood.size(targets)
         found = losses.sum() / size
         if expected.ndim:
             raise ValueError(f"{type(criterion).__name__} returned shape {tuple(expected.shape)} and not one number")
@@ -100,12 +99,6 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
             f"the gradient of {type(criterion).__name__} differs by {moved:.2g} (relative) from that of the losses by "
             "row, which have the same value: a backward hook or a detached part of the forward changes it in training"
         )
-
-
-def _size(model: DifferentiableModel, targets: Tensor) -> float:
-    """By what a mean criterion divides: the rows, or the sum of their class weights."""
-    weight = model.likelihood.class_weight if isinstance(model.likelihood, Categorical) else None
-    return float(len(targets)) if weight is None else float(weight.to(targets.device)[targets].sum())
 
 
 def _row(inputs: Inputs, i: int) -> Inputs:

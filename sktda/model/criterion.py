@@ -10,7 +10,7 @@ import torch
 from skorch import NeuralNetClassifier
 from torch import Tensor, nn
 
-from sktda.model.likelihood import Binary, Categorical, Gaussian, Likelihood
+from sktda.model.likelihood import Binary, Categorical, Gaussian, Likelihood, Tokens
 
 SAME_SHAPE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss)
 """Criteria of numbers, which broadcast targets of another shape than the outputs with no more than a warning."""
@@ -110,6 +110,9 @@ class Custom(Likelihood):
 def likelihood_of(net: Any, criterion: Any) -> Likelihood:
     """The likelihood of a net's criterion (with reduction "mean" or "sum", which differ for several outputs)."""
     name, kind, total = type(criterion).__name__, type(criterion), criterion_total(criterion)
+    as_probabilities = isinstance(criterion, nn.NLLLoss) and isinstance(net, NeuralNetClassifier)
+    if kind in {nn.CrossEntropyLoss, nn.NLLLoss} and criterion.ignore_index != -100 and not as_probabilities:
+        return tokens_of(criterion)
     if getattr(criterion, "ignore_index", -100) != -100:
         raise ValueError(
             f"{name}(ignore_index={criterion.ignore_index}) leaves rows out of the loss; drop those rows from X and y "
@@ -118,7 +121,7 @@ def likelihood_of(net: Any, criterion: Any) -> Likelihood:
     weight = None if getattr(criterion, "weight", None) is None else criterion.weight.detach().clone()
     if kind is nn.CrossEntropyLoss:
         return Categorical(weight, criterion.label_smoothing, weighted_mean=not total)
-    if isinstance(criterion, nn.NLLLoss) and isinstance(net, NeuralNetClassifier):
+    if as_probabilities:
         if kind is not nn.NLLLoss:
             raise TypeError(f"{name}: a subclass of NLLLoss in a NeuralNetClassifier; use NLLLoss or CrossEntropyLoss")
         return Categorical(weight, probabilities=True, weighted_mean=not total)  # skorch takes the logarithm
@@ -135,6 +138,13 @@ def likelihood_of(net: Any, criterion: Any) -> Likelihood:
     per_row = deepcopy(criterion).requires_grad_(False)
     per_row.reduction = "none"
     return Custom(per_row, total)
+
+
+def tokens_of(criterion: nn.CrossEntropyLoss | nn.NLLLoss) -> Tokens:
+    """The likelihood of a cross-entropy whose rows have several positions, soft labels, or labels that do not count."""
+    weight = None if criterion.weight is None else criterion.weight.detach().clone()
+    smoothing = getattr(criterion, "label_smoothing", 0.0)
+    return Tokens(weight, smoothing, criterion.ignore_index, mean=not criterion_total(criterion))
 
 
 def criterion_total(criterion: nn.Module) -> bool:

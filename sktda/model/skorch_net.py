@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from sktda.data import check_weights
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward, to_device
-from sktda.model.criterion import SAME_SHAPE, Custom, Packing, criterion_total, likelihood_of
-from sktda.model.likelihood import Binary, Categorical, Likelihood
+from sktda.model.criterion import SAME_SHAPE, Custom, Packing, criterion_total, likelihood_of, tokens_of
+from sktda.model.likelihood import Binary, Categorical, Likelihood, Tokens
 from sktda.model.reading import Block, as_dtype, in_columns, reader
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
 from sktda.model.trajectory import Trajectory
@@ -68,7 +68,16 @@ def rebuild(net: Any, n_rows: int | None) -> DifferentiableModel:
             raise ValueError("batch_size=-1 with a criterion that adds the losses of all rows: pass n_rows")
         decay = {name: value / min(sizes) for name, value in decay.items()}
     source = _Source(_settings(net), module, likelihood)
-    return DifferentiableModel(module, likelihood, source.rows, decay)
+    model = DifferentiableModel(module, likelihood, source.rows, decay)
+    if isinstance(likelihood, Categorical) and not likelihood.probabilities:
+        source.by_position = partial(_by_position, model, criterion)
+    return model
+
+
+def _by_position(model: DifferentiableModel, criterion: Any) -> Likelihood:
+    """The model's likelihood from now on, once its targets are seen to be no single labels."""
+    model.likelihood = tokens_of(criterion)
+    return model.likelihood
 
 
 def _settings(net: Any) -> Any:
@@ -250,6 +259,7 @@ class _Source:
         self.likelihood = likelihood
         self.dtype = torch.float32
         """Of the outputs, and so of targets that are numbers."""
+        self.by_position: Callable[[], Likelihood] | None = None
 
     @property
     def _parameter(self) -> nn.Parameter:
@@ -275,6 +285,9 @@ class _Source:
             output = forward(self.module, to_device(inputs(slice(0, 1)), self._parameter.device))
         shape, self.dtype = output.shape[1:], output.dtype
         start = targets(slice(0, 1))
+        soft = start.is_floating_point() and start.shape == output.shape
+        if self.by_position is not None and isinstance(self.likelihood, Categorical) and (len(shape) > 1 or soft):
+            self.likelihood = self.by_position()
         self._check_shape(shape, start)
         if in_columns(self.net, X) and start.ndim == 1 and isinstance(self.likelihood, Categorical | Binary):
             self._shaped(targets(slice(0, n)), shape, 0)  # all labels now, not in the middle of a long run
@@ -286,6 +299,14 @@ class _Source:
         return Rows(n, read, weight)
 
     def _check_shape(self, shape: torch.Size, target: Tensor) -> None:
+        if isinstance(self.likelihood, Tokens):
+            allowed = [(*shape[1:],), (*shape,)] if target.is_floating_point() else [(*shape[1:],)]
+            if (*target.shape[1:],) not in allowed:
+                raise ValueError(
+                    f"outputs are {_spell(shape)}, so y must be {_spell(shape[1:])} with a label for each position, or "
+                    f"{_spell(shape)} with probabilities; got {_spell(target.shape[1:])}"
+                )
+            return
         if isinstance(self.likelihood, Categorical):
             if len(shape) != 1:
                 raise ValueError(f"a classifier's outputs must be (n, n_classes), got {_spell(shape)}")
@@ -312,6 +333,13 @@ class _Source:
         """Targets in the dtype and shape that the likelihood takes; ValueError naming a label it cannot."""
         if isinstance(self.likelihood, Custom):
             return as_dtype(y, self.dtype)
+        if isinstance(self.likelihood, Tokens):
+            if y.shape[1:] == shape and y.is_floating_point():
+                return y.to(self.dtype)
+            ignored = y == self.likelihood.ignore_index
+            wrong = ~ignored & ((y != y.long()) | (y < 0) | (y >= shape[0]))
+            _refuse(y, wrong, f"0 to {shape[0] - 1}, one per output, and {self.likelihood.ignore_index}", first)
+            return y.long()
         if not isinstance(self.likelihood, Categorical):
             y = y.to(self.dtype)
             if isinstance(self.likelihood, Binary):

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sktda.attribution import Influence, InnerProduct, TracIn
+from sktda.model.adapters import differentiable
 
 N, WIDTH, CLASSES = 10, 4, 3
 rng = np.random.default_rng(0)
@@ -241,6 +242,84 @@ def test_a_factor_of_the_class_weights_changes_no_score(attributor):
     nets = [trained(Base, nn.CrossEntropyLoss(weight=factor * WEIGHTS), CODES) for factor in (1, 40)]
     fits = [clone(attributor).set_params(estimator=net, random_state=0).fit(X, CODES) for net in nets]
     np.testing.assert_allclose(fits[0].scores_, fits[1].scores_, rtol=1e-6)
+
+
+# ---- several positions in a row, soft labels, labels that do not count -----------------------------------------------
+
+
+class Sequence(nn.Module):
+    """Logits (n, classes, positions)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv1d(1, CLASSES, 3, padding=1)
+
+    def forward(self, x):
+        return self.layer(x[:, None])
+
+
+LABELS = rng.integers(0, CLASSES, (N, WIDTH))
+IGNORED = np.where(rng.random((N, WIDTH)) < 0.4, -100, LABELS)
+IGNORED[:, 0] = LABELS[:, 0]
+TARGETS = {
+    "positions": (Sequence, LABELS, {}),
+    "positions that do not count": (Sequence, IGNORED, {}),
+    "another ignore_index": (Sequence, np.where(IGNORED < 0, 2, IGNORED % 2), {"ignore_index": 2}),
+    "weighted positions": (Sequence, IGNORED, {"weight": WEIGHTS}),
+    "weighted and smoothed": (Sequence, IGNORED, {"weight": WEIGHTS, "label_smoothing": 0.2}),
+    "soft labels": (Base, rng.dirichlet(np.ones(CLASSES), N), {}),
+    "soft and weighted": (Base, rng.dirichlet(np.ones(CLASSES), N), {"weight": WEIGHTS}),
+    "soft positions": (Sequence, rng.dirichlet(np.ones(CLASSES), (N, WIDTH)).transpose(0, 2, 1).copy(), {}),
+}
+
+
+def denominators(y, options):
+    """(n,) what torch's mean over a row alone divides by."""
+    if y.dtype.kind == "f":
+        return np.full(N, np.prod(y.shape[2:]))
+    ignored = options.get("ignore_index", -100)
+    weight = options.get("weight", torch.ones(CLASSES)).numpy()
+    return np.where(y == ignored, 0, weight[np.where(y == ignored, 0, y)]).sum(1)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("kind", TARGETS)
+def test_positions_soft_labels_and_labels_that_do_not_count(kind, reduction):
+    module, y, options = TARGETS[kind]
+    net = trained(module(), nn.CrossEntropyLoss(**options, reduction=reduction), y)
+    own = denominators(y, options)
+    assert_gradients(net, y, by_row(net, y, own / own.mean() if reduction == "mean" else 1.0))
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_the_curvature_of_every_position(kind):
+    module, y, options = TARGETS[kind]
+    net = trained(module(), nn.CrossEntropyLoss(**options), y)
+    model = differentiable(net, N)
+    inputs, targets = model.training_rows(X, y).read(slice(0, N))
+    likelihood, outputs = model.likelihood, model.module(inputs).detach()
+    along = torch.from_numpy(rng.normal(size=outputs.shape))
+    roots = likelihood.roots(outputs, targets).flatten(2) if outputs.ndim > 2 else likelihood.roots(outputs, targets)
+    product = torch.einsum("nko,nk->no", roots, torch.einsum("nko,no->nk", roots, along.flatten(1)))
+    np.testing.assert_allclose(likelihood.curved(outputs, targets, along).flatten(1), product, atol=1e-12)
+    _, truth = torch.autograd.functional.hvp(lambda o: likelihood.losses(o, targets).sum(), outputs, along)
+    np.testing.assert_allclose(likelihood.curved(outputs, targets, along), truth, atol=1e-12)
+    generator = torch.Generator().manual_seed(0)
+    times, found = 4000, 0.0
+    for _ in range(times // N):
+        slopes = likelihood.slopes(outputs, targets, likelihood.noise(outputs.shape, generator))
+        found = found + slopes * (slopes * along).flatten(1).sum(1).reshape(-1, *[1] * (outputs.ndim - 1))
+    np.testing.assert_allclose(found / (times // N), truth, atol=6 * truth.abs().max() / (times // N) ** 0.5)
+
+
+def test_labels_beyond_the_outputs_are_refused_by_row():
+    net = trained(Sequence(), nn.CrossEntropyLoss(), LABELS)
+    y = LABELS.copy()
+    y[4, 1] = CLASSES
+    with pytest.raises(ValueError, match=r"the label 3 \(row 4\)"):
+        InnerProduct(FrozenEstimator(net), objective=None).fit(X, y)
+    with pytest.raises(ValueError, match=r"y must be \(n, 4\) with a label for each position"):
+        InnerProduct(FrozenEstimator(net), objective=None).fit(X, LABELS[:, :2])
 
 
 class Several(Base):

@@ -339,9 +339,6 @@ def test_losses_that_are_not_known_per_row_are_refused_with_what_to_do():
     assert can_differentiate(net)
     with pytest.raises(TypeError, match="NoReduction has reduction=None"):
         differentiable(net)
-    net = net_of(NeuralNetClassifier, mlp(3), nn.CrossEntropyLoss(ignore_index=1)).fit(X, CODES)
-    with pytest.raises(ValueError, match="ignore_index=1"):
-        differentiable(net)
     net = net_of(NeuralNet, mlp(2), nn.BCEWithLogitsLoss(weight=torch.ones(2))).fit(X, LABELS)
     with pytest.raises(ValueError, match="use pos_weight"):
         differentiable(net)

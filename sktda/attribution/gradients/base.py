@@ -35,7 +35,7 @@ from sktda.model.base import DifferentiableModel, Rows, restrict
 from sktda.model.consistency import check_losses
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.fitting import check_trainable, train_clone, trained_by_steps
-from sktda.model.likelihood import Binary, Categorical
+from sktda.model.likelihood import Binary, Categorical, Tokens
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
@@ -136,7 +136,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
         fitted.passes = Passes(self._journal(fitted), progress.begin)
         if fitted.trajectory is not None:
             self.trajectory_ = fitted.trajectory
-        kind = is_classifier(self.estimator_) or isinstance(fitted.model.likelihood, Categorical | Binary)
+        kind = is_classifier(self.estimator_) or isinstance(fitted.model.likelihood, Categorical | Binary | Tokens)
         self.task_ = "classification" if kind else "regression"
         self._prepare(fitted)
         scores = None
