@@ -192,7 +192,7 @@ def test_given_models_are_not_trained(make):
     recorded.fit(runs.X, runs.Y)
     assert recorded.scores_.shape == (runs.N,)
     assert not hasattr(recorded, "attribute")
-    assert not recorded.uses_validation
+    assert not recorded.needs.validation
 
 
 def test_the_objectives_of_all_members_are_averaged():

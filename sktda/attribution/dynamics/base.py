@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
+from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.model.criterion import Custom
 from sktda.model.fitting import can_record
@@ -60,7 +61,7 @@ class AtOneMoment(Dynamics):
 class AlongTheRun(Dynamics):
     """Base of those that follow every checkpoint of a recorded run of a classifier."""
 
-    needs_trajectory = True
+    needs = Needs(gradients=True, trajectory=True)
 
     def _margins(self, fitted: Fitted) -> Tensor:
         """(n_checkpoints, n) logit margins, on the processor."""

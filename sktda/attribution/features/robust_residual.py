@@ -16,7 +16,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, Needs
 from sktda.attribution.features.complexity_gap import ComplexityGap
 from sktda.attribution.features.kernel_forest import any_order
 from sktda.noise import robust_deviation
@@ -137,7 +137,7 @@ class RobustResidual(Attributor):
         "random_state": ["random_state"],
     }
 
-    scores_features = True
+    needs = Needs(features=True)
     __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
 
     def __init__(self, *, n_estimators=100, device="auto", random_state=None):

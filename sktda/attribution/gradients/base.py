@@ -23,7 +23,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, Needs
 from sktda.attribution.cost import estimate_fit
 from sktda.attribution.gradients.objective_gradients import Asked, ObjectiveScores, row_measure
 from sktda.attribution.progress import Progress
@@ -66,15 +66,9 @@ class Fitted:
 class GradientScores(CallbackSupportMixin, Attributor):
     """Base of the methods that differentiate a model; see the concrete classes."""
 
-    uses_validation = True
-    needs_gradients = True
-    """Whether the estimator must be one that the library can differentiate."""
-    needs_trajectory = False
-    """Whether its training must have been recorded."""
+    needs = Needs(validation=True, gradients=True)
     parameters: Any = None
     """Patterns of the parameters that take part, for the methods that can do without the others; None = all."""
-    default_net_settings: Mapping[str, Any] = {}
-    """Arguments of `default_net` for this method, such as an optimiser that it is derived for."""
 
     _parameter_constraints: dict = {
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
@@ -223,10 +217,10 @@ class GradientScores(CallbackSupportMixin, Attributor):
         """(estimator to train or use, X, y) after the checks that come before training."""
         if self.estimator is None:
             X, task, _, _ = self._validate(X, y, sample_weight)
-            return default_net(task, **self.default_net_settings), X, np.asarray(y)
+            return default_net(task, **self.needs.net), X, np.asarray(y)
         if not can_differentiate(self.estimator):
             differentiable(self.estimator)  # raises and says why
-        if self.needs_trajectory and not trained_by_steps(self.estimator):
+        if self.needs.trajectory and not trained_by_steps(self.estimator):
             raise ValueError(unrecorded(type(self).__name__, self.estimator))
         if y is not None:
             if count(X) != count(y):
@@ -249,7 +243,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
         model = self._differentiable(self.estimator_, count(X))
         net, X_net, y_net = trained_net(self.estimator_, X, y, sample_weight)
         trajectory = recorded_run(net)
-        if trajectory is None and self.needs_trajectory:
+        if trajectory is None and self.needs.trajectory:
             raise ValueError(unrecorded(type(self).__name__, self.estimator_))
         n = count(X)
         if trajectory is not None:
@@ -337,7 +331,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
 class SelfScores(GradientScores):
     """Base of the methods that know no objective but their own: validation rows are accepted and do not enter."""
 
-    uses_validation = False
+    needs = Needs(gradients=True)
     objective = "self"
 
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):

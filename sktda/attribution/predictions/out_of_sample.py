@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_consistent_length, validate_data
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, Needs
 from sktda.data import check_weights, encode_target, sliceable
 from sktda.model.fitting import ends_frozen, train_clone
 
@@ -29,8 +29,7 @@ TOLERANCE = 1e-6  # of two probabilities that count as equal
 class OutOfSample(Attributor):
     """Base of the attributors that compare the given label with out-of-sample class probabilities."""
 
-    needs_probabilities = True
-    """Whether the estimator must have `predict_proba`: a cleaner whose own has none leaves the default in its place."""
+    needs = Needs(probabilities=True)
 
     _parameter_constraints: dict = {
         "cv": ["cv_object"],

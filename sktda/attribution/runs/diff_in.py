@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
+from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, GradientAttributor
 from sktda.attribution.gradients.deletion import Deletion, line_search, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
@@ -109,8 +110,7 @@ class DiffIn(GradientAttributor, Deletion):
     True
     """
 
-    needs_trajectory = True
-    default_net_settings = {"optimizer": "sgd"}
+    needs = Needs(validation=True, gradients=True, trajectory=True, net={"optimizer": "sgd"})
 
     _parameter_constraints: dict = {
         **GradientAttributor._parameter_constraints,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.attribution.runs import schedule
 from sktda.engine.differential import each_layer, total
@@ -81,8 +82,7 @@ class MoSo(SelfScores):
     0
     """
 
-    needs_trajectory = True
-    default_net_settings = {"optimizer": "sgd", "hidden": False}
+    needs = Needs(gradients=True, trajectory=True, net={"optimizer": "sgd", "hidden": False})
 
     _parameter_constraints: dict = {**SelfScores._parameter_constraints, **schedule.CONSTRAINTS}
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, GradientAttributor
 from sktda.attribution.gradients.deletion import Deletion
 from sktda.attribution.gradients.objective_gradients import Asked
@@ -86,8 +87,7 @@ class SGDInfluence(GradientAttributor, Deletion):
     (145,)
     """
 
-    needs_trajectory = True
-    default_net_settings = {"optimizer": "sgd", "hidden": False}
+    needs = Needs(validation=True, gradients=True, trajectory=True, net={"optimizer": "sgd", "hidden": False})
 
     def __init__(
         self, estimator=None, *, objective="auto", device="auto", batch_size=None, work_dir=None, random_state=None

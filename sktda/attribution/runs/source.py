@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
+from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, GradientAttributor, unrecorded
 from sktda.attribution.gradients.checkpoint_dots import rate_sums
 from sktda.attribution.gradients.objective_gradients import Asked
@@ -156,7 +157,7 @@ class Source(GradientAttributor):
     0
     """
 
-    needs_trajectory = True
+    needs = Needs(validation=True, gradients=True, trajectory=True)
 
     _parameter_constraints: dict = {
         **GradientAttributor._parameter_constraints,

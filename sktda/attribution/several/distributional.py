@@ -17,6 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
+from sktda.attribution.base import objectives_of
 from sktda.attribution.gradients.base import GradientAttributor, GradientScores
 from sktda.attribution.gradients.influence import Influence
 from sktda.attribution.gradients.objective_gradients import row_measure
@@ -163,7 +164,7 @@ class Distributional(OverModels):
 
     def _summarise(self, X: Any, y: Any) -> None:
         fitted = self.attributors_
-        self._own_losses = not hasattr(self, "objectives_")
+        self._own_losses = not objectives_of(self)
         self.run_scores_ = self._empty(len(fitted), len(fitted[0].scores_))
         for s, each in enumerate(fitted):
             self.run_scores_[s] = -each.scores_ if self._own_losses else each.scores_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import GradientScores
 from sktda.attribution.gradients.inner_product import InnerProduct
 from sktda.attribution.several.over_models import OverModels, refuse_frozen
@@ -132,9 +134,10 @@ class ModelEnsemble(OverModels):
         return InnerProduct() if self.attributor is None else self.attributor
 
     @property
-    def needs_trajectory(self) -> bool:
-        """Whether the estimator's training must have been recorded."""
-        return super().needs_trajectory or self.members == "checkpoints"
+    def needs(self) -> Needs:  # type: ignore[override]
+        """What the attributor needs, and a recorded run where members are its checkpoints."""
+        needs = super().needs
+        return replace(needs, trajectory=needs.trajectory or self.members == "checkpoints")
 
     @available_if(_attributor_has("attribute"))
     def attribute(self, X_query, y_query):
@@ -163,7 +166,7 @@ class ModelEnsemble(OverModels):
         attributor = self._cloned(given, "members")
         if self.members == "seeds":
             refuse_frozen(attributor.estimator, "members='seeds'", "members=[...]")
-        elif given is None and attributor.needs_trajectory:
+        elif given is None and attributor.needs.trajectory:
             raise ValueError(
                 f"{type(attributor).__name__} follows a recorded training run, and members='{self.members}' are "
                 "parameters without one; use members='seeds', a list of recorded nets, or Influence"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, Needs, needs_of, objectives_of
 from sktda.attribution.gradients.base import GradientScores
 from sktda.model.adapters import peel
 from sktda.model.fitting import check_trainable, ends_frozen, train_clone
@@ -27,7 +26,6 @@ from sktda.model.reading import count
 class OverModels(Attributor):
     """Base of the attributors that fit another one around each of several models."""
 
-    needs_gradients = True
     estimator: Any
     n_jobs: int | None
     random_state: Any
@@ -37,22 +35,10 @@ class OverModels(Attributor):
     def _attributor(self) -> Any:
         """What is fitted around each model."""
 
-    # ---- what a cleaner asks, which is as the attributor says -------------------------------------------------------
-
     @property
-    def uses_validation(self) -> bool:  # type: ignore[override]
-        """Whether validation rows change the scores."""
-        return getattr(self._attributor, "uses_validation", False)
-
-    @property
-    def needs_trajectory(self) -> bool:
-        """Whether the estimator's training must have been recorded."""
-        return getattr(self._attributor, "needs_trajectory", False)
-
-    @property
-    def default_net_settings(self) -> Mapping[str, Any]:
-        """Arguments of `default_net` for the attributor."""
-        return getattr(self._attributor, "default_net_settings", {})
+    def needs(self) -> Needs:  # type: ignore[override]
+        """What the attributor needs, and a model that can be differentiated."""
+        return replace(needs_of(self._attributor), gradients=True, features=False, probabilities=False)
 
     # ---- fit --------------------------------------------------------------------------------------------------------
 
@@ -94,8 +80,8 @@ class OverModels(Attributor):
         )
         for each in self.attributors_:
             each._data = rows  # workers send copies back, one per model
-        if all(hasattr(each, "objectives_") for each in self.attributors_):
-            self.objectives_ = averaged([each.objectives_ for each in self.attributors_])
+        if all(found := [objectives_of(each) for each in self.attributors_]):
+            self.objectives_ = averaged(found)
         if all(hasattr(each, "scores_") for each in self.attributors_):
             self._summarise(X, y)
         return self
