@@ -109,10 +109,10 @@ def scoring_estimator(attributor: Any, estimator: Any) -> Any:
     if not needs.gradients:
         return clone(estimator)
     from sktda.model.adapters import can_differentiate
-    from sktda.model.fitting import trained_by_steps
+    from sktda.model.given import GivenModel
     from sktda.model.proxy import default_net
 
-    if can_differentiate(estimator) and (trained_by_steps(estimator) or not needs.trajectory):
+    if can_differentiate(estimator) and (GivenModel.of(estimator).trained_by_steps or not needs.trajectory):
         return clone(estimator)
     task = "regression" if is_regressor(estimator) else "classification"
     return behind_transformers(estimator, default_net(task, **needs.net))

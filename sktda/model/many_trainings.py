@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.utils import is_dataset
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from sktda.data import sliceable
 from sktda.model.fitting import TRAINING, bad_row, check_trainable, may_broadcast, train_clone
+from sktda.model.given import GivenRows, part_of
 from sktda.model.reading import count, in_columns, take
 from sktda.model.skorch_net import check_targets
 
@@ -124,9 +125,8 @@ def retrain(
 
 
 def _one(estimator: Any, X: Any, y: Any, seed: int, part: np.ndarray | None) -> Any:
-    if part is not None:
-        X, y = _safe_indexing(X, part), _safe_indexing(y, part)
-    return train_clone(estimator, X, y, None, seed)
+    rows = GivenRows(X, y)
+    return train_clone(estimator, *(rows if part is None else rows.take(part)), random_state=seed)
 
 
 def _parts(rows: Any, n_trainings: int, n: int) -> list[np.ndarray | None]:
@@ -270,7 +270,7 @@ class Stack:
                 # as train_clone and skorch do, whose random numbers these are
                 torch.manual_seed(int(check_random_state(seed).randint(2**31 - 1)))
                 new = clone(net)
-                new.check_data(X, y if part is None else _safe_indexing(y, part))  # from which it knows the classes
+                new.check_data(X, y if part is None else part_of(y, part))  # from which it knows the classes
                 self.nets.append(new.initialize())
                 self._states.append(torch.get_rng_state())
         self.net = self.nets[0]
@@ -359,7 +359,7 @@ class Stack:
                 epoch = int((~np.isfinite(losses)).argmax()) + 1
                 own = self.parts[k]
                 part = np.arange(count(X)) if own is None else own
-                row = bad_row(net, _safe_indexing(X, part), _safe_indexing(y, part))
+                row = bad_row(net, part_of(X, part), part_of(y, part))
                 cause = (
                     f"row {part[row]} of X or y holds NaN or infinity; impute or drop it"
                     if row is not None

@@ -199,7 +199,9 @@ def only(data, part):
 
 def one_by_one(estimator, X, y, seeds=SEEDS, parts=None):
     parts = [slice(None)] * len(seeds) if parts is None else parts
-    return [train_clone(estimator, only(X, part), y[part], None, k) for k, part in zip(seeds, parts, strict=True)]
+    return [
+        train_clone(estimator, only(X, part), y[part], random_state=k) for k, part in zip(seeds, parts, strict=True)
+    ]
 
 
 def seeded_start(estimator, seed):

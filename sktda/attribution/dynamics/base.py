@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 from math import ceil
 from numbers import Real
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.model.criterion import Custom
-from sktda.model.fitting import can_record
+from sktda.model.given import GivenModel
 from sktda.model.likelihood import Binary, Categorical, Likelihood
 from sktda.model.recorder import TrajectoryRecorder
 
@@ -30,8 +29,8 @@ class Dynamics(SelfScores):
 
     work_dir = None
 
-    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
-        return [TrajectoryRecorder(every=1)] if can_record(estimator) else None
+    def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
+        return TrajectoryRecorder(every=1)
 
 
 class AtOneMoment(Dynamics):

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from sklearn.base import clone, is_classifier
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold, StratifiedKFold
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -30,15 +29,15 @@ from sktda.attribution.progress import Progress
 from sktda.data import check_weights, encode_target, infer_task, resolve_device
 from sktda.engine.journal import Journal, Passes, digest
 from sktda.engine.per_row import PerRow
-from sktda.model.adapters import can_differentiate, differentiable, peel, trained_net
+from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import DifferentiableModel, Rows, restrict
 from sktda.model.fingerprint import row_fingerprints
-from sktda.model.fitting import check_trainable, train_clone, trained_by_steps
+from sktda.model.fitting import check_trainable, train_clone
+from sktda.model.given import GivenModel, GivenRows, part_of
 from sktda.model.likelihood import Binary, Categorical
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
-from sktda.model.skorch_net import recorded_run
 from sktda.model.trajectory import Trajectory
 from sktda.objectives import ValidationLoss, needed
 
@@ -52,10 +51,15 @@ class Fitted:
     model: DifferentiableModel
     rows: Rows
     engine: PerRow
-    trajectory: Trajectory | None
+    given: GivenModel
     n: int
     """Rows that the model was trained on: the n of 1/n."""
     passes: Passes
+
+    @property
+    def trajectory(self) -> Trajectory | None:
+        """The record of its training, where there is one."""
+        return self.given.record
 
     @property
     def records(self) -> list[str | bytes]:
@@ -103,7 +107,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
         if metadata_val and X_val is None:
             raise ValueError("metadata_val came without X_val and y_val, the validation rows that it belongs to")
         objective = resolve_objective(self.objective, X_val is not None)
-        if X_val is not None or not isinstance(self.estimator, FrozenEstimator):
+        if X_val is not None or not GivenModel.of(self.estimator).fixed:
             checked_metadata(objective, X_val, metadata_val)  # before the training
         for name in (
             "_live",
@@ -115,16 +119,16 @@ class GradientScores(CallbackSupportMixin, Attributor):
         ):  # of an earlier fit
             self.__dict__.pop(name, None)
         estimator, X, y = self._checked(X, y, sample_weight)
-        self._data = X, y, sample_weight
+        self._data = GivenRows(X, y, sample_weight)
+        given = GivenModel.of(estimator)
         progress = Progress(self, X, y)
-        if isinstance(estimator, FrozenEstimator):
+        if given.fixed:
             self.estimator_ = estimator
         else:
             progress.begin("train")
-            check_trainable(estimator, count(X))
-            self.estimator_ = train_clone(
-                estimator, X, y, sample_weight, self.random_state, callbacks=self._recorder(estimator)
-            )
+            check_trainable(given, len(self._data))
+            recorder = self._callbacks(given)
+            self.estimator_ = train_clone(estimator, *self._data, random_state=self.random_state, callbacks=recorder)
         fitted = self._fitted()
         fitted.passes = Passes(self._journal(fitted), progress.begin)
         if fitted.trajectory is not None:
@@ -140,9 +144,9 @@ class GradientScores(CallbackSupportMixin, Attributor):
             each = self._validation_scores(fitted, asked).double().cpu()
             self.objectives_ = asked.found(each.numpy())
             scores = torch.tensor(asked.shares, dtype=torch.float64) @ each
-        elif objective is not None and not isinstance(estimator, FrozenEstimator):
+        elif objective is not None and not given.fixed:
             progress.begin("cross-fit")
-            scores = self._cross_fitted(X, y, sample_weight)
+            scores = self._cross_fitted()
         if scores is not None:
             self.scores_ = scores.double().cpu().numpy()
             refuse_nan(self.scores_[None])
@@ -207,9 +211,14 @@ class GradientScores(CallbackSupportMixin, Attributor):
     def _self_scores(self, fitted: Fitted) -> Tensor:
         """(n,) minus the value of each row for its own loss."""
 
-    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
-        """Callbacks that training needs; only nets take any."""
+    def _recorder(self, given: GivenModel) -> TrajectoryRecorder | None:
+        """What records the training as the method needs it."""
         return None
+
+    def _callbacks(self, given: GivenModel) -> list[TrajectoryRecorder] | None:
+        """Callbacks that training needs; only nets take any."""
+        recorder = self._recorder(given) if given.can_record else None
+        return None if recorder is None else [recorder]
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
@@ -220,8 +229,8 @@ class GradientScores(CallbackSupportMixin, Attributor):
             return default_net(task, **self.needs.net), X, np.asarray(y)
         if not can_differentiate(self.estimator):
             differentiable(self.estimator)  # raises and says why
-        if self.needs.trajectory and not trained_by_steps(self.estimator):
-            raise ValueError(unrecorded(type(self).__name__, self.estimator))
+        if self.needs.trajectory and not GivenModel.of(self.estimator).trained_by_steps:
+            raise ValueError(unrecorded(type(self).__name__, GivenModel.of(self.estimator)))
         if y is not None:
             if count(X) != count(y):
                 raise ValueError(f"X and y have inconsistent numbers of samples: {count(X)} and {count(y)}")
@@ -239,17 +248,13 @@ class GradientScores(CallbackSupportMixin, Attributor):
         return self.__dict__.get("_live") or self._fitted()
 
     def _fitted(self) -> Fitted:
-        X, y, sample_weight = self._data
-        model = self._differentiable(self.estimator_, count(X))
-        net, X_net, y_net = trained_net(self.estimator_, X, y, sample_weight)
-        trajectory = recorded_run(net)
-        if trajectory is None and self.needs.trajectory:
-            raise ValueError(unrecorded(type(self).__name__, self.estimator_))
-        n = count(X)
-        if trajectory is not None:
-            trajectory.check_final(model.module)
-            self._check_rows(trajectory, X_net, y_net)
-            n = n if trajectory.rows is None else len(trajectory.rows)
+        given, n = GivenModel.of(self.estimator_), len(self._data)
+        model = self._differentiable(given, n)
+        if given.record is None and self.needs.trajectory:
+            raise ValueError(unrecorded(type(self).__name__, given))
+        if given.record is not None:
+            self._check_rows(given)
+            n = n if given.record.rows is None else len(given.record.rows)
         for name, value in model.parameters.items():
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(
@@ -257,17 +262,18 @@ class GradientScores(CallbackSupportMixin, Attributor):
                     "training diverged; train it with a smaller learning rate, or standardise X and y"
                 )
         engine = PerRow(model, self.batch_size)  # first: it refuses modules that mix rows
-        return Fitted(model, model.rows(X, y, sample_weight), engine, trajectory, n, Passes())
+        return Fitted(model, model.rows(*self._data), engine, given, n, Passes())
 
-    def _differentiable(self, estimator: Any, n: int) -> DifferentiableModel:
-        model = differentiable(estimator, n).to(resolve_device(self.device))
+    def _differentiable(self, given: GivenModel, n: int) -> DifferentiableModel:
+        model = differentiable(given, n).to(resolve_device(self.device))
         if self.parameters is not None:
             restrict(model, self.parameters)
         return model
 
-    def _check_rows(self, trajectory: Trajectory, X: Any, y: Any) -> None:
-        """Raise ValueError unless the trajectory saw these rows, as its net's `fit` receives them."""
-        trajectory.check_rows(X, y)
+    def _check_rows(self, given: GivenModel) -> None:
+        """Raise ValueError unless the recorded training saw the rows."""
+        assert given.record is not None
+        given.record.check_rows(*given.seen(self._data))
 
     def _other_rows(self, fitted: Fitted, X, y) -> Rows:
         """Query or validation rows: they count alike, also where the model weighs its training rows by class."""
@@ -287,9 +293,9 @@ class GradientScores(CallbackSupportMixin, Attributor):
 
         return Asked(objective, fitted.engine, self._other_rows(fitted, X_val, y_val), metadata, label)
 
-    def _cross_fitted(self, X, y, sample_weight) -> Tensor:
+    def _cross_fitted(self) -> Tensor:
         """Mean over folds of the scores that a row gets with the other folds' rows as validation rows."""
-        n = count(X)
+        rows, y, n = self._data, self._data.y, len(self._data)
         random = check_random_state(self.random_state).randint(2**31 - 1)
         splitter: Any = KFold(min(FOLDS, n), shuffle=True, random_state=random)
         codes = np.zeros(n)
@@ -301,18 +307,8 @@ class GradientScores(CallbackSupportMixin, Attributor):
         total, times = np.zeros(n), np.zeros(n)
         folds: list[dict[str, ObjectiveScores]] = []
         for train, held in splitter.split(np.zeros(n), codes):
-            weight = None if sample_weight is None else np.asarray(sample_weight)[train]
-            part = (
-                clone(self)
-                .set_callbacks()
-                .fit(
-                    part_of(X, train),
-                    part_of(y, train),
-                    weight,
-                    X_val=part_of(X, held),
-                    y_val=part_of(y, held),
-                )
-            )
+            validation = rows.take(held)
+            part = clone(self).set_callbacks().fit(*rows.take(train), X_val=validation.X, y_val=validation.y)
             total[train] += part.scores_
             times[train] += 1
             by_name = {name: np.zeros(n) for name in part.objectives_}
@@ -422,10 +418,10 @@ class GradientAttributor(GradientScores):
         """Yields (queries, training rows, values of these pairs) until all pairs are covered."""
 
 
-def unrecorded(method: str, estimator: Any) -> str:
+def unrecorded(method: str, given: GivenModel) -> str:
     """What to say of an estimator without the recorded run that the method needs."""
     return (
-        f"{method} follows a recorded training run, and this {type(peel(estimator)[1]).__name__} has none; train a "
+        f"{method} follows a recorded training run, and this {given.name} has none; train a "
         "skorch net with a TrajectoryRecorder among its callbacks (with what the method's docstring says it must "
         "keep), or use Influence"
     )
@@ -469,13 +465,6 @@ def resolve_objective(objective: Any, has_validation: bool) -> Any:
         f"objective={objective!r} is not one of 'auto', 'self', 'validation', an objective from sktda.objectives, a "
         "callable or None"
     )
-
-
-def part_of(data: Any, rows: np.ndarray) -> Any:
-    """These rows of an array, a DataFrame, a list, or a dict of arrays."""
-    if isinstance(data, Mapping):
-        return {name: part_of(value, rows) for name, value in data.items()}
-    return _safe_indexing(data, rows)
 
 
 def refuse_nan(values: np.ndarray) -> None:

@@ -13,14 +13,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from sktda.attribution.base import Attributor, Needs
 from sktda.data import check_weights, encode_target, sliceable
-from sktda.model.fitting import ends_frozen, train_clone
+from sktda.model.fitting import train_clone
+from sktda.model.given import GivenModel, GivenRows, part_of
 
 FOLDS = 5  # where cv=None
 TOLERANCE = 1e-6  # of two probabilities that count as equal
@@ -410,11 +411,10 @@ def predict_fold(
 ) -> tuple[np.ndarray, Any]:
     """(probabilities (len(test), n_known), their classes or None) by a clone trained on the rows `train`."""
     labels = np.unique(y[train])
-    if len(labels) == 1 and not ends_frozen(estimator):  # the only other class is the one row to predict
+    if len(labels) == 1 and not GivenModel.of(estimator).frozen:  # the only other class is the one row to predict
         return np.ones((len(test), 1)), labels
-    weights = None if sample_weight is None else np.asarray(sample_weight, dtype=float)[train]
-    model = train_clone(estimator, _safe_indexing(X, train), y[train], weights, seed)
-    return np.asarray(model.predict_proba(_safe_indexing(X, test))), getattr(model, "classes_", None)
+    model = train_clone(estimator, *GivenRows(X, y, sample_weight).take(train), random_state=seed)
+    return np.asarray(model.predict_proba(part_of(X, test))), getattr(model, "classes_", None)
 
 
 def margins(pred_probs: np.ndarray, codes: np.ndarray) -> np.ndarray:

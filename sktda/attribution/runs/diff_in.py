@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.engine.softmax_head import SoftmaxHead
 from sktda.model.base import Rows
+from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 
 
@@ -150,8 +150,8 @@ class DiffIn(GradientAttributor, Deletion):
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
         return super()._checked(X, y, sample_weight)
 
-    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
-        return schedule.recorder(estimator, self.n_checkpoints, self.checkpoints)
+    def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
+        return schedule.recorder(self.n_checkpoints, self.checkpoints)
 
     def _moments(self, fitted: Fitted) -> Iterator[tuple[Moment, float]]:
         """(checkpoint, weight w_t), with the model at each checkpoint in turn."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
@@ -37,14 +36,10 @@ from sktda.engine.pairwise import (
 )
 from sktda.engine.per_row import REST, Direction
 from sktda.engine.unrolling import Flow
-from sktda.model.adapters import peel, trained_net
 from sktda.model.base import Rows, unflatten
 from sktda.model.fingerprint import row_fingerprints
-from sktda.model.fitting import can_record
-from sktda.model.reading import count
+from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
-from sktda.model.skorch_net import recorded_run
-from sktda.model.trajectory import Trajectory
 
 COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
 
@@ -207,29 +202,31 @@ class Source(GradientAttributor):
         for stage in self.stages or []:
             if not isinstance(stage, Stage):
                 raise TypeError(f"stages holds a {type(stage).__name__}; give Stage(fitted_net) for each earlier stage")
-        if self.stages and not isinstance(self.estimator, FrozenEstimator):
+        if self.stages and not GivenModel.of(self.estimator).fixed:
             raise ValueError(
                 "stages are of a net that was trained after them, so it must be fitted: estimator=FrozenEstimator(net)"
             )
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
         return super()._checked(X, y, sample_weight)
 
-    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
-        if not can_record(estimator):
-            return None
-        optimizer = getattr(peel(estimator)[1], "optimizer", None)
+    def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
+        optimizer = getattr(given.model, "optimizer", None)
         moments = not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.SGD))
-        return [TrajectoryRecorder(n_checkpoints=max(6, 2 * self.n_segments), optimizer_state=moments)]
+        return TrajectoryRecorder(n_checkpoints=max(6, 2 * self.n_segments), optimizer_state=moments)
 
-    def _check_rows(self, trajectory: Trajectory, X: Any, y: Any) -> None:
+    def _check_rows(self, given: GivenModel) -> None:
         if not self.stages:
-            super()._check_rows(trajectory, X, y)
+            super()._check_rows(given)
 
     def _fitted(self) -> Unrolled:
         fitted = super()._fitted()
-        X = self._data[0]
-        stages = [*(self.stages or []), Stage(self.estimator_, None if self.stages else np.arange(count(X)))]
-        runs = [self._run(stage, number, len(stages)) for number, stage in enumerate(stages, start=1)]
+        n = len(self._data)
+        stages = [*(self.stages or []), Stage(self.estimator_, None if self.stages else np.arange(n))]
+        looked = [*(GivenModel.of(stage.estimator) for stage in stages[:-1]), fitted.given]
+        runs = [
+            self._run(stage, given, number, len(stages), fitted.rows)
+            for number, (stage, given) in enumerate(zip(stages, looked, strict=True), start=1)
+        ]
         followed = {name for run in runs for name in run.model.parameters}
         for name, value in fitted.model.module.named_parameters():
             value.requires_grad_(name in followed)  # what only an earlier stage trained matters, too
@@ -240,7 +237,7 @@ class Source(GradientAttributor):
                     f"stage {number} trained {', '.join(run.shapes)}, and none of these is in the final model with the "
                     "same shape; stages must train the same module"
                 )
-        seen = np.zeros(count(X), dtype=bool)
+        seen = np.zeros(n, dtype=bool)
         for run in runs:
             seen[run.positions] = True
         if not seen.all():
@@ -251,35 +248,32 @@ class Source(GradientAttributor):
             )
         return Unrolled(**vars(fitted), runs=runs)
 
-    def _run(self, stage: Stage, number: int, total: int) -> Run:
-        X, y, sample_weight = self._data
-        y = y if stage.y is None else stage.y
+    def _run(self, stage: Stage, given: GivenModel, number: int, total: int, final: Rows) -> Run:
+        """The run of one stage; final: the rows as the last one's model reads them, which are not read again."""
+        data = self._data if stage.y is None else replace(self._data, y=stage.y)
         where = f"stage {number}: " if total > 1 else ""
-        model = self._differentiable(stage.estimator, count(X))
-        net, X_net, y_net = trained_net(stage.estimator, X, y, sample_weight)
-        trajectory = recorded_run(net)
+        model, trajectory = self._differentiable(given, len(data)), given.record
         if trajectory is None:
-            raise ValueError(where + unrecorded(type(self).__name__, stage.estimator))
-        trajectory.check_final(model.module)
+            raise ValueError(where + unrecorded(type(self).__name__, given))
         if stage.rows is None:
-            positions = np.flatnonzero(trajectory.contains(X_net, y_net))
+            positions = np.flatnonzero(trajectory.contains(*given.seen(data)))
         else:
-            chosen = np.zeros(count(X), dtype=bool)
+            chosen = np.zeros(len(data), dtype=bool)
             try:
                 chosen[np.asarray(stage.rows)] = True
             except IndexError as error:
                 raise ValueError(
-                    f"{where}rows must be positions in the {count(X)} rows given to fit, or a mask of them: {error}"
+                    f"{where}rows must be positions in the {len(data)} rows given to fit, or a mask of them: {error}"
                 ) from error
             positions = np.flatnonzero(chosen)
         if not len(positions):
             raise ValueError(
-                f"{where}none of the {count(X)} rows were trained on; pass the rows of all stages together"
+                f"{where}none of the {len(data)} rows were trained on; pass the rows of all stages together"
             )
         n = len(positions) if trajectory.rows is None else len(trajectory.rows)
         prefix = f"stage {number} " if total > 1 else ""
         parts = segments(trajectory, rate_sums(trajectory), self.n_segments, self.boundaries, prefix)
-        rows = model.rows(X, y, sample_weight)
+        rows = final if number == total else model.rows(*data)
         if len(positions) < len(rows):
             rows = rows.chosen(positions)
         labels = b"" if stage.y is None else row_fingerprints(stage.y).tobytes()

@@ -10,17 +10,15 @@ import numpy as np
 from numpy.random import RandomState
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.base import Attributor, Needs, needs_of, objectives_of
 from sktda.attribution.gradients.base import GradientScores
-from sktda.model.adapters import peel
-from sktda.model.fitting import check_trainable, ends_frozen, train_clone
+from sktda.model.fitting import check_trainable, train_clone
+from sktda.model.given import GivenModel, GivenRows, frozen
 from sktda.model.many_trainings import side_by_side, why_not
-from sktda.model.reading import count
 
 
 class OverModels(Attributor):
@@ -70,7 +68,7 @@ class OverModels(Attributor):
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(attributor, name):
                 setattr(self, name, getattr(attributor, name))
-        rows = X, y, sample_weight
+        rows = GivenRows(X, y, sample_weight)
         models = self._models(attributor, estimator, rows, random)
         given = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}
         seeds = random.randint(2**31 - 1, size=len(models))
@@ -91,7 +89,7 @@ class OverModels(Attributor):
         """A clone of the attributor around the estimator, after the checks that need no data."""
 
     @abstractmethod
-    def _models(self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState) -> list[Any]:
+    def _models(self, attributor: GradientScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
         """Fitted estimators."""
 
     @abstractmethod
@@ -127,33 +125,33 @@ class OverModels(Attributor):
             )
 
     def _trainings(
-        self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState, n: int
+        self, attributor: GradientScores, estimator: Any, rows: GivenRows, random: RandomState, n: int
     ) -> list[Any]:
         """The estimator after n trainings, each from a seed of its own."""
         seeds = [int(seed) for seed in random.randint(2**31 - 1, size=n)]
         names = [name for name in estimator.get_params(deep=True) if f"__{name}".endswith("__random_state")]
-        X, y, sample_weight = rows
-        check_trainable(estimator, count(X))
-        unrecorded = attributor._recorder(estimator) is None
-        if unrecorded and sample_weight is None and not names and why_not(estimator, X, y) is None:
-            return side_by_side(estimator, X, y, seeds, [None] * n)
+        given = GivenModel.of(estimator)
+        check_trainable(given, len(rows))
+        alike = attributor._callbacks(given) is None and rows.sample_weight is None and not names
+        if alike and why_not(estimator, rows.X, rows.y) is None:
+            return side_by_side(estimator, rows.X, rows.y, seeds, [None] * n)
         jobs = []
         for seed in seeds:
             member = clone(estimator).set_params(**dict.fromkeys(names, seed))
-            jobs.append(delayed(train_clone)(member, X, y, sample_weight, seed, callbacks=attributor._recorder(member)))
+            jobs.append(delayed(train_clone)(member, *rows, random_state=seed, callbacks=attributor._callbacks(given)))
         return list(Parallel(n_jobs=self.n_jobs)(jobs))
 
 
 def refuse_frozen(estimator: Any, setting: str, remedy: str) -> None:
     """ValueError if the estimator is not trained by fit, for a setting that trains it several times."""
-    if ends_frozen(estimator):
+    if GivenModel.of(estimator).frozen:
         raise ValueError(
             f"{setting} trains the estimator anew for each model, and a FrozenEstimator is not trained; give the "
             f"estimator without FrozenEstimator, or the trained models as a list: {remedy}"
         )
 
 
-def fitted_clone(attributor: GradientScores, model: Any, seed: int, rows: tuple, given: dict) -> GradientScores:
+def fitted_clone(attributor: GradientScores, model: Any, seed: int, rows: GivenRows, given: dict) -> GradientScores:
     """The attributor fitted around one model."""
     return clone(attributor).set_params(estimator=frozen(model), random_state=seed).fit(*rows, **given)
 
@@ -165,18 +163,13 @@ def checked_models(models: Any, name: str) -> list[Any]:
         raise ValueError(f"{name} is a list of {len(models)}, and at least two fitted estimators are needed")
     for k, model in enumerate(models):
         try:
-            check_is_fitted(peel(model)[1])
+            check_is_fitted(GivenModel.of(model).model)
         except (NotFittedError, TypeError) as error:
             raise ValueError(
                 f"{name}[{k}]={type(model).__name__} is not a fitted estimator. Fit it; a cleaner or a search clones "
                 "the attributor and with it these models, unless each is given as FrozenEstimator(fitted)"
             ) from error
     return models
-
-
-def frozen(model: Any) -> FrozenEstimator:
-    """The model as one that fit leaves as it is."""
-    return model if isinstance(model, FrozenEstimator) else FrozenEstimator(model)
 
 
 def averaged(found: list[dict[str, Any]]) -> dict[str, Any]:
