@@ -144,7 +144,8 @@ def checked_scores(attributor: Any, n: int) -> np.ndarray:
             f"{kind} has no scores_ after fit (objective=None prepares attribute() only); give it an objective"
         )
     if np.shape(scores) != (n,):
-        raise ValueError(f"{kind} returned scores of shape {np.shape(scores)} for {n} rows; one number per row is due")
+        what = f"{len(scores)} scores" if np.ndim(scores) == 1 else f"scores of shape {np.shape(scores)}"
+        raise ValueError(f"{kind} returned {what} for {n} rows; one number per row is due")
     if not np.isfinite(scores).all():
         raise ValueError(f"{kind} returned {int((~np.isfinite(scores)).sum())} scores that are NaN or infinite")
     return scores

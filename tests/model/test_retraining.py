@@ -23,9 +23,9 @@ from torch.utils.data import TensorDataset, default_collate
 
 from sktda import retrain
 from sktda.attribution import Influence
-from sktda.model import many_trainings as retraining
+from sktda.model import side_by_side as retraining
 from sktda.model.fitting import train_clone
-from sktda.model.many_trainings import why_not
+from sktda.model.side_by_side import why_not
 from tests.model.nets import Mlp, Tied, rows
 
 N = 43  # four batches of 10 rows and a last one of 3

@@ -7,7 +7,6 @@ A concrete method says how a query gradient meets the gradients of training rows
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from sktda.attribution.base import Attributor, Needs
 from sktda.attribution.cost import estimate_fit
-from sktda.attribution.gradients.objective_gradients import Asked, ObjectiveScores, row_measure
+from sktda.attribution.gradients.objective_gradients import Asked, ObjectiveScores, checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
 from sktda.data import check_weights, encode_target, infer_task, resolve_device
 from sktda.engine.journal import Journal, Passes, digest
@@ -39,7 +38,6 @@ from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.trajectory import Trajectory
-from sktda.objectives import ValidationLoss, needed
 
 FOLDS = 5  # of the cross-fitting that stands in for validation rows
 
@@ -90,9 +88,10 @@ class GradientScores(CallbackSupportMixin, Attributor):
             As the estimator takes it.
         y : array-like of shape (n_samples,)
         sample_weight : array-like of shape (n_samples,), default=None
-            Multiplies the loss of each row, in training (where the estimator takes weights) and in the scores.
+            Multiplies the loss of each row, in training (where the estimator takes weights) and, except for training
+            dynamics, in the scores.
         X_val, y_val : array-like, default=None
-            Validation rows, as X and y.
+            Validation rows, as X and y, for methods that use them.
         metadata_val : dict of array-like, default=None
             Metadata of the validation rows for the objective.
 
@@ -101,6 +100,8 @@ class GradientScores(CallbackSupportMixin, Attributor):
         self
         """
         self._validate_params()
+        if not self.needs.validation:
+            X_val = y_val = metadata_val = None
         if (X_val is None) != (y_val is None):
             missing, given = ("X_val", "y_val") if X_val is None else ("y_val", "X_val")
             raise ValueError(f"{given} came without {missing}; validation rows need both")
@@ -330,92 +331,8 @@ class SelfScores(GradientScores):
     needs = Needs(gradients=True)
     objective = "self"
 
-    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
-        """Train the estimator (unless it is frozen) and score the rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            As the estimator takes it.
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,), default=None
-            Multiplies the loss of each row, in training (where the estimator takes weights) and, except for
-            training dynamics, in the scores.
-        X_val, y_val, metadata_val : default=None
-            Not used.
-
-        Returns
-        -------
-        self
-        """
-        return super().fit(X, y, sample_weight)
-
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         raise NotImplementedError  # `fit` passes no validation rows on
-
-
-class GradientAttributor(GradientScores):
-    """Those of them that also have a value for every pair of a query and a training row."""
-
-    def attribute(self, X_query, y_query):
-        """Predicted rise of each query's loss when one training row is removed.
-
-        Parameters
-        ----------
-        X_query : array-like of shape (n_query, ...)
-        y_query : array-like of shape (n_query,)
-
-        Returns
-        -------
-        values : ndarray of shape (n_query, n_samples)
-            In units of the loss (of the objective's `per_row` where it has one), 1/n included; positive = the row
-            helps that query.
-        """
-        fitted, queries = self._asked(X_query, y_query)
-        values = np.empty((len(queries), len(fitted.rows)))
-        for asked, rows, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
-            values[asked, rows] = block.double().cpu().numpy()
-        refuse_nan(values)
-        return values
-
-    def top_k(self, X_query, y_query, k=10, *, harmful=False):
-        """The k training rows that help each query most (or harm it most), without the whole matrix of values.
-
-        Parameters
-        ----------
-        X_query : array-like of shape (n_query, ...)
-        y_query : array-like of shape (n_query,)
-        k : int, default=10
-            At most the number of training rows.
-        harmful : bool, default=False
-            The lowest values in place of the highest.
-
-        Returns
-        -------
-        rows : ndarray of shape (n_query, k)
-            Positions in the training rows, the strongest first.
-        values : ndarray of shape (n_query, k)
-        """
-        fitted, queries = self._asked(X_query, y_query)
-        if not 1 <= k <= len(fitted.rows):
-            raise ValueError(f"k={k} is not between 1 and the number of training rows, {len(fitted.rows)}")
-        best = torch.full((len(queries), k), -torch.inf, dtype=torch.float64)
-        rows = torch.full((len(queries), k), -1)
-        for asked, part, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
-            block = block.double().cpu() * (-1 if harmful else 1)
-            values = torch.cat([best[asked], block], dim=1)
-            positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
-            best[asked], chosen = values.topk(k, dim=1)
-            rows[asked] = positions.gather(1, chosen)
-        return rows.numpy(), (-best if harmful else best).numpy()
-
-    def _asked(self, X_query, y_query):
-        fitted = self._ready()
-        return fitted, self._other_rows(fitted, X_query, y_query)
-
-    @abstractmethod
-    def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Yields (queries, training rows, values of these pairs) until all pairs are covered."""
 
 
 def unrecorded(method: str, given: GivenModel) -> str:
@@ -424,46 +341,6 @@ def unrecorded(method: str, given: GivenModel) -> str:
         f"{method} follows a recorded training run, and this {given.name} has none; train a "
         "skorch net with a TrajectoryRecorder among its callbacks (with what the method's docstring says it must "
         "keep), or use Influence"
-    )
-
-
-def checked_metadata(objective: Any, X_val: Any, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Metadata of the validation rows by name. Raises ValueError if the objective needs more, or a length is wrong."""
-    known = {name: value for name, value in (metadata or {}).items() if value is not None}
-    missing = sorted(needed(objective) - set(known))
-    if missing:
-        raise ValueError(
-            f"the objective needs metadata of the validation rows that did not come: {', '.join(missing)}; give "
-            f"metadata_val={{{missing[0]!r}: ...}}, or Holdout(X_val, y_val, {missing[0]}=...) to a cleaner"
-        )
-    for name, value in known.items():
-        if count(value) != count(X_val):
-            raise ValueError(
-                f"metadata_val[{name!r}] has {count(value)} entries, and there are {count(X_val)} validation rows"
-            )
-    return known
-
-
-def resolve_objective(objective: Any, has_validation: bool) -> Any:
-    """ "self", None or a callable objective. Raises ValueError for an unknown one, or "self" with validation rows."""
-    if isinstance(objective, type):
-        raise TypeError(f"objective={objective.__name__} is a class; give an instance, {objective.__name__}()")
-    if objective is None or callable(objective):
-        return objective
-    if objective == "auto":
-        return ValidationLoss() if has_validation else "self"
-    if objective == "validation":
-        return ValidationLoss()
-    if objective == "self":
-        if has_validation:
-            raise ValueError(
-                "objective='self' does not use validation rows, and some were given; use 'validation' or 'auto', or "
-                "leave X_val and y_val out"
-            )
-        return "self"
-    raise ValueError(
-        f"objective={objective!r} is not one of 'auto', 'self', 'validation', an objective from sktda.objectives, a "
-        "callable or None"
     )
 
 

@@ -13,9 +13,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.base import Fitted, GradientAttributor
+from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.deletion import Deletion, line_search, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.runs import schedule
 from sktda.attribution.runs.schedule import Moment
 from sktda.data import slices

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.base import Fitted, GradientAttributor
+from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.deletion import Deletion
 from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.data import slices
 from sktda.engine.differential import portion
 from sktda.engine.journal import digest

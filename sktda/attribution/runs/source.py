@@ -15,9 +15,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.base import Fitted, GradientAttributor, unrecorded
+from sktda.attribution.gradients.base import Fitted, unrecorded
 from sktda.attribution.gradients.checkpoint_dots import rate_sums
 from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.runs.stages import Run, Segment, Stage, segments
 from sktda.data import slices
 from sktda.engine.ekfac import EKFAC

@@ -18,9 +18,10 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.base import objectives_of
-from sktda.attribution.gradients.base import GradientAttributor, GradientScores
+from sktda.attribution.gradients.base import GradientScores
 from sktda.attribution.gradients.influence import Influence
 from sktda.attribution.gradients.objective_gradients import row_measure
+from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.several.over_models import OverModels, refuse_frozen
 from sktda.data import slices
 from sktda.distributions import MEASURES, jackknife, resolve_measure

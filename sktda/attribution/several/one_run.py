@@ -9,8 +9,9 @@ import numpy as np
 from sktda.attribution.dynamics.aum import AUM
 from sktda.attribution.dynamics.forgetting import Forgetting
 from sktda.attribution.dynamics.one_moment import EL2N, GraNd, LogitMargin, Loss
-from sktda.attribution.gradients.base import refuse_nan, resolve_objective
+from sktda.attribution.gradients.base import refuse_nan
 from sktda.attribution.gradients.checkpoint_dots import rate_sums
+from sktda.attribution.gradients.objective_gradients import resolve_objective
 from sktda.attribution.runs import schedule
 from sktda.attribution.runs.diff_in import DiffIn
 from sktda.engine.differential import first_and_second

@@ -18,7 +18,7 @@ from sktda.attribution.base import Attributor, Needs, needs_of, objectives_of
 from sktda.attribution.gradients.base import GradientScores
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, frozen
-from sktda.model.many_trainings import side_by_side, why_not
+from sktda.model.side_by_side import side_by_side, why_not
 
 
 class OverModels(Attributor):
