@@ -7,25 +7,24 @@ A concrete method says how a query gradient meets the gradients of training rows
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone, is_classifier
+from sklearn.base import is_classifier
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.model_selection import KFold, StratifiedKFold
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sktda.attribution.base import Attributor, Needs
 from sktda.attribution.cost import estimate_fit
-from sktda.attribution.gradients.objective_gradients import Asked, ObjectiveScores, checked_metadata, resolve_objective
+from sktda.attribution.gradients.cross_fit import cross_fitted
+from sktda.attribution.gradients.objective_gradients import Asked, checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
-from sktda.data import check_weights, encode_target, infer_task, resolve_device
+from sktda.data import check_weights, infer_task, resolve_device
 from sktda.engine.journal import Journal, Passes, digest
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable
@@ -38,8 +37,6 @@ from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.trajectory import Trajectory
-
-FOLDS = 5  # of the cross-fitting that stands in for validation rows
 
 
 @dataclass
@@ -147,7 +144,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
             scores = torch.tensor(asked.shares, dtype=torch.float64) @ each
         elif objective is not None and not given.fixed:
             progress.begin("cross-fit")
-            scores = self._cross_fitted()
+            scores, self.objectives_ = cross_fitted(self, self._data, self.task_)
         if scores is not None:
             self.scores_ = scores.double().cpu().numpy()
             refuse_nan(self.scores_[None])
@@ -293,36 +290,6 @@ class GradientScores(CallbackSupportMixin, Attributor):
             )[1]
 
         return Asked(objective, fitted.engine, self._other_rows(fitted, X_val, y_val), metadata, label)
-
-    def _cross_fitted(self) -> Tensor:
-        """Mean over folds of the scores that a row gets with the other folds' rows as validation rows."""
-        rows, y, n = self._data, self._data.y, len(self._data)
-        random = check_random_state(self.random_state).randint(2**31 - 1)
-        splitter: Any = KFold(min(FOLDS, n), shuffle=True, random_state=random)
-        codes = np.zeros(n)
-        if self.task_ == "classification" and np.ndim(y) == 1:
-            codes = encode_target(y, "classification")[1]
-            rarest = np.unique(codes, return_counts=True)[1].min()
-            if rarest >= 2:
-                splitter = StratifiedKFold(min(FOLDS, rarest), shuffle=True, random_state=random)
-        total, times = np.zeros(n), np.zeros(n)
-        folds: list[dict[str, ObjectiveScores]] = []
-        for train, held in splitter.split(np.zeros(n), codes):
-            validation = rows.take(held)
-            part = clone(self).set_callbacks().fit(*rows.take(train), X_val=validation.X, y_val=validation.y)
-            total[train] += part.scores_
-            times[train] += 1
-            by_name = {name: np.zeros(n) for name in part.objectives_}
-            for name, found in part.objectives_.items():
-                by_name[name][train] = found.scores
-            folds.append({name: replace(found, scores=by_name[name]) for name, found in part.objectives_.items()})
-        self.objectives_ = {
-            name: ObjectiveScores(
-                float(np.mean([fold[name].value for fold in folds])), sum(fold[name].scores for fold in folds) / times
-            )
-            for name in folds[0]
-        }
-        return torch.from_numpy(total / times)
 
 
 class SelfScores(GradientScores):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from typing import TypeVar
@@ -19,11 +19,10 @@ from sktda.attribution.gradients.base import Fitted, unrecorded
 from sktda.attribution.gradients.checkpoint_dots import rate_sums
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
-from sktda.attribution.runs.stages import Run, Segment, Stage, segments
+from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, captured, formed, segments, stage_positions
 from sktda.data import slices
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import digest
-from sktda.engine.layers import LayerRows
 from sktda.engine.pairwise import (
     EXACT_WORK,
     QUERY_BYTES,
@@ -31,11 +30,10 @@ from sktda.engine.pairwise import (
     LowRank,
     Preconditioned,
     along_each,
-    by_layer,
     truncated,
     truncated_size,
 )
-from sktda.engine.per_row import REST, Direction
+from sktda.engine.per_row import Direction
 from sktda.engine.unrolling import Flow
 from sktda.model.base import Rows, unflatten
 from sktda.model.fingerprint import row_fingerprints
@@ -45,24 +43,6 @@ from sktda.model.recorder import TrajectoryRecorder
 COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
 
 Met = TypeVar("Met")
-
-
-@dataclass
-class Unrolled(Fitted):
-    """A trained model with the recorded stages of its training, first to last."""
-
-    runs: list[Run] = field(default_factory=list)
-
-    @property
-    def records(self) -> list[str | bytes]:
-        """Of all stages."""
-        return [part for run in self.runs for part in (run.trajectory.identity, run.positions.tobytes(), run.labels)]
-
-    def backwards(self) -> Iterator[tuple[int, Run, Segment]]:
-        """(stage, run, segment) from the end of training to its start."""
-        for stage in reversed(range(len(self.runs))):
-            for segment in reversed(self.runs[stage].segments):
-                yield stage, self.runs[stage], segment
 
 
 class Source(GradientAttributor):
@@ -256,21 +236,7 @@ class Source(GradientAttributor):
         model, trajectory = self._differentiable(given, len(data)), given.record
         if trajectory is None:
             raise ValueError(where + unrecorded(type(self).__name__, given))
-        if stage.rows is None:
-            positions = np.flatnonzero(trajectory.contains(*given.seen(data)))
-        else:
-            chosen = np.zeros(len(data), dtype=bool)
-            try:
-                chosen[np.asarray(stage.rows)] = True
-            except IndexError as error:
-                raise ValueError(
-                    f"{where}rows must be positions in the {len(data)} rows given to fit, or a mask of them: {error}"
-                ) from error
-            positions = np.flatnonzero(chosen)
-        if not len(positions):
-            raise ValueError(
-                f"{where}none of the {len(data)} rows were trained on; pass the rows of all stages together"
-            )
+        positions = stage_positions(stage, given, data, where)
         n = len(positions) if trajectory.rows is None else len(trajectory.rows)
         prefix = f"stage {number} " if total > 1 else ""
         parts = segments(trajectory, rate_sums(trajectory), self.n_segments, self.boundaries, prefix)
@@ -400,14 +366,3 @@ class Source(GradientAttributor):
     def _fixed_bytes(self, fitted: Fitted) -> int:
         assert isinstance(fitted, Unrolled)
         return super()._fixed_bytes(fitted) + max(run.nbytes for run in fitted.runs)
-
-
-def formed(run: Run, flow: Flow, direction: Direction) -> dict[str, Tensor]:
-    """(k, p) by layer: what gradients of a segment are dotted with, for k directions at its end."""
-    return by_layer(run.engine, flow.gathered(direction))
-
-
-def captured(run: Run, batch: slice, names: Container[str]) -> dict[str, LayerRows]:
-    """Factors of a batch of the run's rows, of the layers of these names."""
-    layers = None if REST in names else [layer for layer in run.engine.layers or [] if layer.name in names]
-    return run.engine.capture(run.rows.block(batch, run.model.device), None, layers)[1]
