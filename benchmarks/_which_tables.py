@@ -8,6 +8,7 @@ from _trajectory_tables import chosen, found
 from which import DATA, NEEDS
 
 from sktda import attribution
+from sktda.attribution.base import needs_of
 
 KINDS = {"uniform": "at random", "class": "to the next class"}
 Rows = list[dict]
@@ -68,7 +69,7 @@ def method_table(rows: Rows) -> list[str]:
 def validation(method: str) -> str:
     """Whether it can use validation rows; no method needs any."""
     known = getattr(attribution, method, None)
-    return "used if given" if getattr(known, "uses_validation", False) is True else "–"
+    return "used if given" if known is not None and needs_of(known()).validation else "–"
 
 
 def comparison(by_method: dict[str, dict[tuple, dict]], settings: list[tuple], titles: list[str]) -> str:

@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from sktda.data import resolve_device, slices
 from sktda.engine.layers import eval_kernels
 from sktda.engine.per_row import PerRow
-from sktda.model.adapters import differentiable, peel
+from sktda.model.adapters import differentiable
 from sktda.model.base import Inputs, forward
+from sktda.model.given import GivenModel
 from sktda.model.likelihood import Binary, Categorical
 from sktda.model.reading import count
 from sktda.objectives import AdversarialLoss, Predict, classified
@@ -121,7 +122,7 @@ def adversarial_accuracy(
     predict, inputs, targets = _read(estimator, X, y, device, batch_size)
     if not isinstance(predict.likelihood, Binary | Categorical):
         raise TypeError(
-            f"adversarial_accuracy counts rows that are classified rightly, and {type(peel(estimator)[1]).__name__} "
+            f"adversarial_accuracy counts rows that are classified rightly, and {GivenModel.of(estimator).name} "
             "was not trained on class probabilities; use a classifier with cross-entropy as its loss"
         )
     moved = attack.perturbed(predict, inputs, targets)

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import make_blobs
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, Needs
 
 
 class RecordingClassifier(ClassifierMixin, BaseEstimator):
@@ -47,7 +47,7 @@ def fits(log):
 class ValidationScores(Attributor):
     """First column of the row plus the sum of the validation rows' first column: shows which rows validated."""
 
-    uses_validation = True
+    needs = Needs(validation=True)
 
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
         X = np.asarray(X)

@@ -66,6 +66,7 @@ from sktda.attribution import (
     Source,
     TracIn,
 )
+from sktda.attribution.base import Attributor
 from tests.spies import CountingScores, RecordingClassifier, fits, noisy_blobs
 
 X, Y, _ = noisy_blobs(90, centers=2)
@@ -110,10 +111,14 @@ CHEAP = {"n_runs": 2, "n_estimators": 50, "attributor": ComplexityGap(), "sample
 """Spares the checks of every class the forests of the default attributor, which has checks of its own."""
 
 
+def differentiates(instance):
+    return isinstance(instance, Attributor) and instance.needs.gradients
+
+
 def instances(cls):
     """Around a classifier and around a regressor, or around nothing, with what is cheap where there is a choice."""
     parameters = inspect.signature(cls).parameters
-    any_attributor = not hasattr(cls, "needs_gradients")
+    any_attributor = not (issubclass(cls, Attributor) and cls().needs.gradients)
     cheap = {
         name: value for name, value in CHEAP.items() if name in parameters and (any_attributor or name == "n_runs")
     }
@@ -195,7 +200,7 @@ def test_every_public_method_is_documented(cls):
 
 def seeded(instance):
     """A clone; one that trains a net or draws rows gets a seed: None draws from NumPy's state, as in scikit-learn."""
-    draws = getattr(instance, "needs_gradients", False) or isinstance(instance, CoresetSelector | KNNShapley)
+    draws = differentiates(instance) or isinstance(instance, CoresetSelector | KNNShapley)
     return clone(instance).set_params(**({"random_state": 0} if draws else {}))
 
 
@@ -231,7 +236,7 @@ def test_pickle_joblib_and_clone_keep_everything(instance, tmp_path):
 def test_repr_and_html_do_no_work(instance, tmp_path):
     log = tmp_path / "log"
     unfitted = clone(instance)
-    some_kind = hasattr(unfitted, "needs_gradients") or isinstance(unfitted, LabelPosterior)  # not any attributor
+    some_kind = differentiates(unfitted) or isinstance(unfitted, LabelPosterior)  # not any attributor
     if "attributor" in unfitted.get_params() and not some_kind:
         unfitted.set_params(attributor=CountingScores(str(log)))
     before = dict(vars(unfitted))

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from sktda import Holdout, InfluencePruner
 from sktda.attribution import Influence, InnerProduct, TracIn
-from sktda.attribution.gradients.base import resolve_objective
+from sktda.attribution.gradients.objective_gradients import resolve_objective
 from sktda.model.likelihood import Binary, Categorical, Gaussian
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.objectives import Margin, Predict, ValidationLoss

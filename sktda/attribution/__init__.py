@@ -44,7 +44,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "AUM": "sktda.attribution.dynamics.aum",
         "ComplexityGap": "sktda.attribution.features.complexity_gap",
-        "ConfidentLearning": "sktda.attribution.predictions.out_of_sample",
+        "ConfidentLearning": "sktda.attribution.predictions.confident_learning",
         "DataOOB": "sktda.attribution.predictions.data_oob",
         "DiffIn": "sktda.attribution.runs.diff_in",
         "Distributional": "sktda.attribution.several.distributional",

@@ -9,24 +9,53 @@ each class says its unit. A paper's other sign is converted in that method's fil
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from sktda.data import check_finite, check_weights, encode_target, refuse_text
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What an attributor needs of whoever fits it: the class attribute (or property) `needs` of every attributor.
+
+    Parameters
+    ----------
+    features : bool, default=False
+        X must be numeric features: a cleaner around a Pipeline passes the rows through its transformers first.
+    validation : bool, default=False
+        Validation rows change the scores, and `fit` takes them as X_val and y_val. A cleaner warns when it was given
+        some that nothing uses.
+    gradients : bool, default=False
+        The estimator must be one that the library can differentiate; a cleaner whose own is none gives the default net.
+    trajectory : bool, default=False
+        The estimator's training must have been recorded, so it must be one of steps.
+    probabilities : bool, default=False
+        The estimator must have `predict_proba`; a cleaner whose own has none gives the default classifier.
+    net : dict, default={}
+        Arguments of the default net for this method, such as an optimiser that it is derived for.
+    """
+
+    features: bool = False
+    validation: bool = False
+    gradients: bool = False
+    trajectory: bool = False
+    probabilities: bool = False
+    net: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Attributor(BaseEstimator, metaclass=ABCMeta):
     """Scores training rows: `fit(X, y)` sets `scores_` (n,), higher = keep."""
 
-    uses_validation = False
-    """Whether validation rows change the scores. A cleaner warns when it was given some that nothing uses."""
-
-    scores_features = False
-    """Whether X must be numeric features: a cleaner around a Pipeline then passes them through its transformers."""
+    needs: Needs = Needs()
+    """What it needs beyond the rows as they are."""
 
     @abstractmethod
     def fit(
@@ -39,6 +68,13 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
         metadata_val: Any = None,
     ) -> Attributor:
         """Score the rows of (X, y)."""
+
+    def prepare_members(self, prepare: Callable[[Any], Any], transformers: Any = None) -> None:
+        """Put prepare(attributor) in the place of each attributor inside, before `fit`; here there is none.
+
+        A cleaner fills in what they leave open. transformers: an unfitted Pipeline that prepares the features of those
+        that need numbers, where the cleaner's estimator has one.
+        """
 
     def _forget(self) -> None:
         """Drop what an earlier fit learned."""
@@ -65,6 +101,69 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
         tags.input_tags.sparse = True
         tags.input_tags.three_d_array = True
         return tags
+
+
+def needs_of(attributor: Any) -> Needs:
+    """What an attributor needs. TypeError, saying what to add, for what is none or does not declare it."""
+    kind = type(attributor).__name__
+    if isinstance(attributor, type) or not (hasattr(attributor, "fit") and hasattr(attributor, "get_params")):
+        raise TypeError(
+            f"attributor={attributor!r} is not an attributor; give an instance such as LabelPosterior() from "
+            "sktda.attribution, or PrecomputedScores(scores) for scores of your own"
+        )
+    if isinstance(attributor, Pipeline):
+        raise TypeError(
+            "a Pipeline is no attributor; give it to one that trains an estimator, such as "
+            "SelfConfidence(make_pipeline(OneHotEncoder(), LogisticRegression())), or give "
+            "PrecomputedScores(function), function(X, y) being what transforms and scores"
+        )
+    needs = getattr(attributor, "needs", None)
+    if isinstance(needs, Needs):
+        return needs
+    if needs is not None:
+        raise TypeError(
+            f"needs of {kind} is {needs!r}, and must be declared as Needs(features=..., validation=...) from "
+            "sktda.attribution.base"
+        )
+    if hasattr(attributor, "predict"):
+        raise TypeError(
+            f"{kind} is a model, which predicts, and not an attributor, which scores rows; give one that trains it, "
+            f"such as SelfConfidence({kind}())"
+        )
+    raise TypeError(
+        f"{kind} does not say what it needs; add `needs = Needs()` to the class (from sktda.attribution.base), with "
+        "features=True if X must be numbers, and validation=True if fit uses X_val and y_val"
+    )
+
+
+def checked_scores(attributor: Any, n: int) -> np.ndarray:
+    """The scores of a fitted attributor; ValueError unless there is one finite number for each of n rows."""
+    kind, scores = type(attributor).__name__, getattr(attributor, "scores_", None)
+    if scores is None:
+        raise ValueError(
+            f"{kind} has no scores_ after fit (objective=None prepares attribute() only); give it an objective"
+        )
+    if np.shape(scores) != (n,):
+        what = f"{len(scores)} scores" if np.ndim(scores) == 1 else f"scores of shape {np.shape(scores)}"
+        raise ValueError(f"{kind} returned {what} for {n} rows; one number per row is due")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{kind} returned {int((~np.isfinite(scores)).sum())} scores that are NaN or infinite")
+    return scores
+
+
+def loo_decision_of(attributor: Any) -> np.ndarray | None:
+    """Leave-one-out or out-of-sample predictions that a fitted attributor has made: (n, n_classes) or (n,)."""
+    return getattr(attributor, "loo_decision_", None)
+
+
+def objectives_of(attributor: Any) -> dict[str, Any]:
+    """What a fitted attributor found for each objective of validation rows, by name; empty where it asked none."""
+    return getattr(attributor, "objectives_", {})
+
+
+def transformed(transformers: Any, X: Any, y: Any, X_val: Any = None) -> tuple[Any, Any]:
+    """(X, X_val or None) through transformers that are fitted on (X, y)."""
+    return transformers.fit_transform(X, y), None if X_val is None else transformers.transform(X_val)
 
 
 def told_task(attributor: Any, task: str) -> Any:

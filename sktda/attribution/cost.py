@@ -8,11 +8,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing
-from torch.utils.data import Dataset, Subset
 
-from sktda.model.reading import count
+from sktda.model.given import GivenModel, GivenRows
 
 ACTIVATIONS = 3  # values, gradients and products of a batch, in units of the values alone
 PROBE_SECONDS = 1.0  # trial fits grow until one takes as long: shorter ones say little
@@ -25,14 +22,15 @@ def estimate_fit(attributor: Any, X: Any, y: Any, validation: dict[str, Any]) ->
     rows; bytes is the sum of the parameters, the curvature, the activations of a batch and the scores.
     Raises ValueError unless the attributor's estimator is frozen: the time of a training is not known beforehand.
     """
-    if not isinstance(attributor.estimator, FrozenEstimator):
+    if not GivenModel.of(attributor.estimator).fixed:
         raise ValueError(
             "the estimate is of scoring with a model that is already trained; wrap it: estimator=FrozenEstimator(model)"
         )
-    n = count(X)
+    rows = GivenRows(X, y)
+    n = len(rows)
     trial = clone(attributor).set_callbacks().set_params(work_dir=None)
     few = np.arange(min(n, 8))
-    fitted = trial.fit(*_rows(X, y, few), **validation)._fitted()
+    fitted = trial.fit(*rows.take(few), **validation)._fitted()
     fitted.engine.prepare(fitted.rows)
     batch = fitted.engine.batch_size
     size, seconds, slope = min(batch, n), 0.0, 0.0
@@ -40,7 +38,7 @@ def estimate_fit(attributor: Any, X: Any, y: Any, validation: dict[str, Any]) ->
         warnings.simplefilter("ignore", UserWarning)  # layers that are left out are named by the fit itself
         while True:
             start = time.perf_counter()
-            trial.fit(*_rows(X, y, np.arange(size)), **validation)
+            trial.fit(*rows.take(np.arange(size)), **validation)
             before, seconds = seconds, time.perf_counter() - start
             slope = (seconds - before) / (size - size // 2) if before else seconds / size
             if seconds > PROBE_SECONDS or size == n:
@@ -51,11 +49,3 @@ def estimate_fit(attributor: Any, X: Any, y: Any, validation: dict[str, Any]) ->
         "seconds": seconds + max(slope, 0.0) * (n - size),
         "bytes": ACTIVATIONS * fitted.engine.row_bytes * batch + trial._fixed_bytes(fitted) + 16 * n,
     }
-
-
-def _rows(X: Any, y: Any, rows: np.ndarray) -> tuple[Any, Any]:
-    if isinstance(X, Dataset):
-        return Subset(X, rows.tolist()), None if y is None else _safe_indexing(y, rows)
-    if isinstance(X, dict):
-        return {name: _safe_indexing(value, rows) for name, value in X.items()}, _safe_indexing(y, rows)
-    return _safe_indexing(X, rows), None if y is None else _safe_indexing(y, rows)

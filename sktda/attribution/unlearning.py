@@ -13,18 +13,17 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sktda.attribution.gradients.base import part_of
 from sktda.attribution.gradients.checkpoint_dots import rate_sums
 from sktda.attribution.gradients.deletion import Deletion, removed_positions
 from sktda.attribution.gradients.influence import Influence
 from sktda.attribution.runs.sgd_influence import SGDInfluence
 from sktda.engine.per_row import PerRow
 from sktda.engine.replay import Replay
-from sktda.model.adapters import differentiable, trained_net, with_parameters
+from sktda.model.adapters import differentiable, with_parameters
 from sktda.model.base import flatten
 from sktda.model.fitting import train_clone
+from sktda.model.given import GivenModel, GivenRows, frozen
 from sktda.model.reading import count
-from sktda.model.skorch_net import recorded_run
 
 
 @dataclass(frozen=True)
@@ -125,8 +124,7 @@ def unlearn(
             raise TypeError(
                 f"{type(attributor).__name__} predicts no parameters; use Influence, DiffIn or SGDInfluence"
             )
-        frozen = estimator if isinstance(estimator, FrozenEstimator) else FrozenEstimator(estimator)
-        fitted_attributor = clone(attributor).set_params(estimator=frozen, objective=None)
+        fitted_attributor = clone(attributor).set_params(estimator=frozen(estimator), objective=None)
         fitted_attributor.fit(X, y, sample_weight)
     removed = removed_positions(rows, count(X))
     if isinstance(estimator, FrozenEstimator):
@@ -139,8 +137,7 @@ def unlearn(
 
 
 def _default_attributor(estimator: Any) -> Any:
-    net, _, _ = trained_net(estimator)
-    trajectory = recorded_run(net)
+    trajectory = GivenModel.of(estimator).record
     by_sgd = trajectory is not None and trajectory.optimizer == "SGD"
     if trajectory is not None and by_sgd and trajectory.step_index is not None:
         return SGDInfluence()
@@ -158,15 +155,14 @@ def _default_attributor(estimator: Any) -> Any:
 
 
 def _retrained(estimator: Any, removed: np.ndarray, X: Any, y: Any, sample_weight: Any, random_state: Any) -> Any:
-    net, X_net, y_net = trained_net(estimator, X, y, sample_weight)
-    trajectory = recorded_run(net)
+    given, rows = GivenModel.of(estimator), GivenRows(X, y, sample_weight)
+    trajectory = given.record
     if trajectory is None or trajectory.step_index is None:
-        kept = np.setdiff1d(np.arange(count(X)), removed)
-        weight = None if sample_weight is None else np.asarray(sample_weight)[kept]
-        return train_clone(estimator, part_of(X, kept), part_of(y, kept), weight, random_state)
-    model = differentiable(estimator, count(X))
-    replay = Replay.of(PerRow(model), model.training_rows(X, y, sample_weight), trajectory, net, X_net, y_net)
-    gone = np.zeros(count(X), dtype=bool)
+        kept = rows.take(np.setdiff1d(np.arange(len(rows)), removed))
+        return train_clone(estimator, *kept, random_state=random_state)
+    model = differentiable(given, len(rows))
+    replay = Replay.of(PerRow(model), model.training_rows(*rows), trajectory, given.net, *given.seen(rows))
+    gone = np.zeros(len(rows), dtype=bool)
     gone[replay.copies[removed]] = True
     for _ in replay.forwards(gone):
         pass

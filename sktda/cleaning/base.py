@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 )
 
 import sktda
-from sktda.attribution.base import seeded, told_task
+from sktda.attribution.base import Attributor, checked_scores, needs_of, seeded, told_task, transformed
 from sktda.data import sliceable
 
 
@@ -79,27 +79,17 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
         attributor = LabelPosterior()
         if _routing_enabled():
             attributor.set_fit_request(sample_weight=False)  # ignored, and not the user's to request
-    if not hasattr(attributor, "fit") or isinstance(attributor, type):
-        raise TypeError(
-            f"attributor={attributor!r} is not an attributor; give an instance such as LabelPosterior() from "
-            "sktda.attribution, or PrecomputedScores(scores) for scores of your own"
-        )
-    if isinstance(attributor, Pipeline):
-        raise TypeError(
-            "a Pipeline is no attributor; give it to one that trains an estimator, such as "
-            "SelfConfidence(make_pipeline(OneHotEncoder(), LogisticRegression())), or give "
-            "PrecomputedScores(function), function(X, y) being what transforms and scores"
-        )
+    needs = needs_of(attributor)
     attributor = clone(attributor)
     params = attributor.get_params(deep=False)
     if estimator is not None and params.get("estimator", 0) is None:
         attributor.set_params(estimator=scoring_estimator(attributor, estimator))
     if estimator is not None:
         task = "regression" if is_regressor(estimator) else "classification" if is_classifier(estimator) else "auto"
-        if task == "classification" or not getattr(attributor, "needs_probabilities", False):
+        if task == "classification" or not needs.probabilities:
             told_task(attributor, task)
-    if estimator is not None and hasattr(attributor, "with_members"):
-        attributor.with_members(lambda each: prepare_attributor(each, estimator))
+    if estimator is not None and isinstance(attributor, Attributor):
+        attributor.prepare_members(lambda each: prepare_attributor(each, estimator), transformers_of(estimator))
     return seeded(attributor, random_state)
 
 
@@ -109,38 +99,42 @@ def scoring_estimator(attributor: Any, estimator: Any) -> Any:
     That is the default net for a gradient or a recorded run, the default classifier for class probabilities. The
     transformers of a Pipeline stay in front of it.
     """
-    if getattr(attributor, "needs_probabilities", False) and is_classifier(estimator):
+    needs = needs_of(attributor)
+    if needs.probabilities and is_classifier(estimator):
         if hasattr(estimator, "predict_proba"):
             return clone(estimator)
         from sktda.attribution.predictions.out_of_sample import default_classifier
 
         return behind_transformers(estimator, default_classifier())
-    if not getattr(attributor, "needs_gradients", False):
+    if not needs.gradients:
         return clone(estimator)
     from sktda.model.adapters import can_differentiate
-    from sktda.model.fitting import trained_by_steps
+    from sktda.model.given import GivenModel
     from sktda.model.proxy import default_net
 
-    if can_differentiate(estimator) and (trained_by_steps(estimator) or not attributor.needs_trajectory):
+    if can_differentiate(estimator) and (GivenModel.of(estimator).trained_by_steps or not needs.trajectory):
         return clone(estimator)
     task = "regression" if is_regressor(estimator) else "classification"
-    return behind_transformers(estimator, default_net(task, **attributor.default_net_settings))
+    return behind_transformers(estimator, default_net(task, **needs.net))
 
 
 def behind_transformers(estimator: Any, model: Any) -> Any:
     """The model, after clones of the transformers of a Pipeline."""
-    if isinstance(estimator, Pipeline) and len(estimator) > 1:
-        return make_pipeline(clone(estimator[:-1]), model)  # whole: a step may be "passthrough"
-    return model
+    before = transformers_of(estimator)
+    return model if before is None else make_pipeline(before, model)  # whole: a step may be "passthrough"
+
+
+def transformers_of(estimator: Any) -> Pipeline | None:
+    """A clone of what stands before the last step of a Pipeline; None where there is nothing."""
+    return clone(estimator[:-1]) if isinstance(estimator, Pipeline) and len(estimator) > 1 else None
 
 
 def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any = None) -> tuple[Any, Any]:
     """(X, X_val) as the attributor sees them: through the transformers of a Pipeline if it needs numeric features."""
-    if not getattr(attributor, "scores_features", False) or not isinstance(estimator, Pipeline) or len(estimator) < 2:
+    transformers = transformers_of(estimator)
+    if transformers is None or not needs_of(attributor).features:
         return X, X_val
-    transformers = clone(estimator[:-1])
-    X = transformers.fit_transform(X, y)
-    return X, None if X_val is None else transformers.transform(X_val)
+    return transformed(transformers, X, y, X_val)
 
 
 def _fit_attributor(key: str, attributor: Any, X: Any, y: Any, params: dict) -> Any:
@@ -169,18 +163,7 @@ def fit_attributor(attributor: Any, X: Any, y: Any, params: dict, memory: Any = 
         else:
             cached = check_memory(memory).cache(_fit_attributor, ignore=["attributor", "X", "y", "params"])
             attributor = cached(key, attributor, X, y, params)
-    scores = getattr(attributor, "scores_", None)
-    if scores is None:
-        raise ValueError(
-            f"{type(attributor).__name__} has no scores_ after fit (objective=None prepares attribute() only); "
-            "give it an objective"
-        )
-    if np.shape(scores) != (_num_samples(X),):
-        raise ValueError(f"{type(attributor).__name__} returned {len(scores)} scores for {_num_samples(X)} rows")
-    if not np.isfinite(scores).all():
-        raise ValueError(
-            f"{type(attributor).__name__} returned {int((~np.isfinite(scores)).sum())} scores that are NaN or infinite"
-        )
+    checked_scores(attributor, _num_samples(X))
     return attributor
 
 

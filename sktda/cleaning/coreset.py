@@ -13,6 +13,7 @@ from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted, validate_data
 
+from sktda.attribution.base import loo_decision_of
 from sktda.cleaning.base import Holdout, fit_attributor, prepare_attributor, refuse_constant
 from sktda.cleaning.validation import warn_if_unlike
 from sktda.data import UnitRows, check_finite, encode_target, refuse_text, resolve_device, sliceable
@@ -240,7 +241,7 @@ class CoresetSelector(BaseEstimator):
 
     def _drop(self, target: np.ndarray) -> float:
         """Share of the rows that strategies which cover the scores leave out."""
-        decision = getattr(self.attributor_, "loo_decision_", None)
+        decision = loo_decision_of(self.attributor_)
         if decision is None:
             return DROP_UNKNOWN
         if self.task_ == "classification":

@@ -12,6 +12,7 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
+from sktda.attribution.base import loo_decision_of
 from sktda.cleaning.base import (
     NothingToLearnWarning,
     fit_attributor,
@@ -161,7 +162,7 @@ class NoisyLabelDetector(BaseEstimator):
         judged = without_leaks(X, self.findings_)
         self.attributor_ = fit_attributor(attributor, judged, y, {})
         reference = self.attributor_
-        if not hasattr(reference, "loo_decision_"):
+        if loo_decision_of(reference) is None:
             reference = prepare_attributor(None, random_state=self.random_state)
             reference.set_params(task=getattr(self.attributor_, "task_", "auto")).fit(judged, y)
         for name in ("n_features_in_", "feature_names_in_", "scale_"):  # a list of texts has no columns

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import _num_samples
 
+from sktda.attribution.base import loo_decision_of
 from sktda.cleaning.base import prepare_attributor, scoring_features
 
 
@@ -57,7 +58,8 @@ def detect(estimator: Any, X: Any, y: Any, fitted: Any = None) -> Any:
         warnings.simplefilter("ignore", UserWarning)  # whoever asks has not asked for a list of wrong labels
         try:
             X, _ = scoring_features(attributor, estimator, X, y)
-            if len(getattr(fitted, "loo_decision_", ())) == _num_samples(X):
+            decision = loo_decision_of(fitted)
+            if decision is not None and len(decision) == _num_samples(X):
                 attributor = FrozenEstimator(fitted)
             return NoisyLabelDetector(attributor).fit(X, y)
         except (TypeError, ValueError):

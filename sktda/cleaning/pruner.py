@@ -21,6 +21,7 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
+from sktda.attribution.base import needs_of, objectives_of
 from sktda.cleaning.base import (
     Holdout,
     PruningWarning,
@@ -335,7 +336,7 @@ class InfluencePruner(RefitEstimator):
     def _score(self, X, y, params, validation, metadata, trains):
         """(scores (n,), {name: Found}) of the rows that train (mask), mean over the folds that they train in."""
         attributor = prepare_attributor(self._given_attributor(), self.estimator, self.random_state)
-        if not getattr(attributor, "uses_validation", False):
+        if not needs_of(attributor).validation:
             if validation is not None and not self._guarded():
                 warnings.warn(
                     f"{type(attributor).__name__} scores rows without validation rows, and guard=False does not use "
@@ -351,7 +352,7 @@ class InfluencePruner(RefitEstimator):
         fitted = Parallel(n_jobs=self.n_jobs if len(parts) > 1 else 1)(
             delayed(self._fit_part)(clone(attributor), X, y, params, *part) for part in parts
         )
-        known = [getattr(part, "objectives_", {}) for part in fitted]
+        known = [objectives_of(part) for part in fitted]
         found = {
             name: Found([(rows, each[name]) for rows, each in zip(places, known, strict=True)], n) for name in known[0]
         }
@@ -371,7 +372,7 @@ class InfluencePruner(RefitEstimator):
         params = _check_method_params(X, params, rows)
         X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
         X, X_val = scoring_features(attributor, self.estimator, X, y, X_val)
-        if X_val is not None and attributor.uses_validation:
+        if X_val is not None and needs_of(attributor).validation:
             params = {**params, "X_val": X_val, "y_val": y_val}
             if metadata_val:
                 params["metadata_val"] = metadata_val

@@ -15,6 +15,7 @@ import pandas as pd
 
 import sktda.attribution
 from sktda import NoisyLabelDetector
+from sktda.attribution.base import needs_of
 from sktda.cleaning.base import NothingToLearnWarning
 from sktda.cli.features import of_arrays, of_table, one_spelling
 from sktda.cli.review import check_given, decide, row_positions
@@ -51,10 +52,11 @@ class Settings:
         params = attributor.get_params(deep=False)
         if "task" in params:
             attributor.set_params(task=task)
-        if "estimator" in params and getattr(attributor, "needs_gradients", False):
+        needs = needs_of(attributor)
+        if "estimator" in params and needs.gradients:
             from sktda.model.proxy import default_net
 
-            attributor.set_params(estimator=default_net(task, **attributor.default_net_settings))
+            attributor.set_params(estimator=default_net(task, **needs.net))
         return NoisyLabelDetector(attributor, contamination=self.drop, random_state=self.seed)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from sktda.attribution.base import loo_decision_of
 from sktda.data import row_index
 from sktda.displays.drawing import (
     INK,
@@ -255,7 +256,7 @@ def _pictures(images: Any, rows: np.ndarray, n: int) -> list[Any] | None:
 
 def _predicted(attributor: Any) -> np.ndarray | None:
     """(n,) labels or numbers that the other rows suggest, where the attributor knows."""
-    decision = getattr(attributor, "loo_decision_", None)
+    decision = loo_decision_of(attributor)
     if hasattr(attributor, "loo_labels_") or decision is None or decision.ndim == 1:
         return getattr(attributor, "loo_labels_", decision)
     return attributor.classes_[decision.argmax(axis=1)] if hasattr(attributor, "classes_") else None

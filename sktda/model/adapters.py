@@ -15,35 +15,19 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sktda.model import linear, perceptron, proxy, skorch_net
+from sktda.model import skorch_net
 from sktda.model.base import DifferentiableModel, Rows
-
-KINDS: tuple[ModuleType, ...] = (linear, perceptron, skorch_net, proxy)
-
-
-def peel(estimator: Any) -> tuple[list[Pipeline], Any]:
-    """(transformers before the model as pipelines, the model), through Pipelines and FrozenEstimators."""
-    before: list[Pipeline] = []
-    while isinstance(estimator, FrozenEstimator | Pipeline):
-        if isinstance(estimator, Pipeline):
-            if len(estimator.steps) > 1:
-                before.append(estimator[:-1])
-            estimator = estimator.steps[-1][1]
-        else:
-            estimator = estimator.estimator
-    return before, estimator
+from sktda.model.given import GivenModel, through
 
 
 def can_differentiate(estimator: Any) -> bool:
     """Whether `differentiable` takes this estimator once it is fitted, from its type and settings alone."""
-    _, model = peel(estimator)
+    given = GivenModel.of(estimator)
     try:
-        _kind(model).check(model)
+        given.kind.check(given.model)
     except (TypeError, ValueError):
         return False
     return True
@@ -58,15 +42,14 @@ def differentiable(estimator: Any, n_rows: int | None = None) -> DifferentiableM
     Raises TypeError for an estimator that cannot be differentiated, ValueError for settings that cannot (an L1
     penalty, say), NotFittedError if it is not fitted.
     """
-    before, model = peel(estimator)
-    kind = _fitted_kind(model)
-    result: DifferentiableModel = kind.rebuild(model, n_rows)
-    if not before:
+    given = GivenModel.of(estimator)
+    result: DifferentiableModel = _checked(given).rebuild(given.model, n_rows)
+    if not given.transformers:
         return result
-    transformers, rows_of_model = deepcopy(before), result.rows
+    transformers, rows_of_model = deepcopy(given.transformers), result.rows
 
     def rows(X: Any, y: Any = None, sample_weight: Any = None) -> Rows:
-        return rows_of_model(_transform(transformers, X), y, sample_weight)
+        return rows_of_model(through(transformers, X), y, sample_weight)
 
     return replace(result, rows=rows)
 
@@ -81,15 +64,14 @@ def with_parameters(estimator: Any, parameters: Mapping[str, Tensor]) -> Any:
     Raises TypeError, ValueError and NotFittedError as `differentiable` does; ValueError for unknown names and wrong
     shapes.
     """
-    _, model = peel(estimator)
-    own = _trainable(_fitted_kind(model).module_of(model))
-    _check_parameters(type(model).__name__, parameters, {name: value.shape for name, value in own.items()})
+    given = GivenModel.of(estimator)
+    own = _trainable(_checked(given).module_of(given.model))
+    _check_parameters(given.name, parameters, {name: value.shape for name, value in own.items()})
     with torch.no_grad():
         for name, value in parameters.items():
             own[name].copy_(value)
-    copy = _copy(estimator)
-    _, model = peel(copy)
-    _kind(model).write(model, {name: value.detach() for name, value in own.items()})
+    copy = _copy(given)
+    given.kind.write(GivenModel.of(copy).model, {name: value.detach() for name, value in own.items()})
     return copy
 
 
@@ -115,45 +97,15 @@ def _check_parameters(model: str, given: Mapping[str, Tensor], shapes: Mapping[s
         )
 
 
-def _copy(estimator: Any) -> Any:
+def _copy(given: GivenModel) -> Any:
     memo: dict[int, Any] = {}
-    net, _, _ = trained_net(estimator)
-    if net is not None:
-        skorch_net.duplicate(net, memo)
-    return deepcopy(estimator, memo)
+    if given.net is not None:
+        skorch_net.duplicate(given.net, memo)
+    return deepcopy(given.estimator, memo)
 
 
-def trained_net(estimator: Any, X: Any = None, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, Any]:
-    """(the skorch net inside, or None where there is none; X and y as that net's `fit` receives them).
-
-    The net carries callbacks such as a recorder, whose fingerprints are of the rows that the net saw.
-    """
-    before, model = peel(estimator)
-    X = X if X is None else _transform(before, X)
-    if isinstance(model, proxy.TYPES):
-        return model.net_, None if X is None else model.dataset(X, y, sample_weight), None
-    return (model, X, y) if isinstance(model, skorch_net.TYPES) else (None, X, y)
-
-
-def _transform(before: list[Pipeline], X: Any) -> Any:
-    for step in before:
-        X = step.transform(X)
-    return X
-
-
-def _fitted_kind(model: Any) -> ModuleType:
-    kind = _kind(model)
-    kind.check(model)
-    check_is_fitted(model)
+def _checked(given: GivenModel) -> ModuleType:
+    kind = given.kind
+    kind.check(given.model)
+    check_is_fitted(given.model)
     return kind
-
-
-def _kind(model: Any) -> ModuleType:
-    for kind in KINDS:
-        if isinstance(model, kind.TYPES):
-            return kind
-    allowed = ", ".join(each.__name__ for kind in (linear, perceptron) for each in kind.TYPES)
-    raise TypeError(
-        f"{type(model).__name__} cannot be differentiated; allowed are skorch nets, {allowed}, and a Pipeline or "
-        "FrozenEstimator of one. Use one of these to score the rows (a cheaper model than the final one is normal)"
-    )

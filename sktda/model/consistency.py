@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.criterion import Custom, criterion_total
+from sktda.model.given import GivenModel, GivenRows
 from sktda.model.reading import reader
 from sktda.model.skorch_net import named_parameters, unwrapped
 
@@ -20,21 +21,25 @@ TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4}  # relative; less precise
 HALF = 5e-2
 
 
-def check_losses(net: Any, model: DifferentiableModel, rows: Rows, X: Any, y: Any) -> None:
+def check_losses(given: GivenModel, model: DifferentiableModel, rows: Rows, data: GivenRows) -> None:
     """Raise ValueError unless the criterion of a fitted net is the mean (or sum) of the model's losses by row.
 
-    On up to 6 of the rows (X, y), as skorch calls the criterion, in eval mode: outputs are the same when they are
+    On up to 6 of the rows of data, as skorch calls the criterion, in eval mode: outputs are the same when they are
     computed twice and row by row, the loss of a batch is that of its rows, and so is its gradient. Weights of single
-    rows are no part of it. The net, its buffers and the random numbers stay as they are.
+    rows are no part of it. The net, its buffers and the random numbers stay as they are. Models of scikit-learn and
+    the default net have the library's own losses.
     """
-    n, _, targets_of = reader(net, X, y)
-    if targets_of is None or n == 0:
+    net = given.net
+    if net is None or net is not given.model or not len(data):
         return
-    chosen = np.unique(np.linspace(0, n - 1, ROWS).astype(int))
+    chosen = np.unique(np.linspace(0, len(data) - 1, ROWS).astype(int))
+    targets = reader(net, *given.seen(data.take(chosen)))[2]
+    if targets is None:
+        return
     with _undisturbed(unwrapped(net.module_), net.criterion_), torch.backends.cudnn.flags(enabled=False):
         _check_rows_alone(model, rows.block(chosen, model.device)[0])
-        for part in (chosen, chosen[: (len(chosen) + 1) // 2]):
-            _compare(net, model, rows, part, targets_of(part).to(model.device))
+        for n in sorted({len(chosen), (len(chosen) + 1) // 2}, reverse=True):
+            _compare(net, model, rows, chosen[:n], targets(slice(0, n)).to(model.device))
 
 
 def _check_rows_alone(model: DifferentiableModel, inputs: Inputs) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from skorch import NeuralNet
@@ -18,10 +17,9 @@ from torch import nn
 
 from sktda.data import slices
 from sktda.model import proxy
-from sktda.model.adapters import peel, trained_net
 from sktda.model.criterion import SAME_SHAPE
+from sktda.model.given import GivenModel, GivenRows
 from sktda.model.reading import reader
-from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.skorch_net import batch_size, check_targets, unwrapped
 
 BLOCK = 1_024  # rows per step of the search for a bad one
@@ -33,8 +31,9 @@ def check_trainable(estimator: Any, n_rows: int) -> None:
 
     A score of a row that the model never saw means nothing.
     """
-    _, model = peel(estimator)
-    if ends_frozen(estimator):
+    given = GivenModel.of(estimator)
+    model = given.model
+    if given.frozen:
         return
     if not isinstance(model, NeuralNet):
         if getattr(model, "early_stopping", False) is True:
@@ -81,7 +80,7 @@ def _initialised(net: Any) -> Any:
 
 
 def train_clone(
-    estimator: Any, X: Any, y: Any, sample_weight: Any = None, random_state: Any = None, callbacks: Any = None
+    estimator: Any, X: Any, y: Any, sample_weight: Any = None, *, random_state: Any = None, callbacks: Any = None
 ) -> Any:
     """A clone of the estimator, fitted on (X, y); the estimator and torch's global random state stay as they are.
 
@@ -93,22 +92,23 @@ def train_clone(
     became NaN or infinite, naming the epoch and, where one is to blame, the row.
     """
     copy = clone(estimator)
-    before, model = peel(copy)
+    given = GivenModel.of(copy)
     seed = int(check_random_state(random_state).randint(2**31 - 1))
     seed_parts(copy, seed)
     if callbacks:
-        _add_callbacks(model, list(callbacks))
-    arguments = _weight_arguments(copy, model, sample_weight)
+        _add_callbacks(given.model, list(callbacks))
+    arguments = _weight_arguments(copy, given.model, sample_weight)
     with TRAINING, torch.random.fork_rng():
-        if isinstance(model, NeuralNet) and not before and may_broadcast(model):
-            check_targets(_initialised(model), X, y)
+        if isinstance(given.model, NeuralNet) and not given.transformers and may_broadcast(given.model):
+            check_targets(_initialised(given.model), X, y)
         torch.manual_seed(seed)
         copy.fit(X, y, **arguments)
-    net, X, y = trained_net(copy, X, y, sample_weight)
-    if net is not None:
-        _check_history(net, X, y)
-        if before and may_broadcast(net):  # the net's own X exists only now
-            check_targets(net, X, y)
+    given = GivenModel.of(copy)
+    if given.net is not None:
+        X, y = given.seen(GivenRows(X, y, sample_weight))
+        _check_history(given.net, X, y)
+        if given.transformers and may_broadcast(given.net):  # the net's own X exists only now
+            check_targets(given.net, X, y)
     return copy
 
 
@@ -120,31 +120,6 @@ def seed_parts(estimator: Any, seed: int) -> Any:
         if value is None and f"__{name}".endswith("__random_state")
     }
     return estimator.set_params(**unset)
-
-
-def trained_by_steps(estimator: Any) -> bool:
-    """Whether training this estimator is a run of steps that a TrajectoryRecorder can follow."""
-    return isinstance(peel(estimator)[1], (NeuralNet, *proxy.TYPES))
-
-
-def can_record(estimator: Any) -> bool:
-    """Whether training this estimator takes callbacks, and it has no TrajectoryRecorder yet."""
-    _, model = peel(estimator)
-    if ends_frozen(estimator):
-        return False
-    if isinstance(model, proxy.TYPES):
-        return not model.callbacks
-    if not isinstance(model, NeuralNet):
-        return False
-    given = model.callbacks if isinstance(model.callbacks, list | tuple) else []
-    return not any(isinstance(each[1] if isinstance(each, tuple) else each, TrajectoryRecorder) for each in given)
-
-
-def ends_frozen(estimator: Any) -> bool:
-    """Whether fitting the estimator leaves its model as it is."""
-    while isinstance(estimator, Pipeline):
-        estimator = estimator.steps[-1][1]
-    return isinstance(estimator, FrozenEstimator)
 
 
 def may_broadcast(net: Any) -> bool:

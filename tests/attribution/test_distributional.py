@@ -910,7 +910,7 @@ def test_a_base_without_queries():
     np.testing.assert_allclose(fit.run_values_, [losses(run, X, Y) for run in RUNS], rtol=1e-9)
     for name in ("attribute", "attribute_runs"):
         assert not hasattr(fit, name)
-    assert not fit.uses_validation
-    assert fit.needs_trajectory
-    assert Distributional().uses_validation
-    assert not Distributional().needs_trajectory
+    assert not fit.needs.validation
+    assert fit.needs.trajectory
+    assert Distributional().needs.validation
+    assert not Distributional().needs.trajectory

@@ -34,7 +34,7 @@ from sktda.attribution import (
     Source,
     TracIn,
 )
-from sktda.model.adapters import peel
+from sktda.model.given import GivenModel
 from sktda.model.proxy import DefaultClassifier
 from sktda.objectives import DemographicParity, ValidationLoss, Weighted
 from tests.attribution import run_reference as runs
@@ -150,7 +150,7 @@ def test_a_checkpoint_has_the_running_statistics_of_its_time():
     net, run = record(scaled, NET_Y, net_options={"module": Normed}, n_checkpoints=3)
     for model, seen in ((net, scaled), (make_pipeline(scaler, net), NET_X)):
         ensemble = ModelEnsemble(InnerProduct(FrozenEstimator(model)), members="checkpoints").fit(seen, NET_Y)
-        members = [peel(each.estimator_)[1].module_ for each in ensemble.attributors_]
+        members = [GivenModel.of(each.estimator_).net.module_ for each in ensemble.attributors_]
         for c, member in enumerate(members):
             for name, value in member.state_dict().items():
                 assert torch.equal(value, run.state(c)[name]), name
@@ -192,7 +192,7 @@ def test_given_models_are_not_trained(make):
     recorded.fit(runs.X, runs.Y)
     assert recorded.scores_.shape == (runs.N,)
     assert not hasattr(recorded, "attribute")
-    assert not recorded.uses_validation
+    assert not recorded.needs.validation
 
 
 def test_the_objectives_of_all_members_are_averaged():

@@ -111,7 +111,7 @@ def test_validation_rows_play_no_part_and_there_are_no_values_of_queries():
     np.testing.assert_array_equal(plain.fit(X, Y, X_val=X[:QUERIES], y_val=Y[:QUERIES]).scores_, fitted().scores_)
     for name in ("attribute", "top_k", "deletion_update"):
         assert not hasattr(plain, name)
-    assert not plain.uses_validation
+    assert not plain.needs.validation
     assert "objective" not in plain.get_params()
 
 

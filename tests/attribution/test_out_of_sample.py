@@ -22,16 +22,14 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sktda import CoresetSelector, InfluencePruner, NoisyLabelDetector
-from sktda.attribution.predictions.out_of_sample import (
+from sktda.attribution.predictions.confident_learning import (
     ConfidentLearning,
-    NormalizedMargin,
-    SelfConfidence,
     calibrated_joint,
     confident_joint,
-    margins,
     rounded,
     wrong_labels,
 )
+from sktda.attribution.predictions.out_of_sample import NormalizedMargin, SelfConfidence, margins
 from tests.spies import flip, noisy_blobs
 
 ALL = [SelfConfidence, NormalizedMargin, ConfidentLearning]

@@ -6,15 +6,9 @@ import scipy.sparse as sp
 from scipy.stats import t as student
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from sktda.attribution.features.robust_residual import (
-    RobustResidual,
-    best_fit,
-    find_atom,
-    log_t,
-    r_squared,
-    transforms,
-    wrong_densities,
-)
+from sktda.attribution.features.numeric_target import find_atom, r_squared, transforms
+from sktda.attribution.features.residual_mixture import best_fit, log_t, wrong_densities
+from sktda.attribution.features.robust_residual import RobustResidual
 
 N = 400
 

@@ -15,6 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sktda import Holdout, InfluencePruner, InfluencePrunerCV, InfluenceReweighter
 from sktda.attribution import ComplexityGap, Influence
+from sktda.attribution.base import Needs
 from sktda.cleaning.validation import warn_if_unlike
 from tests.spies import ModelScores, RecordingClassifier, ValidationScores, noisy_blobs
 
@@ -163,7 +164,7 @@ def test_holdout_rows_pass_through_the_transformers_of_a_pipeline():
     raw = pd.DataFrame({"colour": np.array(["red", "green", "blue"])[Y], "x": X[:, 0]})
 
     class Numeric(ValidationScores):
-        scores_features = True
+        needs = Needs(features=True, validation=True)
 
         def fit(self, X, y, **params):
             return super().fit(X, y, **{name: value for name, value in params.items() if value is not None})

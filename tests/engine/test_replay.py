@@ -12,8 +12,9 @@ from torch import nn
 from sktda.engine import replay as module_under_test
 from sktda.engine.per_row import PerRow
 from sktda.engine.replay import Replay
-from sktda.model.adapters import differentiable, trained_net
+from sktda.model.adapters import differentiable
 from sktda.model.base import flatten
+from sktda.model.given import GivenModel, GivenRows
 from sktda.model.proxy import DefaultClassifier, DefaultRegressor
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.trajectory import Trajectory
@@ -57,7 +58,9 @@ class Double(Mlp):
 def replay_of(net, X, y, batch_size=4):
     model = differentiable(net, n_rows=len(X))
     engine = PerRow(model, batch_size)
-    return Replay.of(engine, model.rows(X, y), recorder_of(net).trajectory_, *trained_net(net, X, y))
+    return Replay.of(
+        engine, model.rows(X, y), recorder_of(net).trajectory_, net, *GivenModel.of(net).seen(GivenRows(X, y))
+    )
 
 
 def point(replay):
@@ -237,7 +240,8 @@ def test_a_default_net_with_weights_of_rows(kind, optimizer):
     (model, trajectory), (_, whole) = found
     different = differentiable(model, 40)
     engine = PerRow(different)
-    net, inputs, targets = trained_net(model, X, y, weight)
+    given = GivenModel.of(model)
+    net, inputs, targets = given.net, *given.seen(GivenRows(X, y, weight))
     replay = Replay.of(engine, different.rows(X, y, weight), trajectory, net, inputs, targets)
     assert len(whole) == 240
     near(gone_through(replay), states_of(whole, different.parameters), 1e-5)

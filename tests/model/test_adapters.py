@@ -21,8 +21,9 @@ from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from sktda.model.adapters import can_differentiate, differentiable, trained_net
+from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.fitting import check_trainable, train_clone
+from sktda.model.given import GivenModel, GivenRows
 from sktda.model.proxy import default_net
 
 N = 41
@@ -119,14 +120,16 @@ def test_the_copy_does_not_follow_a_refit_and_the_estimator_does_not_change():
 
 def test_the_net_inside_and_the_rows_that_it_saw_are_found():
     pipe = make_pipeline(StandardScaler(), net()).fit(X, Y)
-    inside, seen, y = trained_net(FrozenEstimator(pipe), X, Y)
-    assert inside is pipe[-1]
+    given = GivenModel.of(FrozenEstimator(pipe))
+    seen, y = given.seen(GivenRows(X, Y))
+    assert given.net is pipe[-1]
     np.testing.assert_array_equal(seen, pipe[0].transform(X))
     assert y is Y
-    assert trained_net(Ridge().fit(X, Y), X, Y)[0] is None
+    assert GivenModel.of(Ridge().fit(X, Y)).net is None
     default = default_net("classification").fit(X, Y)
-    inside, seen, y = trained_net(default, X, Y)
-    assert (inside, len(seen), y) == (default.net_, N, None)
+    given = GivenModel.of(default)
+    seen, y = given.seen(GivenRows(X, Y))
+    assert (given.net, len(seen), y) == (default.net_, N, None)
 
 
 class Count(Callback):

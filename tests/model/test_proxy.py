@@ -10,9 +10,10 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.model_selection import cross_val_score
 
-from sktda.model.adapters import differentiable, trained_net
+from sktda.model.adapters import differentiable
 from sktda.model.base import forward
 from sktda.model.fitting import train_clone
+from sktda.model.given import GivenModel, GivenRows
 from sktda.model.proxy import DefaultClassifier, default_net
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.scaled import ScaledRows
@@ -132,7 +133,8 @@ def test_a_recorded_training_is_the_same_and_its_rows_are_recognised(steps, weig
     recorded = train_clone(default_net("classification"), X, y, weight, random_state=0, callbacks=recorder)
     plain = train_clone(default_net("classification"), X, y, weight, random_state=0)
     np.testing.assert_array_equal(recorded.predict_proba(X), plain.predict_proba(X))
-    net, seen_X, seen_y = trained_net(recorded, X[10:20], y[10:20])
+    given = GivenModel.of(recorded)
+    net, seen_X, seen_y = given.net, *given.seen(GivenRows(X[10:20], y[10:20]))
     trajectory = dict(net.callbacks_)["recorder"].trajectory_
     np.testing.assert_array_equal(trajectory.positions(seen_X, seen_y), np.arange(10, 20))
     model = differentiable(recorded)

@@ -23,9 +23,9 @@ from torch.utils.data import TensorDataset, default_collate
 
 from sktda import retrain
 from sktda.attribution import Influence
-from sktda.model import many_trainings as retraining
+from sktda.model import side_by_side as retraining
 from sktda.model.fitting import train_clone
-from sktda.model.many_trainings import why_not
+from sktda.model.side_by_side import why_not
 from tests.model.nets import Mlp, Tied, rows
 
 N = 43  # four batches of 10 rows and a last one of 3
@@ -199,7 +199,9 @@ def only(data, part):
 
 def one_by_one(estimator, X, y, seeds=SEEDS, parts=None):
     parts = [slice(None)] * len(seeds) if parts is None else parts
-    return [train_clone(estimator, only(X, part), y[part], None, k) for k, part in zip(seeds, parts, strict=True)]
+    return [
+        train_clone(estimator, only(X, part), y[part], random_state=k) for k, part in zip(seeds, parts, strict=True)
+    ]
 
 
 def seeded_start(estimator, seed):

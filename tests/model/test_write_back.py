@@ -27,8 +27,9 @@ from skorch.callbacks import LRScheduler
 from torch import nn
 
 from sktda.attribution import Influence
-from sktda.model.adapters import differentiable, peel, trained_net, with_parameters
+from sktda.model.adapters import differentiable, with_parameters
 from sktda.model.base import forward
+from sktda.model.given import GivenModel
 from sktda.model.proxy import default_net
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
 from tests.model.nets import Mlp, Tied, make_net, record
@@ -215,9 +216,9 @@ def ask(case, estimator):
 
 def storages(estimator):
     """Where the numbers of parameters and optimiser of the net inside are, or those of a scikit-learn model."""
-    net, _, _ = trained_net(estimator)
+    net = GivenModel.of(estimator).net
     if net is None:
-        _, model = peel(estimator)
+        model = GivenModel.of(estimator).model
         arrays = [*getattr(model, "coefs_", []), *([model.coef_] if hasattr(model, "coef_") else [])]
         return {array.__array_interface__["data"][0] for array in arrays}
     states = [value for state in net.optimizer_.state.values() for value in state.values()]
@@ -293,7 +294,7 @@ def test_frozen_estimators_are_copied_with_what_is_inside(case, fitted):
     new = moved(model)
     changed = with_parameters(estimator, new)
     assert type(changed) is FrozenEstimator
-    assert peel(changed)[1] is not peel(estimator)[1]
+    assert GivenModel.of(changed).model is not GivenModel.of(estimator).model
     expected = with_parameters(fitted(case), new)
     np.testing.assert_array_equal(ask(case, changed), ask(case, expected))
     np.testing.assert_array_equal(ask(case, estimator), ask(case, fitted(case)))

@@ -6,7 +6,6 @@ from numbers import Real
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from skorch import NeuralNetBinaryClassifier
@@ -16,7 +15,7 @@ from sktda.attribution.dynamics.base import AlongTheRun
 from sktda.attribution.gradients.base import Fitted
 from sktda.data import encode_target
 from sktda.model import proxy
-from sktda.model.adapters import peel
+from sktda.model.given import GivenModel
 
 
 class AUM(AlongTheRun):
@@ -125,7 +124,7 @@ class AUM(AlongTheRun):
             self.__dict__.pop(name, None)
         if self.percentile is None or y is None:
             return super().fit(X, y, sample_weight)
-        if isinstance(self.estimator, FrozenEstimator):
+        if GivenModel.of(self.estimator).fixed:
             raise ValueError(
                 "percentile trains the net on labels of a made-up class, which a FrozenEstimator cannot learn; give "
                 "the net itself, or percentile=None"
@@ -164,7 +163,7 @@ class AUM(AlongTheRun):
             raise ValueError(
                 "AUM compares the logits of classes, and regression has none; use ComplexityGap, Loss or EL2N"
             )
-        model = None if self.estimator is None else peel(self.estimator)[1]
+        model = GivenModel.of(self.estimator).model
         if isinstance(model, NeuralNetBinaryClassifier):
             raise ValueError(
                 f"percentile={self.percentile} adds a class to the two of y, for which a net with one logit has no "

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 from math import ceil
 from numbers import Real
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,10 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
+from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.model.criterion import Custom
-from sktda.model.fitting import can_record
+from sktda.model.given import GivenModel
 from sktda.model.likelihood import Binary, Categorical, Likelihood
 from sktda.model.recorder import TrajectoryRecorder
 
@@ -29,8 +29,8 @@ class Dynamics(SelfScores):
 
     work_dir = None
 
-    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
-        return [TrajectoryRecorder(every=1)] if can_record(estimator) else None
+    def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
+        return TrajectoryRecorder(every=1)
 
 
 class AtOneMoment(Dynamics):
@@ -60,7 +60,7 @@ class AtOneMoment(Dynamics):
 class AlongTheRun(Dynamics):
     """Base of those that follow every checkpoint of a recorded run of a classifier."""
 
-    needs_trajectory = True
+    needs = Needs(gradients=True, trajectory=True)
 
     def _margins(self, fitted: Fitted) -> Tensor:
         """(n_checkpoints, n) logit margins, on the processor."""

@@ -9,7 +9,7 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, Needs
 from sktda.data import MANY_COLUMNS, UnitRows, n_columns, resolve_device
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
 
@@ -118,7 +118,7 @@ class ComplexityGap(Attributor):
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
     }
 
-    scores_features = True
+    needs = Needs(features=True)
     __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
 
     def __init__(

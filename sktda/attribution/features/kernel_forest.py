@@ -11,7 +11,7 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, Needs
 from sktda.attribution.features.complexity_gap import ComplexityGap
 from sktda.data import n_columns
 from sktda.noise import as_probabilities, log_margin
@@ -94,7 +94,7 @@ class KernelForest(Attributor):
         "random_state": ["random_state"],
     }
 
-    scores_features = True
+    needs = Needs(features=True)
     __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
 
     def __init__(self, *, n_estimators=200, task="auto", device="auto", n_jobs=None, random_state=None):

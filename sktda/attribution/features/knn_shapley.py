@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, validate_data
 from torch import Tensor
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, Needs
 from sktda.data import (
     BLOCK_BYTES,
     UnitRows,
@@ -108,8 +108,7 @@ class KNNShapley(Attributor):
         "random_state": ["random_state"],
     }
 
-    uses_validation = True
-    scores_features = True
+    needs = Needs(features=True, validation=True)
     __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
 
     def __init__(

@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.ndimage import median_filter
-from scipy.special import expit, gammaln, logsumexp, ndtri
+from scipy.special import ndtri
 from scipy.stats import rankdata
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, Needs
 from sktda.attribution.features.complexity_gap import ComplexityGap
 from sktda.attribution.features.kernel_forest import any_order
+from sktda.attribution.features.numeric_target import (
+    LEAST_SCALE,
+    Transform,
+    find_atom,
+    left_out_deviation,
+    r_squared,
+    rounding,
+    running_median,
+    spread_of,
+    standard,
+    surer,
+    transforms,
+)
+from sktda.attribution.features.residual_mixture import (
+    FREEDOMS,
+    GRID,
+    WRONG_SPREADS,
+    Mixture,
+    best_fit,
+    expectation,
+    first_as_good,
+    posterior,
+    share_of_wrong,
+    wrong_densities,
+)
 from sktda.noise import robust_deviation
 
 LEAF, SCALE_LEAF = 3, 10  # rows in the leaves of the trees that predict the target, and its scale
 FEW = 20  # rows, below which nothing is learned of the features
-FREEDOMS = (3.0, 5.0, 10.0, 100.0)  # of Student's t: tails heavier than 3 could not be told from wrong values
 ENDS = (3.0, 100.0)  # the same where fits are only compared
-WRONG_SPREADS = (1.0, 30.0, 1000.0)  # of wrong values, in spreads of the target: another row's, a slip, absurd
-MOST_WRONG = 0.5
-STEPS = 30  # of expectation and maximisation
 EVIDENCE = 3.0  # what wrong values must gain in log-likelihood over none: by chance once in 20, for 2 parameters more
-LEAST_SCALE = 1e-3  # of a residual, in standard deviations of the target
 LARGEST = 20.0  # residual, in robust deviations, that the local scale learns from
 SHARES = np.linspace(0, 1, 5)  # of the kernel beside the forest; powers of the local scale
-ATOM_SHARE, ATOM_ROWS, ATOM_LEAD = 0.05, 10, 10
 LEAF_ROWS = 10.0  # that the forest's odds of an atom count as, against one of
 PRIOR_ROWS = (1.0, 3.0, 10.0, 30.0, 100.0, 1e9)  # rows for its share among all
 FARTHEST = 3.0  # spreads of the target, beyond which an error counts no more for the predictability
-GRID = np.concatenate([[0.0], np.geomspace(1e-5, 0.49, 100)])
 DIGITS = 9
-HALF_CHI2 = 1.92  # fall of the log-likelihood at the ends of a 95 % interval
 
 
 class RobustResidual(Attributor):
@@ -137,7 +152,7 @@ class RobustResidual(Attributor):
         "random_state": ["random_state"],
     }
 
-    scores_features = True
+    needs = Needs(features=True)
     __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
 
     def __init__(self, *, n_estimators=100, device="auto", random_state=None):
@@ -364,193 +379,9 @@ class Amounts:
     deviation: np.ndarray  # the same of the mean
 
 
-@dataclass(frozen=True)
-class Transform:
-    """A monotone function of the target, the logarithm of its slope, and its inverse."""
-
-    name: str
-    to: Callable[[np.ndarray], np.ndarray]
-    log_slope: Callable[[np.ndarray], np.ndarray]
-    back: Callable[[np.ndarray], np.ndarray]
-
-
-def transforms(y: np.ndarray) -> list[Transform]:
-    """Those that y (n,), without absurd values, admits; what lies outside of its range can be transformed too."""
-    unit = float(np.median(np.abs(y))) or spread_of(y)
-    found = [Transform("identity", lambda v: v, np.zeros_like, lambda z: z)]
-    if y.min() >= 0:
-        tiny = 1e-3 * unit  # the slope at zero is infinite
-        found.append(
-            Transform(
-                "square root",
-                lambda v: np.sign(v) * np.sqrt(np.abs(v)),
-                lambda v: -np.log(2) - np.log(np.maximum(np.abs(v), tiny)) / 2,
-                lambda z: z * np.abs(z),
-            )
-        )
-    if y.min() > 0:
-        low = y.min()  # below, a straight line goes on
-        found.append(
-            Transform(
-                "logarithm",
-                lambda v: np.log(np.maximum(v, low)) + np.minimum(v / low - 1, 0),
-                lambda v: -np.log(np.maximum(v, low)),
-                np.exp,
-            )
-        )
-    found.append(
-        Transform(
-            "signed logarithm",
-            lambda v: np.arcsinh(v / unit),
-            lambda v: -np.log(unit) - np.log(np.hypot(1, v / unit)),
-            lambda z: unit * np.sinh(z),
-        )
-    )
-    return found
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Residuals as a share of wrong values, whose densities are known, among Student's t of right ones."""
-
-    share: float
-    scale: float
-    right: np.ndarray  # log density of each residual, if right
-    wrong: np.ndarray  # the same if wrong
-    total: np.ndarray  # of the mixture
-
-    @property
-    def posterior(self) -> np.ndarray:
-        """Probability (n,) that the value is wrong."""
-        return posterior(self.share, self.right, self.wrong)
-
-
-def expectation(
-    residual: np.ndarray, wrong: np.ndarray, freedom: float, share: float, most: float, least: float
-) -> Mixture:
-    """Fit shares of the wrong densities and the scale of Student's t by expectation and maximisation.
-
-    residual (n,); wrong (n, k) log densities of k kinds of wrong values; freedom of the t; share: of all wrong values
-    together to begin with, 0 = there are none; most and least: allowed scales. Scale step: Lange, Little & Taylor 1989.
-    """
-    shares = np.full(wrong.shape[1], share / wrong.shape[1])
-    scale = np.clip(robust_deviation(residual), least, most)
-    keep = np.ones_like(residual)
-    for _ in range(STEPS):
-        if share > 0:
-            joint = np.column_stack([np.log1p(-shares.sum()) + log_t(residual, freedom, scale), np.log(shares) + wrong])
-            joint = np.exp(joint - joint.max(axis=1, keepdims=True))
-            joint /= joint.sum(axis=1, keepdims=True)
-            keep, shares = joint[:, 0], np.maximum(joint[:, 1:].mean(axis=0), 1e-12)
-            shares *= min(1.0, MOST_WRONG / shares.sum())
-        pull = keep * (freedom + 1) / (freedom + np.square(residual / scale))
-        scale = np.clip(np.sqrt((pull * np.square(residual)).sum() / keep.sum()), least, most)
-    right = log_t(residual, freedom, scale)
-    if share == 0:
-        return Mixture(0.0, scale, right, np.full_like(right, -np.inf), right)
-    share = float(shares.sum())
-    wrong = logsumexp(wrong, axis=1, b=shares / share)
-    return Mixture(share, scale, right, wrong, np.logaddexp(np.log1p(-share) + right, np.log(share) + wrong))
-
-
-def best_fit(
-    residual: np.ndarray, wrong: np.ndarray, most: float, least: float, freedoms: tuple[float, ...] = FREEDOMS
-) -> Mixture:
-    """The likeliest mixture over degrees of freedom."""
-    fits = [expectation(residual, wrong, freedom, 0.05, most, least) for freedom in freedoms]
-    return max(fits, key=lambda fit: fit.total.sum())
-
-
-def log_t(residual: np.ndarray, freedom: float, scale: float) -> np.ndarray:
-    """Log density of Student's t."""
-    constant = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - np.log(freedom * np.pi) / 2 - np.log(scale)
-    return constant - (freedom + 1) / 2 * np.log1p(np.square(residual / scale) / freedom)
-
-
-def wrong_densities(values: np.ndarray, centre: float, spread: float) -> np.ndarray:
-    """Log densities (n, 3) of values that know nothing of the features: Cauchy of WRONG_SPREADS spreads."""
-    width = spread * np.array(WRONG_SPREADS)
-    return -np.log(np.pi * width) - np.log1p(np.square((values - centre)[:, None] / width))
-
-
-def posterior(share: float, right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """Probability (n,) of being wrong, from log densities."""
-    return expit(np.log(share) + wrong - np.log1p(-share) - right)
-
-
-def share_of_wrong(right: np.ndarray, wrong: np.ndarray) -> tuple[float, float, float, float]:
-    """(likeliest share, its log-likelihood, ends of the 95 % profile interval) for log densities (n,)."""
-    with np.errstate(divide="ignore"):
-        profile = np.array([np.logaddexp(np.log1p(-s) + right, np.log(s) + wrong).sum() for s in GRID])
-    agree = GRID[profile >= profile.max() - HALF_CHI2]
-    best = int(profile.argmax())
-    return max(float(GRID[best]), GRID[1]), float(profile[best]), float(agree.min()), float(agree.max())
-
-
-def first_as_good(likelihoods: list[np.ndarray]) -> int:
-    """The likeliest, or the first where that is not likelier by more than a standard error."""
-    best = int(np.argmax([each.mean() for each in likelihoods]))
-    gain = likelihoods[best] - likelihoods[0]
-    return best if gain.mean() > gain.std() / np.sqrt(len(gain)) else 0
-
-
-def find_atom(y: np.ndarray) -> float | None:
-    """The value that is its own kind (see `RobustResidual.atom_`), or None."""
-    values, counts = np.unique(y, return_counts=True)
-    order = np.argsort(counts, kind="stable")
-    first, second = counts[order[-1]], counts[order[-2]] if len(counts) > 1 else 0
-    many = first >= max(ATOM_ROWS, ATOM_SHARE * len(y)) and first >= ATOM_LEAD * second
-    return float(values[order[-1]]) if (many or 2 * first > len(y)) and second else None
-
-
-def spread_of(values: np.ndarray) -> float:
-    """Robust deviation; where more than half of the values are equal, that of the others; 1 if there are none."""
-    away = np.abs(values - np.median(values))
-    return robust_deviation(values) or (1.4826 * float(np.median(away[away > 0])) if away.any() else 1.0)
-
-
-def rounding(values: np.ndarray) -> float:
-    """Half the usual step between different values (n,), and at least LEAST_SCALE: no residual is known any better."""
-    steps = np.diff(np.unique(values))
-    return max(float(np.median(steps)) / 2 if len(steps) else 0.0, LEAST_SCALE)
-
-
-def running_median(position: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Median (n,) of the values of the rows that are nearest in position: a twentieth of all, from 11 to 101."""
-    order = np.argsort(position, kind="stable")
-    smooth = np.empty_like(values)
-    smooth[order] = median_filter(values[order], size=int(np.clip(len(values) // 20, 11, 101)) | 1, mode="reflect")
-    return smooth
-
-
-def standard(values: np.ndarray, mean: float, unit: float) -> np.ndarray:
-    """(values - mean) / unit, cut where squares would overflow."""
-    return np.clip((values - mean) / unit, -1e100, 1e100)
-
-
 def mix(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
     """share of a, the rest of b."""
     return share * a + (1 - share) * b
-
-
-def left_out_deviation(values: np.ndarray) -> np.ndarray:
-    """Each value minus the mean of the others (n,)."""
-    return (values - values.mean()) * len(values) / max(len(values) - 1, 1)
-
-
-def r_squared(error: np.ndarray, deviation: np.ndarray) -> tuple[float, float]:
-    """(1 - mean square of error by that of deviation, its standard error by linearisation)."""
-    scale = np.square(deviation).mean()
-    if scale == 0:
-        return 0.0, 0.0
-    ratio = np.square(error).mean() / scale
-    influence = (np.square(error) - ratio * np.square(deviation)) / scale
-    return float(1 - ratio), float(influence.std() / np.sqrt(len(influence)))
-
-
-def surer(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    """Whether a is more of its standard errors above 0 than b: pairs (value, standard error)."""
-    return a[0] / max(a[1], 1e-12) > b[0] / max(b[1], 1e-12)
 
 
 def standard_rows(X: Any) -> Any:

@@ -7,43 +7,37 @@ A concrete method says how a query gradient meets the gradients of training rows
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone, is_classifier
+from sklearn.base import is_classifier
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import KFold, StratifiedKFold
-from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, Needs
 from sktda.attribution.cost import estimate_fit
-from sktda.attribution.gradients.objective_gradients import Asked, ObjectiveScores, row_measure
+from sktda.attribution.gradients.cross_fit import cross_fitted
+from sktda.attribution.gradients.objective_gradients import Asked, checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
-from sktda.data import check_weights, encode_target, infer_task, resolve_device
+from sktda.data import check_weights, infer_task, resolve_device
 from sktda.engine.journal import Journal, Passes, digest
 from sktda.engine.per_row import PerRow
-from sktda.model.adapters import can_differentiate, differentiable, peel, trained_net
+from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import DifferentiableModel, Rows, restrict
 from sktda.model.consistency import check_losses
 from sktda.model.fingerprint import row_fingerprints
-from sktda.model.fitting import check_trainable, train_clone, trained_by_steps
+from sktda.model.fitting import check_trainable, train_clone
+from sktda.model.given import GivenModel, GivenRows, part_of
 from sktda.model.likelihood import Binary, Categorical, Tokens
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
-from sktda.model.skorch_net import recorded_run
 from sktda.model.trajectory import Trajectory
-from sktda.objectives import ValidationLoss, needed
-
-FOLDS = 5  # of the cross-fitting that stands in for validation rows
 
 
 @dataclass
@@ -53,10 +47,15 @@ class Fitted:
     model: DifferentiableModel
     rows: Rows
     engine: PerRow
-    trajectory: Trajectory | None
+    given: GivenModel
     n: int
     """Rows that the model was trained on: the n of 1/n."""
     passes: Passes
+
+    @property
+    def trajectory(self) -> Trajectory | None:
+        """The record of its training, where there is one."""
+        return self.given.record
 
     @property
     def records(self) -> list[str | bytes]:
@@ -67,15 +66,9 @@ class Fitted:
 class GradientScores(CallbackSupportMixin, Attributor):
     """Base of the methods that differentiate a model; see the concrete classes."""
 
-    uses_validation = True
-    needs_gradients = True
-    """Whether the estimator must be one that the library can differentiate."""
-    needs_trajectory = False
-    """Whether its training must have been recorded."""
+    needs = Needs(validation=True, gradients=True)
     parameters: Any = None
     """Patterns of the parameters that take part, for the methods that can do without the others; None = all."""
-    default_net_settings: Mapping[str, Any] = {}
-    """Arguments of `default_net` for this method, such as an optimiser that it is derived for."""
 
     _parameter_constraints: dict = {
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
@@ -93,9 +86,10 @@ class GradientScores(CallbackSupportMixin, Attributor):
             As the estimator takes it.
         y : array-like of shape (n_samples,)
         sample_weight : array-like of shape (n_samples,), default=None
-            Multiplies the loss of each row, in training (where the estimator takes weights) and in the scores.
+            Multiplies the loss of each row, in training (where the estimator takes weights) and, except for training
+            dynamics, in the scores.
         X_val, y_val : array-like, default=None
-            Validation rows, as X and y.
+            Validation rows, as X and y, for methods that use them.
         metadata_val : dict of array-like, default=None
             Metadata of the validation rows for the objective.
 
@@ -104,13 +98,15 @@ class GradientScores(CallbackSupportMixin, Attributor):
         self
         """
         self._validate_params()
+        if not self.needs.validation:
+            X_val = y_val = metadata_val = None
         if (X_val is None) != (y_val is None):
             missing, given = ("X_val", "y_val") if X_val is None else ("y_val", "X_val")
             raise ValueError(f"{given} came without {missing}; validation rows need both")
         if metadata_val and X_val is None:
             raise ValueError("metadata_val came without X_val and y_val, the validation rows that it belongs to")
         objective = resolve_objective(self.objective, X_val is not None)
-        if X_val is not None or not isinstance(self.estimator, FrozenEstimator):
+        if X_val is not None or not GivenModel.of(self.estimator).fixed:
             checked_metadata(objective, X_val, metadata_val)  # before the training
         for name in (
             "_live",
@@ -122,16 +118,16 @@ class GradientScores(CallbackSupportMixin, Attributor):
         ):  # of an earlier fit
             self.__dict__.pop(name, None)
         estimator, X, y = self._checked(X, y, sample_weight)
-        self._data = X, y, sample_weight
+        self._data = GivenRows(X, y, sample_weight)
+        given = GivenModel.of(estimator)
         progress = Progress(self, X, y)
-        if isinstance(estimator, FrozenEstimator):
+        if given.fixed:
             self.estimator_ = estimator
         else:
             progress.begin("train")
-            check_trainable(estimator, count(X))
-            self.estimator_ = train_clone(
-                estimator, X, y, sample_weight, self.random_state, callbacks=self._recorder(estimator)
-            )
+            check_trainable(given, len(self._data))
+            recorder = self._callbacks(given)
+            self.estimator_ = train_clone(estimator, *self._data, random_state=self.random_state, callbacks=recorder)
         fitted = self._fitted()
         fitted.passes = Passes(self._journal(fitted), progress.begin)
         if fitted.trajectory is not None:
@@ -147,9 +143,9 @@ class GradientScores(CallbackSupportMixin, Attributor):
             each = self._validation_scores(fitted, asked).double().cpu()
             self.objectives_ = asked.found(each.numpy())
             scores = torch.tensor(asked.shares, dtype=torch.float64) @ each
-        elif objective is not None and not isinstance(estimator, FrozenEstimator):
+        elif objective is not None and not given.fixed:
             progress.begin("cross-fit")
-            scores = self._cross_fitted(X, y, sample_weight)
+            scores, self.objectives_ = cross_fitted(self, self._data, self.task_)
         if scores is not None:
             self.scores_ = scores.double().cpu().numpy()
             refuse_nan(self.scores_[None])
@@ -214,9 +210,14 @@ class GradientScores(CallbackSupportMixin, Attributor):
     def _self_scores(self, fitted: Fitted) -> Tensor:
         """(n,) minus the value of each row for its own loss."""
 
-    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
-        """Callbacks that training needs; only nets take any."""
+    def _recorder(self, given: GivenModel) -> TrajectoryRecorder | None:
+        """What records the training as the method needs it."""
         return None
+
+    def _callbacks(self, given: GivenModel) -> list[TrajectoryRecorder] | None:
+        """Callbacks that training needs; only nets take any."""
+        recorder = self._recorder(given) if given.can_record else None
+        return None if recorder is None else [recorder]
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
@@ -224,11 +225,11 @@ class GradientScores(CallbackSupportMixin, Attributor):
         """(estimator to train or use, X, y) after the checks that come before training."""
         if self.estimator is None:
             X, task, _, _ = self._validate(X, y, sample_weight)
-            return default_net(task, **self.default_net_settings), X, np.asarray(y)
+            return default_net(task, **self.needs.net), X, np.asarray(y)
         if not can_differentiate(self.estimator):
             differentiable(self.estimator)  # raises and says why
-        if self.needs_trajectory and not trained_by_steps(self.estimator):
-            raise ValueError(unrecorded(type(self).__name__, self.estimator))
+        if self.needs.trajectory and not GivenModel.of(self.estimator).trained_by_steps:
+            raise ValueError(unrecorded(type(self).__name__, GivenModel.of(self.estimator)))
         if y is not None:
             if count(X) != count(y):
                 raise ValueError(f"X and y have inconsistent numbers of samples: {count(X)} and {count(y)}")
@@ -246,17 +247,13 @@ class GradientScores(CallbackSupportMixin, Attributor):
         return self.__dict__.get("_live") or self._fitted()
 
     def _fitted(self) -> Fitted:
-        X, y, sample_weight = self._data
-        model = self._differentiable(self.estimator_, count(X))
-        net, X_net, y_net = trained_net(self.estimator_, X, y, sample_weight)
-        trajectory = recorded_run(net)
-        if trajectory is None and self.needs_trajectory:
-            raise ValueError(unrecorded(type(self).__name__, self.estimator_))
-        n = count(X)
-        if trajectory is not None:
-            trajectory.check_final(model.module)
-            self._check_rows(trajectory, X_net, y_net)
-            n = n if trajectory.rows is None else len(trajectory.rows)
+        given, n = GivenModel.of(self.estimator_), len(self._data)
+        model = self._differentiable(given, n)
+        if given.record is None and self.needs.trajectory:
+            raise ValueError(unrecorded(type(self).__name__, given))
+        if given.record is not None:
+            self._check_rows(given)
+            n = n if given.record.rows is None else len(given.record.rows)
         for name, value in model.parameters.items():
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(
@@ -264,20 +261,20 @@ class GradientScores(CallbackSupportMixin, Attributor):
                     "training diverged; train it with a smaller learning rate, or standardise X and y"
                 )
         engine = PerRow(model, self.batch_size)  # first: it refuses modules that mix rows
-        rows = model.training_rows(X, y, sample_weight)
-        if net is not None and net is peel(self.estimator_)[1]:  # a net of the user's own
-            check_losses(net, model, rows, X_net, y_net)
-        return Fitted(model, rows, engine, trajectory, n, Passes())
+        rows = model.training_rows(*self._data)
+        check_losses(given, model, rows, self._data)
+        return Fitted(model, rows, engine, given, n, Passes())
 
-    def _differentiable(self, estimator: Any, n: int) -> DifferentiableModel:
-        model = differentiable(estimator, n).to(resolve_device(self.device))
+    def _differentiable(self, given: GivenModel, n: int) -> DifferentiableModel:
+        model = differentiable(given, n).to(resolve_device(self.device))
         if self.parameters is not None:
             restrict(model, self.parameters)
         return model
 
-    def _check_rows(self, trajectory: Trajectory, X: Any, y: Any) -> None:
-        """Raise ValueError unless the trajectory saw these rows, as its net's `fit` receives them."""
-        trajectory.check_rows(X, y)
+    def _check_rows(self, given: GivenModel) -> None:
+        """Raise ValueError unless the recorded training saw the rows."""
+        assert given.record is not None
+        given.record.check_rows(*given.seen(self._data))
 
     def _other_rows(self, fitted: Fitted, X, y) -> Rows:
         """Query or validation rows: they count alike, also where the model weighs its training rows by class."""
@@ -297,195 +294,24 @@ class GradientScores(CallbackSupportMixin, Attributor):
 
         return Asked(objective, fitted.engine, self._other_rows(fitted, X_val, y_val), metadata, label)
 
-    def _cross_fitted(self, X, y, sample_weight) -> Tensor:
-        """Mean over folds of the scores that a row gets with the other folds' rows as validation rows."""
-        n = count(X)
-        random = check_random_state(self.random_state).randint(2**31 - 1)
-        splitter: Any = KFold(min(FOLDS, n), shuffle=True, random_state=random)
-        codes = np.zeros(n)
-        if self.task_ == "classification" and np.ndim(y) == 1:
-            codes = encode_target(y, "classification")[1]
-            rarest = np.unique(codes, return_counts=True)[1].min()
-            if rarest >= 2:
-                splitter = StratifiedKFold(min(FOLDS, rarest), shuffle=True, random_state=random)
-        total, times = np.zeros(n), np.zeros(n)
-        folds: list[dict[str, ObjectiveScores]] = []
-        for train, held in splitter.split(np.zeros(n), codes):
-            weight = None if sample_weight is None else np.asarray(sample_weight)[train]
-            part = (
-                clone(self)
-                .set_callbacks()
-                .fit(
-                    part_of(X, train),
-                    part_of(y, train),
-                    weight,
-                    X_val=part_of(X, held),
-                    y_val=part_of(y, held),
-                )
-            )
-            total[train] += part.scores_
-            times[train] += 1
-            by_name = {name: np.zeros(n) for name in part.objectives_}
-            for name, found in part.objectives_.items():
-                by_name[name][train] = found.scores
-            folds.append({name: replace(found, scores=by_name[name]) for name, found in part.objectives_.items()})
-        self.objectives_ = {
-            name: ObjectiveScores(
-                float(np.mean([fold[name].value for fold in folds])), sum(fold[name].scores for fold in folds) / times
-            )
-            for name in folds[0]
-        }
-        return torch.from_numpy(total / times)
-
 
 class SelfScores(GradientScores):
     """Base of the methods that know no objective but their own: validation rows are accepted and do not enter."""
 
-    uses_validation = False
+    needs = Needs(gradients=True)
     objective = "self"
-
-    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
-        """Train the estimator (unless it is frozen) and score the rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            As the estimator takes it.
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,), default=None
-            Multiplies the loss of each row, in training (where the estimator takes weights) and, except for
-            training dynamics, in the scores.
-        X_val, y_val, metadata_val : default=None
-            Not used.
-
-        Returns
-        -------
-        self
-        """
-        return super().fit(X, y, sample_weight)
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         raise NotImplementedError  # `fit` passes no validation rows on
 
 
-class GradientAttributor(GradientScores):
-    """Those of them that also have a value for every pair of a query and a training row."""
-
-    def attribute(self, X_query, y_query):
-        """Predicted rise of each query's loss when one training row is removed.
-
-        Parameters
-        ----------
-        X_query : array-like of shape (n_query, ...)
-        y_query : array-like of shape (n_query,)
-
-        Returns
-        -------
-        values : ndarray of shape (n_query, n_samples)
-            In units of the loss (of the objective's `per_row` where it has one), 1/n included; positive = the row
-            helps that query.
-        """
-        fitted, queries = self._asked(X_query, y_query)
-        values = np.empty((len(queries), len(fitted.rows)))
-        for asked, rows, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
-            values[asked, rows] = block.double().cpu().numpy()
-        refuse_nan(values)
-        return values
-
-    def top_k(self, X_query, y_query, k=10, *, harmful=False):
-        """The k training rows that help each query most (or harm it most), without the whole matrix of values.
-
-        Parameters
-        ----------
-        X_query : array-like of shape (n_query, ...)
-        y_query : array-like of shape (n_query,)
-        k : int, default=10
-            At most the number of training rows.
-        harmful : bool, default=False
-            The lowest values in place of the highest.
-
-        Returns
-        -------
-        rows : ndarray of shape (n_query, k)
-            Positions in the training rows, the strongest first.
-        values : ndarray of shape (n_query, k)
-        """
-        fitted, queries = self._asked(X_query, y_query)
-        if not 1 <= k <= len(fitted.rows):
-            raise ValueError(f"k={k} is not between 1 and the number of training rows, {len(fitted.rows)}")
-        best = torch.full((len(queries), k), -torch.inf, dtype=torch.float64)
-        rows = torch.full((len(queries), k), -1)
-        for asked, part, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
-            block = block.double().cpu() * (-1 if harmful else 1)
-            values = torch.cat([best[asked], block], dim=1)
-            positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
-            best[asked], chosen = values.topk(k, dim=1)
-            rows[asked] = positions.gather(1, chosen)
-        return rows.numpy(), (-best if harmful else best).numpy()
-
-    def _asked(self, X_query, y_query):
-        fitted = self._ready()
-        return fitted, self._other_rows(fitted, X_query, y_query)
-
-    @abstractmethod
-    def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Yields (queries, training rows, values of these pairs) until all pairs are covered."""
-
-
-def unrecorded(method: str, estimator: Any) -> str:
+def unrecorded(method: str, given: GivenModel) -> str:
     """What to say of an estimator without the recorded run that the method needs."""
     return (
-        f"{method} follows a recorded training run, and this {type(peel(estimator)[1]).__name__} has none; train a "
+        f"{method} follows a recorded training run, and this {given.name} has none; train a "
         "skorch net with a TrajectoryRecorder among its callbacks (with what the method's docstring says it must "
         "keep), or use Influence"
     )
-
-
-def checked_metadata(objective: Any, X_val: Any, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Metadata of the validation rows by name. Raises ValueError if the objective needs more, or a length is wrong."""
-    known = {name: value for name, value in (metadata or {}).items() if value is not None}
-    missing = sorted(needed(objective) - set(known))
-    if missing:
-        raise ValueError(
-            f"the objective needs metadata of the validation rows that did not come: {', '.join(missing)}; give "
-            f"metadata_val={{{missing[0]!r}: ...}}, or Holdout(X_val, y_val, {missing[0]}=...) to a cleaner"
-        )
-    for name, value in known.items():
-        if count(value) != count(X_val):
-            raise ValueError(
-                f"metadata_val[{name!r}] has {count(value)} entries, and there are {count(X_val)} validation rows"
-            )
-    return known
-
-
-def resolve_objective(objective: Any, has_validation: bool) -> Any:
-    """ "self", None or a callable objective. Raises ValueError for an unknown one, or "self" with validation rows."""
-    if isinstance(objective, type):
-        raise TypeError(f"objective={objective.__name__} is a class; give an instance, {objective.__name__}()")
-    if objective is None or callable(objective):
-        return objective
-    if objective == "auto":
-        return ValidationLoss() if has_validation else "self"
-    if objective == "validation":
-        return ValidationLoss()
-    if objective == "self":
-        if has_validation:
-            raise ValueError(
-                "objective='self' does not use validation rows, and some were given; use 'validation' or 'auto', or "
-                "leave X_val and y_val out"
-            )
-        return "self"
-    raise ValueError(
-        f"objective={objective!r} is not one of 'auto', 'self', 'validation', an objective from sktda.objectives, a "
-        "callable or None"
-    )
-
-
-def part_of(data: Any, rows: np.ndarray) -> Any:
-    """These rows of an array, a DataFrame, a list, or a dict of arrays."""
-    if isinstance(data, Mapping):
-        return {name: part_of(value, rows) for name, value in data.items()}
-    return _safe_indexing(data, rows)
 
 
 def refuse_nan(values: np.ndarray) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted, GradientAttributor
+from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.data import slices
 from sktda.engine.journal import digest
 from sktda.engine.layers import LayerRows

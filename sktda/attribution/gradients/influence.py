@@ -13,10 +13,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted, GradientAttributor
+from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.checkpoint_dots import rate_sums
 from sktda.attribution.gradients.deletion import Deletion, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.data import slices
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
 from sktda.engine.ekfac import EKFAC

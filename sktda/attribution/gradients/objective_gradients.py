@@ -16,7 +16,8 @@ from sktda.engine.layers import eval_kernels
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.likelihood import Likelihood
-from sktda.objectives import Predict, Settled, ValidationLoss, Weighted
+from sktda.model.reading import count
+from sktda.objectives import Predict, Settled, ValidationLoss, Weighted, needed
 
 Gradient = Callable[[], dict[str, Tensor]]
 
@@ -155,3 +156,43 @@ def row_measure(objective: Any, likelihood: Likelihood) -> Callable[[Tensor, Ten
         return per_row(Predict(lambda _: outputs, likelihood), None, targets)
 
     return measure
+
+
+def checked_metadata(objective: Any, X_val: Any, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Metadata of the validation rows by name. Raises ValueError if the objective needs more, or a length is wrong."""
+    known = {name: value for name, value in (metadata or {}).items() if value is not None}
+    missing = sorted(needed(objective) - set(known))
+    if missing:
+        raise ValueError(
+            f"the objective needs metadata of the validation rows that did not come: {', '.join(missing)}; give "
+            f"metadata_val={{{missing[0]!r}: ...}}, or Holdout(X_val, y_val, {missing[0]}=...) to a cleaner"
+        )
+    for name, value in known.items():
+        if count(value) != count(X_val):
+            raise ValueError(
+                f"metadata_val[{name!r}] has {count(value)} entries, and there are {count(X_val)} validation rows"
+            )
+    return known
+
+
+def resolve_objective(objective: Any, has_validation: bool) -> Any:
+    """ "self", None or a callable objective. Raises ValueError for an unknown one, or "self" with validation rows."""
+    if isinstance(objective, type):
+        raise TypeError(f"objective={objective.__name__} is a class; give an instance, {objective.__name__}()")
+    if objective is None or callable(objective):
+        return objective
+    if objective == "auto":
+        return ValidationLoss() if has_validation else "self"
+    if objective == "validation":
+        return ValidationLoss()
+    if objective == "self":
+        if has_validation:
+            raise ValueError(
+                "objective='self' does not use validation rows, and some were given; use 'validation' or 'auto', or "
+                "leave X_val and y_val out"
+            )
+        return "self"
+    raise ValueError(
+        f"objective={objective!r} is not one of 'auto', 'self', 'validation', an objective from sktda.objectives, a "
+        "callable or None"
+    )

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
 from torch import Tensor
 
+from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.engine.projection import projected, projection_of
 from sktda.model.fitting import seed_parts
@@ -90,7 +91,7 @@ class OutlierGradient(SelfScores):
     0
     """
 
-    default_net_settings = {"optimizer": "sgd", "hidden": False}
+    needs = Needs(gradients=True, net={"optimizer": "sgd", "hidden": False})
 
     _parameter_constraints: dict = {
         **SelfScores._parameter_constraints,

@@ -11,8 +11,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted, GradientAttributor
+from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.data import slices
 from sktda.engine.pairwise import by_layer
 from sktda.engine.projection import Projection, projected, projection_of

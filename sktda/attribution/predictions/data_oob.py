@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 
 from sktda.attribution.base import Attributor
 from sktda.data import check_weights, encode_target, is_dictionary
-from sktda.model.adapters import peel
-from sktda.model.fitting import ends_frozen, train_clone
+from sktda.model.fitting import train_clone
+from sktda.model.given import GivenModel
 
 N_ESTIMATORS = 200  # of the ensembles that are made here: each row is out of 74 bags
 HEAVY = 4.0  # times the mean weight: a row that is out of 2 % of the bags or less, if weights decide what is drawn
@@ -126,20 +126,18 @@ class DataOOB(Attributor):
         ensemble = self._ensemble()
         labels = target if self.task_ == "regression" else self.classes_[target]
         seed = 0 if self.random_state is None else self.random_state
-        self.estimator_ = train_clone(ensemble, X, labels, sample_weight, seed)
-        transformers, bagged = peel(self.estimator_)
+        self.estimator_ = train_clone(ensemble, X, labels, sample_weight, random_state=seed)
+        given = GivenModel.of(self.estimator_)
         heavy = np.zeros(len(target), dtype=bool)
         if sample_weight is not None:
             weights = check_weights(sample_weight, len(target))
             heavy = weights >= HEAVY * weights.mean()
-        for each in transformers:
-            X = each.transform(X)
-        X = check_array(X, accept_sparse="csr", dtype=None, ensure_all_finite=False, allow_nd=True)
+        X = check_array(given.transformed(X), accept_sparse="csr", dtype=None, ensure_all_finite=False, allow_nd=True)
         if self.task_ == "classification":
-            self.loo_decision_ = self._votes(bagged, X, target, heavy)
+            self.loo_decision_ = self._votes(given.model, X, target, heavy)
             self.scores_ = self.loo_decision_[np.arange(len(target)), target]
         else:
-            self.loo_decision_, self.scores_ = self._errors(bagged, X, target, heavy)
+            self.loo_decision_, self.scores_ = self._errors(given.model, X, target, heavy)
         return self
 
     # ---- steps ------------------------------------------------------------------------------------------------------
@@ -188,13 +186,13 @@ class DataOOB(Attributor):
         if self.estimator is None:
             kind = RandomForestClassifier if classes else RandomForestRegressor
             return kind(n, n_jobs=self.n_jobs)
-        model = peel(self.estimator)[1]
-        if ends_frozen(self.estimator):
-            check_is_fitted(model)
-        if not is_bagged(model):
-            if ends_frozen(self.estimator):
+        given = GivenModel.of(self.estimator)
+        if given.frozen:
+            check_is_fitted(given.model)
+        if not is_bagged(given.model):
+            if given.frozen:
                 raise ValueError(
-                    f"{type(model).__name__} is not bagged: it has no estimators_samples_, which say what each member "
+                    f"{given.name} is not bagged: it has no estimators_samples_, which say what each member "
                     "was trained on; freeze a fitted random forest or BaggingClassifier, or give the estimator "
                     "unfrozen to have it bagged"
                 )
@@ -205,13 +203,13 @@ class DataOOB(Attributor):
             return bagging(self.estimator, n_estimators=n, n_jobs=self.n_jobs)
         if self.n_estimators is None:
             return self.estimator
-        if ends_frozen(self.estimator):
+        if given.frozen:
             raise ValueError(
                 f"n_estimators={self.n_estimators} cannot be set on a FrozenEstimator, which is not trained again; "
                 "leave n_estimators=None"
             )
         copy = clone(self.estimator)
-        peel(copy)[1].set_params(n_estimators=n)
+        GivenModel.of(copy).model.set_params(n_estimators=n)
         return copy
 
     def _left_out(self, bagged: Any, n: int, heavy: np.ndarray) -> np.ndarray:

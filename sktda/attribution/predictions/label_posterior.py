@@ -8,7 +8,7 @@ from typing import Any
 from sklearn.base import clone
 from sklearn.utils._param_validation import StrOptions
 
-from sktda.attribution.base import Attributor, seeded, told_task
+from sktda.attribution.base import Attributor, Needs, loo_decision_of, needs_of, seeded, told_task
 from sktda.attribution.features.kernel_forest import KernelForest
 from sktda.data import encode_target
 from sktda.noise import (
@@ -120,9 +120,9 @@ class LabelPosterior(Attributor):
         self.random_state = random_state
 
     @property
-    def scores_features(self):
-        """Whether the attributor needs numbers."""
-        return self.attributor is None or getattr(self.attributor, "scores_features", False)
+    def needs(self):
+        """What the attributor needs, without validation rows: it is fitted on the rows alone."""
+        return Needs(features=self.attributor is None or needs_of(self.attributor).features)
 
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
         """Fit the attributor, estimate the noise matrix, and score the rows.
@@ -148,12 +148,12 @@ class LabelPosterior(Attributor):
         for name in TOLD:
             if hasattr(self.attributor_, name):
                 setattr(self, name, getattr(self.attributor_, name))
-        if not hasattr(self.attributor_, "loo_decision_"):
+        if (decision := loo_decision_of(self.attributor_)) is None:
             raise TypeError(
                 f"{type(self.attributor_).__name__} makes no leave-one-out predictions (loo_decision_) to estimate a "
                 "noise matrix from; give ComplexityGap(), SelfConfidence() or DataOOB()"
             )
-        self.loo_decision_ = self.attributor_.loo_decision_
+        self.loo_decision_ = decision
         self.task_, codes, classes = encode_target(y, self.attributor_.task_)
         self.is_corrected_ = False
         if classes is None:
@@ -184,7 +184,7 @@ class LabelPosterior(Attributor):
             return RobustResidual()
         return KernelForest(task="classification")
 
-    def with_members(self, prepare: Callable[[Any], Any]) -> None:
+    def prepare_members(self, prepare: Callable[[Any], Any], transformers: Any = None) -> None:
         """Put prepare(attributor) in the place of the attributor: a cleaner fills in what it leaves open."""
         if self.attributor is not None:
             self.attributor = prepare(self.attributor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +12,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted, GradientAttributor
+from sktda.attribution.base import Needs
+from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.deletion import Deletion, line_search, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.runs import schedule
 from sktda.attribution.runs.schedule import Moment
 from sktda.data import slices
@@ -26,6 +27,7 @@ from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.engine.softmax_head import SoftmaxHead
 from sktda.model.base import Rows
+from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 
 
@@ -109,8 +111,7 @@ class DiffIn(GradientAttributor, Deletion):
     True
     """
 
-    needs_trajectory = True
-    default_net_settings = {"optimizer": "sgd"}
+    needs = Needs(validation=True, gradients=True, trajectory=True, net={"optimizer": "sgd"})
 
     _parameter_constraints: dict = {
         **GradientAttributor._parameter_constraints,
@@ -150,8 +151,8 @@ class DiffIn(GradientAttributor, Deletion):
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
         return super()._checked(X, y, sample_weight)
 
-    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
-        return schedule.recorder(estimator, self.n_checkpoints, self.checkpoints)
+    def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
+        return schedule.recorder(self.n_checkpoints, self.checkpoints)
 
     def _moments(self, fitted: Fitted) -> Iterator[tuple[Moment, float]]:
         """(checkpoint, weight w_t), with the model at each checkpoint in turn."""

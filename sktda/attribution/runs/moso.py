@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.attribution.runs import schedule
 from sktda.engine.differential import each_layer, total
 from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows
+from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 
 
@@ -81,8 +82,7 @@ class MoSo(SelfScores):
     0
     """
 
-    needs_trajectory = True
-    default_net_settings = {"optimizer": "sgd", "hidden": False}
+    needs = Needs(gradients=True, trajectory=True, net={"optimizer": "sgd", "hidden": False})
 
     _parameter_constraints: dict = {**SelfScores._parameter_constraints, **schedule.CONSTRAINTS}
 
@@ -107,8 +107,8 @@ class MoSo(SelfScores):
         self.work_dir = work_dir
         self.random_state = random_state
 
-    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
-        return schedule.recorder(estimator, self.n_checkpoints, self.checkpoints)
+    def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
+        return schedule.recorder(self.n_checkpoints, self.checkpoints)
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         assert fitted.trajectory is not None

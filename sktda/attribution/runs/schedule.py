@@ -13,7 +13,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.checkpoint_dots import one_rate
-from sktda.model.fitting import can_record
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.trajectory import Trajectory
 
@@ -70,9 +69,7 @@ def visited(fitted: Fitted, chosen: list[Moment]) -> Iterator[Moment]:
     fitted.model.load(fitted.trajectory.state(-1))
 
 
-def recorder(estimator: Any, count: int | None, spacing: str) -> list[TrajectoryRecorder] | None:
+def recorder(count: int | None, spacing: str) -> TrajectoryRecorder:
     """The callback that records what `moments` will ask for."""
-    if not can_record(estimator):
-        return None
     needed = (count or CHECKPOINTS) * (CANDIDATES if spacing == "random" else 1)
-    return [TrajectoryRecorder(n_checkpoints=needed)]
+    return TrajectoryRecorder(n_checkpoints=needed)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted, GradientAttributor
+from sktda.attribution.base import Needs
+from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.deletion import Deletion
 from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.data import slices
 from sktda.engine.differential import portion
 from sktda.engine.journal import digest
 from sktda.engine.per_row import Direction
 from sktda.engine.replay import Batch, Replay
-from sktda.model.adapters import trained_net
 from sktda.model.base import Rows, unflatten
-from sktda.model.fitting import can_record
+from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 
 
@@ -86,8 +86,7 @@ class SGDInfluence(GradientAttributor, Deletion):
     (145,)
     """
 
-    needs_trajectory = True
-    default_net_settings = {"optimizer": "sgd", "hidden": False}
+    needs = Needs(validation=True, gradients=True, trajectory=True, net={"optimizer": "sgd", "hidden": False})
 
     def __init__(
         self, estimator=None, *, objective="auto", device="auto", batch_size=None, work_dir=None, random_state=None
@@ -99,12 +98,11 @@ class SGDInfluence(GradientAttributor, Deletion):
         self.work_dir = work_dir
         self.random_state = random_state
 
-    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
-        return [TrajectoryRecorder(steps=True)] if can_record(estimator) else None
+    def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
+        return TrajectoryRecorder(steps=True)
 
     def _replay(self, fitted: Fitted) -> Replay:
         """The run, once it is one that can be linearised."""
-        X, y, sample_weight = self._data
         trajectory = fitted.trajectory
         assert trajectory is not None
         if trajectory.optimizer != "SGD":
@@ -116,8 +114,8 @@ class SGDInfluence(GradientAttributor, Deletion):
             raise ValueError("SGDInfluence follows falling losses, and this SGD has maximize=True")
         if np.ptp(trajectory.group_momenta, axis=0).any():
             trajectory.momentum  # noqa: B018  says that it changed on the way
-        net, X_net, y_net = trained_net(self.estimator_, X, y, sample_weight)
-        return Replay.of(fitted.engine, fitted.rows, trajectory, net, X_net, y_net)
+        given = fitted.given
+        return Replay.of(fitted.engine, fitted.rows, trajectory, given.net, *given.seen(self._data))
 
     # ---- values ----------------------------------------------------------------------------------------------------
 

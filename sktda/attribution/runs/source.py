@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted, GradientAttributor, unrecorded
+from sktda.attribution.base import Needs
+from sktda.attribution.gradients.base import Fitted, unrecorded
 from sktda.attribution.gradients.checkpoint_dots import rate_sums
 from sktda.attribution.gradients.objective_gradients import Asked
-from sktda.attribution.runs.stages import Run, Segment, Stage, segments
+from sktda.attribution.gradients.pairs import GradientAttributor
+from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, captured, formed, segments, stage_positions
 from sktda.data import slices
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import digest
-from sktda.engine.layers import LayerRows
 from sktda.engine.pairwise import (
     EXACT_WORK,
     QUERY_BYTES,
@@ -30,43 +30,20 @@ from sktda.engine.pairwise import (
     LowRank,
     Preconditioned,
     along_each,
-    by_layer,
     truncated,
     truncated_size,
 )
-from sktda.engine.per_row import REST, Direction
+from sktda.engine.per_row import Direction
 from sktda.engine.unrolling import Flow
-from sktda.model.adapters import peel, trained_net
 from sktda.model.base import Rows, unflatten
 from sktda.model.consistency import check_losses
 from sktda.model.fingerprint import row_fingerprints
-from sktda.model.fitting import can_record
-from sktda.model.reading import count
+from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
-from sktda.model.skorch_net import recorded_run
-from sktda.model.trajectory import Trajectory
 
 COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
 
 Met = TypeVar("Met")
-
-
-@dataclass
-class Unrolled(Fitted):
-    """A trained model with the recorded stages of its training, first to last."""
-
-    runs: list[Run] = field(default_factory=list)
-
-    @property
-    def records(self) -> list[str | bytes]:
-        """Of all stages."""
-        return [part for run in self.runs for part in (run.trajectory.identity, run.positions.tobytes(), run.labels)]
-
-    def backwards(self) -> Iterator[tuple[int, Run, Segment]]:
-        """(stage, run, segment) from the end of training to its start."""
-        for stage in reversed(range(len(self.runs))):
-            for segment in reversed(self.runs[stage].segments):
-                yield stage, self.runs[stage], segment
 
 
 class Source(GradientAttributor):
@@ -157,7 +134,7 @@ class Source(GradientAttributor):
     0
     """
 
-    needs_trajectory = True
+    needs = Needs(validation=True, gradients=True, trajectory=True)
 
     _parameter_constraints: dict = {
         **GradientAttributor._parameter_constraints,
@@ -207,29 +184,31 @@ class Source(GradientAttributor):
         for stage in self.stages or []:
             if not isinstance(stage, Stage):
                 raise TypeError(f"stages holds a {type(stage).__name__}; give Stage(fitted_net) for each earlier stage")
-        if self.stages and not isinstance(self.estimator, FrozenEstimator):
+        if self.stages and not GivenModel.of(self.estimator).fixed:
             raise ValueError(
                 "stages are of a net that was trained after them, so it must be fitted: estimator=FrozenEstimator(net)"
             )
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
         return super()._checked(X, y, sample_weight)
 
-    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
-        if not can_record(estimator):
-            return None
-        optimizer = getattr(peel(estimator)[1], "optimizer", None)
+    def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
+        optimizer = getattr(given.model, "optimizer", None)
         moments = not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.SGD))
-        return [TrajectoryRecorder(n_checkpoints=max(6, 2 * self.n_segments), optimizer_state=moments)]
+        return TrajectoryRecorder(n_checkpoints=max(6, 2 * self.n_segments), optimizer_state=moments)
 
-    def _check_rows(self, trajectory: Trajectory, X: Any, y: Any) -> None:
+    def _check_rows(self, given: GivenModel) -> None:
         if not self.stages:
-            super()._check_rows(trajectory, X, y)
+            super()._check_rows(given)
 
     def _fitted(self) -> Unrolled:
         fitted = super()._fitted()
-        X = self._data[0]
-        stages = [*(self.stages or []), Stage(self.estimator_, None if self.stages else np.arange(count(X)))]
-        runs = [self._run(stage, number, len(stages)) for number, stage in enumerate(stages, start=1)]
+        n = len(self._data)
+        stages = [*(self.stages or []), Stage(self.estimator_, None if self.stages else np.arange(n))]
+        looked = [*(GivenModel.of(stage.estimator) for stage in stages[:-1]), fitted.given]
+        runs = [
+            self._run(stage, given, number, len(stages), fitted)
+            for number, (stage, given) in enumerate(zip(stages, looked, strict=True), start=1)
+        ]
         followed = {name for run in runs for name in run.model.parameters}
         for name, value in fitted.model.module.named_parameters():
             value.requires_grad_(name in followed)  # what only an earlier stage trained matters, too
@@ -240,7 +219,7 @@ class Source(GradientAttributor):
                     f"stage {number} trained {', '.join(run.shapes)}, and none of these is in the final model with the "
                     "same shape; stages must train the same module"
                 )
-        seen = np.zeros(count(X), dtype=bool)
+        seen = np.zeros(n, dtype=bool)
         for run in runs:
             seen[run.positions] = True
         if not seen.all():
@@ -251,37 +230,22 @@ class Source(GradientAttributor):
             )
         return Unrolled(**vars(fitted), runs=runs)
 
-    def _run(self, stage: Stage, number: int, total: int) -> Run:
-        X, y, sample_weight = self._data
-        y = y if stage.y is None else stage.y
+    def _run(self, stage: Stage, given: GivenModel, number: int, total: int, final: Fitted) -> Run:
+        """The run of one stage; final: the last one's model and rows, which are not read again."""
+        data = self._data if stage.y is None else replace(self._data, y=stage.y)
         where = f"stage {number}: " if total > 1 else ""
-        model = self._differentiable(stage.estimator, count(X))
-        net, X_net, y_net = trained_net(stage.estimator, X, y, sample_weight)
-        trajectory = recorded_run(net)
+        model, trajectory = self._differentiable(given, len(data)), given.record
         if trajectory is None:
-            raise ValueError(where + unrecorded(type(self).__name__, stage.estimator))
-        trajectory.check_final(model.module)
-        if stage.rows is None:
-            positions = np.flatnonzero(trajectory.contains(X_net, y_net))
-        else:
-            chosen = np.zeros(count(X), dtype=bool)
-            try:
-                chosen[np.asarray(stage.rows)] = True
-            except IndexError as error:
-                raise ValueError(
-                    f"{where}rows must be positions in the {count(X)} rows given to fit, or a mask of them: {error}"
-                ) from error
-            positions = np.flatnonzero(chosen)
-        if not len(positions):
-            raise ValueError(
-                f"{where}none of the {count(X)} rows were trained on; pass the rows of all stages together"
-            )
+            raise ValueError(where + unrecorded(type(self).__name__, given))
+        positions = stage_positions(stage, given, data, where)
         n = len(positions) if trajectory.rows is None else len(trajectory.rows)
         prefix = f"stage {number} " if total > 1 else ""
         parts = segments(trajectory, rate_sums(trajectory), self.n_segments, self.boundaries, prefix)
-        rows = model.training_rows(X, y, sample_weight)
-        if net is peel(stage.estimator)[1]:
-            check_losses(net, model, rows, X_net, y_net)
+        if number == total:
+            rows, model.likelihood = final.rows, final.model.likelihood
+        else:
+            rows = model.training_rows(*data)
+            check_losses(given, model, rows, data)
         if len(positions) < len(rows):
             rows = rows.chosen(positions)
         labels = b"" if stage.y is None else row_fingerprints(stage.y).tobytes()
@@ -407,14 +371,3 @@ class Source(GradientAttributor):
     def _fixed_bytes(self, fitted: Fitted) -> int:
         assert isinstance(fitted, Unrolled)
         return super()._fixed_bytes(fitted) + max(run.nbytes for run in fitted.runs)
-
-
-def formed(run: Run, flow: Flow, direction: Direction) -> dict[str, Tensor]:
-    """(k, p) by layer: what gradients of a segment are dotted with, for k directions at its end."""
-    return by_layer(run.engine, flow.gathered(direction))
-
-
-def captured(run: Run, batch: slice, names: Container[str]) -> dict[str, LayerRows]:
-    """Factors of a batch of the run's rows, of the layers of these names."""
-    layers = None if REST in names else [layer for layer in run.engine.layers or [] if layer.name in names]
-    return run.engine.capture(run.rows.block(batch, run.model.device), None, layers)[1]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from tempfile import mkdtemp
 from typing import Any
@@ -14,14 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sktda.attribution.gradients.base import Fitted
 from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import Journal, Passes
-from sktda.engine.layers import Product
-from sktda.engine.per_row import PerRow
+from sktda.engine.layers import LayerRows, Product
+from sktda.engine.pairwise import by_layer
+from sktda.engine.per_row import REST, Direction, PerRow
 from sktda.engine.unrolling import Curvature, DiagonalFlow, Flow, SpectralFlow
 from sktda.model.base import DifferentiableModel, Rows
+from sktda.model.given import GivenModel, GivenRows
 from sktda.model.trajectory import Trajectory
 
 UNROLLED = ("SGD", "Adam", "AdamW")
@@ -224,3 +227,50 @@ class Run:
             name: (1 / (moments.get(name, still).sqrt() + eps)).expand(value.shape).to(value)
             for name, value in self.model.parameters.items()
         }
+
+
+@dataclass
+class Unrolled(Fitted):
+    """A trained model with the recorded stages of its training, first to last."""
+
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def records(self) -> list[str | bytes]:
+        """Of all stages."""
+        return [part for run in self.runs for part in (run.trajectory.identity, run.positions.tobytes(), run.labels)]
+
+    def backwards(self) -> Iterator[tuple[int, Run, Segment]]:
+        """(stage, run, segment) from the end of training to its start."""
+        for stage in reversed(range(len(self.runs))):
+            for segment in reversed(self.runs[stage].segments):
+                yield stage, self.runs[stage], segment
+
+
+def stage_positions(stage: Stage, given: GivenModel, data: GivenRows, where: str) -> np.ndarray:
+    """Positions (n_stage,) of the stage's rows among those of the fit; where: how an error begins."""
+    if stage.rows is None:
+        assert given.record is not None
+        chosen = given.record.contains(*given.seen(data))
+    else:
+        chosen = np.zeros(len(data), dtype=bool)
+        try:
+            chosen[np.asarray(stage.rows)] = True
+        except IndexError as error:
+            raise ValueError(
+                f"{where}rows must be positions in the {len(data)} rows given to fit, or a mask of them: {error}"
+            ) from error
+    if not chosen.any():
+        raise ValueError(f"{where}none of the {len(data)} rows were trained on; pass the rows of all stages together")
+    return np.flatnonzero(chosen)
+
+
+def formed(run: Run, flow: Flow, direction: Direction) -> dict[str, Tensor]:
+    """(k, p) by layer: what gradients of a segment are dotted with, for k directions at its end."""
+    return by_layer(run.engine, flow.gathered(direction))
+
+
+def captured(run: Run, batch: slice, names: Container[str]) -> dict[str, LayerRows]:
+    """Factors of a batch of the run's rows, of the layers of these names."""
+    layers = None if REST in names else [layer for layer in run.engine.layers or [] if layer.name in names]
+    return run.engine.capture(run.rows.block(batch, run.model.device), None, layers)[1]

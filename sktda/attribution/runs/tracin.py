@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.checkpoint_dots import CheckpointDots, rate_sums
-from sktda.model.fitting import can_record
+from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 
 
@@ -91,8 +89,8 @@ class TracIn(CheckpointDots):
         self.work_dir = work_dir
         self.random_state = random_state
 
-    def _recorder(self, estimator: Any) -> list[TrajectoryRecorder] | None:
-        return [TrajectoryRecorder()] if can_record(estimator) else None
+    def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
+        return TrajectoryRecorder()
 
     def _weights(self, fitted: Fitted) -> list[tuple[int | None, float]]:
         if fitted.trajectory is None:

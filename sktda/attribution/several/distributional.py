@@ -17,13 +17,15 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.attribution.gradients.base import GradientAttributor, GradientScores
+from sktda.attribution.base import objectives_of
+from sktda.attribution.gradients.base import GradientScores
 from sktda.attribution.gradients.influence import Influence
 from sktda.attribution.gradients.objective_gradients import row_measure
+from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.several.over_models import OverModels, refuse_frozen
 from sktda.data import slices
 from sktda.distributions import MEASURES, jackknife, resolve_measure
-from sktda.model.adapters import peel
+from sktda.model.given import GivenModel, GivenRows
 
 IN_MEMORY = 2**30  # bytes of per-run values; more go to a file
 BLOCK = 2**22  # numbers that a measure sees at a time
@@ -158,12 +160,12 @@ class Distributional(OverModels):
             self._refuse_cross_fitting(attributor, True, has_validation)
         return attributor
 
-    def _models(self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState) -> list[Any]:
+    def _models(self, attributor: GradientScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
         return list(self.runs) if self.runs else self._trainings(attributor, estimator, rows, random, self.n_runs)
 
     def _summarise(self, X: Any, y: Any) -> None:
         fitted = self.attributors_
-        self._own_losses = not hasattr(self, "objectives_")
+        self._own_losses = not objectives_of(self)
         self.run_scores_ = self._empty(len(fitted), len(fitted[0].scores_))
         for s, each in enumerate(fitted):
             self.run_scores_[s] = -each.scores_ if self._own_losses else each.scores_
@@ -178,7 +180,7 @@ class Distributional(OverModels):
         if all(np.array_equal(values, self.run_values_[0]) for values in self.run_values_[1:]):
             warnings.warn(
                 f"all {len(fitted)} runs are the same model, so their distribution is a point. Nothing in the "
-                f"training of {type(peel(fitted[0].estimator_)[1]).__name__} may be random: a module that is given as "
+                f"training of {GivenModel.of(fitted[0].estimator_).name} may be random: a module that is given as "
                 "an instance starts from its own weights, and batches are shuffled with iterator_train__shuffle=True",
                 UserWarning,
                 stacklevel=3,

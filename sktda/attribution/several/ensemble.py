@@ -10,11 +10,20 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, validate_data
 
-from sktda.attribution.base import Attributor, seeded, told_task
+from sktda.attribution.base import (
+    Attributor,
+    Needs,
+    checked_scores,
+    loo_decision_of,
+    needs_of,
+    seeded,
+    told_task,
+    transformed,
+)
 from sktda.attribution.features.complexity_gap import ComplexityGap
 from sktda.attribution.predictions.data_oob import DataOOB
 from sktda.attribution.predictions.label_posterior import LabelPosterior
@@ -33,6 +42,9 @@ class Ensemble(Attributor):
         LabelPosterior; for regression, where no class has a probability, ComplexityGap() and DataOOB().
     weights : array-like of shape (n_attributors,) or None, default=None
         How much each rank counts, at least 0; None = all alike.
+    transformers : transformer or None, default=None
+        Prepares the features of the attributors that need numbers; the others get X as it is. None = X as it is for
+        all, and in a cleaner around a Pipeline its transformers.
     task : {"auto", "classification", "regression"}, default="auto"
         What y is, for attributors that leave it open; see ComplexityGap.
     n_jobs : int or None, default=None
@@ -61,9 +73,9 @@ class Ensemble(Attributor):
     Notes
     -----
     `loo_decision_`, from which cleaners estimate how many labels are wrong, is that of the first member that has one.
-    Validation rows go to the members that use them. A cleaner around a Pipeline transforms the rows for all members as
-    soon as one of them needs numbers. Ranks of several detectors were averaged for outliers by Lazarevic and Kumar 2005
-    ("Feature bagging for outlier detection") and others; a member that knows nothing costs as much as it weighs.
+    Validation rows go to the members that use them. Ranks of several detectors were averaged for outliers by Lazarevic
+    and Kumar 2005 ("Feature bagging for outlier detection") and others; a member that knows nothing costs as much as it
+    weighs.
 
     Examples
     --------
@@ -78,15 +90,19 @@ class Ensemble(Attributor):
 
     _parameter_constraints: dict = {
         "attributors": [list, tuple, None],
+        "transformers": [HasMethods(["fit", "transform"]), None],
         "weights": ["array-like", None],
         "task": [StrOptions({"auto", "classification", "regression"})],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, attributors=None, *, weights=None, task="auto", n_jobs=None, random_state=None):
+    def __init__(
+        self, attributors=None, *, weights=None, transformers=None, task="auto", n_jobs=None, random_state=None
+    ):
         self.attributors = attributors
         self.weights = weights
+        self.transformers = transformers
         self.task = task
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -114,7 +130,7 @@ class Ensemble(Attributor):
         for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
             self.__dict__.pop(name, None)
         X = sliceable(X)
-        if self.attributors is None:
+        if self.attributors is None and self.transformers is None:
             X, *_ = self._validate(X, y, sample_weight, self.task)
         elif hasattr(X, "shape"):
             validate_data(self, X, skip_check_array=True)
@@ -122,12 +138,15 @@ class Ensemble(Attributor):
             check_weights(sample_weight, _num_samples(y))
         members = self._members(y)
         weights = self._checked_weights(len(members))
-        validation = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}
+        needs = [needs_of(each) for each in members]
+        seen = numbers = X, X_val
+        if self.transformers is not None and any(each.features for each in needs):
+            numbers = transformed(clone(self.transformers), X, y, X_val)
         self.attributors_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit)(each, X, y, sample_weight, validation if getattr(each, "uses_validation", False) else {})
-            for each in members
+            delayed(_fit)(member, each, *(numbers if each.features else seen), y, sample_weight, y_val, metadata_val)
+            for member, each in zip(members, needs, strict=True)
         )
-        self.member_scores_ = np.stack([each.scores_ for each in self.attributors_])
+        self.member_scores_ = np.stack([checked_scores(each, _num_samples(X)) for each in self.attributors_])
         ranks = (rankdata(self.member_scores_, axis=1) - 0.5) / self.member_scores_.shape[1]
         self.scores_ = np.average(ranks, axis=0, weights=weights)
         known = [each.task_ for each in self.attributors_ if hasattr(each, "task_")]
@@ -138,19 +157,16 @@ class Ensemble(Attributor):
     def loo_decision_(self):
         """Leave-one-out or out-of-sample predictions of the first member that makes some."""
         for each in self.__dict__.get("attributors_", []):
-            if hasattr(each, "loo_decision_"):
-                return each.loo_decision_
+            if (decision := loo_decision_of(each)) is not None:
+                return decision
         raise AttributeError("none of the attributors makes leave-one-out predictions")
 
     @property
-    def uses_validation(self):
-        """Whether one of the members uses validation rows."""
-        return any(getattr(each, "uses_validation", False) for _, each in self._named())
-
-    @property
-    def scores_features(self):
-        """Whether one of the members needs numbers."""
-        return self.attributors is None or any(getattr(each, "scores_features", False) for _, each in self._named())
+    def needs(self):
+        """Validation rows if a member uses them, numbers if one needs them and no transformers make them."""
+        found = [needs_of(each) for _, each in self._named()]
+        numbers = self.attributors is None or any(each.features for each in found)
+        return Needs(features=numbers and self.transformers is None, validation=any(each.validation for each in found))
 
     # ---- parameters of the members ---------------------------------------------------------------------------------
 
@@ -192,8 +208,9 @@ class Ensemble(Attributor):
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 
-    def with_members(self, prepare: Callable[[Any], Any]) -> None:
+    def prepare_members(self, prepare: Callable[[Any], Any], transformers: Any = None) -> None:
         """Put prepare(attributor) in the place of each: a cleaner fills in what they leave open."""
+        self.transformers = transformers if self.transformers is None else self.transformers
         if self.attributors is not None:
             self.attributors = [(name, prepare(each)) for name, each in self._named()]
         elif self.task != "auto":
@@ -209,10 +226,7 @@ class Ensemble(Attributor):
         if not given:
             raise ValueError("attributors is empty; give a list such as [ComplexityGap(), SelfConfidence()]")
         for each in given:
-            if not hasattr(each, "fit") or isinstance(each, type):
-                raise TypeError(
-                    f"{each!r} in attributors is not an attributor; give an instance such as ComplexityGap()"
-                )
+            needs_of(each)  # says what is no attributor, before it is cloned
         random = None if self.random_state is None else check_random_state(self.random_state)
         return [seeded(told_task(clone(each), self.task), random) for each in given]
 
@@ -245,13 +259,7 @@ def default_members(task: str) -> list[Attributor]:
     return [LabelPosterior(task=task), LabelPosterior(SelfConfidence())]
 
 
-def _fit(attributor: Any, X: Any, y: Any, sample_weight: Any, validation: dict) -> Any:
+def _fit(attributor, needs, X, X_val, y, sample_weight, y_val, metadata_val):
     weight = {} if sample_weight is None else {"sample_weight": sample_weight}
-    attributor.fit(X, y, **weight, **validation)
-    scores = np.asarray(getattr(attributor, "scores_", ()))
-    if scores.shape != (_num_samples(X),) or not np.isfinite(scores).all():
-        raise ValueError(
-            f"{type(attributor).__name__} gave scores of shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of "
-            f"them not finite, for {_num_samples(X)} rows; an ensemble needs one number per row of each attributor"
-        )
-    return attributor
+    validation = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val} if needs.validation else {}
+    return attributor.fit(X, y, **weight, **validation)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import GradientScores
 from sktda.attribution.gradients.inner_product import InnerProduct
 from sktda.attribution.several.over_models import OverModels, refuse_frozen
-from sktda.model.adapters import differentiable, peel, trained_net, with_parameters
-from sktda.model.fitting import can_record, check_trainable, train_clone, trained_by_steps
-from sktda.model.reading import count
+from sktda.model.adapters import differentiable, with_parameters
+from sktda.model.fitting import check_trainable, train_clone
+from sktda.model.given import GivenModel, GivenRows
 from sktda.model.recorder import TrajectoryRecorder
-from sktda.model.skorch_net import recorded_run
 from sktda.model.trajectory import Trajectory
 
 
@@ -132,9 +132,10 @@ class ModelEnsemble(OverModels):
         return InnerProduct() if self.attributor is None else self.attributor
 
     @property
-    def needs_trajectory(self) -> bool:
-        """Whether the estimator's training must have been recorded."""
-        return super().needs_trajectory or self.members == "checkpoints"
+    def needs(self) -> Needs:  # type: ignore[override]
+        """What the attributor needs, and a recorded run where members are its checkpoints."""
+        needs = super().needs
+        return replace(needs, trajectory=needs.trajectory or self.members == "checkpoints")
 
     @available_if(_attributor_has("attribute"))
     def attribute(self, X_query, y_query):
@@ -163,21 +164,21 @@ class ModelEnsemble(OverModels):
         attributor = self._cloned(given, "members")
         if self.members == "seeds":
             refuse_frozen(attributor.estimator, "members='seeds'", "members=[...]")
-        elif given is None and attributor.needs_trajectory:
+        elif given is None and attributor.needs.trajectory:
             raise ValueError(
                 f"{type(attributor).__name__} follows a recorded training run, and members='{self.members}' are "
                 "parameters without one; use members='seeds', a list of recorded nets, or Influence"
             )
-        trains = given is None and not isinstance(attributor.estimator, FrozenEstimator)
+        trains = given is None and not GivenModel.of(attributor.estimator).fixed
         self._refuse_cross_fitting(attributor, trains, has_validation)
         return attributor
 
-    def _models(self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState) -> list[Any]:
+    def _models(self, attributor: GradientScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
         if not isinstance(self.members, str):
             return list(self.members)
         if self.members == "seeds":
             return self._trainings(attributor, estimator, rows, random, self.n_members)
-        n_rows = count(rows[0])
+        n_rows = len(rows)
         self.estimator_, trajectory = self._one_training(estimator, rows, random)
         if trajectory is not None:
             return [at_checkpoint(self.estimator_, trajectory, c, n_rows) for c in range(len(trajectory))]
@@ -189,25 +190,25 @@ class ModelEnsemble(OverModels):
         self.scores_ = self.member_scores_.mean(axis=0)
         self.std_error_ = self.member_scores_.std(axis=0, ddof=1) / np.sqrt(len(self.attributors_))
 
-    def _one_training(self, estimator: Any, rows: tuple, random: RandomState) -> tuple[Any, Trajectory | None]:
+    def _one_training(self, estimator: Any, rows: GivenRows, random: RandomState) -> tuple[Any, Trajectory | None]:
         """(the model, its run where members are checkpoints)."""
         from_run = self.members == "checkpoints"
-        if not isinstance(estimator, FrozenEstimator):
-            if from_run and not trained_by_steps(estimator):
-                raise ValueError(_no_run(estimator))
-            recorder = [TrajectoryRecorder(self.n_members)] if from_run and can_record(estimator) else None
-            check_trainable(estimator, count(rows[0]))
-            X, y, sample_weight = rows
+        given = GivenModel.of(estimator)
+        if not given.fixed:
+            if from_run and not given.trained_by_steps:
+                raise ValueError(_no_run(given))
+            recorder = [TrajectoryRecorder(self.n_members)] if from_run and given.can_record else None
+            check_trainable(given, len(rows))
             seed = int(random.randint(2**31 - 1))
-            estimator = train_clone(estimator, X, y, sample_weight, seed, callbacks=recorder)
-        net, X, y = trained_net(estimator, *rows)
-        trajectory = recorded_run(net)
+            estimator = train_clone(estimator, *rows, random_state=seed, callbacks=recorder)
+            given = GivenModel.of(estimator)
+        trajectory = given.record
         if trajectory is not None:
-            trajectory.check_rows(X, y)
+            trajectory.check_rows(*given.seen(rows))
         if not from_run:
             return estimator, None
         if trajectory is None:
-            raise ValueError(_no_run(estimator))
+            raise ValueError(_no_run(given))
         if len(trajectory) < 2:
             raise ValueError(
                 "the recorded run has one checkpoint, and an ensemble needs at least two; train with "
@@ -231,16 +232,15 @@ def at_checkpoint(estimator: Any, trajectory: Trajectory, c: int, n_rows: int) -
     """A copy of a fitted net, or a Pipeline of one, with the parameters and buffers of checkpoint c."""
     state = trajectory.state(c)
     member = with_parameters(estimator, {name: state[name] for name in differentiable(estimator, n_rows).parameters})
-    net, _, _ = trained_net(member)
     with torch.no_grad():
-        for name, value in net.module_.named_buffers():
+        for name, value in GivenModel.of(member).net.module_.named_buffers():
             if (name := name.replace("_orig_mod.", "")) in state:  # of a compiled module; not kept: not in the state
                 value.copy_(state[name])
     return member
 
 
-def _no_run(estimator: Any) -> str:
+def _no_run(given: GivenModel) -> str:
     return (
-        f"members='checkpoints' are those of a recorded run, and this {type(peel(estimator)[1]).__name__} has none; "
+        f"members='checkpoints' are those of a recorded run, and this {given.name} has none; "
         "train a skorch net with a TrajectoryRecorder among its callbacks, or use members='dropout' or 'seeds'"
     )

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
 
 from sktda.attribution.dynamics.aum import AUM
 from sktda.attribution.dynamics.forgetting import Forgetting
 from sktda.attribution.dynamics.one_moment import EL2N, GraNd, LogitMargin, Loss
-from sktda.attribution.gradients.base import refuse_nan, resolve_objective
+from sktda.attribution.gradients.base import refuse_nan
 from sktda.attribution.gradients.checkpoint_dots import rate_sums
+from sktda.attribution.gradients.objective_gradients import resolve_objective
 from sktda.attribution.runs import schedule
 from sktda.attribution.runs.diff_in import DiffIn
 from sktda.engine.differential import first_and_second
 from sktda.engine.second_order import SecondOrder
+from sktda.model.given import frozen
 
 
 def trajectory_scores(
@@ -149,6 +150,6 @@ def training_dynamics(
     """
     settings = {"device": device, "batch_size": batch_size}
     first = AUM(estimator, random_state=random_state, **settings).fit(X, y, sample_weight)
-    net = FrozenEstimator(first.estimator_)
+    net = frozen(first.estimator_)
     others = [kind(net, **settings) for kind in (Forgetting, EL2N, GraNd, Loss, LogitMargin)]
     return {type(each).__name__: each.scores_ for each in [first, *(other.fit(X, y) for other in others)]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,23 +10,20 @@ import numpy as np
 from numpy.random import RandomState
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, Needs, needs_of, objectives_of
 from sktda.attribution.gradients.base import GradientScores
-from sktda.model.adapters import peel
-from sktda.model.fitting import check_trainable, ends_frozen, train_clone
-from sktda.model.many_trainings import side_by_side, why_not
-from sktda.model.reading import count
+from sktda.model.fitting import check_trainable, train_clone
+from sktda.model.given import GivenModel, GivenRows, frozen
+from sktda.model.side_by_side import side_by_side, why_not
 
 
 class OverModels(Attributor):
     """Base of the attributors that fit another one around each of several models."""
 
-    needs_gradients = True
     estimator: Any
     n_jobs: int | None
     random_state: Any
@@ -37,22 +33,10 @@ class OverModels(Attributor):
     def _attributor(self) -> Any:
         """What is fitted around each model."""
 
-    # ---- what a cleaner asks, which is as the attributor says -------------------------------------------------------
-
     @property
-    def uses_validation(self) -> bool:  # type: ignore[override]
-        """Whether validation rows change the scores."""
-        return getattr(self._attributor, "uses_validation", False)
-
-    @property
-    def needs_trajectory(self) -> bool:
-        """Whether the estimator's training must have been recorded."""
-        return getattr(self._attributor, "needs_trajectory", False)
-
-    @property
-    def default_net_settings(self) -> Mapping[str, Any]:
-        """Arguments of `default_net` for the attributor."""
-        return getattr(self._attributor, "default_net_settings", {})
+    def needs(self) -> Needs:  # type: ignore[override]
+        """What the attributor needs, and a model that can be differentiated."""
+        return replace(needs_of(self._attributor), gradients=True, features=False, probabilities=False)
 
     # ---- fit --------------------------------------------------------------------------------------------------------
 
@@ -84,7 +68,7 @@ class OverModels(Attributor):
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(attributor, name):
                 setattr(self, name, getattr(attributor, name))
-        rows = X, y, sample_weight
+        rows = GivenRows(X, y, sample_weight)
         models = self._models(attributor, estimator, rows, random)
         given = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}
         seeds = random.randint(2**31 - 1, size=len(models))
@@ -94,8 +78,8 @@ class OverModels(Attributor):
         )
         for each in self.attributors_:
             each._data = rows  # workers send copies back, one per model
-        if all(hasattr(each, "objectives_") for each in self.attributors_):
-            self.objectives_ = averaged([each.objectives_ for each in self.attributors_])
+        if all(found := [objectives_of(each) for each in self.attributors_]):
+            self.objectives_ = averaged(found)
         if all(hasattr(each, "scores_") for each in self.attributors_):
             self._summarise(X, y)
         return self
@@ -105,7 +89,7 @@ class OverModels(Attributor):
         """A clone of the attributor around the estimator, after the checks that need no data."""
 
     @abstractmethod
-    def _models(self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState) -> list[Any]:
+    def _models(self, attributor: GradientScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
         """Fitted estimators."""
 
     @abstractmethod
@@ -141,33 +125,33 @@ class OverModels(Attributor):
             )
 
     def _trainings(
-        self, attributor: GradientScores, estimator: Any, rows: tuple, random: RandomState, n: int
+        self, attributor: GradientScores, estimator: Any, rows: GivenRows, random: RandomState, n: int
     ) -> list[Any]:
         """The estimator after n trainings, each from a seed of its own."""
         seeds = [int(seed) for seed in random.randint(2**31 - 1, size=n)]
         names = [name for name in estimator.get_params(deep=True) if f"__{name}".endswith("__random_state")]
-        X, y, sample_weight = rows
-        check_trainable(estimator, count(X))
-        unrecorded = attributor._recorder(estimator) is None
-        if unrecorded and sample_weight is None and not names and why_not(estimator, X, y) is None:
-            return side_by_side(estimator, X, y, seeds, [None] * n)
+        given = GivenModel.of(estimator)
+        check_trainable(given, len(rows))
+        alike = attributor._callbacks(given) is None and rows.sample_weight is None and not names
+        if alike and why_not(estimator, rows.X, rows.y) is None:
+            return side_by_side(estimator, rows.X, rows.y, seeds, [None] * n)
         jobs = []
         for seed in seeds:
             member = clone(estimator).set_params(**dict.fromkeys(names, seed))
-            jobs.append(delayed(train_clone)(member, X, y, sample_weight, seed, callbacks=attributor._recorder(member)))
+            jobs.append(delayed(train_clone)(member, *rows, random_state=seed, callbacks=attributor._callbacks(given)))
         return list(Parallel(n_jobs=self.n_jobs)(jobs))
 
 
 def refuse_frozen(estimator: Any, setting: str, remedy: str) -> None:
     """ValueError if the estimator is not trained by fit, for a setting that trains it several times."""
-    if ends_frozen(estimator):
+    if GivenModel.of(estimator).frozen:
         raise ValueError(
             f"{setting} trains the estimator anew for each model, and a FrozenEstimator is not trained; give the "
             f"estimator without FrozenEstimator, or the trained models as a list: {remedy}"
         )
 
 
-def fitted_clone(attributor: GradientScores, model: Any, seed: int, rows: tuple, given: dict) -> GradientScores:
+def fitted_clone(attributor: GradientScores, model: Any, seed: int, rows: GivenRows, given: dict) -> GradientScores:
     """The attributor fitted around one model."""
     return clone(attributor).set_params(estimator=frozen(model), random_state=seed).fit(*rows, **given)
 
@@ -179,18 +163,13 @@ def checked_models(models: Any, name: str) -> list[Any]:
         raise ValueError(f"{name} is a list of {len(models)}, and at least two fitted estimators are needed")
     for k, model in enumerate(models):
         try:
-            check_is_fitted(peel(model)[1])
+            check_is_fitted(GivenModel.of(model).model)
         except (NotFittedError, TypeError) as error:
             raise ValueError(
                 f"{name}[{k}]={type(model).__name__} is not a fitted estimator. Fit it; a cleaner or a search clones "
                 "the attributor and with it these models, unless each is given as FrozenEstimator(fitted)"
             ) from error
     return models
-
-
-def frozen(model: Any) -> FrozenEstimator:
-    """The model as one that fit leaves as it is."""
-    return model if isinstance(model, FrozenEstimator) else FrozenEstimator(model)
 
 
 def averaged(found: list[dict[str, Any]]) -> dict[str, Any]:

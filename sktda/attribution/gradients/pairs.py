@@ -1,0 +1,78 @@
+"""Values of every pair of a query and a training row."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sktda.attribution.gradients.base import Fitted, GradientScores, refuse_nan
+from sktda.attribution.gradients.objective_gradients import row_measure
+from sktda.model.base import Rows
+
+
+class GradientAttributor(GradientScores):
+    """Those of them that also have a value for every pair of a query and a training row."""
+
+    def attribute(self, X_query, y_query):
+        """Predicted rise of each query's loss when one training row is removed.
+
+        Parameters
+        ----------
+        X_query : array-like of shape (n_query, ...)
+        y_query : array-like of shape (n_query,)
+
+        Returns
+        -------
+        values : ndarray of shape (n_query, n_samples)
+            In units of the loss (of the objective's `per_row` where it has one), 1/n included; positive = the row
+            helps that query.
+        """
+        fitted, queries = self._asked(X_query, y_query)
+        values = np.empty((len(queries), len(fitted.rows)))
+        for asked, rows, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
+            values[asked, rows] = block.double().cpu().numpy()
+        refuse_nan(values)
+        return values
+
+    def top_k(self, X_query, y_query, k=10, *, harmful=False):
+        """The k training rows that help each query most (or harm it most), without the whole matrix of values.
+
+        Parameters
+        ----------
+        X_query : array-like of shape (n_query, ...)
+        y_query : array-like of shape (n_query,)
+        k : int, default=10
+            At most the number of training rows.
+        harmful : bool, default=False
+            The lowest values in place of the highest.
+
+        Returns
+        -------
+        rows : ndarray of shape (n_query, k)
+            Positions in the training rows, the strongest first.
+        values : ndarray of shape (n_query, k)
+        """
+        fitted, queries = self._asked(X_query, y_query)
+        if not 1 <= k <= len(fitted.rows):
+            raise ValueError(f"k={k} is not between 1 and the number of training rows, {len(fitted.rows)}")
+        best = torch.full((len(queries), k), -torch.inf, dtype=torch.float64)
+        rows = torch.full((len(queries), k), -1)
+        for asked, part, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
+            block = block.double().cpu() * (-1 if harmful else 1)
+            values = torch.cat([best[asked], block], dim=1)
+            positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
+            best[asked], chosen = values.topk(k, dim=1)
+            rows[asked] = positions.gather(1, chosen)
+        return rows.numpy(), (-best if harmful else best).numpy()
+
+    def _asked(self, X_query, y_query):
+        fitted = self._ready()
+        return fitted, self._other_rows(fitted, X_query, y_query)
+
+    @abstractmethod
+    def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yields (queries, training rows, values of these pairs) until all pairs are covered."""
