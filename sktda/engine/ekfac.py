@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from functools import cache, partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from sktda.engine.layers import Convolved, Layer, Product
 from sktda.engine.per_row import Direction, PerRow
 from sktda.model.base import Rows, forward
 
+ENERGY_ROWS = 64  # by which it is told how much is left out
 FORMED_BYTES = 64 * 2**20  # per-row gradients of one layer that are formed at a time
 KEPT_BYTES = 256 * 2**20  # factors kept from the first pass over the rows, so that the second need not redo them
 
@@ -31,7 +33,8 @@ class EKFAC:
     """One eigen-object: `apply(fn, direction)` is fn(curvature) times a direction.
 
     Eigenvalues `values[layer]` (out, in + bias) are of the mean loss plus the layer's penalty, without damping.
-    Trainable parameters outside Linear and convolution layers are left out, with one warning that names them.
+    Trainable parameters outside Linear and convolution layers are left out, with one warning that names them;
+    `parameter_share` of the parameters and `energy_share` of the squared gradients (of up to 64 rows) are covered.
     Labels are drawn from the model with `seed`, one draw per row and state; the fit has its own batch size, so that the
     engine's does not matter.
     visit: a generator function that puts one state after another into the model and yields their names: factors are
@@ -55,11 +58,15 @@ class EKFAC:
                 f"EK-FAC covers Linear and convolution layers, and none of the trainable parameters is in one: "
                 f"{', '.join(self.left_out)}; use curvature='exact' or 'cg'"
             )
+        self.parameter_share, self.energy_share = 1.0, 1.0
         if self.left_out:
+            self.parameter_share, self.energy_share = self._shares(engine, rows)
+            much = "" if self.energy_share >= 0.5 else ", most of it: use curvature='cg', or parameters= without these"
             warnings.warn(
                 f"EK-FAC leaves out {len(self.left_out)} parameters that are not in a Linear or (ungrouped) "
                 f"convolution layer of their own, or in one that is not used: {', '.join(self.left_out)}; they count "
-                "as fixed",
+                f"as fixed. They hold {1 - self.parameter_share:.0%} of the numbers and {1 - self.energy_share:.0%} of "
+                f"the gradients' squares{much}",
                 UserWarning,
                 stacklevel=2,
             )
@@ -74,6 +81,17 @@ class EKFAC:
     def own(self, engine: PerRow) -> list[Layer]:
         """The engine's layers that this curvature covers."""
         return [layer for layer in engine.layers or [] if layer.name in self._names]
+
+    def _shares(self, engine: PerRow, rows: Rows) -> tuple[float, float]:
+        """(share of the parameters, share of the squared gradients of up to 64 rows) that the layers cover."""
+        sizes = {name: value.numel() for name, value in engine.model.parameters.items()}
+        parameters = 1 - sum(sizes[name] for name in self.left_out) / sum(sizes.values())
+        few = rows.chosen(np.unique(np.linspace(0, len(rows) - 1, ENERGY_ROWS).astype(int)))
+        found = engine.square_norms(few, by_layer=True)
+        assert isinstance(found, dict)
+        energy = {name: float(value.double().sum()) for name, value in found.items()}
+        covered = sum(energy.get(layer.name, 0.0) for layer in self.layers)
+        return parameters, covered / (sum(energy.values()) or 1.0)
 
     # ---- fitting ---------------------------------------------------------------------------------------------------
 

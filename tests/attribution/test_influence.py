@@ -14,7 +14,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sktda.attribution import Influence
+from sktda.attribution import Influence, unlearn
 from sktda.engine.curvature import DenseCurvature
 from sktda.engine.ekfac import EKFAC
 from tests.model.nets import make_net, rows
@@ -364,6 +364,55 @@ def test_layers_left_out_of_ekfac_are_named_in_one_warning():
         warnings.simplefilter("error")
         diagonal = np.diag(influence.attribute(X, y))
     np.testing.assert_allclose(influence.scores_, -diagonal, rtol=1e-4, atol=1e-7)
+
+
+class Indexed(nn.Module):
+    """Most of the parameters, and of the gradients, are of a table that EK-FAC leaves out."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(40, 6)
+        self.last = nn.Linear(6, 2)
+
+    def forward(self, X):
+        return self.last(self.table((10 * X[:, 0]).long() % 40) * 0.1)
+
+
+@pytest.mark.parametrize(("module", "most"), [(Normed, False), (Indexed, True)])
+def test_how_much_ekfac_leaves_out_is_said(module, most):
+    X, y = rows()
+    net = make_net(module=module).fit(X, y)
+    if most:
+        with torch.no_grad():
+            net.module_.last.weight *= 100
+    with pytest.warns(UserWarning, match="EK-FAC leaves out") as caught:
+        curvature = Influence(FrozenEstimator(net), objective=None, random_state=0).fit(X, y).curvature_
+    left = {name: value for name, value in net.module_.named_parameters() if name in curvature.left_out}
+    total = sum(value.numel() for value in net.module_.parameters())
+    assert curvature.parameter_share == pytest.approx(1 - sum(value.numel() for value in left.values()) / total)
+    energy = dict.fromkeys(dict(net.module_.named_parameters()), 0.0)
+    for i in range(len(X)):
+        loss = net.get_loss(net.infer(torch.from_numpy(X[[i]])), torch.from_numpy(y[[i]]))
+        for name, value in zip(energy, torch.autograd.grad(loss, list(net.module_.parameters())), strict=True):
+            energy[name] += float(value.square().sum())
+    expected = 1 - sum(energy[name] for name in left) / sum(energy.values())
+    assert curvature.energy_share == pytest.approx(expected, rel=1e-4)
+    assert (curvature.energy_share < 0.5) == most == ("most of it: use curvature='cg'" in str(caught[0].message))
+
+
+@pytest.mark.filterwarnings("ignore:EK-FAC leaves out:UserWarning")
+@pytest.mark.parametrize("module", [Normed, Indexed])
+def test_what_ekfac_leaves_out_stays_when_rows_are_deleted(module):
+    X, y = rows()
+    influence = Influence(FrozenEstimator(make_net(module=module).fit(X, y)), random_state=0, damping=0.1).fit(X, y)
+    before = dict(influence.estimator_.estimator.module_.named_parameters())
+    after = influence.deletion_update([0, 3])
+    assert list(after) == list(before)
+    same = {name for name, value in after.items() if torch.equal(value, before[name])}
+    assert same == set(influence.curvature_.left_out)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no steps of SGD")
+        unlearn(influence, [0, 3])
 
 
 def test_the_low_rank_is_within_its_tolerance(monkeypatch):

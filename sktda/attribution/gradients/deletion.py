@@ -39,12 +39,14 @@ class Deletion(ABC):
         Notes
         -----
         An estimate to first order in the weights of the rows, which stay in the mean with weight 0 (the sum of the
-        other losses is divided by n as before, and the penalty is kept).
+        other losses is divided by n as before, and the penalty is kept). Parameters that a curvature leaves out
+        (EK-FAC says which) stay as they are.
         """
         fitted = self._ready()
         change = self._change(fitted, removed_positions(rows, len(fitted.rows)))
         own = fitted.model.parameters
-        return {name: (own[name].detach() + change[name].to(own[name])).cpu() for name in own}
+        moved = {name: own[name].detach() + change[name].to(own[name]) for name in own if name in change}
+        return {name: moved.get(name, own[name].detach()).cpu() for name in own}
 
     @abstractmethod
     def _ready(self) -> Fitted:
