@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -127,7 +126,7 @@ def unlearn(
         fitted_attributor = clone(attributor).set_params(estimator=frozen(estimator), objective=None)
         fitted_attributor.fit(X, y, sample_weight)
     removed = removed_positions(rows, count(X))
-    if isinstance(estimator, FrozenEstimator):
+    if GivenModel.of(estimator).fixed:
         estimator = estimator.estimator
     corrected = with_parameters(estimator, fitted_attributor.deletion_update(removed))
     if not retrain:
