@@ -20,6 +20,7 @@ from sktda.model import skorch_net
 from sktda.model.base import DifferentiableModel, Inputs, Rows
 from sktda.model.likelihood import Categorical, Gaussian
 from sktda.model.scaled import Scaled, ScaledRows, whole_batch
+from sktda.model.settings import single_precision
 from sktda.model.skorch_net import weight_decay
 from sktda.model.table import class_codes
 
@@ -48,6 +49,7 @@ class WeightedLoss(nn.Module):
         return (losses * targets[1].reshape(-1, *[1] * (losses.ndim - 1))).mean()
 
 
+@single_precision
 def table_net(n_features: int, n_outputs: int) -> nn.Module:
     """Two hidden layers."""
     return nn.Sequential(
@@ -55,6 +57,7 @@ def table_net(n_features: int, n_outputs: int) -> nn.Module:
     )
 
 
+@single_precision
 def image_net(n_channels: int, n_outputs: int) -> nn.Module:
     """Convolutions that halve the image twice, without normalisation over the batch; any size of image."""
     layers: list[nn.Module] = []
@@ -66,13 +69,14 @@ def image_net(n_channels: int, n_outputs: int) -> nn.Module:
     )
 
 
+@single_precision
 def linear_net(n_inputs: int, n_outputs: int) -> nn.Module:
     """Softmax or linear regression on the raw values."""
     return nn.Sequential(nn.Flatten(), nn.Linear(n_inputs, n_outputs))
 
 
 def _weights(sample_weight: Any, n: int) -> Tensor | None:
-    return None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, n)).float()
+    return None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, n))
 
 
 class DefaultNet(BaseEstimator):
@@ -237,7 +241,7 @@ def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
 
     def rows(X: Any, y: Any = None, sample_weight: Any = None) -> Rows:
         data = fitted.dataset(X, y)
-        weight = None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, len(data))).float()
+        weight = None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, len(data)))
 
         def read(block: slice | np.ndarray) -> tuple[Inputs, Tensor]:
             return data.scaled.block(data.X, block), data.y[block]

@@ -33,7 +33,7 @@ def reader(net: Any, X: Any, y: Any) -> tuple[int, Read, Read | None]:
             f"{type(dataset).__name__} cannot be read by position; rows are scored one by one, so a map-style Dataset "
             "with __len__ and __getitem__ is needed"
         )
-    collate = net.get_params_for("iterator_valid").get("collate_fn", default_collate)
+    collate = _collate(net) or default_collate
 
     def both(rows: Block) -> Any:
         positions = range(*rows.indices(len(dataset))) if isinstance(rows, slice) else rows.tolist()
@@ -44,7 +44,14 @@ def reader(net: Any, X: Any, y: Any) -> tuple[int, Read, Read | None]:
 
 def in_columns(net: Any, X: Any) -> bool:
     """Whether X and y are arrays (or dicts of them) that the net indexes as they are, so y is read without X."""
-    return not is_dataset(X) and net.dataset is Dataset and not net.get_params_for("dataset")
+    plain = net.dataset is Dataset and not net.get_params_for("dataset") and _collate(net) is None
+    return plain and not is_dataset(X)
+
+
+def _collate(net: Any) -> Callable | None:
+    """What makes a batch of rows in training, or else in prediction; None where the net names nothing."""
+    given = (net.get_params_for(name).get("collate_fn") for name in ("iterator_train", "iterator_valid"))
+    return next((each for each in given if each is not None), None)
 
 
 def count(data: Any) -> int:

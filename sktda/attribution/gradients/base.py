@@ -17,6 +17,7 @@ from sklearn.base import is_classifier
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch.utils import is_dataset
 from torch import Tensor
 
 from sktda.attribution.base import Attributor, Needs
@@ -37,6 +38,7 @@ from sktda.model.likelihood import Binary, Categorical, Tokens
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.settings import plain_modes
 from sktda.model.trajectory import Trajectory
 
 
@@ -77,6 +79,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
     }
 
     @with_callbacks
+    @plain_modes
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
         """Train the estimator (unless it is frozen) and score the rows.
 
@@ -100,7 +103,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
         self._validate_params()
         if not self.needs.validation:
             X_val = y_val = metadata_val = None
-        if (X_val is None) != (y_val is None):
+        if (X_val is None) != (y_val is None) and not is_dataset(X_val):
             missing, given = ("X_val", "y_val") if X_val is None else ("y_val", "X_val")
             raise ValueError(f"{given} came without {missing}; validation rows need both")
         if metadata_val and X_val is None:

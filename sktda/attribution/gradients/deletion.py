@@ -12,11 +12,13 @@ from torch import Tensor
 from sktda.attribution.gradients.base import Fitted
 from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows
+from sktda.model.settings import plain_modes
 
 
 class Deletion(ABC):
     """What the methods that predict parameters share."""
 
+    @plain_modes
     def deletion_update(self, rows: Any) -> dict[str, Tensor]:
         """Predicted parameters of the model if it had been trained without some rows.
 

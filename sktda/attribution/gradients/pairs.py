@@ -12,11 +12,13 @@ from torch import Tensor
 from sktda.attribution.gradients.base import Fitted, GradientScores, refuse_nan
 from sktda.attribution.gradients.objective_gradients import row_measure
 from sktda.model.base import Rows
+from sktda.model.settings import plain_modes
 
 
 class GradientAttributor(GradientScores):
     """Those of them that also have a value for every pair of a query and a training row."""
 
+    @plain_modes
     def attribute(self, X_query, y_query):
         """Predicted rise of each query's loss when one training row is removed.
 
@@ -38,6 +40,7 @@ class GradientAttributor(GradientScores):
         refuse_nan(values)
         return values
 
+    @plain_modes
     def top_k(self, X_query, y_query, k=10, *, harmful=False):
         """The k training rows that help each query most (or harm it most), without the whole matrix of values.
 
@@ -71,7 +74,16 @@ class GradientAttributor(GradientScores):
 
     def _asked(self, X_query, y_query):
         fitted = self._ready()
-        return fitted, self._other_rows(fitted, X_query, y_query)
+        X = self._data.X
+        if hasattr(X, "shape") and hasattr(X_query, "shape") and X_query.ndim == X.ndim - 1:
+            raise ValueError(
+                f"X_query has the shape {tuple(X_query.shape)}, which is that of one row; give queries as X has rows: "
+                "X_query[None], [y_query]"
+            )
+        queries = self._other_rows(fitted, X_query, y_query)
+        if not len(queries):
+            raise ValueError("there are no queries: X_query has no rows")
+        return fitted, queries
 
     @abstractmethod
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
