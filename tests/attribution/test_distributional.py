@@ -484,7 +484,7 @@ def test_jobs_change_nothing_and_seeds_do(name):
     for other, numbers in zip(others, found, strict=True):
         for given, expected in zip(numbers, found_by(alone), strict=True):
             np.testing.assert_array_equal(given, expected)
-        assert len({id(each._data[0]) for each in other.attributors_}) == 1, "one copy of the rows"
+        assert len({id(each._data.X) for each in other.attributors_}) == 1, "one copy of the rows"
     elsewhere = clone(TRAINED[name]).set_params(random_state=1).fit(NET_X, NET_Y)
     assert not np.allclose(elsewhere.run_scores_, alone.run_scores_)
     one, other = (

@@ -259,7 +259,7 @@ def test_jobs_and_threads_change_nothing_and_seeds_do(name):
     for other in others:
         np.testing.assert_array_equal(other.member_scores_, alone.member_scores_)
         np.testing.assert_array_equal(other.attribute(BLOBS[:2], LABELS[:2]), alone.attribute(BLOBS[:2], LABELS[:2]))
-        assert len({id(each._data[0]) for each in other.attributors_}) == 1, "one copy of the rows"
+        assert len({id(each._data.X) for each in other.attributors_}) == 1, "one copy of the rows"
     assert not np.allclose(clone(CASES[name]).set_params(random_state=1).fit(BLOBS, LABELS).scores_, alone.scores_)
 
 

@@ -90,7 +90,7 @@ class Ensemble(Attributor):
 
     _parameter_constraints: dict = {
         "attributors": [list, tuple, None],
-        "transformers": [HasMethods(["fit", "transform"]), None],
+        "transformers": [HasMethods(["fit_transform", "transform"]), None],
         "weights": ["array-like", None],
         "task": [StrOptions({"auto", "classification", "regression"})],
         "n_jobs": [Integral, None],
