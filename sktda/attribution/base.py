@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import check_consistent_length
 
-from sktda.data import check_finite, check_weights, encode_target, refuse_text
+from sktda.data import check_weights, encode_target, read_features
 
 
 class Attributor(BaseEstimator, metaclass=ABCMeta):
@@ -51,12 +51,10 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
         """(X as array or CSR, task, codes or values, classes or None); sets n_features_in_ and friends."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        refuse_text(X, type(self).__name__)
-        X = validate_data(self, X, accept_sparse="csr", allow_nd=True, ensure_all_finite=False, ensure_min_samples=2)
+        X = read_features(self, X)
         check_consistent_length(X, y)
         if sample_weight is not None:
             check_weights(sample_weight, X.shape[0])
-        check_finite(X, getattr(self, "feature_names_in_", None))
         return X, *encode_target(y, task)
 
     def __sklearn_tags__(self) -> Any:

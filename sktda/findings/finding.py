@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,10 @@ def _numbers(column: Any) -> tuple[np.ndarray, bool]:
         if kind not in "iu" or not len(values) or np.nanmax(np.abs(values)) < EXACT:
             return values, True
     different, codes = codes_of(column)
+    if kind == "O" and all(
+        cell is None or (isinstance(cell, Real) and not isinstance(cell, bool)) for cell in different
+    ):
+        return np.array([np.nan if cell is None else float(cell) for cell in different], dtype=np.float64)[codes], True
     numbers = codes.astype(np.float64)
     if None in different:
         numbers[codes == different.index(None)] = np.nan

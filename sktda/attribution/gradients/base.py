@@ -27,7 +27,15 @@ from sktda.attribution.base import Attributor
 from sktda.attribution.cost import estimate_fit
 from sktda.attribution.gradients.objective_gradients import Asked, ObjectiveScores, row_measure
 from sktda.attribution.progress import Progress
-from sktda.data import check_weights, encode_target, infer_task, resolve_device
+from sktda.data import (
+    check_weights,
+    encode_target,
+    infer_task,
+    note_columns,
+    plain_target,
+    resolve_device,
+    sliceable,
+)
 from sktda.engine.journal import Journal, Passes, digest
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable, peel, trained_net
@@ -221,6 +229,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
 
     def _checked(self, X, y, sample_weight):
         """(estimator to train or use, X, y) after the checks that come before training."""
+        X, y = sliceable(X), plain_target(y)
         if self.estimator is None:
             X, task, _, _ = self._validate(X, y, sample_weight)
             return default_net(task, **self.default_net_settings), X, np.asarray(y)
@@ -236,7 +245,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
         if sample_weight is not None:
             check_weights(sample_weight, count(X))
         if hasattr(X, "shape"):
-            validate_data(self, X, skip_check_array=True)
+            note_columns(self, X, self.estimator)
         return self.estimator, X, y
 
     def _ready(self) -> Fitted:
@@ -299,7 +308,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
         random = check_random_state(self.random_state).randint(2**31 - 1)
         splitter: Any = KFold(min(FOLDS, n), shuffle=True, random_state=random)
         codes = np.zeros(n)
-        if self.task_ == "classification" and np.ndim(y) == 1:
+        if self.task_ == "classification" and np.size(y) == n:
             codes = encode_target(y, "classification")[1]
             rarest = np.unique(codes, return_counts=True)[1].min()
             if rarest >= 2:
