@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from numbers import Number
+from numbers import Number, Real
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ def is_frame(X: Any) -> bool:
 
 
 def refuse_kind(kind: str, where: str) -> None:
-    """Raise ValueError if kind (NumPy's letter) is that of dates, durations or complex numbers, and say what to do."""
+    """Raise ValueError if kind, NumPy's letter, is that of dates, durations, complex numbers or records."""
     if kind in "mM":
         what, days = (
             ("dates", "(dates - dates.min()).dt.days")
@@ -37,36 +37,51 @@ def refuse_kind(kind: str, where: str) -> None:
             f"Complex data not supported: {where} holds complex numbers; give their real and imaginary parts as "
             "columns of their own"
         )
+    if kind == "V":
+        raise ValueError(f"{where} is a structured array; give pandas.DataFrame(X), or one plain array of numbers")
 
 
 def check_kinds(X: Any) -> None:
-    """Raise ValueError naming a column of X, of any container, that holds dates, durations or complex numbers."""
-    if is_frame(X):
-        for j, dtype in enumerate(X.dtypes):
-            refuse_kind(getattr(dtype, "kind", "O"), f"column {column_name(X.columns, j)} of X")
-    else:
+    """Raise for a column of X that no estimator of scikit-learn's reads, or one takes for numbers, and name it.
+
+    ValueError for dates, durations, complex numbers and pandas.NA among objects; TypeError for other objects but text.
+    """
+    if not is_frame(X):
         refuse_kind(getattr(getattr(X, "dtype", None), "kind", "O"), "X")
+        return
+    for j, dtype in enumerate(X.dtypes):
+        where, kind = f"column {column_name(X.columns, j)} of X", getattr(dtype, "kind", "O")
+        refuse_kind(kind, where)
+        for row, cell in enumerate(np.asarray(_column(X, j)).astype(object).tolist() if kind == "O" else ()):
+            if cell is None or isinstance(cell, str | bytes | Real):
+                continue
+            if np.isnan(_number(cell, row, where)):
+                raise ValueError(f"Input X contains NaN: {where} has {cell} in row {row}; impute it, or drop the row")
 
 
 def numbers(X: Any) -> Any:
     """X with all cells as numbers, missing ones as NaN; as it came where check_array reads it rightly.
 
-    Raises ValueError naming the columns that hold text, and those of `check_kinds`; TypeError for other objects.
+    Raises ValueError naming the columns of text, dates, durations and complex numbers; TypeError for other objects.
     """
     if isinstance(X, np.matrix):
         return X  # check_array says what to do
-    X = X if sp.issparse(X) or is_frame(X) else np.asarray(X)
-    check_kinds(X)
     if is_frame(X):
         if all(getattr(dtype, "kind", "O") in "biuf" for dtype in X.dtypes):
             return X
-        columns = [_cells(X.iloc[:, j] if hasattr(X, "iloc") else X[:, j]) for j in range(len(X.columns))]
-        return _as_numbers(columns, X.columns)
+        return _as_numbers([_cells(_column(X, j)) for j in range(len(X.columns))], X.columns)
+    try:
+        X = X if sp.issparse(X) else np.asarray(X)
+    except ValueError as error:
+        raise ValueError(f"X is no table: its rows differ in length or kind ({error}); make them equal") from error
+    refuse_kind(X.dtype.kind, "X")
     if X.dtype.kind in "biuf" or X.ndim < 2:
         return X
-    if X.dtype.kind == "V":
-        raise ValueError("X is a structured array; give pandas.DataFrame(X), or one plain array of numbers")
     return _as_numbers(list(X.reshape(len(X), -1).T), None).reshape(X.shape)
+
+
+def _column(X: Any, j: int) -> Any:
+    return X.iloc[:, j] if hasattr(X, "iloc") else X[:, j]
 
 
 def _cells(column: Any) -> np.ndarray:
@@ -135,10 +150,12 @@ def read_target(y: Any) -> np.ndarray:
 
     What y is, its cells decide: numbers that are stored as Python objects are numbers.
     Raises ValueError naming the first row for missing labels, NaN and infinity, and for a mix of kinds, for dates, for
-    complex numbers, for no rows and for cells that are no labels.
+    complex numbers, for no rows and for cells that are no labels; TypeError for a np.matrix, as scikit-learn.
     """
     if sp.issparse(y):
         raise ValueError("y is a sparse matrix, and labels are dense; give y.toarray().ravel()")
+    if isinstance(y, np.matrix):
+        raise TypeError("np.matrix is not supported as y; give np.asarray(y).ravel()")
     if np.ma.is_masked(y):
         _refuse_missing(np.ma.getmaskarray(y), "a masked value")
     # a list of 1 and "1", or of "a" and nan, would silently become two texts

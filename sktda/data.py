@@ -165,28 +165,24 @@ def infer_task(y: np.ndarray) -> str:
     return "regression" if numbers and n_values > max(20, len(y) // 10) else "classification"
 
 
-def plain_target(y: Any, n_rows: int | None = None) -> Any:
-    """y as it came where scikit-learn reads it rightly, else `read_target` of it, with the index of a pandas Series.
+def plain_target(y: Any) -> Any:
+    """`read_target` of y, as a Series with its index where y is of pandas, for those who pass it on.
 
     A column of class labels becomes (n,), with a warning; one of numbers may be what a net is trained on and stays.
-    Raises ValueError as `read_target`, and where there are not n_rows labels.
+    Raises as `read_target`.
     """
     if y is None or hasattr(y, "requires_grad") or (np.ndim(y) > 1 and np.shape(y)[1:] != (1,)):
         return y  # of tensors and of several columns only a net knows what they are
     read = read_target(y)
-    if n_rows is not None and len(read) != n_rows:
-        raise ValueError(
-            f"X and y have inconsistent numbers of samples: {n_rows} rows of X and {len(read)} labels; give one label "
-            "per row"
-        )
     if read.ndim == 2 and read.shape[1] == 1 and read.dtype.kind != "f":
         read = column_or_1d(read, warn=True)
-    kind = getattr(getattr(y, "dtype", None), "kind", None)
-    if kind == read.dtype.kind and getattr(y, "shape", None) == read.shape and hasattr(y, "__getitem__"):
+    if not hasattr(y, "iloc"):
+        return read
+    if read.ndim == 2:
         return y
-    if isinstance(y, list | tuple):
-        return y if read.ndim == 1 and read.dtype.kind != "O" else read
-    return type(y)(read, index=y.index, name=y.name) if hasattr(y, "iloc") and y.ndim == 1 else read
+    series = y if np.ndim(y) == 1 else y.iloc[:, 0]
+    same = getattr(series.dtype, "kind", "") == read.dtype.kind
+    return series if same else type(series)(read, index=y.index, name=series.name)
 
 
 def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarray | None]:
@@ -245,8 +241,10 @@ def check_weights(sample_weight: Any, n: int) -> np.ndarray:
             f"sample_weight must be finite and non-negative, and is {weights[bad[0]]:g} in row {bad[0]} "
             f"({len(bad)} such rows); give 0 to rows that do not count"
         )
-    if not weights.any() or not np.isfinite(weights.sum()):
-        what = "all zero" if not weights.any() else "so large that their sum is infinite"
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not 0 < total < np.inf:
+        what = "all zero" if not total else "so large that their sum is infinite"
         raise ValueError(
             f"sample_weight is {what}, and must be finite and non-negative, with at least one weight above zero"
         )

@@ -52,10 +52,11 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         X = read_features(self, X)
-        check_consistent_length(X, y)
+        target = encode_target(y, task)
+        check_consistent_length(X, target[1])
         if sample_weight is not None:
             check_weights(sample_weight, X.shape[0])
-        return X, *encode_target(y, task)
+        return X, *target
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -189,9 +189,10 @@ class NoisyLabelDetector(BaseEstimator):
         self.findings_ = []
         if y is None:
             return y  # the attributor says so
-        check_consistent_length(X, y)
-        task = encode_target(y, attributor.get_params(deep=False).get("task", "auto"))[0]
-        labels, self.findings_ = inspect(X, read_target(y), task)
+        labels = read_target(y)
+        check_consistent_length(X, labels)
+        task = encode_target(labels, attributor.get_params(deep=False).get("task", "auto"))[0]
+        labels, self.findings_ = inspect(X, labels, task)
         if task == "classification" and labels.dtype.kind in "OU":
             check_classes(labels)
         return labels

@@ -70,7 +70,7 @@ class Columns:
 
     @classmethod
     def read(cls, X: Any, names: Any = None) -> Columns | None:
-        """None where X has no rows of cells: a dictionary of arrays."""
+        """None where X has no rows of cells: a dictionary of arrays, lists of different lengths, sparse complex numbers."""
         if isinstance(X, Mapping) and not sparse.issparse(X):
             return None
         if hasattr(X, "columns") and hasattr(X, "dtypes"):
@@ -82,9 +82,14 @@ class Columns:
                 values = np.column_stack([column for column, _ in read]) if read else np.empty((len(X), 0))
                 return cls._named(values, names, np.array([is_number for _, is_number in read], dtype=bool), True)
         if sparse.issparse(X):
+            if X.dtype.kind == "c":
+                return None
             X = X.tocsr()
             return cls._named(X, names, np.ones(X.shape[1], dtype=bool), True)
-        X = np.asarray(X)
+        try:
+            X = np.asarray(X)
+        except ValueError:
+            return None
         if X.dtype.kind in "biuf":
             flat = X.reshape(len(X), -1)
             return cls._named(flat, names, np.ones(flat.shape[1], dtype=bool), X.ndim == 2)

@@ -46,7 +46,11 @@ def inspect(X: Any, y: Any, task: str = "classification", names: Any = None) -> 
     ...     print(finding.kind, finding.rows)
     contradiction [3 7]
     """
-    columns = Columns.read(X, names)
+    with np.errstate(over="ignore", invalid="ignore"):  # huge and infinite cells are named by who reads the features
+        return _inspect(Columns.read(X, names), X, y, task)
+
+
+def _inspect(columns: Columns | None, X: Any, y: Any, task: str) -> tuple[np.ndarray, list[Finding]]:
     if columns is None or (len(np.shape(y)) > 1 and np.shape(y)[1] > 1):
         return np.asarray(y), []
     y = np.ravel(y)

@@ -60,11 +60,6 @@ def _found(column: np.ndarray, shown: str, name: str | None, positions: tuple[in
 
 def sentinel_values(values: np.ndarray, counts: np.ndarray, least: float) -> list[float]:
     """Those of the different values (ascending, with their counts) that are sentinels, by the rule of this module."""
-    with np.errstate(over="ignore"):  # a distance beyond the largest number is infinite, which is far enough
-        return _sentinel_values(values, counts, least)
-
-
-def _sentinel_values(values: np.ndarray, counts: np.ndarray, least: float) -> list[float]:
     marked = np.isin(values, LOOK) & (counts >= least)
     rest = values[~marked]
     found = []
