@@ -92,7 +92,7 @@ def read_features(owner: Any, X: Any, *, reset: bool = True) -> Any:
             "first, e.g. with TfidfVectorizer in a Pipeline before the cleaner, or score them by a model that does "
             "so: SelfConfidence(make_pipeline(TfidfVectorizer(), LogisticRegression()))"
         )
-    note_columns(owner, X, reset=reset)
+    note_columns(owner, X, None, reset=reset)
     X = check_array(
         numbers(X),
         accept_sparse="csr",
@@ -106,12 +106,20 @@ def read_features(owner: Any, X: Any, *, reset: bool = True) -> Any:
     return X
 
 
-def note_columns(owner: Any, X: Any, estimator: Any = None, *, reset: bool = True) -> None:
+def note_columns(owner: Any, X: Any, estimator: Any, *, reset: bool = True) -> None:
     """Set n_features_in_ and feature_names_in_ of the owner, or compare them; X itself is checked by who reads it.
 
-    estimator: who that is. What no estimator of scikit-learn's can read, and some take for numbers, is refused here,
-    unless a transformer inside it comes first.
-    Raises ValueError naming the columns of equal names, of dates and of complex numbers.
+    estimator: who that is, or None. Raises as `check_columns`.
+    """
+    check_columns(X, estimator)
+    validate_data(owner, X, reset=reset, skip_check_array=True)
+
+
+def check_columns(X: Any, estimator: Any) -> None:
+    """Raise ValueError naming columns of equal names, and what an estimator of scikit-learn's cannot read or misreads.
+
+    That are dates, durations, complex numbers and pandas.NA among objects, unless a transformer inside the estimator
+    comes first; TypeError for other objects.
     """
     if is_frame(X):
         names = list(X.columns)
@@ -123,7 +131,6 @@ def note_columns(owner: Any, X: Any, estimator: Any = None, *, reset: bool = Tru
             )
     if estimator is not None and _reads_numbers_only(estimator):
         check_kinds(X)
-    validate_data(owner, X, reset=reset, skip_check_array=True)
 
 
 def _reads_numbers_only(estimator: Any) -> bool:
@@ -256,12 +263,13 @@ def is_dictionary(X: Any) -> bool:
     return isinstance(X, Mapping) and not sp.issparse(X)
 
 
-def sliceable(X: Any) -> Any:
-    """X, in a form of which scikit-learn can take rows.
+def sliceable(X: Any, estimator: Any = None) -> Any:
+    """X, in a form of which scikit-learn can take rows, its columns checked for an estimator that will be given them.
 
     A dict of arrays by argument name becomes skorch's SliceDict, a sparse matrix of any format CSR, and what can only
-    be made an array one. Raises ValueError for None, and for a dict of arrays of different lengths.
+    be made an array one. Raises ValueError for None, for a dict of arrays of different lengths, and as `check_columns`.
     """
+    check_columns(X, estimator)
     if X is None:
         raise ValueError("X is None: Expected 2D array, got scalar array instead; give one row of features per label")
     if sp.issparse(X):

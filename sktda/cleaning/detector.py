@@ -168,7 +168,7 @@ class NoisyLabelDetector(BaseEstimator):
             if hasattr(reference, name):
                 setattr(self, name, getattr(reference, name))
         if judged is not X:
-            note_columns(self, X)  # all of its columns
+            note_columns(self, X, None)  # all of its columns
         self.task_, target, classes = encode_target(y, reference.task_)
         self.scores_ = self.attributor_.scores_
         if classes is not None:

@@ -186,7 +186,7 @@ class InfluencePruner(RefitEstimator):
         self
         """
         self._validate_params()
-        X, y = indexable(sliceable(X), plain_target(y))
+        X, y = indexable(sliceable(X, self.estimator), plain_target(y))
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         if params.get("sample_weight") is not None:

@@ -150,7 +150,7 @@ class InfluencePrunerCV(InfluencePruner):
         """
         self._validate_params()
         ratios = self._ratios()
-        X, y = indexable(sliceable(X), plain_target(y))
+        X, y = indexable(sliceable(X, self.estimator), plain_target(y))
         if y is None:
             raise ValueError("InfluencePrunerCV requires y to be passed, but the target y is None")
         if params.get("sample_weight") is not None:

@@ -74,7 +74,7 @@ class ResampledEstimator(RefitEstimator):
         -------
         self
         """
-        X, y = indexable(sliceable(X), plain_target(y))
+        X, y = indexable(sliceable(X, self.estimator), plain_target(y))
         if params.get("sample_weight") is not None:
             check_weights(params["sample_weight"], _num_samples(X))
         context = self._init_callback_context(max_subtasks=2)

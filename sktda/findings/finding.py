@@ -70,7 +70,7 @@ class Columns:
 
     @classmethod
     def read(cls, X: Any, names: Any = None) -> Columns | None:
-        """None where X has no rows of cells: a dictionary of arrays, lists of different lengths, sparse complex numbers."""
+        """None where X has no rows of real cells: a dictionary, lists of different lengths, complex numbers."""
         if isinstance(X, Mapping) and not sparse.issparse(X):
             return None
         if hasattr(X, "columns") and hasattr(X, "dtypes"):

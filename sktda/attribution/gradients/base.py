@@ -20,7 +20,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sktda.attribution.base import Attributor
@@ -287,7 +287,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
     def _other_rows(self, fitted: Fitted, X, y) -> Rows:
         """Query or validation rows: they count alike, also where the model weighs its training rows by class."""
         if hasattr(X, "shape"):
-            validate_data(self, X, reset=False, skip_check_array=True)
+            note_columns(self, X, self.estimator, reset=False)
         rows = fitted.model.rows(X, y)
         return rows.unweighted()
 
