@@ -191,6 +191,8 @@ def read_target(y: Any) -> np.ndarray:
 def _cells_as_labels(y: np.ndarray) -> np.ndarray:
     """Python objects as an array of what they are: text stays, numbers and booleans get their dtype."""
     cells = y.ravel().tolist()
+    if set(map(type, cells)) == {str}:
+        return y
     missing = np.array([is_missing(cell) for cell in cells]).reshape(y.shape)
     if missing.any():
         first = cells[int(np.flatnonzero(missing)[0])]

@@ -8,6 +8,8 @@ import pytest
 from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 
+from sktda import NoisyLabelDetector
+from sktda.attribution import KernelForest
 from sktda.findings import check_classes, inspect, merge_spellings, without_leaks
 from sktda.findings.copies import _weights, row_hashes
 from sktda.findings.finding import Columns
@@ -526,3 +528,38 @@ def test_names_of_rows_are_no_classes(y):
 def test_classes_are_classes():
     check_classes(["a", "b"])
     check_classes(np.arange(50).repeat(2))
+
+
+def test_labels_come_back_as_they_were_compared():
+    X, y = blobs()
+    text = np.array(["yes", " Yes", "no"])[y]
+    labels, findings = inspect(X, text)
+    assert np.unique(labels).tolist() == np.unique(merge_spellings(text, X)[0]).tolist() == ["no", "yes"]
+    assert kinds(findings) == ["spelling"]
+    values, findings = inspect(X, y + 0.25, "regression")
+    assert values.tolist() == (y + 0.25).tolist()
+
+
+def test_numbers_stored_as_objects_are_numbers():
+    X, y = blobs()
+    plain, objects = (Columns.read(pd.DataFrame(X).astype(kind)) for kind in (float, object))
+    np.testing.assert_array_equal(plain.values, objects.values)
+    assert plain.ordered.all()
+    assert objects.ordered.all()
+    assert not Columns.read(pd.DataFrame({"a": ["x", 1.0]})).ordered.any()
+    X[3, 1], X[4, 1], X[5, 1] = np.inf, np.inf, -1.7e308
+    assert not findings_of(X, y)  # without a warning
+
+
+def test_spellings_are_merged_once_in_a_fit(monkeypatch):
+    calls = []
+
+    def counted(y, X=None):
+        calls.append(len(y))
+        return merge_spellings(y, X)
+
+    monkeypatch.setattr("sktda.findings.inspection.merge_spellings", counted)
+    X, y = blobs(60)
+    detector = NoisyLabelDetector(KernelForest(n_estimators=5)).fit(X, np.array(["yes", " Yes", "no"])[y])
+    assert len(calls) == 1
+    assert detector.classes_.tolist() == ["no", "yes"]
