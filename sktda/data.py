@@ -178,7 +178,7 @@ def plain_target(y: Any) -> Any:
     A column of class labels becomes (n,), with a warning; one of numbers may be what a net is trained on and stays.
     Raises as `read_target`.
     """
-    if y is None or hasattr(y, "requires_grad") or (np.ndim(y) > 1 and np.shape(y)[1:] != (1,)):
+    if y is None or hasattr(y, "requires_grad") or getattr(y, "shape", ())[1:] not in {(), (1,)}:
         return y  # of tensors and of several columns only a net knows what they are
     read = read_target(y)
     if read.ndim == 2 and read.shape[1] == 1 and read.dtype.kind != "f":
@@ -187,7 +187,7 @@ def plain_target(y: Any) -> Any:
         return read
     if read.ndim == 2:
         return y
-    series = y if np.ndim(y) == 1 else y.iloc[:, 0]
+    series = y if y.ndim == 1 else y.iloc[:, 0]
     same = getattr(series.dtype, "kind", "") == read.dtype.kind
     return series if same else type(series)(read, index=y.index, name=series.name)
 
