@@ -92,9 +92,10 @@ def read_features(owner: Any, X: Any, *, reset: bool = True) -> Any:
             "first, e.g. with TfidfVectorizer in a Pipeline before the cleaner, or score them by a model that does "
             "so: SelfConfidence(make_pipeline(TfidfVectorizer(), LogisticRegression()))"
         )
+    cells = numbers(X)
     note_columns(owner, X, None, reset=reset)
     X = check_array(
-        numbers(X),
+        cells,
         accept_sparse="csr",
         allow_nd=True,
         ensure_all_finite=False,

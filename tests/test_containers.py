@@ -497,7 +497,7 @@ BAD_WEIGHTS = {
 @pytest.mark.parametrize("bad", BAD_WEIGHTS)
 def test_weights_that_are_none_are_refused_by_row(bad):
     given, message = BAD_WEIGHTS[bad]
-    for name in sorted(set(ALL) - {"detector", "coreset"}):  # which take none
+    for name in sorted(set(ALL) - {"detector", "coreset", "resampled"}):  # take none, or leave it to scikit-learn
         with pytest.raises(ValueError, match=message):
             ALL[name]().fit(X, CLASS, sample_weight=given)
 

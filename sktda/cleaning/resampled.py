@@ -10,7 +10,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routi
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktda.cleaning.base import RefitEstimator, prepare_attributor, weight_name
-from sktda.data import check_weights, plain_target, sliceable
+from sktda.data import plain_target, sliceable
 
 
 class ResampledEstimator(RefitEstimator):
@@ -75,8 +75,6 @@ class ResampledEstimator(RefitEstimator):
         self
         """
         X, y = indexable(sliceable(X, self.estimator), plain_target(y))
-        if params.get("sample_weight") is not None:
-            check_weights(params["sample_weight"], _num_samples(X))
         context = self._init_callback_context(max_subtasks=2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         if _routing_enabled():
