@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
+from decimal import Decimal
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.pipeline import Pipeline
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.sparsefuncs import min_max_axis
-from sklearn.utils.validation import _num_samples, check_array
+from sklearn.utils.validation import _num_samples, check_array, validate_data
+
+from sktda.containers import check_kinds, column_name, is_frame, is_missing, numbers, read_target
 
 if TYPE_CHECKING:
     import torch
@@ -48,18 +53,18 @@ def check_finite(X: Any, names: np.ndarray | None = None) -> None:
     if X.dtype.kind not in "fc":
         return
     bad = np.zeros(n_columns(X), dtype=int)
-    first = {}
+    first: dict[int, int] = {}
     for rows in slices(X.shape[0], block_rows(X)):
         wrong = ~np.isfinite(row_block(X, rows, X.dtype))
         bad += wrong.sum(axis=0)
-        for column in np.flatnonzero(wrong.any(axis=0)):
-            first.setdefault(column, (rows.start + int(wrong[:, column].argmax()), rows, wrong))
+        for column in np.flatnonzero(wrong.any(axis=0)).tolist():
+            first.setdefault(column, rows.start + int(wrong[:, column].argmax()))
     if not bad.any():
         return
     column = int(np.flatnonzero(bad)[0])
-    row = first[column][0]
+    row = first[column]
     what = "NaN" if np.isnan(row_block(X, slice(row, row + 1))[0, column]) else "infinity"
-    name = f"'{names[column]}'" if names is not None else column
+    name = column_name(names, column)
     raise ValueError(
         f"Input X contains {what}: column {name} has {bad[column]} values that are NaN or inf, the first in row "
         f"{row} ({int((bad > 0).sum())} columns are affected); impute them first, e.g. with "
@@ -67,30 +72,74 @@ def check_finite(X: Any, names: np.ndarray | None = None) -> None:
     )
 
 
-def refuse_text(X: Any, reader: str) -> None:
-    """Raise ValueError if X is not one table, or has columns that are not numbers, and say what to do."""
+def read_features(owner: Any, X: Any, *, reset: bool = True) -> Any:
+    """X (n, ...) as an array or CSR matrix of finite numbers, whatever container holds them.
+
+    What a column is, its cells decide: numbers that are stored as Python objects or as categories are numbers. Sets
+    n_features_in_ and feature_names_in_ of the owner (with reset=False, compares them).
+    Raises ValueError naming the column, and where there is one the row, for text, dates, complex numbers, missing
+    values and infinity, and for fewer than two rows.
+    """
+    reader = type(owner).__name__
     if is_dictionary(X):
         raise ValueError(
             f"{reader} reads the columns of one table, and X is a dictionary ({', '.join(map(str, X))}); give a net "
             "and an attributor that scores rows by its gradients, such as Influence(net) from sktda.attribution"
         )
-    if not hasattr(X, "dtypes") or not hasattr(X, "columns"):
-        if is_text(X):
-            raise ValueError(
-                f"could not convert string to float: {reader} needs numbers, and X holds texts; turn them into numbers "
-                "first, e.g. with TfidfVectorizer in a Pipeline before the cleaner, or score them by a model that does "
-                "so: SelfConfidence(make_pipeline(TfidfVectorizer(), LogisticRegression()))"
-            )
-        return
-    text = [
-        str(name) for name, kind in zip(X.columns, X.dtypes, strict=True) if getattr(kind, "kind", "O") not in "biufc"
-    ]
-    if text:
-        shown = ", ".join(map(repr, text[:5])) + (f" and {len(text) - 5} more" if len(text) > 5 else "")
+    if is_text(X):
         raise ValueError(
-            f"could not convert string to float: columns {shown} of X are not numbers; encode them first, e.g. with "
-            "sklearn.compose.ColumnTransformer and OneHotEncoder, in a Pipeline before (or inside) the cleaner"
+            f"could not convert string to float: {reader} needs numbers, and X holds texts; turn them into numbers "
+            "first, e.g. with TfidfVectorizer in a Pipeline before the cleaner, or score them by a model that does "
+            "so: SelfConfidence(make_pipeline(TfidfVectorizer(), LogisticRegression()))"
         )
+    cells = numbers(X)
+    note_columns(owner, X, None, reset=reset)
+    X = check_array(
+        cells,
+        accept_sparse="csr",
+        allow_nd=True,
+        ensure_all_finite=False,
+        ensure_min_samples=2 if reset else 1,
+        estimator=owner,
+        input_name="X",
+    )
+    check_finite(X, getattr(owner, "feature_names_in_", None))
+    return X
+
+
+def note_columns(owner: Any, X: Any, estimator: Any, *, reset: bool = True) -> None:
+    """Set n_features_in_ and feature_names_in_ of the owner, or compare them; X itself is checked by who reads it.
+
+    estimator: who that is, or None. Raises as `check_columns`.
+    """
+    check_columns(X, estimator)
+    validate_data(owner, X, reset=reset, skip_check_array=True)
+
+
+def check_columns(X: Any, estimator: Any) -> None:
+    """Raise ValueError naming columns of equal names, and what an estimator of scikit-learn's cannot read or misreads.
+
+    That are dates, durations, complex numbers and pandas.NA among objects, unless a transformer inside the estimator
+    comes first; TypeError for other objects.
+    """
+    if is_frame(X):
+        names = list(X.columns)
+        if len(set(names)) < len(names):
+            name = next(name for name in names if names.count(name) > 1)
+            raise ValueError(
+                f"X has {names.count(name)} columns named {name!r}; give every column a name of its own, e.g. "
+                "X.columns = range(X.shape[1])"
+            )
+    if estimator is not None and _reads_numbers_only(estimator):
+        check_kinds(X)
+
+
+def _reads_numbers_only(estimator: Any) -> bool:
+    """Whether this is an estimator of scikit-learn's without a transformer in it."""
+    if not type(estimator).__module__.startswith("sklearn."):
+        return False
+    inside = estimator.get_params(deep=True).values()
+    return not any(hasattr(each, "transform") or isinstance(each, Pipeline) for each in inside)
 
 
 def is_text(X: Any) -> bool:
@@ -124,26 +173,38 @@ def infer_task(y: np.ndarray) -> str:
     return "regression" if numbers and n_values > max(20, len(y) // 10) else "classification"
 
 
+def plain_target(y: Any) -> Any:
+    """`read_target` of y, as a Series with its index where y is of pandas, for those who pass it on.
+
+    A column of class labels becomes (n,), with a warning; one of numbers may be what a net is trained on and stays.
+    Raises as `read_target`.
+    """
+    if y is None or hasattr(y, "requires_grad") or getattr(y, "shape", ())[1:] not in {(), (1,)}:
+        return y  # of tensors and of several columns only a net knows what they are
+    read = read_target(y)
+    if read.ndim == 2 and read.shape[1] == 1 and read.dtype.kind != "f":
+        read = column_or_1d(read, warn=True)
+    if not hasattr(y, "iloc"):
+        return read
+    if read.ndim == 2:
+        return y
+    series = y if y.ndim == 1 else y.iloc[:, 0]
+    same = getattr(series.dtype, "kind", "") == read.dtype.kind
+    return series if same else type(series)(read, index=y.index, name=series.name)
+
+
 def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarray | None]:
     """Target as the methods need it: (task, codes or values (n,), classes or None).
 
     Raises ValueError for missing labels, a single class, several columns, or text where numbers are needed.
     """
-    y = np.asarray(y)
+    y = read_target(y)
     if y.ndim == 2 and y.shape[1] > 1:
         raise ValueError(
             f"y should be a 1d array, got an array of shape {y.shape}; several labels or numbers per row can be "
             "scored by a net with as many outputs, such as InfluencePruner(net, EL2N())"
         )
     y = column_or_1d(y, warn=True)
-    missing = np.flatnonzero([value is None for value in y]) if y.dtype == object else ()
-    if len(missing):
-        raise ValueError(
-            f"Input y contains None: {len(missing)} rows have no label, the first is row {missing[0]}; "
-            "label or drop them"
-        )
-    if y.dtype.kind in "fc" or y.dtype == object:
-        y = check_array(y, dtype=None, ensure_2d=False, ensure_all_finite=True, input_name="y")
     if task not in {"auto", "classification", "regression"}:
         raise ValueError(f"task={task!r} is not one of 'auto', 'classification', 'regression'")
     if task == "auto":
@@ -152,11 +213,7 @@ def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarr
         if y.dtype.kind not in "iufb":
             raise ValueError(f"Unknown label type: regression needs numbers as target, got {y.dtype} such as {y[0]!r}")
         return task, y.astype(np.float64), None
-    try:
-        classes, codes = np.unique(y, return_inverse=True)
-    except TypeError as error:
-        kinds = sorted({type(value).__name__ for value in y})
-        raise ValueError(f"Unknown label type: labels are a mix of {', '.join(kinds)}; make them all text") from error
+    classes, codes = np.unique(y, return_inverse=True)
     if y.dtype.kind == "f" and (classes != np.round(classes)).any():
         raise ValueError(
             "Unknown label type: continuous. Classes cannot be fractions such as "
@@ -171,12 +228,34 @@ def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarr
 
 
 def check_weights(sample_weight: Any, n: int) -> np.ndarray:
-    """Row weights (n,) as floats; ValueError if the shape is wrong, one is negative, NaN or inf, or all are zero."""
-    weights = np.asarray(sample_weight, dtype=float)
+    """Row weights (n,) as new floats.
+
+    Raises ValueError naming the first row of a weight that is negative, missing, infinite or no number, and for a wrong
+    shape, weights that are all zero and a sum that is infinite.
+    """
+    weights = np.asarray(sample_weight)
     if weights.shape != (n,):
         raise ValueError(f"sample_weight has shape {weights.shape}, but one weight per row is needed: ({n},)")
-    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise ValueError("sample_weight must be finite and non-negative, with at least one weight above zero")
+    if weights.dtype.kind not in "biuf":
+        cells = weights.astype(object).tolist()
+        real = [is_missing(cell) or isinstance(cell, Real | Decimal | np.bool_) for cell in cells]
+        if not all(real):
+            row = real.index(False)
+            raise ValueError(f"sample_weight is {cells[row]!r} in row {row}; give one real number per row")
+        weights = np.array([np.nan if is_missing(cell) else float(cell) for cell in cells])
+    weights = np.array(weights, dtype=np.float64)
+    if len(bad := np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))):
+        raise ValueError(
+            f"sample_weight must be finite and non-negative, and is {weights[bad[0]]:g} in row {bad[0]} "
+            f"({len(bad)} such rows); give 0 to rows that do not count"
+        )
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not 0 < total < np.inf:
+        what = "all zero" if not total else "so large that their sum is infinite"
+        raise ValueError(
+            f"sample_weight is {what}, and must be finite and non-negative, with at least one weight above zero"
+        )
     return weights
 
 
@@ -185,10 +264,19 @@ def is_dictionary(X: Any) -> bool:
     return isinstance(X, Mapping) and not sp.issparse(X)
 
 
-def sliceable(X: Any) -> Any:
-    """X, or a dict of arrays by argument name as skorch's SliceDict: a dict of which scikit-learn can take rows."""
+def sliceable(X: Any, estimator: Any = None) -> Any:
+    """X, in a form of which scikit-learn can take rows, its columns checked for an estimator that will be given them.
+
+    A dict of arrays by argument name becomes skorch's SliceDict, a sparse matrix of any format CSR, and what can only
+    be made an array one. Raises ValueError for None, for a dict of arrays of different lengths, and as `check_columns`.
+    """
+    check_columns(X, estimator)
+    if X is None:
+        raise ValueError("X is None: Expected 2D array, got scalar array instead; give one row of features per label")
+    if sp.issparse(X):
+        return X if X.format == "csr" else X.tocsr()
     if not is_dictionary(X):
-        return X
+        return np.asarray(X) if hasattr(X, "__array__") and not hasattr(X, "__getitem__") else X
     sizes = {name: _num_samples(value) for name, value in X.items()}
     if len(set(sizes.values())) != 1:
         raise ValueError(f"the arrays in X must have equally many rows, got {sizes}")

@@ -7,6 +7,7 @@ that are near 1 for the class that fits and near 0 for the others. `codes` (n,) 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -253,6 +254,17 @@ def outlier_rate(residual: np.ndarray, target: np.ndarray) -> float:
     """
     spread = max(robust_deviation(residual), 0.2 * robust_deviation(target))
     return float(np.mean(np.abs(residual - np.median(residual)) > 3.5 * spread))
+
+
+def outliers(attributor: Any, target: np.ndarray) -> NoiseRate:
+    """How many targets (n,) of a regression are outliers, by a fitted attributor.
+
+    Its own estimate (outlier_rate_ and outlier_rate_interval_) where it makes one, else the `outlier_rate` of the
+    errors of its out-of-sample predictions (loo_decision_).
+    """
+    if hasattr(attributor, "outlier_rate_"):
+        return NoiseRate(attributor.outlier_rate_, *attributor.outlier_rate_interval_)
+    return counted(outlier_rate(target - attributor.loo_decision_, target), len(target))
 
 
 def robust_deviation(values: np.ndarray) -> float:

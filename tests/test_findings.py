@@ -8,6 +8,8 @@ import pytest
 from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 
+from sktda import NoisyLabelDetector
+from sktda.attribution import KernelForest
 from sktda.findings import check_classes, inspect, merge_spellings, without_leaks
 from sktda.findings.copies import _weights, row_hashes
 from sktda.findings.finding import Columns
@@ -20,6 +22,10 @@ def blobs(n=300, k=3, p=4, decimals=3, seed=0):
     rng = np.random.default_rng(seed)
     label = rng.integers(0, k, n)
     return (rng.normal(0, 4, (k, p))[label] + rng.normal(size=(n, p))).round(decimals), label
+
+
+def findings_of(*args, **kwargs):
+    return inspect(*args, **kwargs)[1]
 
 
 def kinds(findings):
@@ -176,7 +182,7 @@ CONTAINERS = {
 def test_equal_rows_with_different_labels_are_found_in_any_container(container, names):
     X, y = twins()
     y = y if names is None else np.array(names)[y]
-    (finding,) = inspect(CONTAINERS[container](X), y)
+    (finding,) = findings_of(CONTAINERS[container](X), y)
     assert finding.kind == "contradiction"
     assert finding.rows.tolist() == [*range(15), *range(300, 315)]
     assert [group.tolist() for group in finding.detail["groups"]] == [[i, 300 + i] for i in range(15)]
@@ -187,7 +193,7 @@ def test_equal_rows_with_different_labels_are_found_in_any_container(container, 
 def test_contradictions_are_found_at_any_width_and_follow_the_rows(p):
     X, y = twins(p=p)
     order = np.random.default_rng(1).permutation(len(y))
-    (finding,) = inspect(X[order], y[order])
+    (finding,) = findings_of(X[order], y[order])
     assert sorted(order[finding.rows]) == [*range(15), *range(300, 315)]
 
 
@@ -195,7 +201,7 @@ def test_a_majority_leaves_only_the_others():
     X, y = blobs()
     X[[5, 9, 40, 100]] = X[77]
     y[[5, 9, 40, 77, 100]] = [1, 0, 1, 1, 2]
-    (finding,) = inspect(X, y)
+    (finding,) = findings_of(X, y)
     assert finding.rows.tolist() == [9, 100]
     assert finding.detail["groups"][0].tolist() == [5, 9, 40, 77, 100]
 
@@ -203,17 +209,17 @@ def test_a_majority_leaves_only_the_others():
 def test_equal_rows_with_one_label_or_two_spellings_of_it_are_none():
     X, y = blobs()
     X, y = np.vstack([X, X[:30]]), np.append(y, y[:30])
-    assert not inspect(X, y)
+    assert not findings_of(X, y)
     text = np.array(["low", "mid", "high"])[y].astype(object)
     text[300:] = [" " + label.upper() for label in text[300:]]
-    assert kinds(inspect(X, text)) == ["spelling"]
+    assert kinds(findings_of(X, text)) == ["spelling"]
 
 
 def test_a_zero_and_an_unknown_cell_equal_themselves():
     X, y = blobs()
     X[4], X[8] = [0.0, np.nan, 1.0, 2.0], [-0.0, -np.nan, 1.0, 2.0]
     y[[4, 8]] = 0, 1
-    assert inspect(X, y)[0].rows.tolist() == [4, 8]
+    assert findings_of(X, y)[0].rows.tolist() == [4, 8]
 
 
 COARSE = {
@@ -233,16 +239,16 @@ COARSE = {
 def test_rows_that_coincide_by_nature_contradict_nothing(case, seed):
     rng = np.random.default_rng(seed)
     X = COARSE[case](rng)
-    assert not inspect(X, rng.integers(0, 2, len(X)))
+    assert not findings_of(X, rng.integers(0, 2, len(X)))
 
 
 def test_a_common_state_contradicts_nothing():
     X, y = blobs(1000)
     X[:30] = 0  # a row of defaults
-    assert not inspect(X, y)
+    assert not findings_of(X, y)
     X[:30] += np.random.default_rng(0).normal(size=(30, 4))
     X[:8] = X[0]
-    assert kinds(inspect(X, y)) == ["contradiction"]
+    assert kinds(findings_of(X, y)) == ["contradiction"]
 
 
 def test_copies_are_seen_beside_coarse_columns():
@@ -250,7 +256,7 @@ def test_copies_are_seen_beside_coarse_columns():
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 2, (315, 5))
     coarse[300:] = coarse[:15]
-    assert kinds(inspect(np.hstack([coarse, X, coarse == 0]), y)) == ["contradiction"]
+    assert kinds(findings_of(np.hstack([coarse, X, coarse == 0]), y)) == ["contradiction"]
 
 
 def test_hashes_are_those_of_rows_not_of_their_storage():
@@ -270,7 +276,7 @@ def test_many_rows_take_seconds():
     X, y = rng.normal(size=(200_000, 10)).round(2), rng.integers(0, 5, 200_000)
     X[7], y[[3, 7]] = X[3], [0, 1]
     start = time.perf_counter()
-    assert inspect(X, y)[0].rows.tolist() == [3, 7]
+    assert findings_of(X, y)[0].rows.tolist() == [3, 7]
     assert time.perf_counter() - start < 10
 
 
@@ -299,13 +305,13 @@ def test_a_column_that_determines_the_label_is_a_leak(code):
     frame = pd.DataFrame(X, columns=list("abcd")).assign(kind_code=code(y))
     label = np.array(["low", "mid", "high"], dtype=object)[y]
     label[::7] = " " + label[::7]
-    findings = inspect(frame, label)
+    findings = findings_of(frame, label)
     assert kinds(findings) == ["leak", "spelling"]
     assert findings[0].column == "kind_code"
     assert "'kind_code'" in findings[0].message
     assert list(without_leaks(frame, findings)) == list("abcd")
     if frame["kind_code"].dtype.kind == "f" or frame["kind_code"].dtype.kind == "i":
-        array = inspect(frame.to_numpy(), label, names=list(frame))
+        array = findings_of(frame.to_numpy(), label, names=list(frame))
         assert [finding.message for finding in array] == [finding.message for finding in findings]
         np.testing.assert_array_equal(without_leaks(frame.to_numpy(), array), X)
 
@@ -316,7 +322,7 @@ def test_a_one_hot_label_is_a_leak(left_out, sparse_too):
     X, y = blobs(k=4)
     leaky = np.hstack([X[:, :2], 3.5 * np.eye(4)[y][:, left_out:] - (0 if sparse_too else 1), X[:, 2:]])
     leaky = sparse.csr_matrix(leaky) if sparse_too else leaky
-    (finding,) = inspect(leaky, y)
+    (finding,) = findings_of(leaky, y)
     assert finding.positions == tuple(range(2, 6 - left_out))
     rest = without_leaks(leaky, [finding])
     np.testing.assert_array_equal(rest.toarray() if sparse_too else rest, X)
@@ -335,9 +341,9 @@ def test_an_honest_feature_is_no_leak_however_strong():
         "hardly known": np.where(rng.random(600) < 0.3, np.nan, y),
     }
     for name, column in strong.items():
-        assert not inspect(with_column(X, column), y), name
+        assert not findings_of(with_column(X, column), y), name
     few = blobs(24, k=2)
-    assert not inspect(with_column(*few), few[1])  # few rows: chance
+    assert not findings_of(with_column(*few), few[1])  # few rows: chance
 
 
 def test_chance_in_a_rare_class_is_no_leak():
@@ -347,9 +353,9 @@ def test_chance_in_a_rare_class_is_no_leak():
     code = rng.integers(1, 200, 1000)
     code[:4] = 0
     frame = pd.DataFrame(rng.normal(size=(1000, 3))).assign(code=code.astype(str))
-    assert not inspect(frame, y)
+    assert not findings_of(frame, y)
     y[:20], frame.loc[:19, "code"] = 1, "0"
-    assert kinds(inspect(frame, y)) == ["leak"]
+    assert kinds(findings_of(frame, y)) == ["leak"]
 
 
 def test_one_exception_makes_evidence_of_a_leak():
@@ -375,7 +381,7 @@ def test_a_copy_of_a_numeric_target_is_a_leak(copy):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 4))
     y = np.exp(8 + X.sum(axis=1) + 0.2 * rng.normal(size=400))
-    (finding,) = inspect(pd.DataFrame(X, columns=list("abcd")).assign(price_eur=copy(y)), y, "regression")
+    (finding,) = findings_of(pd.DataFrame(X, columns=list("abcd")).assign(price_eur=copy(y)), y, "regression")
     assert (finding.kind, finding.column, finding.positions) == ("leak", "price_eur", (4,))
 
 
@@ -385,18 +391,18 @@ def test_a_column_that_disagrees_somewhere_is_evidence():
     y = X @ [3.0, 1, 0, 0] + rng.normal(size=400)
     wrong = y.copy()
     wrong[[3, 50, 200]] *= -30
-    assert not inspect(with_column(X, y), wrong, "regression")
+    assert not findings_of(with_column(X, y), wrong, "regression")
     wrong = y.copy()
     wrong[np.argsort(y)[150]] = np.sort(y)[250]  # no absurd value, only another rank
     assert is_copy(y, y)
     assert not is_copy(y, wrong)
-    assert not inspect(with_column(X, y + 0.02 * rng.normal(size=400)), y, "regression")
+    assert not findings_of(with_column(X, y + 0.02 * rng.normal(size=400)), y, "regression")
 
 
 def test_the_only_column_is_not_left_out():
     y = np.random.default_rng(0).normal(size=100)
     X = 2 * y[:, None]
-    findings = inspect(X, y, "regression")
+    findings = findings_of(X, y, "regression")
     assert kinds(findings) == ["leak"]
     assert without_leaks(X, findings) is X
 
@@ -410,7 +416,7 @@ def test_a_repeated_value_far_from_all_others_is_named(value, form):
     X, y = blobs()
     rows = np.sort(np.random.default_rng(1).permutation(300)[:40])
     X[rows, 1] = value
-    (finding,) = inspect(form(X), y)
+    (finding,) = findings_of(form(X), y)
     assert finding.kind == "sentinel"
     assert finding.rows.tolist() == rows.tolist()
     assert finding.positions == (1,)
@@ -447,26 +453,26 @@ def test_what_counts_as_far(values, expected):
 def test_seldom_values_are_outliers():
     X, y = blobs()
     X[[3, 50, 200, 201], 1] = -999
-    assert not inspect(X, y)
+    assert not findings_of(X, y)
     X[202, 1] = -999
-    assert kinds(inspect(X, y)) == ["sentinel"]
+    assert kinds(findings_of(X, y)) == ["sentinel"]
 
 
 def test_pictures_have_no_sentinels():
     digits = load_digits()
-    assert not inspect(digits.images, digits.target)
+    assert not findings_of(digits.images, digits.target)
 
 
 def test_sentinels_of_a_numeric_target_are_named():
     X, y = load_diabetes(return_X_y=True)
     rows = np.arange(0, 442, 10)
     y[rows] = -999
-    (finding,) = inspect(X, y, "regression")
+    (finding,) = findings_of(X, y, "regression")
     assert finding.message.startswith("the target holds -999 in 45 rows")
     assert finding.rows.tolist() == rows.tolist()
     assert (finding.column, finding.positions) == (None, ())
     claims = np.where(np.arange(442) % 8 == 0, 2000 + 100 * np.arange(442), 0.0)
-    assert not inspect(X, claims, "regression")  # zeros are true nothings
+    assert not findings_of(X, claims, "regression")  # zeros are true nothings
 
 
 # ---------------------------------------------------------------- all together
@@ -479,14 +485,14 @@ def test_ordinary_tables_have_no_findings(load, flipped):
     rng = np.random.default_rng(0)
     wrong = rng.random(len(y)) < flipped
     noisy = np.where(wrong, (y + 1) % (y.max() + 1), y)
-    found = inspect(X, noisy)
+    found = findings_of(X, noisy)
     assert all(len(X[group]) > 1 and np.ptp(X[group], axis=0).max() == 0 for f in found for group in f.detail["groups"])
     assert len(found) == 0 or (load is load_iris and flipped)  # iris has one pair of equal rows
-    assert not inspect(pd.DataFrame(X), np.array([f"class {k}" for k in y]))
+    assert not findings_of(pd.DataFrame(X), np.array([f"class {k}" for k in y]))
 
 
 def test_an_ordinary_regression_has_no_findings():
-    assert not inspect(*load_diabetes(return_X_y=True), "regression")
+    assert not findings_of(*load_diabetes(return_X_y=True), "regression")
 
 
 def test_findings_come_in_order_and_as_json():
@@ -496,9 +502,9 @@ def test_findings_come_in_order_and_as_json():
     text = np.array(["low", "mid", "high"], dtype=object)[y]
     text[20:40] = " " + text[20:40]
     frame = pd.DataFrame(X, columns=list("abcd")).assign(code=y)
-    findings = inspect(frame.drop(columns="code"), text)
+    findings = findings_of(frame.drop(columns="code"), text)
     assert kinds(findings) == ["contradiction", "spelling", "sentinel"]
-    assert kinds(inspect(frame, text)) == ["leak", "spelling", "sentinel"]  # the code tells the twins apart
+    assert kinds(findings_of(frame, text)) == ["leak", "spelling", "sentinel"]  # the code tells the twins apart
     for finding in findings:
         numbers = json.loads(json.dumps(finding.to_dict(5)))
         assert numbers["rows"] == finding.rows[:5].tolist()
@@ -507,7 +513,7 @@ def test_findings_come_in_order_and_as_json():
 
 
 def test_a_dictionary_is_not_looked_into():
-    assert not inspect({"image": np.zeros((50, 3)), "text": np.zeros((50, 4))}, np.arange(50) % 2)
+    assert not findings_of({"image": np.zeros((50, 3)), "text": np.zeros((50, 4))}, np.arange(50) % 2)
 
 
 @pytest.mark.parametrize("y", [np.arange(100), [f"n{i}" for i in range(30)], np.arange(51).repeat(2)[:100] + 0.0])
@@ -522,3 +528,38 @@ def test_names_of_rows_are_no_classes(y):
 def test_classes_are_classes():
     check_classes(["a", "b"])
     check_classes(np.arange(50).repeat(2))
+
+
+def test_labels_come_back_as_they_were_compared():
+    X, y = blobs()
+    text = np.array(["yes", " Yes", "no"])[y]
+    labels, findings = inspect(X, text)
+    assert np.unique(labels).tolist() == np.unique(merge_spellings(text, X)[0]).tolist() == ["no", "yes"]
+    assert kinds(findings) == ["spelling"]
+    values, findings = inspect(X, y + 0.25, "regression")
+    assert values.tolist() == (y + 0.25).tolist()
+
+
+def test_numbers_stored_as_objects_are_numbers():
+    X, y = blobs()
+    plain, objects = (Columns.read(pd.DataFrame(X).astype(kind)) for kind in (float, object))
+    np.testing.assert_array_equal(plain.values, objects.values)
+    assert plain.ordered.all()
+    assert objects.ordered.all()
+    assert not Columns.read(pd.DataFrame({"a": ["x", 1.0]})).ordered.any()
+    X[3, 1], X[4, 1], X[5, 1] = np.inf, np.inf, -1.7e308
+    assert not findings_of(X, y)  # without a warning
+
+
+def test_spellings_are_merged_once_in_a_fit(monkeypatch):
+    calls = []
+
+    def counted(y, X=None):
+        calls.append(len(y))
+        return merge_spellings(y, X)
+
+    monkeypatch.setattr("sktda.findings.inspection.merge_spellings", counted)
+    X, y = blobs(60)
+    detector = NoisyLabelDetector(KernelForest(n_estimators=5)).fit(X, np.array(["yes", " Yes", "no"])[y])
+    assert len(calls) == 1
+    assert detector.classes_.tolist() == ["no", "yes"]

@@ -1,9 +1,12 @@
 """How many labels are wrong, on predictions whose noise is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from sktda.noise import (
+    NoiseRate,
     anchor_counts,
     as_probabilities,
     association,
@@ -20,6 +23,7 @@ from sktda.noise import (
     noise_matrix,
     one_way_matrix,
     outlier_rate,
+    outliers,
     unfold,
 )
 
@@ -348,3 +352,11 @@ def test_the_explained_variance_by_hand():
 def test_anchors_are_counted_per_predicted_class():
     counts = anchor_counts(np.eye(3)[[0, 0, 1, 1]], np.array([0, 2, 1, 1]))
     np.testing.assert_array_equal(counts, [[1, 0, 0], [0, 1, 0], [0, 0, 0]])
+
+
+def test_outliers_are_counted_by_the_attributor_where_it_does_so_itself():
+    target = np.r_[np.random.default_rng(0).normal(size=95), np.full(5, 50.0)]
+    own = SimpleNamespace(loo_decision_=np.zeros(100), outlier_rate_=0.2, outlier_rate_interval_=(0.1, 0.3))
+    assert outliers(own, target) == NoiseRate(0.2, 0.1, 0.3)
+    errors = outliers(SimpleNamespace(loo_decision_=np.zeros(100)), target)
+    assert errors == counted(0.05, 100)

@@ -17,9 +17,9 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import check_consistent_length
 
-from sktda.data import check_finite, check_weights, encode_target, refuse_text
+from sktda.data import check_weights, encode_target, read_features
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,12 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
         """(X as array or CSR, task, codes or values, classes or None); sets n_features_in_ and friends."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        refuse_text(X, type(self).__name__)
-        X = validate_data(self, X, accept_sparse="csr", allow_nd=True, ensure_all_finite=False, ensure_min_samples=2)
-        check_consistent_length(X, y)
+        X = read_features(self, X)
+        target = encode_target(y, task)
+        check_consistent_length(X, target[1])
         if sample_weight is not None:
             check_weights(sample_weight, X.shape[0])
-        check_finite(X, getattr(self, "feature_names_in_", None))
-        return X, *encode_target(y, task)
+        return X, *target
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -11,18 +11,18 @@ from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
 from sktda.attribution.base import loo_decision_of
 from sktda.cleaning.base import Holdout, fit_attributor, prepare_attributor, refuse_constant
 from sktda.cleaning.validation import warn_if_unlike
-from sktda.data import UnitRows, check_finite, encode_target, refuse_text, resolve_device, sliceable
+from sktda.data import UnitRows, encode_target, note_columns, plain_target, read_features, resolve_device, sliceable
 from sktda.engine.coresets import STRATEGIES, Candidates
 from sktda.engine.last_layer import last_layer
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.proxy import default_net
-from sktda.noise import label_noise_rate, outlier_rate
+from sktda.noise import label_noise_rate, outliers
 
 BEYOND_NOISE, DROP_UNKNOWN = 0.1, 0.3  # share dropped beside the estimated noise, and where there is no estimate
 
@@ -168,7 +168,7 @@ class CoresetSelector(BaseEstimator):
             raise ValueError("CoresetSelector requires y to be passed, but the target y is None")
         for name in ("classes_", "scores_", "attributor_", "estimator_"):  # of an earlier fit, of another kind
             self.__dict__.pop(name, None)
-        X = sliceable(X)
+        X, y = sliceable(X), plain_target(y)
         strategy = STRATEGIES[self.strategy]
         if strategy.scores:
             attributor = prepare_attributor(self.attributor, self.estimator, self.random_state)
@@ -176,8 +176,8 @@ class CoresetSelector(BaseEstimator):
             self.scores_ = self.attributor_.scores_
         numbers = None
         if self.estimator is None and (strategy.features or strategy.gradients):
-            numbers = self._numbers(X)
-        validate_data(self, X, skip_check_array=True)  # number and names of the features
+            numbers = read_features(self, X)
+        note_columns(self, X, self.estimator)
         check_consistent_length(X, y)
         target, codes = self._encoded(y)
         budget = self._budget(len(codes), codes.max() + 1)
@@ -205,13 +205,6 @@ class CoresetSelector(BaseEstimator):
         if weights is not None:
             self.sample_weight_ = weights[order] / weights.mean()
         return self
-
-    def _numbers(self, X):
-        """X as an array or CSR of finite numbers, checked as attributors do."""
-        refuse_text(X, "CoresetSelector")
-        X = validate_data(self, X, accept_sparse="csr", allow_nd=True, ensure_all_finite=False, ensure_min_samples=2)
-        check_finite(X, getattr(self, "feature_names_in_", None))
-        return X
 
     def _encoded(self, y):
         """(codes or values, class codes) of the target; sets task_ and classes_."""
@@ -246,7 +239,7 @@ class CoresetSelector(BaseEstimator):
             return DROP_UNKNOWN
         if self.task_ == "classification":
             return label_noise_rate(decision, target) + BEYOND_NOISE
-        return outlier_rate(target - decision, target) + BEYOND_NOISE
+        return outliers(self.attributor_, target).rate + BEYOND_NOISE
 
     def _features(self, numbers, own):
         """Function from positions to features: at the model's last layer, else the scaled rows of X."""

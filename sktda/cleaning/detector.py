@@ -10,7 +10,7 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sktda.attribution.base import loo_decision_of
 from sktda.cleaning.base import (
@@ -20,17 +20,16 @@ from sktda.cleaning.base import (
     prepare_attributor,
     refuse_constant,
 )
-from sktda.data import encode_target, is_dictionary, row_index
-from sktda.findings import check_classes, inspect, merge_spellings, without_leaks
+from sktda.containers import read_target
+from sktda.data import encode_target, is_dictionary, note_columns, row_index, sliceable
+from sktda.findings import check_classes, inspect, without_leaks
 from sktda.noise import (
-    NoiseRate,
     association,
     balanced_accuracy,
     balanced_prediction,
-    counted,
     explained_variance,
     label_noise,
-    outlier_rate,
+    outliers,
     robust_deviation,
 )
 from sktda.selection import prune
@@ -157,6 +156,7 @@ class NoisyLabelDetector(BaseEstimator):
                 "NoisyLabelDetector estimates the share of wrong labels, and suggests others, from the columns of one "
                 "table, and X is a dictionary; use InfluencePruner, which drops a share of your choice"
             )
+        X = sliceable(X)
         attributor = prepare_attributor(self.attributor, random_state=self.random_state)
         given, y = y, self._inspected(X, y, attributor)
         judged = without_leaks(X, self.findings_)
@@ -169,7 +169,7 @@ class NoisyLabelDetector(BaseEstimator):
             if hasattr(reference, name):
                 setattr(self, name, getattr(reference, name))
         if judged is not X:
-            validate_data(self, X, skip_check_array=True)  # all of its columns
+            note_columns(self, X, None)  # all of its columns
         self.task_, target, classes = encode_target(y, reference.task_)
         self.scores_ = self.attributor_.scores_
         if classes is not None:
@@ -180,25 +180,23 @@ class NoisyLabelDetector(BaseEstimator):
         self.noise_rate_interval_ = (estimate.low if self.can_tell_ else 0.0, estimate.high)
         self.noise_rate_ = rate if self.contamination == "auto" else float(self.contamination)
         self._decide(reference, target)
-        self._given = np.asarray(given).ravel()
+        self._given = read_target(given).ravel()
         self._index = row_index(X, given)
         self._warn()
         return self
 
     def _inspected(self, X, y, attributor):
-        """Labels with one spelling per class; sets findings_."""
+        """Labels (n,) with one spelling per class; sets findings_."""
         self.findings_ = []
         if y is None:
             return y  # the attributor says so
-        check_consistent_length(X, y)
-        task = encode_target(y, attributor.get_params(deep=False).get("task", "auto"))[0]
-        self.findings_ = inspect(X, y, task)
-        if task == "regression":
-            return y
-        merged = merge_spellings(np.ravel(y), X)[0]
-        if merged.dtype.kind in "OUS":
-            check_classes(merged)
-        return merged
+        labels = read_target(y)
+        check_consistent_length(X, labels)
+        task = encode_target(labels, attributor.get_params(deep=False).get("task", "auto"))[0]
+        labels, self.findings_ = inspect(X, labels, task)
+        if task == "classification" and labels.dtype.kind in "OU":
+            check_classes(labels)
+        return labels
 
     def _judge(self, reference, target):
         """How many labels are wrong, as a NoiseRate; sets predictability_, chance_ and can_tell_."""
@@ -212,14 +210,11 @@ class NoisyLabelDetector(BaseEstimator):
             far = (self.predictability_ - self.chance_) / (1 - self.chance_)
             self.can_tell_ = beyond and not any(far < weak and estimate.rate > much for weak, much in OVERLAP)
             return estimate
-        if hasattr(reference, "outlier_rate_"):
-            estimate = NoiseRate(reference.outlier_rate_, *reference.outlier_rate_interval_)
-            self.predictability_, self.predictability_error_ = (
-                reference.predictability_,
-                reference.predictability_error_,
-            )
+        estimate = outliers(reference, target)
+        if hasattr(reference, "predictability_"):
+            self.predictability_ = reference.predictability_
+            self.predictability_error_ = reference.predictability_error_
         else:
-            estimate = counted(outlier_rate(target - decision, target), len(target))
             self.predictability_, self.predictability_error_ = explained_variance(decision, target)
         self.chance_ = 0.0
         self.can_tell_ = bool(self.predictability_ > BEYOND_CHANCE * self.predictability_error_)
@@ -282,7 +277,7 @@ class NoisyLabelDetector(BaseEstimator):
 
     def fit_resample(self, X, y):
         """Fit and return (X, y) without the noisy rows, in the types they came in."""
-        X, y = indexable(X, y)
+        X, y = indexable(sliceable(X), y)
         self.fit(X, y)
         return _safe_indexing(X, self.sample_indices_), _safe_indexing(y, self.sample_indices_)
 

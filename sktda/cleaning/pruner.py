@@ -36,7 +36,7 @@ from sktda.cleaning.base import (
 from sktda.cleaning.judge import Judge
 from sktda.cleaning.objectives import Found, Gap, mean_over_parts, signed
 from sktda.cleaning.validation import FOLDS, check_validation_rows, validation_rows
-from sktda.data import encode_target, row_index, sliceable
+from sktda.data import check_weights, encode_target, plain_target, row_index, sliceable
 from sktda.metrics import standard_error
 from sktda.selection import prune
 
@@ -187,9 +187,11 @@ class InfluencePruner(RefitEstimator):
         self
         """
         self._validate_params()
-        X, y = indexable(sliceable(X), y)
+        X, y = indexable(sliceable(X, self.estimator), plain_target(y))
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        if params.get("sample_weight") is not None:
+            check_weights(params["sample_weight"], _num_samples(X))
         codes = self._codes(y)
         validation = check_validation_rows(self.validation, X, X_val, y_val)
         metadata = {}

@@ -12,11 +12,11 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params
+from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktda.cleaning.judge import Judge
 from sktda.cleaning.pruner import InfluencePruner
-from sktda.data import sliceable
+from sktda.data import check_weights, plain_target, sliceable
 from sktda.metrics import beyond_chance
 
 SHARED = ("stratify", "min_samples_per_class", "validation", "memory", "random_state")
@@ -150,9 +150,11 @@ class InfluencePrunerCV(InfluencePruner):
         """
         self._validate_params()
         ratios = self._ratios()
-        X, y = indexable(sliceable(X), y)
+        X, y = indexable(sliceable(X, self.estimator), plain_target(y))
         if y is None:
             raise ValueError("InfluencePrunerCV requires y to be passed, but the target y is None")
+        if params.get("sample_weight") is not None:
+            check_weights(params["sample_weight"], _num_samples(X))
         codes = self._codes(y)  # classes are checked before folds are made of them
         if sensitive_features is not None:
             params = {**params, "sensitive_features": sensitive_features}

@@ -10,7 +10,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routi
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktda.cleaning.base import RefitEstimator, prepare_attributor, weight_name
-from sktda.data import sliceable
+from sktda.data import plain_target, sliceable
 
 
 class ResampledEstimator(RefitEstimator):
@@ -74,7 +74,7 @@ class ResampledEstimator(RefitEstimator):
         -------
         self
         """
-        X, y = indexable(sliceable(X), y)
+        X, y = indexable(sliceable(X, self.estimator), plain_target(y))
         context = self._init_callback_context(max_subtasks=2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         if _routing_enabled():

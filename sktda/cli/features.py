@@ -21,7 +21,7 @@ def of_table(cells: pd.DataFrame, given: pd.Series, task: str) -> tuple[np.ndarr
     Rows are compared in all columns but identifiers. Raises ValueError if no column can be used.
     """
     typed, comparable, notes = read_columns(cells)
-    findings = inspect(pd.concat([typed, comparable], axis=1), given.to_numpy(), task)
+    _, findings = inspect(pd.concat([typed, comparable], axis=1), given.to_numpy(), task)
     leaking = [typed.columns[j] for j in leak_positions(findings) if j < typed.shape[1]]
     stays = len(leaking) == typed.shape[1]
     for finding in findings:
@@ -34,7 +34,7 @@ def of_table(cells: pd.DataFrame, given: pd.Series, task: str) -> tuple[np.ndarr
 
 def of_arrays(X: Any, given: pd.Series, task: str) -> tuple[Any, list[Finding], list[str]]:
     """(features, findings, notes) of features that are numbers already: pixels, embeddings, arrays."""
-    findings = inspect(X, given.to_numpy(), task)
+    _, findings = inspect(X, given.to_numpy(), task)
     kept = without_leaks(X, findings)
     return kept, findings, _notes(findings, {"leak": ONLY_FEATURE if kept is X else LEFT_OUT})
 

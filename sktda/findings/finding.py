@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class Columns:
 
     @classmethod
     def read(cls, X: Any, names: Any = None) -> Columns | None:
-        """None where X has no rows of cells: a dictionary of arrays."""
+        """None where X has no rows of real cells: a dictionary, lists of different lengths, complex numbers."""
         if isinstance(X, Mapping) and not sparse.issparse(X):
             return None
         if hasattr(X, "columns") and hasattr(X, "dtypes"):
@@ -81,9 +82,14 @@ class Columns:
                 values = np.column_stack([column for column, _ in read]) if read else np.empty((len(X), 0))
                 return cls._named(values, names, np.array([is_number for _, is_number in read], dtype=bool), True)
         if sparse.issparse(X):
+            if X.dtype.kind == "c":
+                return None
             X = X.tocsr()
             return cls._named(X, names, np.ones(X.shape[1], dtype=bool), True)
-        X = np.asarray(X)
+        try:
+            X = np.asarray(X)
+        except ValueError:
+            return None
         if X.dtype.kind in "biuf":
             flat = X.reshape(len(X), -1)
             return cls._named(flat, names, np.ones(flat.shape[1], dtype=bool), X.ndim == 2)
@@ -140,6 +146,10 @@ def _numbers(column: Any) -> tuple[np.ndarray, bool]:
         if kind not in "iu" or not len(values) or np.nanmax(np.abs(values)) < EXACT:
             return values, True
     different, codes = codes_of(column)
+    if kind == "O" and all(
+        cell is None or (isinstance(cell, Real) and not isinstance(cell, bool)) for cell in different
+    ):
+        return np.array([np.nan if cell is None else float(cell) for cell in different], dtype=np.float64)[codes], True
     numbers = codes.astype(np.float64)
     if None in different:
         numbers[codes == different.index(None)] = np.nan

@@ -14,8 +14,8 @@ from sktda.findings.sentinels import sentinels, target_sentinels
 from sktda.findings.spellings import merge_spellings
 
 
-def inspect(X: Any, y: Any, task: str = "classification", names: Any = None) -> list[Finding]:
-    """What a reader should know about labels and rows before any statistics.
+def inspect(X: Any, y: Any, task: str = "classification", names: Any = None) -> tuple[np.ndarray, list[Finding]]:
+    """Labels with one spelling per class, and what a reader should know of labels and rows before any statistics.
 
     Parameters
     ----------
@@ -30,6 +30,8 @@ def inspect(X: Any, y: Any, task: str = "classification", names: Any = None) -> 
 
     Returns
     -------
+    labels : ndarray of shape (n,)
+        As `merge_spellings` returns them; for regression, and where nothing is looked into, those given.
     findings : list of Finding
         Contradictions first, then leaks, spellings and sentinels, for regression also those of the target. Time and
         memory are linear in the cells of X.
@@ -39,17 +41,23 @@ def inspect(X: Any, y: Any, task: str = "classification", names: Any = None) -> 
     >>> import numpy as np
     >>> X = np.random.default_rng(0).normal(size=(100, 3))
     >>> X[7] = X[3]
-    >>> for finding in inspect(X, np.arange(100) % 2 == np.arange(100) // 4 % 2):
+    >>> labels, findings = inspect(X, np.arange(100) % 2 == np.arange(100) // 4 % 2)
+    >>> for finding in findings:
     ...     print(finding.kind, finding.rows)
     contradiction [3 7]
     """
-    columns = Columns.read(X, names)
+    with np.errstate(over="ignore", invalid="ignore"):  # huge and infinite cells are named by who reads the features
+        return _inspect(Columns.read(X, names), X, y, task)
+
+
+def _inspect(columns: Columns | None, X: Any, y: Any, task: str) -> tuple[np.ndarray, list[Finding]]:
     if columns is None or (len(np.shape(y)) > 1 and np.shape(y)[1] > 1):
-        return []
+        return np.asarray(y), []
+    y = np.ravel(y)
     if task == "regression":
-        return [*leaks(columns, y, task), *target_sentinels(np.ravel(y)), *sentinels(columns)]
-    merged, spellings = merge_spellings(np.ravel(y), X)
-    return [*contradictions(columns, merged), *leaks(columns, merged, task), *spellings, *sentinels(columns)]
+        return y, [*leaks(columns, y, task), *target_sentinels(y), *sentinels(columns)]
+    merged, spellings = merge_spellings(y, X)
+    return merged, [*contradictions(columns, merged), *leaks(columns, merged, task), *spellings, *sentinels(columns)]
 
 
 def check_classes(y: Any) -> None:

@@ -372,7 +372,7 @@ def test_equal_rows_with_different_labels_have_a_section_before_all_statistics(t
     X, y, _ = noisy_blobs()
     names = np.array(["<ash>", "beech", "cedar"])
     X[100:115], y[100:115] = X[:15], (y[:15] + 1) % 3
-    findings = tuple(inspect(X, names[y]))
+    findings = tuple(inspect(X, names[y])[1])
     index = [f"tree-{i}" for i in range(len(y))]
     data = ReportInput(name="x", frame=frame_of(names[y], index=index), noise_rate=0.1, task="classification",
                        detector=NoisyLabelDetector(), findings=findings)  # fmt: skip

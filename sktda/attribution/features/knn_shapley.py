@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
 from sktda.attribution.base import Attributor, Needs
+from sktda.containers import read_target
 from sktda.data import (
     BLOCK_BYTES,
     UnitRows,
     block_rows,
-    check_finite,
     for_blocks,
-    refuse_text,
+    read_features,
     resolve_device,
     slices,
 )
@@ -170,21 +170,14 @@ class KNNShapley(Attributor):
 
     def _validation_rows(self, X, X_val, y_val) -> tuple[Any, np.ndarray]:
         """(X_val as array or CSR, codes (n_val,); -1 = a class that is not in y)."""
-        refuse_text(X_val, "KNNShapley")
-        X_val = validate_data(self, X_val, reset=False, accept_sparse="csr", allow_nd=True, ensure_all_finite=False)
+        try:
+            X_val = read_features(self, X_val, reset=False)
+            labels = column_or_1d(read_target(y_val), warn=True).tolist()
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"in the validation rows: {error}") from error
         if X_val.shape[1:] != X.shape[1:]:
             raise ValueError(f"rows of X_val have the shape {X_val.shape[1:]}, but those of X have {X.shape[1:]}")
-        try:
-            check_finite(X_val, getattr(self, "feature_names_in_", None))
-        except ValueError as error:
-            raise ValueError(f"in the validation rows: {error}") from error
-        labels = column_or_1d(np.asarray(y_val), warn=True).tolist()
         check_consistent_length(X_val, labels)
-        missing = [row for row, label in enumerate(labels) if label is None or label != label]
-        if missing:
-            raise ValueError(
-                f"{len(missing)} validation rows have no label, the first is row {missing[0]}; label or drop them"
-            )
         known = {label: code for code, label in enumerate(self.classes_.tolist())}
         codes = np.array([known.get(label, -1) for label in labels])
         if (codes < 0).all():

@@ -16,7 +16,7 @@ import torch
 from sklearn.base import is_classifier
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from skorch.utils import is_dataset
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from sktda.attribution.cost import estimate_fit
 from sktda.attribution.gradients.cross_fit import cross_fitted
 from sktda.attribution.gradients.objective_gradients import Asked, checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
-from sktda.data import check_weights, infer_task, resolve_device
+from sktda.data import check_weights, infer_task, note_columns, plain_target, resolve_device, sliceable
 from sktda.engine.journal import Journal, Passes, digest
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable
@@ -226,6 +226,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
 
     def _checked(self, X, y, sample_weight):
         """(estimator to train or use, X, y) after the checks that come before training."""
+        X, y = sliceable(X), plain_target(y)
         if self.estimator is None:
             X, task, _, _ = self._validate(X, y, sample_weight)
             return default_net(task, **self.needs.net), X, np.asarray(y)
@@ -241,7 +242,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
         if sample_weight is not None:
             check_weights(sample_weight, count(X))
         if hasattr(X, "shape"):
-            validate_data(self, X, skip_check_array=True)
+            note_columns(self, X, self.estimator)
         return self.estimator, X, y
 
     def _ready(self) -> Fitted:
@@ -282,7 +283,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
     def _other_rows(self, fitted: Fitted, X, y) -> Rows:
         """Query or validation rows: they count alike, also where the model weighs its training rows by class."""
         if hasattr(X, "shape"):
-            validate_data(self, X, reset=False, skip_check_array=True)
+            note_columns(self, X, self.estimator, reset=False)
         rows = fitted.model.rows(X, y)
         return rows.unweighted()
 

@@ -25,7 +25,7 @@ def cross_fitted(attributor: Any, rows: GivenRows, task: str) -> tuple[Tensor, d
     random = check_random_state(attributor.random_state).randint(2**31 - 1)
     splitter: Any = KFold(min(FOLDS, n), shuffle=True, random_state=random)
     codes = np.zeros(n)
-    if task == "classification" and np.ndim(y) == 1:
+    if task == "classification" and np.size(y) == n:
         codes = encode_target(y, "classification")[1]
         rarest = np.unique(codes, return_counts=True)[1].min()
         if rarest >= 2:

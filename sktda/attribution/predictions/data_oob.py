@@ -12,10 +12,10 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.ensemble import BaggingClassifier, BaggingRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
 
 from sktda.attribution.base import Attributor
-from sktda.data import check_weights, encode_target, is_dictionary
+from sktda.data import check_weights, encode_target, is_dictionary, note_columns, sliceable
 from sktda.model.fitting import train_clone
 from sktda.model.given import GivenModel
 
@@ -144,7 +144,7 @@ class DataOOB(Attributor):
 
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, np.ndarray]:
         """(X as the ensemble takes it, codes or numbers); sets task_ and classes_."""
-        X = X.tocsr() if sp.issparse(X) else X
+        X = X if is_dictionary(X) else sliceable(X)
         task = self._task()
         if self.estimator is None:
             X, self.task_, target, classes = self._validate(X, y, sample_weight, task)
@@ -162,7 +162,7 @@ class DataOOB(Attributor):
             check_consistent_length(X, target)
             if sample_weight is not None:
                 check_weights(sample_weight, len(target))
-            validate_data(self, X, skip_check_array=True)  # the estimator checks X itself
+            note_columns(self, X, self.estimator)  # the estimator checks X itself
         if classes is not None:
             self.classes_ = classes
         return X, target

@@ -16,10 +16,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import check_consistent_length
 
 from sktda.attribution.base import Attributor, Needs
-from sktda.data import check_weights, encode_target, sliceable
+from sktda.data import check_weights, encode_target, note_columns, sliceable
 from sktda.model.fitting import train_clone
 from sktda.model.given import GivenModel, GivenRows, part_of
 
@@ -112,7 +112,6 @@ class OutOfSample(Attributor):
 
     def _checked(self, X: Any, codes: np.ndarray, sample_weight: Any) -> tuple[Any, Any]:
         """(the classifier to train, X as it takes it, in a form of which rows can be taken)."""
-        X = X.tocsr() if sp.issparse(X) else X  # a dictionary of keys is a Mapping, a list of coordinates has no rows
         if self.estimator is None:
             X, *_ = self._validate(X, codes, sample_weight, "classification")
             X = X if sp.issparse(X) else X.reshape(len(X), -1)
@@ -128,7 +127,7 @@ class OutOfSample(Attributor):
         check_consistent_length(X, codes)
         if sample_weight is not None:
             check_weights(sample_weight, len(codes))
-        validate_data(self, X, skip_check_array=True)  # the estimator checks X itself
+        note_columns(self, X, self.estimator)  # the estimator checks X itself
         return self.estimator, X
 
     def _folds(self, X: Any, codes: np.ndarray, random: np.random.RandomState) -> list[tuple[np.ndarray, np.ndarray]]:
