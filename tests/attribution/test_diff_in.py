@@ -17,7 +17,8 @@ from sklearn.utils._param_validation import InvalidParameterError
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from sktda.attribution import DiffIn, diff_in
+from sktda.attribution import DiffIn
+from sktda.attribution.runs import diff_in
 from sktda.engine import differential, journal
 from sktda.engine.differences import FiniteDifferences
 from sktda.engine.journal import Journal

@@ -33,8 +33,8 @@ from sktda.attribution import (
     SGDInfluence,
     Source,
     TracIn,
-    distributional,
 )
+from sktda.attribution.several import distributional
 from sktda.objectives import DemographicParity, Margin, Output, ValidationLoss, Weighted
 from tests.attribution import run_reference as recorded
 from tests.model.nets import Mlp, make_net, rows

@@ -18,7 +18,7 @@ from sklearn.svm import OneClassSVM
 from sklearn.utils._param_validation import InvalidParameterError
 
 from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector
-from sktda.attribution import outlier_gradient as module
+from sktda.attribution.gradients import outlier_gradient as module
 from sktda.attribution.gradients.outlier_gradient import OutlierGradient
 from tests.spies import flip, noisy_blobs
 

@@ -24,7 +24,8 @@ from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch import nn
 from torch.utils.data import RandomSampler
 
-from sktda.attribution import Influence, SGDInfluence, sgd_influence
+from sktda.attribution import Influence, SGDInfluence
+from sktda.attribution.runs import sgd_influence
 from sktda.engine import journal, replay
 from sktda.engine.journal import Journal
 from sktda.model.recorder import TrajectoryRecorder

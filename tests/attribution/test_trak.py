@@ -15,7 +15,7 @@ from torch import nn
 
 from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector
 from sktda.attribution import Influence, ModelEnsemble
-from sktda.attribution import trak as module
+from sktda.attribution.gradients import trak as module
 from sktda.attribution.gradients.trak import TRAK, output_of, whitening
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows
