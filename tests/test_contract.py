@@ -16,7 +16,7 @@ from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from joblib import parallel_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
 from sklearn.callback import ProgressBar
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import ExtraTreesClassifier, IsolationForest, RandomForestClassifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
@@ -66,6 +66,9 @@ from sktda.attribution import (
     Source,
     TracIn,
 )
+from sktda.attribution.gradients import outlier_gradient
+from sktda.attribution.predictions import out_of_sample
+from sktda.model import proxy
 from tests.spies import CountingScores, RecordingClassifier, fits, noisy_blobs
 
 X, Y, _ = noisy_blobs(90, centers=2)
@@ -106,8 +109,27 @@ def exported_estimators():
 ESTIMATORS = sorted(walked_estimators() | exported_estimators(), key=lambda cls: cls.__name__)
 
 
-CHEAP = {"n_runs": 2, "n_estimators": 50, "attributor": ComplexityGap(), "sampler": NoisyLabelDetector(ComplexityGap())}
+CHEAP = {
+    "n_runs": 2,
+    "n_members": 2,
+    "n_estimators": 50,
+    "cv": 2,
+    "prune_ratios": (0, 0.1),
+    "attributor": ComplexityGap(),
+    "sampler": NoisyLabelDetector(ComplexityGap()),
+}
 """Spares the checks of every class the forests of the default attributor, which has checks of its own."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_training():
+    """Default nets take two epochs and default forests a few trees: the contract is not about what they learn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxy, "EPOCHS", (2, 2))
+        patch.setattr(out_of_sample, "ExtraTreesClassifier", lambda _, **options: ExtraTreesClassifier(5, **options))
+        patch.setattr(outlier_gradient, "IsolationForest", lambda: IsolationForest(5))
+        patch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 10)
+        yield
 
 
 def instances(cls):
@@ -115,7 +137,9 @@ def instances(cls):
     parameters = inspect.signature(cls).parameters
     any_attributor = not hasattr(cls, "needs_gradients")
     cheap = {
-        name: value for name, value in CHEAP.items() if name in parameters and (any_attributor or name == "n_runs")
+        name: value
+        for name, value in CHEAP.items()
+        if name in parameters and (any_attributor or name != "attributor")
     }
     if "estimator" in parameters and issubclass(cls, MetaEstimatorMixin):
         return [cls(LogisticRegression(), **cheap), cls(Ridge(), **cheap)]
