@@ -146,9 +146,7 @@ def test_every_public_name_resolves_and_is_documented(package):
 
 
 def test_every_module_says_what_it_is_for():
-    silent = [
-        module_name(file) for file in FILES if not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
-    ]
+    silent = [module_name(file) for file in FILES if not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))]
     assert [module for module in silent if not module.endswith("__main__")] == []
 
 

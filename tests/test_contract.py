@@ -137,9 +137,7 @@ def instances(cls):
     parameters = inspect.signature(cls).parameters
     any_attributor = not hasattr(cls, "needs_gradients")
     cheap = {
-        name: value
-        for name, value in CHEAP.items()
-        if name in parameters and (any_attributor or name != "attributor")
+        name: value for name, value in CHEAP.items() if name in parameters and (any_attributor or name != "attributor")
     }
     if "estimator" in parameters and issubclass(cls, MetaEstimatorMixin):
         return [cls(LogisticRegression(), **cheap), cls(Ridge(), **cheap)]
