@@ -109,14 +109,15 @@ def exported_estimators():
 ESTIMATORS = sorted(walked_estimators() | exported_estimators(), key=lambda cls: cls.__name__)
 
 
+KERNEL = ComplexityGap(ridge=0.3, scale="unit")  # nothing to choose
 CHEAP = {
     "n_runs": 2,
     "n_members": 2,
     "n_estimators": 50,
     "cv": 2,
     "prune_ratios": (0, 0.1),
-    "attributor": ComplexityGap(),
-    "sampler": NoisyLabelDetector(ComplexityGap()),
+    "attributor": KERNEL,
+    "sampler": NoisyLabelDetector(KERNEL),
 }
 """Spares the checks of every class the forests of the default attributor, which has checks of its own."""
 
@@ -127,7 +128,7 @@ def short_training():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proxy, "EPOCHS", (2, 2))
         patch.setattr(out_of_sample, "ExtraTreesClassifier", lambda _, **options: ExtraTreesClassifier(5, **options))
-        patch.setattr(outlier_gradient, "IsolationForest", lambda: IsolationForest(5))
+        patch.setattr(outlier_gradient, "IsolationForest", lambda: IsolationForest(n_estimators=5))
         patch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 10)
         yield
 
@@ -146,8 +147,8 @@ def instances(cls):
 
 PLAIN = [instance for cls in ESTIMATORS for instance in instances(cls)]
 VARIANTS = [
-    InfluencePruner(LogisticRegression(), ComplexityGap(), guard=True),
-    InfluencePruner(Ridge(), ComplexityGap(), validation=3, guard=0.1, step=0.05),
+    InfluencePruner(LogisticRegression(), KERNEL, guard=True),
+    InfluencePruner(Ridge(), KERNEL, validation=3, guard=0.1, step=0.05),
     LabelPosterior(KernelForest(n_estimators=10)),
 ]
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {}  # {class name: {check: reason}}
