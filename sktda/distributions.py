@@ -73,9 +73,9 @@ def wasserstein_floor(n_x: int, n_y: int | None = None, *, gaussian: bool = Fals
         a, b = _mean_of_deviation(n_x), _mean_of_deviation(n_y)
         return 1 / n_x + 1 / n_y + 2 - 2 * a * b
     # E (Q_y - Q_x)^2 = E Q_x^2 + E Q_y^2 - 2 E Q_x E Q_y, with the mean of x_(i)^2 being 1
-    a, b = _mean_order_statistics(n_x), _mean_order_statistics(n_y)
+    x, y = _mean_order_statistics(n_x), _mean_order_statistics(n_y)
     steps = np.lcm(n_x, n_y)
-    return float(2 - 2 * np.mean(np.repeat(a, steps // n_x) * np.repeat(b, steps // n_y)))
+    return float(2 - 2 * np.mean(np.repeat(x, steps // n_x) * np.repeat(y, steps // n_y)))
 
 
 def _mean_of_deviation(n: int) -> float:
