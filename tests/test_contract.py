@@ -16,7 +16,7 @@ from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from joblib import parallel_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
 from sklearn.callback import ProgressBar
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import ExtraTreesClassifier, IsolationForest, RandomForestClassifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
@@ -67,6 +67,9 @@ from sktda.attribution import (
     TracIn,
 )
 from sktda.attribution.base import Attributor
+from sktda.attribution.gradients import outlier_gradient
+from sktda.attribution.predictions import out_of_sample
+from sktda.model import proxy
 from tests.spies import CountingScores, RecordingClassifier, fits, noisy_blobs
 
 X, Y, _ = noisy_blobs(90, centers=2)
@@ -107,7 +110,16 @@ def exported_estimators():
 ESTIMATORS = sorted(walked_estimators() | exported_estimators(), key=lambda cls: cls.__name__)
 
 
-CHEAP = {"n_runs": 2, "n_estimators": 50, "attributor": ComplexityGap(), "sampler": NoisyLabelDetector(ComplexityGap())}
+KERNEL = ComplexityGap(ridge=0.3, scale="unit")  # nothing to choose
+CHEAP = {
+    "n_runs": 2,
+    "n_members": 2,
+    "n_estimators": 50,
+    "cv": 2,
+    "prune_ratios": (0, 0.1),
+    "attributor": KERNEL,
+    "sampler": NoisyLabelDetector(KERNEL),
+}
 """Spares the checks of every class the forests of the default attributor, which has checks of its own."""
 
 
@@ -115,12 +127,23 @@ def differentiates(instance):
     return isinstance(instance, Attributor) and instance.needs.gradients
 
 
+@pytest.fixture(autouse=True, scope="module")
+def short_training():
+    """Default nets take two epochs and default forests a few trees: the contract is not about what they learn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxy, "EPOCHS", (2, 2))
+        patch.setattr(out_of_sample, "ExtraTreesClassifier", lambda _, **options: ExtraTreesClassifier(5, **options))
+        patch.setattr(outlier_gradient, "IsolationForest", lambda: IsolationForest(n_estimators=5))
+        patch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 10)
+        yield
+
+
 def instances(cls):
     """Around a classifier and around a regressor, or around nothing, with what is cheap where there is a choice."""
     parameters = inspect.signature(cls).parameters
     any_attributor = not (issubclass(cls, Attributor) and cls().needs.gradients)
     cheap = {
-        name: value for name, value in CHEAP.items() if name in parameters and (any_attributor or name == "n_runs")
+        name: value for name, value in CHEAP.items() if name in parameters and (any_attributor or name != "attributor")
     }
     if "estimator" in parameters and issubclass(cls, MetaEstimatorMixin):
         return [cls(LogisticRegression(), **cheap), cls(Ridge(), **cheap)]
@@ -129,8 +152,8 @@ def instances(cls):
 
 PLAIN = [instance for cls in ESTIMATORS for instance in instances(cls)]
 VARIANTS = [
-    InfluencePruner(LogisticRegression(), ComplexityGap(), guard=True),
-    InfluencePruner(Ridge(), ComplexityGap(), validation=3, guard=0.1, step=0.05),
+    InfluencePruner(LogisticRegression(), KERNEL, guard=True),
+    InfluencePruner(Ridge(), KERNEL, validation=3, guard=0.1, step=0.05),
     LabelPosterior(KernelForest(n_estimators=10)),
 ]
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {}  # {class name: {check: reason}}

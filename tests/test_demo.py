@@ -1,25 +1,20 @@
-"""The demo runs through the real shell, and what it prints is what its files say. Takes about half a minute."""
+"""The demo runs through the real shell, and what it prints is what its files say."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-DEMO = Path(__file__).parents[1] / "examples" / "demo.py"
+from tests.scripts import run_example
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """(printed text, folder) of one run."""
     folder = tmp_path_factory.mktemp("demo") / "new" / "demo"
-    done = subprocess.run([sys.executable, str(DEMO), str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, folder
+    return run_example("demo", folder), folder
 
 
 def printed(text: str, name: str) -> list[float]:

@@ -1,24 +1,12 @@
 """The examples run without a warning, find the mistakes that they plant, and print what their page says."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
-import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "examples.md"
+from tests.scripts import EXAMPLES, run_example
 
-
-def run(name: str, *arguments: str) -> str:
-    """What the script prints; warnings are errors."""
-    command = [sys.executable, "-W", "error", str(ROOT / "examples" / f"{name}.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    return done.stdout
+PAGE = EXAMPLES.parent / "docs" / "examples.md"
 
 
 def numbers(text: str, name: str) -> list[float]:
@@ -43,7 +31,7 @@ def masked(line: str) -> str:
 
 
 def test_image_folder(tmp_path):
-    text = run("image_folder", str(tmp_path))
+    text = run_example("image_folder", str(tmp_path))
     dropped, found = numbers(text, "dropped")
     assert dropped == 240
     assert found > 0.85 * dropped
@@ -60,7 +48,7 @@ def test_image_folder(tmp_path):
 
 
 def test_boosting_table():
-    text = run("boosting_table")
+    text = run_example("boosting_table")
     _, _, accuracy, loss = numbers(text, "all rows")
     dropped, wrong, cleaned, cleaned_loss = numbers(text, "logistic, curves: 20 % dropped")
     assert dropped == 400
@@ -79,7 +67,7 @@ def test_boosting_table():
 
 
 def test_sparse_text():
-    text = run("sparse_text")
+    text = run_example("sparse_text")
     estimated, true = numbers(text, "estimated share of wrong topics")
     assert abs(estimated - true) < 0.05
     noisy, wrong = numbers(text, "called noisy")
@@ -96,7 +84,7 @@ def test_sparse_text():
 
 
 def test_multilabel():
-    text = run("multilabel")
+    text = run_example("multilabel")
     n_wrong, precision, f1 = numbers(text, "all rows")
     assert n_wrong == 250
     for name in ("EL2N", "LogitMargin"):
@@ -109,7 +97,7 @@ def test_multilabel():
 
 
 def test_regression_outliers():
-    text = run("regression_outliers")
+    text = run_example("regression_outliers")
     noisy, wrong = numbers(text, "called noisy")
     assert wrong > 0.9 * noisy
     assert wrong > 20
@@ -135,7 +123,7 @@ def scores(text: str, name: str) -> list[float]:
     return numbers(text, name)[-2:]
 
 
-@pytest.mark.parametrize("name", ["image_folder", "boosting_table", "sparse_text", "multilabel", "regression_outliers"])
-def test_docstrings_say_how_to_run(name):
-    first = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
-    assert f"Run with `python examples/{name}.py`" in first
+def test_docstrings_say_how_to_run():
+    for name in ("image_folder", "boosting_table", "sparse_text", "multilabel", "regression_outliers"):
+        first = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
+        assert f"Run with `python examples/{name}.py`" in first

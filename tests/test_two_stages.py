@@ -1,23 +1,18 @@
 """The example of two stages: Source names the stage that did the harm, in both orders, and what it prints is so."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "two_stages.py"
+from tests.scripts import run_example
+
 STAGES = ["pre-training", "fine-tuning"]
 
 
 @pytest.fixture(scope="module")
 def sections():
     """What one run prints: of each order of the stages, and of forgetting."""
-    done = subprocess.run([sys.executable, str(EXAMPLE)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    return done.stdout.strip().split("\n\n")
+    return run_example("two_stages").strip().split("\n\n")
 
 
 def numbers(line: str) -> list[float]:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from scipy.stats import t as student
-from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from sktda.attribution.features.numeric_target import find_atom, r_squared, transforms
 from sktda.attribution.features.residual_mixture import best_fit, log_t, wrong_densities
@@ -269,12 +268,6 @@ def test_texts_are_no_numbers():
     X, y = made("linear", n=30)
     with pytest.raises(ValueError, match="regression needs numbers as target"):
         RobustResidual().fit(X, y.astype(str))
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-def test_scikit_learns_checks():
-    for estimator, check in estimator_checks_generator(RobustResidual(n_estimators=50)):
-        check(estimator)
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def test_another_model_other_rows_and_other_parameters_have_other_keys(net, tmp_
     assert key(objective=lambda predict, X, y: predict(X).sum()) == keys[0]
 
 
-SCRIPT = """
+FIT = """
 import sys, time
 import numpy as np, torch
 from torch import nn
@@ -149,47 +149,52 @@ from sklearn.frozen import FrozenEstimator
 from sktda.attribution import Influence
 from sktda.engine import journal
 
+
+def fit(work_dir):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(700, 6)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(np.int64)
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)),
+                              criterion=nn.CrossEntropyLoss, max_epochs=1, train_split=None, verbose=0).fit(X, y)
+    method = Influence(FrozenEstimator(net), work_dir=work_dir, random_state=0)
+    return method.fit(X, y, X_val=X[:50], y_val=y[:50]).scores_
+"""
+SLOWLY = """
 torch.set_num_threads(1)
 journal.SHARD, journal.PAUSE = 100, 0.0
-work_dir, out, slow = sys.argv[1:]
 write = journal.Journal.write
-if slow == "slow":
-    journal.Journal.write = lambda self, *args: (write(self, *args), time.sleep(0.2))
-rng = np.random.default_rng(0)
-X = rng.normal(size=(700, 6)).astype(np.float32)
-y = (X[:, 0] > 0).astype(np.int64)
-torch.manual_seed(0)
-net = NeuralNetClassifier(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)), criterion=nn.CrossEntropyLoss,
-                          max_epochs=1, train_split=None, verbose=0).fit(X, y)
-method = Influence(FrozenEstimator(net), work_dir=work_dir, random_state=0)
-np.save(out, method.fit(X, y, X_val=X[:50], y_val=y[:50]).scores_)
+journal.Journal.write = lambda self, *args: (write(self, *args), time.sleep(0.2))
+fit(sys.argv[1])
 """
 
 
-def command(folder, name, pace):
-    return [sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder / "work"), str(folder / name), pace]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    subprocess.run(command(folder, "whole.npy", "fast"), check=True, timeout=120)
-    return np.load(folder / "whole.npy")
-
-
 @pytest.mark.parametrize("until", ["factors.safetensors", "values*-000002.safetensors"])
-def test_a_fit_killed_half_way_ends_with_the_same_scores(until, uninterrupted, tmp_path):
-    process = subprocess.Popen(command(tmp_path, "never.npy", "slow"))
+def test_a_fit_killed_half_way_ends_with_the_same_scores(until, tmp_path):
+    names = {}
+    exec(FIT, names)  # the same here as in the process that is killed
+    work = tmp_path / "work"
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", FIT + SLOWLY, str(work)])
     deadline = time.monotonic() + 100
-    while not list((tmp_path / "work").rglob(until)):
+    while not list(work.rglob(until)):
         assert process.poll() is None, "the fit ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "never.npy").exists()
-    subprocess.run(command(tmp_path, "again.npy", "fast"), check=True, timeout=120)
-    np.testing.assert_array_equal(np.load(tmp_path / "again.npy"), uninterrupted)
+    found, own = [], Journal.read
+
+    def read(self, name):
+        kept = own(self, name)
+        found.append(kept is not None)
+        return kept
+
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.setattr(Journal, "read", read)
+        again = names["fit"](work)
+    assert any(found), "the fit began anew"
+    with torch.random.fork_rng():
+        np.testing.assert_array_equal(again, names["fit"](tmp_path / "whole"))
 
 
 def test_a_progress_bar_shows_the_passes(net, capsys):
