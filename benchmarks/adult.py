@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from _common import flip, load, measured, save, set_threads
+from shared.common import flip, load, measured, save, set_threads
 
 SEEDS, RATIOS, RATE = (0, 1, 2), (0, 0.05, 0.1, 0.2, 0.3), 0.2
 WAYS = [(name, stratify) for stratify in (True, False) for name in ("ComplexityGap", "SelfConfidence")]

@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from _common import fashion_mnist, measured, save, set_threads
+from shared.common import fashion_mnist, measured, save, set_threads
 
 SEEDS = (0, 1, 2, 3, 4)
 SHARES = (0.05, 0.1, 0.2)
@@ -62,7 +62,7 @@ def scores(problem: Any, net: Any, seed: int) -> dict[tuple[str, str], np.ndarra
 
 def weighted_loss(outputs: Any, targets: Any) -> Any:
     """Losses (nets, batch) of targets (nets, batch, 1 + nets): the class, and what each net multiplies the loss by."""
-    from _batched import cross_entropy
+    from shared.batched import cross_entropy
 
     weights = targets[..., 1:].diagonal(dim1=0, dim2=2).T
     return weights * cross_entropy(outputs, targets[..., 0].long())
@@ -71,8 +71,8 @@ def weighted_loss(outputs: Any, targets: Any) -> Any:
 def as_estimator(nets: Any, position: int) -> Any:
     """One of the nets that were trained side by side."""
     import torch
-    from _nets import mlp
-    from _trajectory import FASHION_MLP
+    from shared.nets import mlp
+    from shared.trajectory import FASHION_MLP
     from skorch import NeuralNetClassifier
 
     net = NeuralNetClassifier(
@@ -99,8 +99,8 @@ def accuracies(net: Any, X_test: np.ndarray, y_test: np.ndarray, attacked: int) 
 def part(n: int, seed: int, shares: tuple[float, ...], attacked: int) -> dict:
     """Every score and every way to use it, on one training."""
     import torch
-    from _batched import trained
-    from _trajectory import FASHION_MLP, fashion, pixels
+    from shared.batched import trained
+    from shared.trajectory import FASHION_MLP, fashion, pixels
 
     torch.set_num_threads(1)
     problem = fashion(n, 0.0, seed)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from _common import fashion_mnist, flip, save, set_threads
+from shared.common import fashion_mnist, flip, save, set_threads
 
 set_threads()
 

@@ -25,7 +25,7 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from _common import RESULTS, fashion_mnist, measured, save, set_threads
+from shared.common import RESULTS, fashion_mnist, measured, save, set_threads
 
 ROWS, SEEDS, SHARES, RATES = 10_000, (0, 1, 2), (0.1, 0.3, 0.5), (0.0, 0.2)
 EARLY_EPOCHS, EARLY_NETS = 2, 3  # of EL2N
@@ -33,7 +33,7 @@ EARLY_EPOCHS, EARLY_NETS = 2, 3  # of EL2N
 
 def scores(problem: Any, seed: int, only: str | None) -> dict[tuple[str, str], tuple[np.ndarray, float]]:
     """(scores, seconds beyond training a net) by (method, form), of one method or all; higher = keep."""
-    from _nets import timed
+    from shared.nets import timed
 
     found = {}
     for method, compute in METHODS.items():
@@ -46,7 +46,7 @@ def scores(problem: Any, seed: int, only: str | None) -> dict[tuple[str, str], t
 
 def trained_on_all(problem: Any, seed: int) -> Any:
     """The recorded net."""
-    from _trajectory import FASHION_MLP, recorded
+    from shared.trajectory import FASHION_MLP, recorded
     from sklearn.frozen import FrozenEstimator
 
     return FrozenEstimator(recorded(FASHION_MLP, problem.X, problem.y, seed))
@@ -104,7 +104,7 @@ METHODS = {
 
 def el2n(problem: Any, seed: int) -> np.ndarray:
     """|p - onehot(label)| of each row early in training (arXiv:2107.07075), the mean over nets."""
-    from _trajectory import FASHION_MLP, recorded
+    from shared.trajectory import FASHION_MLP, recorded
 
     early = replace(FASHION_MLP, epochs=EARLY_EPOCHS)
     lengths = []
@@ -118,8 +118,8 @@ def el2n(problem: Any, seed: int) -> np.ndarray:
 def accuracy(problem: Any, kept: np.ndarray, X_test: np.ndarray, y_test: np.ndarray, seed: int) -> float:
     """On the test rows, of the MLP that was trained on the kept rows for as many steps as all rows take."""
     import torch
-    from _batched import trained
-    from _trajectory import FASHION_MLP
+    from shared.batched import trained
+    from shared.trajectory import FASHION_MLP
 
     epochs = round(FASHION_MLP.epochs * len(problem.y) / len(kept))
     X, y = torch.from_numpy(problem.X), torch.from_numpy(problem.y)
@@ -131,7 +131,7 @@ def accuracy(problem: Any, kept: np.ndarray, X_test: np.ndarray, y_test: np.ndar
 
 def part(n: int, rate: float, seed: int, only: str | None) -> dict:
     """Every way to choose, on one draw of flips."""
-    from _trajectory import fashion, pixels
+    from shared.trajectory import fashion, pixels
 
     from sktda import CoresetSelector
     from sktda.attribution import PrecomputedScores

@@ -21,7 +21,7 @@ import time
 from typing import Any
 
 import numpy as np
-from _common import fashion_mnist, flip, measured, save, set_threads
+from shared.common import fashion_mnist, flip, measured, save, set_threads
 
 VALIDATION, SEEDS, RATES = 5_000, (0, 1, 2, 3, 4), (0.0, 0.2)
 STEPS = {0.01: 1_500, 0.05: 3_000, 0.1: 3_000, 0.3: 5_000}  # by the share that is kept
@@ -34,7 +34,7 @@ BATCH, RATE = 64, 1e-3
 def accuracies(X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, steps: int, seed: int, tests: list) -> list:
     """Of an MLP trained on these rows, on each (X, y) of tests."""
     import torch
-    from _nets import mlp
+    from shared.nets import mlp
 
     torch.manual_seed(seed)
     net = mlp(784, 128, 128, 10)
@@ -54,7 +54,7 @@ def accuracies(X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, steps: i
 
 def part(n: int, rate: float, seed: int) -> dict:
     """All strategies on one draw of flips."""
-    from _trajectory import pixels
+    from shared.trajectory import pixels
     from sklearn.frozen import FrozenEstimator
 
     from sktda import CoresetSelector
@@ -107,7 +107,7 @@ def known(scores: np.ndarray, decision: np.ndarray) -> Any:
 def k_center_seconds(n: int, picks: int) -> dict:
     """Greedy k-center of all rows together, on the pixels."""
     import torch
-    from _trajectory import pixels
+    from shared.trajectory import pixels
 
     from sktda.engine.covering import k_center
 

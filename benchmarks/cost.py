@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from _common import flip, load, measured, save, set_threads
+from shared.common import flip, load, measured, save, set_threads
 
 SEED, REPEATS, LANDMARKS = 0, 3, 2000
 

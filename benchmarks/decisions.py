@@ -18,12 +18,12 @@ import time
 import warnings
 
 import numpy as np
-from _common import save, set_threads
+from shared.common import save, set_threads
 
 set_threads(1)
 
-from _battery import model, plant, split, table_data, table_names  # noqa: E402
-from _page import table  # noqa: E402
+from pages.decisions import decided as page  # noqa: E402
+from shared.battery import model, plant, split, table_data, table_names  # noqa: E402
 from sklearn.model_selection import GridSearchCV  # noqa: E402
 
 from sktda import (  # noqa: E402
@@ -99,29 +99,6 @@ def cell(name: str, setting: str, seed: int, n_rows: int) -> list[dict]:
 def accuracy(search: GridSearchCV, X: np.ndarray, y: np.ndarray) -> float:
     """Its `score` is the corrected one."""
     return float(np.mean(search.predict(X) == y))
-
-
-def page(rows: list[dict]) -> str:
-    """Means over tables and seeds, and the table where each way loses most against all rows."""
-    body = []
-    for setting in dict.fromkeys(row["setting"] for row in rows):
-        for kind in MODELS:
-            own = [row for row in rows if (row["setting"], row["model"]) == (setting, kind)]
-            means = {way: mean(own, way) for way in (*map("{:g}".format, SHARES), *DECIDE, "right rows")}
-            best = max(map("{:g}".format, SHARES), key=lambda way, means=means: means[way])
-            for way, value in means.items():
-                tables = sorted({row["table"] for row in own})
-                gains = {t: np.mean([row[way] - row["0"] for row in own if row["table"] == t]) for t in tables}
-                worst = min(gains, key=lambda t, gains=gains: gains[t])
-                figures = [f"{value:.4f}", f"{value - means['0']:+.4f}", f"{value - means[best]:+.4f}"]
-                body.append([setting, kind, way, *figures, f"{gains[worst]:+.3f}, {worst}"])
-    head = ["noise", "model", "share removed, or who decides", "accuracy", "to all rows", "to the best share", "worst"]
-    return table(head, body)
-
-
-def mean(rows: list[dict], way: str) -> float:
-    """Accuracy over rows."""
-    return float(np.mean([row[way] for row in rows]))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,7 +17,7 @@ import argparse
 from typing import Any
 
 import numpy as np
-from _common import measured, save, set_threads
+from shared.common import measured, save, set_threads
 
 SEEDS, DRAWS, RATE = (0, 1, 2), 5, 0.2
 REMOVALS = (("random", 1), ("random", 10), ("random", 100), ("flipped", 100))
@@ -26,7 +26,7 @@ MODELS = ("LogisticRegression", "softmax regression, SGD", "MLP, SGD")
 
 def model(name: str, problem: Any, seed: int) -> Any:
     """The trained model."""
-    from _trajectory import DIGITS_MLP, SOFTMAX, recorded
+    from shared.trajectory import DIGITS_MLP, SOFTMAX, recorded
     from sklearn.linear_model import LogisticRegression
 
     if name == "LogisticRegression":  # converged far beyond the effect of one row
@@ -37,8 +37,8 @@ def model(name: str, problem: Any, seed: int) -> Any:
 
 def part(name: str, seed: int, draws: int) -> dict:
     """Every method, removal and draw on one trained model."""
-    from _nets import timed
-    from _trajectory import digits
+    from shared.nets import timed
+    from shared.trajectory import digits
     from sklearn.frozen import FrozenEstimator
 
     from sktda.attribution import DiffIn, Influence, SGDInfluence, unlearn

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import measured, save, set_threads
+from shared.common import measured, save, set_threads
 from torch import nn
 
 N_RUNS = 20  # of lds
@@ -46,7 +46,7 @@ class MLP(nn.Sequential):
     """Linear layers of these widths with ReLU between them."""
 
     def __init__(self, *widths: int) -> None:
-        from _nets import mlp
+        from shared.nets import mlp
 
         super().__init__(*mlp(*widths))
 
@@ -77,7 +77,7 @@ def net(kind: str, *widths: int, epochs: int, lr: float, batch_size: int, decay:
 
 def concrete_net() -> Any:
     """As the recipe of the truth says."""
-    from _lds import RECIPES
+    from shared.lds import RECIPES
 
     recipe = RECIPES["concrete"]
     return net(
@@ -112,7 +112,7 @@ def spelt(name: str, scores: np.ndarray) -> dict[str, float]:
 
 def lds_part(quick: bool) -> dict:
     """Every measure predicted and true, and the mean as a prediction of the variance."""
-    from _lds import load, truth_file
+    from shared.lds import load, truth_file
     from sklearn.base import clone
 
     from sktda import TrajectoryRecorder, retrain
@@ -206,7 +206,7 @@ def groups_part(quick: bool) -> dict:
 
 def of_nets(name: str, quick: bool) -> dict:
     """Groups of every size, for one kind of net."""
-    from _lds import load
+    from shared.lds import load
     from sklearn.base import clone
 
     from sktda import TrajectoryRecorder, retrain

@@ -7,7 +7,7 @@
 
 Every part runs in a process of its own (threads fixed), and every ratio is between two numbers of that process, taken
 on the same rows in turns. A plain pass is one forward and backward pass of the mean loss over all rows, at the best
-of several batch sizes. The peers (`_peers.py`) get the same parameters, damping and, for EK-FAC, the same drawn
+of several batch sizes. The peers (`shared/peers.py`) get the same parameters, damping and, for EK-FAC, the same drawn
 labels, so their numbers can be compared with ours before the seconds are; each of them runs once, ours three times.
 How to install them is said in docs/benchmarks.md. Writes benchmarks/results/engine_PART.json.
 """
@@ -19,7 +19,7 @@ import importlib.util
 import warnings
 from functools import partial
 
-from _common import measured, save, set_threads
+from shared.common import measured, save, set_threads
 
 CHECKPOINTS = 6
 PEERS = ("kronfluence", "captum", "pydvl", "dattri")
@@ -28,7 +28,7 @@ PARTS = ("mlp", "cnn", "source", *PEERS)
 
 def mlp_part(n: int, repeats: int) -> dict:
     """Fashion-MNIST and an MLP of 670,000 parameters."""
-    from _nets import fashion
+    from shared.nets import fashion
     from sklearn.frozen import FrozenEstimator
 
     from sktda.attribution import Influence
@@ -46,7 +46,7 @@ def mlp_part(n: int, repeats: int) -> dict:
 
 def cnn_part(n: int, repeats: int) -> dict:
     """ResNet-9 of width 32 on random images."""
-    from _nets import images
+    from shared.nets import images
 
     warnings.filterwarnings("ignore", message="EK-FAC leaves out")  # the batch normalisations, as stated on the page
     return {"rows": ratios(images(n), repeats, (32, 128), {"aggregated": 2.5}, {})}
@@ -54,7 +54,7 @@ def cnn_part(n: int, repeats: int) -> dict:
 
 def source_part(n: int, repeats: int) -> dict:
     """Source over the six checkpoints of one run, against one EK-FAC influence run at the final parameters."""
-    from _nets import fashion, interleaved
+    from shared.nets import fashion, interleaved
     from sklearn.frozen import FrozenEstimator
 
     from sktda.attribution import Influence, Source
@@ -96,7 +96,7 @@ def pairs(method, setting) -> None:
 
 def ratios(setting, repeats: int, sizes: tuple[int, ...], limits: dict[str, float], extra: dict) -> list[dict]:
     """Seconds of the engine's passes over those of a plain one."""
-    from _nets import interleaved, plain_pass
+    from shared.nets import interleaved, plain_pass
 
     from sktda.engine.ekfac import EKFAC
     from sktda.engine.per_row import PerRow
@@ -154,8 +154,7 @@ def main() -> None:
     if unknown := set(options.parts) - {*PARTS, "gpu"}:
         parser.error(f"unknown parts {', '.join(sorted(unknown))}; allowed are {', '.join(PARTS)}, gpu")
     set_threads()
-    import _gpu
-    import _peers
+    from shared import gpu, peers
 
     n = options.rows // 8 if options.quick else options.rows
     repeats = 1 if options.quick else 5
@@ -163,11 +162,11 @@ def main() -> None:
         "mlp": (mlp_part, n, repeats),
         "cnn": (cnn_part, 64 if options.quick else 512, 1 if options.quick else 3),
         "source": (source_part, n // 2, 1 if options.quick else 2),
-        "kronfluence": (_peers.kronfluence_part, n, 50 if options.quick else 500),
-        "captum": (_peers.captum_part, n, 20 if options.quick else 100),
-        "pydvl": (_peers.pydvl_part, repeats),
-        "dattri": (_peers.dattri_part, repeats),
-        "gpu": (_gpu.gpu_part, 5_000 if options.quick else 50_000),
+        "kronfluence": (peers.kronfluence_part, n, 50 if options.quick else 500),
+        "captum": (peers.captum_part, n, 20 if options.quick else 100),
+        "pydvl": (peers.pydvl_part, repeats),
+        "dattri": (peers.dattri_part, repeats),
+        "gpu": (gpu.gpu_part, 5_000 if options.quick else 50_000),
     }
     for part in options.parts:
         if part in PEERS and importlib.util.find_spec(part) is None:

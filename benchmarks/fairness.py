@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import measured, save, set_threads
+from shared.common import measured, save, set_threads
 
 SEEDS, SHARE = (0, 1, 2, 3, 4), 0.1
 N_TRAIN, N_VAL = 10_000, 5_000
@@ -113,7 +113,7 @@ def pruned(
 
     settings: of the objective; with them, rounds are of 1 % and nothing is removed at random.
     """
-    from _nets import timed
+    from shared.nets import timed
 
     from sktda import Holdout, InfluencePruner, objectives
     from sktda.attribution import Influence
@@ -150,8 +150,8 @@ def pruned(
 
 def reduced(train: Rows, test: Rows, feature: str) -> list[dict]:
     """fairlearn's reduction under both constraints."""
-    from _nets import timed
     from fairlearn.reductions import DemographicParity, ExponentiatedGradient, TruePositiveRateParity
+    from shared.nets import timed
 
     rows = []
     for objective, constraint in (

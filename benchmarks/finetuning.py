@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from _common import measured, save, set_threads
+from shared.common import measured, save, set_threads
 
 SEEDS = (0, 1, 2)
 SIDE_BY_SIDE = 2  # processes, with one thread each: the products are small
@@ -48,8 +48,8 @@ def attributors(frozen: Any, seed: int) -> dict[str, Any]:
 def seed_part(seed: int, n: int | None) -> dict:
     """All ways of training, on one draw."""
     import torch
-    from _nets import timed
-    from _text import pretrained, sst2
+    from shared.nets import timed
+    from shared.text import pretrained, sst2
 
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of transformers, about names that peft uses
@@ -62,8 +62,8 @@ def seed_part(seed: int, n: int | None) -> dict:
 
 def way_part(text: Any, model: Any, way: str, seed: int) -> list[dict]:
     """One row per score: how it ranks the wrong labels, and the test accuracy on what it keeps."""
-    from _nets import timed
-    from _text import finetuned, start, taken
+    from shared.nets import timed
+    from shared.text import finetuned, start, taken
     from sklearn.frozen import FrozenEstimator
     from sklearn.metrics import average_precision_score, roc_auc_score
 

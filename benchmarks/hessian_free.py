@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from _common import measured, save, set_threads
+from shared.common import measured, save, set_threads
 
 SEEDS = (0, 1, 2)
 RATES = (0.2, 0.4)
@@ -42,7 +42,7 @@ def part(n: int, rate: float, seed: int, lengths: tuple[int, ...]) -> dict:
     """Wrong labels found on nets after so many epochs, each trained from the start."""
     from dataclasses import replace
 
-    from _trajectory import FASHION_MLP, fashion, recorded
+    from shared.trajectory import FASHION_MLP, fashion, recorded
 
     problem = fashion(n, rate, seed)
     rows: list[dict] = []
@@ -59,10 +59,10 @@ def scored(problem: Any, net: Any, seed: int) -> list[dict]:
     """One row per method: how it ranks the wrong labels, and its seconds."""
     from functools import partial
 
-    from _nets import timed
+    from shared.nets import timed
+    from shared.trajectory import log_probability
     from sklearn.frozen import FrozenEstimator
     from sklearn.metrics import average_precision_score, roc_auc_score
-    from trajectory import log_probability
 
     found = {}
     for key, attributor in attributors(FrozenEstimator(net), seed).items():

@@ -24,8 +24,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _common import RESULTS, measured, save, set_threads
-from _lds import RECIPES, Problem, load, trained, truth_file
+from shared.common import RESULTS, measured, save, set_threads
+from shared.lds import RECIPES, Problem, load, trained, truth_file
 
 FIRST_SEED = 10_000  # truth.py takes its seeds from 0 up, one for every retrained net
 METHODS = ("InnerProduct", "TracIn", "Influence", "Source", "Source, fast")
@@ -58,7 +58,7 @@ def attributor(method: str, net: Any, kind: str, number: int) -> Any:
 
 def peer(method: str) -> Callable:
     """(nets, X, y, X_query, y_query, kind) -> values."""
-    from _lds_peers import captum_tracin, kronfluence_ekfac, trak
+    from shared.lds_peers import captum_tracin, kronfluence_ekfac, trak
 
     if method == "TRAK":
         return trak

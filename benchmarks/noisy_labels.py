@@ -17,7 +17,7 @@ import time
 import warnings
 
 import numpy as np
-from _common import flip, load, measured, save, set_threads
+from shared.common import flip, load, measured, save, set_threads
 
 DATA = ("digits", "segment", "phoneme", "fashion-10k", "fashion-60k")
 NOISE = [("uniform", 0.0)] + [(kind, rate) for kind in ("uniform", "class") for rate in (0.1, 0.2, 0.4)]

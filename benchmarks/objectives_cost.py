@@ -16,7 +16,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from _common import measured, save, set_threads
+from shared.common import measured, save, set_threads
 
 COUNTS = (1, 2, 4, 8)
 REPEATS = 3
@@ -38,8 +38,8 @@ def part(n: int, epochs: int, repeats: int) -> dict:
     """All methods and numbers of objectives, on one net."""
     from dataclasses import replace
 
-    from _nets import timed
-    from _trajectory import FASHION_MLP, fashion, recorded
+    from shared.nets import timed
+    from shared.trajectory import FASHION_MLP, fashion, recorded
     from sklearn.frozen import FrozenEstimator
 
     from sktda.attribution import DiffIn, Influence, InnerProduct, Source, TracIn

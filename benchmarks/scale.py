@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from _common import measured, save, set_threads
+from shared.common import measured, save, set_threads
 
 COLUMNS, CLASSES, SEED = 100, 10, 0
 SMALL, VALIDATION = 10_000, 1_000
@@ -49,7 +49,7 @@ def make(folder: str, n: int) -> None:
 def train(folder: str) -> dict:
     """net.pkl, trained once: every run must explain the very same parameters."""
     import torch
-    from _nets import mlp, trained
+    from shared.nets import mlp, trained
 
     X, y = np.load(Path(folder) / "X.npy", mmap_mode="r"), np.load(Path(folder) / "y.npy", mmap_mode="r")
     torch.manual_seed(SEED)

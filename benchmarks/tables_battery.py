@@ -31,10 +31,10 @@ import argparse
 import warnings
 from pathlib import Path
 
-import _battery as battery
-from _battery import FIELD, MODELS, PEERS, ROWS, SEEDS, SETTINGS, Cells
-from _battery_tables import detect_page, field_page, train_page
-from _common import RESULTS, set_threads
+from pages.battery import detect_page, field_page, train_page
+from shared import battery
+from shared.battery import FIELD, MODELS, PEERS, ROWS, SEEDS, SETTINGS, Cells
+from shared.common import RESULTS, set_threads
 
 PARTS = ("detect", "train", "field")
 QUICK = {"rows": 150, "seeds": [0], "settings": ["u0", "u15", "c30"], "tables": ["wine", "iris (scikit-learn)"]}

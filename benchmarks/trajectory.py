@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from _common import measured, save, set_threads
+from shared.common import measured, save, set_threads
 
 PARTS = ("digits", "fashion", "cost")
 SEEDS = (0, 1, 2)
@@ -65,7 +65,8 @@ def scored(
     problem: Any, net: Any, seed: int, once_per_row: tuple[str, ...] = ()
 ) -> tuple[dict[tuple[str, str], np.ndarray], list[dict]]:
     """(scores by method and form, one row per method with how it ranks the wrong labels)."""
-    from _nets import timed
+    from shared.nets import timed
+    from shared.trajectory import log_probability
     from sklearn.frozen import FrozenEstimator
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -89,19 +90,13 @@ def scored(
     return scores, rows
 
 
-def log_probability(net: Any, problem: Any) -> np.ndarray:
-    """Minus the loss of each row; ranks as the model's confidence in the given label does."""
-    probability = net.predict_proba(problem.X)[np.arange(len(problem.y)), problem.y]
-    return np.log(np.maximum(probability, np.finfo(probability.dtype).tiny))
-
-
 def digits_part(batches: str, lr: float, seed: int, rate: float) -> dict:
     """Leave-one-out and wrong labels on one split, one training."""
     from dataclasses import replace
 
-    from _nets import timed
-    from _trajectory import FULL_BATCH, SOFTMAX, LeaveOneOut, digits, recorded
     from scipy.stats import spearmanr
+    from shared.nets import timed
+    from shared.trajectory import FULL_BATCH, SOFTMAX, LeaveOneOut, digits, recorded
 
     problem, recipe = digits(rate, seed), replace({"full": FULL_BATCH, "64": SOFTMAX}[batches], lr=lr)
     net = recorded(recipe, problem.X, problem.y, seed, steps=True)
@@ -119,7 +114,7 @@ def digits_part(batches: str, lr: float, seed: int, rate: float) -> dict:
 
 def fashion_part(n: int, rate: float, seed: int) -> dict:
     """Wrong labels on one training of the MLP, and how the forms of Diff-In agree there."""
-    from _trajectory import FASHION_MLP, fashion, recorded
+    from shared.trajectory import FASHION_MLP, fashion, recorded
 
     problem = fashion(n, rate, seed)
     net = recorded(FASHION_MLP, problem.X, problem.y, seed, steps=True)
@@ -140,8 +135,8 @@ def fashion_part(n: int, rate: float, seed: int) -> dict:
 def smooth(problem: Any, seed: int) -> list[dict]:
     """The agreement of the forms in a net without kinks: finite differences see those of ReLU, derivatives do not."""
     import torch
-    from _nets import mlp
-    from _trajectory import FASHION_MLP, recorded
+    from shared.nets import mlp
+    from shared.trajectory import FASHION_MLP, recorded
     from sklearn.frozen import FrozenEstimator
 
     from sktda.attribution import DiffIn
@@ -171,7 +166,7 @@ def exact_self(net: Any, problem: Any, gauss_newton: np.ndarray, seed: int) -> d
     Both take the Hessian over the same drawn rows. The risk and its gradient are of all rows, which a fit on the first
     ones would not give, so this goes through the method's parts.
     """
-    from _nets import timed
+    from shared.nets import timed
     from sklearn.frozen import FrozenEstimator
 
     from sktda.attribution import DiffIn
@@ -204,8 +199,8 @@ def cost_part(name: str, n: int, weight_decay: float, repeats: int) -> dict:
     """Seconds of methods over those of plain passes, for one net."""
     from dataclasses import replace
 
-    from _nets import Setting, plain_pass
-    from _trajectory import FASHION_MLP, N_CHECKPOINTS, fashion, recorded
+    from shared.nets import Setting, plain_pass
+    from shared.trajectory import FASHION_MLP, N_CHECKPOINTS, fashion, recorded
     from sklearn.frozen import FrozenEstimator
 
     from sktda.attribution import DiffIn, InnerProduct, MoSo, TracIn, trajectory_scores
@@ -259,7 +254,7 @@ def small_cnn() -> Any:
 
 def shortest(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Least seconds of every task, in turns after one round that does not count."""
-    from _nets import timed
+    from shared.nets import timed
 
     rounds = [{name: timed(task)[0] for name, task in tasks.items()} for _ in range(repeats + 1)]
     return {name: min(each[name] for each in rounds[1:]) for name in tasks}

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import fashion_mnist, flip, measured, save, set_threads
+from shared.common import fashion_mnist, flip, measured, save, set_threads
 from torch import nn
 from torch.nn import functional as F
 
@@ -155,7 +155,7 @@ def quality(net: Any, X: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 def score_part(size: Size, rate: float) -> dict:
     """Ten runs and their scores; what stays by every way of removing; how well runs agree with each other."""
-    from _nets import timed
+    from shared.nets import timed
 
     from sktda import Holdout, InfluencePruner
     from sktda.attribution import Distributional, Influence

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _common import RESULTS, fashion_mnist, flip, load, measured, save, set_threads
+from shared.common import RESULTS, fashion_mnist, flip, load, measured, save, set_threads
 
 DATA = ("digits", "segment", "phoneme", "fashion-10k")
 NOISE = [("uniform", 0.2), ("class", 0.2)]

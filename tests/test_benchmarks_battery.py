@@ -11,15 +11,15 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
-import _battery  # noqa: E402
-import _battery_tables  # noqa: E402
 import tables_battery  # noqa: E402
+from pages.battery import detect_page, train_page  # noqa: E402
+from shared import battery  # noqa: E402
 
 
 @pytest.mark.parametrize(("setting", "share"), [("u0", 0.0), ("u5", 0.05), ("u30", 0.3)])
 def test_uniform_noise_is_the_stated_share_of_other_classes(setting, share):
     y = np.random.default_rng(0).integers(0, 4, 1000)
-    given, wrong = _battery.plant(y, setting, 0)
+    given, wrong = battery.plant(y, setting, 0)
     assert wrong.sum() == round(share * 1000)
     assert (given != y).tolist() == wrong.tolist()
     moves = {(a, b) for a, b in zip(y[wrong], given[wrong], strict=True)}
@@ -31,7 +31,7 @@ def test_noise_by_class_turns_three_in_ten_of_the_largest_class_into_one_other()
     y = np.repeat([0, 1, 2], [50, 200, 100])
     targets = set()
     for seed in range(8):
-        given, wrong = _battery.plant(y, "c30", seed)
+        given, wrong = battery.plant(y, "c30", seed)
         assert set(y[wrong]) == {1}
         assert wrong.sum() == 60
         assert len(set(given[wrong])) == 1
@@ -48,27 +48,27 @@ def test_columns_are_encoded_by_what_stands_in_them():
         }
     )
     expected = [[1, 1.5, 0, 1, 0], [3, 2, 0, 0, 1], [3, 4, 1, 0, 0], [8, 2, 0, 1, 0]]
-    assert _battery.encode(frame).tolist() == expected
+    assert battery.encode(frame).tolist() == expected
 
 
 def test_rare_words_share_a_column():
     words = [f"w{i}" for i in range(50) for _ in range(2)] + [f"rare{i}" for i in range(30)]
-    encoded = _battery.encode(pd.DataFrame({"word": words}))
+    encoded = battery.encode(pd.DataFrame({"word": words}))
     assert encoded.shape == (130, 51)
     assert encoded.sum(axis=0).max() == 30
 
 
 def test_cells_are_kept_under_their_key(tmp_path, monkeypatch):
-    monkeypatch.setattr(_battery, "environment", lambda: {"processor": "one"})
+    monkeypatch.setattr(battery, "environment", lambda: {"processor": "one"})
     path = tmp_path / "new" / "cells.json"
-    cells = _battery.Cells(path)
+    cells = battery.Cells(path)
     key = {"part": "detect", "table": "wine", "n": 178, "setting": "u5", "seed": 0}
     assert cells.get(key) is None
     cells.add(key, {"ap": 0.5})
     cells.add({**key, "seed": 1}, {"ap": 0.6})
     cells.add({**key, "method": "trees"}, {"ap": 0.7})
     cells.add(key, {"ap": 0.8})  # measured again
-    again = _battery.Cells(path)
+    again = battery.Cells(path)
     assert [row["ap"] for row in again.rows.values()] == [0.8, 0.6, 0.7]
     assert again.get(key)["ap"] == 0.8
     assert again.get({**key, "n": 100}) is None
@@ -93,7 +93,7 @@ def test_targets_are_judged_against_the_best_peer_of_every_table():
                 detected("trees", table, setting, 0.7 if table == "iris" else 0.84, 0.0, 2.0),
                 detected("boosting", table, setting, 0.6, 0.0, 3.0),
             ]
-    page = _battery_tables.detect_page(ours, others)
+    page = detect_page(ours, others)
     assert "| cleanlab, best | 0.850 (0.850) |" in page  # .86 of one model and .84 of another
     assert "| `NoisyLabelDetector()` | 0.850 (0.850) |" in page
     assert "- pass: AP, data/tables, 15 % uniform: 0.850 (at least 0.815)" in page
@@ -107,7 +107,7 @@ def test_targets_are_judged_against_the_best_peer_of_every_table():
 
 def test_cells_that_a_method_lacks_are_left_out():
     ours = [detected("sktda", table, "u15", 0.5, 0.15, 1.0) for table in ("iris", "wisc")]
-    page = _battery_tables.detect_page(ours, [detected("trees", "iris", "u15", 0.4, 0.1, 1.0)])
+    page = detect_page(ours, [detected("trees", "iris", "u15", 0.4, 0.1, 1.0)])
     assert "1 tables of 100 to 100 rows" in page
     assert "wisc" not in page
 
@@ -123,7 +123,7 @@ def test_gap_to_right_rows_and_the_worst_table():
         for table, own in accuracy.items()
         for way, value in own.items()
     ]
-    page = _battery_tables.train_page([row for row in rows if row["rows"] == "cleaned"], rows)
+    page = train_page([row for row in rows if row["rows"] == "cleaned"], rows)
     assert "| random forest | 15 % uniform | 0.750 | 0.780 | 0.850 | +0.030 | 30% | -0.030, wisc |" in page
     assert "- pass: random forest, mean at every noise: lowest +0.0300, 15 % uniform (at least -0.005)" in page
     assert "- **MISS**: random forest, no table below -0.02: 1 of 2 are; wisc/u15 -0.030" in page

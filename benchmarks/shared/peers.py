@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _nets import SEED, Setting, agreement, digits, fashion, interleaved, mlp, timed, trained
+from shared.nets import SEED, Setting, agreement, digits, fashion, interleaved, mlp, timed, trained
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from torch import Tensor, nn

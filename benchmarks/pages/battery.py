@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from _battery import BUNDLED, FIELD, FILES, MODELS, PEERS, RIGHT, SETTINGS
-from _common import RESULTS
-from _page import read, table, where
+from pages.common import read, table, where
+from shared.battery import BUNDLED, FIELD, FILES, MODELS, PEERS, RIGHT, SETTINGS
+from shared.common import RESULTS
 
 Rows = list[dict]
 OURS = "sktda"

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from _batched import Recipe, cross_entropy, squared_error
-from _common import concrete_strength, fashion_mnist
-from truth import OUT, TRUTHS, make
+from shared.batched import Recipe, cross_entropy, squared_error
+from shared.common import concrete_strength, fashion_mnist
+from shared.retraining import OUT, TRUTHS, make
 
 MLP = (784, 512, 256, 128, 10)
 RECIPES = {
@@ -44,7 +44,7 @@ class Problem:
 
 
 def truth_file(name: str) -> Path:
-    """Where the truth is: in SKTDA_DATA, or beside this file; made there where it is missing and has a recipe.
+    """Where the truth is: in SKTDA_DATA, or in benchmarks/truth; made there where it is missing and has a recipe.
 
     Raises FileNotFoundError where it has none.
     """
@@ -104,7 +104,7 @@ def concrete(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def trained(problem: Problem, seed: int) -> Any:
     """A skorch net after the recipe of the truth, on all rows, recorded at 6 checkpoints."""
-    from _nets import mlp
+    from shared.nets import mlp
     from skorch import NeuralNetClassifier, NeuralNetRegressor
 
     from sktda.model.recorder import TrajectoryRecorder

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import fashion_mnist
+from shared.common import fashion_mnist
 from torch import nn
 from torch.nn import functional as F
 

@@ -5,40 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from _common import RESULTS
-from _page import read, table, where
-
-Rows = list[dict]
-
-
-def found(name: str) -> tuple[dict, Rows]:
-    """As `read`, with no rows where it was not run."""
-    return read(name) if (RESULTS / f"{name}.json").exists() else ({}, [])
-
-
-def distinct(rows: Rows, *names: str) -> list[tuple]:
-    """Values of these keys, each once, in the order they come."""
-    return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
-
-
-def chosen(rows: Rows, **values: object) -> Rows:
-    """Rows with these values."""
-    return [row for row in rows if all(row.get(name) == value for name, value in values.items())]
-
-
-def over_seeds(rows: Rows, name: str, digits: int = 3) -> str:
-    """Mean ± standard deviation."""
-    values = [row[name] for row in rows if name in row]
-    if not values:
-        return "–"
-    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
-
-
-def middle(rows: Rows, name: str) -> float:
-    """Median."""
-    return float(np.median([row[name] for row in rows]))
-
+from pages.common import Rows, chosen, distinct, found, middle, n_seeds, over_seeds, read, table, where
+from shared.common import RESULTS
 
 # ---- along the training run ----------------------------------------------------------------------------------------
 
@@ -164,10 +132,6 @@ def cost(rows: Rows) -> Iterable[str]:
         for net, n, decay in nets
     ]
     yield table(["what", *head], body)
-
-
-def n_seeds(rows: Rows) -> int:
-    return len(distinct(rows, "seed"))
 
 
 # ---- deletion ------------------------------------------------------------------------------------------------------

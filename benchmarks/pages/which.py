@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from _page import read, table, where
-from _trajectory_tables import chosen, found
+from pages.common import chosen, found, read, table, where
 from which import DATA, NEEDS
 
 from sktda import attribution

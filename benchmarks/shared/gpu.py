@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from _nets import SEED, Setting, agreement, images, timed
+from shared.nets import SEED, Setting, agreement, images, timed
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from _page import table, where
-from _trajectory_tables import Rows, chosen, distinct, found, middle, n_seeds, over_seeds
+from pages.common import Rows, chosen, distinct, found, middle, n_seeds, over_seeds, table, where
 
 WAYS = {
     "lora": "Head and LoRA adapters",

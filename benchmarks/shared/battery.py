@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import environment, load
+from shared.common import environment, load
 
 FILES = (
     "credit",

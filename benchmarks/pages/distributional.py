@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from _page import table, where
-from _trajectory_tables import Rows, chosen, distinct, found, over_seeds
+from pages.common import Rows, chosen, distinct, found, over_seeds, table, where
 
 MEASURES = {
     "mean": "mean",

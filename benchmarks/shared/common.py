@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 OPENML = {"segment": ("segment", 1), "phoneme": ("phoneme", 1), "adult": ("adult", 2)}
 FASHION_ROWS = {"fashion-10k": 10_000, "fashion-60k": 60_000}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import flip
+from shared.common import flip
 from torch import nn
 
 LENGTH = 40  # words; the few longer sentences are cut

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from _batched import Recipe, cross_entropy
-from _common import fashion_mnist, flip
+from shared.batched import Recipe, cross_entropy
+from shared.common import fashion_mnist, flip
 
 N_CHECKPOINTS = 6  # the recorder's default: TracIn's and Source's own choice
 DIGITS_ROWS, VALIDATION_ROWS = 1_280, 1_000  # 1,280: whole epochs of batches of 64 make 200 steps
@@ -73,7 +73,7 @@ def recorded(
     recipe: Recipe, X: np.ndarray, y: np.ndarray, seed: int, *, steps: bool = False, module: Any = None
 ) -> Any:
     """A skorch net after the recipe, with a record of 6 checkpoints; `module` takes the place of the recipe's MLP."""
-    from _nets import mlp
+    from shared.nets import mlp
     from skorch import NeuralNetClassifier
 
     from sktda.model.recorder import TrajectoryRecorder
@@ -93,6 +93,12 @@ def recorded(
         verbose=0,
         callbacks=[TrajectoryRecorder(n_checkpoints=N_CHECKPOINTS, steps=steps)],
     ).fit(X, y)
+
+
+def log_probability(net: Any, problem: Any) -> np.ndarray:
+    """Minus the loss of each row; ranks as the model's confidence in the given label does."""
+    probability = net.predict_proba(problem.X)[np.arange(len(problem.y)), problem.y]
+    return np.log(np.maximum(probability, np.finfo(probability.dtype).tiny))
 
 
 @dataclass

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from _common import RESULTS
-from _lds_plot import STYLE
-from _page import table, where
-from _trajectory_tables import Rows, chosen, distinct, found, middle, n_seeds, over_seeds
+from pages.common import Rows, chosen, distinct, found, middle, n_seeds, over_seeds, table, where
+from pages.lds_plot import STYLE
+from shared.common import RESULTS
 
 LOOKS = {
     "Influence": ("#0072B2", "o", "-"),
