@@ -665,7 +665,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, failure, 
         path.write_text("half")
         raise failure
 
-    monkeypatch.setattr("sktda.files.write_frame", fail)  # writes the scores, after the table
+    monkeypatch.setattr("sktda.cli.formats.write_frame", fail)  # writes the scores, after the table
     scores = tmp_path / "s.csv"
     result = run("clean", tmp_path / "data.csv", "-o", tmp_path / "out.csv", "--scores", scores, "--force")
     assert result.exit_code == code
@@ -678,14 +678,14 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, failure, 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, module, extra):
     (tmp_path / "data.csv").write_text(GOOD)
 
-    def read_table(path):
+    def read_source(*_):
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
     if extra == "report":
         monkeypatch.setitem(sys.modules, module, None)  # the next import fails
         monkeypatch.setattr("sktda.cli.jobs.Job.load", lambda *_: pytest.fail("this shows before the data is read"))
     else:
-        monkeypatch.setattr("sktda.cli.jobs.read_table", read_table)
+        monkeypatch.setattr("sktda.cli.jobs.read_source", read_source)
     result = run("clean", tmp_path / "data.csv", "-o", tmp_path / "out.csv", "--report", tmp_path / "r.html")
     assert result.exit_code == 1
     assert result.stderr == f'sktda: error: {module} is not installed; install it with: pip install "sktda[{extra}]"\n'

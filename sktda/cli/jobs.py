@@ -17,13 +17,13 @@ import sktda.attribution
 from sktda import NoisyLabelDetector
 from sktda.cleaning.base import NothingToLearnWarning
 from sktda.cli.features import of_arrays, of_table, one_spelling
+from sktda.cli.formats import read_source
+from sktda.cli.formats.arrays import read_features
+from sktda.cli.formats.base import Source
 from sktda.cli.review import check_given, decide, row_positions
 from sktda.data import infer_task
 from sktda.findings import Finding
-from sktda.images import ImageFolder
 from sktda.report.judgement import Judgement
-from sktda.tables import read_table
-from sktda.tables.arrays import read_features
 
 TARGETS = {"label", "target", "y", "class"}
 NO_LABEL = {"", "na", "n/a", "nan", "<na>", "null"}  # after stripping, in lower case
@@ -79,7 +79,7 @@ class Job:
     """
 
     settings: Settings
-    source: Any
+    source: Source
     target: str
     given: pd.Series
     judged: pd.Series
@@ -93,7 +93,7 @@ class Job:
         """Read everything. Raises ValueError or OSError with one sentence for what is wrong with the input."""
         path = settings.data
         progress(f"reading {path}")
-        source = ImageFolder.read(path, settings.size, progress) if path.is_dir() else read_table(path)
+        source = read_source(path, settings.size, progress)
         frame = source.frame
         target = _target(frame, settings.target, path.name)
         index = source.default_index if settings.index is None else settings.index
@@ -107,7 +107,7 @@ class Job:
         if index is not None:
             given.index = pd.Index(frame[index], name=index)
         if settings.features:
-            names = frame["path"] if isinstance(source, ImageFolder) else None
+            names = frame["path"] if path.is_dir() else None
             X, findings, notes = of_arrays(read_features(settings.features, len(frame), names), given, task)
         elif source.X is not None:
             X, findings, notes = of_arrays(source.X, given, task)
@@ -246,7 +246,7 @@ class Plan:
 
 def read_text_cells(path: Path) -> pd.DataFrame:
     """Any table with all cells as text and missing cells empty."""
-    frame = read_table(path).frame
+    frame = read_source(path).frame
     return frame.astype(object).where(frame.notna(), "").astype(str)
 
 

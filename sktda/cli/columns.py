@@ -25,12 +25,6 @@ SKIPPED = {
 }
 
 
-def table_features(frame: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """(features (n, p) float64, notes on what was left out) of the columns of a table: `read_columns`, `encode`."""
-    typed, _, notes = read_columns(frame)
-    return encode(typed), notes
-
-
 def read_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """(usable, comparable, notes on what was left out) of the columns of a table.
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import charset_normalizer
 import numpy as np
 import pandas as pd
 
-from sktda.files import suffix, write_frame
-from sktda.tables.base import check_header, check_width, edited
+from sktda.cli.formats import ending, write_frame
+from sktda.cli.formats.base import Table, check_header, check_width, edited, read_bytes, write_bytes
 
 BYTE_ORDER_MARKS = {  # the longer marks first: UTF-32 begins like UTF-16
     b"\xef\xbb\xbf": "utf-8-sig",
@@ -28,28 +27,25 @@ BYTE_ORDER_MARKS = {  # the longer marks first: UTF-32 begins like UTF-16
 }
 # in order of preference, for short texts that fit several
 ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp932", "gb18030", "euc_kr", "big5", "euc_jp", "cp1253", "cp1254"]
+DELIMITERS = {".csv": ",", ".txt": ",", ".tsv": "\t", ".tab": "\t"}  # of what is written anew
 HEAD = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
-class TextTable:
+class TextTable(Table):
     """A delimited text file. `records` is the text of each row, line end included."""
 
     path: Path
-    frame: pd.DataFrame
+    cells: pd.DataFrame
     header: str
     records: list[str]
     delimiter: str
     encoding: str
 
-    X = None
-    picture = None
-    default_index = None
-
     @classmethod
     def read(cls, path: Path) -> TextTable:
         """Read with all cells as text. Raises ValueError naming the line that is wrong."""
-        text, encoding = _decode(_read_bytes(path), path.name)
+        text, encoding = _decode(read_bytes(path, partial(_check_first_line, name=path.name)), path.name)
         if not text.strip():
             raise ValueError(f"{path.name} is empty; a header line and at least two rows are needed")
         delimiter = _find_delimiter(text)
@@ -64,9 +60,20 @@ class TextTable:
             raise ValueError(f"{path.name} has a header but no rows; at least two rows are needed")
         return cls(path, pd.concat(frames, ignore_index=True), header, texts, delimiter, encoding)
 
+    @property
+    def frame(self) -> pd.DataFrame:
+        """All cells as text."""
+        return self.cells
+
+    @staticmethod
+    def write_frame(frame: pd.DataFrame, path: Path) -> None:
+        """Write UTF-8 with the delimiter of the ending, compressed for .gz."""
+        delimiter = DELIMITERS[ending(path).removesuffix(".gz")]
+        frame.to_csv(path, sep=delimiter, index=False, lineterminator="\n")
+
     def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
         """Write records as they were read; only relabelled rows and added columns are composed anew."""
-        if suffix(path) != suffix(self.path):
+        if ending(path).removesuffix(".gz") != ending(self.path).removesuffix(".gz"):
             write_frame(edited(self.frame, rows, target, relabelled, extra), path)
             return
         position = self.frame.columns.get_loc(target)
@@ -79,8 +86,7 @@ class TextTable:
                 fields[position] = relabelled[row]
                 record = self._composed(fields) + _line_end(record)
             lines.append(self._extended(record, added[row]))
-        data = "".join(lines).encode(self.encoding)
-        path.write_bytes(gzip.compress(data, mtime=0) if path.name.lower().endswith(".gz") else data)
+        write_bytes(path, "".join(lines).encode(self.encoding))
 
     def _composed(self, fields: list[str]) -> str:
         buffer = io.StringIO()
@@ -94,15 +100,9 @@ class TextTable:
         return record.removesuffix(end) + self.delimiter + self._composed(fields) + end
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
-            head = file.read(1 << 20)
-            # before the whole file is read: a transposed or wrongly broken one shows in its first line
-            check_width(1 + max(head.split(b"\n", 1)[0].count(mark) for mark in b",;\t|"), path.name)
-            return head + file.read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path.name} is not a whole gzip file ({error}); compress it again") from error
+def _check_first_line(head: bytes, name: str) -> None:
+    """Before the whole file is read: a transposed or wrongly broken one shows in its first line."""
+    check_width(1 + max(head.split(b"\n", 1)[0].count(mark) for mark in b",;\t|"), name)
 
 
 def _decode(data: bytes, name: str) -> tuple[str, str]:

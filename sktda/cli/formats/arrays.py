@@ -13,18 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sktda.files import suffix
-from sktda.tables.base import check_numbers
+from sktda.cli.formats.base import Source, check_numbers
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayFile:
+class ArrayFile(Source):
     """An .npz with X (rows first), labels y and whatever else; all arrays with a row per row of X are cut alike."""
 
     path: Path
     arrays: dict[str, np.ndarray]
-
-    default_index = None
 
     @classmethod
     def read(cls, path: Path) -> ArrayFile:
@@ -72,8 +69,6 @@ class ArrayFile:
 
     def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
         """Cut every per-row array; dtypes stay."""
-        if suffix(path) != ".npz":
-            raise ValueError(f"{path.name}: arrays are written as .npz; change the ending")
         labels = self.arrays[target].copy()
         for row, label in relabelled.items():
             labels[row] = label
