@@ -61,8 +61,8 @@ def encode(typed: pd.DataFrame) -> np.ndarray:
     category, rare ones (below 0.5 % of the rows, or beyond the 50 most frequent) together. Raises ValueError if that
     would not fit.
     """
-    numbers = [name for name in typed if typed[name].dtype == float]
-    categories = [name for name in typed if typed[name].dtype != float]
+    numbers = [name for name in typed.columns if typed[name].dtype == float]
+    categories = [name for name in typed.columns if typed[name].dtype != float]
     _check_size(typed, numbers, categories)
     one_hot = OneHotEncoder(min_frequency=max(2, len(typed) // 200), max_categories=MAX_CATEGORIES, sparse_output=False)
     return ColumnTransformer(

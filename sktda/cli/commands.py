@@ -125,7 +125,11 @@ def clean(
         plan = Plan.make(job, frame, action.value, decisions)
         job.notes.insert(job.n_contradictions, plan.describe(len(frame)))
         job.notes.extend(remarks)
-        numbers = {"n_written": len(plan.rows), "n_relabelled": len(plan.relabelled), "n_reviewed": plan.n_reviewed}
+        numbers: dict[str, Any] = {
+            "n_written": len(plan.rows),
+            "n_relabelled": len(plan.relabelled),
+            "n_reviewed": plan.n_reviewed,
+        }
         with staged(list(outputs.values()), force=force) as places:
             place = dict(zip(outputs, places, strict=True))
             progress("writing")

@@ -97,7 +97,7 @@ class Job:
         frame = source.frame
         target = _target(frame, settings.target, path.name)
         index = source.default_index if settings.index is None else settings.index
-        if index not in [None, *frame]:
+        if index is not None and index not in frame:
             raise ValueError(_unknown_column(frame, index, path.name))
         if index == target:
             raise ValueError(f"column {index!r} cannot be both --index and --target; name another")
@@ -252,10 +252,10 @@ def read_text_cells(path: Path) -> pd.DataFrame:
 
 def _target(frame: pd.DataFrame, target: str | None, file: str) -> str:
     if target is None:
-        found = [name for name in frame if name.strip().lower() in TARGETS]
+        found = [name for name in frame.columns if name.strip().lower() in TARGETS]
         if len(found) != 1:
             what = f"several columns could be the labels ({_names(found)})" if found else "no column is called label"
-            raise ValueError(f"{what}; name one with --target: {file} has {_names(list(frame))}")
+            raise ValueError(f"{what}; name one with --target: {file} has {_names(frame.columns.tolist())}")
         return found[0]
     if target not in frame:
         raise ValueError(_unknown_column(frame, target, file))
@@ -263,8 +263,8 @@ def _target(frame: pd.DataFrame, target: str | None, file: str) -> str:
 
 
 def _unknown_column(frame: pd.DataFrame, name: str, file: str) -> str:
-    close = difflib.get_close_matches(name, list(frame), n=3)
-    hint = f"did you mean {_names(close)}?" if close else f"it has {_names(list(frame))}"
+    close = difflib.get_close_matches(name, frame.columns.tolist(), n=3)
+    hint = f"did you mean {_names(close)}?" if close else f"it has {_names(frame.columns.tolist())}"
     return f"{file} has no column {name!r}; {hint}"
 
 

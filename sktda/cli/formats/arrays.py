@@ -72,8 +72,14 @@ class ArrayFile(Source):
         labels = self.arrays[target].copy()
         for row, label in relabelled.items():
             labels[row] = label
-        arrays = {**self.arrays, target: labels, **{name: np.array(extra[name].tolist()) for name in extra}}
-        np.savez_compressed(path, **{name: a[rows] if self._per_row(a) else a for name, a in arrays.items()})
+            if labels.dtype.kind != "f" and labels[row] != label:  # cut off, without an error
+                raise ValueError(f"{target} of {self.path.name} holds {labels.dtype}, which cannot take {label!r}")
+        arrays = {**self.arrays, target: labels, **{name: np.array(extra[name].tolist()) for name in extra.columns}}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:  # numpy.savez takes no array named "file"
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    kept = array[rows] if self._per_row(array) else array
+                    np.lib.format.write_array(file, kept, allow_pickle=False)
 
 
 def read_features(path: Path, n_rows: int, names: pd.Series | None = None) -> np.ndarray:
