@@ -568,6 +568,7 @@ def test_bad_data_gives_one_error_and_no_output(tmp_path, case):
     ("args", "code", "message"),
     [
         (["clean", "DATA", "-o", "OUT", "-t", "lable"], 1, "data.csv has no column 'lable'; did you mean 'label'?"),
+        (["clean", "DATA", "-o", "OUT", "-t", "LABEL "], 1, "data.csv has no column 'LABEL '; did you mean 'label'?"),
         (["clean", "DATA", "-o", "OUT", "--index", "c"], 1, "data.csv has no column 'c'; it has 'a', 'b', 'label'"),
         (["clean", "DATA", "-o", "OUT", "--index", "label"], 1, "cannot be both --index and --target"),
         (["clean", "DATA", "-o", "OUT", "--task", "regression"], 1, "column 'label' has 'x' in row 0"),
@@ -610,6 +611,33 @@ def test_a_wrong_command_gives_one_error_and_no_output(tmp_path, args, code, mes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "folder", "other.csv"]
     assert (tmp_path / "other.csv").read_text() == "old"
     assert (tmp_path / "data.csv").read_text() == GOOD
+
+
+@pytest.mark.parametrize("name", ["row", "score", "given_label", "label_quality"])
+def test_an_index_may_be_named_like_a_column_of_the_scores(wine, tmp_path, name):
+    frame, _, _ = wine
+    frame.rename(columns={"code": name}).to_csv(tmp_path / "w.csv", index=False)
+    text = done("score", tmp_path / "w.csv", "-o", tmp_path / "s.csv", "--index", name)
+    worst = read(tmp_path / "s.csv").iloc[0]
+    assert re.search(rf"{worst[f'{name}_']} +{worst.given_label} +{worst.suggested_label}", text)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([["x"], ["y"]], "column 'label' holds ['x'] in row 0 (counted from 0); labels are all text or all numbers"),
+        ([{"n": 1}, "y"], "column 'label' holds {'n': 1} in row 0"),
+        (["x", 3], "column 'label' holds 3 in row 1 (counted from 0) beside 'x' in row 0"),
+        ([1, "1"], "column 'label' holds '1' in row 1 (counted from 0) beside 1 in row 0"),
+    ],
+)
+def test_labels_are_all_text_or_all_numbers(tmp_path, labels, message):
+    lines = [json.dumps({"a": i % 7, "label": labels[i % 2]}) for i in range(20)]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    result = run("clean", tmp_path / "data.jsonl", "-o", tmp_path / "out.csv")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
 
 
 def test_features_of_another_length_are_refused(tmp_path):

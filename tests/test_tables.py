@@ -1,5 +1,6 @@
 import csv
 import gzip
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -69,7 +70,7 @@ def test_frames_are_written_as_the_name_says(tmp_path, name):
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL], ids=["minimal", "all"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["unix", "windows"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
 def test_kept_rows_are_the_same_bytes(tmp_path, encoding, delimiter, end, quoting):
     lines = as_text(ROWS, delimiter, end, quoting)
     path, out = tmp_path / "in.csv", tmp_path / "out.csv"
@@ -165,6 +166,9 @@ def test_bytes_are_kept_whatever_they_mean(tmp_path, data):
         ("x.csv", b'a,b\n1,2\n1,"2\n', "line 3: unexpected end of data"),
         ("x.csv", b"a,a\n1,2\n", "several columns named 'a'"),
         ("x.csv", b"a\0,b\n1,2\n", "zero bytes"),
+        ("x.csv", gzip.compress(b"a,b\n1,2\n", mtime=0), "x.csv is compressed by gzip; rename it to end with .gz"),
+        ("x.csv", b"PK\3\4\0\0", "x.csv is a spreadsheet or ZIP archive; save it as CSV"),
+        ("x.csv", b"PAR1\0", "x.csv is a Parquet file; rename it"),
         ("x.csv", b"\xff\xfea", "begins like utf-16"),
         ("x.csv", b"," * 100_001 + b"\n", "more than 100,000 columns"),
         ("x.csv", ("a," * 100_001 + "\n").encode("utf-16"), "more than 100,000 columns"),
@@ -277,6 +281,23 @@ def test_other_formats_get_the_same_cells(tmp_path, name):
     assert cells == [ROWS[1], [*ROWS[5][:2], "b"]]
 
 
+def test_a_cell_may_hold_a_book(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n" + "word " * 50_000 + ",1\n2,3\n")
+    assert len(read_source(tmp_path / "x.csv").frame["a"][0]) == 250_000
+
+
+@pytest.mark.parametrize("cells", [["a", 1], [1, 2**70]], ids=["mixed", "too long"])
+def test_what_parquet_cannot_hold_is_refused(tmp_path, cells):
+    with pytest.raises(ValueError, match=r"cannot be written as Parquet .*write \.csv or \.jsonl instead"):
+        write_frame(pd.DataFrame({"c": pd.Series(cells, dtype=object)}), tmp_path / "x.parquet")
+
+
+def test_npz_labels_are_never_cut_off(tmp_path):
+    np.savez(tmp_path / "x.npz", X=np.ones((3, 2)), y=np.array([1, 2, 3]))
+    with pytest.raises(ValueError, match=r"y of x\.npz holds int64, which cannot take 2\.5"):
+        read_source(tmp_path / "x.npz").write(tmp_path / "o.npz", np.arange(3), "y", {0: 2.5}, pd.DataFrame())
+
+
 def test_npz_cuts_every_array_with_the_rows(tmp_path):
     path, out = tmp_path / "in.npz", tmp_path / "out.npz"
     rng = np.random.default_rng(0)
@@ -286,10 +307,14 @@ def test_npz_cuts_every_array_with_the_rows(tmp_path):
         "name": np.array(list("abcde")),
         "names": np.array(["zero", "one"]),
         "version": np.array(3),
+        "file": np.array(list("vwxyz")),  # no name that numpy.savez takes
     }
-    np.savez(path, **arrays)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.save(file, array)
     table = read_source(path)
-    assert list(table.frame) == ["y", "name"]
+    assert list(table.frame) == ["y", "name", "file"]
     assert table.picture(0).size == (8, 8)
     table.write(out, np.array([0, 3]), "y", {3: 0}, pd.DataFrame({"flag": [True] * 5}))
     with np.load(out) as written:
@@ -368,6 +393,10 @@ def test_features_need_one_row_per_row(tmp_path):
         ("identifier", [f"id{i}" for i in range(30)]),
         ("identifier", [str(i) for i in range(100, 130)]),
         ("identifier", range(30, 0, -1)),
+        ("identifier", [str(10**30 + 7 * i % 30) for i in range(30)]),
+        ("identifier", [2**60 + 7 * i % 30 for i in range(30)]),
+        ("identifier", [str(2**60 + 7 * i % 29) if i else "" for i in range(30)]),
+        ("numbers", [6.02e23, 1.1e24, 3.3e22] * 9),
         ("date", [f"2020-01-{i:02d}" for i in range(1, 29)]),
         ("date", [f"{i}.2.2021" for i in range(1, 29)] * 9),
         ("date", ["2020-01-01T10:00:00", ""] * 9),
@@ -420,6 +449,8 @@ def test_cells_that_are_no_numbers_are_reported():
 def test_what_cannot_become_features_is_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"column 'a' holds infinity in row 1 \(counted from 0\)"):
         table_features(pd.DataFrame({"a": ["1", "-inf", "3"]}))
+    with pytest.raises(ValueError, match=r"column 'a' holds 1e\+308, beyond what can be compared, in row 2"):
+        table_features(pd.DataFrame({"a": [1, -3, 1e308]}))
     with pytest.raises(ValueError, match=r"no column can be used as a feature .*free text.*--features"):
         table_features(pd.DataFrame({"a": [f"row number {i}" for i in range(9)]}))
     with pytest.raises(ValueError, match="none beside the labels"):

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,8 @@ def _target(frame: pd.DataFrame, target: str | None, file: str) -> str:
 
 
 def _unknown_column(frame: pd.DataFrame, name: str, file: str) -> str:
-    close = difflib.get_close_matches(name, frame.columns.tolist(), n=3)
+    known = {str(column).strip().casefold(): str(column) for column in frame.columns}
+    close = [known[key] for key in difflib.get_close_matches(name.strip().casefold(), known, n=3)]
     hint = f"did you mean {_names(close)}?" if close else f"it has {_names(frame.columns.tolist())}"
     return f"{file} has no column {name!r}; {hint}"
 
@@ -286,6 +288,7 @@ def _labels(column: pd.Series, task: str) -> tuple[str, pd.Series]:
             f"{missing.sum()} of {len(column)} rows have no label in column {column.name!r} (rows {first} counted from "
             "0); label or remove them: a row that cannot be judged is neither kept nor dropped"
         )
+    _check_types(column)
     numbers = pd.to_numeric(column, errors="coerce") if column.dtype.kind not in "mM" else column * np.nan
     if task == "auto":
         task = "classification"
@@ -299,10 +302,26 @@ def _labels(column: pd.Series, task: str) -> tuple[str, pd.Series]:
             row = int(wrong.argmax())
             raise ValueError(
                 f"column {column.name!r} has {column.iloc[row]!r} in row {row} (counted from 0); regression needs "
-                "finite numbers in all rows"
+                "finite numbers in all rows, with a decimal point and without units"
             )
         return task, numbers.astype(float)
     return task, column.copy()
+
+
+def _check_types(column: pd.Series) -> None:
+    """Refuse labels that are neither text nor numbers, and some of each."""
+    if column.dtype != object:
+        return
+    types = column.map(lambda label: str if isinstance(label, str) else Number if isinstance(label, Number) else None)
+    strange = types.map(lambda kind: kind is None or kind is not types.iloc[0]).to_numpy()
+    if pd.api.types.infer_dtype(column) in ("date", "datetime") or not strange.any():
+        return
+    row = int(strange.argmax())
+    beside = f" beside {column.iloc[0]!r} in row 0" if types.iloc[row] is not None else ""
+    raise ValueError(
+        f"column {column.name!r} holds {column.iloc[row]!r} in row {row} (counted from 0){beside}; labels are all text "
+        "or all numbers"
+    )
 
 
 def _check_classes(labels: pd.Series) -> None:

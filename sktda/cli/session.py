@@ -78,7 +78,8 @@ def show(
         return
     typer.echo(_first_sentence(summary))
     if summary["n_noisy"]:
-        worst = frame.sort_values("label_quality").head(min(5, summary["n_noisy"]))
+        order = frame["label_quality"].to_numpy().argsort(kind="stable")
+        worst = frame.iloc[order[: min(5, summary["n_noisy"])]]
         worst = worst[["given_label", "suggested_label", "label_quality"]]
         name = str(frame.index.name or "row")  # may be the name of one of the other columns
         worst.insert(0, name, worst.index.to_numpy(), allow_duplicates=True)

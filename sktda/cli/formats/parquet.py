@@ -43,8 +43,13 @@ class ParquetTable(Table):
 
     @staticmethod
     def write_frame(frame: pd.DataFrame, path: Path) -> None:
-        """Write with the types of pandas."""
-        frame.to_parquet(path, index=False)
+        """Write with the types of pandas. Raises ValueError naming a column that Arrow has no type for."""
+        try:
+            frame.to_parquet(path, index=False)
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            raise ValueError(
+                f"these columns cannot be written as Parquet ({error}); write .csv or .jsonl instead"
+            ) from error
 
     def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
         """Take the rows; a relabelled column keeps its type."""

@@ -25,6 +25,11 @@ BYTE_ORDER_MARKS = {  # the longer marks first: UTF-32 begins like UTF-16
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+NO_TEXT = {
+    b"\x1f\x8b": "compressed by gzip; rename it to end with .gz",
+    b"PK": "a spreadsheet or ZIP archive; save it as CSV",
+    b"PAR1": "a Parquet file; rename it to end with .parquet",
+}
 # in order of preference, for short texts that fit several
 ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp932", "gb18030", "euc_kr", "big5", "euc_jp", "cp1253", "cp1254"]
 DELIMITERS = {".csv": ",", ".txt": ",", ".tsv": "\t", ".tab": "\t"}  # of what is written anew
@@ -108,13 +113,13 @@ def _check_first_line(head: bytes, name: str) -> None:
 def _decode(data: bytes, name: str) -> tuple[str, str]:
     """(text, encoding); encoding the text again gives the same bytes."""
     mark = next((mark for mark in BYTE_ORDER_MARKS if data.startswith(mark)), None)
+    encoding = BYTE_ORDER_MARKS[mark] if mark else "utf-8"
     if mark is None and b"\0" in data:
-        raise ValueError(f"{name} holds zero bytes, so it is not text; check what it is (gzip needs the ending .gz)")
+        encoding = _without_mark(data, name)
     try:
-        encoding = BYTE_ORDER_MARKS[mark] if mark else "utf-8"
         return data.decode(encoding), encoding
     except UnicodeDecodeError as error:
-        if mark:
+        if encoding != "utf-8":
             raise ValueError(f"{name} begins like {encoding} but is not: {error}; save it again as UTF-8") from error
     telling = b"\n".join(line for line in data.splitlines() if not line.isascii())[:HEAD]
     guesses = charset_normalizer.from_bytes(telling, cp_isolation=ENCODINGS)
@@ -126,6 +131,15 @@ def _decode(data: bytes, name: str) -> tuple[str, str]:
         except UnicodeError:  # the sample fitted, a later line does not
             continue
     return data.decode("latin-1"), "latin-1"  # never fails
+
+
+def _without_mark(data: bytes, name: str) -> str:
+    """UTF-16 without a byte order mark: every other byte of what is mostly ASCII is zero."""
+    for encoding, zeros, others in (("utf-16-le", data[1::2], data[::2]), ("utf-16-be", data[::2], data[1::2])):
+        if zeros.count(0) > len(zeros) / 2 and 0 not in others:
+            return encoding
+    found = next((what for start, what in NO_TEXT.items() if data.startswith(start)), "not text: it has zero bytes")
+    raise ValueError(f"{name} is {found}")
 
 
 def _find_delimiter(text: str) -> str:
@@ -157,6 +171,7 @@ def _records(text: str, delimiter: str, name: str) -> Iterator[tuple[list[str], 
             taken.append(line)
             yield line
 
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell may hold a book
     reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     expected, first_line = 0, 1
     try:
