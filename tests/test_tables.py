@@ -107,6 +107,42 @@ def test_relabelled_rows_change_in_one_cell_and_added_columns_come_last(tmp_path
 
 
 @pytest.mark.parametrize(
+    ("start", "columns", "end", "note"),
+    [
+        ("sep=;\r\na;b\r\n", ["a", "b"], "", "first line says that cells are separated by ';'"),
+        ("a;b;;\r\n", ["a", "b"], ";;", "neither a name nor cells"),
+        ("a;b\r\n", ["a", "b"], ";", "rows end with a delimiter"),
+        ('"b";"c"\r\n', ["", "b", "c"], ";7", "name of the row, as R writes it"),
+    ],
+)
+def test_headers_of_other_tools_are_read_and_kept(tmp_path, start, columns, end, note):
+    rows = [f"{i};{'xy'[i % 2]}{end}\r\n" for i in range(4)]
+    path, out = tmp_path / "x.csv", tmp_path / "out.csv"
+    path.write_bytes((start + "".join(rows)).encode())
+    table = read_source(path)
+    assert table.frame.columns.tolist() == columns
+    assert table.frame.iloc[:, :2].to_numpy().tolist() == [[str(i), "xy"[i % 2]] for i in range(4)]
+    assert any(note in said for said in table.notes)
+    table.write(out, np.array([1, 3]), "b", {3: "x"}, pd.DataFrame(index=range(4)))
+    assert out.read_bytes().decode() == start + rows[1] + rows[3].replace("y", "x")
+    table.write(out, np.arange(4), "b", {}, pd.DataFrame({"flag": [1, 2, 3, 4]}))
+    again = read_source(out)
+    assert again.frame["flag"].tolist() == list("1234")
+    assert again.frame["b"].tolist() == list("xyxy")
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,5,2\n2,5,3\n", '"a","b"\n1,5,2\n1,7,3\n', "my label\nx y z\nu v w\n"])
+def test_longer_rows_are_not_taken_for_named_ones(tmp_path, text):
+    """Decimal commas and words look like the name of a row."""
+    (tmp_path / "x.csv").write_text(text)
+    if "," in text:
+        with pytest.raises(ValueError, match="line 2: 3 fields where the header has 2"):
+            read_source(tmp_path / "x.csv")
+    else:
+        assert read_source(tmp_path / "x.csv").frame.columns.tolist() == ["my label"]
+
+
+@pytest.mark.parametrize(
     ("text", "columns"),
     [
         ("text;label\none, two, three;a\nfour, five;b\n", ["text", "label"]),

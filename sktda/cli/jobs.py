@@ -118,6 +118,7 @@ class Job:
             others = [name for name in frame if name not in (target, index, *own)]
             X, findings, notes = of_table(frame[others], given, task)
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
+        notes = [*source.notes, *notes]
         judged = given
         if task == "classification":
             judged = one_spelling(given, X)

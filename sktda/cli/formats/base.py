@@ -21,6 +21,9 @@ class Source(ABC):
     default_index: ClassVar[str | None] = None
     """The column that names the rows where the user names none."""
 
+    notes: tuple[str, ...] = ()
+    """What was assumed while reading, one sentence each."""
+
     @property
     @abstractmethod
     def frame(self) -> pd.DataFrame:
