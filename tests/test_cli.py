@@ -372,7 +372,7 @@ def test_a_report_needs_the_scores_of_these_rows(table, tmp_path, pages):
     for change, message in [
         (scores.iloc[1:], "scores of 177 rows but the data has 178"),
         (scores.drop(columns="noisy"), "lacks the columns ['noisy']"),
-        (scores.assign(score="x"), "no numbers"),
+        (scores.assign(score="x"), "has 'x' as score of row 0; a finite number is needed"),
     ]:
         change.to_csv(tmp_path / "t.csv", index=False)
         result = run("report", tmp_path / "t.csv", "-d", table, "-o", tmp_path / "r.html")
@@ -638,6 +638,27 @@ def test_labels_are_all_text_or_all_numbers(tmp_path, labels, message):
     assert result.exit_code == 1
     assert message in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("noisy", "maybe", "has 'maybe' as noisy of row 3; True or False is needed"),
+        ("score", "", "has '' as score of row 3; a finite number is needed"),
+        ("label_quality", "inf", "has 'inf' as label_quality of row 3; a finite number is needed"),
+    ],
+)
+def test_scores_that_were_spoilt_are_refused(tmp_path, column, cell, message):
+    """A cell that is neither yes nor no would count as no."""
+    (tmp_path / "data.csv").write_text(GOOD)
+    done("score", tmp_path / "data.csv", "-o", tmp_path / "s.csv")
+    scores = read(tmp_path / "s.csv")
+    scores.loc[scores["row"] == "3", column] = cell
+    scores.to_csv(tmp_path / "s.csv", index=False)
+    result = run("report", tmp_path / "s.csv", "-d", tmp_path / "data.csv", "-o", tmp_path / "r.html")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_features_of_another_length_are_refused(tmp_path):

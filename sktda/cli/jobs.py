@@ -172,17 +172,25 @@ class Job:
             raise ValueError(f"{path.name} has scores of {len(positions)} rows but the data has {len(self.given)}")
         check_given(table, positions, self.given, path.name)
         table = table.iloc[np.argsort(positions)].set_index(self.given.index)
-        quality, score = (pd.to_numeric(table[name], errors="coerce") for name in ("label_quality", "score"))
-        if quality.isna().any() or score.isna().any():
-            raise ValueError(f"{path.name} has cells in label_quality or score that are no numbers; write it again")
-        suggested = table["suggested_label"].astype(float) if self.task == "regression" else table["suggested_label"]
+        numeric = ["label_quality", "score", *(["suggested_label"] if self.task == "regression" else [])]
+        numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in numeric}
+        noisy = table["noisy"].str.strip().str.lower()
+        valid = {name: np.isfinite(column) for name, column in numbers.items()} | {
+            "noisy": noisy.isin(["true", "false"])
+        }
+        for name, right in valid.items():
+            if not right.all():
+                row = int(right.to_numpy().argmin())
+                needed_cells = "True or False is" if name == "noisy" else "a finite number is"
+                raise ValueError(
+                    f"{path.name} has {table[name].iloc[row]!r} as {name} of row {row}; {needed_cells} needed"
+                )
         return pd.DataFrame(
             {
                 "given_label": self.given if self.task == "regression" else self.given.astype(str),
-                "suggested_label": suggested,
-                "label_quality": quality,
-                "score": score,
-                "noisy": table["noisy"].str.lower() == "true",
+                "suggested_label": table["suggested_label"],
+                **numbers,
+                "noisy": noisy == "true",
             }
         )
 
