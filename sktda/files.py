@@ -7,19 +7,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-TEXT_SUFFIXES = {".csv": ",", ".txt": ",", ".tsv": "\t", ".tab": "\t"}
-PARQUET_SUFFIXES = {".parquet", ".pq"}
-
-
-def suffix(path: Path) -> str:
-    """The ending that names the format, in lower case and without .gz: `.csv` for `Data.CSV.gz`."""
-    name = path.name.lower()
-    return Path(name.removesuffix(".gz")).suffix
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, force: bool) -> None:
@@ -87,15 +74,3 @@ def staged(outputs: Sequence[Path], *, force: bool) -> Iterator[list[Path]]:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-
-
-def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Write a DataFrame without its index as the name says: .csv, .tsv or .parquet; text is compressed for .gz."""
-    kind = suffix(path)
-    if kind in PARQUET_SUFFIXES:
-        frame.to_parquet(path, index=False)
-    elif kind in TEXT_SUFFIXES:
-        frame.to_csv(path, sep=TEXT_SUFFIXES[kind], index=False, lineterminator="\n")
-    else:
-        allowed = ", ".join([*TEXT_SUFFIXES, *sorted(PARQUET_SUFFIXES)])
-        raise ValueError(f"{path.name} has the unknown ending {kind!r}; a table is written as {allowed}")

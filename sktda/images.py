@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
-
-from sktda.files import write_frame
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -27,8 +23,6 @@ class ImageFolder:
     frame: pd.DataFrame
     size: int
     progress: Callable[[str], None]
-
-    default_index = "path"
 
     @classmethod
     def read(cls, path: Path | str, size: int, progress: Callable[[str], None] = lambda text: None) -> ImageFolder:
@@ -85,28 +79,6 @@ class ImageFolder:
         image = _open(self.path / self.frame["path"].iloc[row], 256)
         image.thumbnail((256, 256))
         return image
-
-    def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
-        """Write the list of images: path, label and the added columns."""
-        frame = pd.concat([self._labelled(relabelled), extra], axis=1)
-        write_frame(frame.iloc[rows], path)
-
-    def copy(self, destination: Path, rows: np.ndarray, relabelled: dict[int, Any]) -> None:
-        """Copy the images at these positions into class folders of their labels."""
-        labels = self._labelled(relabelled)["label"]
-        for row in rows.tolist():
-            name = self.frame["path"].iloc[row]
-            target = destination / labels.iloc[row] / name.partition("/")[2]
-            if row in relabelled:  # the new class may have a file of this name
-                target = target.with_name(f"{target.stem}-from-{name.partition('/')[0]}{target.suffix}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(self.path / name, target)
-
-    def _labelled(self, relabelled: dict[int, Any]) -> pd.DataFrame:
-        labels = self.frame["label"].tolist()
-        for row, label in relabelled.items():
-            labels[row] = label
-        return self.frame.assign(label=labels)
 
 
 def _open(path: Path, size: int) -> Image.Image:

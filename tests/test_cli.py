@@ -372,7 +372,7 @@ def test_a_report_needs_the_scores_of_these_rows(table, tmp_path, pages):
     for change, message in [
         (scores.iloc[1:], "scores of 177 rows but the data has 178"),
         (scores.drop(columns="noisy"), "lacks the columns ['noisy']"),
-        (scores.assign(score="x"), "no numbers"),
+        (scores.assign(score="x"), "has 'x' as score of row 0; a finite number is needed"),
     ]:
         change.to_csv(tmp_path / "t.csv", index=False)
         result = run("report", tmp_path / "t.csv", "-d", table, "-o", tmp_path / "r.html")
@@ -568,6 +568,7 @@ def test_bad_data_gives_one_error_and_no_output(tmp_path, case):
     ("args", "code", "message"),
     [
         (["clean", "DATA", "-o", "OUT", "-t", "lable"], 1, "data.csv has no column 'lable'; did you mean 'label'?"),
+        (["clean", "DATA", "-o", "OUT", "-t", "LABEL "], 1, "data.csv has no column 'LABEL '; did you mean 'label'?"),
         (["clean", "DATA", "-o", "OUT", "--index", "c"], 1, "data.csv has no column 'c'; it has 'a', 'b', 'label'"),
         (["clean", "DATA", "-o", "OUT", "--index", "label"], 1, "cannot be both --index and --target"),
         (["clean", "DATA", "-o", "OUT", "--task", "regression"], 1, "column 'label' has 'x' in row 0"),
@@ -610,6 +611,54 @@ def test_a_wrong_command_gives_one_error_and_no_output(tmp_path, args, code, mes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "folder", "other.csv"]
     assert (tmp_path / "other.csv").read_text() == "old"
     assert (tmp_path / "data.csv").read_text() == GOOD
+
+
+@pytest.mark.parametrize("name", ["row", "score", "given_label", "label_quality"])
+def test_an_index_may_be_named_like_a_column_of_the_scores(wine, tmp_path, name):
+    frame, _, _ = wine
+    frame.rename(columns={"code": name}).to_csv(tmp_path / "w.csv", index=False)
+    text = done("score", tmp_path / "w.csv", "-o", tmp_path / "s.csv", "--index", name)
+    worst = read(tmp_path / "s.csv").iloc[0]
+    assert re.search(rf"{worst[f'{name}_']} +{worst.given_label} +{worst.suggested_label}", text)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([["x"], ["y"]], "column 'label' holds ['x'] in row 0 (counted from 0); labels are all text or all numbers"),
+        ([{"n": 1}, "y"], "column 'label' holds {'n': 1} in row 0"),
+        (["x", 3], "column 'label' holds 3 in row 1 (counted from 0) beside 'x' in row 0"),
+        ([1, "1"], "column 'label' holds '1' in row 1 (counted from 0) beside 1 in row 0"),
+    ],
+)
+def test_labels_are_all_text_or_all_numbers(tmp_path, labels, message):
+    lines = [json.dumps({"a": i % 7, "label": labels[i % 2]}) for i in range(20)]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    result = run("clean", tmp_path / "data.jsonl", "-o", tmp_path / "out.csv")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("noisy", "maybe", "has 'maybe' as noisy of row 3; True or False is needed"),
+        ("score", "", "has '' as score of row 3; a finite number is needed"),
+        ("label_quality", "inf", "has 'inf' as label_quality of row 3; a finite number is needed"),
+    ],
+)
+def test_scores_that_were_spoilt_are_refused(tmp_path, column, cell, message):
+    """A cell that is neither yes nor no would count as no."""
+    (tmp_path / "data.csv").write_text(GOOD)
+    done("score", tmp_path / "data.csv", "-o", tmp_path / "s.csv")
+    scores = read(tmp_path / "s.csv")
+    scores.loc[scores["row"] == "3", column] = cell
+    scores.to_csv(tmp_path / "s.csv", index=False)
+    result = run("report", tmp_path / "s.csv", "-d", tmp_path / "data.csv", "-o", tmp_path / "r.html")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_features_of_another_length_are_refused(tmp_path):
@@ -665,7 +714,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, failure, 
         path.write_text("half")
         raise failure
 
-    monkeypatch.setattr("sktda.files.write_frame", fail)  # writes the scores, after the table
+    monkeypatch.setattr("sktda.cli.formats.write_frame", fail)  # writes the scores, after the table
     scores = tmp_path / "s.csv"
     result = run("clean", tmp_path / "data.csv", "-o", tmp_path / "out.csv", "--scores", scores, "--force")
     assert result.exit_code == code
@@ -678,14 +727,14 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, failure, 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, module, extra):
     (tmp_path / "data.csv").write_text(GOOD)
 
-    def read_table(path):
+    def read_source(*_):
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
     if extra == "report":
         monkeypatch.setitem(sys.modules, module, None)  # the next import fails
         monkeypatch.setattr("sktda.cli.jobs.Job.load", lambda *_: pytest.fail("this shows before the data is read"))
     else:
-        monkeypatch.setattr("sktda.cli.jobs.read_table", read_table)
+        monkeypatch.setattr("sktda.cli.jobs.read_source", read_source)
     result = run("clean", tmp_path / "data.csv", "-o", tmp_path / "out.csv", "--report", tmp_path / "r.html")
     assert result.exit_code == 1
     assert result.stderr == f'sktda: error: {module} is not installed; install it with: pip install "sktda[{extra}]"\n'

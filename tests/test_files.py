@@ -1,16 +1,8 @@
 import errno
 
-import pandas as pd
 import pytest
 
-from sktda.files import check_outputs, staged, suffix, write_frame
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), [("a.csv", ".csv"), ("a.b.CSV.gz", ".csv"), ("a.parquet", ".parquet"), ("a", ""), ("a.gz", "")]
-)
-def test_the_ending_names_the_format(tmp_path, name, kind):
-    assert suffix(tmp_path / name) == kind
+from sktda.files import check_outputs, staged
 
 
 def test_all_outputs_appear_together(tmp_path):
@@ -89,16 +81,3 @@ def test_outputs_are_checked_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"new\.csv cannot be written: Permission denied"):
         check_outputs([tmp_path / "new.csv"], [data], force=False)
     assert len(list(tmp_path.iterdir())) == 4
-
-
-@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz", "a.parquet"])
-def test_frames_are_written_as_the_name_says(tmp_path, name):
-    frame = pd.DataFrame({"a": ["007", "x,\t"], "b": [1.5, 2.0]})
-    path = tmp_path / name
-    write_frame(frame, path)
-    read = (
-        pd.read_parquet(path)
-        if name.endswith("parquet")
-        else pd.read_csv(path, sep=None, engine="python", dtype={"a": str})
-    )
-    pd.testing.assert_frame_equal(read, frame)

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from sktda.cli.formats.images import ImageListing
 from sktda.images import ImageFolder
 
 
@@ -95,7 +96,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
 def test_the_list_and_the_copy_follow_the_plan_and_the_folder_stays(folder, tmp_path):
     (folder / "dog" / "2.png").write_bytes((folder / "dog" / "1.png").read_bytes())
-    images = ImageFolder.read(folder, 8)
+    images = ImageListing.read(folder, 8, print)
     before = contents(folder)
     rows, relabelled = np.array([0, 1, 3, 4]), {1: "dog"}
     images.write(tmp_path / "list.csv", rows, "label", relabelled, pd.DataFrame({"flag": range(5)}))

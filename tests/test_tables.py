@@ -1,5 +1,6 @@
 import csv
 import gzip
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -7,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sktda.tables import read_table
-from sktda.tables.arrays import read_features
-from sktda.tables.columns import read_column, table_features
+from sktda.cli.columns import encode, read_column, read_columns
+from sktda.cli.formats import FORMATS, ending, read_source, write_frame
+from sktda.cli.formats.arrays import read_features
+from sktda.cli.formats.base import Source, Table, read_bytes, write_bytes
 
 ROWS = [
     ["id", "text", "label"],
@@ -22,6 +24,11 @@ ROWS = [
 NOTHING = pd.DataFrame(index=range(5))
 
 
+def table_features(frame):
+    typed, _, notes = read_columns(frame)
+    return encode(typed), notes
+
+
 def as_text(rows, delimiter=",", end="\n", quoting=csv.QUOTE_MINIMAL):
     class Lines(list):
         write = list.append
@@ -31,15 +38,44 @@ def as_text(rows, delimiter=",", end="\n", quoting=csv.QUOTE_MINIMAL):
     return lines
 
 
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.module)
+def test_every_line_of_the_formats_leads_to_a_source(format):
+    source = format.load()
+    assert issubclass(source, Source)
+    assert issubclass(source, Table) == format.is_table
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.csv", ".csv"), ("a.b.CSV.gz", ".csv.gz"), ("a.parquet", ".parquet"), ("a", ""), ("a.gz", ".gz")],
+)
+def test_the_ending_names_the_format(tmp_path, name, kind):
+    assert ending(tmp_path / name) == kind
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_frames_are_written_as_the_name_says(tmp_path, name):
+    frame = pd.DataFrame({"a": ["007", "x,\t"], "b": [1.5, 2.0]})
+    path = tmp_path / name
+    write_frame(frame, path)
+    if name == "a.parquet":
+        read = pd.read_parquet(path)
+    elif ".jsonl" in name:
+        read = pd.read_json(path, lines=True, dtype={"a": str, "b": float})
+    else:
+        read = pd.read_csv(path, sep=None, engine="python", dtype={"a": str})
+    pd.testing.assert_frame_equal(read, frame)
+
+
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL], ids=["minimal", "all"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["unix", "windows"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
 def test_kept_rows_are_the_same_bytes(tmp_path, encoding, delimiter, end, quoting):
     lines = as_text(ROWS, delimiter, end, quoting)
     path, out = tmp_path / "in.csv", tmp_path / "out.csv"
     path.write_bytes("".join(lines).encode(encoding))
-    table = read_table(path)
+    table = read_source(path)
     assert table.frame.columns.tolist() == ROWS[0]
     assert table.frame.to_numpy().tolist() == ROWS[1:]
     table.write(out, np.array([0, 2, 4]), "label", {}, NOTHING)
@@ -49,7 +85,7 @@ def test_kept_rows_are_the_same_bytes(tmp_path, encoding, delimiter, end, quotin
 def test_gzip_is_kept(tmp_path):
     lines = as_text(ROWS)
     (tmp_path / "in.csv.gz").write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
-    read_table(tmp_path / "in.csv.gz").write(tmp_path / "out.csv.gz", np.array([1]), "label", {}, NOTHING)
+    read_source(tmp_path / "in.csv.gz").write(tmp_path / "out.csv.gz", np.array([1]), "label", {}, NOTHING)
     assert gzip.decompress((tmp_path / "out.csv.gz").read_bytes()).decode() == lines[0] + lines[2]
 
 
@@ -57,7 +93,7 @@ def test_relabelled_rows_change_in_one_cell_and_added_columns_come_last(tmp_path
     lines = as_text(ROWS, ";", "\r\n")
     path, out = tmp_path / "in.csv", tmp_path / "out.csv"
     path.write_bytes("".join(lines).removesuffix("\r\n").encode())  # the last line has no end
-    table = read_table(path)
+    table = read_source(path)
     table.write(out, np.arange(5), "label", {1: "new; label"}, NOTHING)
     expected = [row[:] for row in ROWS]
     expected[2][2] = "new; label"
@@ -68,6 +104,42 @@ def test_relabelled_rows_change_in_one_cell_and_added_columns_come_last(tmp_path
         + lines[1].replace("\r\n", ";True\r\n")
         + lines[5].replace("\r\n", ";True")
     )
+
+
+@pytest.mark.parametrize(
+    ("start", "columns", "end", "note"),
+    [
+        ("sep=;\r\na;b\r\n", ["a", "b"], "", "first line says that cells are separated by ';'"),
+        ("a;b;;\r\n", ["a", "b"], ";;", "neither a name nor cells"),
+        ("a;b\r\n", ["a", "b"], ";", "rows end with a delimiter"),
+        ('"b";"c"\r\n', ["", "b", "c"], ";7", "name of the row, as R writes it"),
+    ],
+)
+def test_headers_of_other_tools_are_read_and_kept(tmp_path, start, columns, end, note):
+    rows = [f"{i};{'xy'[i % 2]}{end}\r\n" for i in range(4)]
+    path, out = tmp_path / "x.csv", tmp_path / "out.csv"
+    path.write_bytes((start + "".join(rows)).encode())
+    table = read_source(path)
+    assert table.frame.columns.tolist() == columns
+    assert table.frame.iloc[:, :2].to_numpy().tolist() == [[str(i), "xy"[i % 2]] for i in range(4)]
+    assert any(note in said for said in table.notes)
+    table.write(out, np.array([1, 3]), "b", {3: "x"}, pd.DataFrame(index=range(4)))
+    assert out.read_bytes().decode() == start + rows[1] + rows[3].replace("y", "x")
+    table.write(out, np.arange(4), "b", {}, pd.DataFrame({"flag": [1, 2, 3, 4]}))
+    again = read_source(out)
+    assert again.frame["flag"].tolist() == list("1234")
+    assert again.frame["b"].tolist() == list("xyxy")
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,5,2\n2,5,3\n", '"a","b"\n1,5,2\n1,7,3\n', "my label\nx y z\nu v w\n"])
+def test_longer_rows_are_not_taken_for_named_ones(tmp_path, text):
+    """Decimal commas and words look like the name of a row."""
+    (tmp_path / "x.csv").write_text(text)
+    if "," in text:
+        with pytest.raises(ValueError, match="line 2: 3 fields where the header has 2"):
+            read_source(tmp_path / "x.csv")
+    else:
+        assert read_source(tmp_path / "x.csv").frame.columns.tolist() == ["my label"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +157,7 @@ def test_relabelled_rows_change_in_one_cell_and_added_columns_come_last(tmp_path
 )
 def test_the_delimiter_is_found(tmp_path, text, columns):
     (tmp_path / "x.txt").write_text(text)
-    assert read_table(tmp_path / "x.txt").frame.columns.tolist() == columns
+    assert read_source(tmp_path / "x.txt").frame.columns.tolist() == columns
 
 
 @pytest.mark.parametrize(
@@ -101,7 +173,7 @@ def test_the_delimiter_is_found(tmp_path, text, columns):
 )
 def test_the_encoding_is_found(tmp_path, text, encoding):
     (tmp_path / "x.csv").write_bytes(text.encode(encoding))
-    table = read_table(tmp_path / "x.csv")
+    table = read_source(tmp_path / "x.csv")
     assert ["".join(row) for row in table.frame.to_numpy()] == [line.replace(",", "") for line in text.splitlines()[1:]]
 
 
@@ -115,7 +187,7 @@ def test_the_encoding_is_found(tmp_path, text, encoding):
 )
 def test_bytes_are_kept_whatever_they_mean(tmp_path, data):
     (tmp_path / "x.csv").write_bytes(data)
-    read_table(tmp_path / "x.csv").write(tmp_path / "y.csv", np.arange(2), "b", {}, pd.DataFrame(index=range(2)))
+    read_source(tmp_path / "x.csv").write(tmp_path / "y.csv", np.arange(2), "b", {}, pd.DataFrame(index=range(2)))
     assert (tmp_path / "y.csv").read_bytes() == data
 
 
@@ -130,11 +202,18 @@ def test_bytes_are_kept_whatever_they_mean(tmp_path, data):
         ("x.csv", b'a,b\n1,2\n1,"2\n', "line 3: unexpected end of data"),
         ("x.csv", b"a,a\n1,2\n", "several columns named 'a'"),
         ("x.csv", b"a\0,b\n1,2\n", "zero bytes"),
+        ("x.csv", gzip.compress(b"a,b\n1,2\n", mtime=0), "x.csv is compressed by gzip; rename it to end with .gz"),
+        ("x.csv", b"PK\3\4\0\0", "x.csv is a spreadsheet or ZIP archive; save it as CSV"),
+        ("x.csv", b"PAR1\0", "x.csv is a Parquet file; rename it"),
         ("x.csv", b"\xff\xfea", "begins like utf-16"),
         ("x.csv", b"," * 100_001 + b"\n", "more than 100,000 columns"),
         ("x.csv", ("a," * 100_001 + "\n").encode("utf-16"), "more than 100,000 columns"),
         ("x.csv.gz", b"a,b\n1,2\n", "not a whole gzip file"),
         ("x.csv.gz", gzip.compress(b"a,b\n1,2\n" * 999, mtime=0)[:50], "not a whole gzip file"),
+        ("x.jsonl", b" \n", "x.jsonl is empty"),
+        ("x.jsonl", b'{"a": 1}\n\n{"a": \n', "line 3: Expecting value"),
+        ("x.jsonl", b'{"a": 1}\n[1]\n', "line 2: a JSON list; every line is one JSON object"),
+        ("x.jsonl", b'{"a": "\xff"}\n', "line 1: .*UTF-8"),
         ("x.parquet", b"no", "cannot be read as Parquet"),
         ("x.npz", b"no", "cannot be read as arrays"),
         ("x.xlsx", b"no", "unknown ending '.xlsx'; allowed are .csv"),
@@ -143,20 +222,20 @@ def test_bytes_are_kept_whatever_they_mean(tmp_path, data):
 def test_a_bad_file_gives_one_clear_error(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=message):
-        read_table(tmp_path / name)
+        read_source(tmp_path / name)
 
 
 def test_a_wide_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "x.csv"
     path.write_bytes(b"," * 2_000_000)
-    monkeypatch.setattr("sktda.tables.text._decode", lambda *_: pytest.fail("the whole file was read"))
+    monkeypatch.setattr("sktda.cli.formats.text._decode", lambda *_: pytest.fail("the whole file was read"))
     with pytest.raises(ValueError, match="columns"):
-        read_table(path)
-    monkeypatch.setattr("sktda.tables.base.MAX_COLUMNS", 9)
+        read_source(path)
+    monkeypatch.setattr("sktda.cli.formats.base.MAX_COLUMNS", 9)
     pq.write_table(pa.table([[1]] * 10, list("abcdefghij")), tmp_path / "x.parquet")
     monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", lambda *_: pytest.fail("the whole file was read"))
     with pytest.raises(ValueError, match="columns"):
-        read_table(tmp_path / "x.parquet")
+        read_source(tmp_path / "x.parquet")
 
 
 def parquet_table():
@@ -174,7 +253,7 @@ def parquet_table():
 def test_parquet_keeps_schema_and_values(tmp_path):
     path, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
     pq.write_table(parquet_table(), path)
-    table = read_table(path)
+    table = read_source(path)
     table.write(out, np.array([0, 2]), "label", {}, pd.DataFrame(index=range(3)))
     assert pq.read_table(out).equals(pq.read_table(path).take([0, 2]), check_metadata=True)
     table.write(out, np.arange(3), "label", {0: "b"}, pd.DataFrame({"flag": [True, False, True]}))
@@ -186,16 +265,73 @@ def test_parquet_keeps_schema_and_values(tmp_path):
     assert pq.read_table(out)["small"].equals(pa.chunked_array([pa.array([1, 2, 1], pa.int8())]))
 
 
-@pytest.mark.parametrize("name", ["out.tsv", "out.parquet", "out.csv"])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["", "mark"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
+def test_kept_lines_are_the_same_bytes(tmp_path, name, start):
+    lines = [
+        b'{"id": 9007199254740993,"n":1.50, "label": "a"}\r\n',
+        b"\n",
+        '{"label": "Größe"}\n'.encode(),
+        b'{"id": null, "n": [1], "label": "a"}',
+    ]
+    path, out = tmp_path / name, tmp_path / f"out{name}"
+    write_bytes(path, start + b"".join(lines))
+    table = read_source(path)
+    assert table.frame["label"].tolist() == ["a", "Größe", "a"]
+    table.write(out, np.array([0, 2]), "label", {}, NOTHING)
+    assert read_bytes(out) == start + lines[0] + lines[3] + b"\n"
+    table.write(out, np.array([1, 2]), "label", {2: "b"}, pd.DataFrame({"flag": [True, np.True_, False]}))
+    assert read_bytes(out).decode().splitlines() == [
+        '{"label": "Größe", "flag": true}',
+        '{"id": null, "n": [1], "label": "b", "flag": false}',
+    ]
+
+
+def test_integers_of_json_stay_integers_where_one_is_missing(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"id": 9007199254740993, "y": 1}\n{"id": null, "y": 2}\n')
+    read_source(tmp_path / "x.jsonl").write(tmp_path / "x.csv", np.arange(2), "y", {}, pd.DataFrame(index=range(2)))
+    assert (tmp_path / "x.csv").read_text() == "id,y\n9007199254740993,1\n,2\n"
+
+
+@pytest.mark.parametrize("type", [pa.int64(), pa.uint64(), pa.int8()], ids=str)
+@pytest.mark.parametrize("values", [[100, 3], [100, None]], ids=["whole", "gap"])
+def test_integers_of_parquet_are_written_as_integers(tmp_path, type, values):
+    values = [2**type.bit_width // 2 - 1, *values]
+    pq.write_table(pa.table({"id": pa.array(values, type), "label": list("aba")}), tmp_path / "x.parquet")
+    read_source(tmp_path / "x.parquet").write(
+        tmp_path / "x.csv", np.arange(3), "label", {}, pd.DataFrame(index=range(3))
+    )
+    cells = read_source(tmp_path / "x.csv").frame["id"].tolist()
+    assert cells == ["" if value is None else str(value) for value in values]
+
+
+@pytest.mark.parametrize("name", ["out.tsv", "out.jsonl", "out.parquet", "out.csv"])
 def test_other_formats_get_the_same_cells(tmp_path, name):
     source = tmp_path / ("in.parquet" if name == "out.csv" else "in.csv")
     if name == "out.csv":
         pd.DataFrame(ROWS[1:], columns=ROWS[0]).to_parquet(source)
     else:
         source.write_text("".join(as_text(ROWS)), encoding="utf-8", newline="")
-    read_table(source).write(tmp_path / name, np.array([0, 4]), "label", {4: "b"}, NOTHING)
-    cells = read_table(tmp_path / name).frame.to_numpy().tolist()
+    read_source(source).write(tmp_path / name, np.array([0, 4]), "label", {4: "b"}, NOTHING)
+    cells = read_source(tmp_path / name).frame.to_numpy().tolist()
     assert cells == [ROWS[1], [*ROWS[5][:2], "b"]]
+
+
+def test_a_cell_may_hold_a_book(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n" + "word " * 50_000 + ",1\n2,3\n")
+    assert len(read_source(tmp_path / "x.csv").frame["a"][0]) == 250_000
+
+
+@pytest.mark.parametrize("cells", [["a", 1], [1, 2**70]], ids=["mixed", "too long"])
+def test_what_parquet_cannot_hold_is_refused(tmp_path, cells):
+    with pytest.raises(ValueError, match=r"cannot be written as Parquet .*write \.csv or \.jsonl instead"):
+        write_frame(pd.DataFrame({"c": pd.Series(cells, dtype=object)}), tmp_path / "x.parquet")
+
+
+def test_npz_labels_are_never_cut_off(tmp_path):
+    np.savez(tmp_path / "x.npz", X=np.ones((3, 2)), y=np.array([1, 2, 3]))
+    with pytest.raises(ValueError, match=r"y of x\.npz holds int64, which cannot take 2\.5"):
+        read_source(tmp_path / "x.npz").write(tmp_path / "o.npz", np.arange(3), "y", {0: 2.5}, pd.DataFrame())
 
 
 def test_npz_cuts_every_array_with_the_rows(tmp_path):
@@ -207,10 +343,14 @@ def test_npz_cuts_every_array_with_the_rows(tmp_path):
         "name": np.array(list("abcde")),
         "names": np.array(["zero", "one"]),
         "version": np.array(3),
+        "file": np.array(list("vwxyz")),  # no name that numpy.savez takes
     }
-    np.savez(path, **arrays)
-    table = read_table(path)
-    assert list(table.frame) == ["y", "name"]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.save(file, array)
+    table = read_source(path)
+    assert list(table.frame) == ["y", "name", "file"]
     assert table.picture(0).size == (8, 8)
     table.write(out, np.array([0, 3]), "y", {3: 0}, pd.DataFrame({"flag": [True] * 5}))
     with np.load(out) as written:
@@ -239,7 +379,7 @@ def test_npz_cuts_every_array_with_the_rows(tmp_path):
 def test_bad_arrays_give_one_clear_error(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(ValueError, match=message):
-        read_table(tmp_path / "x.npz")
+        read_source(tmp_path / "x.npz")
 
 
 def test_features_are_aligned_by_their_paths(tmp_path):
@@ -289,6 +429,10 @@ def test_features_need_one_row_per_row(tmp_path):
         ("identifier", [f"id{i}" for i in range(30)]),
         ("identifier", [str(i) for i in range(100, 130)]),
         ("identifier", range(30, 0, -1)),
+        ("identifier", [str(10**30 + 7 * i % 30) for i in range(30)]),
+        ("identifier", [2**60 + 7 * i % 30 for i in range(30)]),
+        ("identifier", [str(2**60 + 7 * i % 29) if i else "" for i in range(30)]),
+        ("numbers", [6.02e23, 1.1e24, 3.3e22] * 9),
         ("date", [f"2020-01-{i:02d}" for i in range(1, 29)]),
         ("date", [f"{i}.2.2021" for i in range(1, 29)] * 9),
         ("date", ["2020-01-01T10:00:00", ""] * 9),
@@ -341,10 +485,12 @@ def test_cells_that_are_no_numbers_are_reported():
 def test_what_cannot_become_features_is_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"column 'a' holds infinity in row 1 \(counted from 0\)"):
         table_features(pd.DataFrame({"a": ["1", "-inf", "3"]}))
+    with pytest.raises(ValueError, match=r"column 'a' holds 1e\+308, beyond what can be compared, in row 2"):
+        table_features(pd.DataFrame({"a": [1, -3, 1e308]}))
     with pytest.raises(ValueError, match=r"no column can be used as a feature .*free text.*--features"):
         table_features(pd.DataFrame({"a": [f"row number {i}" for i in range(9)]}))
     with pytest.raises(ValueError, match="none beside the labels"):
         table_features(pd.DataFrame(index=range(9)))
-    monkeypatch.setattr("sktda.tables.columns.MAX_CELLS", 1000)
+    monkeypatch.setattr("sktda.cli.columns.MAX_CELLS", 1000)
     with pytest.raises(ValueError, match=r"90 rows x 62 features after one-hot encoding"):
         table_features(pd.DataFrame({f"c{j}": [f"v{i % 30}" for i in range(90)] for j in range(2)}))

@@ -41,8 +41,8 @@ app = typer.Typer(
     No model is chosen or trained: what the other rows say about the label of a row is compared with the label that
     it has.
 
-    DATA is a CSV or TSV file (also .gz; encoding and delimiter are detected), a Parquet file, an NPZ file with
-    arrays X and y, or a folder that has one folder of images per class.
+    DATA is a CSV, TSV or JSON lines file (also .gz; encoding and delimiter are detected), a Parquet file, an NPZ file
+    with arrays X and y, or a folder that has one folder of images per class.
     """,
     epilog="Example: sktda clean data.csv --target label --out clean.csv",
     no_args_is_help=True,
@@ -110,9 +110,11 @@ def clean(
     started = time.perf_counter()
     outputs = _named(out=out, report=report, scores=scores, copy=copy)
     with session(silent=json_output or quiet) as (progress, remarks):
+        from sktda.cli.formats import write_frame
+        from sktda.cli.formats.images import ImageListing
         from sktda.cli.jobs import Job, Plan, Settings
         from sktda.cli.review import scores_file
-        from sktda.files import staged, write_frame
+        from sktda.files import staged
 
         if copy and (not data.is_dir() or action is Action.flag):
             fail("--copy needs an image folder and --action drop or relabel", 2)
@@ -123,14 +125,18 @@ def clean(
         plan = Plan.make(job, frame, action.value, decisions)
         job.notes.insert(job.n_contradictions, plan.describe(len(frame)))
         job.notes.extend(remarks)
-        numbers = {"n_written": len(plan.rows), "n_relabelled": len(plan.relabelled), "n_reviewed": plan.n_reviewed}
+        numbers: dict[str, Any] = {
+            "n_written": len(plan.rows),
+            "n_relabelled": len(plan.relabelled),
+            "n_reviewed": plan.n_reviewed,
+        }
         with staged(list(outputs.values()), force=force) as places:
             place = dict(zip(outputs, places, strict=True))
             progress("writing")
             job.source.write(place["out"], plan.rows, job.target, plan.relabelled, plan.extra)
             if scores:
                 write_frame(scores_file(frame), place["scores"])
-            if copy:
+            if copy and isinstance(job.source, ImageListing):
                 job.source.copy(place["copy"], plan.rows, plan.relabelled)
             if report:
                 progress(WRITING_REPORT)
@@ -143,7 +149,7 @@ def clean(
 @app.command()
 def score(
     data: Data,
-    out: Annotated[Path, option("--out -o", "Scores as .csv, .tsv or .parquet, the worst row first.", "FILE")],
+    out: Annotated[Path, option("--out -o", "Scores as .csv, .tsv, .jsonl or .parquet, the worst row first.", "FILE")],
     target: Target = None,
     drop: Drop = "auto",
     method: Method = "label-posterior",
@@ -165,9 +171,10 @@ def score(
     started = time.perf_counter()
     outputs = _named(scores=out)
     with session(silent=json_output or quiet) as (progress, remarks):
+        from sktda.cli.formats import write_frame
         from sktda.cli.jobs import Job, Settings
         from sktda.cli.review import scores_file
-        from sktda.files import staged, write_frame
+        from sktda.files import staged
 
         settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
         _check(settings, outputs, force=force)
@@ -251,17 +258,16 @@ def _share(drop: str) -> str | float:
 
 def _check(settings: Settings, outputs: dict[str, Path], other: Path | None = None, *, force: bool) -> None:
     """All that can be wrong with the command line and the outputs, before anything is read."""
+    from sktda.cli.formats import ending, output_endings, table_endings
     from sktda.cli.jobs import methods
-    from sktda.files import PARQUET_SUFFIXES, TEXT_SUFFIXES, check_outputs, suffix
+    from sktda.files import check_outputs
 
     if settings.method not in methods():
         fail(f"--method {settings.method!r} is unknown; available: {', '.join(sorted(methods()))}", 2)
-    tables = {*TEXT_SUFFIXES, *PARQUET_SUFFIXES}
-    allowed = {"out": {".npz"} if suffix(settings.data) == ".npz" else tables, "scores": tables}
+    allowed = {"out": output_endings(settings.data), "scores": table_endings()}
     for name in allowed.keys() & outputs.keys():
-        if suffix(outputs[name]) not in allowed[name]:
-            endings = ", ".join(sorted(allowed[name]))
-            fail(f"the output {outputs[name]} has an unknown ending; allowed are {endings}", 2)
+        if ending(outputs[name]) not in allowed[name]:
+            fail(f"the output {outputs[name]} has an unknown ending; allowed are {', '.join(allowed[name])}", 2)
     if "report" in outputs:
         import jinja2  # noqa: F401  a missing extra shows before the work is done
         import matplotlib  # noqa: F401

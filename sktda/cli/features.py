@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sktda.cli.columns import encode, read_columns
 from sktda.findings import Finding, inspect, leak_positions, merge_spellings, without_leaks
-from sktda.tables.columns import encode, read_columns
 
 LEFT_OUT = "it was left out of the features"
 ONLY_FEATURE = "it stays, as there is no other feature"

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from sktda import NoisyLabelDetector
 from sktda.attribution.base import needs_of
 from sktda.cleaning.base import NothingToLearnWarning
 from sktda.cli.features import of_arrays, of_table, one_spelling
+from sktda.cli.formats import read_source
+from sktda.cli.formats.arrays import read_features
+from sktda.cli.formats.base import Source
 from sktda.cli.review import check_given, decide, row_positions
 from sktda.data import infer_task
 from sktda.findings import Finding
-from sktda.images import ImageFolder
 from sktda.report.judgement import Judgement
-from sktda.tables import read_table
-from sktda.tables.arrays import read_features
 
 TARGETS = {"label", "target", "y", "class"}
 NO_LABEL = {"", "na", "n/a", "nan", "<na>", "null"}  # after stripping, in lower case
@@ -81,7 +82,7 @@ class Job:
     """
 
     settings: Settings
-    source: Any
+    source: Source
     target: str
     given: pd.Series
     judged: pd.Series
@@ -95,11 +96,11 @@ class Job:
         """Read everything. Raises ValueError or OSError with one sentence for what is wrong with the input."""
         path = settings.data
         progress(f"reading {path}")
-        source = ImageFolder.read(path, settings.size, progress) if path.is_dir() else read_table(path)
+        source = read_source(path, settings.size, progress)
         frame = source.frame
         target = _target(frame, settings.target, path.name)
         index = source.default_index if settings.index is None else settings.index
-        if index not in [None, *frame]:
+        if index is not None and index not in frame:
             raise ValueError(_unknown_column(frame, index, path.name))
         if index == target:
             raise ValueError(f"column {index!r} cannot be both --index and --target; name another")
@@ -109,7 +110,7 @@ class Job:
         if index is not None:
             given.index = pd.Index(frame[index], name=index)
         if settings.features:
-            names = frame["path"] if isinstance(source, ImageFolder) else None
+            names = frame["path"] if path.is_dir() else None
             X, findings, notes = of_arrays(read_features(settings.features, len(frame), names), given, task)
         elif source.X is not None:
             X, findings, notes = of_arrays(source.X, given, task)
@@ -119,6 +120,7 @@ class Job:
             others = [name for name in frame if name not in (target, index, *own)]
             X, findings, notes = of_table(frame[others], given, task)
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
+        notes = [*source.notes, *notes]
         judged = given
         if task == "classification":
             judged = one_spelling(given, X)
@@ -172,17 +174,25 @@ class Job:
             raise ValueError(f"{path.name} has scores of {len(positions)} rows but the data has {len(self.given)}")
         check_given(table, positions, self.given, path.name)
         table = table.iloc[np.argsort(positions)].set_index(self.given.index)
-        quality, score = (pd.to_numeric(table[name], errors="coerce") for name in ("label_quality", "score"))
-        if quality.isna().any() or score.isna().any():
-            raise ValueError(f"{path.name} has cells in label_quality or score that are no numbers; write it again")
-        suggested = table["suggested_label"].astype(float) if self.task == "regression" else table["suggested_label"]
+        numeric = ["label_quality", "score", *(["suggested_label"] if self.task == "regression" else [])]
+        numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in numeric}
+        noisy = table["noisy"].str.strip().str.lower()
+        valid = {name: np.isfinite(column) for name, column in numbers.items()} | {
+            "noisy": noisy.isin(["true", "false"])
+        }
+        for name, right in valid.items():
+            if not right.all():
+                row = int(right.to_numpy().argmin())
+                needed_cells = "True or False is" if name == "noisy" else "a finite number is"
+                raise ValueError(
+                    f"{path.name} has {table[name].iloc[row]!r} as {name} of row {row}; {needed_cells} needed"
+                )
         return pd.DataFrame(
             {
                 "given_label": self.given if self.task == "regression" else self.given.astype(str),
-                "suggested_label": suggested,
-                "label_quality": quality,
-                "score": score,
-                "noisy": table["noisy"].str.lower() == "true",
+                "suggested_label": table["suggested_label"],
+                **numbers,
+                "noisy": noisy == "true",
             }
         )
 
@@ -248,16 +258,16 @@ class Plan:
 
 def read_text_cells(path: Path) -> pd.DataFrame:
     """Any table with all cells as text and missing cells empty."""
-    frame = read_table(path).frame
+    frame = read_source(path).frame
     return frame.astype(object).where(frame.notna(), "").astype(str)
 
 
 def _target(frame: pd.DataFrame, target: str | None, file: str) -> str:
     if target is None:
-        found = [name for name in frame if name.strip().lower() in TARGETS]
+        found = [name for name in frame.columns if name.strip().lower() in TARGETS]
         if len(found) != 1:
             what = f"several columns could be the labels ({_names(found)})" if found else "no column is called label"
-            raise ValueError(f"{what}; name one with --target: {file} has {_names(list(frame))}")
+            raise ValueError(f"{what}; name one with --target: {file} has {_names(frame.columns.tolist())}")
         return found[0]
     if target not in frame:
         raise ValueError(_unknown_column(frame, target, file))
@@ -265,8 +275,9 @@ def _target(frame: pd.DataFrame, target: str | None, file: str) -> str:
 
 
 def _unknown_column(frame: pd.DataFrame, name: str, file: str) -> str:
-    close = difflib.get_close_matches(name, list(frame), n=3)
-    hint = f"did you mean {_names(close)}?" if close else f"it has {_names(list(frame))}"
+    known = {str(column).strip().casefold(): str(column) for column in frame.columns}
+    close = [known[key] for key in difflib.get_close_matches(name.strip().casefold(), known, n=3)]
+    hint = f"did you mean {_names(close)}?" if close else f"it has {_names(frame.columns.tolist())}"
     return f"{file} has no column {name!r}; {hint}"
 
 
@@ -288,6 +299,7 @@ def _labels(column: pd.Series, task: str) -> tuple[str, pd.Series]:
             f"{missing.sum()} of {len(column)} rows have no label in column {column.name!r} (rows {first} counted from "
             "0); label or remove them: a row that cannot be judged is neither kept nor dropped"
         )
+    _check_types(column)
     numbers = pd.to_numeric(column, errors="coerce") if column.dtype.kind not in "mM" else column * np.nan
     if task == "auto":
         task = "classification"
@@ -301,10 +313,26 @@ def _labels(column: pd.Series, task: str) -> tuple[str, pd.Series]:
             row = int(wrong.argmax())
             raise ValueError(
                 f"column {column.name!r} has {column.iloc[row]!r} in row {row} (counted from 0); regression needs "
-                "finite numbers in all rows"
+                "finite numbers in all rows, with a decimal point and without units"
             )
         return task, numbers.astype(float)
     return task, column.copy()
+
+
+def _check_types(column: pd.Series) -> None:
+    """Refuse labels that are neither text nor numbers, and some of each."""
+    if column.dtype != object:
+        return
+    types = column.map(lambda label: str if isinstance(label, str) else Number if isinstance(label, Number) else None)
+    strange = types.map(lambda kind: kind is None or kind is not types.iloc[0]).to_numpy()
+    if pd.api.types.infer_dtype(column) in ("date", "datetime") or not strange.any():
+        return
+    row = int(strange.argmax())
+    beside = f" beside {column.iloc[0]!r} in row 0" if types.iloc[row] is not None else ""
+    raise ValueError(
+        f"column {column.name!r} holds {column.iloc[row]!r} in row {row} (counted from 0){beside}; labels are all text "
+        "or all numbers"
+    )
 
 
 def _check_classes(labels: pd.Series) -> None:

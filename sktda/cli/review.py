@@ -80,8 +80,11 @@ def check_given(review: pd.DataFrame, positions: np.ndarray, given: pd.Series, n
         return
     expected = given.iloc[positions]
     # spreadsheets rewrite 007 as 7 and True as TRUE
-    texts = [cells.astype(str).str.strip().str.lower().to_numpy() for cells in (review["given_label"], expected)]
-    same = (texts[0] == texts[1]) | np.isclose(*(pd.to_numeric(cells, errors="coerce") for cells in texts))
+    read, known = (
+        cells.astype(str).str.strip().str.lower().reset_index(drop=True) for cells in (review["given_label"], expected)
+    )
+    numbers, known_numbers = (pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float) for cells in (read, known))
+    same = (read == known).to_numpy() | np.isclose(numbers, known_numbers)
     if not same.all():
         at = int(same.argmin())
         raise ValueError(

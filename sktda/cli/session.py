@@ -78,15 +78,13 @@ def show(
         return
     typer.echo(_first_sentence(summary))
     if summary["n_noisy"]:
-        worst = (
-            frame.sort_values("label_quality")
-            .head(min(5, summary["n_noisy"]))
-            .rename_axis(index=frame.index.name or "row")
-            .reset_index()
-        )
-        columns = [worst.columns[0], "given_label", "suggested_label", "label_quality"]
+        order = frame["label_quality"].to_numpy().argsort(kind="stable")
+        worst = frame.iloc[order[: min(5, summary["n_noisy"])]]
+        worst = worst[["given_label", "suggested_label", "label_quality"]]
+        name = str(frame.index.name or "row")  # may be the name of one of the other columns
+        worst.insert(0, name, worst.index.to_numpy(), allow_duplicates=True)
         typer.echo("\nWorst rows:")
-        typer.echo(worst[columns].to_string(index=False, max_colwidth=28, float_format="{:.4g}".format) + "\n")
+        typer.echo(worst.to_string(index=False, max_colwidth=28, float_format="{:.4g}".format) + "\n")
     for note in summary["notes"]:
         typer.echo(f"Note: {note}")
     for name, path in outputs.items():

@@ -16,7 +16,7 @@ import numpy as np
 # The page gives each of these a colour per mode; matplotlib only knows fixed ones, replaced when the SVG is written.
 INK, FAINT, KEPT, FLAGGED = "#010101", "#020202", "#030303", "#040404"
 VARIABLES = {INK: "var(--ink)", FAINT: "var(--faint)", KEPT: "var(--kept)", FLAGGED: "var(--flagged)"}
-STYLE: dict[Any, Any] = {
+STYLE: Any = {
     "axes.edgecolor": FAINT,
     "axes.grid": True,
     "axes.axisbelow": True,

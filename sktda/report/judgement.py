@@ -39,11 +39,12 @@ class Judgement:
     def of(cls, detector: Any) -> Judgement:
         """From a fitted NoisyLabelDetector."""
         interval = getattr(detector, "noise_rate_interval_", None)
-        numbers = [_number(detector, name) for name in ("predictability_", "predictability_error_", "chance_")]
         return cls(
             float(detector.noise_rate_),
             None if interval is None else (float(interval[0]), float(interval[1])),
-            *numbers,
+            predictability=_number(detector, "predictability_"),
+            predictability_error=_number(detector, "predictability_error_"),
+            chance=_number(detector, "chance_"),
             can_tell=bool(getattr(detector, "can_tell_", True)),
             scale=_inner(detector, "scale_"),
             transform=_inner(detector, "transform_"),

@@ -175,9 +175,9 @@ def _add_labels(numbers: dict, page: dict, data: ReportInput, labels: Labels | N
     """Given against suggested: a map or list of class pairs, or a scatter plot of values."""
     noisy = _noisy(data)
     if labels is None:
-        values = (data.frame[name].to_numpy(dtype=float) for name in ("given_label", "suggested_label"))
+        given, suggested = (data.frame[name].to_numpy(dtype=float) for name in ("given_label", "suggested_label"))
         caption = "Given values against the values that the other rows suggest"
-        page["plots"]["pairs"] = prediction_scatter(*values, noisy, label=caption)
+        page["plots"]["pairs"] = prediction_scatter(given, suggested, noisy, label=caption)
         return
     page["names"], page["map"] = labels.names, heat_map(labels, noisy)
     numbers["n_classes"] = len(labels.classes)
@@ -201,7 +201,7 @@ def _add_comparison(
         numbers["left_out"]["comparison"] = "the features that the scores came from are not at hand"
         return
     regression = labels is None
-    target = data.frame["given_label"].to_numpy(dtype=float) if regression else labels.given
+    target = data.frame["given_label"].to_numpy(dtype=float) if labels is None else labels.given
     try:
         comparison = compare(
             data.features, target, data.detector, regression=regression, cv=cv, random_state=random_state

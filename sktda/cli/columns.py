@@ -11,6 +11,7 @@ from sklearn.preprocessing import OneHotEncoder
 MISSING = {"", "na", "n/a", "nan", "<na>", "null", "none", "?", "-"}  # after stripping, in lower case
 MAX_CATEGORIES = 50
 MAX_CELLS = 1_000_000_000  # of float64 features: 8 GB
+MAX_NUMBER = 1e100  # sums of squares stay finite
 MOSTLY = 0.95  # of the known cells decide what a column holds
 DATE = (
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ]\d.*)?$|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})( \d.*)?$"
@@ -23,12 +24,6 @@ SKIPPED = {
     "text": "free text",
     "other": "neither numbers nor text",
 }
-
-
-def table_features(frame: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """(features (n, p) float64, notes on what was left out) of the columns of a table: `read_columns`, `encode`."""
-    typed, _, notes = read_columns(frame)
-    return encode(typed), notes
 
 
 def read_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
@@ -67,8 +62,8 @@ def encode(typed: pd.DataFrame) -> np.ndarray:
     category, rare ones (below 0.5 % of the rows, or beyond the 50 most frequent) together. Raises ValueError if that
     would not fit.
     """
-    numbers = [name for name in typed if typed[name].dtype == float]
-    categories = [name for name in typed if typed[name].dtype != float]
+    numbers = [name for name in typed.columns if typed[name].dtype == float]
+    categories = [name for name in typed.columns if typed[name].dtype != float]
     _check_size(typed, numbers, categories)
     one_hot = OneHotEncoder(min_frequency=max(2, len(typed) // 200), max_categories=MAX_CATEGORIES, sparse_output=False)
     return ColumnTransformer(
@@ -97,6 +92,8 @@ def read_column(column: pd.Series) -> tuple[str, pd.Series, str]:
             if wrong.any():
                 note = f"column {column.name!r}: {wrong.sum()} cells are no numbers ({known[wrong].iloc[0]!r}), "
                 note += "taken as missing"
+    if cells.dtype == float and cells.abs().max() >= 2**53 and _long_integers(column):
+        return "identifier", cells, note  # as floats several would be one
     if cells.nunique(dropna=False) < 2:
         return "constant", cells, note
     if cells.dtype == float:
@@ -131,11 +128,20 @@ def _to_numbers(text: pd.Series) -> pd.Series:
     return pd.to_numeric(text, errors="coerce").astype(float)
 
 
+def _long_integers(column: pd.Series) -> bool:
+    """Whether the cells are integers of 16 digits and more, hardly one of them twice."""
+    text = column.dropna().astype(str).str.strip()
+    text = text[~text.str.lower().isin(MISSING)]
+    return bool(text.str.fullmatch(r"[+-]?\d{16,}").mean() >= MOSTLY and text.nunique() > len(text) / 2)
+
+
 def _number_kind(values: pd.Series) -> str:
-    if np.isinf(values).any():
-        row = int(np.isinf(values).to_numpy().argmax())
+    beyond = (values.abs() > MAX_NUMBER).to_numpy()
+    if beyond.any():
+        row = int(beyond.argmax())
+        what = "infinity" if np.isinf(values.iloc[row]) else f"{values.iloc[row]:g}, beyond what can be compared,"
         raise ValueError(
-            f"column {values.name!r} holds infinity in row {row} (counted from 0); write a number or leave it empty"
+            f"column {values.name!r} holds {what} in row {row} (counted from 0); write a number or leave it empty"
         )
     steps = np.diff(values)
     counts_up_or_down = (steps > 0).all() or (steps < 0).all()  # False where a value is missing

@@ -12,20 +12,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sktda.files import PARQUET_SUFFIXES, suffix, write_frame
-from sktda.tables.base import check_header, edited
+from sktda.cli.formats import format_of, write_frame
+from sktda.cli.formats.base import Table, check_header, edited
 
 
 @dataclass(frozen=True, eq=False)
-class ParquetTable:
+class ParquetTable(Table):
     """A Parquet file, held as an Arrow table."""
 
     path: Path
     table: pa.Table
-
-    X = None
-    picture = None
-    default_index = None
 
     @classmethod
     def read(cls, path: Path) -> ParquetTable:
@@ -45,10 +41,20 @@ class ParquetTable:
         """The cells as pandas holds them; a pandas index in the file is a column like any other."""
         return self.table.to_pandas(ignore_metadata=True)
 
+    @staticmethod
+    def write_frame(frame: pd.DataFrame, path: Path) -> None:
+        """Write with the types of pandas. Raises ValueError naming a column that Arrow has no type for."""
+        try:
+            frame.to_parquet(path, index=False)
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            raise ValueError(
+                f"these columns cannot be written as Parquet ({error}); write .csv or .jsonl instead"
+            ) from error
+
     def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
         """Take the rows; a relabelled column keeps its type."""
-        if suffix(path) not in PARQUET_SUFFIXES:
-            write_frame(edited(self.frame, rows, target, relabelled, extra), path)
+        if format_of(path) is not format_of(self.path):
+            write_frame(edited(self._exact(), rows, target, relabelled, extra), path)
             return
         table = self.table
         if relabelled:
@@ -61,3 +67,12 @@ class ParquetTable:
         for name in extra:
             table = table.append_column(name, pa.array(extra[name].tolist()))
         pq.write_table(table.take(pa.array(rows)), path)
+
+    def _exact(self) -> pd.DataFrame:
+        """The cells for writing: pandas makes floats of integers among which one is missing."""
+        frame = self.frame.copy(deep=False)
+        for field in self.table.schema:
+            if pa.types.is_integer(field.type) and self.table[field.name].null_count:
+                dtype = "UInt64" if pa.types.is_unsigned_integer(field.type) else "Int64"
+                frame[field.name] = pd.array(self.table[field.name].to_pylist(), dtype=dtype)
+        return frame

@@ -13,18 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sktda.files import suffix
-from sktda.tables.base import check_numbers
+from sktda.cli.formats.base import Source, check_numbers
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayFile:
+class ArrayFile(Source):
     """An .npz with X (rows first), labels y and whatever else; all arrays with a row per row of X are cut alike."""
 
     path: Path
     arrays: dict[str, np.ndarray]
-
-    default_index = None
 
     @classmethod
     def read(cls, path: Path) -> ArrayFile:
@@ -72,13 +69,17 @@ class ArrayFile:
 
     def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
         """Cut every per-row array; dtypes stay."""
-        if suffix(path) != ".npz":
-            raise ValueError(f"{path.name}: arrays are written as .npz; change the ending")
         labels = self.arrays[target].copy()
         for row, label in relabelled.items():
             labels[row] = label
-        arrays = {**self.arrays, target: labels, **{name: np.array(extra[name].tolist()) for name in extra}}
-        np.savez_compressed(path, **{name: a[rows] if self._per_row(a) else a for name, a in arrays.items()})
+            if labels.dtype.kind != "f" and labels[row] != label:  # cut off, without an error
+                raise ValueError(f"{target} of {self.path.name} holds {labels.dtype}, which cannot take {label!r}")
+        arrays = {**self.arrays, target: labels, **{name: np.array(extra[name].tolist()) for name in extra.columns}}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:  # numpy.savez takes no array named "file"
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    kept = array[rows] if self._per_row(array) else array
+                    np.lib.format.write_array(file, kept, allow_pickle=False)
 
 
 def read_features(path: Path, n_rows: int, names: pd.Series | None = None) -> np.ndarray:
