@@ -122,7 +122,7 @@ class NoisyLabelDetector(BaseEstimator):
     >>> round(detector.noise_rate_, 2)
     0.1
     >>> int((detector.labels_[::10] == -1).sum())
-    169
+    174
     """
 
     _parameter_constraints: dict = {

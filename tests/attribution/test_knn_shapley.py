@@ -378,11 +378,7 @@ def test_a_validation_label_without_training_rows_adds_nothing():
         ({}, {"X_val": np.zeros((4, 3))}, "inconsistent numbers of samples"),
         ({}, {"y_val": ["a"] * 5}, "none of the labels in y_val .such as 'a'. is a class of y"),
         ({}, {"y_val": [0, 1, np.nan, 1, 0]}, "in the validation rows: .* 1 rows have no label, the first is row 2"),
-        (
-            {},
-            {"y_val": np.array([0, None, None, 1, 0])},
-            "validation rows: .* 2 rows have no label, .* is row 1",
-        ),
+        ({}, {"y_val": np.array([0, None, None, 1, 0])}, "validation rows: .* 2 rows have no label, .* row 1"),
     ],
 )
 def test_bad_input_gets_an_error_that_says_what_and_where(params, changed, message):
