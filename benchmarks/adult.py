@@ -67,7 +67,7 @@ def part(attributor: str, stratify: bool, seed: int, n: int | None, nested: bool
         "test": {},
     }
     for ratio in RATIOS:
-        support = pruner._support_at(ratio)
+        support = prune(pruner.scores_, round(ratio * len(given)), given, stratify=stratify, floor=1)
         found["test"][str(ratio)] = model.fit(X[support], given[support]).score(X_test, y_test)
     if nested:
         found["nested"] = float(cross_val_score(pruner, X, given, cv=3).mean())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +14,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import get_tags
-from sklearn.utils.metadata_routing import _routing_enabled, process_routing
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
     _num_samples,
@@ -234,6 +236,25 @@ def weight_name(estimator: Any, weigher: Any) -> str:
             "estimator that does, or a cleaner that only removes rows, such as InfluencePruner"
         )
     return "__".join([*path, "sample_weight"])
+
+
+def fit_and_score(cleaner: Any, attributor: Any) -> MetadataRouter:
+    """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""
+    to_both = MethodMapping().add(caller="fit", callee="fit").add(caller="score", callee="score")
+    to_fit = MethodMapping().add(caller="fit", callee="fit")
+    router = MetadataRouter(owner=cleaner).add_self_request(cleaner)
+    router.add(estimator=cleaner.estimator, method_mapping=to_both)
+    return router.add(attributor=prepare_attributor(attributor), method_mapping=to_fit)
+
+
+@contextmanager
+def task(cleaner: Any, context: Any, name: str, X: Any, y: Any, estimator: Any = None) -> Iterator[None]:
+    """A part of a fit, announced to the callbacks, and to those of an estimator that is fitted in it."""
+    step = context.subcontext(task_name=name)
+    with nullcontext() if estimator is None else step.propagate_callback_context(estimator):
+        step.call_on_fit_task_begin(estimator=cleaner, X=X, y=y)
+        yield
+        step.call_on_fit_task_end(estimator=cleaner, X=X, y=y)
 
 
 def _refit_has(method):

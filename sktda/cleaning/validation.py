@@ -8,13 +8,24 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import BaseCrossValidator, check_cv
 from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktda.cleaning.base import Holdout
 
 FOLDS = 5  # of validation rows for metadata that came with the training rows
+
+VALIDATION = [
+    Holdout,
+    BaseCrossValidator,
+    "cv_object",
+    Interval(Integral, 2, None, closed="left"),
+    Interval(Real, 0, 1, closed="neither"),
+    None,
+]
+"""What a cleaner takes as `validation`, as scikit-learn checks parameters."""
 
 
 def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> Any:
@@ -34,10 +45,19 @@ def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> An
             f"X_val has as many rows as X ({_num_samples(X)}): a search slices every array of that length with its "
             "folds; give the constructor validation=Holdout(X_val, y_val) instead, which is never sliced",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     warn_if_unlike(X, X_val)
     return Holdout(X_val, y_val)
+
+
+def refuse_list_of_splits(validation: Any) -> None:
+    """Explicit splits are positions in all rows: they fit neither later rounds nor the guard's folds."""
+    if hasattr(validation, "__iter__"):
+        raise ValueError(
+            "validation is a list of splits, which are positions in all rows; with step or guard, rows are scored "
+            "again in smaller sets: give a splitter such as KFold(5) instead"
+        )
 
 
 def warn_if_unlike(X: Any, X_val: Any) -> None:
@@ -60,7 +80,7 @@ def warn_if_unlike(X: Any, X_val: Any) -> None:
             f"{', '.join(names)}): they must be as the cleaner receives X. With preprocessing, put the Pipeline inside "
             "the cleaner: InfluencePruner(make_pipeline(StandardScaler(), model), validation=Holdout(X_raw, y))",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
