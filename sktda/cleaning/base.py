@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from inspect import Parameter, signature
 from typing import Any
 
 import joblib
@@ -25,8 +26,8 @@ from sklearn.utils.validation import (
 )
 
 import sktda
-from sktda.attribution.base import seeded, told_task
-from sktda.data import sliceable
+from sktda.attribution.base import Attributor, seeded, told_task
+from sktda.data import sliceable, transformed
 
 
 class PruningWarning(UserWarning):
@@ -73,7 +74,8 @@ class Holdout:
 def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any = None) -> Any:
     """A clone of the attributor with what it left open filled in: estimator, task, seed.
 
-    None is the default attributor, LabelPosterior(). Only parameters that are None (task: "auto") are set.
+    None is the default attributor, LabelPosterior(); a classifier with predict_proba is SelfConfidence(classifier).
+    Only parameters that are None (task: "auto") are set.
     """
     if attributor is None:
         from sktda.attribution.predictions.label_posterior import LabelPosterior
@@ -85,6 +87,17 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
         raise TypeError(
             f"attributor={attributor!r} is not an attributor; give an instance such as LabelPosterior() from "
             "sktda.attribution, or PrecomputedScores(scores) for scores of your own"
+        )
+    if is_classifier(attributor) and hasattr(attributor, "predict_proba") and not isinstance(attributor, Pipeline):
+        from sktda.attribution.predictions.out_of_sample import SelfConfidence
+
+        attributor = SelfConfidence(attributor)  # what a classifier says of rows that it did not train on
+        if _routing_enabled():
+            attributor.set_fit_request(sample_weight=False)
+    if (is_classifier(attributor) or is_regressor(attributor)) and not isinstance(attributor, Pipeline):
+        raise TypeError(
+            f"attributor={attributor!r} is a model, and no attributor; give one that trains a model, such as "
+            "SelfConfidence(classifier with predict_proba) or Influence(model) from sktda.attribution"
         )
     if isinstance(attributor, Pipeline):
         raise TypeError(
@@ -105,12 +118,51 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
     return seeded(attributor, random_state)
 
 
+def check_estimator(estimator: Any) -> None:
+    """Raise TypeError for what cannot be cloned and fitted, and say what can."""
+    if isinstance(estimator, type):
+        raise TypeError(f"estimator is the class {estimator.__name__}; give an instance, {estimator.__name__}()")
+    name = type(estimator).__name__
+    if hasattr(estimator, "get_params") and hasattr(estimator, "fit"):
+        if isinstance(estimator, Attributor):
+            raise TypeError(
+                f"estimator={name}() is an attributor, which scores rows and predicts nothing; give the model to fit "
+                f"first: InfluencePruner(LogisticRegression(), {name}())"
+            )
+        return
+    if hasattr(estimator, "compile") and hasattr(estimator, "fit"):
+        raise TypeError(
+            f"estimator is a {name}, which scikit-learn cannot clone; wrap a Keras model by SciKeras: "
+            "scikeras.wrappers.KerasClassifier(model) or KerasRegressor(model)"
+        )
+    if hasattr(estimator, "named_parameters"):
+        raise TypeError(
+            f"estimator is the torch module {name}, which has no fit; wrap it by skorch: NeuralNetClassifier(module, "
+            "criterion=torch.nn.CrossEntropyLoss) or NeuralNetRegressor(module)"
+        )
+    raise TypeError(
+        f"estimator is a {name} and no scikit-learn estimator, which has fit and get_params; give one, such as "
+        "LogisticRegression()"
+    )
+
+
+def without_samplers(estimator: Any) -> Any:
+    """A Pipeline without its steps that resample (of imbalanced-learn): rows are scored as they are, each once."""
+    if not isinstance(estimator, Pipeline) or not any(
+        hasattr(step, "fit_resample") for _, step in estimator.steps[:-1]
+    ):
+        return estimator
+    *before, last = estimator.steps
+    return Pipeline([*((name, step) for name, step in before if not hasattr(step, "fit_resample")), last])
+
+
 def scoring_estimator(attributor: Any, estimator: Any) -> Any:
     """A clone of the estimator, or what the method trains by itself where it needs more than the estimator has.
 
     That is the default net for a gradient or a recorded run, the default classifier for class probabilities. The
     transformers of a Pipeline stay in front of it.
     """
+    estimator = without_samplers(estimator)
     if getattr(attributor, "needs_probabilities", False) and is_classifier(estimator):
         if hasattr(estimator, "predict_proba"):
             return clone(estimator)
@@ -138,11 +190,12 @@ def behind_transformers(estimator: Any, model: Any) -> Any:
 
 def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any = None) -> tuple[Any, Any]:
     """(X, X_val) as the attributor sees them: through the transformers of a Pipeline if it needs numeric features."""
+    estimator = without_samplers(estimator)
     if not getattr(attributor, "scores_features", False) or not isinstance(estimator, Pipeline) or len(estimator) < 2:
         return X, X_val
     transformers = clone(estimator[:-1])
     X = transformers.fit_transform(X, y)
-    return X, None if X_val is None else transformers.transform(X_val)
+    return X, None if X_val is None else transformed(transformers, X_val)
 
 
 def _fit_attributor(key: str, attributor: Any, X: Any, y: Any, params: dict) -> Any:
@@ -224,18 +277,55 @@ def split_fit_params(estimator: Any, attributor: Any, params: dict) -> tuple[dic
 
 def weight_name(estimator: Any, weigher: Any) -> str:
     """Name of the fit parameter that takes the weights; ValueError if there is none."""
-    if _routing_enabled():  # the request of the step says where it goes
-        return "sample_weight"
+    if without_samplers(estimator) is not estimator:
+        raise ValueError(
+            f"{type(weigher).__name__} weighs rows by their places, and the Pipeline has a sampler, which changes "
+            "their number; leave the sampler out, or use InfluencePruner, which only removes rows"
+        )
     path, last = [], estimator
     while isinstance(last, Pipeline):
         name, last = last.steps[-1]
         path.append(name)
-    if not has_fit_parameter(last, "sample_weight"):
+    if not takes(last, "sample_weight"):
         raise ValueError(
             f"{type(weigher).__name__} weights its rows but {type(last).__name__}.fit takes no sample_weight; use an "
             "estimator that does, or a cleaner that only removes rows, such as InfluencePruner"
         )
+    if _routing_enabled():  # the request of the step says where it goes
+        return "sample_weight"
     return "__".join([*path, "sample_weight"])
+
+
+def with_weights(params: dict, sample_weight: Any) -> dict:
+    """Fit parameters with those weights that came by name, for `fit` has them in its signature."""
+    return params if sample_weight is None else {**params, "sample_weight": sample_weight}
+
+
+def named_weights(estimator: Any, params: dict) -> dict:
+    """Fit parameters with `sample_weight` under the name of the model of a Pipeline; without metadata routing.
+
+    Raises ValueError for an estimator that takes no weights.
+    """
+    if "sample_weight" not in params or params["sample_weight"] is None:
+        return {name: value for name, value in params.items() if name != "sample_weight"}
+    model = estimator
+    while isinstance(model, Pipeline):
+        model = model.steps[-1][1]
+    kinds = signature(model.fit).parameters
+    if "sample_weight" not in kinds and not any(kind.kind is Parameter.VAR_KEYWORD for kind in kinds.values()):
+        raise ValueError(
+            f"sample_weight was given, but {type(model).__name__}.fit takes none; use an estimator that does, or leave "
+            "it out"
+        )
+    name = weight_name(estimator, estimator) if model is not estimator else "sample_weight"
+    return {(name if key == "sample_weight" else key): value for key, value in params.items()}
+
+
+def takes(estimator: Any, name: str) -> bool:
+    """Whether `fit` takes this parameter: by name, or routed on where metadata routing is on."""
+    kinds = signature(estimator.fit).parameters
+    passes_on = _routing_enabled() and any(kind.kind is Parameter.VAR_KEYWORD for kind in kinds.values())
+    return name in kinds or passes_on
 
 
 def fit_and_score(cleaner: Any, attributor: Any) -> MetadataRouter:
@@ -244,6 +334,10 @@ def fit_and_score(cleaner: Any, attributor: Any) -> MetadataRouter:
     to_fit = MethodMapping().add(caller="fit", callee="fit")
     router = MetadataRouter(owner=cleaner).add_self_request(cleaner)
     router.add(estimator=cleaner.estimator, method_mapping=to_both)
+    to_split = MethodMapping().add(caller="fit", callee="split")
+    for name in ("validation", "cv"):
+        if hasattr(splitter := getattr(cleaner, name, None), "get_metadata_routing"):
+            router.add(**{name: splitter}, method_mapping=to_split)
     return router.add(attributor=prepare_attributor(attributor), method_mapping=to_fit)
 
 

@@ -15,7 +15,8 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktda.cleaning.base import Holdout, PruningWarning
 from sktda.cleaning.judge import Judge
-from sktda.cleaning.scoring import Given, fit_rows
+from sktda.cleaning.scoring import Given, fit_rows, per_row
+from sktda.cleaning.validation import groups_for
 from sktda.metrics import standard_error
 
 
@@ -74,7 +75,7 @@ class Guard:
         cv = check_cv(5 if data.validation is None else data.validation, data.y, classifier=is_classifier(estimator))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a class rarer than the folds is not the user's concern here
-            folds = list(cv.split(data.X, data.y))
+            folds = list(cv.split(data.X, data.y, groups_for(data.validation, data.groups)))
         return Parallel(n_jobs=self.pruner.n_jobs)(
             delayed(self._fold)(train, judge.rows(test)) for train, test in folds
         )
@@ -86,7 +87,8 @@ class Guard:
         """Prune within the training part, so that the rows that judge play no part in the choice."""
         data, estimator = self.data, self.pruner.estimator
         X, y = self._rows(train)
-        full = clone(estimator).fit(X, y, **_check_method_params(data.X, data.fit_params, train))
+        full = clone(estimator)
+        full.fit(X, y, **per_row(data.X, data.fit_params, train))
         floor = self.pruner.min_samples_per_class
         if is_classifier(estimator):
             floor = min(floor, np.unique(y, return_counts=True)[1].min())  # a rare class has fewer rows here

@@ -7,10 +7,11 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import clone
 from sklearn.callback import with_callbacks
+from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, fit_and_score, import_pandas, task
+from sktda.cleaning.base import RefitEstimator, fit_and_score, import_pandas, task, with_weights
 from sktda.cleaning.guard import Guard, is_guarded
 from sktda.cleaning.removal import Removal, rows_per_round
 from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given
@@ -106,6 +107,8 @@ class InfluencePruner(RefitEstimator):
         "random_state": ["random_state"],
     }
 
+    __metadata_request__fit = {"sample_weight": UNUSED}  # the estimator's and the attributor's to request
+
     def __init__(
         self,
         estimator,
@@ -136,27 +139,32 @@ class InfluencePruner(RefitEstimator):
         self.random_state = random_state
 
     @with_callbacks
-    def fit(self, X, y, *, X_val=None, y_val=None, sensitive_features=None, **params):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sensitive_features=None, **params):
         """Score the rows, remove the worst, refit.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...), or a dict of arrays by argument name
         y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+            For the estimator, and for the attributor if it takes weights.
         X_val, y_val : array-like, default=None
-            Validation rows, as X and y; in place of the constructor's `validation`.
+            Validation rows, as X and y; in place of the constructor's `validation`. An estimator whose own `fit` takes
+            them, such as gradient boosting that stops early, gets them, too: a Holdout is for the cleaner alone.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, k), default=None
             Of the rows of X, for objectives that compare groups: rows that `validation` takes from X (here None = 5
             folds) bring theirs along. Rows of their own have theirs in ``Holdout(X, y, sensitive_features=...)``.
         **params : dict
             Fit parameters of the estimator (and of the attributor: ``scores`` of `PrecomputedScores`), routed where
-            metadata routing is on. Arrays with one entry per row are cut with the rows.
+            metadata routing is on. Arrays with one entry per row are cut with the rows. ``groups`` are also those of a
+            splitter such as GroupKFold as `validation`.
 
         Returns
         -------
         self
         """
         self._validate_params()
+        params = with_weights(params, sample_weight)
         data = given(self, self.attributor, X, y, X_val, y_val, sensitive_features, params)
         X, y = data.X, data.y
         plan = rows_per_round(self.prune_ratio, self.step, int((~data.held_out).sum()))

@@ -12,16 +12,17 @@ from sklearn.callback import with_callbacks
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing
+from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, fit_and_score, task
+from sktda.cleaning.base import RefitEstimator, fit_and_score, task, with_weights
 from sktda.cleaning.judge import Judge
 from sktda.cleaning.pruner import InfluencePruner
 from sktda.cleaning.removal import Removal, rows_per_round
 from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_and_labels
-from sktda.cleaning.validation import VALIDATION
+from sktda.cleaning.validation import VALIDATION, groups_for
 from sktda.metrics import beyond_chance
 
 SHARED = ("stratify", "min_samples_per_class", "validation", "memory", "random_state")
@@ -116,6 +117,8 @@ class InfluencePrunerCV(RefitEstimator):
         "random_state": ["random_state"],
     }
 
+    __metadata_request__fit = {"sample_weight": UNUSED}  # the estimator's and the attributor's to request
+
     def __init__(
         self,
         estimator,
@@ -144,14 +147,14 @@ class InfluencePrunerCV(RefitEstimator):
         self.random_state = random_state
 
     @with_callbacks
-    def fit(self, X, y, *, X_val=None, y_val=None, sensitive_features=None, **params):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sensitive_features=None, **params):
         """Choose the share by cross-validation, then score all rows, remove the worst, refit.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...), or a dict of arrays by argument name
         y : array-like of shape (n_samples,)
-        X_val, y_val, sensitive_features, **params
+        sample_weight, X_val, y_val, sensitive_features, **params
             As of `InfluencePruner.fit`; what has one entry per row is cut with the folds, X_val and y_val are not.
 
         Returns
@@ -159,6 +162,7 @@ class InfluencePrunerCV(RefitEstimator):
         self
         """
         self._validate_params()
+        params = with_weights(params, sample_weight)
         ratios = self._ratios()
         X, y = rows_and_labels(self, X, y)
         codes = class_codes(self.estimator, y)  # classes are checked before folds are made of them
@@ -168,7 +172,11 @@ class InfluencePrunerCV(RefitEstimator):
         context = self._init_callback_context(max_subtasks=2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with task(self, context, "choose the share", X, y):
-            folds = list(check_cv(self.cv, y, classifier=is_classifier(self.estimator)).split(X, y))
+            folds = list(
+                check_cv(self.cv, y, classifier=is_classifier(self.estimator)).split(
+                    X, y, groups_for(self.cv, params.get("groups"))
+                )
+            )
             judge = Judge(self.estimator, X, y, codes)
             found = np.array(
                 Parallel(n_jobs=self.n_jobs)(

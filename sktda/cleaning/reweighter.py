@@ -9,10 +9,20 @@ import numpy as np
 from scipy.special import expit
 from sklearn.base import clone
 from sklearn.callback import with_callbacks
+from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, fit_and_score, import_pandas, refuse_constant, task, weight_name
+from sktda.cleaning.base import (
+    RefitEstimator,
+    check_estimator,
+    fit_and_score,
+    import_pandas,
+    refuse_constant,
+    task,
+    weight_name,
+    with_weights,
+)
 from sktda.cleaning.judge import detect
 from sktda.cleaning.scoring import Scores, given, labels_as_given
 from sktda.cleaning.validation import VALIDATION
@@ -115,6 +125,8 @@ class InfluenceReweighter(RefitEstimator):
         "random_state": ["random_state"],
     }
 
+    __metadata_request__fit = {"sample_weight": UNUSED}  # the estimator's and the attributor's to request
+
     def __init__(
         self,
         estimator,
@@ -139,14 +151,14 @@ class InfluenceReweighter(RefitEstimator):
         self.random_state = random_state
 
     @with_callbacks
-    def fit(self, X, y, *, X_val=None, y_val=None, sensitive_features=None, **params):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sensitive_features=None, **params):
         """Score the rows and fit with weights.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...), or a dict of arrays by argument name
         y : array-like of shape (n_samples,)
-        X_val, y_val, sensitive_features, **params
+        sample_weight, X_val, y_val, sensitive_features, **params
             As of `InfluencePruner.fit`. A sample_weight of the estimator is multiplied by the weights found here.
 
         Returns
@@ -154,6 +166,8 @@ class InfluenceReweighter(RefitEstimator):
         self
         """
         self._validate_params()
+        params = with_weights(params, sample_weight)
+        check_estimator(self.estimator)
         name = weight_name(self.estimator, self)  # before the scoring
         attributor = self._given_attributor()
         data = given(self, attributor, X, y, X_val, y_val, sensitive_features, params)
@@ -173,7 +187,8 @@ class InfluenceReweighter(RefitEstimator):
         with task(self, context, "refit", X, y, estimator):
             own = data.fit_params.get(name)
             weights = self.sample_weight_ if own is None else self.sample_weight_ * np.asarray(own, dtype=float)
-            self.estimator_ = estimator.fit(X, y, **{**data.fit_params, name: weights})
+            estimator.fit(X, y, **{**data.fit_params, name: weights})
+        self.estimator_ = estimator
         self._given, self._index = labels_as_given(y), row_index(X, y)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import _routing_enabled, process_routing
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params, _num_samples, check_consistent_length
+from sklearn.utils.validation import _check_method_params, _num_samples, check_consistent_length, has_fit_parameter
 
-from sktda.cleaning.base import Holdout, fit_attributor, prepare_attributor, scoring_features, split_fit_params
+from sktda.cleaning.base import (
+    Holdout,
+    check_estimator,
+    fit_attributor,
+    named_weights,
+    prepare_attributor,
+    scoring_features,
+    split_fit_params,
+)
 from sktda.cleaning.objectives import Found, mean_over_parts, signed
 from sktda.cleaning.validation import FOLDS, check_validation_rows, validation_rows
 from sktda.data import encode_target, sliceable
@@ -25,8 +35,9 @@ class Given:
     """What the `fit` of a cleaner was given, checked.
 
     codes (n,): class of each row, None where there are no classes. held_out (n,) bool: rows that a share as
-    `validation` set aside; `validation` is then a Holdout of them. metadata: per-row arrays for objectives. params: all
-    fit parameters; fit_params and score_params: those of the estimator and of the attributor.
+    `validation` set aside; `validation` is then a Holdout of them. metadata: per-row arrays for objectives. groups
+    (n,): of rows that splitters keep together, or None. params: all fit parameters; fit_params and score_params:
+    those of the estimator and of the attributor.
     """
 
     X: Any
@@ -35,6 +46,7 @@ class Given:
     validation: Any
     held_out: np.ndarray
     metadata: dict
+    groups: Any
     params: dict
     fit_params: dict
     score_params: dict
@@ -59,12 +71,17 @@ def given(
         held_out[val] = True
         own = _check_method_params(X, metadata, val)
         validation = Holdout(_safe_indexing(X, val), _safe_indexing(y, val), **own)
-    routed = split_params(cleaner, attributor, params)
-    return Given(X, y, codes, validation, held_out, metadata, params, *routed)
+    routed, groups = split_params(cleaner, attributor, params), params.get("groups")
+    if groups is not None:
+        check_consistent_length(X, groups)
+    if X_val is not None and reads_validation_rows(cleaner.estimator):
+        routed[0].update(X_val=X_val, y_val=y_val)
+    return Given(X, y, codes, validation, held_out, metadata, groups, params, *routed)
 
 
 def rows_and_labels(cleaner: Any, X: Any, y: Any) -> tuple[Any, Any]:
-    """(X, y) of which rows can be taken; ValueError without y."""
+    """(X, y) of which rows can be taken; ValueError without y, TypeError for an estimator that cannot be fitted."""
+    check_estimator(cleaner.estimator)
     X, y = indexable(sliceable(X), y)
     if y is None:
         raise ValueError(f"{type(cleaner).__name__} requires y to be passed, but the target y is None")
@@ -86,18 +103,59 @@ def split_params(cleaner: Any, attributor: Any, params: dict) -> tuple[dict, dic
     """Fit parameters of (estimator, attributor), routed where metadata routing is on."""
     attributor = prepare_attributor(attributor)
     if not _routing_enabled():
-        return split_fit_params(cleaner.estimator, attributor, params)
+        own, params = splitter_params(cleaner, attributor, params)
+        fit_params, score_params = split_fit_params(cleaner.estimator, attributor, params)
+        return named_weights(cleaner.estimator, fit_params | own), score_params
     routed = process_routing(cleaner, "fit", **params)
     return routed.estimator.fit, routed.attributor.fit
+
+
+def splitter_params(cleaner: Any, attributor: Any, params: dict) -> tuple[dict, dict]:
+    """({"groups": ...} if the estimator's fit takes them, the other params and groups if the attributor takes them).
+
+    `groups` are those of the splitters of the cleaner. ValueError if nobody uses them.
+    """
+    if params.get("groups") is None:
+        return {}, {name: value for name, value in params.items() if name != "groups"}
+    kinds = signature(cleaner.estimator.fit).parameters
+    passes_on = any(kind.kind is Parameter.VAR_KEYWORD for kind in kinds.values())
+    to_estimator = "groups" in kinds or (passes_on and not isinstance(cleaner.estimator, Pipeline))
+    to_attributor = has_fit_parameter(attributor, "groups")
+    splits = any(hasattr(getattr(cleaner, name, None), "split") for name in ("validation", "cv"))
+    if not (to_estimator or to_attributor or splits):
+        raise ValueError(
+            f"{type(cleaner).__name__}.fit was given groups that nothing uses; give a splitter that keeps them "
+            "together, such as validation=GroupKFold(), or leave them out"
+        )
+    own = {"groups": params["groups"]} if to_estimator else {}
+    return own, {name: value for name, value in params.items() if name != "groups" or to_attributor}
+
+
+def reads_validation_rows(estimator: Any) -> bool:
+    """Whether the estimator's own fit takes X_val, y_val (early stopping), and asks for them where routing is on."""
+    if not has_fit_parameter(estimator, "X_val"):
+        return False
+    if not _routing_enabled():
+        return True
+    request = getattr(estimator.get_metadata_routing(), "fit", None)  # a router has none of its own
+    return request is not None and request.requests.get("X_val") is True
+
+
+def per_row(X: Any, params: dict, rows: np.ndarray) -> dict:
+    """Fit parameters of these rows; validation rows are nobody's metadata, however many they are."""
+    whole = {name: params[name] for name in ("X_val", "y_val") if name in params}
+    return _check_method_params(X, {name: value for name, value in params.items() if name not in whole}, rows) | whole
 
 
 def fit_rows(estimator: Any, data: Given, support: np.ndarray) -> Any:
     """The estimator fitted on the rows of a mask."""
     if support.all():
-        return estimator.fit(data.X, data.y, **data.fit_params)
+        estimator.fit(data.X, data.y, **data.fit_params)
+        return estimator  # not what fit returns, which is nothing for some
     rows = np.flatnonzero(support)
-    params = _check_method_params(data.X, data.fit_params, rows)
-    return estimator.fit(_safe_indexing(data.X, rows), _safe_indexing(data.y, rows), **params)
+    params = per_row(data.X, data.fit_params, rows)
+    estimator.fit(_safe_indexing(data.X, rows), _safe_indexing(data.y, rows), **params)
+    return estimator
 
 
 class Scores:
@@ -137,7 +195,8 @@ class Scores:
         X, y = _safe_indexing(self.data.X, shown), _safe_indexing(self.data.y, shown)
         params = _check_method_params(self.data.X, self.data.score_params, shown)
         metadata = _check_method_params(self.data.X, self.data.metadata, shown)
-        folds = validation_rows(self._validation, X, y, is_classifier(self.cleaner.estimator), metadata)
+        groups = None if self.data.groups is None else _safe_indexing(self.data.groups, shown)
+        folds = validation_rows(self._validation, X, y, is_classifier(self.cleaner.estimator), metadata, groups)
         parts = [(part[trains[part]], *held) for part, *held in folds]
         fitted = Parallel(n_jobs=self.cleaner.n_jobs if len(parts) > 1 else 1)(
             delayed(fit_part)(self.cleaner, clone(self._attributor), X, y, params, *part) for part in parts

@@ -84,14 +84,24 @@ def warn_if_unlike(X: Any, X_val: Any) -> None:
         )
 
 
-def validation_rows(validation: Any, X: Any, y: Any, classifier: bool, metadata: dict | None = None) -> Iterator[tuple]:
-    """(rows to score, X_val, y_val, metadata_val), once or once per fold; metadata: that of the rows of X."""
+def groups_for(splitter: Any, groups: Any) -> Any:
+    """The groups for a splitter of the user's; the folds that a number stands for know none."""
+    return groups if hasattr(splitter, "split") else None
+
+
+def validation_rows(
+    validation: Any, X: Any, y: Any, classifier: bool, metadata: dict | None = None, groups: Any = None
+) -> Iterator[tuple]:
+    """(rows to score, X_val, y_val, metadata_val), once or once per fold.
+
+    metadata and groups: those of the rows of X.
+    """
     everything = np.arange(_num_samples(X))
     if validation is None:
         yield everything, None, None, None
     elif isinstance(validation, Holdout):
         yield everything, validation.X, validation.y, validation.metadata
     else:
-        for train, val in check_cv(validation, y, classifier=classifier).split(X, y):
+        for train, val in check_cv(validation, y, classifier=classifier).split(X, y, groups_for(validation, groups)):
             own = _check_method_params(X, metadata or {}, val)
             yield train, _safe_indexing(X, val), _safe_indexing(y, val), own

@@ -20,6 +20,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sktda.data import transformed
 from sktda.model import linear, perceptron, proxy, skorch_net
 from sktda.model.base import DifferentiableModel, Rows
 
@@ -137,7 +138,7 @@ def trained_net(estimator: Any, X: Any = None, y: Any = None, sample_weight: Any
 
 def _transform(before: list[Pipeline], X: Any) -> Any:
     for step in before:
-        X = step.transform(X)
+        X = transformed(step, X)
     return X
 
 
