@@ -25,6 +25,8 @@ from pathlib import Path
 import numpy as np
 from shared.common import flip, load, measured, save, set_threads
 
+from sktda.selection import prune
+
 SEEDS, RATIOS, RATE = (0, 1, 2), (0, 0.05, 0.1, 0.2, 0.3), 0.2
 WAYS = [(name, stratify) for stratify in (True, False) for name in ("ComplexityGap", "SelfConfidence")]
 
@@ -67,7 +69,13 @@ def part(attributor: str, stratify: bool, seed: int, n: int | None, nested: bool
         "test": {},
     }
     for ratio in RATIOS:
-        support = pruner._support_at(ratio)
+        support = prune(
+            pruner.scores_,
+            round(ratio * len(given)),
+            np.unique(given, return_inverse=True)[1],
+            stratify=stratify,
+            floor=1,
+        )
         found["test"][str(ratio)] = model.fit(X[support], given[support]).score(X_test, y_test)
     if nested:
         found["nested"] = float(cross_val_score(pruner, X, given, cv=3).mean())

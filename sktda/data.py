@@ -285,6 +285,22 @@ def sliceable(X: Any, estimator: Any = None) -> Any:
     return X if isinstance(X, SliceDict) else SliceDict(**X)
 
 
+def transformed(pipeline: Any, X: Any) -> Any:
+    """X through the steps of a fitted Pipeline of transformers.
+
+    Step by step, since a Pipeline asks its last step whether it is fitted, and a transformer that learns nothing has
+    no answer. Samplers choose rows to train on and pass others on as they are.
+    """
+    for _, step in pipeline.steps:
+        if hasattr(step, "steps"):
+            X = transformed(step, X)
+        elif step not in (None, "passthrough") and hasattr(step, "transform"):
+            X = step.transform(X)
+        elif step not in (None, "passthrough") and not hasattr(step, "fit_resample"):
+            raise TypeError(f"{type(step).__name__} stands before the model of a Pipeline, but has no transform")
+    return X
+
+
 def row_index(X: Any, y: Any = None) -> Any:
     """The user's row index (of X, else of y), or None where neither is a pandas object."""
     for data in (X, y):

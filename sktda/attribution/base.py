@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
-from sktda.data import check_weights, encode_target, read_features
+from sktda.data import check_weights, encode_target, read_features, transformed
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,9 @@ def objectives_of(attributor: Any) -> dict[str, Any]:
     return getattr(attributor, "objectives_", {})
 
 
-def transformed(transformers: Any, X: Any, y: Any, X_val: Any = None) -> tuple[Any, Any]:
+def fit_transformed(transformers: Any, X: Any, y: Any, X_val: Any = None) -> tuple[Any, Any]:
     """(X, X_val or None) through transformers that are fitted on (X, y)."""
-    return transformers.fit_transform(X, y), None if X_val is None else transformers.transform(X_val)
+    return transformers.fit_transform(X, y), None if X_val is None else transformed(transformers, X_val)
 
 
 def told_task(attributor: Any, task: str) -> Any:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from inspect import Parameter, signature
 from typing import Any
 
 import joblib
@@ -12,7 +15,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import get_tags
-from sklearn.utils.metadata_routing import _routing_enabled, process_routing
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
     _num_samples,
@@ -23,7 +26,7 @@ from sklearn.utils.validation import (
 )
 
 import sktda
-from sktda.attribution.base import Attributor, checked_scores, needs_of, seeded, told_task, transformed
+from sktda.attribution.base import Attributor, checked_scores, fit_transformed, needs_of, seeded, told_task
 from sktda.data import sliceable
 
 
@@ -71,7 +74,8 @@ class Holdout:
 def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any = None) -> Any:
     """A clone of the attributor with what it left open filled in: estimator, task, seed.
 
-    None is the default attributor, LabelPosterior(). Only parameters that are None (task: "auto") are set.
+    None is the default attributor, LabelPosterior(); a classifier with predict_proba is SelfConfidence(classifier).
+    Only parameters that are None (task: "auto") are set.
     """
     if attributor is None:
         from sktda.attribution.predictions.label_posterior import LabelPosterior
@@ -79,6 +83,12 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
         attributor = LabelPosterior()
         if _routing_enabled():
             attributor.set_fit_request(sample_weight=False)  # ignored, and not the user's to request
+    if is_classifier(attributor) and hasattr(attributor, "predict_proba") and not isinstance(attributor, Pipeline):
+        from sktda.attribution.predictions.out_of_sample import SelfConfidence
+
+        attributor = SelfConfidence(attributor)  # what a classifier says of rows that it did not train on
+        if _routing_enabled():
+            attributor.set_fit_request(sample_weight=False)
     needs = needs_of(attributor)
     attributor = clone(attributor)
     params = attributor.get_params(deep=False)
@@ -93,13 +103,51 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
     return seeded(attributor, random_state)
 
 
+def check_estimator(estimator: Any) -> None:
+    """Raise TypeError for what cannot be cloned and fitted, and say what can."""
+    if isinstance(estimator, type):
+        raise TypeError(f"estimator is the class {estimator.__name__}; give an instance, {estimator.__name__}()")
+    name = type(estimator).__name__
+    if hasattr(estimator, "get_params") and hasattr(estimator, "fit"):
+        if isinstance(estimator, Attributor):
+            raise TypeError(
+                f"estimator={name}() is an attributor, which scores rows and predicts nothing; give the model to fit "
+                f"first: InfluencePruner(LogisticRegression(), {name}())"
+            )
+        return
+    if hasattr(estimator, "compile") and hasattr(estimator, "fit"):
+        raise TypeError(
+            f"estimator is a {name}, which scikit-learn cannot clone; wrap a Keras model by SciKeras: "
+            "scikeras.wrappers.KerasClassifier(model) or KerasRegressor(model)"
+        )
+    if hasattr(estimator, "named_parameters"):
+        raise TypeError(
+            f"estimator is the torch module {name}, which has no fit; wrap it by skorch: NeuralNetClassifier(module, "
+            "criterion=torch.nn.CrossEntropyLoss) or NeuralNetRegressor(module)"
+        )
+    raise TypeError(
+        f"estimator is a {name} and no scikit-learn estimator, which has fit and get_params; give one, such as "
+        "LogisticRegression()"
+    )
+
+
+def without_samplers(estimator: Any) -> Any:
+    """A Pipeline without its steps that resample (of imbalanced-learn): rows are scored as they are, each once."""
+    if not isinstance(estimator, Pipeline) or not any(
+        hasattr(step, "fit_resample") for _, step in estimator.steps[:-1]
+    ):
+        return estimator
+    *before, last = estimator.steps
+    return Pipeline([*((name, step) for name, step in before if not hasattr(step, "fit_resample")), last])
+
+
 def scoring_estimator(attributor: Any, estimator: Any) -> Any:
     """A clone of the estimator, or what the method trains by itself where it needs more than the estimator has.
 
     That is the default net for a gradient or a recorded run, the default classifier for class probabilities. The
     transformers of a Pipeline stay in front of it.
     """
-    needs = needs_of(attributor)
+    needs, estimator = needs_of(attributor), without_samplers(estimator)
     if needs.probabilities and is_classifier(estimator):
         if hasattr(estimator, "predict_proba"):
             return clone(estimator)
@@ -125,7 +173,8 @@ def behind_transformers(estimator: Any, model: Any) -> Any:
 
 
 def transformers_of(estimator: Any) -> Pipeline | None:
-    """A clone of what stands before the last step of a Pipeline; None where there is nothing."""
+    """A clone of what stands before the last step of a Pipeline and transforms; None where there is nothing."""
+    estimator = without_samplers(estimator)
     return clone(estimator[:-1]) if isinstance(estimator, Pipeline) and len(estimator) > 1 else None
 
 
@@ -134,7 +183,7 @@ def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any
     transformers = transformers_of(estimator)
     if transformers is None or not needs_of(attributor).features:
         return X, X_val
-    return transformed(transformers, X, y, X_val)
+    return fit_transformed(transformers, X, y, X_val)
 
 
 def _fit_attributor(key: str, attributor: Any, X: Any, y: Any, params: dict) -> Any:
@@ -205,18 +254,78 @@ def split_fit_params(estimator: Any, attributor: Any, params: dict) -> tuple[dic
 
 def weight_name(estimator: Any, weigher: Any) -> str:
     """Name of the fit parameter that takes the weights; ValueError if there is none."""
-    if _routing_enabled():  # the request of the step says where it goes
-        return "sample_weight"
+    if without_samplers(estimator) is not estimator:
+        raise ValueError(
+            f"{type(weigher).__name__} weighs rows by their places, and the Pipeline has a sampler, which changes "
+            "their number; leave the sampler out, or use InfluencePruner, which only removes rows"
+        )
     path, last = [], estimator
     while isinstance(last, Pipeline):
         name, last = last.steps[-1]
         path.append(name)
-    if not has_fit_parameter(last, "sample_weight"):
+    if not takes(last, "sample_weight"):
         raise ValueError(
             f"{type(weigher).__name__} weights its rows but {type(last).__name__}.fit takes no sample_weight; use an "
             "estimator that does, or a cleaner that only removes rows, such as InfluencePruner"
         )
+    if _routing_enabled():  # the request of the step says where it goes
+        return "sample_weight"
     return "__".join([*path, "sample_weight"])
+
+
+def with_weights(params: dict, sample_weight: Any) -> dict:
+    """Fit parameters with those weights that came by name, for `fit` has them in its signature."""
+    return params if sample_weight is None else {**params, "sample_weight": sample_weight}
+
+
+def named_weights(estimator: Any, params: dict) -> dict:
+    """Fit parameters with `sample_weight` under the name of the model of a Pipeline; without metadata routing.
+
+    Raises ValueError for an estimator that takes no weights.
+    """
+    if "sample_weight" not in params or params["sample_weight"] is None:
+        return {name: value for name, value in params.items() if name != "sample_weight"}
+    model = estimator
+    while isinstance(model, Pipeline):
+        model = model.steps[-1][1]
+    kinds = signature(model.fit).parameters
+    if "sample_weight" not in kinds and not any(kind.kind is Parameter.VAR_KEYWORD for kind in kinds.values()):
+        raise ValueError(
+            f"sample_weight was given, but {type(model).__name__}.fit takes none; use an estimator that does, or leave "
+            "it out"
+        )
+    name = weight_name(estimator, estimator) if model is not estimator else "sample_weight"
+    return {(name if key == "sample_weight" else key): value for key, value in params.items()}
+
+
+def takes(estimator: Any, name: str) -> bool:
+    """Whether `fit` takes this parameter: by name, or routed on where metadata routing is on."""
+    kinds = signature(estimator.fit).parameters
+    passes_on = _routing_enabled() and any(kind.kind is Parameter.VAR_KEYWORD for kind in kinds.values())
+    return name in kinds or passes_on
+
+
+def fit_and_score(cleaner: Any, attributor: Any) -> MetadataRouter:
+    """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""
+    to_both = MethodMapping().add(caller="fit", callee="fit").add(caller="score", callee="score")
+    to_fit = MethodMapping().add(caller="fit", callee="fit")
+    router = MetadataRouter(owner=cleaner).add_self_request(cleaner)
+    router.add(estimator=cleaner.estimator, method_mapping=to_both)
+    to_split = MethodMapping().add(caller="fit", callee="split")
+    for name in ("validation", "cv"):
+        if hasattr(splitter := getattr(cleaner, name, None), "get_metadata_routing"):
+            router.add(**{name: splitter}, method_mapping=to_split)
+    return router.add(attributor=prepare_attributor(attributor), method_mapping=to_fit)
+
+
+@contextmanager
+def task(cleaner: Any, context: Any, name: str, X: Any, y: Any, estimator: Any = None) -> Iterator[None]:
+    """A part of a fit, announced to the callbacks, and to those of an estimator that is fitted in it."""
+    step = context.subcontext(task_name=name)
+    with nullcontext() if estimator is None else step.propagate_callback_context(estimator):
+        step.call_on_fit_task_begin(estimator=cleaner, X=X, y=y)
+        yield
+        step.call_on_fit_task_end(estimator=cleaner, X=X, y=y)
 
 
 def _refit_has(method):

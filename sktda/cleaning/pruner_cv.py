@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from numbers import Integral
 
 import numpy as np
@@ -10,19 +11,24 @@ from sklearn.base import clone, is_classifier
 from sklearn.callback import with_callbacks
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
-from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils import _safe_indexing
+from sklearn.utils._metadata_requests import UNUSED
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params, _num_samples
+from sklearn.utils.validation import _check_method_params, check_is_fitted
 
+from sktda.cleaning.base import RefitEstimator, fit_and_score, task, with_weights
 from sktda.cleaning.judge import Judge
 from sktda.cleaning.pruner import InfluencePruner
-from sktda.data import check_weights, plain_target, sliceable
+from sktda.cleaning.removal import Removal, rows_per_round
+from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_and_labels
+from sktda.cleaning.validation import VALIDATION, groups_for
 from sktda.metrics import beyond_chance
 
 SHARED = ("stratify", "min_samples_per_class", "validation", "memory", "random_state")
 
 
-class InfluencePrunerCV(InfluencePruner):
+class InfluencePrunerCV(RefitEstimator):
     """`InfluencePruner` that picks the share of rows to remove: the estimated share of wrong labels, or a better one.
 
     Each fold is scored once, then the shares are walked. Dirty labels on small folds make any share look best by luck.
@@ -72,8 +78,10 @@ class InfluencePrunerCV(InfluencePruner):
     cv_results_ : dict of ndarray
         "prune_ratio" in ascending order, "n_pruned" (mean over the folds), "mean_test_score", "std_test_score",
         "rank_test_score" and "split{k}_test_score".
+    pruner_ : InfluencePruner
+        Fitted on all rows at the best share.
     support_, scores_, n_pruned_, estimator_, attributor_, objective_values_ :
-        Of an `InfluencePruner` of all rows at the best share.
+        Of `pruner_`.
 
     Raises
     ------
@@ -100,11 +108,16 @@ class InfluencePrunerCV(InfluencePruner):
     """
 
     _parameter_constraints: dict = {
-        **{name: InfluencePruner._parameter_constraints[name] for name in SHARED if name != "memory"},
         "prune_ratios": ["array-like"],
         "cv": ["cv_object"],
+        "stratify": ["boolean"],
+        "min_samples_per_class": [Interval(Integral, 0, None, closed="left")],
+        "validation": VALIDATION,
         "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
     }
+
+    __metadata_request__fit = {"sample_weight": UNUSED}  # the estimator's and the attributor's to request
 
     def __init__(
         self,
@@ -134,14 +147,14 @@ class InfluencePrunerCV(InfluencePruner):
         self.random_state = random_state
 
     @with_callbacks
-    def fit(self, X, y, *, X_val=None, y_val=None, sensitive_features=None, **params):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sensitive_features=None, **params):
         """Choose the share by cross-validation, then score all rows, remove the worst, refit.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...), or a dict of arrays by argument name
         y : array-like of shape (n_samples,)
-        X_val, y_val, sensitive_features, **params
+        sample_weight, X_val, y_val, sensitive_features, **params
             As of `InfluencePruner.fit`; what has one entry per row is cut with the folds, X_val and y_val are not.
 
         Returns
@@ -149,38 +162,41 @@ class InfluencePrunerCV(InfluencePruner):
         self
         """
         self._validate_params()
+        params = with_weights(params, sample_weight)
         ratios = self._ratios()
-        X, y = indexable(sliceable(X, self.estimator), plain_target(y))
-        if y is None:
-            raise ValueError("InfluencePrunerCV requires y to be passed, but the target y is None")
-        if params.get("sample_weight") is not None:
-            check_weights(params["sample_weight"], _num_samples(X))
-        codes = self._codes(y)  # classes are checked before folds are made of them
+        X, y = rows_and_labels(self, X, y, params)
+        codes = class_codes(self.estimator, y)  # classes are checked before folds are made of them
         if sensitive_features is not None:
             params = {**params, "sensitive_features": sensitive_features}
         held = {} if X_val is None and y_val is None else {"X_val": X_val, "y_val": y_val}
         context = self._init_callback_context(max_subtasks=2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        step = context.subcontext(task_name="choose the share")
-        step.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        folds = list(check_cv(self.cv, y, classifier=is_classifier(self.estimator)).split(X, y))
-        judge = Judge(self.estimator, X, y, codes)
-        found = np.array(
-            Parallel(n_jobs=self.n_jobs)(
-                delayed(self._walk)(X, y, held, params, ratios, train, judge.rows(test)) for train, test in folds
+        with task(self, context, "choose the share", X, y):
+            folds = list(
+                check_cv(self.cv, y, classifier=is_classifier(self.estimator)).split(
+                    X, y, groups_for(self.cv, params.get("groups"))
+                )
             )
+            judge = Judge(self.estimator, X, y, codes)
+            found = np.array(
+                Parallel(n_jobs=self.n_jobs)(
+                    delayed(self._walk)(X, y, held, params, ratios, train, judge.rows(test)) for train, test in folds
+                )
+            )
+            self.noise_rate_ = judge.noise_rate
+            self._conclude(ratios, found)
+        pruner = InfluencePruner(
+            self.estimator,
+            self.attributor,
+            prune_ratio=self.best_prune_ratio_,
+            **{name: getattr(self, name) for name in SHARED},
         )
-        self.noise_rate_ = judge.noise_rate
-        self._conclude(ratios, found)
-        step.call_on_fit_task_end(estimator=self, X=X, y=y)
-        pruner = self._pruner(self.best_prune_ratio_)
-        step = context.subcontext(task_name="prune and refit")
-        with step.propagate_callback_context(pruner):
-            step.call_on_fit_task_begin(estimator=self, X=X, y=y)
-            pruner.fit(X, y, **held, **params)
-            step.call_on_fit_task_end(estimator=self, X=X, y=y)
-        settings = pruner.get_params(deep=False)
-        self.__dict__.update({name: value for name, value in vars(pruner).items() if name not in settings})
+        with task(self, context, "prune and refit", X, y, pruner):
+            self.pruner_ = pruner.fit(X, y, **held, **params)
+        self.support_, self.n_pruned_ = pruner.support_, pruner.n_pruned_
+        self.scores_, self.objective_values_ = pruner.scores_, pruner.objective_values_
+        self.attributor_, self.estimator_ = pruner.attributor_, pruner.estimator_
+        self._given = pruner._given
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
@@ -191,26 +207,20 @@ class InfluencePrunerCV(InfluencePruner):
             raise ValueError(f"prune_ratios={self.prune_ratios!r} must be shares from 0 to below 1, at least one")
         return ratios
 
-    def _pruner(self, ratio):
-        """An InfluencePruner with these settings."""
-        own = {name: getattr(self, name) for name in SHARED}
-        return InfluencePruner(self.estimator, self.attributor, prune_ratio=float(ratio), **own)
-
     def _walk(self, X, y, held, params, ratios, train, test):
         """(n_ratios, 2): scores on the rows `test`, and rows removed."""
         X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
         X_test, y_test = _safe_indexing(X, test), _safe_indexing(y, test)
         params = _check_method_params(X, params, train)
-        pruner = self._pruner(ratios[-1]).fit(X_train, y_train, **held, **params)
-        fit_params = pruner._split_params({name: v for name, v in params.items() if name != "sensitive_features"})[0]
+        own = {"X_val": None, "y_val": None, **held, "sensitive_features": params.pop("sensitive_features", None)}
+        data = given(self, self.attributor, X_train, y_train, params=params, **own)
+        removal = Removal(Scores(self, self.attributor, data), self.stratify, self.min_samples_per_class)
+        removal.run(rows_per_round(ratios[-1], None, int((~data.held_out).sum())), lambda name: nullcontext())
         scorer = check_scoring(self.estimator, self.scoring)
         found = []
         for ratio in ratios:
-            support = pruner._support_at(ratio)
-            same = np.array_equal(support, pruner.support_)
-            model = pruner.estimator_
-            if not same:
-                model = pruner._refit(clone(self.estimator), X_train, y_train, fit_params, support)
+            support = removal.support_at(ratio)
+            model = fit_rows(clone(self.estimator), data, support)
             found.append((scorer(model, X_test, y_test), (~support).sum()))
         return found
 
@@ -230,3 +240,17 @@ class InfluencePrunerCV(InfluencePruner):
             "rank_test_score": rankdata(-mean, method="min").astype(int),
             **{f"split{k}_test_score": each for k, each in enumerate(scores)},
         }
+
+    def get_support(self, indices=False):
+        """Mask (n_samples,) of the kept rows, or their positions."""
+        check_is_fitted(self)
+        return self.pruner_.get_support(indices)
+
+    def to_frame(self):
+        """DataFrame of all rows with the user's index, in their order: that of the fitted `pruner_`."""
+        check_is_fitted(self)
+        return self.pruner_.to_frame()
+
+    def get_metadata_routing(self):
+        """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""
+        return fit_and_score(self, self.attributor)

@@ -5,11 +5,20 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import clone
 from sklearn.callback import with_callbacks
-from sklearn.utils import indexable
+from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
 from sklearn.utils.validation import _check_method_params, _num_samples
 
-from sktda.cleaning.base import RefitEstimator, prepare_attributor, weight_name
+from sktda.cleaning.base import (
+    RefitEstimator,
+    check_estimator,
+    named_weights,
+    prepare_attributor,
+    scoring_features,
+    weight_name,
+    with_weights,
+)
 from sktda.data import plain_target, sliceable
 
 
@@ -54,18 +63,22 @@ class ResampledEstimator(RefitEstimator):
     150
     """
 
+    __metadata_request__fit = {"sample_weight": UNUSED}  # the estimator's to request
+
     def __init__(self, estimator, sampler=None):
         self.estimator = estimator
         self.sampler = sampler
 
     @with_callbacks
-    def fit(self, X, y, **params):
+    def fit(self, X, y, sample_weight=None, **params):
         """Sample the rows, then fit the estimator on them.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+            For the estimator.
         **params : dict
             Passed to the estimator's `fit` (routed where metadata routing is on); arrays with one entry per row
             are cut with the rows.
@@ -74,15 +87,19 @@ class ResampledEstimator(RefitEstimator):
         -------
         self
         """
+        check_estimator(self.estimator)
         X, y = indexable(sliceable(X, self.estimator), plain_target(y))
         context = self._init_callback_context(max_subtasks=2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        params = with_weights(params, sample_weight)
         if _routing_enabled():
             params = process_routing(self, "fit", **params).estimator.fit
+        else:
+            params = named_weights(self.estimator, params)
         sampler = self._default_sampler() if self.sampler is None else clone(self.sampler)
         step = context.subcontext(task_name="resample")
         step.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        X_kept, y_kept = sampler.fit_resample(X, y)
+        X_kept, y_kept = self._resample(sampler, X, y)
         step.call_on_fit_task_end(estimator=self, X=X, y=y)
         if _num_samples(X_kept) == 0:
             raise ValueError(f"{type(sampler).__name__} kept none of the {_num_samples(X)} rows")
@@ -91,11 +108,22 @@ class ResampledEstimator(RefitEstimator):
         step = context.subcontext(task_name="refit")
         with step.propagate_callback_context(estimator):
             step.call_on_fit_task_begin(estimator=self, X=X_kept, y=y_kept)
-            self.estimator_ = estimator.fit(X_kept, y_kept, **params)
+            estimator.fit(X_kept, y_kept, **params)
             step.call_on_fit_task_end(estimator=self, X=X_kept, y=y_kept)
-        self.sampler_ = sampler
+        self.estimator_, self.sampler_ = estimator, sampler
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
+
+    def _resample(self, sampler, X, y):
+        """(X, y) of the sampled rows. A sampler whose attributor reads numbers sees X as the estimator's model does."""
+        params = sampler.get_params(deep=False) if hasattr(sampler, "get_params") else {}
+        if "attributor" not in params or params.get("estimator") is not None:
+            return sampler.fit_resample(X, y)
+        features, _ = scoring_features(prepare_attributor(params["attributor"]), self.estimator, X, y)
+        if features is X:
+            return sampler.fit_resample(X, y)
+        sampler.fit_resample(features, y)
+        return _safe_indexing(X, sampler.sample_indices_), _safe_indexing(y, sampler.sample_indices_)
 
     def _default_sampler(self):
         from sktda.cleaning.detector import NoisyLabelDetector

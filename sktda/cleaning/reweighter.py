@@ -7,12 +7,26 @@ from numbers import Integral, Real
 
 import numpy as np
 from scipy.special import expit
+from sklearn.base import clone
+from sklearn.callback import with_callbacks
+from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.cleaning.base import import_pandas, refuse_constant, weight_name
+from sktda.cleaning.base import (
+    RefitEstimator,
+    check_estimator,
+    fit_and_score,
+    import_pandas,
+    refuse_constant,
+    task,
+    weight_name,
+    with_weights,
+)
 from sktda.cleaning.judge import detect
-from sktda.cleaning.pruner import InfluencePruner
+from sktda.cleaning.scoring import Scores, given, labels_as_given
+from sktda.cleaning.validation import VALIDATION
+from sktda.data import row_index
 from sktda.weighting import (
     learned_weights,
     probability_shift,
@@ -25,10 +39,9 @@ from sktda.weighting import (
 
 PROBABILITY = "probability"
 WEIGHTINGS = {"rank": rank_weights, "sigmoid": sigmoid_weights, "learned": learned_weights}
-SHARED = ("stratify", "validation", "random_state")
 
 
-class InfluenceReweighter(InfluencePruner):
+class InfluenceReweighter(RefitEstimator):
     """Score the training rows and fit with weights that grow with the scores. No row is dropped, ever.
 
     Parameters
@@ -73,7 +86,7 @@ class InfluenceReweighter(InfluencePruner):
     estimator_, attributor_ :
         The fitted clones.
     support_, n_pruned_, objective_values_ :
-        Of an `InfluencePruner` that removes no row.
+        As of an `InfluencePruner` that removes no row.
     n_features_in_, feature_names_in_, classes_ :
         Of `estimator_`.
 
@@ -104,12 +117,15 @@ class InfluenceReweighter(InfluencePruner):
     """
 
     _parameter_constraints: dict = {
-        **{name: InfluencePruner._parameter_constraints[name] for name in SHARED},
         "weighting": [StrOptions({PROBABILITY, *WEIGHTINGS}), callable],
         "floor": [Interval(Real, 0, 1, closed="left")],
+        "stratify": ["boolean"],
+        "validation": VALIDATION,
         "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
     }
-    prune_ratio, step, guard, scoring, min_samples_per_class = 0.0, None, False, None, 0  # no row goes
+
+    __metadata_request__fit = {"sample_weight": UNUSED}  # the estimator's and the attributor's to request
 
     def __init__(
         self,
@@ -134,51 +150,69 @@ class InfluenceReweighter(InfluencePruner):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def fit(self, X, y, *, X_val=None, y_val=None, sensitive_features=None, **params):
+    @with_callbacks
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sensitive_features=None, **params):
         """Score the rows and fit with weights.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...), or a dict of arrays by argument name
         y : array-like of shape (n_samples,)
-        X_val, y_val, sensitive_features, **params
+        sample_weight, X_val, y_val, sensitive_features, **params
             As of `InfluencePruner.fit`. A sample_weight of the estimator is multiplied by the weights found here.
 
         Returns
         -------
         self
         """
-        weight_name(self.estimator, self)  # before the scoring
-        return super().fit(X, y, X_val=X_val, y_val=y_val, sensitive_features=sensitive_features, **params)
+        self._validate_params()
+        params = with_weights(params, sample_weight)
+        check_estimator(self.estimator)
+        name = weight_name(self.estimator, self)  # before the scoring
+        attributor = self._given_attributor()
+        data = given(self, attributor, X, y, X_val, y_val, sensitive_features, params)
+        X, y, scored = data.X, data.y, ~data.held_out
+        context = self._init_callback_context(max_subtasks=2)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        scores = Scores(self, attributor, data)
+        with task(self, context, "score", X, y):
+            scores.score(scored)
+        self.scores_, self.attributor_ = scores.values, scores.attributor
+        self.objective_values_ = scores.objective_values
+        refuse_constant(self.scores_[scored], self.attributor_)
+        self.sample_weight_ = np.ones(len(self.scores_))
+        self.sample_weight_[scored] = self._weights(data, scored)
+        self.support_, self.n_pruned_ = np.ones(len(self.scores_), dtype=bool), 0
+        estimator = clone(self.estimator)
+        with task(self, context, "refit", X, y, estimator):
+            own = data.fit_params.get(name)
+            weights = self.sample_weight_ if own is None else self.sample_weight_ * np.asarray(own, dtype=float)
+            estimator.fit(X, y, **{**data.fit_params, name: weights})
+        self.estimator_ = estimator
+        self._given, self._index = labels_as_given(y), row_index(X, y)
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return self
 
     def _given_attributor(self):
+        """What scores the rows; None = the default."""
         if self.attributor is None and self.weighting == "learned":
             from sktda.attribution.gradients.inner_product import InnerProduct
 
             return InnerProduct(objective="validation")
         return self.attributor
 
-    def _refit(self, estimator, X, y, params, support):
-        scored = ~self._held_out
-        refuse_constant(self.scores_[scored], self.attributor_)
-        codes = self._codes(y) if self.stratify and self.weighting != "learned" else None
-        weighting = self._weighting(X, y, scored)
-        self.sample_weight_ = np.ones(len(self.scores_))
-        self.sample_weight_[scored] = weigh(
-            self.scores_[scored], weighting, self.floor, None if codes is None else codes[scored]
-        )
-        name = weight_name(self.estimator, self)
-        given = params.get(name)
-        weights = self.sample_weight_ if given is None else self.sample_weight_ * np.asarray(given, dtype=float)
-        return estimator.fit(X, y, **{**params, name: weights})
+    def _weights(self, data, scored):
+        """Weights of the rows of the mask, of mean 1."""
+        by_class = self.stratify and self.weighting != "learned" and data.codes is not None
+        codes = data.codes[scored] if by_class else None
+        return weigh(self.scores_[scored], self._weighting(data, scored), self.floor, codes)
 
-    def _weighting(self, X, y, scored):
+    def _weighting(self, data, scored):
         """Function from scores to weights; sets noise_rate_."""
         self.__dict__.pop("noise_rate_", None)  # of an earlier fit
         if self.weighting != PROBABILITY:
             return WEIGHTINGS.get(self.weighting) if isinstance(self.weighting, str) else self.weighting
-        codes = self._codes(y)
-        detector = detect(self.estimator, X, y if codes is None else codes, self.attributor_)
+        detector = detect(self.estimator, data.X, data.y if data.codes is None else data.codes, self.attributor_)
         self.noise_rate_ = 0.0 if detector is None else detector.noise_rate_
         wrong = getattr(self.attributor_, "wrong_probability_", None)  # of a number, by RobustResidual
         if wrong is not None and len(wrong) == scored.sum():
@@ -188,9 +222,18 @@ class InfluenceReweighter(InfluencePruner):
         shift = probability_shift(self.scores_[scored], self.noise_rate_)
         return lambda scores: surplus_weights(expit(scores + shift))
 
+    def get_support(self, indices=False):
+        """Mask (n_samples,) of the rows that count, or their positions: all of them."""
+        check_is_fitted(self)
+        return np.flatnonzero(self.support_) if indices else self.support_
+
     def to_frame(self):
         """DataFrame of all rows with the user's index, in their order: label, score, weight."""
         check_is_fitted(self)
         pd = import_pandas()
         columns = {"label": self._given, "score": self.scores_, "weight": self.sample_weight_}
         return pd.DataFrame(columns, index=self._index)
+
+    def get_metadata_routing(self):
+        """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""
+        return fit_and_score(self, self._given_attributor())

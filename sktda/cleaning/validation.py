@@ -8,13 +8,24 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import BaseCrossValidator, check_cv
 from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktda.cleaning.base import Holdout
 
 FOLDS = 5  # of validation rows for metadata that came with the training rows
+
+VALIDATION = [
+    Holdout,
+    BaseCrossValidator,
+    "cv_object",
+    Interval(Integral, 2, None, closed="left"),
+    Interval(Real, 0, 1, closed="neither"),
+    None,
+]
+"""What a cleaner takes as `validation`, as scikit-learn checks parameters."""
 
 
 def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> Any:
@@ -34,10 +45,19 @@ def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> An
             f"X_val has as many rows as X ({_num_samples(X)}): a search slices every array of that length with its "
             "folds; give the constructor validation=Holdout(X_val, y_val) instead, which is never sliced",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     warn_if_unlike(X, X_val)
     return Holdout(X_val, y_val)
+
+
+def refuse_list_of_splits(validation: Any) -> None:
+    """Explicit splits are positions in all rows: they fit neither later rounds nor the guard's folds."""
+    if hasattr(validation, "__iter__"):
+        raise ValueError(
+            "validation is a list of splits, which are positions in all rows; with step or guard, rows are scored "
+            "again in smaller sets: give a splitter such as KFold(5) instead"
+        )
 
 
 def warn_if_unlike(X: Any, X_val: Any) -> None:
@@ -60,18 +80,28 @@ def warn_if_unlike(X: Any, X_val: Any) -> None:
             f"{', '.join(names)}): they must be as the cleaner receives X. With preprocessing, put the Pipeline inside "
             "the cleaner: InfluencePruner(make_pipeline(StandardScaler(), model), validation=Holdout(X_raw, y))",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
-def validation_rows(validation: Any, X: Any, y: Any, classifier: bool, metadata: dict | None = None) -> Iterator[tuple]:
-    """(rows to score, X_val, y_val, metadata_val), once or once per fold; metadata: that of the rows of X."""
+def groups_for(splitter: Any, groups: Any) -> Any:
+    """The groups for a splitter of the user's; the folds that a number stands for know none."""
+    return groups if hasattr(splitter, "split") else None
+
+
+def validation_rows(
+    validation: Any, X: Any, y: Any, classifier: bool, metadata: dict | None = None, groups: Any = None
+) -> Iterator[tuple]:
+    """(rows to score, X_val, y_val, metadata_val), once or once per fold.
+
+    metadata and groups: those of the rows of X.
+    """
     everything = np.arange(_num_samples(X))
     if validation is None:
         yield everything, None, None, None
     elif isinstance(validation, Holdout):
         yield everything, validation.X, validation.y, validation.metadata
     else:
-        for train, val in check_cv(validation, y, classifier=classifier).split(X, y):
+        for train, val in check_cv(validation, y, classifier=classifier).split(X, y, groups_for(validation, groups)):
             own = _check_method_params(X, metadata or {}, val)
             yield train, _safe_indexing(X, val), _safe_indexing(y, val), own

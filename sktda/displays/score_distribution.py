@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from sktda.cleaning.coreset import CoresetSelector
 from sktda.cleaning.detector import NoisyLabelDetector
 from sktda.cleaning.pruner import InfluencePruner
+from sktda.cleaning.pruner_cv import InfluencePrunerCV
 from sktda.displays.drawing import INK, KEPT, MARKED, legend_above, new_axes
 
 LONG_TAIL = 10  # interquartile ranges that 98 % of the scores span, from where on tails get a logarithmic axis
@@ -119,7 +120,7 @@ class ScoreDistributionDisplay:
         display : ScoreDistributionDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_cleaner")
-        if not isinstance(cleaner, (InfluencePruner, NoisyLabelDetector, CoresetSelector)):
+        if not isinstance(cleaner, (InfluencePruner, InfluencePrunerCV, NoisyLabelDetector, CoresetSelector)):
             raise TypeError(
                 f"from_cleaner takes a fitted InfluencePruner, NoisyLabelDetector or CoresetSelector, not a "
                 f"{type(cleaner).__name__}; for scores alone use from_attributor, of a Pipeline give its step"

@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from torch.utils.data import Dataset, Subset
 
+from sktda.data import transformed
 from sktda.model import linear, perceptron, proxy, skorch_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
@@ -144,7 +145,7 @@ class GivenModel:
 def through(transformers: list[Pipeline], X: Any) -> Any:
     """X after one transformer after the other."""
     for each in transformers:
-        X = each.transform(X)
+        X = transformed(each, X)
     return X
 
 

@@ -18,11 +18,11 @@ from sktda.attribution.base import (
     Attributor,
     Needs,
     checked_scores,
+    fit_transformed,
     loo_decision_of,
     needs_of,
     seeded,
     told_task,
-    transformed,
 )
 from sktda.attribution.features.complexity_gap import ComplexityGap
 from sktda.attribution.predictions.data_oob import DataOOB
@@ -141,7 +141,7 @@ class Ensemble(Attributor):
         needs = [needs_of(each) for each in members]
         seen = numbers = X, X_val
         if self.transformers is not None and any(each.features for each in needs):
-            numbers = transformed(clone(self.transformers), X, y, X_val)
+            numbers = fit_transformed(clone(self.transformers), X, y, X_val)
         self.attributors_ = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit)(member, each, *(numbers if each.features else seen), y, sample_weight, y_val, metadata_val)
             for member, each in zip(members, needs, strict=True)

@@ -1,0 +1,249 @@
+"""How a cleaner scores rows: what `fit` was given, checked once, and the attributor fitted with validation rows."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone, is_classifier
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils.metadata_routing import _routing_enabled, process_routing
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_method_params, _num_samples, check_consistent_length, has_fit_parameter
+
+from sktda.attribution.base import needs_of, objectives_of
+from sktda.cleaning.base import (
+    Holdout,
+    check_estimator,
+    fit_attributor,
+    named_weights,
+    prepare_attributor,
+    scoring_features,
+    split_fit_params,
+)
+from sktda.cleaning.objectives import Found, mean_over_parts, signed
+from sktda.cleaning.validation import FOLDS, check_validation_rows, validation_rows
+from sktda.data import check_weights, encode_target, plain_target, sliceable
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the `fit` of a cleaner was given, checked.
+
+    codes (n,): class of each row, None where there are no classes. held_out (n,) bool: rows that a share as
+    `validation` set aside; `validation` is then a Holdout of them. metadata: per-row arrays for objectives. groups
+    (n,): of rows that splitters keep together, or None. params: all fit parameters; fit_params and score_params:
+    those of the estimator and of the attributor.
+    """
+
+    X: Any
+    y: Any
+    codes: np.ndarray | None
+    validation: Any
+    held_out: np.ndarray
+    metadata: dict
+    groups: Any
+    params: dict
+    fit_params: dict
+    score_params: dict
+
+
+def given(
+    cleaner: Any, attributor: Any, X: Any, y: Any, X_val: Any, y_val: Any, sensitive_features: Any, params: dict
+) -> Given:
+    """What the cleaner was given, for an attributor (None = the default). Raises ValueError for what does not fit."""
+    X, y = rows_and_labels(cleaner, X, y, params)
+    codes = class_codes(cleaner.estimator, y)
+    validation = check_validation_rows(cleaner.validation, X, X_val, y_val)
+    metadata = {}
+    if sensitive_features is not None:
+        check_consistent_length(X, sensitive_features)
+        metadata["sensitive_features"] = sensitive_features
+        validation = FOLDS if validation is None else validation
+    held_out = np.zeros(_num_samples(X), dtype=bool)
+    if isinstance(validation, float):
+        everything, seed = np.arange(_num_samples(X)), cleaner.random_state
+        val = train_test_split(everything, test_size=validation, stratify=codes, random_state=seed)[1]
+        held_out[val] = True
+        own = _check_method_params(X, metadata, val)
+        validation = Holdout(_safe_indexing(X, val), _safe_indexing(y, val), **own)
+    routed, groups = split_params(cleaner, attributor, params), params.get("groups")
+    if groups is not None:
+        check_consistent_length(X, groups)
+    if X_val is not None and reads_validation_rows(cleaner.estimator):
+        routed[0].update(X_val=X_val, y_val=y_val)
+    return Given(X, y, codes, validation, held_out, metadata, groups, params, *routed)
+
+
+def rows_and_labels(cleaner: Any, X: Any, y: Any, params: dict) -> tuple[Any, Any]:
+    """(X, y) of which rows can be taken; ValueError without y, TypeError for an estimator that cannot be fitted."""
+    check_estimator(cleaner.estimator)
+    X, y = indexable(sliceable(X, cleaner.estimator), plain_target(y))
+    if y is None:
+        raise ValueError(f"{type(cleaner).__name__} requires y to be passed, but the target y is None")
+    if params.get("sample_weight") is not None:
+        check_weights(params["sample_weight"], _num_samples(X))
+    return X, y
+
+
+def class_codes(estimator: Any, y: Any) -> np.ndarray | None:
+    """Class of each row, or None where there are no classes (regressors, clusterers)."""
+    return encode_target(y, "classification")[1] if is_classifier(estimator) else None
+
+
+def labels_as_given(y: Any) -> Any:
+    """The column of labels for a DataFrame of the rows; a list of rows where there are several labels."""
+    labels = np.asarray(y)
+    return labels.ravel() if labels.size == len(labels) else list(labels)
+
+
+def split_params(cleaner: Any, attributor: Any, params: dict) -> tuple[dict, dict]:
+    """Fit parameters of (estimator, attributor), routed where metadata routing is on."""
+    attributor = prepare_attributor(attributor)
+    if not _routing_enabled():
+        own, params = splitter_params(cleaner, attributor, params)
+        fit_params, score_params = split_fit_params(cleaner.estimator, attributor, params)
+        return named_weights(cleaner.estimator, fit_params | own), score_params
+    routed = process_routing(cleaner, "fit", **params)
+    return routed.estimator.fit, routed.attributor.fit
+
+
+def splitter_params(cleaner: Any, attributor: Any, params: dict) -> tuple[dict, dict]:
+    """({"groups": ...} if the estimator's fit takes them, the other params and groups if the attributor takes them).
+
+    `groups` are those of the splitters of the cleaner. ValueError if nobody uses them.
+    """
+    if params.get("groups") is None:
+        return {}, {name: value for name, value in params.items() if name != "groups"}
+    kinds = signature(cleaner.estimator.fit).parameters
+    passes_on = any(kind.kind is Parameter.VAR_KEYWORD for kind in kinds.values())
+    to_estimator = "groups" in kinds or (passes_on and not isinstance(cleaner.estimator, Pipeline))
+    to_attributor = has_fit_parameter(attributor, "groups")
+    splits = any(hasattr(getattr(cleaner, name, None), "split") for name in ("validation", "cv"))
+    if not (to_estimator or to_attributor or splits):
+        raise ValueError(
+            f"{type(cleaner).__name__}.fit was given groups that nothing uses; give a splitter that keeps them "
+            "together, such as validation=GroupKFold(), or leave them out"
+        )
+    own = {"groups": params["groups"]} if to_estimator else {}
+    return own, {name: value for name, value in params.items() if name != "groups" or to_attributor}
+
+
+def reads_validation_rows(estimator: Any) -> bool:
+    """Whether the estimator's own fit takes X_val, y_val (early stopping), and asks for them where routing is on."""
+    if not has_fit_parameter(estimator, "X_val"):
+        return False
+    if not _routing_enabled():
+        return True
+    request = getattr(estimator.get_metadata_routing(), "fit", None)  # a router has none of its own
+    return request is not None and request.requests.get("X_val") is True
+
+
+def per_row(X: Any, params: dict, rows: np.ndarray) -> dict:
+    """Fit parameters of these rows; validation rows are nobody's metadata, however many they are."""
+    whole = {name: params[name] for name in ("X_val", "y_val") if name in params}
+    return _check_method_params(X, {name: value for name, value in params.items() if name not in whole}, rows) | whole
+
+
+def fit_rows(estimator: Any, data: Given, support: np.ndarray) -> Any:
+    """The estimator fitted on the rows of a mask."""
+    if support.all():
+        estimator.fit(data.X, data.y, **data.fit_params)
+        return estimator  # not what fit returns, which is nothing for some
+    rows = np.flatnonzero(support)
+    params = per_row(data.X, data.fit_params, rows)
+    estimator.fit(_safe_indexing(data.X, rows), _safe_indexing(data.y, rows), **params)
+    return estimator
+
+
+class Scores:
+    """Scores of the rows and values of the objectives, over the rounds of a cleaner.
+
+    values (n,): of each row in the last round that it took part in, higher = keep; NaN where it took part in none.
+    objective_values: {name: value before each round}. by_objective: {name: scores (n,)}. attributor: fitted last.
+    """
+
+    def __init__(self, cleaner: Any, attributor: Any, data: Given, guarded: bool = False) -> None:
+        self.cleaner, self.data = cleaner, data
+        self._attributor = prepare_attributor(attributor, cleaner.estimator, cleaner.random_state)
+        self._validation = data.validation
+        if not needs_of(self._attributor).validation:
+            if self._validation is not None and not guarded:
+                warnings.warn(
+                    f"{type(self._attributor).__name__} scores rows without validation rows, and guard=False does not "
+                    "use them either: validation has no effect",
+                    UserWarning,
+                    stacklevel=4,
+                )
+            self._validation = None
+        self.values = np.full(len(data.held_out), np.nan)
+        self.objective_values: dict[str, np.ndarray] = {}
+        self.by_objective: dict[str, np.ndarray] = {}
+        self._first_groups: dict[str, Any] = {}
+
+    def score(self, alive: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Found]]:
+        """(positions of the rows of the mask, their scores, {objective: Found}) by a round in which these rows train.
+
+        The score is the mean over the folds that a row trains in. Where groups were compared before, rows that no
+        longer train still validate: without them a gap would look wider than it is.
+        """
+        compares = any(groups is not None for groups in self._first_groups.values())
+        shown = np.flatnonzero(~self.data.held_out if compares else alive)
+        trains, rows = alive[shown], np.flatnonzero(alive)
+        X, y = _safe_indexing(self.data.X, shown), _safe_indexing(self.data.y, shown)
+        params = _check_method_params(self.data.X, self.data.score_params, shown)
+        metadata = _check_method_params(self.data.X, self.data.metadata, shown)
+        groups = None if self.data.groups is None else _safe_indexing(self.data.groups, shown)
+        folds = validation_rows(self._validation, X, y, is_classifier(self.cleaner.estimator), metadata, groups)
+        parts = [(part[trains[part]], *held) for part, *held in folds]
+        fitted = Parallel(n_jobs=self.cleaner.n_jobs if len(parts) > 1 else 1)(
+            delayed(fit_part)(self.cleaner, clone(self._attributor), X, y, params, *part) for part in parts
+        )
+        places = [(np.cumsum(trains) - 1)[part] for part, *_ in parts]
+        scores, found = combined(fitted, places, len(rows))
+        if lost := int(np.isnan(scores).sum()):
+            raise ValueError(
+                f"{lost} rows are in no training part of validation={self.cleaner.validation!r}, so they "
+                "have no score; use folds in which every row trains at least once"
+            )
+        self.attributor = fitted[-1]
+        self.values[rows] = scores
+        self._note(found, rows)
+        return rows, scores, found
+
+    def _note(self, found: dict[str, Found], rows: np.ndarray) -> None:
+        """Keep values and scores of every objective; gaps with the sign that they have for the groups of round 1."""
+        for name, each in found.items():
+            value = signed(each.value, each.groups, self._first_groups.setdefault(name, each.groups))
+            self.objective_values[name] = np.append(self.objective_values.get(name, []), value)
+            self.by_objective.setdefault(name, np.full_like(self.values, np.nan))[rows] = each.scores
+
+
+def fit_part(
+    cleaner: Any, attributor: Any, X: Any, y: Any, params: dict, rows: np.ndarray, X_val: Any, y_val: Any, own: Any
+) -> Any:
+    """The attributor fitted on these rows, with validation rows and their metadata (`own`) where there are some."""
+    params = _check_method_params(X, params, rows)
+    X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
+    X, X_val = scoring_features(attributor, cleaner.estimator, X, y, X_val)
+    if X_val is not None:
+        params = {**params, "X_val": X_val, "y_val": y_val}
+        if own:
+            params["metadata_val"] = own
+    return fit_attributor(attributor, X, y, params, cleaner.memory)
+
+
+def combined(fitted: list, places: list[np.ndarray], n: int) -> tuple[np.ndarray, dict[str, Found]]:
+    """(scores (n,), {objective: Found}) from attributors fitted on parts of n rows, which stand at these places."""
+    known = [objectives_of(part) for part in fitted]
+    found = {
+        name: Found([(rows, each[name]) for rows, each in zip(places, known, strict=True)], n) for name in known[0]
+    }
+    signs = next(iter(found.values())).signs if len(found) == 1 else [1.0] * len(fitted)
+    parts = [(rows, sign * part.scores_) for rows, part, sign in zip(places, fitted, signs, strict=True)]
+    return mean_over_parts(parts, n), found
