@@ -126,8 +126,8 @@ def needs_of(attributor: Any) -> Needs:
         )
     if hasattr(attributor, "predict"):
         raise TypeError(
-            f"{kind} is a model, which predicts, and not an attributor, which scores rows; give one that trains it, "
-            f"such as SelfConfidence({kind}())"
+            f"{kind} is a model, and no attributor, which scores rows; give one that trains a model, such as "
+            "SelfConfidence(classifier with predict_proba) or Influence(model) from sktda.attribution"
         )
     raise TypeError(
         f"{kind} does not say what it needs; add `needs = Needs()` to the class (from sktda.attribution.base), with "

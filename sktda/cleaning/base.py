@@ -83,7 +83,8 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
         attributor = LabelPosterior()
         if _routing_enabled():
             attributor.set_fit_request(sample_weight=False)  # ignored, and not the user's to request
-    if is_classifier(attributor) and hasattr(attributor, "predict_proba") and not isinstance(attributor, Pipeline):
+    model = hasattr(attributor, "get_params") and not isinstance(attributor, type | Pipeline)
+    if model and is_classifier(attributor) and hasattr(attributor, "predict_proba"):
         from sktda.attribution.predictions.out_of_sample import SelfConfidence
 
         attributor = SelfConfidence(attributor)  # what a classifier says of rows that it did not train on

@@ -80,7 +80,7 @@ def test_an_attributor_of_the_users_own_gets_what_it_declares(declared):
         (type("Typed", (Own,), {"needs": {"features": True}})(), r"needs of Typed is {'features': True}, and must be"),
         (Own, "is not an attributor; give an instance"),
         ("loss", "is not an attributor; give an instance"),
-        (RandomForestClassifier(), r"is a model, .* such as SelfConfidence\(RandomForestClassifier\(\)\)"),
+        (RandomForestClassifier(), r"is a model, and no attributor.* such as SelfConfidence\("),
         (make_pipeline(StandardScaler(), SelfConfidence()), "a Pipeline is no attributor"),
     ],
 )
