@@ -1,7 +1,7 @@
 """Does cleaning help boosting? Adult, 20 % of the labels flipped, the share to remove picked by InfluencePrunerCV.
 
     python benchmarks/adult.py           # three seeds; half an hour on two cores
-    python benchmarks/adult.py --quick   # 4,000 rows, one seed, nothing written: does it run?
+    python benchmarks/adult.py --quick   # made rows, one seed, nothing written: does it run?
 
 The rows that the data set marks for training (32,561), 20 % of their labels flipped at random; the marked test rows
 (16,281) keep theirs. HistGradientBoostingClassifier is trained on the rows as given, on what InfluencePrunerCV leaves
@@ -18,12 +18,10 @@ accuracy on test rows with right labels, which nobody has outside of a benchmark
 from __future__ import annotations
 
 import argparse
-import os
 import time
-from pathlib import Path
 
 import numpy as np
-from shared.common import flip, load, measured, save, set_threads
+from shared.common import begin, data_folder, flip, load, measured, save
 
 from sktda.selection import prune
 
@@ -34,12 +32,12 @@ WAYS = [(name, stratify) for stratify in (True, False) for name in ("ComplexityG
 def split() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(X, y, mask of the test rows); without the marks of the data set the last third."""
     X, y = load("adult")
-    if folder := os.environ.get("SKTDA_DATA"):
-        return X, y, np.load(Path(folder) / "data" / "adult.npz")["is_test"]
-    return X, y, np.arange(len(y)) >= 32_561
+    if folder := data_folder():
+        return X, y, np.load(folder / "adult.npz")["is_test"]
+    return X, y, np.arange(len(y)) >= min(32_561, 2 * len(y) // 3)
 
 
-def part(attributor: str, stratify: bool, seed: int, n: int | None, nested: bool) -> dict:
+def part(attributor: str, stratify: bool, seed: int, nested: bool, ratios: tuple = RATIOS, trees: int = 100) -> dict:
     """One attributor on one draw of flips."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import cross_val_score
@@ -48,11 +46,11 @@ def part(attributor: str, stratify: bool, seed: int, n: int | None, nested: bool
 
     X, y, is_test = split()
     X_test, y_test = X[is_test], y[is_test]
-    X, y = X[~is_test][:n], y[~is_test][:n]
+    X, y = X[~is_test], y[~is_test]
     given, wrong = flip(y, "uniform", RATE, seed)
-    model = HistGradientBoostingClassifier(random_state=seed)
+    model = HistGradientBoostingClassifier(max_iter=trees, random_state=seed)
     scores = getattr(attribution, attributor)(random_state=seed)
-    pruner = InfluencePrunerCV(model, scores, prune_ratios=RATIOS, stratify=stratify, random_state=seed)
+    pruner = InfluencePrunerCV(model, scores, prune_ratios=ratios, stratify=stratify, random_state=seed)
     start = time.perf_counter()
     pruner.fit(X, given)
     found = {
@@ -62,12 +60,13 @@ def part(attributor: str, stratify: bool, seed: int, n: int | None, nested: bool
         "seconds": time.perf_counter() - start,
         "ratio": pruner.best_prune_ratio_,
         "wrong_among_removed": float(wrong[~pruner.support_].mean()) if pruner.n_pruned_ else None,
-        "cv": {str(r): s for r, s in zip(RATIOS, pruner.cv_results_["mean_test_score"].tolist(), strict=True)},
+        "cv": {str(r): s for r, s in zip(ratios, pruner.cv_results_["mean_test_score"].tolist(), strict=True)},
         "before": model.fit(X, given).score(X_test, y_test),
         "after": pruner.score(X_test, y_test),
         "oracle": model.fit(X[~wrong], y[~wrong]).score(X_test, y_test),
         "test": {},
     }
+<<<<<<< HEAD
     for ratio in RATIOS:
         support = prune(
             pruner.scores_,
@@ -76,6 +75,10 @@ def part(attributor: str, stratify: bool, seed: int, n: int | None, nested: bool
             stratify=stratify,
             floor=1,
         )
+=======
+    for ratio in ratios:
+        support = pruner._support_at(ratio)
+>>>>>>> w-bench
         found["test"][str(ratio)] = model.fit(X[support], given[support]).score(X_test, y_test)
     if nested:
         found["nested"] = float(cross_val_score(pruner, X, given, cv=3).mean())
@@ -83,16 +86,15 @@ def part(attributor: str, stratify: bool, seed: int, n: int | None, nested: bool
     return {"row": found}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="4,000 rows, one seed, and no file written")
-    options = parser.parse_args()
-    set_threads()
+    options = begin(parser, arguments)
+    few = (RATIOS[::3], 5) if options.quick else ()
     rows = []
     for seed in SEEDS[:1] if options.quick else SEEDS:
         for attributor, stratify in WAYS:
             nested = seed == SEEDS[0] and (attributor, stratify) == WAYS[0]
-            row = measured(part, attributor, stratify, seed, 4_000 if options.quick else None, nested)["row"]
+            row = measured(part, attributor, stratify, seed, nested, *few)["row"]
             rows.append(row)
             print(
                 f"{attributor:15s} {'by class' if stratify else 'anywhere'} seed {seed}: share {row['ratio']:.2f}, "
@@ -102,8 +104,7 @@ def main() -> None:
                 f"(right rows only {row['oracle']:.4f}), {row['seconds']:.0f} s",
                 flush=True,
             )
-            if not options.quick:
-                save("adult", rows)
+            save("adult", rows)
 
 
 if __name__ == "__main__":

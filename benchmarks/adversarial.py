@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from shared.common import fashion_mnist, measured, save, set_threads
+from shared.common import begin, fashion_mnist, measured, save
 
 SEEDS = (0, 1, 2, 3, 4)
 SHARES = (0.05, 0.1, 0.2)
@@ -141,12 +141,10 @@ def show(row: dict) -> None:
     )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="1,000 rows, one seed, one share, and no file written")
-    quick = parser.parse_args().quick
-    set_threads()
-    n, seeds, shares, attacked = (1_000, SEEDS[:1], SHARES[1:2], 500) if quick else (10_000, SEEDS, SHARES, ATTACKED)
+    quick = begin(parser, arguments).quick
+    n, seeds, shares, attacked = (150, SEEDS[:1], SHARES[1:2], 30) if quick else (10_000, SEEDS, SHARES, ATTACKED)
     rows: list[dict] = []
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         for result in pool.map(lambda seed: measured(part, n, seed, shares, attacked), seeds):
@@ -154,8 +152,7 @@ def main() -> None:
             for row in result["rows"]:
                 show(row)
             print(f"    {result['seconds']:.0f} s and {result['peak_gib']:.1f} GiB", flush=True)
-    if not quick:
-        save("adversarial", rows)
+    save("adversarial", rows)
 
 
 if __name__ == "__main__":

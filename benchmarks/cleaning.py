@@ -1,6 +1,7 @@
 """Does cleaning help, and how close does it come to the truth?
 
     python benchmarks/cleaning.py
+    python benchmarks/cleaning.py --quick   # few rows, one seed, nothing written: does it run?
 
 Fashion-MNIST, 10,000 training rows with injected uniform noise; test rows are clean. Each model is trained on the rows
 as given, on the rows that NoisyLabelDetector() leaves, and on the truly clean rows (the oracle: nobody could do better
@@ -10,10 +11,11 @@ Writes benchmarks/results/cleaning.json.
 
 from __future__ import annotations
 
+import argparse
 import warnings
 
 import numpy as np
-from shared.common import fashion_mnist, flip, save, set_threads
+from shared.common import begin, fashion_mnist, flip, save, set_threads
 
 set_threads()
 
@@ -23,7 +25,7 @@ from sklearn.neural_network import MLPClassifier  # noqa: E402
 
 from sktda import InfluencePruner, NoisyLabelDetector, PruningWarning  # noqa: E402
 
-N, SEEDS, GUARDED_RATIO = 10_000, (0, 1), 0.1
+N, SEEDS, RATES, GUARDED_RATIO = 10_000, (0, 1), (0.2, 0.4), 0.1
 MODELS = {
     "1-NN": lambda seed: KNeighborsClassifier(1),
     "MLP": lambda seed: MLPClassifier((256, 256), max_iter=10, random_state=seed),
@@ -57,17 +59,19 @@ def guarded(X, y, X_test, y_test, seed: int) -> list[dict]:
     return rows
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    quick = begin(argparse.ArgumentParser(description=__doc__.splitlines()[0]), arguments).quick
+    n, seeds, rates = (150, SEEDS[:1], RATES[:1]) if quick else (N, SEEDS, RATES)
     warnings.simplefilter("ignore")  # 10 epochs do not converge, as stated
     X, y, X_test, y_test = fashion_mnist()
-    X, X_test = (part.reshape(len(part), -1) / np.float32(255) for part in (X[:N], X_test))
+    X, X_test = (part.reshape(len(part), -1) / np.float32(255) for part in (X[:n], X_test))
     rows = []
-    for seed in SEEDS:
-        for rate in (0.2, 0.4):
-            rows += cleaned(X, y[:N], X_test, y_test, rate, seed)
-        rows += guarded(X, y[:N], X_test, y_test, seed)
+    for seed in seeds:
+        for rate in rates:
+            rows += cleaned(X, y[:n], X_test, y_test, rate, seed)
+        rows += guarded(X, y[:n], X_test, y_test, seed)
         save("cleaning", rows)
-    for rate in (0.2, 0.4, 0.0):
+    for rate in (*rates, 0.0):
         for name in MODELS:
             chosen = [row for row in rows if row["rate"] == rate and row["model"] == name]
             mean = {

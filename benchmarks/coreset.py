@@ -3,7 +3,7 @@
     python benchmarks/coreset.py                 # 10,000 rows of Fashion-MNIST; half an hour on two cores
     python benchmarks/coreset.py --rows 60000    # all of them
     python benchmarks/coreset.py --only MoSo     # this method again, the others stay as they are in the file
-    python benchmarks/coreset.py --quick         # 2,000 rows, one seed, nothing written: does it run?
+    python benchmarks/coreset.py --quick         # few rows, one seed, nothing written: does it run?
 
 10, 30 and 50 % of the rows are kept, with the labels as published and with 20 % of them flipped, for three seeds.
 `CoresetSelector` keeps the highest scores ("top") or spreads over them ("stratified") within each class. Scores are of
@@ -25,7 +25,7 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from shared.common import RESULTS, fashion_mnist, measured, save, set_threads
+from shared.common import RESULTS, begin, fashion_mnist, measured, save
 
 ROWS, SEEDS, SHARES, RATES = 10_000, (0, 1, 2), (0.1, 0.3, 0.5), (0.0, 0.2)
 EARLY_EPOCHS, EARLY_NETS = 2, 3  # of EL2N
@@ -129,7 +129,7 @@ def accuracy(problem: Any, kept: np.ndarray, X_test: np.ndarray, y_test: np.ndar
     return float((predicted == y_test).mean())
 
 
-def part(n: int, rate: float, seed: int, only: str | None) -> dict:
+def part(n: int, rate: float, seed: int, only: str | None, shares: tuple[float, ...]) -> dict:
     """Every way to choose, on one draw of flips."""
     from shared.trajectory import fashion, pixels
 
@@ -150,7 +150,7 @@ def part(n: int, rate: float, seed: int, only: str | None) -> dict:
         for strategy in ("top", "stratified"):
             if strategy == "stratified" and (method == "random" or form == "keep hard"):
                 continue  # strata of random numbers are random, and nobody drops the easiest rows
-            for share in SHARES:
+            for share in shares:
                 selector = CoresetSelector(
                     PrecomputedScores(values), n_samples=share, strategy=strategy, random_state=seed
                 ).fit(problem.X, problem.y)
@@ -171,18 +171,17 @@ def show(rows: list[dict]) -> None:
         )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=ROWS, help="rows of Fashion-MNIST")
     parser.add_argument("--only", choices=METHODS, help="one method, beside what the file has of the others")
-    parser.add_argument("--quick", action="store_true", help="2,000 rows, one seed, and no file written")
-    options = parser.parse_args()
-    set_threads()
-    n = 2_000 if options.quick else options.rows
+    options = begin(parser, arguments)
+    n = 200 if options.quick else options.rows
+    seeds, rates, shares = (SEEDS[:1], RATES[1:], SHARES[1:2]) if options.quick else (SEEDS, RATES, SHARES)
     rows: list[dict] = []
-    for seed in SEEDS[:1] if options.quick else SEEDS:
-        for rate in RATES:
-            found = measured(part, n, rate, seed, options.only)["rows"]
+    for seed in seeds:
+        for rate in rates:
+            found = measured(part, n, rate, seed, options.only, shares)["rows"]
             rows += found
             show(found)
     if not options.quick:

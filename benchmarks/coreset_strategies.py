@@ -1,7 +1,7 @@
 """Which coreset strategy? All of them on Fashion-MNIST, one chosen on a validation split, beside random rows.
 
     python benchmarks/coreset_strategies.py           # 55,000 rows to choose from; an hour on two cores
-    python benchmarks/coreset_strategies.py --quick   # 5,000 rows, one seed, nothing written: does it run?
+    python benchmarks/coreset_strategies.py --quick   # few rows, one seed, nothing written: does it run?
     python benchmarks/coreset_strategies.py --k-center  # only: 60,000 rows, no classes, 6,000 picks, how long
 
 1, 5, 10 and 30 % of the rows are kept, of every class its share, with the labels as published and with 20 % of them
@@ -21,7 +21,7 @@ import time
 from typing import Any
 
 import numpy as np
-from shared.common import fashion_mnist, flip, measured, save, set_threads
+from shared.common import begin, fashion_mnist, flip, measured, save
 
 VALIDATION, SEEDS, RATES = 5_000, (0, 1, 2, 3, 4), (0.0, 0.2)
 STEPS = {0.01: 1_500, 0.05: 3_000, 0.1: 3_000, 0.3: 5_000}  # by the share that is kept
@@ -52,7 +52,7 @@ def accuracies(X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, steps: i
         return [float((net(torch.from_numpy(X)).argmax(1).numpy() == y).mean()) for X, y in tests]
 
 
-def part(n: int, rate: float, seed: int) -> dict:
+def part(n: int, rate: float, seed: int, n_val: int, step_counts: dict[float, int]) -> dict:
     """All strategies on one draw of flips."""
     from shared.trajectory import pixels
     from sklearn.frozen import FrozenEstimator
@@ -64,7 +64,7 @@ def part(n: int, rate: float, seed: int) -> dict:
     x_train, y_train, x_test, y_test = fashion_mnist()
     given, wrong = flip(y_train, "uniform", rate, seed)
     X, y, wrong = pixels(x_train[:n]), given[:n], wrong[:n]
-    tests = [(pixels(x_train[-VALIDATION:]), given[-VALIDATION:]), (pixels(x_test), y_test)]
+    tests = [(pixels(x_train[-n_val:]), given[-n_val:]), (pixels(x_test), y_test)]
     start = time.perf_counter()
     gap = ComplexityGap(random_state=seed).fit(X, y)
     scoring = time.perf_counter() - start
@@ -74,7 +74,7 @@ def part(n: int, rate: float, seed: int) -> dict:
     training = time.perf_counter() - start
     candidates = [(name, None) for name in (*BY_SCORE, *BY_FEATURES)] + [(name, net) for name in BY_NET]
     rows = []
-    for share, steps in STEPS.items():
+    for share, steps in step_counts.items():
         for name, model in candidates:
             selector = CoresetSelector(scores, n_samples=share, strategy=name, estimator=model, random_state=seed)
             start = time.perf_counter()
@@ -118,26 +118,23 @@ def k_center_seconds(n: int, picks: int) -> dict:
     return {"rows": [{"n": n, "picks": picks, "seconds": seconds, "different": len(set(np.asarray(chosen).tolist()))}]}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="5,000 rows, one seed, and no file written")
     parser.add_argument("--k-center", action="store_true", help="only how long 6,000 of 60,000 rows take")
-    options = parser.parse_args()
-    set_threads()
+    options = begin(parser, arguments)
     if options.k_center:
-        rows = measured(k_center_seconds, 60_000, 6_000)["rows"]
+        rows = measured(k_center_seconds, *((300, 30) if options.quick else (60_000, 6_000)))["rows"]
         print(rows)
         save("k_center", rows)
         return
-    n = 5_000 if options.quick else 60_000 - VALIDATION
+    n, n_val, step_counts = (250, 50, {0.1: 20}) if options.quick else (60_000 - VALIDATION, VALIDATION, STEPS)
     rows: list[dict] = []
     for seed in SEEDS[:1] if options.quick else SEEDS:
-        for rate in RATES:
-            found = measured(part, n, rate, seed)
+        for rate in RATES[1:] if options.quick else RATES:
+            found = measured(part, n, rate, seed, n_val, step_counts)
             rows += found["rows"]
             print(f"scores {found['scoring']:.1f} s, net {found['training']:.1f} s", flush=True)
-        if not options.quick:
-            save("coreset_strategies", rows)
+        save("coreset_strategies", rows)
 
 
 if __name__ == "__main__":

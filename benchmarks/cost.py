@@ -1,6 +1,7 @@
 """What the default detector costs: against scikit-learn's Nystroem + RidgeClassifier, and as rows grow.
 
     python benchmarks/cost.py
+    python benchmarks/cost.py --quick   # few rows, once, nothing written: does it run?
 
 Both take the rows of Fashion-MNIST and 2,000 landmarks (as unsigned bytes; for scikit-learn, which would compute in
 float64, as float32), one after the other in one run, three times; the ratio is taken run by run. Each in a process of
@@ -11,15 +12,16 @@ Writes benchmarks/results/cost.json.
 
 from __future__ import annotations
 
+import argparse
 import time
 
 import numpy as np
-from shared.common import flip, load, measured, save, set_threads
+from shared.common import begin, flip, load, measured, save
 
-SEED, REPEATS, LANDMARKS = 0, 3, 2000
+SEED, REPEATS, LANDMARKS, ROWS = 0, 3, 2000, (15_000, 30_000, 60_000)
 
 
-def gap(name: str, n: int, rate: float) -> dict:
+def gap(name: str, n: int | None, rate: float, n_landmarks: int) -> dict:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     from sktda.attribution import ComplexityGap
@@ -28,7 +30,7 @@ def gap(name: str, n: int, rate: float) -> dict:
     X, y = X[:n], y[:n]
     given, wrong = flip(y, "uniform", rate, SEED)
     start = time.perf_counter()
-    scores = ComplexityGap(mode="nystrom", n_landmarks=LANDMARKS, random_state=SEED).fit(X, given).scores_
+    scores = ComplexityGap(mode="nystrom", n_landmarks=n_landmarks, random_state=SEED).fit(X, given).scores_
     seconds = time.perf_counter() - start
     return {
         "seconds": seconds,
@@ -37,7 +39,7 @@ def gap(name: str, n: int, rate: float) -> dict:
     }
 
 
-def ridge(name: str, n: int, rate: float) -> dict:
+def ridge(name: str, n: int | None, rate: float, n_landmarks: int) -> dict:
     from sklearn.kernel_approximation import Nystroem
     from sklearn.linear_model import RidgeClassifier
     from sklearn.pipeline import make_pipeline
@@ -45,18 +47,19 @@ def ridge(name: str, n: int, rate: float) -> dict:
     X, y = load(name)
     X = X[:n].reshape(n, -1).astype(np.float32) / 255
     given, _ = flip(y[:n], "uniform", rate, SEED)
-    model = make_pipeline(Nystroem(n_components=LANDMARKS, random_state=SEED), RidgeClassifier(0.1))
+    model = make_pipeline(Nystroem(n_components=n_landmarks, random_state=SEED), RidgeClassifier(0.1))
     start = time.perf_counter()
     model.fit(X, given)
     return {"seconds": time.perf_counter() - start}
 
 
-def main() -> None:
-    set_threads()
+def main(arguments: list[str] | None = None) -> None:
+    quick = begin(argparse.ArgumentParser(description=__doc__.splitlines()[0]), arguments).quick
+    sizes, repeats, n_landmarks = ((200,), 1, 50) if quick else (ROWS, REPEATS, LANDMARKS)
     rows = []
-    for n in (15_000, 30_000, 60_000):
-        for repeat in range(REPEATS):
-            ours, theirs = measured(gap, "fashion-60k", n, 0.2), measured(ridge, "fashion-60k", n, 0.2)
+    for n in sizes:
+        for repeat in range(repeats):
+            ours, theirs = (measured(which, "fashion-60k", n, 0.2, n_landmarks) for which in (gap, ridge))
             ratio = ours["seconds"] / theirs["seconds"]
             rows.append({"data": "fashion", "n": n, "rate": 0.2, "repeat": repeat, "ratio": ratio, **ours})
             rows[-1] |= {"ridge_seconds": theirs["seconds"], "ridge_peak_gib": theirs["peak_gib"]}
@@ -66,8 +69,8 @@ def main() -> None:
                 f"{theirs['peak_gib']:.2f} GiB | ratio {ratio:.2f}",
                 flush=True,
             )
-    for name, n, rate in (("fashion-60k", 60_000, 0.4), ("adult", None, 0.2)):
-        rows.append({"data": name, "n": n, "rate": rate, **measured(gap, name, n, rate)})
+    for name, n, rate in (("fashion-60k", sizes[-1], 0.4), ("adult", None, 0.2)):
+        rows.append({"data": name, "n": n, "rate": rate, **measured(gap, name, n, rate, n_landmarks)})
         print(rows[-1], flush=True)
     save("cost", rows)
 

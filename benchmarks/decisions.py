@@ -7,7 +7,7 @@ with right labels. Logistic regression and a random forest on all rows, on what 
 the grid of InfluencePrunerCV, and by those who decide themselves: InfluencePrunerCV, GridSearchCV over the same grid
 with the scorer and the prior of sktda.metrics, InfluencePruner with a guard, InfluenceReweighter, ResampledEstimator;
 and on the rows whose label is right, which nobody knows.
-Writes benchmarks/results/decisions.json (--quick: decisions_quick.json, two tables of scikit-learn).
+Writes benchmarks/results/decisions.json (--quick: one table of scikit-learn, nothing).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 import warnings
 
 import numpy as np
-from shared.common import save, set_threads
+from shared.common import begin, save, set_threads
 
 set_threads(1)
 
@@ -35,7 +35,7 @@ from sktda import (  # noqa: E402
 )
 from sktda.metrics import BeyondChance, NoiseCorrectedScorer  # noqa: E402
 
-QUICK = ("iris (scikit-learn)", "wine")
+QUICK = ("iris (scikit-learn)",)
 SHARES = (0, 0.05, 0.1, 0.15, 0.2, 0.3)
 GUARDED = 0.15
 MODELS = ("logistic", "forest")
@@ -74,14 +74,14 @@ def decided(fitted) -> float | None:
     return float(np.mean(~fitted.support_)) if hasattr(fitted, "support_") else None
 
 
-def cell(name: str, setting: str, seed: int, n_rows: int) -> list[dict]:
+def cell(name: str, setting: str, seed: int, n_rows: int, kinds: tuple[str, ...]) -> list[dict]:
     """One table, noise and seed: a row for each model, with the accuracy of each way."""
     X, true = table_data(name, n_rows)
     train, test = split(true, seed)
     given, wrong = plant(true[train], setting, seed)
     X, X_test, y_test = X[train], X[test], true[test]
     rows = []
-    for kind in MODELS:
+    for kind in kinds:
         estimator = model(kind, seed)
         right = estimator.fit(X[~wrong], given[~wrong]).score(X_test, y_test)
         row = {"table": name, "setting": setting, "seed": seed, "model": kind, "n": len(given), "right rows": right}
@@ -104,21 +104,21 @@ def accuracy(search: GridSearchCV, X: np.ndarray, y: np.ndarray) -> float:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, write and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two tables of scikit-learn, one seed")
     parser.add_argument("--settings", nargs="+", default=["u15", "u0"], help="of tables_battery.py")
     parser.add_argument("--tables", nargs="+", help="all by default")
     parser.add_argument("--rows", type=int, default=2_000, help="at most, per table; 0 = all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    chosen = parser.parse_args(arguments)
+    chosen = begin(parser, arguments)
+    kinds = MODELS
     if chosen.quick:
-        chosen.tables, chosen.seeds, chosen.rows = QUICK, [0], 300
+        chosen.tables, chosen.seeds, chosen.rows, chosen.settings, kinds = QUICK, [0], 90, ["u15"], MODELS[:1]
     warnings.simplefilter("ignore")  # lbfgs at its limit, rare classes in folds, guards that keep all rows
     rows: list[dict] = []
     for seed in chosen.seeds:
         for setting in chosen.settings:
             for name in chosen.tables or table_names():
-                rows += cell(name, setting, seed, chosen.rows)
-                save("decisions_quick" if chosen.quick else "decisions", rows)
+                rows += cell(name, setting, seed, chosen.rows, kinds)
+                save("decisions", rows)
                 print(seed, setting, name, *(f"{way} {rows[-1][way]:.3f}" for way in ("0", *DECIDE)), flush=True)
     print(page(rows))
 

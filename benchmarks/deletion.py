@@ -17,10 +17,11 @@ import argparse
 from typing import Any
 
 import numpy as np
-from shared.common import measured, save, set_threads
+from shared.common import begin, measured, save
 
 SEEDS, DRAWS, RATE = (0, 1, 2), 5, 0.2
 REMOVALS = (("random", 1), ("random", 10), ("random", 100), ("flipped", 100))
+FEW_REMOVALS = (("random", 1), ("flipped", 5))
 MODELS = ("LogisticRegression", "softmax regression, SGD", "MLP, SGD")
 
 
@@ -35,7 +36,7 @@ def model(name: str, problem: Any, seed: int) -> Any:
     return recorded(recipe, problem.X, problem.y, seed, steps=True)
 
 
-def part(name: str, seed: int, draws: int) -> dict:
+def part(name: str, seed: int, draws: int, removals: tuple[tuple[str, int], ...]) -> dict:
     """Every method, removal and draw on one trained model."""
     from shared.nets import timed
     from shared.trajectory import digits
@@ -55,7 +56,7 @@ def part(name: str, seed: int, draws: int) -> dict:
     }
     random = np.random.default_rng(seed)
     rows = []
-    for kind, count in REMOVALS:
+    for kind, count in removals:
         for draw in range(draws):
             removed = random.choice(np.flatnonzero(problem.wrong) if kind == "flipped" else len(X), count, False)
             for method, attributor in fitted.items():
@@ -78,19 +79,16 @@ def show(rows: list[dict]) -> None:
         print(f"{key[0]:24s} {key[1]:8s} {key[2]:4d} {key[3]:13s} {'; '.join(words)}", flush=True)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one seed, one draw, and no file written")
-    quick = parser.parse_args().quick
-    set_threads()
+    quick = begin(parser, arguments).quick
     rows: list[dict] = []
     for name in MODELS:
         for seed in SEEDS[:1] if quick else SEEDS:
-            found = measured(part, name, seed, 1 if quick else DRAWS)["rows"]
+            found = measured(part, name, seed, *((1, FEW_REMOVALS) if quick else (DRAWS, REMOVALS)))["rows"]
             rows += found
             show(found)
-    if not quick:
-        save("deletion", rows)
+    save("deletion", rows)
 
 
 if __name__ == "__main__":

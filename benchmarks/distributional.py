@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared.common import measured, save, set_threads
+from shared.common import begin, measured, save, set_threads
 from torch import nn
 
 N_RUNS = 20  # of lds
@@ -112,21 +112,21 @@ def spelt(name: str, scores: np.ndarray) -> dict[str, float]:
 
 def lds_part(quick: bool) -> dict:
     """Every measure predicted and true, and the mean as a prediction of the variance."""
-    from shared.lds import load, truth_file
+    from shared.lds import load, truth
     from sklearn.base import clone
 
     from sktda import TrajectoryRecorder, retrain
     from sktda.attribution import Influence, Source
     from sktda.metrics import measured_moves, predicted_moves, spearman
 
-    problem, full = load("concrete"), np.load(truth_file("concrete"))["full_loss"]
+    problem, full = load("concrete"), truth("concrete")["full_loss"]
     n_runs = 3 if quick else N_RUNS
     seeds = range(FIRST_SEED, FIRST_SEED + n_runs)
     recorded = clone(concrete_net()).set_params(callbacks=[TrajectoryRecorder()])
     nets = retrain(recorded, problem.X, problem.y, seeds=seeds)
     rows = []
     functions = named_measures()
-    truth = {
+    moves = {
         (name, floor): measured_moves(f, full, problem.measured, floor)
         for name, f in functions.items()
         for floor in ((True, False) if "wasserstein" in name else (True,))
@@ -137,7 +137,7 @@ def lds_part(quick: bool) -> dict:
     }.items():
         x, d = runs_of(base, nets, problem.X, problem.y).attribute_runs(problem.X_query, problem.y_query)
         predicted = {name: predicted_moves(f, x, d, ~problem.kept) for name, f in functions.items()}
-        for (of, floor), true in truth.items():
+        for (of, floor), true in moves.items():
             for by in dict.fromkeys((of, "mean", "variance")):
                 row = {"method": method, "n_runs": n_runs, "of": of, "by": by, "floor": floor}
                 rows.append(row | spelt("lds", spearman(predicted[by], true)))
@@ -199,7 +199,7 @@ NETS = {
 
 def groups_part(quick: bool) -> dict:
     """How the variance over runs of output and loss changes without groups of rows, predicted and true."""
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1 if quick else 2) as pool:
         found = list(pool.map(lambda name: measured(of_nets, name, quick), NETS))
     return {"rows": [row for each in found for row in each["rows"]]}
 
@@ -216,7 +216,7 @@ def of_nets(name: str, quick: bool) -> dict:
     nets, problem = NETS[name], load("concrete")
     problem = replace(problem, X_query=problem.X_query[: nets.n_queries], y_query=problem.y_query[: nets.n_queries])
     X, y = problem.X, problem.y
-    n_groups, n_runs = (4, 6) if quick else (N_GROUPS, nets.n_runs)
+    n_groups, n_runs = (3, 4) if quick else (N_GROUPS, nets.n_runs)
     estimator = nets.make()
     if name == "small":  # the derivative of a run needs its record
         estimator = clone(estimator).set_params(callbacks=[TrajectoryRecorder(steps=True)])
@@ -233,7 +233,7 @@ def of_nets(name: str, quick: bool) -> dict:
     before = outcomes(runs["same"], problem)
     rng = np.random.default_rng(0)
     rows: list[dict] = []
-    for share in SHARES[:2] if quick else SHARES:
+    for share in SHARES[1:2] if quick else SHARES:
         start = time.perf_counter()
         removed = np.zeros((n_groups, len(X)), dtype=bool)
         for group in removed:
@@ -294,14 +294,14 @@ def outcomes(nets: list[Any], problem: Any) -> dict[str, np.ndarray]:
 
 def loo_part(quick: bool) -> dict:
     """Correlation of leave-one-out, averaged over seeds, with influence averaged over as many other runs."""
-    from sklearn.datasets import load_digits
+    from shared.common import load
 
     from sktda import retrain
     from sktda.attribution import Influence
     from sktda.metrics import pearson, spearman
 
-    counts, n_left_out = (LOO_SEEDS[:4], 5) if quick else (LOO_SEEDS, LOO_ROWS)
-    X, y = load_digits(return_X_y=True)
+    counts, n_left_out = (LOO_SEEDS[:2], 3) if quick else (LOO_SEEDS, LOO_ROWS)
+    X, y = load("digits")
     order = np.random.default_rng(0).permutation(len(y))
     X, y = (X[order] / 16).astype(np.float32), y[order]
     train, query = slice(0, LOO_TRAIN), slice(LOO_TRAIN, LOO_TRAIN + LOO_QUERIES)
@@ -341,21 +341,21 @@ def loo_part(quick: bool) -> dict:
 
 def unrolled_part(quick: bool) -> dict:
     """SGDInfluence (the exact derivative of the run) against Influence at its end, after more and more steps."""
+    from shared.common import load
     from sklearn.base import clone
-    from sklearn.datasets import load_digits
     from sklearn.frozen import FrozenEstimator
 
     from sktda import TrajectoryRecorder, retrain
     from sktda.attribution import Influence, SGDInfluence
     from sktda.metrics import pearson, spearman
 
-    X, y = load_digits(return_X_y=True)
+    X, y = load("digits")
     order = np.random.default_rng(0).permutation(len(y))
     X, y = (X[order] / 16).astype(np.float32), y[order]
     X_query, y_query, X, y = X[200:220], y[200:220], X[:200], y[:200]
     rows = []
     seeds = STEP_SEEDS[:1] if quick else STEP_SEEDS
-    for widths, steps, seed in product(((64, 10), (64, 16, 10)), STEPS[:3] if quick else STEPS, seeds):
+    for widths, steps, seed in product(((64, 10), (64, 16, 10)), STEPS[:1] if quick else STEPS, seeds):
         estimator = net("class", *widths, epochs=steps // 10, lr=0.1, batch_size=20, decay=3e-2, momentum=0.0)
         estimator = clone(estimator).set_params(callbacks=[TrajectoryRecorder(steps=True)])
         frozen = FrozenEstimator(retrain(estimator, X, y, seeds=[seed])[0])
@@ -376,16 +376,16 @@ def unrolled_part(quick: bool) -> dict:
 
 def speed_part(quick: bool) -> dict:
     """50 nets side by side, and one after the other by skorch; the same again, to compare bit by bit."""
+    from shared.common import load
     from sklearn.base import clone
-    from sklearn.datasets import load_digits
 
     from sktda import retrain
 
     set_threads(2)
-    X, y = load_digits(return_X_y=True)
+    X, y = load("digits")
     X = (X / 16).astype(np.float32)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    n, epochs = (5, 2) if quick else (50, 10)
+    n, epochs = (3, 1) if quick else (50, 10)
     estimator = net("class", 64, 64, 64, 10, epochs=epochs, lr=0.05, batch_size=64, decay=1e-3)
     estimator.set_params(device=device)
     retrain(estimator, X, y, seeds=[0])  # the first call of everything
@@ -426,16 +426,14 @@ def in_one_thread(part: str, quick: bool) -> dict:
     return PARTS[part](quick)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="part", help=f"some of {', '.join(PARTS)}")
-    parser.add_argument("--quick", action="store_true", help="few runs, and nothing written")
-    options = parser.parse_args()
+    options = begin(parser, arguments)
     for part in options.parts or PARTS:
         found = measured(in_one_thread, part, options.quick)
         print(f"{part}: {found['seconds']:.0f} s, {found['peak_gib']:.1f} GiB", flush=True)
-        if not options.quick:
-            save(f"distributional_{part}", found["rows"])
+        save(f"distributional_{part}", found["rows"])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/engine.py                       # everything; half an hour on two cores, most of it the peers
     python benchmarks/engine.py mlp cnn               # some parts
-    python benchmarks/engine.py --quick               # an eighth of the rows, nothing written: does it run?
+    python benchmarks/engine.py --quick               # few rows, nothing written: does it run?
     python benchmarks/engine.py gpu                   # needs CUDA; not among "everything"
 
 Every part runs in a process of its own (threads fixed), and every ratio is between two numbers of that process, taken
@@ -19,7 +19,7 @@ import importlib.util
 import warnings
 from functools import partial
 
-from shared.common import measured, save, set_threads
+from shared.common import begin, measured, quick, save
 
 CHECKPOINTS = 6
 PEERS = ("kronfluence", "captum", "pydvl", "dattri")
@@ -33,7 +33,7 @@ def mlp_part(n: int, repeats: int) -> dict:
 
     from sktda.attribution import Influence
 
-    setting = fashion(n, n // 10)
+    setting = fashion(n, max(n // 10, 20))
     frozen = FrozenEstimator(setting.net)
 
     def public() -> None:
@@ -49,7 +49,7 @@ def cnn_part(n: int, repeats: int) -> dict:
     from shared.nets import images
 
     warnings.filterwarnings("ignore", message="EK-FAC leaves out")  # the batch normalisations, as stated on the page
-    return {"rows": ratios(images(n), repeats, (32, 128), {"aggregated": 2.5}, {})}
+    return {"rows": ratios(images(n, width=4 if quick() else 32), repeats, (32, 128), {"aggregated": 2.5}, {})}
 
 
 def source_part(n: int, repeats: int) -> dict:
@@ -145,22 +145,20 @@ def show(part: str, rows: list[dict]) -> None:
             print(f"  {row['what']:52s} {row['seconds']:9.4f} s {row['ratio']:6.2f} {unit}{limit}")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"some of {', '.join(PARTS)}, gpu")
     parser.add_argument("--rows", type=int, default=10_000, help="rows of Fashion-MNIST")
-    parser.add_argument("--quick", action="store_true", help="an eighth of the rows, and no file written")
-    options = parser.parse_args()
+    options = begin(parser, arguments)
     if unknown := set(options.parts) - {*PARTS, "gpu"}:
         parser.error(f"unknown parts {', '.join(sorted(unknown))}; allowed are {', '.join(PARTS)}, gpu")
-    set_threads()
     from shared import gpu, peers
 
-    n = options.rows // 8 if options.quick else options.rows
+    n = 200 if options.quick else options.rows
     repeats = 1 if options.quick else 5
     jobs = {
         "mlp": (mlp_part, n, repeats),
-        "cnn": (cnn_part, 64 if options.quick else 512, 1 if options.quick else 3),
+        "cnn": (cnn_part, 16 if options.quick else 512, 1 if options.quick else 3),
         "source": (source_part, n // 2, 1 if options.quick else 2),
         "kronfluence": (peers.kronfluence_part, n, 50 if options.quick else 500),
         "captum": (peers.captum_part, n, 20 if options.quick else 100),
@@ -170,12 +168,11 @@ def main() -> None:
     }
     for part in options.parts:
         if part in PEERS and importlib.util.find_spec(part) is None:
-            print(f"\n{part}: not installed; docs/benchmarks.md says how")
+            print(f"\n{part}: not installed, left out; docs/benchmarks.md says how")
             continue
         rows = measured(*jobs[part])["rows"]
         show(part, rows)
-        if not options.quick:
-            save(f"engine_{part}", rows)
+        save(f"engine_{part}", rows)
 
 
 if __name__ == "__main__":

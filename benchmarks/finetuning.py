@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from shared.common import measured, save, set_threads
+from shared.common import begin, has, measured, save
 
 SEEDS = (0, 1, 2)
 SIDE_BY_SIDE = 2  # processes, with one thread each: the products are small
@@ -125,21 +125,20 @@ def show(row: dict) -> None:
     )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one seed, few rows, and no file written")
-    quick = parser.parse_args().quick
-    set_threads()
+    quick = begin(parser, arguments).quick
+    if not has("transformers", "tokenizers", "peft"):
+        return
     seeds = SEEDS[:1] if quick else SEEDS
     rows: list[dict] = []
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        for found in pool.map(lambda seed: measured(seed_part, seed, 300 if quick else None), seeds):
+        for found in pool.map(lambda seed: measured(seed_part, seed, 60 if quick else None), seeds):
             rows += found["rows"]
             for row in found["rows"]:
                 show(row)
             print(f"{found['seconds']:.0f} s, {found['peak_gib']:.1f} GiB", flush=True)
-    if not quick:
-        save("finetuning", rows)
+    save("finetuning", rows)
 
 
 if __name__ == "__main__":

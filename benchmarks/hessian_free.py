@@ -1,7 +1,7 @@
 """Is influence without the Hessian as good? Wrong labels found by gradient methods as training goes on.
 
     python benchmarks/hessian_free.py            # about ten minutes on two cores
-    python benchmarks/hessian_free.py --quick    # few rows, two trainings, nothing written: does it run?
+    python benchmarks/hessian_free.py --quick    # few rows, one training, nothing written: does it run?
 
 arXiv:2405.17490 says that an inner product of gradients, influence with the identity for the Hessian, finds harmful
 rows as well as influence does, and that an ensemble of models with some parameters at zero makes it better. Here:
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from shared.common import measured, save, set_threads
+from shared.common import begin, measured, save
 
 SEEDS = (0, 1, 2)
 RATES = (0.2, 0.4)
@@ -82,15 +82,13 @@ def scored(problem: Any, net: Any, seed: int) -> list[dict]:
     ]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rows, one seed, two trainings, and no file written")
-    quick = parser.parse_args().quick
-    set_threads()
-    n, seeds, lengths = (1_000, SEEDS[:1], EPOCHS[1:3]) if quick else (10_000, SEEDS, EPOCHS)
+    quick = begin(parser, arguments).quick
+    n, seeds, rates, lengths = (150, SEEDS[:1], RATES[:1], EPOCHS[1:2]) if quick else (10_000, SEEDS, RATES, EPOCHS)
     rows: list[dict] = []
     for seed in seeds:
-        for rate in RATES:
+        for rate in rates:
             result = measured(part, n, rate, seed, lengths)
             rows += result["rows"]
             for row in result["rows"]:
@@ -101,8 +99,7 @@ def main() -> None:
                     flush=True,
                 )
             print(f"    {result['seconds']:.1f} s and {result['peak_gib']:.2f} GiB in all", flush=True)
-    if not quick:
-        save("hessian_free", rows)
+    save("hessian_free", rows)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from shared.common import RESULTS, measured, save, set_threads
-from shared.lds import RECIPES, Problem, load, trained, truth_file
+from shared.common import RESULTS, begin, measured, save, set_threads
+from shared.lds import RECIPES, Problem, load, trained, truth
 
 FIRST_SEED = 10_000  # truth.py takes its seeds from 0 up, one for every retrained net
 METHODS = ("InnerProduct", "TracIn", "Influence", "Source", "Source, fast")
@@ -187,9 +187,9 @@ def words_of(row: dict) -> str:
     return "\n    ".join(lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="+", choices=RECIPES, metavar="name", help=f"some of {', '.join(RECIPES)}")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"some of {', '.join(RECIPES)}; default: digits")
     parser.add_argument("--models", type=int, default=10, help="nets to train")
     parser.add_argument("--scored", type=int, default=5, help="of these, nets whose own LDS are averaged")
     parser.add_argument(
@@ -198,8 +198,10 @@ def main() -> None:
         help="also kronfluence and captum on the first model and TRAK on the first three; minutes for each",
     )
     parser.add_argument("--peers-only", action="store_true", help="add the peers to the results that are there")
-    parser.add_argument("--quick", action="store_true", help="two models, no peers, nothing written")
-    options = parser.parse_args()
+    options = begin(parser, arguments)
+    options.names = options.names or ["digits"]
+    if unknown := set(options.names) - set(RECIPES):
+        parser.error(f"unknown truths {', '.join(sorted(unknown))}; allowed are {', '.join(RECIPES)}")
     if options.quick:
         options.models, options.scored, options.peers = 2, 2, False
     if not 1 <= options.scored <= options.models:
@@ -210,14 +212,14 @@ def main() -> None:
         if options.models < max(PEERS.values()):
             parser.error(f"--peers needs {max(PEERS.values())} models; got --models {options.models}")
     set_threads(1)  # as truth.py; the measured processes set their own
-    for name, file in {name: truth_file(name) for name in options.names}.items():
-        print(f"{name}: truth in {file}", flush=True)
+    for name in options.names:
+        truth(name)  # now, and not in the process that is measured
+    for name in options.names:
         if options.peers_only:
             add_peers(name)
             continue
         found = measured(part, name, options.models, options.scored, options.peers)
-        if not options.quick:
-            save(f"lds_{name}", found["rows"])
+        save(f"lds_{name}", found["rows"])
 
 
 if __name__ == "__main__":

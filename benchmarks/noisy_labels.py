@@ -2,6 +2,7 @@
 
     python benchmarks/noisy_labels.py                 # all data sets; about half an hour on two cores
     python benchmarks/noisy_labels.py digits segment  # some of them
+    python benchmarks/noisy_labels.py --quick         # few rows, nothing written: does it run?
 
 Every method runs in a process of its own (threads fixed), so seconds and peak memory can be compared; peak memory
 includes the libraries and the data. cleanlab gets 5-fold out-of-sample probabilities of a LogisticRegression and of
@@ -17,7 +18,7 @@ import time
 import warnings
 
 import numpy as np
-from shared.common import flip, load, measured, save, set_threads
+from shared.common import begin, flip, has, load, measured, save
 
 DATA = ("digits", "segment", "phoneme", "fashion-10k", "fashion-60k")
 NOISE = [("uniform", 0.0)] + [(kind, rate) for kind in ("uniform", "class") for rate in (0.1, 0.2, 0.4)]
@@ -93,21 +94,25 @@ def quality(wrong: np.ndarray, suspicion: np.ndarray, rate: float) -> dict:
     return row
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="*", default=DATA, help=f"some of {', '.join(DATA)}")
-    chosen = parser.parse_args().data
-    set_threads()
-    for name in chosen:
+    options = begin(parser, arguments)
+    data, noise, seeds, peers = options.data, NOISE, SEEDS, PEERS
+    if options.quick:
+        data, noise, seeds, peers = DATA[:1], NOISE[1:2], SEEDS[:1], PEERS[:2]
+    if not has("cleanlab"):
+        peers = []
+    for name in data:
         rows = []
-        for kind, rate in NOISE:
+        for kind, rate in noise:
             jobs = [
                 ("sktda ComplexityGap", sktda_detector, seed, ())
-                for seed in (SEEDS if name != "fashion-60k" else SEEDS[:1])
+                for seed in (seeds if name != "fashion-60k" else seeds[:1])
             ]
             if name != "fashion-60k" or (kind, rate) == ("uniform", 0.2):
                 jobs += [
-                    (f"cleanlab {api}, {model}", cleanlab_detector, SEEDS[0], (api, model)) for api, model in PEERS
+                    (f"cleanlab {api}, {model}", cleanlab_detector, SEEDS[0], (api, model)) for api, model in peers
                 ]
             for method, function, seed, extra in jobs:
                 row = {"data": name, "noise": kind, "rate": rate, "seed": seed, "method": method}

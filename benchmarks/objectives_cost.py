@@ -1,7 +1,7 @@
 """What several objectives cost in one fit, over what one costs.
 
     python benchmarks/objectives_cost.py            # about four minutes on two cores
-    python benchmarks/objectives_cost.py --quick    # 1,000 rows, nothing written: does it run?
+    python benchmarks/objectives_cost.py --quick    # few rows, nothing written: does it run?
 
 10,000 rows of Fashion-MNIST, MLP 784-256-256-10, recorded; 1,000 validation rows. One objective is the validation loss,
 k of them are that and the losses of k - 1 classes, which every method gives in one `fit` on the same trained net. The
@@ -16,7 +16,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from shared.common import measured, save, set_threads
+from shared.common import begin, measured, save
 
 COUNTS = (1, 2, 4, 8)
 REPEATS = 3
@@ -34,7 +34,7 @@ def objectives(k: int) -> Any:
     return Weighted([ValidationLoss(), *map(ClassLoss, range(k - 1))]) if k > 1 else ValidationLoss()
 
 
-def part(n: int, epochs: int, repeats: int) -> dict:
+def part(n: int, epochs: int, repeats: int, counts: tuple[int, ...]) -> dict:
     """All methods and numbers of objectives, on one net."""
     from dataclasses import replace
 
@@ -56,7 +56,7 @@ def part(n: int, epochs: int, repeats: int) -> dict:
     tasks = {}
     for name, make in makers.items():
         tasks[name, 0] = partial(make(frozen, objective=None, random_state=0).fit, problem.X, problem.y)
-        for k in COUNTS:
+        for k in counts:
             method = make(frozen, objective=objectives(k), random_state=0)
             tasks[name, k] = partial(method.fit, problem.X, problem.y, **problem.held)
     rounds = [{key: timed(task)[0] for key, task in tasks.items()} for _ in range(repeats)]
@@ -67,17 +67,15 @@ def part(n: int, epochs: int, repeats: int) -> dict:
             | {"seconds": seconds[name, k], "preparation": seconds[name, 0]}
             | {"ratio": seconds[name, k] / seconds[name, 1]}
             for name in makers
-            for k in COUNTS
+            for k in counts
         ]
     }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="1,000 rows, two rounds, and no file written")
-    quick = parser.parse_args().quick
-    set_threads()
-    result = measured(part, *((1_000, 1, 2) if quick else (10_000, 5, REPEATS)))
+    quick = begin(parser, arguments).quick
+    result = measured(part, *((100, 5, 1, (1, 2)) if quick else (10_000, 5, REPEATS, COUNTS)))
     for row in result["rows"]:
         print(
             f"{row['method']:13s} {row['k']} objectives {row['seconds']:7.3f} s, {row['ratio']:5.2f} x one "
@@ -85,8 +83,7 @@ def main() -> None:
             flush=True,
         )
     print(f"    {result['seconds']:.0f} s in all")
-    if not quick:
-        save("objectives_cost", result["rows"])
+    save("objectives_cost", result["rows"])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py                  # 1,000,000 rows of 100 float32 columns
     python benchmarks/scale.py --rows 300000    # a smaller trial; nothing written
+    python benchmarks/scale.py --quick          # few rows, nothing killed, nothing written: does it run?
 
 Scores an MLP 100-128-128-10 (frozen; trained on the first 10,000 rows) with validation rows, with `InnerProduct` and
 with EK-FAC `Influence`. Every run has a process of its own. Two peaks of memory are given, both beyond a run with
@@ -23,7 +24,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from shared.common import measured, save, set_threads
+from shared.common import begin, measured, save
 
 COLUMNS, CLASSES, SEED = 100, 10, 0
 SMALL, VALIDATION = 10_000, 1_000
@@ -134,11 +135,11 @@ def killed_half_way(folder: str, n: int, method: str) -> dict:
     }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
-    n = parser.parse_args().rows
-    set_threads()
+    options = begin(parser, arguments)
+    n = 2_000 if options.quick else options.rows
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         make(folder, n)
@@ -157,6 +158,8 @@ def main() -> None:
                     f"{run.get('anonymous_beyond_gib', float('nan')):.3f} without the map",
                     flush=True,
                 )
+            if options.quick:
+                continue  # a run of so few rows is over before it can be killed
             rows.append({"method": method, "n": n, **killed_half_way(folder, n, method)})
             print(f"{method:16s} killed half way: {rows[-1]}", flush=True)
     if n == parser.get_default("rows"):

@@ -1,7 +1,7 @@
 """Is the default to be trusted on any table? Many ordinary tables with planted wrong labels, beside cleanlab.
 
     SKTDA_DATA=folder python benchmarks/tables_battery.py                  # everything that is not in the files yet
-    python benchmarks/tables_battery.py --quick                            # two small tables, nothing is written
+    python benchmarks/tables_battery.py --quick                            # one small table, nothing is written
     python benchmarks/tables_battery.py --part detect --only-ours --again  # ours anew, after a change of sktda
 
 Classification tables of SKTDA_DATA/data/tables, Adult, phoneme, segment, and scikit-learn's wine, breast_cancer, digits
@@ -34,10 +34,10 @@ from pathlib import Path
 from pages.battery import detect_page, field_page, train_page
 from shared import battery
 from shared.battery import FIELD, MODELS, PEERS, ROWS, SEEDS, SETTINGS, Cells
-from shared.common import RESULTS, set_threads
+from shared.common import RESULTS, begin, has
 
 PARTS = ("detect", "train", "field")
-QUICK = {"rows": 150, "seeds": [0], "settings": ["u0", "u15", "c30"], "tables": ["wine", "iris (scikit-learn)"]}
+QUICK = {"rows": 90, "seeds": [0], "settings": ["u15"], "tables": ["wine"]}
 
 
 def detect(chosen: argparse.Namespace, ours: Cells, others: Cells) -> None:
@@ -99,7 +99,7 @@ def field(chosen: argparse.Namespace, ours: Cells) -> None:
     from sktda import NoisyLabelDetector
 
     for name, (target, n_wrong) in FIELD.items():
-        frame = pd.read_csv(battery.data_folder() / "field" / f"{name}.csv")
+        frame = pd.read_csv(battery.field_folder() / f"{name}.csv")
         y = frame.pop(target).to_numpy()
         key = {"part": "field", "table": name, "n": len(y), "seed": 0}
         if not wanted(ours, key, chosen):
@@ -141,9 +141,8 @@ def arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     only.add_argument("--only-cleanlab", action="store_true", help="measure nothing that depends on sktda")
     only.add_argument("--only-print", action="store_true", help="measure nothing")
     parser.add_argument("--again", action="store_true", help="ours anew where other sources were measured")
-    parser.add_argument("--quick", action="store_true", help="few small tables and rows; nothing is written")
     parser.add_argument("--out", type=Path, help="folder of the JSON files; default: benchmarks/results")
-    chosen = parser.parse_args(arguments)
+    chosen = begin(parser, arguments, threads=1)
     defaults = {"rows": ROWS, "seeds": list(SEEDS), "settings": list(SETTINGS), "tables": battery.table_names()}
     for name, value in (QUICK if chosen.quick else defaults).items():
         if getattr(chosen, name) is None:
@@ -157,7 +156,8 @@ def arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(given: list[str] | None = None) -> None:
     chosen = arguments(given)
-    set_threads(1)
+    if not chosen.only_ours and not has("cleanlab"):
+        chosen.only_ours = True
     chosen.source = battery.source_digest()
     chosen.data = {name: battery.table_data(name, chosen.rows) for name in chosen.tables}
     folder = chosen.out

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from shared.common import measured, save, set_threads
+from shared.common import begin, measured, save
 
 PARTS = ("digits", "fashion", "cost")
 SEEDS = (0, 1, 2)
@@ -282,24 +282,21 @@ def show(row: dict) -> None:
         )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"some of {', '.join(PARTS)}")
-    parser.add_argument("--quick", action="store_true", help="one seed, few rows, and no file written")
-    options = parser.parse_args()
+    options = begin(parser, arguments)
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown parts {', '.join(sorted(unknown))}; allowed are {', '.join(PARTS)}")
-    set_threads()
     quick = options.quick
     seeds = SEEDS[:1] if quick else SEEDS
-    n = 1_000 if quick else 10_000
-    nets = {"784-256-256-10": n, "784-512-512-10": n, "cnn": n // 10}
+    n = 100 if quick else 10_000
+    runs, rates, decays = (RUNS[1:2], (0.2,), (5e-4,)) if quick else (RUNS, (0.2, 0.4), (5e-4, 0.0))
+    nets = {"cnn": 50} if quick else {"784-256-256-10": n, "784-512-512-10": n, "cnn": n // 10}
     jobs: dict[str, list[tuple]] = {
-        "digits": [(digits_part, batches, lr, seed, 0.2) for batches, lr in RUNS for seed in seeds],
-        "fashion": [(fashion_part, n, rate, seed) for seed in seeds for rate in (0.2, 0.4)],
-        "cost": [
-            (cost_part, net, rows, decay, 1 if quick else 5) for net, rows in nets.items() for decay in (5e-4, 0.0)
-        ],
+        "digits": [(digits_part, batches, lr, seed, 0.2) for batches, lr in runs for seed in seeds],
+        "fashion": [(fashion_part, n, rate, seed) for seed in seeds for rate in rates],
+        "cost": [(cost_part, net, rows, decay, 1 if quick else 5) for net, rows in nets.items() for decay in decays],
     }
     for part in options.parts:
         rows: list[dict] = []
@@ -308,8 +305,7 @@ def main() -> None:
             rows += found
             for row in found:
                 show(row)
-        if not quick:
-            save(f"trajectory_{part}", rows)
+        save(f"trajectory_{part}", rows)
 
 
 if __name__ == "__main__":

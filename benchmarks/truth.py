@@ -3,6 +3,7 @@
     python benchmarks/truth.py digits             # half a minute on one core; writes benchmarks/truth/digits.npz
     python benchmarks/truth.py concrete --out .   # three minutes; the data come from SKTDA_DATA or OpenML
     python benchmarks/truth.py digits --check     # compare with a plain training loop; nothing is written
+    python benchmarks/truth.py --quick            # few trainings, nothing written: does it run?
 
 Every subset is trained on several times, from seeds of their own (initialisation and order of the rows), and ten more
 models are trained on all rows. The file holds `train_index` and `query_index` (rows of the data set), `y_train`,
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from shared.batched import Recipe, cross_entropy, margin, trained
-from shared.common import set_threads
+from shared.common import begin
 from shared.retraining import OUT, TRUTHS, Truth, half_masks, make
 from torch import Tensor
 
@@ -76,20 +77,24 @@ def report(name: str, found: Tensor, expected: Tensor) -> None:
         raise ValueError(f"{name} differs by {difference:.1e}; allowed is 1e-5")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=TRUTHS)
+    parser.add_argument("name", nargs="?", default="digits", choices=TRUTHS)
     parser.add_argument("--out", type=Path, default=OUT, help="folder to write to")
     parser.add_argument("--check", action="store_true", help="compare with a plain training loop instead")
-    options = parser.parse_args()
-    set_threads(1)  # the products are small: a second thread gains little, and on a busy machine costs tenfold
+    options = begin(parser, arguments, threads=1)
+    # the products are small: a second thread gains little, and on a busy machine costs tenfold
     truth = TRUTHS[options.name]
+    if options.quick:
+        truth = replace(truth, recipe=replace(truth.recipe, epochs=1), n_subsets=4, n_retrains=2)
     if options.check:
         check(truth)
         return
     from sktda.metrics import noise_ceiling
 
     content = make(truth)
+    if options.quick:
+        return
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / f"{options.name}.npz"
     np.savez_compressed(file, **content)

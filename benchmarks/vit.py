@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared.common import fashion_mnist, flip, measured, save, set_threads
+from shared.common import begin, fashion_mnist, flip, measured, save
 from torch import nn
 from torch.nn import functional as F
 
@@ -57,7 +57,7 @@ class Size:
     device: str = "cpu"
 
 
-QUICK = Size(n=500, n_val=200, n_test=500, epochs=2, batch_size=64, n_runs=4, singles=2, seeds=2)
+QUICK = Size(n=100, n_val=50, n_test=50, epochs=1, batch_size=64, n_runs=2, singles=1, seeds=2, side_by_side=1)
 REDUCED = Size(n=5_000, n_val=1_000, n_test=10_000, epochs=15, batch_size=64)
 FULL = Size(n=50_000, n_val=10_000, n_test=10_000, epochs=10, batch_size=256, side_by_side=6, device="cuda")
 
@@ -312,11 +312,9 @@ def show(row: dict) -> None:
     )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rows, short trainings, and no file written")
-    quick = parser.parse_args().quick
-    set_threads()
+    quick = begin(parser, arguments).quick
     size = QUICK if quick else FULL if torch.cuda.is_available() else REDUCED
     device = torch.cuda.get_device_name() if size.device == "cuda" else "CPU"
     rows: list[dict] = []
@@ -340,8 +338,7 @@ def main() -> None:
         rows += summary
         for row in summary:
             show(row)
-    if not quick:
-        save("vit", rows)
+    save("vit", rows)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python benchmarks/which.py                    # all data sets; an hour and a half on two cores
     python benchmarks/which.py digits segment     # some of them
     python benchmarks/which.py digits --only TRAK # one method again, the others stay as they are in the file
+    python benchmarks/which.py --quick            # a method of each kind, few rows, nothing written: does it run?
 
 20 % of the labels of the training rows are replaced (Fashion-MNIST also 40 %): by any other class at random, or by the
 next class. The slow gradient methods see Fashion-MNIST only with 20 % replaced at random, Source (over ten minutes) not
@@ -26,7 +27,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from shared.common import RESULTS, fashion_mnist, flip, load, measured, save, set_threads
+from shared.common import RESULTS, begin, fashion_mnist, flip, has, load, measured, save
 
 DATA = ("digits", "segment", "phoneme", "fashion-10k")
 NOISE = [("uniform", 0.2), ("class", 0.2)]
@@ -172,26 +173,32 @@ def cleanlab(data: str, kind: str, rate: float, api: str, model: str) -> dict:
     return {"seconds": seconds, "dropped": dropped.mean(), "accuracy": accuracy, **figures}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="*", default=DATA, help=f"some of {', '.join(DATA)}")
     parser.add_argument("--only", help="one method, beside what the file has of the others")
-    options = parser.parse_args()
-    set_threads()
-    for name in options.data:
+    options = begin(parser, arguments)
+    data, noise, methods, peers = options.data, NOISE, list(NEEDS), PEERS
+    if options.quick:
+        data, noise, peers = DATA[:1], NOISE[:1], [each for each in PEERS if each[1] == "logistic"]
+        methods = list({need: method for method, need in reversed(NEEDS.items())}.values())  # the first of each kind
+    if not has("cleanlab"):
+        peers = []
+    for name in data:
         path = RESULTS / f"which_{name}.json"
         rows = []
         if options.only:
             rows = [row for row in json.loads(path.read_text())["rows"] if row["method"] != options.only]
-        for kind, rate in NOISE + (MORE_NOISE if name.startswith("fashion") else []):
+        for kind, rate in noise + (MORE_NOISE if name.startswith("fashion") else []):
             setting = {"data": name, "noise": kind, "rate": rate}
             if not options.only:
                 rows.append({**setting, "method": "bounds", **measured(bounds, name, kind, rate)})
             short = name.startswith("fashion") and (kind, rate) != NOISE[0]
             left_out = SLOW if short else ("Source",) if name.startswith("fashion") else ()
-            methods = [method for method in NEEDS if method not in left_out]
-            jobs: list[tuple[str, Callable, tuple]] = [(method, ours, (method,)) for method in methods]
-            jobs += [(f"cleanlab {api}, {model}", cleanlab, (api, model)) for api, model in PEERS]
+            jobs: list[tuple[str, Callable, tuple]] = [
+                (each, ours, (each,)) for each in methods if each not in left_out
+            ]
+            jobs += [(f"cleanlab {api}, {model}", cleanlab, (api, model)) for api, model in peers]
             for method, function, extra in jobs:
                 if options.only in (None, method):
                     row = {**setting, "method": method, **measured(function, name, kind, rate, *extra)}

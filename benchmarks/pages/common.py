@@ -1,4 +1,4 @@
-"""What the sections of docs/benchmarks.md are made with: results, choices from them, where they were measured, tables."""
+"""What the sections of docs/benchmarks.md are made with: results, choices from them, where measured, a table."""
 
 from __future__ import annotations
 

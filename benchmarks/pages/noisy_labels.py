@@ -1,4 +1,4 @@
-"""Sections of docs/benchmarks.md about the detector by the complexity gap: what it finds and costs, what cleaning does."""
+"""Sections of docs/benchmarks.md about the detector by the complexity gap: what it finds and costs, and accuracy."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 import warnings
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shared.common import environment, load
+from shared.common import data_folder, environment, load
 
 FILES = (
     "credit",
@@ -59,7 +58,7 @@ MOST_CATEGORIES, NUMERIC_SHARE = 50, 0.95
 
 def table_names() -> list[str]:
     """All that can be loaded here: without SKTDA_DATA those that scikit-learn brings along."""
-    return [*(FILES + ARRAYS if os.environ.get("SKTDA_DATA") else ()), *BUNDLED]
+    return [*(FILES + ARRAYS if data_folder() else ()), *BUNDLED]
 
 
 def table_data(name: str, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +72,7 @@ def table_data(name: str, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
     else:
         import pandas as pd
 
-        frame = pd.read_csv(data_folder() / "data" / "tables" / f"{name}.csv.gz")
+        frame = pd.read_csv(data_folder() / "tables" / f"{name}.csv.gz")
         y = frame.pop("target").astype(str).to_numpy()
         X = encode(frame)
     if rows and len(y) > rows:
@@ -85,12 +84,13 @@ def table_data(name: str, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
 
 def has_field() -> bool:
     """Whether the files from the field are here."""
-    return bool(os.environ.get("SKTDA_DATA")) and (data_folder() / "field").exists()
+    return field_folder() is not None and field_folder().exists()
 
 
-def data_folder() -> Path:
-    """SKTDA_DATA."""
-    return Path(os.environ["SKTDA_DATA"])
+def field_folder() -> Path | None:
+    """SKTDA_DATA/field."""
+    folder = data_folder()
+    return folder and folder.parent / "field"
 
 
 def encode(frame: Any) -> np.ndarray:

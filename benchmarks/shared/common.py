@@ -1,7 +1,8 @@
-"""Shared by the benchmarks: data sets, injected noise, measurements in a process of their own, JSON out."""
+"""Shared by the benchmarks: how they are started, data sets, wrong labels, a process for each measurement, JSON out."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing as mp
 import os
@@ -9,7 +10,8 @@ import platform
 import resource
 import sys
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,56 @@ import numpy as np
 RESULTS = Path(__file__).parents[1] / "results"
 OPENML = {"segment": ("segment", 1), "phoneme": ("phoneme", 1), "adult": ("adult", 2)}
 FASHION_ROWS = {"fashion-10k": 10_000, "fashion-60k": 60_000}
+MADE = {"segment": (19, 7), "phoneme": (5, 2), "adult": (20, 2)}  # columns and classes, with --quick
+MADE_ROWS = 300
+INSTALL = {"fairlearn": "pip install --no-deps fairlearn==0.15.0"}
+
+_quick = False
+
+
+def begin(
+    parser: argparse.ArgumentParser, arguments: list[str] | None = None, *, threads: int = 2
+) -> argparse.Namespace:
+    """The options, among them `quick`; threads are fixed.
+
+    With --quick a question only shows that it runs: from here on data are few rows that come with scikit-learn or are
+    made, measurements stay in this process, on one thread, and `save` writes nothing.
+    """
+    global _quick
+    parser.add_argument("--quick", action="store_true", help="seconds, on few rows without a download; writes nothing")
+    options = parser.parse_args(arguments)
+    _quick = options.quick
+    set_threads(threads)
+    return options
+
+
+def quick() -> bool:
+    """Whether this run is one of --quick."""
+    return _quick
+
+
+def has(*packages: str) -> bool:
+    """Whether these are installed. Without them, a run with --quick says so and goes on; any other ends here."""
+    lacking = [name for name in packages if find_spec(name) is None]
+    if not lacking:
+        return True
+    how = "; ".join(dict.fromkeys(INSTALL.get(name, "pip install '.[benchmarks]'") for name in lacking))
+    text = f"{', '.join(lacking)}: not installed, and needed here ({how})"
+    if not _quick:
+        raise SystemExit(text)
+    print(f"{text}; left out")
+    return False
+
+
+def data_folder() -> Path | None:
+    """SKTDA_DATA/data; None where it is not set, and with --quick."""
+    folder = os.environ.get("SKTDA_DATA")
+    return Path(folder) / "data" if folder and not _quick else None
 
 
 def set_threads(n: int = 2) -> None:
-    """Fix the threads of every numerical library; call it before they are imported."""
+    """Fix the threads of every numerical library (with --quick: one); call it before they are imported."""
+    n = 1 if _quick else n
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(n)
     import torch
@@ -29,9 +77,15 @@ def set_threads(n: int = 2) -> None:
 
 
 def fashion_mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(x_train (60000, 28, 28) uint8, y_train, x_test, y_test)."""
-    if folder := os.environ.get("SKTDA_DATA"):
-        data = np.load(Path(folder) / "data" / "fashion_mnist.npz")
+    """(x_train (60000, 28, 28) uint8, y_train, x_test, y_test). With --quick: 600 and 100 digits in this form."""
+    if _quick:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        X = np.pad(np.kron(digits.images, np.ones((3, 3))) * 15, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
+        return X[:600], digits.target[:600], X[600:700], digits.target[600:700]
+    if folder := data_folder():
+        data = np.load(folder / "fashion_mnist.npz")
         return data["x_train"], data["y_train"].astype(int), data["x_test"], data["y_test"].astype(int)
     from sklearn.datasets import fetch_openml
 
@@ -41,16 +95,27 @@ def fashion_mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def load(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(X, y as 0..C-1) of "digits", "segment", "phoneme", "adult", "fashion-10k" or "fashion-60k" (training rows)."""
+    """(X, y as 0..C-1) of "digits", "segment", "phoneme", "adult", "fashion-10k" or "fashion-60k" (training rows).
+
+    With --quick: the first 300 digits, and made rows of as many columns and classes in place of what is downloaded.
+    """
     if name == "digits":
         from sklearn.datasets import load_digits
 
-        return load_digits(return_X_y=True)
+        X, y = load_digits(return_X_y=True)
+        return (X[:MADE_ROWS], y[:MADE_ROWS]) if _quick else (X, y)
     if name in FASHION_ROWS:
         X, y, _, _ = fashion_mnist()
         return X[: FASHION_ROWS[name]], y[: FASHION_ROWS[name]]
-    if folder := os.environ.get("SKTDA_DATA"):
-        data = np.load(Path(folder) / "data" / f"{name}.npz")
+    if _quick:
+        from sklearn.datasets import make_classification
+
+        columns, classes = MADE[name]
+        return make_classification(
+            MADE_ROWS, columns, n_informative=5, n_redundant=0, n_classes=classes, random_state=0
+        )
+    if folder := data_folder():
+        data = np.load(folder / f"{name}.npz")
         X, y = data["X"], data["y"]
     else:
         from sklearn.datasets import fetch_openml
@@ -64,9 +129,13 @@ def load(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def concrete_strength() -> tuple[np.ndarray, np.ndarray]:
-    """(X (1030, 8), y (1030,)) float64, as they come."""
-    if folder := os.environ.get("SKTDA_DATA"):
-        data = np.load(Path(folder) / "data" / "concrete.npz")
+    """(X (1030, 8), y (1030,)) float64, as they come; with --quick a hundred made rows."""
+    if _quick:
+        from sklearn.datasets import make_regression
+
+        return make_regression(100, 8, random_state=0)
+    if folder := data_folder():
+        data = np.load(folder / "concrete.npz")
         X, y = data["X"], data["y"]
     else:
         from sklearn.datasets import fetch_openml
@@ -93,17 +162,26 @@ def flip(y: np.ndarray, kind: str, rate: float, seed: int = 0) -> tuple[np.ndarr
     return np.where(wrong, (y + shift) % n_classes, y), wrong
 
 
-def _child(pipe, function, args):
-    set_threads()
+def _measure(function, args) -> dict:
     start = time.perf_counter()
     result = function(*args)
     elapsed = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    pipe.send({"seconds": elapsed, "peak_gib": peak, **result})
+    return {"seconds": elapsed, "peak_gib": peak, **result}
+
+
+def _child(pipe, function, args):
+    set_threads()
+    pipe.send(_measure(function, args))
 
 
 def measured(function, *args) -> dict:
-    """function(*args) -> dict in a fresh process, with `seconds` (unless it sets its own) and `peak_gib`."""
+    """function(*args) -> dict in a fresh process, with `seconds` (unless it sets its own) and `peak_gib`.
+
+    With --quick in this process, whose peak it then is.
+    """
+    if _quick:
+        return _measure(function, args)
     context = mp.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(send, function, args))
@@ -129,12 +207,22 @@ def environment() -> dict:
         "processor": f"{model}, {os.cpu_count()} cores",
         "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
         "python": sys.version.split()[0],
-        **{name: version(name) for name in packages},
+        **{name: found for name in packages if (found := installed(name))},
     }
 
 
+def installed(package: str) -> str | None:
+    """Its version."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def save(name: str, rows: list[dict]) -> None:
-    """Write benchmarks/results/NAME.json with the environment it was measured in."""
+    """Write benchmarks/results/NAME.json with the environment it was measured in; nothing with --quick."""
+    if _quick:
+        return
     RESULTS.mkdir(exist_ok=True)
     content = {"environment": environment(), "rows": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1, default=float) + "\n")

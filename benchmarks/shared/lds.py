@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from shared.batched import Recipe, cross_entropy, squared_error
-from shared.common import concrete_strength, fashion_mnist
+from shared.common import concrete_strength, data_folder, fashion_mnist, quick
+from shared.common import load as table
 from shared.retraining import OUT, TRUTHS, make
 
 MLP = (784, 512, 256, 128, 10)
@@ -43,16 +44,19 @@ class Problem:
     measured: np.ndarray
 
 
-def truth_file(name: str) -> Path:
-    """Where the truth is: in SKTDA_DATA, or in benchmarks/truth; made there where it is missing and has a recipe.
+def truth(name: str) -> Mapping[str, np.ndarray]:
+    """From SKTDA_DATA or benchmarks/truth; made there where it is missing and has a recipe (with --quick: in memory).
 
     Raises FileNotFoundError where it has none.
     """
+    if quick():
+        return small_truth(name)
     own = OUT / f"{name}.npz"
-    places = [Path(folder) / "truth" / f"{name}.npz" for folder in filter(None, [os.environ.get("SKTDA_DATA")])]
+    places = [folder.parent / "truth" / f"{name}.npz" for folder in filter(None, [data_folder()])]
     for file in (*places, own):
         if file.exists():
-            return file
+            print(f"{name}: truth in {file}", flush=True)
+            return np.load(file)
     if name not in TRUTHS:
         raise FileNotFoundError(
             f"no {name}.npz in {' or '.join(str(file.parent) for file in (*places, own))}, and truth.py makes only "
@@ -60,27 +64,32 @@ def truth_file(name: str) -> Path:
         )
     OUT.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(own, **make(TRUTHS[name]))
-    return own
+    return np.load(own)
+
+
+@cache
+def small_truth(name: str) -> Mapping[str, np.ndarray]:
+    """Few subsets and short trainings: shows that it runs."""
+    short = replace(TRUTHS[name].recipe, epochs=1)
+    return make(replace(TRUTHS[name], recipe=short, n_subsets=4, n_retrains=2))
 
 
 def load(name: str) -> Problem:
-    """The problem of a truth that `truth_file` has."""
-    truth = np.load(truth_file(name))
-    recipe = RECIPES[name]
+    """The problem of a truth."""
+    known = truth(name)
+    recipe = replace(RECIPES[name], epochs=2) if quick() else RECIPES[name]
     rows = {"digits": digits, "digits_adamw": digits, "concrete": concrete}.get(name, fashion)
-    X, X_query, y_query = rows(truth["train_index"], truth["query_index"])
-    kept = np.unpackbits(truth["masks"], axis=1)[:, : int(truth["n_train"])].astype(bool)
+    X, X_query, y_query = rows(known["train_index"], known["query_index"])
+    kept = np.unpackbits(known["masks"], axis=1)[:, : int(known["n_train"])].astype(bool)
     if recipe.loss is squared_error:
-        y, y_query = (part.astype(np.float32)[:, None] for part in (truth["y_train"], y_query))
-        return Problem(name, "loss", recipe, X, y, X_query, y_query, kept, truth["loss"])
-    return Problem(name, "margin", recipe, X, truth["y_train"], X_query, y_query, kept, -truth["measure"])
+        y, y_query = (part.astype(np.float32)[:, None] for part in (known["y_train"], y_query))
+        return Problem(name, "loss", recipe, X, y, X_query, y_query, kept, known["loss"])
+    return Problem(name, "margin", recipe, X, known["y_train"], X_query, y_query, kept, -known["measure"])
 
 
 def digits(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(X, X_query, y_query): pixels in [0, 1]."""
-    from sklearn.datasets import load_digits
-
-    X, y = load_digits(return_X_y=True)
+    X, y = table("digits")
     X = (X / 16).astype(np.float32)
     return X[train], X[query], y[query]
 

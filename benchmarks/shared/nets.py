@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared.common import fashion_mnist
+from shared.common import fashion_mnist, load, quick
 from torch import nn
 from torch.nn import functional as F
 
@@ -92,7 +92,12 @@ def trained(module: nn.Module, X: np.ndarray, y: np.ndarray, epochs: int, lr: fl
 
 
 def fashion(n: int, n_queries: int = 1000, n_checkpoints: int = 5) -> Setting:
-    """Fashion-MNIST, n rows, MLP 784-512-512-10 after 5 epochs; the validation rows are test images."""
+    """Fashion-MNIST, n rows, MLP 784-512-512-10 after 5 epochs; the validation rows are test images.
+
+    With --quick the first digits, whose curvature takes milliseconds, and their net.
+    """
+    if quick():
+        return digits(n, n_queries, n_checkpoints)
     x_train, y_train, x_test, y_test = fashion_mnist()
     X, X_val = (part.reshape(len(part), -1).astype(np.float32) / 255 for part in (x_train[:n], x_test[:n_queries]))
     torch.manual_seed(SEED)
@@ -100,24 +105,25 @@ def fashion(n: int, n_queries: int = 1000, n_checkpoints: int = 5) -> Setting:
     return Setting(net, X, y_train[:n], X_val, y_test[:n_queries])
 
 
-def digits() -> Setting:
-    """Digits, 1,437 rows, MLP 64-64-64-10 after 30 epochs; 360 rows to ask about."""
-    from sklearn.datasets import load_digits
+def digits(n: int = 1_437, n_queries: int = 360, n_checkpoints: int = 5) -> Setting:
+    """Digits, n rows, MLP 64-64-64-10 after 30 epochs; other rows to ask about."""
     from sklearn.model_selection import train_test_split
 
-    X, y = load_digits(return_X_y=True)
-    X, X_val, y, y_val = train_test_split((X / 16).astype(np.float32), y, test_size=360, random_state=SEED)
+    X, y = load("digits")
+    X, X_val, y, y_val = train_test_split(
+        (X / 16).astype(np.float32), y, train_size=n, test_size=n_queries, random_state=SEED
+    )
     torch.manual_seed(SEED)
-    return Setting(trained(mlp(64, 64, 64, 10), X, y, epochs=30, lr=0.05), X, y, X_val, y_val)
+    return Setting(trained(mlp(64, 64, 64, 10), X, y, 30, 0.05, n_checkpoints), X, y, X_val, y_val)
 
 
-def images(n: int, n_queries: int = 100) -> Setting:
-    """Random 32x32x3 images and labels, ResNet-9 of width 32 after one epoch (so that its statistics are set)."""
+def images(n: int, n_queries: int = 100, width: int = 32) -> Setting:
+    """Random 32x32x3 images and labels, ResNet-9 of this width after one epoch (so that its statistics are set)."""
     rng = np.random.default_rng(SEED)
     X = rng.standard_normal((n + n_queries, 3, 32, 32), dtype=np.float32)
     y = rng.integers(0, 10, len(X))
     torch.manual_seed(SEED)
-    net = trained(ResNet9(), X[: min(n, 1024)], y[: min(n, 1024)], epochs=1, lr=0.01, n_checkpoints=1)
+    net = trained(ResNet9(width), X[: min(n, 1024)], y[: min(n, 1024)], epochs=1, lr=0.01, n_checkpoints=1)
     return Setting(net, X[:n], y[:n], X[n:], y[n:])
 
 

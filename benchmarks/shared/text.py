@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from shared.common import flip
+from shared.common import data_folder, flip, quick
 from torch import nn
 
 LENGTH = 40  # words; the few longer sentences are cut
@@ -53,22 +51,35 @@ def sst2(rate: float, seed: int, n: int | None = None, spare: bool = False) -> T
     Of these a share `rate` gets the other label. The vocabulary is that of the whole training part.
     spare: validate on the other half of the validation part.
     """
-    import pandas as pd
-
-    if "SKTDA_DATA" not in os.environ:
-        raise SystemExit("set SKTDA_DATA to the folder that has data/sst2.csv.gz (columns split, label, text)")
-    path = Path(os.environ["SKTDA_DATA"]) / "data" / "sst2.csv.gz"
-    parts = dict(list(pd.read_csv(path, keep_default_na=False).groupby("split")))
+    parts = dict(list(reviews().groupby("split")))
     tokenizer = words(parts["train"]["text"])
     shuffled = parts["train"].iloc[np.random.default_rng(seed).permutation(len(parts["train"]))]
-    before, train = shuffled[:BEFORE_ROWS], shuffled[BEFORE_ROWS:][:n]
+    n_before, n_held = (60, 20) if quick() else (BEFORE_ROWS, VALIDATION_ROWS)
+    before, train = shuffled[:n_before], shuffled[n_before:][:n]
     halves = parts["dev"].iloc[np.random.default_rng(0).permutation(len(parts["dev"]))]
-    held = halves[VALIDATION_ROWS:] if spare else halves[:VALIDATION_ROWS]
+    held = halves[n_held:] if spare else halves[:n_held]
     (X_before, y_before), (X, y), (X_val, y_val), (X_test, y_test) = (
         (encoded(tokenizer, part["text"]), part["label"].to_numpy()) for part in (before, train, held, parts["test"])
     )
     given, wrong = flip(y, "uniform", rate, seed)
     return Text(X_before, y_before, X, given, wrong, X_val, y_val, X_test, y_test)
+
+
+def reviews() -> Any:
+    """DataFrame of split, label and text; with --quick sentences that are made of a few words."""
+    import pandas as pd
+
+    if quick():
+        draw = np.random.default_rng(0)
+        labels = draw.integers(0, 2, 200)
+        said = [("dull", "bad", "slow", "it") if label == 0 else ("fine", "good", "warm", "it") for label in labels]
+        texts = [" ".join(draw.choice(list(each), 5)) for each in said]
+        split = np.repeat(["train", "dev", "test"], [140, 40, 20])
+        return pd.DataFrame({"split": split, "label": labels, "text": texts})
+    folder = data_folder()
+    if folder is None:
+        raise SystemExit("set SKTDA_DATA to the folder that has data/sst2.csv.gz (columns split, label, text)")
+    return pd.read_csv(folder / "sst2.csv.gz", keep_default_na=False)
 
 
 def words(texts: Iterable[str]) -> Any:

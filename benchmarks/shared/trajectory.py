@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from shared.batched import Recipe, cross_entropy
-from shared.common import fashion_mnist, flip
+from shared.common import fashion_mnist, flip, load
 
 N_CHECKPOINTS = 6  # the recorder's default: TracIn's and Source's own choice
 DIGITS_ROWS, VALIDATION_ROWS = 1_280, 1_000  # 1,280: whole epochs of batches of 64 make 200 steps
@@ -40,11 +40,10 @@ class Problem:
 
 def digits(rate: float, seed: int) -> Problem:
     """Digits, pixels in [0, 1]: 1,280 rows, a share `rate` with another label; the other 517 validate."""
-    from sklearn.datasets import load_digits
-
-    X, y = load_digits(return_X_y=True)
+    X, y = load("digits")
     order = np.random.default_rng(seed).permutation(len(y))
-    train, val = order[:DIGITS_ROWS], order[DIGITS_ROWS:]
+    n = min(DIGITS_ROWS, 3 * len(y) // 4)
+    train, val = order[:n], order[n:]
     X = (X / 16).astype(np.float32)
     given, wrong = flip(y[train], "uniform", rate, seed)
     return Problem(X[train], given, wrong, X[val], y[val])

@@ -221,7 +221,8 @@ class CoresetSelector(BaseEstimator):
 
     def _budget(self, n: int, n_classes: int) -> int:
         """Rows to keep of n."""
-        budget = self.n_samples if isinstance(self.n_samples, Integral) else round(self.n_samples * n)
+        whole = isinstance(self.n_samples, Integral)
+        budget = int(self.n_samples) if whole else round(self.n_samples * n)
         if budget > n:
             raise ValueError(
                 f"n_samples={self.n_samples} is more than the {n} rows of X; give a count up to {n}, or a share such "

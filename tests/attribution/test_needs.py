@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -80,7 +79,7 @@ def test_an_attributor_of_the_users_own_gets_what_it_declares(declared):
         (type("Typed", (Own,), {"needs": {"features": True}})(), r"needs of Typed is {'features': True}, and must be"),
         (Own, "is not an attributor; give an instance"),
         ("loss", "is not an attributor; give an instance"),
-        (RandomForestClassifier(), r"is a model, and no attributor.* such as SelfConfidence\("),
+        (Ridge(), r"is a model, and no attributor.* such as SelfConfidence\("),
         (make_pipeline(StandardScaler(), SelfConfidence()), "a Pipeline is no attributor"),
     ],
 )

@@ -239,7 +239,7 @@ class Distributional(OverModels):
         measure = resolve_measure(self.measure if measure is None else measure)
         if measure is MEASURES["mean"]:  # all runs need not be there at once
             check_is_fitted(self, "attributors_")
-            total: Any = 0.0
+            total = np.zeros(())
             for _, d in self._asked(X_query, y_query, groups):
                 total = total + d
             return total / len(self.attributors_)

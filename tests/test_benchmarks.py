@@ -1,0 +1,46 @@
+"""Every question of benchmarks/ runs with --quick: on few rows that need no download, in seconds, writing nothing."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+from shared import common  # noqa: E402
+
+QUESTIONS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "tables")  # tables.py makes the page
+PEERS = {  # packages beside which a question measures
+    "decisions": [],
+    "engine": ["kronfluence", "captum", "pydvl", "dattri"],
+    "fairness": ["fairlearn"],
+    "finetuning": ["transformers", "tokenizers", "peft"],
+    "noisy_labels": ["cleanlab"],
+    "tables_battery": ["cleanlab"],
+    "which": ["cleanlab"],
+}
+
+
+@pytest.fixture(autouse=True)
+def undo(monkeypatch):
+    """What a run sets for its process; data that are here must not be asked for."""
+    monkeypatch.setattr(common, "_quick", False)
+    monkeypatch.setenv("SKTDA_DATA", "/there/is/nothing/here")
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+
+
+def files():
+    """All files of benchmarks/ and when they were written."""
+    return {path: path.stat().st_mtime_ns for path in BENCHMARKS.rglob("*") if "__pycache__" not in path.parts}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_question_runs_with_quick_and_writes_nothing(question, capsys):
+    before = files()
+    importlib.import_module(question).main(["--quick"])
+    assert len(capsys.readouterr().out) > 20
+    assert files() == before
