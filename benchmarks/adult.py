@@ -66,8 +66,7 @@ def part(attributor: str, stratify: bool, seed: int, nested: bool, ratios: tuple
         "oracle": model.fit(X[~wrong], y[~wrong]).score(X_test, y_test),
         "test": {},
     }
-<<<<<<< HEAD
-    for ratio in RATIOS:
+    for ratio in ratios:
         support = prune(
             pruner.scores_,
             round(ratio * len(given)),
@@ -75,10 +74,6 @@ def part(attributor: str, stratify: bool, seed: int, nested: bool, ratios: tuple
             stratify=stratify,
             floor=1,
         )
-=======
-    for ratio in ratios:
-        support = pruner._support_at(ratio)
->>>>>>> w-bench
         found["test"][str(ratio)] = model.fit(X[support], given[support]).score(X_test, y_test)
     if nested:
         found["nested"] = float(cross_val_score(pruner, X, given, cv=3).mean())
