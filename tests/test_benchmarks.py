@@ -1,7 +1,6 @@
 """Every question of benchmarks/ runs with --quick: on few rows that need no download, in seconds, writing nothing."""
 
 import importlib
-import re
 import sys
 from pathlib import Path
 
@@ -12,15 +11,6 @@ sys.path.append(str(BENCHMARKS))
 from shared import common  # noqa: E402
 
 QUESTIONS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "tables")  # tables.py makes the page
-PEERS = {  # packages beside which a question measures
-    "decisions": [],
-    "engine": ["kronfluence", "captum", "pydvl", "dattri"],
-    "fairness": ["fairlearn"],
-    "finetuning": ["transformers", "tokenizers", "peft"],
-    "noisy_labels": ["cleanlab"],
-    "tables_battery": ["cleanlab"],
-    "which": ["cleanlab"],
-}
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +34,21 @@ def test_every_question_runs_with_quick_and_writes_nothing(question, capsys):
     importlib.import_module(question).main(["--quick"])
     assert len(capsys.readouterr().out) > 20
     assert files() == before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("question", "lacking"),
+    [
+        ("finetuning", ["transformers", "tokenizers", "peft"]),
+        ("fairness", ["fairlearn"]),
+        ("noisy_labels", ["cleanlab"]),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_and_only_a_quick_run_goes_on(question, lacking, monkeypatch, capsys):
+    monkeypatch.setattr(common, "find_spec", lambda name: None)
+    module = importlib.import_module(question)
+    module.main(["--quick"])
+    assert f"{', '.join(lacking)}: not installed, and needed here (pip install" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=f"{lacking[0]}.*: not installed, and needed here"):
+        module.main([])
