@@ -105,7 +105,7 @@ def cleaning() -> str:
             "`python benchmarks/cleaning.py`: Fashion-MNIST, 10,000 training rows with uniform flips, 10,000 clean "
             f"test rows, {n_seeds} seeds (mean ± standard deviation). Cleaned: without the rows that "
             "`NoisyLabelDetector()` calls noisy. Oracle: the same model on the truly clean rows. Without injected "
-            f"noise, `InfluencePruner(prune_ratio=0.1, guard=True)` decides whether to prune. {EARLIER}",
+            f"noise, `InfluencePruner(prune_ratio=0.1, guard=True)` decides whether to prune.",
             "",
             where(environment),
             "",
