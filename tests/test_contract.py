@@ -156,7 +156,14 @@ VARIANTS = [
     InfluencePruner(Ridge(), KERNEL, validation=3, guard=0.1, step=0.05),
     LabelPosterior(KernelForest(n_estimators=10)),
 ]
-EXPECTED_FAILURES: dict[str, dict[str, str]] = {}  # {class name: {check: reason}}
+REPEATED = dict.fromkeys(
+    ["check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data"],
+    "which rows look wrong is another matter where one of them stands twice, and its copy speaks for it",
+)
+EXPECTED_FAILURES: dict[str, dict[str, str]] = {  # {class name: {check: reason}}
+    "InfluencePruner": REPEATED,
+    "InfluenceReweighter": REPEATED,
+}
 
 
 def short(instance):

@@ -58,7 +58,7 @@ class ResampledEstimator(RefitEstimator):
     >>> from sktda import ResampledEstimator
     >>> X, y = load_iris(return_X_y=True)
     >>> y[:5] = 2  # wrong: they are class 0
-    >>> model = ResampledEstimator(LogisticRegression()).fit(X, y)
+    >>> model = ResampledEstimator(LogisticRegression(max_iter=500)).fit(X, y)
     >>> len(model.predict(X))
     150
     """
@@ -133,7 +133,7 @@ class ResampledEstimator(RefitEstimator):
     def _resampled_params(self, sampler, X, X_kept, params):
         """Metadata of the sampled rows, times the sampler's own weights."""
         n = _num_samples(X)
-        per_row = [name for name, value in params.items() if np.ndim(value) and _num_samples(value) == n]
+        per_row = [name for name, value in params.items() if rows_in(value) == n]
         indices = getattr(sampler, "sample_indices_", None)
         if per_row and indices is None:
             raise ValueError(
@@ -153,3 +153,11 @@ class ResampledEstimator(RefitEstimator):
         """Where metadata goes: `fit` to the estimator's `fit`, `score` to its `score`."""
         mapping = MethodMapping().add(caller="fit", callee="fit").add(caller="score", callee="score")
         return MetadataRouter(owner=self).add(estimator=self.estimator, method_mapping=mapping)
+
+
+def rows_in(value):
+    """Entries of what is a column of metadata; None of a single value."""
+    try:
+        return _num_samples(value)
+    except TypeError:
+        return None

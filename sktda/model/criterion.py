@@ -119,14 +119,15 @@ def likelihood_of(net: Any, criterion: Any) -> Likelihood:
             "and train without ignore_index"
         )
     weight = None if getattr(criterion, "weight", None) is None else criterion.weight.detach().clone()
+    by_weights = weight is not None and not total
     if kind is nn.CrossEntropyLoss:
-        return Categorical(weight, criterion.label_smoothing, weighted_mean=not total)
+        return Categorical(weight, criterion.label_smoothing, weighted_mean=by_weights)
     if as_probabilities:
         if kind is not nn.NLLLoss:
             raise TypeError(f"{name}: a subclass of NLLLoss in a NeuralNetClassifier; use NLLLoss or CrossEntropyLoss")
-        return Categorical(weight, probabilities=True, weighted_mean=not total)  # skorch takes the logarithm
+        return Categorical(weight, probabilities=True, weighted_mean=by_weights)  # skorch takes the logarithm
     if kind is nn.NLLLoss:  # log-probabilities are logits, too
-        return Categorical(weight, weighted_mean=not total)
+        return Categorical(weight, weighted_mean=by_weights)
     if kind in {nn.BCELoss, nn.BCEWithLogitsLoss} and weight is None:
         positive = getattr(criterion, "pos_weight", None)
         pos_weight = 1.0 if positive is None else positive.detach().clone()

@@ -37,8 +37,6 @@ def why_not(estimator: Any, X: Any, y: Any) -> str | None:
         return f"{type(estimator).__name__} is not one of skorch's own nets"
     net, kind = estimator, lambda given: given if isinstance(given, type) else type(given)
     loader = net.get_params_for("iterator_train")
-    if y is None or is_dataset(X) or not in_columns(net, X):
-        return "X and y are not arrays"
     if net.callbacks not in (None, [], (), "disable"):
         return "the net has callbacks"
     if net.warm_start or net.compile or net.iterator_train is not DataLoader:
@@ -47,6 +45,8 @@ def why_not(estimator: Any, X: Any, y: Any) -> str | None:
         return "a part of it has a random_state of its own"
     if set(loader) - {"batch_size", "shuffle", "drop_last"}:
         return f"the iterator has settings ({', '.join(sorted(loader))}) beside batch_size, shuffle and drop_last"
+    if y is None or is_dataset(X) or not in_columns(net, X):
+        return "X and y are not arrays"
     if kind(net.optimizer) not in ELEMENTWISE or "param_groups" in net.get_params_for("optimizer"):
         return f"{kind(net.optimizer).__name__}, or its groups of parameters, may not treat every number by itself"
     with TRAINING, torch.random.fork_rng():

@@ -533,7 +533,7 @@ def test_a_fitted_estimator_is_trained_from_the_start_and_stays_fitted():
 
 def test_auto_trains_side_by_side_where_it_can(monkeypatch):
     expected = retrain(net(), X, Y, seeds=SEEDS, batched=True)
-    monkeypatch.setattr(retraining, "train_clone", lambda *given, **named: pytest.fail("one by one"))
+    monkeypatch.setattr("sktda.model.many_trainings.train_clone", lambda *given, **named: pytest.fail("one by one"))
     found = retrain(net(), X, Y, seeds=SEEDS)
     assert all(distance(one, other) == 0 for one, other in zip(found, expected, strict=True))
     assert retrain(net(), X, Y, seeds=[]) == []
