@@ -98,7 +98,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
             torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
             for value, own in ((expected, trained), (found, {name: model.parameters[name] for name in trained}))
         ]
-    first, second = (torch.cat([each.reshape(-1).float() for each in every]) for every in gradients)
+    first, second = (torch.cat([each.reshape(-1).double() for each in every]) for every in gradients)
     if torch.isfinite(first).all() and (moved := _distance(first, second)) > 10 * tolerance:
         raise ValueError(
             f"the gradient of {type(criterion).__name__} differs by {moved:.2g} (relative) from that of the losses by "
@@ -123,7 +123,7 @@ def _tolerance(values: Tensor) -> float:
 
 def _distance(one: Tensor, other: Tensor) -> float:
     """Largest difference relative to the largest value; equal infinities and NaN are equal."""
-    one, other = one.detach().float(), other.detach().float()
+    one, other = one.detach().double(), other.detach().double()
     both = torch.isfinite(one) & torch.isfinite(other)
     if one.shape != other.shape or not torch.equal(torch.isfinite(one), torch.isfinite(other)):
         return float("inf")
