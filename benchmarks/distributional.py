@@ -117,7 +117,8 @@ def lds_part(quick: bool) -> dict:
 
     from sktda import TrajectoryRecorder, retrain
     from sktda.attribution import Influence, Source
-    from sktda.metrics import measured_moves, predicted_moves, spearman
+    from sktda.metrics.counterfactual import measured_moves, predicted_moves
+    from sktda.metrics.statistics import spearman
 
     problem, full = load("concrete"), truth("concrete")["full_loss"]
     n_runs = 3 if quick else N_RUNS
@@ -253,7 +254,8 @@ def of_nets(name: str, quick: bool) -> dict:
 
 def correlations(values: tuple, removed: np.ndarray, before: np.ndarray, after: np.ndarray) -> list[dict]:
     """How well predicted mean and variance rank the groups by their true change of mean and variance."""
-    from sktda.metrics import predicted_moves, spearman
+    from sktda.metrics.counterfactual import predicted_moves
+    from sktda.metrics.statistics import spearman
 
     functions = {of: f for of, f in named_measures().items() if of in ("mean", "variance")}
     guesses = {of: predicted_moves(f, *values, removed) for of, f in functions.items()}
@@ -273,7 +275,7 @@ def correlations(values: tuple, removed: np.ndarray, before: np.ndarray, after: 
 
 def ceiling(measure: Callable, before: np.ndarray, after: np.ndarray) -> float:
     """Correlation that a perfect prediction would have with the truth: from that of two halves of the runs."""
-    from sktda.metrics import spearman
+    from sktda.metrics.statistics import spearman
 
     halves = [
         np.stack([measure(before[part], each[part]) for each in after])
@@ -298,7 +300,7 @@ def loo_part(quick: bool) -> dict:
 
     from sktda import retrain
     from sktda.attribution import Influence
-    from sktda.metrics import pearson, spearman
+    from sktda.metrics.statistics import pearson, spearman
 
     counts, n_left_out = (LOO_SEEDS[:2], 3) if quick else (LOO_SEEDS, LOO_ROWS)
     X, y = load("digits")
@@ -347,7 +349,7 @@ def unrolled_part(quick: bool) -> dict:
 
     from sktda import TrajectoryRecorder, retrain
     from sktda.attribution import Influence, SGDInfluence
-    from sktda.metrics import pearson, spearman
+    from sktda.metrics.statistics import pearson, spearman
 
     X, y = load("digits")
     order = np.random.default_rng(0).permutation(len(y))

@@ -5,7 +5,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from sktda.distributions import MEASURES, wasserstein, wasserstein_floor, wasserstein_gaussian
-from sktda.metrics import chance, distributional_lds, linear_datamodeling_score, spearman
+from sktda.metrics import distributional_lds, linear_datamodeling_score
+from sktda.metrics.counterfactual import chance
+from sktda.metrics.statistics import spearman
 
 RUNS, QUERIES, ROWS, SUBSETS, RETRAINS = 9, 4, 12, 15, 6
 

@@ -23,12 +23,10 @@ from sktda.metrics import (
     linear_datamodeling_score,
     noise_ceiling,
     noise_corrected_accuracy,
-    pearson,
-    ranks,
     removal_curve,
-    spearman,
     standard_error,
 )
+from sktda.metrics.statistics import pearson, ranks, spearman
 
 N_SUBSETS, N_TRAIN, N_QUERY = 60, 40, 7
 
