@@ -310,7 +310,7 @@ SEEDED = [
     SGDInfluence(random_state=0),
     ModelEnsemble(n_members=3, random_state=0),
     ModelEnsemble(Influence(), members="seeds", n_members=2, random_state=0),
-    Distributional(n_runs=2, random_state=0),
+    Distributional(n_members=2, random_state=0),
     Influence(objective="validation", random_state=0),
     Influence(LogisticRegression(), random_state=0),
     InnerProduct(MLPClassifier((5,), max_iter=30, tol=1.0), random_state=0),
