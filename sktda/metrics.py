@@ -131,8 +131,8 @@ def distributional_lds(
     if values.ndim != 2 or (shifts.shape, measured.shape) != expected or full.shape[1:] != values.shape[1:]:
         raise ValueError(
             f"got values {values.shape}, shifts {shifts.shape}, kept {kept.shape}, measured {measured.shape} and full "
-            f"{full.shape}; expected (n_members, n_query), (n_members, n_query, n_train), (n_subsets, n_train), (n_subsets, "
-            "n_retrains, n_query) and (n_models, n_query)"
+            f"{full.shape}; expected (n_members, n_query), (n_members, n_query, n_train), (n_subsets, n_train), "
+            "(n_subsets, n_retrains, n_query) and (n_models, n_query)"
         )
     if n_subsets < 3 or min(len(values), len(full), measured.shape[1]) < 2:
         raise ValueError(

@@ -55,7 +55,7 @@ class NoisyLabelDetector(BaseEstimator):
         `sktda.noise.label_noise`, from the labels that the most predictable rows carry; for regression as the share of
         outlying residuals.
     random_state : int, RandomState instance or None, default=None
-        Seed of the attributor, unless it has its own.
+        Seed of the attributor, unless it has its own. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------

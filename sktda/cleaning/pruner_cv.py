@@ -59,7 +59,8 @@ class InfluencePrunerCV(RefitEstimator):
     n_jobs : int, default=None
         Folds at a time.
     random_state : int, RandomState instance or None, default=None
-        Seed of the attributor (unless it has its own) and of `validation` as a float.
+        Seed of the attributor (unless it has its own) and of `validation` as a float. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------

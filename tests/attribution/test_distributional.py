@@ -91,7 +91,9 @@ def validated(attributor=None, **options):
 
 def on_itself(attributor=None, **options):
     """The same without validation rows."""
-    return Distributional(EXACT if attributor is None else attributor, members=RUNS, random_state=0, **options).fit(X, Y)
+    return Distributional(EXACT if attributor is None else attributor, members=RUNS, random_state=0, **options).fit(
+        X, Y
+    )
 
 
 FIT, SELF = validated(), on_itself()
@@ -180,7 +182,9 @@ def test_every_runs_queries(name):
 
 def test_the_runs_are_given_as_they_are():
     """As nets, or frozen; a tuple, too."""
-    frozen = Distributional(EXACT, members=tuple(map(FrozenEstimator, RUNS)), random_state=0).fit(X, Y, X_val=XQ, y_val=YQ)
+    frozen = Distributional(EXACT, members=tuple(map(FrozenEstimator, RUNS)), random_state=0).fit(
+        X, Y, X_val=XQ, y_val=YQ
+    )
     np.testing.assert_array_equal(frozen.member_scores_, FIT.member_scores_)
     for fit in (frozen, FIT):
         assert [each.estimator_.estimator for each in fit.attributors_] == RUNS
@@ -794,7 +798,9 @@ FROZEN = FrozenEstimator(LogisticRegression().fit(BLOBS, LABELS))
     ids=["estimator", "of the base", "at the end of a pipeline"],
 )
 def test_a_frozen_estimator_is_not_trained(given):
-    with pytest.raises(ValueError, match=r"members='seeds' trains the estimator anew .* without Frozen.*members=\[\.\.\.\]"):
+    with pytest.raises(
+        ValueError, match=r"members='seeds' trains the estimator anew .* without Frozen.*members=\[\.\.\.\]"
+    ):
         given.fit(BLOBS, LABELS)
 
 

@@ -26,7 +26,7 @@ class Forgetting(AlongTheRun):
     batch_size : int or None, default=None
         Rows at a time; changes memory and speed, not the result. None = what fits.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ class EL2N(AtOneMoment):
     batch_size : int or None, default=None
         Rows at a time; changes memory and speed, not the result. None = what fits.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class GraNd(AtOneMoment):
     batch_size : int or None, default=None
         Rows at a time; changes memory and speed, not the result. None = what fits.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -185,7 +185,7 @@ class Loss(AtOneMoment):
     batch_size : int or None, default=None
         Rows at a time; changes memory and speed, not the result. None = what fits.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -259,7 +259,7 @@ class LogitMargin(AtOneMoment):
     batch_size : int or None, default=None
         Rows at a time; changes memory and speed, not the result. None = what fits.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------

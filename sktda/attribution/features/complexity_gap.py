@@ -6,12 +6,12 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.base import Attributor, Needs
 from sktda.data import MANY_COLUMNS, UnitRows, n_columns, resolve_device
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
+from sktda.seeds import random_of
 
 EXACT_ROWS = 5_000  # above, mode="auto" goes over to Nyström
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -57,7 +57,7 @@ class ComplexityGap(Attributor):
     batch_size : int, default=None
         Rows per block of "nystrom"; changes memory and speed, not the result. None = 2,048.
     random_state : int, RandomState instance or None, default=None
-        Draws the landmarks and the paper's samples. "exact" draws nothing.
+        Draws the landmarks and the paper's samples. "exact" draws nothing. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class ComplexityGap(Attributor):
             self.classes_ = classes
         if self.mode == "paper" and classes is None:
             raise ValueError("mode='paper' is defined for classes only; use mode='exact' for regression")
-        random = check_random_state(self.random_state)
+        random = random_of(self.random_state)
         targets, centre, unit = self._targets(target, classes)
         rows = self._look(X, torch.from_numpy(targets).to(resolve_device(self.device)))
         if self.mode == "paper":

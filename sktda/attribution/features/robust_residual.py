@@ -11,7 +11,6 @@ import scipy.sparse as sp
 from scipy.special import ndtri
 from scipy.stats import rankdata
 from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from sktda.attribution.base import Attributor, Needs
@@ -43,6 +42,7 @@ from sktda.attribution.features.residual_mixture import (
     wrong_densities,
 )
 from sktda.noise import robust_deviation
+from sktda.seeds import random_of
 
 LEAF, SCALE_LEAF = 3, 10  # rows in the leaves of the trees that predict the target, and its scale
 FEW = 20  # rows, below which nothing is learned of the features
@@ -70,7 +70,7 @@ class RobustResidual(Attributor):
     device : str or torch.device, default="auto"
         Where the kernel is computed; "auto" is CUDA where there is one.
     random_state : int, RandomState instance or None, default=None
-        Seeds the forests and the kernel's landmarks. None = 0: a fit can be repeated.
+        Seeds the forests and the kernel's landmarks. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -182,7 +182,7 @@ class RobustResidual(Attributor):
         rows = standard_rows(X)
         order = any_order(rows, y)
         X, rows, y = X[order], rows[order], y[order]
-        random = check_random_state(0 if self.random_state is None else self.random_state)
+        random = random_of(self.random_state)
         self._fit_sorted(X, rows, y, random)
         back = np.empty_like(order)
         back[order] = np.arange(len(order))

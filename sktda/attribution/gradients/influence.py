@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import digest
 from sktda.engine.pairwise import EXACT_WORK, QUERY_BYTES, EKFACQueries, Preconditioned, along_each, by_layer
 from sktda.model.base import Rows, unflatten
+from sktda.seeds import seed_of
 
 CG_STEPS = 1_000
 
@@ -64,7 +64,8 @@ class Influence(GradientAttributor, Deletion):
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone and the labels that EK-FAC draws from the model.
+        Seeds the training of the clone and the labels that EK-FAC draws from the model. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -149,7 +150,7 @@ class Influence(GradientAttributor, Deletion):
             self.curvature_ = DenseCurvature(fitted.engine, fitted.rows)
             self.curvature_.inverse(self.damping or 0.0)  # says at once if it is singular
         elif kind == "ekfac":
-            seed = check_random_state(self.random_state).randint(2**31 - 1)
+            seed = seed_of(self.random_state)
             self.curvature_ = EKFAC(fitted.engine, fitted.rows, seed, fitted.passes)
 
     def _automatic(self, fitted: Fitted) -> str:

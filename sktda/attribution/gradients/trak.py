@@ -7,7 +7,6 @@ from functools import partial
 from numbers import Integral, Real
 
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from sktda.engine.pairwise import by_layer
 from sktda.engine.projection import Projection, projected, projection_of
 from sktda.model.base import Rows
 from sktda.model.likelihood import Binary, Categorical, Gaussian, Likelihood
+from sktda.seeds import seed_of
 
 RIDGE = 0.1  # times the mean eigenvalue, where the features could tell all rows apart
 NULL = 1e-10  # eigenvalues below this share of the largest are rounding
@@ -60,7 +60,7 @@ class TRAK(GradientAttributor):
         again (with the same rows, the same trained model and an int as `random_state`) goes on where it was.
         None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone and draws the projection.
+        Seeds the training of the clone and draws the projection. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -142,7 +142,7 @@ class TRAK(GradientAttributor):
         self.random_state = random_state
 
     def _prepare(self, fitted: Fitted) -> None:
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self._seed = seed_of(self.random_state)
         engine, rows = fitted.engine, fitted.rows
         plain = rows.unweighted()
         projection = self._projection(fitted)

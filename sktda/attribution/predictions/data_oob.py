@@ -45,7 +45,7 @@ class DataOOB(Attributor):
     n_jobs : int or None, default=None
         Members trained at a time, where the ensemble is made here. Does not change the result.
     random_state : int, RandomState instance or None, default=None
-        Seeds every `random_state` of the estimator that is None. None = 0: a fit can be repeated.
+        Seeds every `random_state` of the estimator that is None. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -125,8 +125,7 @@ class DataOOB(Attributor):
         X, target = self._checked(X, y, sample_weight)
         ensemble = self._ensemble()
         labels = target if self.task_ == "regression" else self.classes_[target]
-        seed = 0 if self.random_state is None else self.random_state
-        self.estimator_ = train_clone(ensemble, X, labels, sample_weight, random_state=seed)
+        self.estimator_ = train_clone(ensemble, X, labels, sample_weight, random_state=self.random_state)
         given = GivenModel.of(self.estimator_)
         heavy = np.zeros(len(target), dtype=bool)
         if sample_weight is not None:

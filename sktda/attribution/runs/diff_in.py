@@ -8,7 +8,6 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from sktda.engine.softmax_head import SoftmaxHead
 from sktda.model.base import Rows
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.seeds import seed_of
 
 
 class DiffIn(GradientAttributor, Deletion):
@@ -73,7 +73,8 @@ class DiffIn(GradientAttributor, Deletion):
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone, and draws checkpoints and `hessian_rows`.
+        Seeds the training of the clone, and draws checkpoints and `hessian_rows`. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -148,7 +149,7 @@ class DiffIn(GradientAttributor, Deletion):
         self.random_state = random_state
 
     def _checked(self, X, y, sample_weight):
-        self._seed = check_random_state(self.random_state).randint(2**31 - 1)
+        self._seed = seed_of(self.random_state)
         return super()._checked(X, y, sample_weight)
 
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:

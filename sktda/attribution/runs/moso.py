@@ -46,7 +46,7 @@ class MoSo(SelfScores):
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone and draws the checkpoints.
+        Seeds the training of the clone and draws the checkpoints. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------

@@ -8,13 +8,13 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.checkpoint_dots import one_rate
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.trajectory import Trajectory
+from sktda.seeds import random_of
 
 CHECKPOINTS = 5  # of a net that is trained for the purpose
 CANDIDATES = 4  # times as many are recorded where some are to be drawn
@@ -49,7 +49,7 @@ def moments(trajectory: Trajectory, count: int | None, spacing: str, random_stat
             f"TrajectoryRecorder(n_checkpoints={count}), or take fewer"
         )
     if spacing == "random":
-        chosen = np.sort(check_random_state(random_state).choice(recorded, count, replace=False))
+        chosen = np.sort(random_of(random_state).choice(recorded, count, replace=False))
     else:
         chosen = np.round(np.arange(1, count + 1) * recorded / count).astype(int) - 1
     # momentum may change on the way, so it is taken from the sums of the interval

@@ -48,7 +48,7 @@ class SGDInfluence(GradientAttributor, Deletion):
         Folder in which the state of a long `fit` is kept until it ends: a fit that was killed and is started again
         (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------

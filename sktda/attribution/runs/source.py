@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
@@ -40,6 +39,7 @@ from sktda.model.consistency import check_losses
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.seeds import seed_of
 
 COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
 
@@ -92,7 +92,8 @@ class Source(GradientAttributor):
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone and the labels that EK-FAC draws from the model.
+        Seeds the training of the clone and the labels that EK-FAC draws from the model. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -188,7 +189,7 @@ class Source(GradientAttributor):
             raise ValueError(
                 "stages are of a net that was trained after them, so it must be fitted: estimator=FrozenEstimator(net)"
             )
-        self._seed = check_random_state(self.random_state).randint(2**31 - 1)
+        self._seed = seed_of(self.random_state)
         return super()._checked(X, y, sample_weight)
 
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:

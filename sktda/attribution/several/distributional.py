@@ -55,8 +55,8 @@ class Distributional(OverModels):
         Trainings of "seeds". Where no run has to be recorded and the net allows it, they go side by side in one program
         (`sktda.retrain`).
     measure : {"mean", "variance", "wasserstein", "wasserstein_gaussian"} or callable, default="mean"
-        "mean": mean of d, the attributor's value averaged; positive = the row helps. "variance": 2 Cov(x, d) + Var(d), the
-        rise of the variance over members; positive = the row makes training more stable. "wasserstein": squared
+        "mean": mean of d, the attributor's value averaged; positive = the row helps. "variance": 2 Cov(x, d) + Var(d),
+        the rise of the variance over members; positive = the row makes training more stable. "wasserstein": squared
         2-Wasserstein distance of the two samples; large = the row matters, for better or worse. "wasserstein_gaussian":
         the same of normal distributions with their means and deviations. A callable gets x (S, ...) and y (S, ...) and
         returns (...).
@@ -65,14 +65,15 @@ class Distributional(OverModels):
     work_dir : path-like or None, default=None
         Folder for the values of all members where they take more than 1 GiB. None = the system's for temporary files.
     random_state : int, RandomState instance or None, default=None
-        Seeds the members and what the attributor draws, in place of its own; also every `random_state` of the estimator.
+        Seeds the members and what the attributor draws, in place of its own; also every `random_state` of the
+        estimator. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
     scores_ : ndarray of shape (n_samples,)
-        The measure for the objective; without validation rows minus the measure for a row's own loss, as the attributor's
-        self-influence. "mean" and "variance": higher = keep, for the objective or for its stability. As the next four,
-        not there where the attributor has no scores (objective=None).
+        The measure for the objective; without validation rows minus the measure for a row's own loss, as the
+        attributor's self-influence. "mean" and "variance": higher = keep, for the objective or for its stability. As
+        the next four, not there where the attributor has no scores (objective=None).
     std_error_ : ndarray of shape (n_samples,)
         Of `scores_`, over the members: by the jackknife, of a mean the deviation over the root of S. NaN for two.
     member_scores_ : ndarray of shape (n_members, n_samples)
@@ -236,8 +237,8 @@ class Distributional(OverModels):
         Returns
         -------
         values : ndarray of shape (n_query, n_samples) or (n_query, n_groups)
-            Of the loss, or of what the attributor's objective measures of a row. "mean" is in its units, positive = helps
-            that query; the others are in their squares.
+            Of the loss, or of what the attributor's objective measures of a row. "mean" is in its units, positive =
+            helps that query; the others are in their squares.
         """
         measure = resolve_measure(self.measure if measure is None else measure)
         if measure is MEASURES["mean"]:  # all members need not be there at once

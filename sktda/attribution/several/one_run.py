@@ -50,7 +50,7 @@ def trajectory_scores(
     device : str or torch.device, default="auto"
     batch_size : int or None, default=None
     random_state : int, RandomState instance or None, default=None
-        Seeds the training.
+        Seeds the training. None is 0, so that a fit can be repeated.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def training_dynamics(
     device : str or torch.device, default="auto"
     batch_size : int or None, default=None
     random_state : int, RandomState instance or None, default=None
-        Seeds the training.
+        Seeds the training. None is 0, so that a fit can be repeated.
 
     Returns
     -------
