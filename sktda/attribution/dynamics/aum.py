@@ -36,8 +36,8 @@ class AUM(AlongTheRun):
         run, no threshold.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     random_state : int, RandomState instance or None, default=None
         Seeds the training of the clone, and draws the rows of the made-up class. None is 0, so that a fit can be
         repeated.
@@ -94,7 +94,7 @@ class AUM(AlongTheRun):
         *,
         percentile=None,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         random_state=None,
     ):
         self.estimator = estimator

@@ -52,9 +52,9 @@ class KNNShapley(Attributor):
         "auto": strings, booleans and whole numbers are classes (unless nearly all differ). Regression is refused.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int, default=None
+    batch_size : int or "auto", default="auto"
         Validation rows per block, each with its distances to all training rows; changes memory and speed, not the
-        result. None = as many as fit into 256 MiB.
+        result. "auto" = as many as fit into 256 MiB.
     random_state : int, RandomState instance or None, default=None
         Draws the folds, where no validation rows are given; else nothing is drawn. None is 0, so that a fit can be
         repeated.
@@ -106,7 +106,7 @@ class KNNShapley(Attributor):
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "scale": [StrOptions({"auto", "standard", "unit"})],
         "task": [StrOptions({"auto", "classification", "regression"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "random_state": ["random_state"],
     }
 
@@ -120,7 +120,7 @@ class KNNShapley(Attributor):
         scale="auto",
         task="auto",
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         random_state=None,
     ):
         self.n_neighbors = n_neighbors
@@ -227,7 +227,8 @@ class KNNShapley(Attributor):
                 found += torch.empty_like(values).scatter_(1, order, values).sum(dim=0)  # index_add_ varies on CUDA
             total.add_(found)
 
-        for_blocks(len(held), self.batch_size or max(1, 4 * BLOCK_BYTES // (8 * n)), work)
+        size = max(1, 4 * BLOCK_BYTES // (8 * n)) if self.batch_size == "auto" else self.batch_size
+        for_blocks(len(held), size, work)
         return total.cpu().numpy()
 
 

@@ -44,8 +44,8 @@ class OutlierGradient(SelfScores):
         others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     work_dir : path-like or None, default=None
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, the same trained model and an int as `random_state`) goes on where it was.
@@ -110,7 +110,7 @@ class OutlierGradient(SelfScores):
         proj_dim=512,
         parameters=None,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         work_dir=None,
         random_state=None,
     ):

@@ -55,8 +55,8 @@ class DiffIn(GradientAttributor, Deletion):
     hessian_rows : int or None, default=256
         Rows, drawn at each checkpoint, whose mean loss stands for the training risk in H_t where it meets every row
         or query by itself. None = all. With validation rows H_t is always that of all rows.
-    n_checkpoints : int or None, default=None
-        Checkpoints to take. None = all that were recorded (5 where they are drawn).
+    n_checkpoints : int or "auto", default="auto"
+        Checkpoints to take. "auto" = all that were recorded (5 where they are drawn).
     checkpoints : {"even", "random"}, default="even"
         Evenly spaced among those recorded, the last one with them, or drawn from them. A net that is trained here gets
         as many as are taken, or four times as many to draw from.
@@ -67,8 +67,8 @@ class DiffIn(GradientAttributor, Deletion):
         others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     work_dir : path-like or None, default=None
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
@@ -127,12 +127,12 @@ class DiffIn(GradientAttributor, Deletion):
         *,
         hvp="auto",
         hessian_rows=256,
-        n_checkpoints=None,
+        n_checkpoints="auto",
         checkpoints="even",
         objective="auto",
         parameters=None,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         work_dir=None,
         random_state=None,
     ):
