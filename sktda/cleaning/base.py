@@ -222,16 +222,6 @@ def fit_attributor(attributor: Any, X: Any, y: Any, params: dict, memory: Any = 
     return attributor
 
 
-def import_pandas() -> Any:
-    """The pandas module; ImportError naming the extra where it is missing."""
-    try:
-        import pandas
-    except ModuleNotFoundError as error:
-        message = 'to_frame() needs pandas; install it with: pip install "sktda[shell]"'
-        raise ModuleNotFoundError(message, name="pandas") from error
-    return pandas
-
-
 def refuse_constant(scores: np.ndarray, attributor: Any) -> None:
     """Raise ValueError if all scores are equal: there is nothing to rank rows by."""
     if len(scores) and np.ptp(scores) == 0:

@@ -11,7 +11,8 @@ from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, fit_and_score, import_pandas, task, with_weights
+from sktda.cleaning.base import RefitEstimator, fit_and_score, task, with_weights
+from sktda.cleaning.frame import frame_of
 from sktda.cleaning.guard import Guard, is_guarded
 from sktda.cleaning.removal import Removal, rows_per_round
 from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given
@@ -201,18 +202,17 @@ class InfluencePruner(RefitEstimator):
         return np.flatnonzero(self.support_) if indices else self.support_
 
     def to_frame(self):
-        """DataFrame of all rows with the user's index, in their order.
+        """DataFrame of all rows with the user's index, worst first.
 
-        Columns: label, score, rank (1 = first to go; earlier rounds before later ones), kept, round (of removal,
+        Columns: given_label, score, rank (1 = first to go; earlier rounds before later ones), kept, round (of removal,
         0 = kept), held_out where `validation` is a float, and the score for each of several objectives.
         """
         check_is_fitted(self)
-        pd = import_pandas()
         order = np.lexsort((self.scores_, np.where(self._round == 0, self._round.max() + 1, self._round)))
         rank = np.empty(len(order), dtype=int)
         rank[order] = np.arange(1, len(order) + 1)
         columns = {
-            "label": self._given,
+            "given_label": self._given,
             "score": self.scores_,
             "rank": rank,
             "kept": self.support_,
@@ -222,7 +222,7 @@ class InfluencePruner(RefitEstimator):
             columns["held_out"] = self._held_out
         if len(self._by_objective) > 1:
             columns |= {f"score {name}": scores for name, scores in self._by_objective.items()}
-        return pd.DataFrame(columns, index=self._index)
+        return frame_of(columns, self._index, order)
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""

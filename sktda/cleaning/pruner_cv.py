@@ -248,7 +248,7 @@ class InfluencePrunerCV(RefitEstimator):
         return self.pruner_.get_support(indices)
 
     def to_frame(self):
-        """DataFrame of all rows with the user's index, in their order: that of the fitted `pruner_`."""
+        """DataFrame of all rows with the user's index, worst first: that of the fitted `pruner_`."""
         check_is_fitted(self)
         return self.pruner_.to_frame()
 

@@ -105,7 +105,7 @@ def test_rows_held_out_have_no_score_and_stay(share):
     np.testing.assert_array_equal(np.sort(received["X_val"], axis=0), np.sort(X[held_out], axis=0))
     np.testing.assert_array_equal(received["X"], X[~held_out])
     np.testing.assert_allclose(np.bincount(received["y_val"]), 0.25 * np.bincount(Y), atol=1)  # stratified
-    frame = fitted.to_frame()
+    frame = fitted.to_frame().sort_index()
     np.testing.assert_array_equal(frame["held_out"], held_out)
     np.testing.assert_array_equal(frame["score"].isna(), held_out)
     assert frame["rank"][~held_out].max() < frame["rank"][held_out].min()
