@@ -225,7 +225,9 @@ def of_nets(name: str, quick: bool) -> dict:
         "other": retrain(estimator, X, y, seeds=range(FIRST_SEED, FIRST_SEED + n_runs)),
     }
     explained = {
-        (outcome, which, method): runs_of(make(objective), each, X, y).attribute_members(problem.X_query, problem.y_query)
+        (outcome, which, method): runs_of(make(objective), each, X, y).attribute_members(
+            problem.X_query, problem.y_query
+        )
         for outcome, objective in (("output", Output()), ("loss", None))
         for which, each in runs.items()
         for method, make in nets.methods.items()

@@ -16,7 +16,7 @@ from sktda.cleaning.frame import frame_of
 from sktda.cleaning.guard import Guard, is_guarded
 from sktda.cleaning.removal import Removal, rows_per_round
 from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given
-from sktda.cleaning.validation import VALIDATION, refuse_list_of_splits
+from sktda.cleaning.validation import VALIDATION
 from sktda.data import row_index
 
 
@@ -171,8 +171,6 @@ class InfluencePruner(RefitEstimator):
         X, y = data.X, data.y
         plan = rows_per_round(self.prune_ratio, self.step, int((~data.held_out).sum()))
         guarded = is_guarded(self.guard)
-        if guarded or (self.step is not None and self.step < self.prune_ratio):
-            refuse_list_of_splits(data.validation)
         self.__dict__.pop("guard_scores_", None)  # of an earlier fit
         context = self._init_callback_context(max_subtasks=len(plan) + 2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
