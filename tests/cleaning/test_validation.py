@@ -87,7 +87,7 @@ def test_every_cleaner_takes_the_same_kinds(cleaner, validation):
 def test_explicit_splits_are_refused_by_every_cleaner(form, cleaner):
     """Splits are positions in the rows of the first round: later rounds and folds have other rows."""
     splits = list(KFold(3).split(X)) if form == "list" else KFold(3).split(X)
-    with pytest.raises(ValueError, match="validation is a list of splits.* give a splitter such as KFold"):
+    with pytest.raises(ValueError, match=r"validation is a list of splits.* give a splitter such as KFold"):
         cleaner(LogisticRegression(), ValidationScores(), validation=splits).fit(X, Y)
 
 
