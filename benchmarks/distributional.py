@@ -96,7 +96,7 @@ def runs_of(base: Any, nets: list[Any], X: np.ndarray, y: np.ndarray) -> Any:
 
     from sktda.attribution import Distributional
 
-    return Distributional(base, runs=[FrozenEstimator(each) for each in nets], random_state=0).fit(X, y)
+    return Distributional(base, members=[FrozenEstimator(each) for each in nets], random_state=0).fit(X, y)
 
 
 def spelt(name: str, scores: np.ndarray) -> dict[str, float]:
@@ -136,7 +136,7 @@ def lds_part(quick: bool) -> dict:
         "Influence": Influence(curvature="ekfac", objective=None),
         "Source": Source(objective=None),
     }.items():
-        x, d = runs_of(base, nets, problem.X, problem.y).attribute_runs(problem.X_query, problem.y_query)
+        x, d = runs_of(base, nets, problem.X, problem.y).attribute_members(problem.X_query, problem.y_query)
         predicted = {name: predicted_moves(f, x, d, ~problem.kept) for name, f in functions.items()}
         for (of, floor), true in moves.items():
             for by in dict.fromkeys((of, "mean", "variance")):
@@ -226,7 +226,9 @@ def of_nets(name: str, quick: bool) -> dict:
         "other": retrain(estimator, X, y, seeds=range(FIRST_SEED, FIRST_SEED + n_runs)),
     }
     explained = {
-        (outcome, which, method): runs_of(make(objective), each, X, y).attribute_runs(problem.X_query, problem.y_query)
+        (outcome, which, method): runs_of(make(objective), each, X, y).attribute_members(
+            problem.X_query, problem.y_query
+        )
         for outcome, objective in (("output", Output()), ("loss", None))
         for which, each in runs.items()
         for method, make in nets.methods.items()
@@ -324,7 +326,7 @@ def loo_part(quick: bool) -> dict:
         changes["drawn anew"].append(losses(retrain(estimator, X, y, seeds=same, rows=rows)) - before)
         print(f"row {row} left out of {2 * most} trainings", flush=True)
     runs = runs_of(Influence(curvature="exact", objective=None), retrain(estimator, X, y, seeds=other), X, y)
-    _, d = runs.attribute_runs(X_query, y_query)
+    _, d = runs.attribute_members(X_query, y_query)
     d = d[..., :n_left_out]
     found = []
     for batches, each in changes.items():

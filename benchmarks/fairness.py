@@ -137,7 +137,7 @@ def pruned(
         validation=held,
     )
     seconds, _ = timed(lambda: pruner.fit(train.X, train.y))
-    rounds = pruner.to_frame()["round"].to_numpy()
+    rounds = pruner.to_frame()["round"].sort_index().to_numpy()
     order = np.random.default_rng([seed, 1]).permutation(len(rounds))
     rows = [{"method": way, "share": 0.0} | judged(full, test, feature) for way in methods]
     last = rounds.max()

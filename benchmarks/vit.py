@@ -166,7 +166,7 @@ def score_part(size: Size, rate: float) -> dict:
     data, n_remove = problem(size, rate), round(PRUNED * size.n)
     pruner = InfluencePruner(
         network(size),
-        Distributional(Influence(curvature="ekfac"), n_runs=size.n_runs),
+        Distributional(Influence(curvature="ekfac"), n_members=size.n_runs),
         prune_ratio=PRUNED,
         stratify=True,
         validation=Holdout(data.X_val, data.y_val),
@@ -178,7 +178,7 @@ def score_part(size: Size, rate: float) -> dict:
         "all rows": [np.ones(size.n, dtype=bool)],
         # other draws than those that flipped the labels
         "random": [prune(np.random.default_rng([k, 1]).random(size.n), n_remove, data.y) for k in range(size.seeds)],
-        "one run": [prune(scores, n_remove, data.y) for scores in runs.run_scores_[: size.singles]],
+        "one run": [prune(scores, n_remove, data.y) for scores in runs.member_scores_[: size.singles]],
         "ten runs": [pruner.support_],
         "ten runs, any class": [prune(runs.scores_, n_remove, data.y, stratify=False)],
     }
@@ -193,10 +193,10 @@ def score_part(size: Size, rate: float) -> dict:
         "left_out": curvature.left_out,
         "left_out_parameters": sum(sizes[name] for name in curvature.left_out),
         "pruner_seconds": seconds,
-        "run_losses": runs.run_values_.tolist(),
+        "run_losses": runs.member_values_.tolist(),
         "train_accuracy": float(np.mean([each.estimator_.score(data.X, data.y) for each in runs.attributors_])),
     }
-    row |= agreement(runs.run_scores_, data, size)
+    row |= agreement(runs.member_scores_, data, size)
     choices = {
         way: [
             {"kept": mask, "predicted": float(runs.scores_[~mask].sum()), "wrong_removed": int(data.wrong[~mask].sum())}

@@ -211,9 +211,9 @@ def main(path: str, quick: bool, seed: int) -> None:
     queries = np.concatenate([samples[:1], images[originals], copies.clip(-1, 1)])
 
     base = Influence(curvature="ekfac", objective=None)
-    attributor = Distributional(base, runs=[FrozenEstimator(run) for run in runs], random_state=seed)
+    attributor = Distributional(base, members=[FrozenEstimator(run) for run in runs], random_state=seed)
     attributor.fit(*make_rows(images, PAIRS))
-    values, shifts = attributor.attribute_runs(*make_rows(queries, QUERY_PAIRS, first=len(images)))
+    values, shifts = attributor.attribute_members(*make_rows(queries, QUERY_PAIRS, first=len(images)))
 
     in_pixels = np.square(images - samples[0]).sum(axis=1)
     found = rank_images(values[:, 0], shifts[:, 0], digits, in_pixels)

@@ -102,7 +102,7 @@ def main(folder: Path) -> None:
     print(f"  trained on all files   {before:.3f}")
     print(f"  trained on the rest    {after:.3f}\n")
 
-    worst = pruner.to_frame().sort_values("rank").head(12).index
+    worst = pruner.to_frame().head(12).index
     rows = y.index.get_indexer(worst)
     suggested = NAMES[pruner.predict(X[rows])]
     print("the worst files            the new net says   in fact")

@@ -56,7 +56,7 @@ def main() -> None:
 
     frame = detector.to_frame().head(6)
     print("the worst rows")
-    print(frame.drop(columns="noisy").assign(in_fact=truth[frame.index]).round(2).to_string())
+    print(frame.drop(columns=["score", "noisy"]).assign(in_fact=truth[frame.index]).round(2).to_string())
 
     print(f"\nR2 on the test rows{'':19s}" + "".join(f"{name:>10s}" for name in MODELS))
     ways = {

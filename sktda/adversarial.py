@@ -21,7 +21,7 @@ from sktda.objectives import AdversarialLoss, Predict, classified
 
 
 def adversarial_examples(
-    estimator: Any, X: Any, y: Any, attack: Any = None, *, device: Any = "auto", batch_size: int | None = None
+    estimator: Any, X: Any, y: Any, attack: Any = None, *, device: Any = "auto", batch_size: int | str = "auto"
 ) -> np.ndarray:
     """The inputs of a fitted model after an attack on it.
 
@@ -37,8 +37,8 @@ def adversarial_examples(
         The kind of attack, its `eps`, steps and bounds; None = ``AdversarialLoss()``.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows that go through the model at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows that go through the model at a time; changes memory and speed, not the result. "auto" = what fits.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def adversarial_examples(
 
 
 def adversarial_accuracy(
-    estimator: Any, X: Any, y: Any, attack: Any = None, *, device: Any = "auto", batch_size: int | None = None
+    estimator: Any, X: Any, y: Any, attack: Any = None, *, device: Any = "auto", batch_size: int | str = "auto"
 ) -> float:
     """Share of the rows that a fitted model still classifies rightly after an attack on it.
 
@@ -92,8 +92,8 @@ def adversarial_accuracy(
         model's inputs: after the transformers of a Pipeline.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows that go through the model at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows that go through the model at a time; changes memory and speed, not the result. "auto" = what fits.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def _checked(attack: Any) -> AdversarialLoss:
     return attack
 
 
-def _read(estimator: Any, X: Any, y: Any, device: Any, batch_size: int | None) -> tuple[Predict, Any, Tensor]:
+def _read(estimator: Any, X: Any, y: Any, device: Any, batch_size: int | str) -> tuple[Predict, Any, Tensor]:
     """(the model as an attack sees it, its inputs, targets) on the device."""
     n = count(X)
     if n == 0:

@@ -14,7 +14,7 @@ import sktda.attribution
 
 ROOT = Path(sktda.__file__).parent
 STAGE = {
-    **dict.fromkeys(["containers", "selection", "distributions", "findings", "noise", "files"], 0),
+    **dict.fromkeys(["containers", "seeds", "selection", "distributions", "findings", "noise", "files"], 0),
     **dict.fromkeys(["data", "images", "metrics", "weighting"], 1),
     "model": 2,
     "engine": 3,

@@ -61,7 +61,7 @@ def test_from_a_fitted_attributor():
     X = RNG.normal(size=(30, 2))
     y = (X[:, 0] > 0).astype(int)
     models = [LogisticRegression(C=C).fit(X, y) for C in (0.1, 1, 10)]
-    runs = Distributional(Influence(), runs=models).fit(X, y)
+    runs = Distributional(Influence(), members=models).fit(X, y)
     display = MeanVarianceDisplay.from_attributor(runs, n_named=0)
     np.testing.assert_array_equal(points(display.ax_)[:, 0], runs.measured("mean"))
     np.testing.assert_array_equal(points(display.ax_)[:, 1], runs.measured("variance"))

@@ -72,7 +72,7 @@ def quiet(name):
         return model(name)
 
 
-def asked_of(name, objective, X=None, y=None, batch_size=None, **metadata):
+def asked_of(name, objective, X=None, y=None, batch_size="auto", **metadata):
     """(the question, the torch model, its rows as tensors)."""
     trained = data(name)
     X, y = (trained[0] if X is None else X), (trained[1] if y is None else y)
@@ -342,7 +342,7 @@ def test_gradients_of_several_and_their_sum():
 # ---- attacks ---------------------------------------------------------------------------------------------------------
 
 
-def attacked(name, objective, batch_size=None, **options):
+def attacked(name, objective, batch_size="auto", **options):
     asked, _, (X, y) = asked_of(name, objective, batch_size=batch_size, **options)
     return objective.perturbed(asked.predict, X, y).numpy(), X.numpy()
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
 from sktda.data import check_weights, encode_target, read_features, transformed
+from sktda.seeds import seed_of
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,8 @@ def told_task(attributor: Any, task: str) -> Any:
 
 
 def seeded(attributor: Any, random_state: Any) -> Any:
-    """The attributor, with a seed drawn from random_state where it has none of its own; None draws nothing."""
-    if random_state is not None and attributor.get_params(deep=False).get("random_state", 0) is None:
-        attributor.set_params(random_state=check_random_state(random_state).randint(2**31 - 1))
+    """The attributor, with this seed where it has none of its own: None is 0, and of a RandomState one is drawn."""
+    if attributor.get_params(deep=False).get("random_state", 0) is None:
+        drawn = isinstance(random_state, np.random.RandomState)
+        attributor.set_params(random_state=seed_of(random_state) if drawn else random_state or 0)
     return attributor

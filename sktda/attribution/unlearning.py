@@ -79,7 +79,7 @@ def unlearn(
         Also train without the rows, and compare: a net whose steps were recorded (TrajectoryRecorder(steps=True)) from
         the same start in the same batches, without the rows; another estimator as a clone on the other rows.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of that clone.
+        Seeds the training of that clone. None is 0, so that a fit can be repeated.
 
     Returns
     -------

@@ -77,6 +77,11 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
     None is the default attributor, LabelPosterior(); a classifier with predict_proba is SelfConfidence(classifier).
     Only parameters that are None (task: "auto") are set.
     """
+    return seeded(_filled_in(attributor, estimator), random_state)
+
+
+def _filled_in(attributor: Any, estimator: Any) -> Any:
+    """The same without a seed: what holds several attributors gives each its own."""
     if attributor is None:
         from sktda.attribution.predictions.label_posterior import LabelPosterior
 
@@ -100,8 +105,8 @@ def prepare_attributor(attributor: Any, estimator: Any = None, random_state: Any
         if task == "classification" or not needs.probabilities:
             told_task(attributor, task)
     if estimator is not None and isinstance(attributor, Attributor):
-        attributor.prepare_members(lambda each: prepare_attributor(each, estimator), transformers_of(estimator))
-    return seeded(attributor, random_state)
+        attributor.prepare_members(lambda each: _filled_in(each, estimator), transformers_of(estimator))
+    return attributor
 
 
 def check_estimator(estimator: Any) -> None:
@@ -215,16 +220,6 @@ def fit_attributor(attributor: Any, X: Any, y: Any, params: dict, memory: Any = 
             attributor = cached(key, attributor, X, y, params)
     checked_scores(attributor, _num_samples(X))
     return attributor
-
-
-def import_pandas() -> Any:
-    """The pandas module; ImportError naming the extra where it is missing."""
-    try:
-        import pandas
-    except ModuleNotFoundError as error:
-        message = 'to_frame() needs pandas; install it with: pip install "sktda[shell]"'
-        raise ModuleNotFoundError(message, name="pandas") from error
-    return pandas
 
 
 def refuse_constant(scores: np.ndarray, attributor: Any) -> None:

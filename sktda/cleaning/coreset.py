@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing, check_random_state, indexable
+from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
@@ -23,6 +23,7 @@ from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.proxy import default_net
 from sktda.noise import label_noise_rate, outliers
+from sktda.seeds import random_of
 
 BEYOND_NOISE, DROP_UNKNOWN = 0.1, 0.3  # share dropped beside the estimated noise, and where there is no estimate
 
@@ -68,7 +69,8 @@ class CoresetSelector(BaseEstimator):
     device : str or torch.device, default="auto"
         Where features and gradients are computed and compared. "auto" is CUDA where there is one.
     random_state : int, RandomState instance or None, default=None
-        Seed of the draw, of the training, and of the attributor unless it has its own.
+        Seed of the draw, of the training, and of the attributor unless it has its own. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -190,7 +192,7 @@ class CoresetSelector(BaseEstimator):
             own, validation = self._at_last_layer(X, y)
         candidates = Candidates(
             codes,
-            check_random_state(self.random_state),
+            random_of(self.random_state),
             scores=getattr(self, "scores_", None),
             drop=self._drop(target) if strategy.scores else 0.0,
             features=self._features(numbers, own) if strategy.features else None,

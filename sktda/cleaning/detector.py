@@ -16,10 +16,10 @@ from sktda.attribution.base import loo_decision_of
 from sktda.cleaning.base import (
     NothingToLearnWarning,
     fit_attributor,
-    import_pandas,
     prepare_attributor,
     refuse_constant,
 )
+from sktda.cleaning.frame import frame_of
 from sktda.containers import read_target
 from sktda.data import encode_target, is_dictionary, note_columns, row_index, sliceable
 from sktda.findings import check_classes, inspect, without_leaks
@@ -55,7 +55,7 @@ class NoisyLabelDetector(BaseEstimator):
         `sktda.noise.label_noise`, from the labels that the most predictable rows carry; for regression as the share of
         outlying residuals.
     random_state : int, RandomState instance or None, default=None
-        Seed of the attributor, unless it has its own.
+        Seed of the attributor, unless it has its own. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -284,20 +284,17 @@ class NoisyLabelDetector(BaseEstimator):
     def to_frame(self):
         """DataFrame of all rows with the user's index, worst first.
 
-        Columns: given_label, suggested_label, label_quality, noisy.
+        Columns: given_label, suggested_label, label_quality, score, noisy.
         """
         check_is_fitted(self)
-        pd = import_pandas()
-        frame = pd.DataFrame(
-            {
-                "given_label": self._given,
-                "suggested_label": self.suggested_labels_,
-                "label_quality": self.label_quality_,
-                "noisy": self.labels_ == -1,
-            },
-            index=self._index,
-        )
-        return frame.iloc[np.argsort(self.scores_, kind="stable")]
+        columns = {
+            "given_label": self._given,
+            "suggested_label": self.suggested_labels_,
+            "label_quality": self.label_quality_,
+            "score": self.scores_,
+            "noisy": self.labels_ == -1,
+        }
+        return frame_of(columns, self._index, np.argsort(self.scores_, kind="stable"))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -11,11 +11,12 @@ from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, fit_and_score, import_pandas, task, with_weights
+from sktda.cleaning.base import RefitEstimator, fit_and_score, task, with_weights
+from sktda.cleaning.frame import frame_of
 from sktda.cleaning.guard import Guard, is_guarded
 from sktda.cleaning.removal import Removal, rows_per_round
 from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given
-from sktda.cleaning.validation import VALIDATION, refuse_list_of_splits
+from sktda.cleaning.validation import VALIDATION
 from sktda.data import row_index
 
 
@@ -55,7 +56,8 @@ class InfluencePruner(RefitEstimator):
     n_jobs : int, default=None
         Parallel cross-fits and guard folds.
     random_state : int, RandomState instance or None, default=None
-        Seed of the attributor (unless it has its own) and of `validation` as a float.
+        Seed of the attributor (unless it has its own) and of `validation` as a float. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -169,8 +171,6 @@ class InfluencePruner(RefitEstimator):
         X, y = data.X, data.y
         plan = rows_per_round(self.prune_ratio, self.step, int((~data.held_out).sum()))
         guarded = is_guarded(self.guard)
-        if guarded or (self.step is not None and self.step < self.prune_ratio):
-            refuse_list_of_splits(data.validation)
         self.__dict__.pop("guard_scores_", None)  # of an earlier fit
         context = self._init_callback_context(max_subtasks=len(plan) + 2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -200,18 +200,17 @@ class InfluencePruner(RefitEstimator):
         return np.flatnonzero(self.support_) if indices else self.support_
 
     def to_frame(self):
-        """DataFrame of all rows with the user's index, in their order.
+        """DataFrame of all rows with the user's index, worst first.
 
-        Columns: label, score, rank (1 = first to go; earlier rounds before later ones), kept, round (of removal,
+        Columns: given_label, score, rank (1 = first to go; earlier rounds before later ones), kept, round (of removal,
         0 = kept), held_out where `validation` is a float, and the score for each of several objectives.
         """
         check_is_fitted(self)
-        pd = import_pandas()
         order = np.lexsort((self.scores_, np.where(self._round == 0, self._round.max() + 1, self._round)))
         rank = np.empty(len(order), dtype=int)
         rank[order] = np.arange(1, len(order) + 1)
         columns = {
-            "label": self._given,
+            "given_label": self._given,
             "score": self.scores_,
             "rank": rank,
             "kept": self.support_,
@@ -221,7 +220,7 @@ class InfluencePruner(RefitEstimator):
             columns["held_out"] = self._held_out
         if len(self._by_objective) > 1:
             columns |= {f"score {name}": scores for name, scores in self._by_objective.items()}
-        return pd.DataFrame(columns, index=self._index)
+        return frame_of(columns, self._index, order)
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""

@@ -59,7 +59,8 @@ class InfluencePrunerCV(RefitEstimator):
     n_jobs : int, default=None
         Folds at a time.
     random_state : int, RandomState instance or None, default=None
-        Seed of the attributor (unless it has its own) and of `validation` as a float.
+        Seed of the attributor (unless it has its own) and of `validation` as a float. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -247,7 +248,7 @@ class InfluencePrunerCV(RefitEstimator):
         return self.pruner_.get_support(indices)
 
     def to_frame(self):
-        """DataFrame of all rows with the user's index, in their order: that of the fitted `pruner_`."""
+        """DataFrame of all rows with the user's index, worst first: that of the fitted `pruner_`."""
         check_is_fitted(self)
         return self.pruner_.to_frame()
 

@@ -17,12 +17,12 @@ from sktda.cleaning.base import (
     RefitEstimator,
     check_estimator,
     fit_and_score,
-    import_pandas,
     refuse_constant,
     task,
     weight_name,
     with_weights,
 )
+from sktda.cleaning.frame import frame_of
 from sktda.cleaning.judge import detect
 from sktda.cleaning.scoring import Scores, given, labels_as_given
 from sktda.cleaning.validation import VALIDATION
@@ -72,7 +72,8 @@ class InfluenceReweighter(RefitEstimator):
     n_jobs : int, default=None
         Cross-fits at a time.
     random_state : int, RandomState instance or None, default=None
-        Seed of the attributor (unless it has its own) and of `validation` as a float.
+        Seed of the attributor (unless it has its own) and of `validation` as a float. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -189,7 +190,7 @@ class InfluenceReweighter(RefitEstimator):
             weights = self.sample_weight_ if own is None else self.sample_weight_ * np.asarray(own, dtype=float)
             estimator.fit(X, y, **{**data.fit_params, name: weights})
         self.estimator_ = estimator
-        self._given, self._index = labels_as_given(y), row_index(X, y)
+        self._held_out, self._given, self._index = data.held_out, labels_as_given(y), row_index(X, y)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
@@ -228,11 +229,15 @@ class InfluenceReweighter(RefitEstimator):
         return np.flatnonzero(self.support_) if indices else self.support_
 
     def to_frame(self):
-        """DataFrame of all rows with the user's index, in their order: label, score, weight."""
+        """DataFrame of all rows with the user's index, worst first.
+
+        Columns: given_label, score, weight, held_out where `validation` is a float.
+        """
         check_is_fitted(self)
-        pd = import_pandas()
-        columns = {"label": self._given, "score": self.scores_, "weight": self.sample_weight_}
-        return pd.DataFrame(columns, index=self._index)
+        columns = {"given_label": self._given, "score": self.scores_, "weight": self.sample_weight_}
+        if self._held_out.any():
+            columns["held_out"] = self._held_out
+        return frame_of(columns, self._index, np.argsort(self.scores_, kind="stable"))
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""

@@ -29,6 +29,7 @@ from sktda.cleaning.base import (
 from sktda.cleaning.objectives import Found, mean_over_parts, signed
 from sktda.cleaning.validation import FOLDS, check_validation_rows, validation_rows
 from sktda.data import check_weights, encode_target, plain_target, sliceable
+from sktda.seeds import random_of
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def given(
         validation = FOLDS if validation is None else validation
     held_out = np.zeros(_num_samples(X), dtype=bool)
     if isinstance(validation, float):
-        everything, seed = np.arange(_num_samples(X)), cleaner.random_state
-        val = train_test_split(everything, test_size=validation, stratify=codes, random_state=seed)[1]
+        everything, random = np.arange(_num_samples(X)), random_of(cleaner.random_state)
+        val = train_test_split(everything, test_size=validation, stratify=codes, random_state=random)[1]
         held_out[val] = True
         own = _check_method_params(X, metadata, val)
         validation = Holdout(_safe_indexing(X, val), _safe_indexing(y, val), **own)

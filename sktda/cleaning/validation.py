@@ -29,10 +29,11 @@ VALIDATION = [
 
 
 def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> Any:
-    """`validation`, or the routed rows as a Holdout. Raises ValueError if both or only half are given."""
+    """`validation`, or the routed rows as a Holdout. Raises ValueError for both, for half, and for what is none."""
     if (X_val is None) != (y_val is None):
         given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
         raise ValueError(f"{given} came without {missing}; validation needs both")
+    refuse_list_of_splits(validation)
     if X_val is None:
         if isinstance(validation, Holdout):
             warn_if_unlike(X, validation.X)
@@ -52,11 +53,11 @@ def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> An
 
 
 def refuse_list_of_splits(validation: Any) -> None:
-    """Explicit splits are positions in all rows: they fit neither later rounds nor the guard's folds."""
+    """ValueError for explicit splits: positions in all rows, which fit neither later rounds nor parts of the rows."""
     if hasattr(validation, "__iter__"):
         raise ValueError(
-            "validation is a list of splits, which are positions in all rows; with step or guard, rows are scored "
-            "again in smaller sets: give a splitter such as KFold(5) instead"
+            "validation is a list of splits, which are positions in all rows, and a cleaner may score smaller sets, in "
+            "later rounds or in the folds of a search: give a splitter such as KFold(5) instead"
         )
 
 

@@ -61,7 +61,7 @@ class MeanVarianceDisplay:
         display : MeanVarianceDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_attributor")
-        check_is_fitted(attributor, "run_scores_")
+        check_is_fitted(attributor, "member_values_")
         return cls(attributor.measured("mean"), attributor.measured("variance"), marked).plot(**kwargs)
 
     def plot(self, ax: Any = None, *, n_named: int = 5) -> MeanVarianceDisplay:

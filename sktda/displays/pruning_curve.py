@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.model_selection import check_cv
-from sklearn.utils import check_random_state
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
@@ -16,6 +15,7 @@ from sktda.attribution import PrecomputedScores
 from sktda.cleaning.pruner_cv import InfluencePrunerCV
 from sktda.data import sliceable
 from sktda.displays.drawing import FAINT, KEPT, MARKED, legend_above, new_axes
+from sktda.seeds import random_of
 
 
 class PruningCurveDisplay:
@@ -112,7 +112,7 @@ class PruningCurveDisplay:
         n_jobs : int, default=None
             Folds at a time.
         random_state : int, RandomState instance or None, default=None
-            Seed of the attributor and of the random orders.
+            Seed of the attributor and of the random orders. None is 0, so that a fit can be repeated.
         **kwargs
             As for `plot`.
 
@@ -121,7 +121,7 @@ class PruningCurveDisplay:
         display : PruningCurveDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        random = check_random_state(random_state)
+        random = random_of(random_state)
         splits = list(check_cv(cv, y, classifier=is_classifier(estimator)).split(sliceable(X), y))
         walker = InfluencePrunerCV(estimator, prune_ratios=prune_ratios, cv=splits, scoring=scoring, n_jobs=n_jobs)
         found = clone(walker).set_params(attributor=attributor, validation=validation, random_state=random_state)

@@ -36,15 +36,16 @@ class PerRow:
     """Per-row quantities of one model at its present parameters.
 
     model: the parameters that require gradients are the ones differentiated.
-    batch_size: rows at a time; None = what keeps activations near 256 MiB (an eighth of a GPU's free memory).
+    batch_size: rows at a time; "auto" = what keeps activations near 256 MiB (an eighth of a GPU's free memory).
 
     All results are in the units of the loss, sums over a row's own loss (no 1/n); weights of rows multiply their loss.
     """
 
-    def __init__(self, model: DifferentiableModel, batch_size: int | None = None) -> None:
+    def __init__(self, model: DifferentiableModel, batch_size: int | str = "auto") -> None:
         refuse_mixed_rows(model.module)
         self.model = model
-        self.batch_size = batch_size
+        self.batch_size = None if batch_size == "auto" else int(batch_size)
+        """None until `prepare` has seen a row, where it is automatic."""
         self.layers: list[Layer] | None = None
         self.rest: list[str] = []
         self._forward_mode = True

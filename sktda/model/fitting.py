@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state
 from skorch import NeuralNet
 from skorch.dataset import ValidSplit
 from torch import nn
@@ -21,6 +20,7 @@ from sktda.model.criterion import SAME_SHAPE
 from sktda.model.given import GivenModel, GivenRows
 from sktda.model.reading import reader
 from sktda.model.skorch_net import batch_size, check_targets, unwrapped
+from sktda.seeds import seed_of
 
 BLOCK = 1_024  # rows per step of the search for a bad one
 TRAINING = RLock()  # torch's random state is one for all threads: trainings side by side would draw from each other
@@ -93,7 +93,7 @@ def train_clone(
     """
     copy = clone(estimator)
     given = GivenModel.of(copy)
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    seed = seed_of(random_state)
     seed_parts(copy, seed)
     if callbacks:
         _add_callbacks(given.model, list(callbacks))

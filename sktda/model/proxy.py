@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, validate_data
 from skorch import NeuralNet
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from sktda.model.scaled import Scaled, ScaledRows, whole_batch
 from sktda.model.settings import single_precision
 from sktda.model.skorch_net import weight_decay
 from sktda.model.table import class_codes
+from sktda.seeds import seed_of
 
 WIDTH = 128
 CHANNELS = (32, 64)
@@ -115,7 +115,7 @@ class DefaultNet(BaseEstimator):
         size = max(8, min(64, ceil(len(data) / 8)))
         epochs = int(np.clip(ceil(STEPS / ceil(len(data) / size)), *EPOCHS))
         with torch.random.fork_rng():
-            torch.manual_seed(int(check_random_state(self.random_state).randint(2**31 - 1)))
+            torch.manual_seed(seed_of(self.random_state))
             self.net_ = NeuralNet(
                 self._module(width),
                 criterion=WeightedLoss(classes),

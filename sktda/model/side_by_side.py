@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.utils import is_dataset
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from sktda.model.fitting import TRAINING, bad_row, may_broadcast
 from sktda.model.given import part_of
 from sktda.model.reading import count, in_columns, take
 from sktda.model.skorch_net import check_targets
+from sktda.seeds import seed_of
 
 NETS = (NeuralNet, NeuralNetClassifier, NeuralNetRegressor, NeuralNetBinaryClassifier)
 ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad)
@@ -150,7 +150,7 @@ class Stack:
         with TRAINING, torch.random.fork_rng():
             for seed, part in zip(seeds, self.parts, strict=True):
                 # as train_clone and skorch do, whose random numbers these are
-                torch.manual_seed(int(check_random_state(seed).randint(2**31 - 1)))
+                torch.manual_seed(seed_of(seed))
                 new = clone(net)
                 new.check_data(X, y if part is None else part_of(y, part))  # from which it knows the classes
                 self.nets.append(new.initialize())

@@ -147,7 +147,7 @@ def test_invariances(wine, mode):
     assert (renamed.loo_labels_ == np.array(["c", "a", "b"])[base.loo_labels_]).all()
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64, None])
+@pytest.mark.parametrize("batch_size", [1, 7, 64, "auto"])
 def test_nystrom_scores_do_not_depend_on_the_batch_size(wine, batch_size):
     X, y = wine
     whole = ComplexityGap(mode="nystrom", n_landmarks=60, random_state=0).fit(X, y)

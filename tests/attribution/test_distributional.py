@@ -49,7 +49,7 @@ RUNS = [recorded.untrained("tanh", seed=seed).fit(X, Y) for seed in range(4)]
 EXACT = Influence(curvature="exact", damping=1e-2)
 BLOBS, LABELS, TRUE = noisy_blobs(60, rate=0.1, centers=2)
 NET_X, NET_Y = rows()
-SAME_MODEL = "runs are the same model, so .* Nothing in the training of LogisticRegression may be random"
+SAME_MODEL = "members are the same model, so .* Nothing in the training of LogisticRegression may be random"
 SMALL = make_net(max_epochs=2)  # untrained, for runs side by side
 
 
@@ -83,15 +83,17 @@ def gap(net):
     return abs(chance[SEX == 1].mean() - chance[SEX == 0].mean())
 
 
-def validated(base=None, **options):
+def validated(attributor=None, **options):
     """A fit on the recorded runs with validation rows."""
-    each = Distributional(EXACT if base is None else base, runs=RUNS, random_state=0, **options)
+    each = Distributional(EXACT if attributor is None else attributor, members=RUNS, random_state=0, **options)
     return each.fit(X, Y, X_val=XQ, y_val=YQ)
 
 
-def on_itself(base=None, **options):
+def on_itself(attributor=None, **options):
     """The same without validation rows."""
-    return Distributional(EXACT if base is None else base, runs=RUNS, random_state=0, **options).fit(X, Y)
+    return Distributional(EXACT if attributor is None else attributor, members=RUNS, random_state=0, **options).fit(
+        X, Y
+    )
 
 
 FIT, SELF = validated(), on_itself()
@@ -137,11 +139,11 @@ def alone(base, run, each, sample_weight=None, **given):
 )
 def test_every_runs_own_losses(name, weight):
     """With weights in the scores, but not in what a row loses."""
-    fit = Distributional(BASES[name], runs=RUNS[:2], random_state=0).fit(X, Y, weight)
+    fit = Distributional(BASES[name], members=RUNS[:2], random_state=0).fit(X, Y, weight)
     for s, (run, each) in enumerate(zip(RUNS[:2], fit.attributors_, strict=True)):
-        np.testing.assert_array_equal(fit.run_scores_[s], -alone(BASES[name], run, each, weight).scores_)
-        np.testing.assert_allclose(fit.run_values_[s], losses(run, X, Y), rtol=1e-9)
-    np.testing.assert_allclose(fit.scores_, -fit.run_scores_.mean(axis=0), rtol=1e-9, atol=1e-15)
+        np.testing.assert_array_equal(fit.member_scores_[s], -alone(BASES[name], run, each, weight).scores_)
+        np.testing.assert_allclose(fit.member_values_[s], losses(run, X, Y), rtol=1e-9)
+    np.testing.assert_allclose(fit.scores_, -fit.member_scores_.mean(axis=0), rtol=1e-9, atol=1e-15)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -149,27 +151,27 @@ def test_every_runs_own_losses(name, weight):
 def test_every_runs_objective(name, objective):
     asked, value = OBJECTIVES[objective]
     base = clone(BASES[name]).set_params(objective=asked)
-    fit = Distributional(base, runs=RUNS[:2], random_state=0).fit(X, Y, **GIVEN)
-    assert fit.run_values_.shape == (2,)
+    fit = Distributional(base, members=RUNS[:2], random_state=0).fit(X, Y, **GIVEN)
+    assert fit.member_values_.shape == (2,)
     for s, (run, each) in enumerate(zip(RUNS[:2], fit.attributors_, strict=True)):
         one = alone(base, run, each, **GIVEN)
-        np.testing.assert_array_equal(fit.run_scores_[s], one.scores_)
-        np.testing.assert_allclose(fit.run_values_[s], value(run), rtol=1e-9)
+        np.testing.assert_array_equal(fit.member_scores_[s], one.scores_)
+        np.testing.assert_allclose(fit.member_values_[s], value(run), rtol=1e-9)
         for part, found in one.objectives_.items():
             np.testing.assert_array_equal(each.objectives_[part].scores, found.scores)
     for part, found in fit.objectives_.items():
         of_runs = [each.objectives_[part] for each in fit.attributors_]
         np.testing.assert_allclose(found.value, sum(each.value for each in of_runs) / 2)
         np.testing.assert_allclose(found.scores, sum(each.scores for each in of_runs) / 2, atol=1e-15)
-    np.testing.assert_allclose(fit.scores_, fit.run_scores_.mean(axis=0), rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(fit.scores_, fit.member_scores_.mean(axis=0), rtol=1e-9, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_every_runs_queries(name):
     for objective, value in ((brier, losses), (Margin(), minus_margins), (Output(), outputs)):
         base = clone(BASES[name]).set_params(objective=objective)
-        fit = Distributional(base, runs=RUNS[:2], random_state=0).fit(X, Y, **GIVEN)
-        values, shifts = fit.attribute_runs(XQ, YQ)
+        fit = Distributional(base, members=RUNS[:2], random_state=0).fit(X, Y, **GIVEN)
+        values, shifts = fit.attribute_members(XQ, YQ)
         assert values.shape == (2, 7)
         assert shifts.shape == (2, 7, N)
         for s, (run, each) in enumerate(zip(RUNS[:2], fit.attributors_, strict=True)):
@@ -180,24 +182,26 @@ def test_every_runs_queries(name):
 
 def test_the_runs_are_given_as_they_are():
     """As nets, or frozen; a tuple, too."""
-    frozen = Distributional(EXACT, runs=tuple(map(FrozenEstimator, RUNS)), random_state=0).fit(X, Y, X_val=XQ, y_val=YQ)
-    np.testing.assert_array_equal(frozen.run_scores_, FIT.run_scores_)
+    frozen = Distributional(EXACT, members=tuple(map(FrozenEstimator, RUNS)), random_state=0).fit(
+        X, Y, X_val=XQ, y_val=YQ
+    )
+    np.testing.assert_array_equal(frozen.member_scores_, FIT.member_scores_)
     for fit in (frozen, FIT):
         assert [each.estimator_.estimator for each in fit.attributors_] == RUNS
-    elsewhere = validated(estimator=LogisticRegression(), n_runs=2)
-    np.testing.assert_array_equal(elsewhere.run_scores_, FIT.run_scores_)
+    elsewhere = validated(estimator=LogisticRegression(), n_members=2)
+    np.testing.assert_array_equal(elsewhere.member_scores_, FIT.member_scores_)
 
 
 def test_a_run_that_is_given_twice():
     """It is scored with other random numbers; a warning comes if nothing differs."""
     base = BASES["ekfac"]  # draws labels
-    fit = Distributional(base, runs=[RUNS[0], RUNS[0], RUNS[1]], random_state=0).fit(X, Y)
+    fit = Distributional(base, members=[RUNS[0], RUNS[0], RUNS[1]], random_state=0).fit(X, Y)
     assert len({each.random_state for each in fit.attributors_}) == 3
-    np.testing.assert_array_equal(fit.run_values_[0], fit.run_values_[1])
-    assert not np.allclose(fit.run_scores_[0], fit.run_scores_[1])
+    np.testing.assert_array_equal(fit.member_values_[0], fit.member_values_[1])
+    assert not np.allclose(fit.member_scores_[0], fit.member_scores_[1])
     for given in ({}, {"X_val": XQ, "y_val": YQ}):
-        with pytest.warns(UserWarning, match="all 2 runs are the same model, .* training of NeuralNetClassifier"):
-            Distributional(base, runs=RUNS[:1] * 2).fit(X, Y, **given)
+        with pytest.warns(UserWarning, match="all 2 members are the same model, .* training of NeuralNetClassifier"):
+            Distributional(base, members=RUNS[:1] * 2).fit(X, Y, **given)
 
 
 # ---- measures --------------------------------------------------------------------------------------------------------
@@ -233,10 +237,10 @@ DEFINITIONS = {  # of x and d
 
 @pytest.mark.parametrize("measure", DEFINITIONS)
 def test_a_measure_by_its_definition(measure, monkeypatch):
-    expected = DEFINITIONS[measure](FIT.run_values_[:, None], FIT.run_scores_)
-    own = -DEFINITIONS[measure](SELF.run_values_, SELF.run_scores_)
+    expected = DEFINITIONS[measure](FIT.member_values_[:, None], FIT.member_scores_)
+    own = -DEFINITIONS[measure](SELF.member_values_, SELF.member_scores_)
     named, itself = validated(measure=measure), on_itself(measure=measure)
-    values, shifts = FIT.attribute_runs(XQ, YQ)
+    values, shifts = FIT.attribute_members(XQ, YQ)
     monkeypatch.setattr(Influence, "fit", None)  # from here on nothing is fitted
     for found in (FIT.measured(measure), named.scores_, named.measured()):
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-15)
@@ -252,23 +256,23 @@ def test_a_measure_by_its_definition(measure, monkeypatch):
 @pytest.mark.parametrize("fitted", [validated, on_itself])
 def test_the_standard_error_of_a_measure_leaves_out_each_run(fitted, measure):
     fit = fitted(measure=measure)
-    x = np.broadcast_to(fit.run_values_.T, (N, 4)).T
-    parts = [DEFINITIONS[measure](np.delete(x, s, axis=0), np.delete(fit.run_scores_, s, axis=0)) for s in range(4)]
+    x = np.broadcast_to(fit.member_values_.T, (N, 4)).T
+    parts = [DEFINITIONS[measure](np.delete(x, s, axis=0), np.delete(fit.member_scores_, s, axis=0)) for s in range(4)]
     expected = np.sqrt(3 * np.var(parts, axis=0))
     np.testing.assert_allclose(fit.std_error_, expected, rtol=1e-7, atol=1e-15)
     if measure == "mean":
-        np.testing.assert_allclose(fit.std_error_, fit.run_scores_.std(axis=0, ddof=1) / 2, rtol=1e-9)
+        np.testing.assert_allclose(fit.std_error_, fit.member_scores_.std(axis=0, ddof=1) / 2, rtol=1e-9)
 
 
 def test_two_runs_have_no_standard_error():
-    fit = Distributional(EXACT, runs=RUNS[:2], random_state=0).fit(X, Y)
+    fit = Distributional(EXACT, members=RUNS[:2], random_state=0).fit(X, Y)
     assert np.isnan(fit.std_error_).all()
     assert np.isfinite(fit.scores_).all()
 
 
 def test_runs_without_randomness():
     """Ten times the same model: no spread before or after, and both distances are the squared shift."""
-    fit = Distributional(Influence(), LogisticRegression(), n_runs=10, random_state=0)
+    fit = Distributional(Influence(), LogisticRegression(), n_members=10, random_state=0)
     with pytest.warns(UserWarning, match=SAME_MODEL):
         fit.fit(BLOBS, LABELS, X_val=BLOBS[:9], y_val=TRUE[:9])
     model = Influence(FrozenEstimator(LogisticRegression().fit(BLOBS, LABELS)))
@@ -288,13 +292,13 @@ MASKS = np.array([np.isin(np.arange(N), each) for each in POSITIONS])
 
 @pytest.mark.parametrize("measure", DEFINITIONS)
 def test_the_shift_of_a_group_is_the_sum_of_its_rows(measure):
-    summed = np.stack([FIT.run_scores_[:, list(each)].sum(axis=1) for each in POSITIONS], axis=1)
-    expected = DEFINITIONS[measure](FIT.run_values_[:, None], summed)
-    x, d = FIT.attribute_runs(XQ, YQ)
+    summed = np.stack([FIT.member_scores_[:, list(each)].sum(axis=1) for each in POSITIONS], axis=1)
+    expected = DEFINITIONS[measure](FIT.member_values_[:, None], summed)
+    x, d = FIT.attribute_members(XQ, YQ)
     by_query = np.stack([d[:, :, list(each)].sum(axis=2) for each in POSITIONS], axis=2)
     for groups in (POSITIONS, MASKS):
         np.testing.assert_allclose(FIT.measured(measure, groups=groups), expected, rtol=1e-9, atol=1e-15)
-        values, shifts = FIT.attribute_runs(XQ, YQ, groups=groups)
+        values, shifts = FIT.attribute_members(XQ, YQ, groups=groups)
         np.testing.assert_array_equal(values, x)
         np.testing.assert_allclose(shifts, by_query, rtol=1e-9, atol=1e-15)
         np.testing.assert_allclose(
@@ -318,7 +322,7 @@ def test_only_the_mean_is_additive():
     )
     variance = FIT.measured("variance")
     together = FIT.measured("variance", groups=[[0, 5, 7]])
-    cross = sum(2 * covariance(FIT.run_scores_[:, i], FIT.run_scores_[:, j]) for i, j in ((0, 5), (0, 7), (5, 7)))
+    cross = sum(2 * covariance(FIT.member_scores_[:, i], FIT.member_scores_[:, j]) for i, j in ((0, 5), (0, 7), (5, 7)))
     assert abs(cross) > 1e-3 * abs(together[0])
     np.testing.assert_allclose(together, variance[[0, 5, 7]].sum() + cross, rtol=1e-9)
 
@@ -338,7 +342,7 @@ MIXED = flip(SIDES, 0.1)
 @pytest.mark.parametrize("base", [Influence(), InnerProduct(), TracIn()], ids=["influence", "inner product", "tracin"])
 def test_wrong_labels_have_the_lowest_mean_score(base):
     """The eight wrong labels are the eight lowest, and those whose loss would move furthest."""
-    fit = Distributional(base, make_net(), n_runs=3, random_state=0).fit(APART, MIXED)
+    fit = Distributional(base, make_net(), n_members=3, random_state=0).fit(APART, MIXED)
     wrong = set(np.flatnonzero(MIXED != SIDES))
     assert set(fit.scores_.argsort()[:8]) == wrong
     assert set(fit.measured("wasserstein").argsort()[:8]) == wrong
@@ -369,7 +373,7 @@ LINE = NeuralNetRegressor(
 @pytest.fixture(scope="module")
 def lines():
     """Least squares from random starts, stopped early; each run asked for its outputs."""
-    fit = Distributional(SGDInfluence(objective=Output()), LINE, n_runs=20, random_state=0)
+    fit = Distributional(SGDInfluence(objective=Output()), LINE, n_members=20, random_state=0)
     return fit.fit(LINE_X, LINE_Y[:, None], X_val=LINE_Q, y_val=NO_Y)
 
 
@@ -399,7 +403,7 @@ def test_the_variance_of_outputs_in_closed_form(lines):
         step = RATE * 2 / ROWS * np.outer(x, x)  # what the row takes from A
         D = sum(powers[k] @ step @ powers[STEPS - 1 - k] for k in range(STEPS))
         expected[:, i] = variance(powers[STEPS] + D) - variance(powers[STEPS])
-    values, _ = lines.attribute_runs(LINE_Q, NO_Y)
+    values, _ = lines.attribute_members(LINE_Q, NO_Y)
     np.testing.assert_allclose(values.var(axis=0, ddof=1), variance(powers[STEPS]), rtol=1e-9)
     found = lines.attribute(LINE_Q, NO_Y, measure="variance")
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
@@ -419,7 +423,7 @@ def test_measures_against_training_without_each_row(lines):
         "variance": without.var(axis=0, ddof=1) - full.var(axis=0, ddof=1)[:, None],
         "wasserstein": quantile_distance(np.broadcast_to(full[:, :, None], without.shape), without),
     }
-    values, shifts = lines.attribute_runs(LINE_Q, NO_Y)
+    values, shifts = lines.attribute_members(LINE_Q, NO_Y)
     np.testing.assert_allclose(values, full, rtol=1e-9)
     for measure, expected in truth.items():
         found = DEFINITIONS[measure](values[:, :, None], shifts[:, :, small])
@@ -439,28 +443,28 @@ def test_measures_against_training_without_each_row(lines):
 @pytest.mark.parametrize("measure", DEFINITIONS)
 def test_the_order_of_the_runs_changes_nothing(measure):
     order = [2, 0, 3, 1]
-    other = Distributional(EXACT, runs=[RUNS[s] for s in order], measure=measure).fit(X, Y, X_val=XQ, y_val=YQ)
+    other = Distributional(EXACT, members=[RUNS[s] for s in order], measure=measure).fit(X, Y, X_val=XQ, y_val=YQ)
     np.testing.assert_allclose(other.scores_, FIT.measured(measure), rtol=1e-9, atol=1e-15)
     np.testing.assert_allclose(other.attribute(XQ, YQ), FIT.attribute(XQ, YQ, measure=measure), rtol=1e-9, atol=1e-15)
-    np.testing.assert_allclose(other.run_scores_, FIT.run_scores_[order], rtol=1e-9)
+    np.testing.assert_allclose(other.member_scores_, FIT.member_scores_[order], rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["exact", "tracin", "source", "sgd"])
 def test_the_order_of_rows_changes_nothing(name):
     order = np.random.default_rng(0).permutation(N)
     for given in ({}, {"X_val": XQ, "y_val": YQ}):
-        plain = Distributional(BASES[name], runs=RUNS[:3], measure="variance", random_state=0).fit(X, Y, **given)
-        moved = clone(plain).set_params(runs=RUNS[:3]).fit(X[order], Y[order], **given)
+        plain = Distributional(BASES[name], members=RUNS[:3], measure="variance", random_state=0).fit(X, Y, **given)
+        moved = clone(plain).set_params(members=RUNS[:3]).fit(X[order], Y[order], **given)
         np.testing.assert_allclose(moved.scores_, plain.scores_[order], rtol=1e-7, atol=1e-12)
         np.testing.assert_allclose(moved.std_error_, plain.std_error_[order], rtol=1e-7, atol=1e-12)
         np.testing.assert_allclose(moved.attribute(XQ, YQ), plain.attribute(XQ, YQ)[:, order], rtol=1e-7, atol=1e-12)
 
 
 TRAINED = {
-    "side by side": Distributional(Influence(damping=0.1), SMALL, n_runs=3, random_state=0),
-    "recorded": Distributional(TracIn(), SMALL, n_runs=3, random_state=0, measure="variance"),
+    "side by side": Distributional(Influence(damping=0.1), SMALL, n_members=3, random_state=0),
+    "recorded": Distributional(TracIn(), SMALL, n_members=3, random_state=0, measure="variance"),
     "scikit-learn": Distributional(
-        InnerProduct(), MLPClassifier((4,), max_iter=5, tol=1.0, n_iter_no_change=2), n_runs=3, random_state=0
+        InnerProduct(), MLPClassifier((4,), max_iter=5, tol=1.0, n_iter_no_change=2), n_members=3, random_state=0
     ),
 }
 
@@ -468,13 +472,13 @@ TRAINED = {
 def found_by(fit):
     """All its numbers; also those of queries."""
     queries = [fit.attribute(NET_X[:2], NET_Y[:2], measure=measure) for measure in ("mean", "wasserstein")]
-    return [fit.run_values_, fit.run_scores_, fit.scores_, fit.std_error_, *queries]
+    return [fit.member_values_, fit.member_scores_, fit.scores_, fit.std_error_, *queries]
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_jobs_change_nothing_and_seeds_do(name):
     alone = clone(TRAINED[name]).fit(NET_X, NET_Y)
-    assert len({tuple(each) for each in alone.run_scores_}) == 3
+    assert len({tuple(each) for each in alone.member_scores_}) == 3
     others = [clone(TRAINED[name]).fit(NET_X, NET_Y), pickle.loads(pickle.dumps(alone))]
     found = [found_by(other) for other in others]
     for backend in ("threading", "loky") if name == "recorded" else ("threading",):  # workers are slow to start
@@ -486,19 +490,19 @@ def test_jobs_change_nothing_and_seeds_do(name):
             np.testing.assert_array_equal(given, expected)
         assert len({id(each._data.X) for each in other.attributors_}) == 1, "one copy of the rows"
     elsewhere = clone(TRAINED[name]).set_params(random_state=1).fit(NET_X, NET_Y)
-    assert not np.allclose(elsewhere.run_scores_, alone.run_scores_)
+    assert not np.allclose(elsewhere.member_scores_, alone.member_scores_)
     one, other = (
         clone(TRAINED[name]).set_params(random_state=np.random.RandomState(3)).fit(NET_X, NET_Y) for _ in range(2)
     )
-    np.testing.assert_array_equal(one.run_scores_, other.run_scores_)
+    np.testing.assert_array_equal(one.member_scores_, other.member_scores_)
 
 
 def test_the_random_state_of_the_base_is_replaced():
     one, other = (
-        Distributional(Influence(SMALL, damping=0.1, random_state=seed), n_runs=2, random_state=0).fit(NET_X, NET_Y)
+        Distributional(Influence(SMALL, damping=0.1, random_state=seed), n_members=2, random_state=0).fit(NET_X, NET_Y)
         for seed in (0, 1)
     )
-    np.testing.assert_array_equal(one.run_scores_, other.run_scores_)
+    np.testing.assert_array_equal(one.member_scores_, other.member_scores_)
 
 
 class Seeded(Mlp):
@@ -511,24 +515,24 @@ class Seeded(Mlp):
 
 def test_the_random_states_of_the_estimator_are_replaced():
     net = make_net(module=Seeded, module__random_state=0, max_epochs=1)
-    fit = Distributional(Influence(damping=0.1), net, n_runs=3, random_state=0).fit(NET_X, NET_Y)
+    fit = Distributional(Influence(damping=0.1), net, n_members=3, random_state=0).fit(NET_X, NET_Y)
     seeds = {each.estimator_.estimator.get_params()["module__random_state"] for each in fit.attributors_}
     assert len(seeds | {0}) == 4
-    assert len({tuple(each) for each in fit.run_values_}) == 3
+    assert len({tuple(each) for each in fit.member_values_}) == 3
 
 
 def test_side_by_side_is_one_after_the_other(monkeypatch):
     together = clone(TRAINED["side by side"]).fit(NET_X, NET_Y)
     monkeypatch.setattr("sktda.attribution.several.over_models.why_not", lambda *given: "a test")
     apart = clone(TRAINED["side by side"]).fit(NET_X, NET_Y)
-    np.testing.assert_allclose(together.run_values_, apart.run_values_, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(together.run_scores_, apart.run_scores_, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(together.member_values_, apart.member_values_, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(together.member_scores_, apart.member_scores_, rtol=1e-4, atol=1e-6)
 
 
 def test_runs_trained_elsewhere():
     nets = retrain(SMALL, NET_X, NET_Y, seeds=range(3))
-    fit = Distributional(Influence(damping=0.1), runs=nets, random_state=0).fit(NET_X, NET_Y)
-    for net, values in zip(nets, fit.run_values_, strict=True):
+    fit = Distributional(Influence(damping=0.1), members=nets, random_state=0).fit(NET_X, NET_Y)
+    for net, values in zip(nets, fit.member_values_, strict=True):
         with torch.no_grad():
             logits = net.module_(torch.from_numpy(NET_X))
         expected = nn.functional.cross_entropy(logits, torch.from_numpy(NET_Y), reduction="none")
@@ -536,18 +540,18 @@ def test_runs_trained_elsewhere():
 
 
 def test_clones_parameters_and_a_second_fit():
-    fit = Distributional(Influence(SMALL, damping=0.1), n_runs=2, random_state=0).fit(NET_X, NET_Y)
-    assert fit.get_params()["base__damping"] == 0.1
-    assert fit.get_params()["base__estimator__max_epochs"] == 2
+    fit = Distributional(Influence(SMALL, damping=0.1), n_members=2, random_state=0).fit(NET_X, NET_Y)
+    assert fit.get_params()["attributor__damping"] == 0.1
+    assert fit.get_params()["attributor__estimator__max_epochs"] == 2
     again = clone(fit)
     assert not any(name.endswith("_") and not name.startswith("_") for name in vars(again))
-    np.testing.assert_array_equal(again.fit(NET_X, NET_Y).run_scores_, fit.run_scores_)
-    fit.set_params(base__objective=None, measure="variance").fit(NET_X, NET_Y)
-    for name in ("scores_", "std_error_", "run_scores_", "run_values_", "objectives_"):
+    np.testing.assert_array_equal(again.fit(NET_X, NET_Y).member_scores_, fit.member_scores_)
+    fit.set_params(attributor__objective=None, measure="variance").fit(NET_X, NET_Y)
+    for name in ("scores_", "std_error_", "member_scores_", "member_values_", "objectives_"):
         assert not hasattr(fit, name)
     np.testing.assert_array_equal(fit.attribute(NET_X, NET_Y), again.attribute(NET_X, NET_Y, measure="variance"))
-    fit.set_params(base__objective="auto").fit(NET_X, NET_Y, X_val=NET_X[:5], y_val=NET_Y[:5])
-    assert fit.run_values_.shape == (2,)
+    fit.set_params(attributor__objective="auto").fit(NET_X, NET_Y, X_val=NET_X[:5], y_val=NET_Y[:5])
+    assert fit.member_values_.shape == (2,)
     assert list(fit.objectives_) == ["ValidationLoss"]
     fit.fit(NET_X, NET_Y)
     assert not hasattr(fit, "objectives_")
@@ -572,25 +576,25 @@ def test_values_in_a_file_go_to_other_processes(monkeypatch):
 
 
 def test_values_of_all_runs_in_a_file(monkeypatch, tmp_path):
-    expected = {"values": FIT.attribute_runs(XQ, YQ), "groups": FIT.attribute_runs(XQ, YQ, groups=MASKS)}
+    expected = {"values": FIT.attribute_members(XQ, YQ), "groups": FIT.attribute_members(XQ, YQ, groups=MASKS)}
     monkeypatch.setattr(distributional, "IN_MEMORY", 0)
     for whole, fitted in ((FIT, validated), (SELF, on_itself)):
         fit = fitted(work_dir=tmp_path)
-        assert in_a_file(fit.run_scores_)
-        assert in_a_file(fit.run_values_) or fitted is validated
+        assert in_a_file(fit.member_scores_)
+        assert in_a_file(fit.member_values_) or fitted is validated
         for measure in DEFINITIONS:
             np.testing.assert_array_equal(fit.measured(measure), whole.measured(measure))
             np.testing.assert_array_equal(
                 fit.attribute(XQ, YQ, measure=measure), whole.attribute(XQ, YQ, measure=measure)
             )
         for groups, (values, shifts) in zip((None, MASKS), expected.values(), strict=True):
-            x, d = fit.attribute_runs(XQ, YQ, groups=groups)
+            x, d = fit.attribute_members(XQ, YQ, groups=groups)
             assert in_a_file(d)
             np.testing.assert_allclose(x, values, rtol=1e-12)
             np.testing.assert_allclose(d, shifts, rtol=1e-12)
         assert not list(tmp_path.iterdir()), "a file without a name"
         copy = pickle.loads(pickle.dumps(fit))
-        np.testing.assert_array_equal(copy.run_scores_, whole.run_scores_)
+        np.testing.assert_array_equal(copy.member_scores_, whole.member_scores_)
         np.testing.assert_array_equal(copy.measured("variance"), whole.measured("variance"))
     del fit, copy, d
     assert not list(tmp_path.iterdir())
@@ -599,7 +603,7 @@ def test_values_of_all_runs_in_a_file(monkeypatch, tmp_path):
 
 
 def test_a_group_without_rows():
-    masks = np.arange(2)[:, None] == np.zeros(FIT.run_scores_.shape[1])
+    masks = np.arange(2)[:, None] == np.zeros(FIT.member_scores_.shape[1])
     with pytest.raises(ValueError, match=r"groups\[1\] has no row"):
         FIT.measured(groups=masks)
 
@@ -635,7 +639,7 @@ SEEN, SEEN_Y = NET_X[:30], flip(NET_Y[:30], 0.2)
 @pytest.mark.parametrize("held", [None, HELD], ids=["own losses", "validation rows"])
 def test_a_pruner_with_given_runs(held):
     nets = [make_net(seed=seed).fit(SEEN, SEEN_Y) for seed in range(3)]
-    attributor = Distributional(Influence(damping=0.1), runs=[FrozenEstimator(net) for net in nets], random_state=0)
+    attributor = Distributional(Influence(damping=0.1), members=[FrozenEstimator(net) for net in nets], random_state=0)
     pruner = InfluencePruner(
         LogisticRegression(), attributor, prune_ratio=0.2, stratify=False, validation=held, random_state=0
     ).fit(SEEN, SEEN_Y)
@@ -649,14 +653,14 @@ def test_a_pruner_with_given_runs(held):
     assert set(np.flatnonzero(~pruner.support_)) == set(mean.argsort()[:6])
     kept = LogisticRegression().fit(SEEN[pruner.support_], SEEN_Y[pruner.support_])
     np.testing.assert_array_equal(pruner.estimator_.coef_, kept.coef_)
-    bare = clone(attributor).set_params(runs=nets)
-    with pytest.raises(ValueError, match=r"runs\[0\]=NeuralNetClassifier is not a fitted.*as FrozenEstimator"):
+    bare = clone(attributor).set_params(members=nets)
+    with pytest.raises(ValueError, match=r"members\[0\]=NeuralNetClassifier is not a fitted.*as FrozenEstimator"):
         InfluencePruner(LogisticRegression(), bare).fit(SEEN, SEEN_Y)
 
 
 @pytest.mark.parametrize("validation", [None, 3])
 def test_a_pruner_hands_its_estimator_and_seed_on(validation):
-    attributor = Distributional(InnerProduct(), n_runs=2)
+    attributor = Distributional(InnerProduct(), n_members=2)
     pruner = InfluencePruner(make_net(lr=0.2), attributor, stratify=False, validation=validation, random_state=0).fit(
         APART, MIXED
     )
@@ -668,7 +672,7 @@ def test_a_pruner_hands_its_estimator_and_seed_on(validation):
 
 @pytest.mark.parametrize("validation", [None, HELD], ids=["own losses", "validation rows"])
 def test_a_search_over_measures(validation):
-    attributor = Distributional(Influence(SMALL, damping=0.1), n_runs=2)
+    attributor = Distributional(Influence(SMALL, damping=0.1), n_members=2)
     pruner = InfluencePruner(LogisticRegression(), attributor, validation=validation, random_state=0)
     grid = {"attributor__measure": ["mean", "variance", "wasserstein"]}
     search = GridSearchCV(pruner, grid, cv=2, error_score="raise").fit(SEEN, SEEN_Y)
@@ -684,7 +688,7 @@ def test_a_pruner_that_closes_a_gap():
     base = Influence(make_net(), objective=DemographicParity(), damping=0.1)
     pruner = InfluencePruner(
         LogisticRegression(),
-        Distributional(base, n_runs=3),
+        Distributional(base, n_members=3),
         stratify=False,
         validation=Holdout(NET_X[30:], NET_Y[30:], sensitive_features=sex),
         random_state=0,
@@ -716,14 +720,14 @@ def test_estimators(name):
     base, estimator = ESTIMATORS[name]
     same = name == "logistic regression"
     with pytest.warns(UserWarning, match=SAME_MODEL) if same else nullcontext():
-        fit = Distributional(base, estimator, n_runs=2, random_state=0).fit(NET_X, NET_Y)
+        fit = Distributional(base, estimator, n_members=2, random_state=0).fit(NET_X, NET_Y)
     for s, each in enumerate(fit.attributors_):
         one = clone(base).set_params(estimator=each.estimator_, random_state=each.random_state).fit(NET_X, NET_Y)
-        np.testing.assert_array_equal(-one.scores_, fit.run_scores_[s])
+        np.testing.assert_array_equal(-one.scores_, fit.member_scores_[s])
         chances = each.estimator_.predict_proba(NET_X)
-        np.testing.assert_allclose(fit.run_values_[s], -np.log(chances[np.arange(40), NET_Y]), rtol=1e-3, atol=1e-6)
-    assert np.allclose(*fit.run_scores_) == same
-    x, d = fit.attribute_runs(NET_X[:3], NET_Y[:3])
+        np.testing.assert_allclose(fit.member_values_[s], -np.log(chances[np.arange(40), NET_Y]), rtol=1e-3, atol=1e-6)
+    assert np.allclose(*fit.member_scores_) == same
+    x, d = fit.attribute_members(NET_X[:3], NET_Y[:3])
     found = fit.attribute(NET_X[:3], NET_Y[:3], measure="variance")
     np.testing.assert_allclose(found, DEFINITIONS["variance"](x[:, :, None], d), rtol=1e-6, atol=1e-12)
     assert fit.n_features_in_ == 3
@@ -731,16 +735,16 @@ def test_estimators(name):
 
 def test_the_estimator_of_the_base_comes_first():
     base = InnerProduct(make_net(lr=0.2))
-    fit = Distributional(base, SMALL, n_runs=2, random_state=0).fit(NET_X, NET_Y)
+    fit = Distributional(base, SMALL, n_members=2, random_state=0).fit(NET_X, NET_Y)
     assert {each.estimator_.estimator.lr for each in fit.attributors_} == {0.2}
-    alone = Distributional(n_runs=2).fit(NET_X[:20], NET_Y[:20]).attributors_[0]
+    alone = Distributional(n_members=2).fit(NET_X[:20], NET_Y[:20]).attributors_[0]
     assert isinstance(alone, Influence)
 
 
 def test_names_of_columns_are_kept():
     frame = pd.DataFrame(BLOBS, columns=list("abcd"))
     with pytest.warns(UserWarning, match=SAME_MODEL):
-        fit = Distributional(InnerProduct(), LogisticRegression(), n_runs=2).fit(frame, LABELS)
+        fit = Distributional(InnerProduct(), LogisticRegression(), n_members=2).fit(frame, LABELS)
     assert fit.feature_names_in_.tolist() == list("abcd")
     assert fit.attribute(frame[:2], LABELS[:2]).shape == (2, 60)
 
@@ -748,24 +752,24 @@ def test_names_of_columns_are_kept():
 @pytest.mark.parametrize("base", [Influence(damping=0.1), TracIn()], ids=["influence", "tracin"])
 def test_a_dataset_of_torch(base):
     data = TensorDataset(torch.from_numpy(NET_X), torch.from_numpy(NET_Y))
-    arrays = Distributional(base, SMALL, n_runs=2, random_state=0).fit(NET_X, NET_Y)
-    fit = Distributional(base, SMALL, n_runs=2, random_state=0).fit(data, None)
-    np.testing.assert_allclose(fit.run_scores_, arrays.run_scores_, rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(fit.run_values_, arrays.run_values_, rtol=1e-4)
+    arrays = Distributional(base, SMALL, n_members=2, random_state=0).fit(NET_X, NET_Y)
+    fit = Distributional(base, SMALL, n_members=2, random_state=0).fit(data, None)
+    np.testing.assert_allclose(fit.member_scores_, arrays.member_scores_, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(fit.member_values_, arrays.member_values_, rtol=1e-4)
     np.testing.assert_allclose(
         fit.attribute(data, None, measure="variance"),
         arrays.attribute(NET_X, NET_Y, measure="variance"),
         rtol=1e-3,
         atol=1e-6,
     )
-    given = Distributional(base, SMALL, n_runs=2, random_state=0).fit(data, None, X_val=data, y_val=NET_Y)
-    assert given.run_values_.shape == (2,)
+    given = Distributional(base, SMALL, n_members=2, random_state=0).fit(data, None, X_val=data, y_val=NET_Y)
+    assert given.member_values_.shape == (2,)
 
 
 def test_weights_reach_the_training_and_the_scores():
     weight = np.random.default_rng(0).uniform(0.5, 2.0, 60)
     with pytest.warns(UserWarning, match=SAME_MODEL):
-        fit = Distributional(Influence(), LogisticRegression(), n_runs=2, random_state=0).fit(BLOBS, LABELS, weight)
+        fit = Distributional(Influence(), LogisticRegression(), n_members=2, random_state=0).fit(BLOBS, LABELS, weight)
     expected = Influence(LogisticRegression()).fit(BLOBS, LABELS, weight)
     np.testing.assert_allclose(fit.scores_, expected.scores_, rtol=1e-9)
 
@@ -794,16 +798,18 @@ FROZEN = FrozenEstimator(LogisticRegression().fit(BLOBS, LABELS))
     ids=["estimator", "of the base", "at the end of a pipeline"],
 )
 def test_a_frozen_estimator_is_not_trained(given):
-    with pytest.raises(ValueError, match=r"n_runs=10 trains the estimator anew .* without Frozen.*runs=\[\.\.\.\]"):
+    with pytest.raises(
+        ValueError, match=r"members='seeds' trains the estimator anew .* without Frozen.*members=\[\.\.\.\]"
+    ):
         given.fit(BLOBS, LABELS)
 
 
 @pytest.mark.parametrize(
     ("params", "name"),
     [
-        ({"n_runs": 1}, "n_runs"),
-        ({"n_runs": 2.5}, "n_runs"),
-        ({"runs": FROZEN}, "runs"),
+        ({"n_members": 1}, "n_members"),
+        ({"n_members": 2.5}, "n_members"),
+        ({"members": FROZEN}, "members"),
         ({"measure": "median"}, "measure"),
         ({"measure": None}, "measure"),
         ({"n_jobs": "all"}, "n_jobs"),
@@ -818,25 +824,25 @@ def test_parameters_that_are_refused(params, name):
 
 @pytest.mark.parametrize("runs", [[], RUNS[:1]], ids=["none", "one"])
 def test_too_few_runs_are_given(runs):
-    with pytest.raises(ValueError, match=f"runs is a list of {len(runs)}, and at least two fitted estimators"):
-        Distributional(runs=runs).fit(X, Y)
+    with pytest.raises(ValueError, match=f"members is a list of {len(runs)}, and at least two fitted estimators"):
+        Distributional(members=runs).fit(X, Y)
 
 
 @pytest.mark.parametrize("stranger", [3, make_net(), LogisticRegression()], ids=["3", "net", "model"])
 def test_runs_that_are_no_fitted_estimators(stranger):
-    with pytest.raises(ValueError, match=r"runs\[1\]=\w+ is not a fitted estimator"):
-        Distributional(runs=[RUNS[0], stranger]).fit(X, Y)
+    with pytest.raises(ValueError, match=r"members\[1\]=\w+ is not a fitted estimator"):
+        Distributional(members=[RUNS[0], stranger]).fit(X, Y)
 
 
 @pytest.mark.parametrize("objective", ["validation", Output(), brier, Weighted([Margin()])])
 def test_an_objective_of_validation_rows_without_them(objective):
     with pytest.raises(ValueError, match=r"of Influence needs validation rows.*pass X_val and y_val .in a cleaner"):
-        Distributional(Influence(objective=objective), n_runs=2).fit(BLOBS, LABELS)
+        Distributional(Influence(objective=objective), n_members=2).fit(BLOBS, LABELS)
 
 
 def test_what_the_base_refuses():
     with pytest.raises(ValueError, match="X_val came without y_val"):
-        Distributional(EXACT, runs=RUNS).fit(X, Y, X_val=XQ)
+        Distributional(EXACT, members=RUNS).fit(X, Y, X_val=XQ)
     with pytest.raises(ValueError, match="objective='self' does not use validation rows"):
         validated(Influence(objective="self"))
     with pytest.raises(ValueError, match="needs metadata of the validation rows that did not come: sensitive_features"):
@@ -889,16 +895,16 @@ def test_before_a_fit():
     for ask in (
         lambda each: each.attribute(XQ, YQ),
         lambda each: each.attribute(XQ, YQ, measure="variance"),
-        lambda each: each.attribute_runs(XQ, YQ),
+        lambda each: each.attribute_members(XQ, YQ),
         lambda each: each.measured(),
     ):
         with pytest.raises(NotFittedError):
-            ask(Distributional(EXACT, runs=RUNS))
+            ask(Distributional(EXACT, members=RUNS))
 
 
 def test_queries_only():
-    fit = Distributional(clone(EXACT).set_params(objective=None), runs=RUNS, random_state=0).fit(X, Y)
-    for name in ("scores_", "std_error_", "run_scores_", "run_values_", "objectives_"):
+    fit = Distributional(clone(EXACT).set_params(objective=None), members=RUNS, random_state=0).fit(X, Y)
+    for name in ("scores_", "std_error_", "member_scores_", "member_values_", "objectives_"):
         assert not hasattr(fit, name)
     np.testing.assert_array_equal(fit.attribute(XQ, YQ), FIT.attribute(XQ, YQ))
     with pytest.raises(NotFittedError):
@@ -906,9 +912,9 @@ def test_queries_only():
 
 
 def test_a_base_without_queries():
-    fit = Distributional(MoSo(), runs=RUNS, measure="variance", random_state=0).fit(X, Y)
-    np.testing.assert_allclose(fit.run_values_, [losses(run, X, Y) for run in RUNS], rtol=1e-9)
-    for name in ("attribute", "attribute_runs"):
+    fit = Distributional(MoSo(), members=RUNS, measure="variance", random_state=0).fit(X, Y)
+    np.testing.assert_allclose(fit.member_values_, [losses(run, X, Y) for run in RUNS], rtol=1e-9)
+    for name in ("attribute", "attribute_members"):
         assert not hasattr(fit, name)
     assert not fit.needs.validation
     assert fit.needs.trajectory

@@ -180,7 +180,7 @@ def member(name):
     return MEMBERS[name](**{key: value for key, value in settings.items() if key in known})
 
 
-@pytest.mark.filterwarnings("ignore:all 2 runs are the same model")  # of a Distributional of logistic regressions
+@pytest.mark.filterwarnings("ignore:all 2 members are the same model")  # of a Distributional of logistic regressions
 @pytest.mark.parametrize(("name", "model"), CASES)
 def test_every_member_sees_the_rows_that_it_would_see_by_itself(name, model):
     # columns by name, text, and a transformer that is no array function: a second pass fails or is another table

@@ -157,7 +157,7 @@ def test_one_line_of_values_by_hand():
 # ---- ties and zeros -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, None])
+@pytest.mark.parametrize("batch_size", [1, 5, "auto"])
 def test_equal_rows_are_ranked_by_position_whatever_the_blocks(batch_size, monkeypatch):
     rng = np.random.default_rng(0)
     X = np.repeat(rng.normal(size=(40, 33)), 10, axis=0)[rng.permutation(400)] * rng.uniform(0.1, 9, size=(400, 1))
@@ -263,7 +263,7 @@ def test_planted_flips_of_a_table_have_the_lowest_values():
 # ---- invariances ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64, None])
+@pytest.mark.parametrize("batch_size", [1, 7, 64, "auto"])
 def test_blocks_and_chunks_do_not_matter(batch_size, monkeypatch):
     X, y, X_val, y_val = drawn(150, 70, d=6)
     whole = KNNShapley().fit(X, y, X_val=X_val, y_val=y_val).scores_

@@ -133,7 +133,7 @@ def test_the_cleaners_take_it():
 # ---- invariances -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, None])
+@pytest.mark.parametrize("batch_size", [1, 7, "auto"])
 def test_batches_validation_rows_label_names_and_row_order_do_not_matter(batch_size):
     net = FrozenEstimator(MLPClassifier((40,), max_iter=1000, tol=1e-2, random_state=0).fit(X, Y))
     params = {"detector": DETECTORS["neighbours"], "proj_dim": 60, "random_state": 0}

@@ -23,7 +23,7 @@ def numbers(*args):
 
 @pytest.mark.parametrize("name", ONE_RATE)
 def test_steps_and_rates_are_those_of_the_schedule(name):
-    found = moments(run_of(trained(name)), None, "even", None)
+    found = moments(run_of(trained(name)), "auto", "even", None)
     assert [(each.step, pytest.approx(each.rate, rel=1e-12)) for each in found] == runs.weights_of(name)
     assert [each.checkpoint for each in found] == list(range(6))
 
@@ -89,7 +89,7 @@ def test_a_momentum_that_was_cycled_is_averaged_over_the_interval():
     cycle = LRScheduler(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.3, total_steps=STEPS + 1, step_every="batch")
     net = runs.untrained(optimizer__momentum=0.9, callbacks=[TrajectoryRecorder(), cycle]).fit(X, Y)
     run = run_of(net)
-    for c, each in enumerate(moments(run, None, "even", None)):
+    for c, each in enumerate(moments(run, "auto", "even", None)):
         share = run.effective_rate_sums[c] / run.rate_sums[c]
         assert each.rate == pytest.approx(run.learning_rates[c] * share)
         assert 1 / (1 - 0.85) < share < 1 / (1 - 0.95)
@@ -98,13 +98,13 @@ def test_a_momentum_that_was_cycled_is_averaged_over_the_interval():
 def test_a_rate_of_zero_counts_nothing():
     warm = LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda epoch: float(epoch > 0))
     net = runs.untrained(optimizer__momentum=0.5, callbacks=[TrajectoryRecorder(), warm]).fit(X, Y)
-    rates = [each.rate for each in moments(run_of(net), None, "even", None)]
+    rates = [each.rate for each in moments(run_of(net), "auto", "even", None)]
     assert rates == pytest.approx([0, *5 * [0.4]])
 
 
 def test_groups_with_rates_of_their_own_are_refused():
     with pytest.raises(ValueError, match="3 parameter groups at different learning rates"):
-        moments(run_of(trained("groups")), None, "even", None)
+        moments(run_of(trained("groups")), "auto", "even", None)
 
 
 def test_every_checkpoint_in_turn_and_the_final_parameters_after_the_last():

@@ -26,7 +26,7 @@ from tests.model.nets import make_net, rows
 RATES = [0.5, 0.25, 0.125, 1.0, 2.0, 4.0, 8.0]
 
 
-def cut(n_segments=3, boundaries=None, count=7, prefix=""):
+def cut(n_segments=3, boundaries="auto", count=7, prefix=""):
     run = [None] * count  # all that `segments` asks of a trajectory is its length
     return segments(run, RATES[:count], n_segments, boundaries, prefix)
 

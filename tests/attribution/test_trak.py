@@ -125,7 +125,7 @@ def test_scores_are_minus_the_values_of_the_rows_for_themselves():
 # ---- the kernel and its ridge ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ridge", [0.0, 0.3, None])
+@pytest.mark.parametrize("ridge", [0.0, 0.3, "auto"])
 @pytest.mark.parametrize(("n", "k"), [(30, 8), (8, 30)])
 def test_the_root_is_that_of_the_inverse_on_the_range(n, k, ridge, monkeypatch):
     monkeypatch.setattr(module, "SHARD", 7)
@@ -134,7 +134,7 @@ def test_the_root_is_that_of_the_inverse_on_the_range(n, k, ridge, monkeypatch):
     features[:, 0] = 2 * features[:, 1]
     root, added = whitening(torch.from_numpy(features), torch.from_numpy(weights), ridge)
     kernel = features.T @ (weights[:, None] * features)
-    expected = (ridge if ridge is not None else 0.1 * (k > n)) * np.trace(kernel) / min(n, k)
+    expected = (0.1 * (k > n) if ridge == "auto" else ridge) * np.trace(kernel) / min(n, k)
     assert added == pytest.approx(expected)
     projector = np.linalg.pinv(features, rcond=1e-9) @ features
     inverse = np.linalg.pinv(kernel, rcond=1e-9) if not added else np.linalg.inv(kernel + added * np.eye(k))

@@ -281,11 +281,12 @@ def test_the_table_has_the_users_index_and_the_worst_row_first(names):
     y = pd.Series(np.array(list(names))[y], index)
     detector = NoisyLabelDetector().fit(pd.DataFrame(X, index=index), y)
     frame = detector.to_frame()
-    assert list(frame) == ["given_label", "suggested_label", "label_quality", "noisy"]
+    assert list(frame) == ["given_label", "suggested_label", "label_quality", "score", "noisy"]
     assert frame["label_quality"].is_monotonic_increasing
     assert frame["noisy"].dtype == bool
     assert (frame["given_label"] == y[frame.index]).all()
     in_order = frame.loc[index]
+    np.testing.assert_array_equal(in_order["score"], detector.scores_)
     np.testing.assert_array_equal(in_order["noisy"], detector.labels_ == -1)
     np.testing.assert_array_equal(in_order["label_quality"], detector.label_quality_)
     np.testing.assert_array_equal(in_order["suggested_label"], detector.suggested_labels_)

@@ -252,10 +252,12 @@ def test_the_frame_has_the_users_index():
     index = [f"row {i}" for i in range(120)]
     model = InfluenceReweighter(LogisticRegression()).fit(pd.DataFrame(X, index=index), pd.Series(Y, index=index))
     frame = model.to_frame()
-    assert frame.index.tolist() == index
+    assert list(frame) == ["given_label", "score", "weight"]
+    assert frame["score"].is_monotonic_increasing
+    frame = frame.loc[index]
     np.testing.assert_array_equal(frame["weight"], model.sample_weight_)
     np.testing.assert_array_equal(frame["score"], model.scores_)
-    np.testing.assert_array_equal(frame["label"], Y)
+    np.testing.assert_array_equal(frame["given_label"], Y)
 
 
 def test_a_pipeline_with_routing_sends_the_weights_where_they_are_asked_for():

@@ -1,6 +1,7 @@
 """Validation rows of every form reach the attributor and the guard, and slips are called out."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -36,9 +37,6 @@ def averaged(folds):
     return np.array([np.mean(values) for values in seen])
 
 
-SPLITS = list(KFold(3).split(X))
-
-
 @pytest.mark.parametrize(
     ("validation", "folds"),
     [
@@ -48,9 +46,8 @@ SPLITS = list(KFold(3).split(X))
             ShuffleSplit(12, test_size=0.3, random_state=2),
             list(ShuffleSplit(12, test_size=0.3, random_state=2).split(X)),
         ),
-        (SPLITS, SPLITS),
     ],
-    ids=["int", "KFold", "ShuffleSplit", "list of splits"],
+    ids=["int", "KFold", "ShuffleSplit"],
 )
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_cross_fitting_averages_over_the_folds_that_a_row_trains_in(validation, folds, n_jobs):
@@ -72,13 +69,26 @@ def test_a_row_that_never_trains_is_an_error():
         pruner(validation=ShuffleSplit(1, test_size=0.2, random_state=0)).fit(X, Y)
 
 
-@pytest.mark.parametrize("params", [{"step": 0.05}, {"guard": 1.0}], ids=["step", "guard"])
+CLEANERS = [InfluencePruner, partial(InfluencePrunerCV, prune_ratios=(0, 0.1), cv=2), InfluenceReweighter]
+
+
+@pytest.mark.parametrize("cleaner", CLEANERS, ids=["pruner", "tuned", "reweighter"])
+@pytest.mark.parametrize(
+    "validation", [3, 0.25, KFold(3), Holdout(X_VAL, Y_VAL)], ids=["int", "float", "KFold", "rows"]
+)
+def test_every_cleaner_takes_the_same_kinds(cleaner, validation):
+    fitted = cleaner(LogisticRegression(), ValidationScores(), validation=validation).fit(X, Y)
+    assert "X_val" in fitted.attributor_.received_
+    assert "held_out" in fitted.to_frame() if validation == 0.25 else "held_out" not in fitted.to_frame()
+
+
+@pytest.mark.parametrize("cleaner", CLEANERS, ids=["pruner", "tuned", "reweighter"])
 @pytest.mark.parametrize("form", ["list", "generator"])
-def test_explicit_splits_with_a_second_use_work_or_are_refused_clearly(form, params):
-    """Splits are positions in the rows of the first round: later rounds and guard folds have other rows."""
-    splits = SPLITS if form == "list" else KFold(3).split(X)
-    with pytest.raises(ValueError, match="validation"):
-        pruner(validation=splits, **params).fit(X, Y)
+def test_explicit_splits_are_refused_by_every_cleaner(form, cleaner):
+    """Splits are positions in the rows of the first round: later rounds and folds have other rows."""
+    splits = list(KFold(3).split(X)) if form == "list" else KFold(3).split(X)
+    with pytest.raises(ValueError, match=r"validation is a list of splits.* give a splitter such as KFold"):
+        cleaner(LogisticRegression(), ValidationScores(), validation=splits).fit(X, Y)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +115,7 @@ def test_rows_held_out_have_no_score_and_stay(share):
     np.testing.assert_array_equal(np.sort(received["X_val"], axis=0), np.sort(X[held_out], axis=0))
     np.testing.assert_array_equal(received["X"], X[~held_out])
     np.testing.assert_allclose(np.bincount(received["y_val"]), 0.25 * np.bincount(Y), atol=1)  # stratified
-    frame = fitted.to_frame()
+    frame = fitted.to_frame().sort_index()
     np.testing.assert_array_equal(frame["held_out"], held_out)
     np.testing.assert_array_equal(frame["score"].isna(), held_out)
     assert frame["rank"][~held_out].max() < frame["rank"][held_out].min()

@@ -123,7 +123,7 @@ def penalty_of(model):
     return torch.cat(decays).detach()
 
 
-def dense(model, rows, batch_size=None):
+def dense(model, rows, batch_size="auto"):
     found = DenseCurvature(PerRow(model, batch_size), rows)
     return found, found.basis @ torch.diag(found.values) @ found.basis.T
 

@@ -76,7 +76,7 @@ def make(name, dtype=torch.float64, decay=True):
     return model, rows_of(x, y, weight), rows_of(x[asked], y[asked], weight[asked]), asked
 
 
-def fitted(model, rows, batch_size=None):
+def fitted(model, rows, batch_size="auto"):
     engine = PerRow(model, batch_size)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sktda.engine.ekfac.warnings.warn", lambda *args, **kwargs: None)

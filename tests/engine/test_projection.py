@@ -53,7 +53,7 @@ MODELS = {
 }
 
 
-def built(name, batch_size=None):
+def built(name, batch_size="auto"):
     torch.manual_seed(0)
     make, shape = MODELS[name]
     net = make().double()

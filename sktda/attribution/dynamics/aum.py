@@ -6,7 +6,6 @@ from numbers import Real
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from skorch import NeuralNetBinaryClassifier
 from torch import Tensor
@@ -16,6 +15,7 @@ from sktda.attribution.gradients.base import Fitted
 from sktda.data import encode_target
 from sktda.model import proxy
 from sktda.model.given import GivenModel
+from sktda.seeds import random_of
 
 
 class AUM(AlongTheRun):
@@ -36,10 +36,11 @@ class AUM(AlongTheRun):
         run, no threshold.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone, and draws the rows of the made-up class.
+        Seeds the training of the clone, and draws the rows of the made-up class. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -93,7 +94,7 @@ class AUM(AlongTheRun):
         *,
         percentile=None,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         random_state=None,
     ):
         self.estimator = estimator
@@ -130,7 +131,7 @@ class AUM(AlongTheRun):
                 "the net itself, or percentile=None"
             )
         labels, made_up = self._labels(y)
-        random = check_random_state(self.random_state)
+        random = random_of(self.random_state)
         n_classes = len(np.unique(labels))
         drawn = random.permutation(len(labels))[: 2 * max(1, len(labels) // (n_classes + 1))]
         total, times = np.zeros(len(labels)), np.zeros(len(labels))

@@ -23,10 +23,10 @@ class Forgetting(AlongTheRun):
         images.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Forgetting(AlongTheRun):
         estimator=None,
         *,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         random_state=None,
     ):
         self.estimator = estimator

@@ -25,10 +25,10 @@ class EL2N(AtOneMoment):
         net has learnt wrong labels by heart.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class EL2N(AtOneMoment):
         *,
         at=0.1,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         random_state=None,
     ):
         self.estimator = estimator
@@ -104,10 +104,10 @@ class GraNd(AtOneMoment):
         ``|error| * sqrt(1 + |features|^2)`` long.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ class GraNd(AtOneMoment):
         at=0.1,
         parameters=None,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         random_state=None,
     ):
         self.estimator = estimator
@@ -182,10 +182,10 @@ class Loss(AtOneMoment):
         Share of the run's steps after which rows are measured, at the first checkpoint from there on. 1.0 = the end.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -227,7 +227,7 @@ class Loss(AtOneMoment):
         *,
         at=1.0,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         random_state=None,
     ):
         self.estimator = estimator
@@ -256,10 +256,10 @@ class LogitMargin(AtOneMoment):
         Share of the run's steps after which rows are measured, at the first checkpoint from there on. 1.0 = the end.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -301,7 +301,7 @@ class LogitMargin(AtOneMoment):
         *,
         at=1.0,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         random_state=None,
     ):
         self.estimator = estimator

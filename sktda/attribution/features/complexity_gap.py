@@ -6,17 +6,18 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.base import Attributor, Needs
 from sktda.data import MANY_COLUMNS, UnitRows, n_columns, resolve_device
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
+from sktda.seeds import random_of
 
 EXACT_ROWS = 5_000  # above, mode="auto" goes over to Nyström
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 LOOK_ROWS, LEAST_LOOK_ROWS, LOOK_BYTES = 1_000, 100, 2**28  # what ridge and scale are chosen by
 CLEARLY = 2.0  # standard errors by which the other scale must be better
+BLOCK_ROWS = 2_048  # of "nystrom" at a time
 ROUNDING = 1e-9
 
 
@@ -36,11 +37,11 @@ class ComplexityGap(Attributor):
         published scheme: each class against an equally large sample of the rest, repeated, without a ridge.
     ridge : "auto" or float, default="auto"
         Added to the diagonal of H; > 0 for "nystrom". "auto" takes, of 0.03, 0.1, 0.3, 1, 3 and 10, the one with the
-        smallest squared leave-one-out error (on at most 1,000 rows): the more labels are wrong, the more it
-        smooths. Not used by "paper".
-    n_landmarks : int or None, default=None
-        Rows that span the Nyström approximation. None = 3,000 just above 5,000 rows, fewer
-        by the square of the rows beyond, but a tenth of the rows, at least 1,000 and at most 2,000.
+        smallest squared leave-one-out error (on at most 1,000 rows): the more labels are wrong, the more it smooths.
+        Not used by "paper".
+    n_landmarks : int or "auto", default="auto"
+        Rows that span the Nyström approximation. "auto" = 3,000 just above 5,000 rows, fewer by the square of the rows
+        beyond, but a tenth of the rows, at least 1,000 and at most 2,000.
     n_repeats : int, default=10
         Samples of the rest per class in "paper" mode.
     scale : {"auto", "standard", "unit"}, default="auto"
@@ -54,10 +55,10 @@ class ComplexityGap(Attributor):
         on the standardised target.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int, default=None
-        Rows per block of "nystrom"; changes memory and speed, not the result. None = 2,048.
+    batch_size : int or "auto", default="auto"
+        Rows per block of "nystrom"; changes memory and speed, not the result. "auto" = 2,048.
     random_state : int, RandomState instance or None, default=None
-        Draws the landmarks and the paper's samples. "exact" draws nothing.
+        Draws the landmarks and the paper's samples. "exact" draws nothing. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -111,11 +112,11 @@ class ComplexityGap(Attributor):
     _parameter_constraints: dict = {
         "mode": [StrOptions({"auto", "exact", "nystrom", "paper"})],
         "ridge": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-        "n_landmarks": [Interval(Integral, 1, None, closed="left"), None],
+        "n_landmarks": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "n_repeats": [Interval(Integral, 1, None, closed="left")],
         "scale": [StrOptions({"auto", "standard", "unit"})],
         "task": [StrOptions({"auto", "classification", "regression"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
 
     needs = Needs(features=True)
@@ -126,12 +127,12 @@ class ComplexityGap(Attributor):
         *,
         mode="auto",
         ridge="auto",
-        n_landmarks=None,
+        n_landmarks="auto",
         n_repeats=10,
         scale="auto",
         task="auto",
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         random_state=None,
     ):
         self.mode = mode
@@ -166,7 +167,7 @@ class ComplexityGap(Attributor):
             self.classes_ = classes
         if self.mode == "paper" and classes is None:
             raise ValueError("mode='paper' is defined for classes only; use mode='exact' for regression")
-        random = check_random_state(self.random_state)
+        random = random_of(self.random_state)
         targets, centre, unit = self._targets(target, classes)
         rows = self._look(X, torch.from_numpy(targets).to(resolve_device(self.device)))
         if self.mode == "paper":
@@ -201,10 +202,11 @@ class ComplexityGap(Attributor):
             return leave_one_out_exact(gram, y, self.ridge_)
         if self.ridge_ == 0:
             raise ValueError("ridge=0 is not defined for mode='nystrom'; use ridge > 0 or mode='exact'")
-        chosen = sample(n, self.n_landmarks or default_landmarks(n), random)
+        chosen = sample(n, default_landmarks(n) if self.n_landmarks == "auto" else self.n_landmarks, random)
         landmarks = rows.block(chosen, torch.float32, device)
+        size = BLOCK_ROWS if self.batch_size == "auto" else self.batch_size
         return leave_one_out_nystrom(
-            lambda part: rows.block(part, torch.float32, device), landmarks, y, self.ridge_, self.batch_size or 2048
+            lambda part: rows.block(part, torch.float32, device), landmarks, y, self.ridge_, size
         )
 
     def _look(self, X, y: torch.Tensor) -> UnitRows:

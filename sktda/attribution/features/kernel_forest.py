@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.base import Attributor, Needs
 from sktda.attribution.features.complexity_gap import ComplexityGap
 from sktda.data import n_columns
 from sktda.noise import as_probabilities, log_margin
+from sktda.seeds import random_of
 
 NARROW = 256  # columns up to which the forest is grown; beyond, it would cost more than the kernel
 LARGEST = 2**27  # values that the forest may hold in memory, half a GiB
@@ -44,7 +44,7 @@ class KernelForest(Attributor):
     n_jobs : int or None, default=None
         Trees grown at a time. Does not change the result.
     random_state : int, RandomState instance or None, default=None
-        Seeds the forest and the kernel's landmarks. None = 0: a fit can be repeated.
+        Seeds the forest and the kernel's landmarks. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -130,7 +130,7 @@ class KernelForest(Attributor):
                 "sktda.attribution for regression. Where the numbers are classes, make them text: y.astype(str)"
             )
         self.classes_ = classes
-        random = check_random_state(0 if self.random_state is None else self.random_state)
+        random = random_of(self.random_state)
         kernel_seed, forest_seed = random.randint(2**31 - 1, size=2).tolist()
         labels = classes[codes]
         wide, large = n_columns(X) > NARROW, X.shape[0] * n_columns(X) > LARGEST

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
@@ -24,6 +24,7 @@ from sktda.data import (
     resolve_device,
     slices,
 )
+from sktda.seeds import random_of
 
 FOLDS = 5  # of cross-fitting, where no validation rows came
 POSITION_BITS = 25  # of a sorting key; the 38 bits above hold the cosine, in steps of 2^-36
@@ -51,11 +52,12 @@ class KNNShapley(Attributor):
         "auto": strings, booleans and whole numbers are classes (unless nearly all differ). Regression is refused.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int, default=None
+    batch_size : int or "auto", default="auto"
         Validation rows per block, each with its distances to all training rows; changes memory and speed, not the
-        result. None = as many as fit into 256 MiB.
+        result. "auto" = as many as fit into 256 MiB.
     random_state : int, RandomState instance or None, default=None
-        Draws the folds, where no validation rows are given; else nothing is drawn.
+        Draws the folds, where no validation rows are given; else nothing is drawn. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -104,7 +106,7 @@ class KNNShapley(Attributor):
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "scale": [StrOptions({"auto", "standard", "unit"})],
         "task": [StrOptions({"auto", "classification", "regression"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "random_state": ["random_state"],
     }
 
@@ -118,7 +120,7 @@ class KNNShapley(Attributor):
         scale="auto",
         task="auto",
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         random_state=None,
     ):
         self.n_neighbors = n_neighbors
@@ -190,7 +192,7 @@ class KNNShapley(Attributor):
     def _cross_fitted(self, rows: UnitRows, codes: np.ndarray) -> np.ndarray:
         """Values of each row, averaged over the validation rows in other folds than its own."""
         n = len(rows)
-        order = check_random_state(self.random_state).permutation(n)
+        order = random_of(self.random_state).permutation(n)
         fold = np.empty(n, dtype=int)
         fold[order[np.argsort(codes[order], kind="stable")]] = np.arange(n) % FOLDS  # dealt out class by class
         total, times = np.zeros(n), np.zeros(n)
@@ -225,7 +227,8 @@ class KNNShapley(Attributor):
                 found += torch.empty_like(values).scatter_(1, order, values).sum(dim=0)  # index_add_ varies on CUDA
             total.add_(found)
 
-        for_blocks(len(held), self.batch_size or max(1, 4 * BLOCK_BYTES // (8 * n)), work)
+        size = max(1, 4 * BLOCK_BYTES // (8 * n)) if self.batch_size == "auto" else self.batch_size
+        for_blocks(len(held), size, work)
         return total.cpu().numpy()
 
 

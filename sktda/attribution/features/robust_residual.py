@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from sktda.attribution.base import Attributor, Needs
@@ -25,6 +24,7 @@ from sktda.attribution.features.residual_mixture import (
     share_of_wrong,
 )
 from sktda.attribution.features.residual_regression import ResidualRegression, standard_rows
+from sktda.seeds import random_of
 
 EVIDENCE = 3.0  # what wrong values must gain in log-likelihood over none: by chance once in 20, for 2 parameters more
 
@@ -43,7 +43,7 @@ class RobustResidual(Attributor):
     device : str or torch.device, default="auto"
         Where the kernel is computed; "auto" is CUDA where there is one.
     random_state : int, RandomState instance or None, default=None
-        Seeds the forests and the kernel's landmarks. None = 0: a fit can be repeated.
+        Seeds the forests and the kernel's landmarks. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ class RobustResidual(Attributor):
         rows = standard_rows(X)
         order = any_order(rows, y)
         X, rows, y = X[order], rows[order], y[order]
-        random = check_random_state(0 if self.random_state is None else self.random_state)
+        random = random_of(self.random_state)
         self._fit_sorted(X, rows, y, random)
         back = np.empty_like(order)
         back[order] = np.arange(len(order))

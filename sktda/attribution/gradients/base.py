@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from sklearn.base import is_classifier
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch.utils import is_dataset
 from torch import Tensor
@@ -73,7 +73,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
     """Patterns of the parameters that take part, for the methods that can do without the others; None = all."""
 
     _parameter_constraints: dict = {
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "parameters": [str, list, tuple, None],
         "random_state": ["random_state"],
     }

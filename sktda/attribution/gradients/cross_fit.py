@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
-from sklearn.utils import check_random_state
 from torch import Tensor
 
 from sktda.attribution.gradients.objective_gradients import ObjectiveScores
 from sktda.data import encode_target
 from sktda.model.given import GivenRows
+from sktda.seeds import seed_of
 
 FOLDS = 5
 
@@ -22,7 +22,7 @@ FOLDS = 5
 def cross_fitted(attributor: Any, rows: GivenRows, task: str) -> tuple[Tensor, dict[str, ObjectiveScores]]:
     """(scores (n,), objectives by name): means over the folds that a row trains in, the fold held out validating."""
     y, n = rows.y, len(rows)
-    random = check_random_state(attributor.random_state).randint(2**31 - 1)
+    random = seed_of(attributor.random_state)
     splitter: Any = KFold(min(FOLDS, n), shuffle=True, random_state=random)
     codes = np.zeros(n)
     if task == "classification" and np.size(y) == n:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import digest
 from sktda.engine.pairwise import EXACT_WORK, QUERY_BYTES, EKFACQueries, Preconditioned, along_each, by_layer
 from sktda.model.base import Rows, unflatten
+from sktda.seeds import seed_of
 
 CG_STEPS = 1_000
 
@@ -45,8 +45,8 @@ class Influence(GradientAttributor, Deletion):
         "exact": dense matrix, up to 5,000 parameters. "cg": conjugate gradients on products with H, once per query.
         "ekfac": eigenvalue-corrected Kronecker factors of Linear and convolution layers. "auto": "exact" for models
         that are linear in at most 5,000 parameters, else "ekfac" where a layer allows it, else "cg".
-    damping : float or None, default=None
-        Added to H. None = 0 for "exact" and "cg", and a tenth of each layer's mean eigenvalue for "ekfac".
+    damping : float or "auto", default="auto"
+        Added to H. "auto" = 0 for "exact" and "cg", and a tenth of each layer's mean eigenvalue for "ekfac".
     tolerance : float, default=0.02
         Relative error that `attribute` may have under "ekfac" where pairs are many: a low-rank form of the inverse,
         checked against the exact product on a probe, is an order of magnitude faster. 0 = exact; small problems
@@ -58,13 +58,14 @@ class Influence(GradientAttributor, Deletion):
         others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     work_dir : path-like or None, default=None
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone and the labels that EK-FAC draws from the model.
+        Seeds the training of the clone and the labels that EK-FAC draws from the model. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -113,7 +114,7 @@ class Influence(GradientAttributor, Deletion):
     _parameter_constraints: dict = {
         **GradientAttributor._parameter_constraints,
         "curvature": [StrOptions({"auto", "exact", "cg", "ekfac"})],
-        "damping": [Interval(Real, 0, None, closed="left"), None],
+        "damping": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "tolerance": [Interval(Real, 0, 1, closed="left")],
     }
 
@@ -122,12 +123,12 @@ class Influence(GradientAttributor, Deletion):
         estimator=None,
         *,
         curvature="auto",
-        damping=None,
+        damping="auto",
         tolerance=0.02,
         objective="auto",
         parameters=None,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         work_dir=None,
         random_state=None,
     ):
@@ -147,10 +148,15 @@ class Influence(GradientAttributor, Deletion):
         self.curvature_: Any = None
         if kind == "exact":
             self.curvature_ = DenseCurvature(fitted.engine, fitted.rows)
-            self.curvature_.inverse(self.damping or 0.0)  # says at once if it is singular
+            self.curvature_.inverse(self._damping or 0.0)  # says at once if it is singular
         elif kind == "ekfac":
-            seed = check_random_state(self.random_state).randint(2**31 - 1)
+            seed = seed_of(self.random_state)
             self.curvature_ = EKFAC(fitted.engine, fitted.rows, seed, fitted.passes)
+
+    @property
+    def _damping(self) -> float | None:
+        """None where it is left to the curvature."""
+        return None if self.damping == "auto" else self.damping
 
     def _automatic(self, fitted: Fitted) -> str:
         size = sum(value.numel() for value in fitted.model.parameters.values())
@@ -183,9 +189,9 @@ class Influence(GradientAttributor, Deletion):
     def _solve_each(self, fitted: Fitted, directions: dict[str, Tensor]) -> dict[str, Tensor]:
         """H^-1 times k directions (k, ...)."""
         if self.curvature_ is not None:
-            return self._solve(fitted, directions, self.damping)
+            return self._solve(fitted, directions, self._damping)
         k = len(next(iter(directions.values())))
-        each = [self._solve(fitted, {name: v[i] for name, v in directions.items()}, self.damping) for i in range(k)]
+        each = [self._solve(fitted, {name: v[i] for name, v in directions.items()}, self._damping) for i in range(k)]
         return {name: torch.stack([one[name] for one in each]) for name in directions}
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
@@ -196,14 +202,14 @@ class Influence(GradientAttributor, Deletion):
     def _self_scores(self, fitted: Fitted) -> Tensor:
         rows = fitted.rows.rooted()
         if self.curvature_ is not None:
-            values = partial(self.curvature_.quadratic, fitted.engine, rows, self._inverse(self.damping))
+            values = partial(self.curvature_.quadratic, fitted.engine, rows, self._inverse(self._damping))
             return -fitted.passes.collect("self", len(rows), values) / fitted.n
         shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
         scores = torch.empty(len(rows), dtype=torch.float64, device=fitted.model.device)
         fitted.engine.prepare(rows)
         for i in range(len(rows)):  # one system per row: exact, and slow
             gradient = fitted.engine.gradients(rows, slice(i, i + 1))[0]
-            solved = self._solve(fitted, unflatten(gradient, shapes), self.damping)
+            solved = self._solve(fitted, unflatten(gradient, shapes), self._damping)
             scores[i] = -sum((solved[name] * part).sum() for name, part in unflatten(gradient, shapes).items())
         return scores / fitted.n
 
@@ -215,7 +221,7 @@ class Influence(GradientAttributor, Deletion):
             layers = self.curvature_.own(engine)
             work = len(queries) * len(rows) * sum(layer.n_parameters for layer in layers)
             tolerance = self.tolerance if work > EXACT_WORK else 0.0
-            source = EKFACQueries(self.curvature_, self._inverse(self.damping), tolerance)
+            source = EKFACQueries(self.curvature_, self._inverse(self._damping), tolerance)
             if tolerance:
                 source.choose_ranks(engine, queries, rows, measure)
             prepared = source.blocks(engine, queries, measure)
@@ -237,7 +243,7 @@ class Influence(GradientAttributor, Deletion):
             yield part, Preconditioned(by_layer(engine, moved))
 
     def _change(self, fitted: Fitted, removed: np.ndarray) -> dict[str, Tensor]:
-        damping = self.damping
+        damping = self._damping
         if damping is None and fitted.trajectory is not None and fitted.trajectory.optimizer == "SGD":
             damping = 1 / sum(rate_sums(fitted.trajectory))
         solved = self._solve(fitted, removed_gradient(fitted.engine, fitted.rows, removed), damping)

@@ -10,7 +10,6 @@ import torch
 from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.engine.projection import projected, projection_of
 from sktda.model.fitting import seed_parts
+from sktda.seeds import random_of
 
 
 class OutlierGradient(SelfScores):
@@ -44,14 +44,15 @@ class OutlierGradient(SelfScores):
         others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     work_dir : path-like or None, default=None
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, the same trained model and an int as `random_state`) goes on where it was.
         None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone, the projection, and the detector where it has no seed of its own.
+        Seeds the training of the clone, the projection, and the detector where it has no seed of its own. None is 0, so
+        that a fit can be repeated.
 
     Attributes
     ----------
@@ -109,7 +110,7 @@ class OutlierGradient(SelfScores):
         proj_dim=512,
         parameters=None,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         work_dir=None,
         random_state=None,
     ):
@@ -124,7 +125,7 @@ class OutlierGradient(SelfScores):
         self.random_state = random_state
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
-        random = check_random_state(self.random_state)
+        random = random_of(self.random_state)
         groups = self._groups(fitted)
         seed = int(random.randint(2**31 - 1))
         projection = projection_of(fitted.engine, fitted.rows, self.proj_dim, seed)

@@ -7,8 +7,7 @@ from functools import partial
 from numbers import Integral, Real
 
 import torch
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sktda.attribution.gradients.base import Fitted
@@ -19,6 +18,7 @@ from sktda.engine.pairwise import by_layer
 from sktda.engine.projection import Projection, projected, projection_of
 from sktda.model.base import Rows
 from sktda.model.likelihood import Binary, Categorical, Gaussian, Likelihood
+from sktda.seeds import seed_of
 
 RIDGE = 0.1  # times the mean eigenvalue, where the features could tell all rows apart
 NULL = 1e-10  # eigenvalues below this share of the largest are rounding
@@ -43,9 +43,9 @@ class TRAK(GradientAttributor):
     proj_dim : int, default=2048
         Numbers that a gradient is projected to. A model of no more parameters is not projected. Best well below the
         number of rows; more is closer to the model's own kernel, where there are rows enough to estimate it.
-    ridge : float or None, default=None
-        Added to the eigenvalues of Phi' Phi, in units of their mean. None = 0, as published, where there are more rows
-        than numbers per row, else 0.1: without it every row would then explain itself alone.
+    ridge : float or "auto", default="auto"
+        Added to the eigenvalues of Phi' Phi, in units of their mean. "auto" = 0, as published, where there are more
+        rows than numbers per row, else 0.1: without it every row would then explain itself alone.
     objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
         "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
     parameters : str, list of str or None, default=None
@@ -53,14 +53,14 @@ class TRAK(GradientAttributor):
         others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     work_dir : path-like or None, default=None
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, the same trained model and an int as `random_state`) goes on where it was.
         None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone and draws the projection.
+        Seeds the training of the clone and draws the projection. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class TRAK(GradientAttributor):
     _parameter_constraints: dict = {
         **GradientAttributor._parameter_constraints,
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
-        "ridge": [Interval(Real, 0, None, closed="left"), None],
+        "ridge": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
     }
 
     def __init__(
@@ -123,11 +123,11 @@ class TRAK(GradientAttributor):
         estimator=None,
         *,
         proj_dim=2048,
-        ridge=None,
+        ridge="auto",
         objective="auto",
         parameters=None,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         work_dir=None,
         random_state=None,
     ):
@@ -142,7 +142,7 @@ class TRAK(GradientAttributor):
         self.random_state = random_state
 
     def _prepare(self, fitted: Fitted) -> None:
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self._seed = seed_of(self.random_state)
         engine, rows = fitted.engine, fitted.rows
         plain = rows.unweighted()
         projection = self._projection(fitted)
@@ -237,10 +237,10 @@ def class_weights(likelihood: Likelihood, outputs: Tensor, targets: Tensor) -> T
     return weights
 
 
-def whitening(features: Tensor, weights: Tensor, ridge: float | None) -> tuple[Tensor, float]:
+def whitening(features: Tensor, weights: Tensor, ridge: float | str) -> tuple[Tensor, float]:
     """((k, r) float64 root R with R R' = (K + ridge)^-1 on the range of K, what was added), K = Phi' diag(w) Phi.
 
-    features (n, k), weights (n,); ridge in units of trace(K) / min(n, k), None = RIDGE where k >= n, else 0.
+    features (n, k), weights (n,); ridge in units of trace(K) / min(n, k), "auto" = RIDGE where k >= n, else 0.
     O(min(n, k)^2 max(n, k)) time.
     """
     n, k = features.shape
@@ -256,5 +256,6 @@ def whitening(features: Tensor, weights: Tensor, ridge: float | None) -> tuple[T
     kept = values > NULL * values[-1]
     values, vectors = values[kept], vectors[:, kept]
     basis = scaled.T @ (vectors / values.sqrt()) if n < k else vectors
-    added = (ridge if ridge is not None else RIDGE if k >= n else 0.0) * float(values.sum()) / min(n, k)
+    share = float(ridge) if ridge != "auto" else RIDGE if k >= n else 0.0
+    added = share * float(values.sum()) / min(n, k)
     return basis / (values + added).sqrt(), added

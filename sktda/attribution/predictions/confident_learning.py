@@ -27,7 +27,8 @@ class ConfidentLearning(OutOfSample):
     n_jobs : int or None, default=None
         Folds trained at a time. Does not change the result.
     random_state : int, RandomState instance or None, default=None
-        Seeds the folds and every `random_state` of the estimator that is None. None = 0: a fit can be repeated.
+        Seeds the folds and every `random_state` of the estimator that is None. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------

@@ -36,8 +36,8 @@ class DataOOB(Attributor):
         BaggingRegressor, random forests, ExtraTrees with bootstrap=True; a Pipeline ending in one; or FrozenEstimator
         of one that was fitted on these rows, in this order. Any other estimator is bagged: a clone per member. None =
         a random forest.
-    n_estimators : int or None, default=None
-        Members. None = what the bagged estimator says, and 200 where it is made here. More = less noise; a row is
+    n_estimators : int or "auto", default="auto"
+        Members. "auto" = what the bagged estimator says, and 200 where it is made here. More = less noise; a row is
         predicted by about a third of them.
     task : {"auto", "classification", "regression"}, default="auto"
         "auto": that of the estimator; without one strings, booleans and whole numbers are classes (unless nearly all
@@ -45,7 +45,7 @@ class DataOOB(Attributor):
     n_jobs : int or None, default=None
         Members trained at a time, where the ensemble is made here. Does not change the result.
     random_state : int, RandomState instance or None, default=None
-        Seeds every `random_state` of the estimator that is None. None = 0: a fit can be repeated.
+        Seeds every `random_state` of the estimator that is None. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -89,13 +89,13 @@ class DataOOB(Attributor):
     """
 
     _parameter_constraints: dict = {
-        "n_estimators": [Interval(Integral, 1, None, closed="left"), None],
+        "n_estimators": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "task": [StrOptions({"auto", "classification", "regression"})],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, estimator=None, *, n_estimators=None, task="auto", n_jobs=None, random_state=None):
+    def __init__(self, estimator=None, *, n_estimators="auto", task="auto", n_jobs=None, random_state=None):
         self.estimator = estimator
         self.n_estimators = n_estimators
         self.task = task
@@ -125,8 +125,7 @@ class DataOOB(Attributor):
         X, target = self._checked(X, y, sample_weight)
         ensemble = self._ensemble()
         labels = target if self.task_ == "regression" else self.classes_[target]
-        seed = 0 if self.random_state is None else self.random_state
-        self.estimator_ = train_clone(ensemble, X, labels, sample_weight, random_state=seed)
+        self.estimator_ = train_clone(ensemble, X, labels, sample_weight, random_state=self.random_state)
         given = GivenModel.of(self.estimator_)
         heavy = np.zeros(len(target), dtype=bool)
         if sample_weight is not None:
@@ -182,7 +181,7 @@ class DataOOB(Attributor):
     def _ensemble(self) -> Any:
         """The estimator if it is bagged, else a bagging of it; with n_estimators members where that is given."""
         classes = self.task_ == "classification"
-        n = self.n_estimators or N_ESTIMATORS
+        n = N_ESTIMATORS if self.n_estimators == "auto" else self.n_estimators
         if self.estimator is None:
             kind = RandomForestClassifier if classes else RandomForestRegressor
             return kind(n, n_jobs=self.n_jobs)
@@ -201,12 +200,12 @@ class DataOOB(Attributor):
                 *before, (name, last) = clone(self.estimator).steps
                 return Pipeline([*before, (name, bagging(last, n_estimators=n, n_jobs=self.n_jobs))])
             return bagging(self.estimator, n_estimators=n, n_jobs=self.n_jobs)
-        if self.n_estimators is None:
+        if self.n_estimators == "auto":
             return self.estimator
         if given.frozen:
             raise ValueError(
                 f"n_estimators={self.n_estimators} cannot be set on a FrozenEstimator, which is not trained again; "
-                "leave n_estimators=None"
+                "leave n_estimators='auto'"
             )
         copy = clone(self.estimator)
         GivenModel.of(copy).model.set_params(n_estimators=n)

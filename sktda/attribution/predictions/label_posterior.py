@@ -54,7 +54,7 @@ class LabelPosterior(Attributor):
     task : {"auto", "classification", "regression"}, default="auto"
         What y is, for an attributor that leaves it open; see ComplexityGap.
     random_state : int, RandomState instance or None, default=None
-        Seed of the attributor, unless it has its own.
+        Seed of the attributor, unless it has its own. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------

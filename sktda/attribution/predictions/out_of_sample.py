@@ -13,7 +13,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_consistent_length
@@ -22,6 +21,7 @@ from sktda.attribution.base import Attributor, Needs
 from sktda.data import check_weights, encode_target, note_columns, sliceable
 from sktda.model.fitting import train_clone
 from sktda.model.given import GivenModel, GivenRows, part_of
+from sktda.seeds import random_of
 
 FOLDS = 5  # where cv=None
 TOLERANCE = 1e-6  # of two probabilities that count as equal
@@ -69,7 +69,7 @@ class OutOfSample(Attributor):
         self._forget()
         self.task_, codes, self.classes_ = self._checked_target(y)
         estimator, X = self._checked(X, codes, sample_weight)
-        random = check_random_state(0 if self.random_state is None else self.random_state)
+        random = random_of(self.random_state)
         folds = self._folds(X, codes, random)
         seeds = random.randint(2**31 - 1, size=len(folds))
         labels = self.classes_[codes]
@@ -216,7 +216,8 @@ class SelfConfidence(OutOfSample):
     n_jobs : int or None, default=None
         Folds trained at a time. Does not change the result.
     random_state : int, RandomState instance or None, default=None
-        Seeds the folds and every `random_state` of the estimator that is None. None = 0: a fit can be repeated.
+        Seeds the folds and every `random_state` of the estimator that is None. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -284,7 +285,8 @@ class NormalizedMargin(OutOfSample):
     n_jobs : int or None, default=None
         Folds trained at a time. Does not change the result.
     random_state : int, RandomState instance or None, default=None
-        Seeds the folds and every `random_state` of the estimator that is None. None = 0: a fit can be repeated.
+        Seeds the folds and every `random_state` of the estimator that is None. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------

@@ -8,7 +8,6 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from sktda.engine.softmax_head import SoftmaxHead
 from sktda.model.base import Rows
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.seeds import seed_of
 
 
 class DiffIn(GradientAttributor, Deletion):
@@ -55,8 +55,8 @@ class DiffIn(GradientAttributor, Deletion):
     hessian_rows : int or None, default=256
         Rows, drawn at each checkpoint, whose mean loss stands for the training risk in H_t where it meets every row
         or query by itself. None = all. With validation rows H_t is always that of all rows.
-    n_checkpoints : int or None, default=None
-        Checkpoints to take. None = all that were recorded (5 where they are drawn).
+    n_checkpoints : int or "auto", default="auto"
+        Checkpoints to take. "auto" = all that were recorded (5 where they are drawn).
     checkpoints : {"even", "random"}, default="even"
         Evenly spaced among those recorded, the last one with them, or drawn from them. A net that is trained here gets
         as many as are taken, or four times as many to draw from.
@@ -67,13 +67,14 @@ class DiffIn(GradientAttributor, Deletion):
         others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     work_dir : path-like or None, default=None
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone, and draws checkpoints and `hessian_rows`.
+        Seeds the training of the clone, and draws checkpoints and `hessian_rows`. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -126,12 +127,12 @@ class DiffIn(GradientAttributor, Deletion):
         *,
         hvp="auto",
         hessian_rows=256,
-        n_checkpoints=None,
+        n_checkpoints="auto",
         checkpoints="even",
         objective="auto",
         parameters=None,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         work_dir=None,
         random_state=None,
     ):
@@ -148,7 +149,7 @@ class DiffIn(GradientAttributor, Deletion):
         self.random_state = random_state
 
     def _checked(self, X, y, sample_weight):
-        self._seed = check_random_state(self.random_state).randint(2**31 - 1)
+        self._seed = seed_of(self.random_state)
         return super()._checked(X, y, sample_weight)
 
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:

@@ -30,8 +30,8 @@ class MoSo(SelfScores):
         A skorch net, or a Pipeline or FrozenEstimator of one. A net is cloned and trained with a TrajectoryRecorder,
         unless it has one; a frozen one must have been recorded. None = softmax or linear regression, trained by
         SGD: a net that learns wrong labels by heart leaves no gradient that they could pull against.
-    n_checkpoints : int or None, default=None
-        Checkpoints to take. None = 5 where they are drawn, else all that were recorded.
+    n_checkpoints : int or "auto", default="auto"
+        Checkpoints to take. "auto" = 5 where they are drawn, else all that were recorded.
     checkpoints : {"random", "even"}, default="random"
         Draw them from those recorded (a net that is trained here gets 20), or take them evenly spaced, the last one
         with them (a net that is trained here gets as many as are taken).
@@ -40,13 +40,13 @@ class MoSo(SelfScores):
         others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     work_dir : path-like or None, default=None
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone and draws the checkpoints.
+        Seeds the training of the clone and draws the checkpoints. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -90,11 +90,11 @@ class MoSo(SelfScores):
         self,
         estimator=None,
         *,
-        n_checkpoints=None,
+        n_checkpoints="auto",
         checkpoints="random",
         parameters=None,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         work_dir=None,
         random_state=None,
     ):

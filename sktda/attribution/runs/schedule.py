@@ -8,19 +8,19 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.checkpoint_dots import one_rate
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.trajectory import Trajectory
+from sktda.seeds import random_of
 
 CHECKPOINTS = 5  # of a net that is trained for the purpose
 CANDIDATES = 4  # times as many are recorded where some are to be drawn
 
 CONSTRAINTS: dict = {
-    "n_checkpoints": [Interval(Integral, 1, None, closed="left"), None],
+    "n_checkpoints": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "checkpoints": [StrOptions({"even", "random"})],
 }
 
@@ -34,14 +34,14 @@ class Moment:
     rate: float
 
 
-def moments(trajectory: Trajectory, count: int | None, spacing: str, random_state: Any) -> list[Moment]:
-    """`count` checkpoints of a run, evenly spaced up to the last one or drawn; None = all (5 where they are drawn).
+def moments(trajectory: Trajectory, count: int | str, spacing: str, random_state: Any) -> list[Moment]:
+    """`count` checkpoints of a run, evenly spaced up to the last one or drawn; "auto" = all (5 where they are drawn).
 
     The rate is that of the step that led to the checkpoint, divided by 1 - momentum. Raises ValueError where the run
     has fewer checkpoints.
     """
     recorded = len(trajectory)
-    if count is None:
+    if isinstance(count, str):
         count = min(CHECKPOINTS, recorded) if spacing == "random" else recorded
     if count > recorded:
         raise ValueError(
@@ -49,7 +49,7 @@ def moments(trajectory: Trajectory, count: int | None, spacing: str, random_stat
             f"TrajectoryRecorder(n_checkpoints={count}), or take fewer"
         )
     if spacing == "random":
-        chosen = np.sort(check_random_state(random_state).choice(recorded, count, replace=False))
+        chosen = np.sort(random_of(random_state).choice(recorded, count, replace=False))
     else:
         chosen = np.round(np.arange(1, count + 1) * recorded / count).astype(int) - 1
     # momentum may change on the way, so it is taken from the sums of the interval
@@ -69,7 +69,7 @@ def visited(fitted: Fitted, chosen: list[Moment]) -> Iterator[Moment]:
     fitted.model.load(fitted.trajectory.state(-1))
 
 
-def recorder(count: int | None, spacing: str) -> TrajectoryRecorder:
+def recorder(count: int | str, spacing: str) -> TrajectoryRecorder:
     """The callback that records what `moments` will ask for."""
-    needed = (count or CHECKPOINTS) * (CANDIDATES if spacing == "random" else 1)
+    needed = (CHECKPOINTS if isinstance(count, str) else count) * (CANDIDATES if spacing == "random" else 1)
     return TrajectoryRecorder(n_checkpoints=needed)

@@ -42,13 +42,13 @@ class SGDInfluence(GradientAttributor, Deletion):
         "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows of a step at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows of a step at a time; changes memory and speed, not the result. "auto" = what fits.
     work_dir : path-like or None, default=None
         Folder in which the state of a long `fit` is kept until it ends: a fit that was killed and is started again
         (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone.
+        Seeds the training of the clone. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class SGDInfluence(GradientAttributor, Deletion):
     needs = Needs(validation=True, gradients=True, trajectory=True, net={"optimizer": "sgd", "hidden": False})
 
     def __init__(
-        self, estimator=None, *, objective="auto", device="auto", batch_size=None, work_dir=None, random_state=None
+        self, estimator=None, *, objective="auto", device="auto", batch_size="auto", work_dir=None, random_state=None
     ):
         self.estimator = estimator
         self.objective = objective

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
@@ -40,6 +39,7 @@ from sktda.model.consistency import check_losses
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.seeds import seed_of
 
 COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
 
@@ -63,8 +63,9 @@ class Source(GradientAttributor):
         optimizer_state=True). None = a small net for tables or images.
     n_segments : int, default=3
         Segments of equally many checkpoints. A net that is trained here gets two checkpoints per segment, at least 6.
-    boundaries : sequence of int or None, default=None
-        A new segment begins after each of these numbers of checkpoints; n_segments is then not used.
+    boundaries : sequence of int or "auto", default="auto"
+        A new segment begins after each of these numbers of checkpoints; n_segments is then not used. "auto" = segments
+        of equally many checkpoints.
     stages : list of Stage or None, default=None
         Stages of training before that of `estimator`, the first first: pre-training, say. `estimator` must then be
         frozen, and `fit` gets the rows of all stages together.
@@ -86,13 +87,14 @@ class Source(GradientAttributor):
         others count as fixed. None = all that were trained.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one.
-    batch_size : int or None, default=None
-        Rows at a time; changes memory and speed, not the result. None = what fits.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
     work_dir : path-like or None, default=None
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
     random_state : int, RandomState instance or None, default=None
-        Seeds the training of the clone and the labels that EK-FAC draws from the model.
+        Seeds the training of the clone and the labels that EK-FAC draws from the model. None is 0, so that a fit can be
+        repeated.
 
     Attributes
     ----------
@@ -139,7 +141,7 @@ class Source(GradientAttributor):
     _parameter_constraints: dict = {
         **GradientAttributor._parameter_constraints,
         "n_segments": [Interval(Integral, 1, None, closed="left")],
-        "boundaries": ["array-like", None],
+        "boundaries": ["array-like", StrOptions({"auto"})],
         "stages": [list, tuple, None],
         "curvature": [StrOptions({"auto", "ekfac", "blockwise", "exact"})],
         "fast": ["boolean"],
@@ -151,7 +153,7 @@ class Source(GradientAttributor):
         estimator=None,
         *,
         n_segments=3,
-        boundaries=None,
+        boundaries="auto",
         stages=None,
         curvature="auto",
         fast=False,
@@ -159,7 +161,7 @@ class Source(GradientAttributor):
         objective="auto",
         parameters=None,
         device="auto",
-        batch_size=None,
+        batch_size="auto",
         work_dir=None,
         random_state=None,
     ):
@@ -188,7 +190,7 @@ class Source(GradientAttributor):
             raise ValueError(
                 "stages are of a net that was trained after them, so it must be fitted: estimator=FrozenEstimator(net)"
             )
-        self._seed = check_random_state(self.random_state).randint(2**31 - 1)
+        self._seed = seed_of(self.random_state)
         return super()._checked(X, y, sample_weight)
 
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:

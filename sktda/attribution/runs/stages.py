@@ -74,7 +74,7 @@ def segments(
 ) -> list[Segment]:
     """The segments, first to last: n_segments of equal size, or with a new one after each number in `boundaries`."""
     count = len(trajectory)
-    if boundaries is None:
+    if isinstance(boundaries, str):  # "auto"
         if n_segments > count:
             raise ValueError(
                 f"n_segments={n_segments} needs as many checkpoints, and the recorded run has {count}; train with "
@@ -116,7 +116,7 @@ class Run:
         segments: list[Segment],
         curvature: str,
         average: bool,
-        batch_size: int | None,
+        batch_size: int | str,
     ) -> None:
         if trajectory.optimizer not in UNROLLED:
             raise ValueError(

@@ -27,77 +27,78 @@ from sktda.data import slices
 from sktda.distributions import MEASURES, jackknife, resolve_measure
 from sktda.model.given import GivenModel, GivenRows
 
-IN_MEMORY = 2**30  # bytes of per-run values; more go to a file
+IN_MEMORY = 2**30  # bytes of values per member; more go to a file
 BLOCK = 2**22  # numbers that a measure sees at a time
 
 
-def _base_has(name: str):
+def _attributor_has(name: str):
     return lambda self: hasattr(self._attributor, name)
 
 
 class Distributional(OverModels):
-    """How the distribution of an objective over training runs moves when a row is removed.
+    """How the distribution of an objective over trainings moves when a row is removed.
 
-    Training is random: its seed decides the start and the order of the batches. S runs give the objective's values
-    x_s, and the base attributor, in every run by itself, its predicted shift d_s when the row is removed; y_s = x_s +
+    Training is random: its seed decides the start and the order of the batches. S members give the objective's values
+    x_s, and the attributor, around every member by itself, its predicted shift d_s when the row is removed; y_s = x_s +
     d_s are the values without the row. A measure compares the two distributions.
 
     Parameters
     ----------
-    base : attributor or None, default=None
-        One that differentiates a model; it is cloned for every run. None = Influence().
+    attributor : attributor or None, default=None
+        One that differentiates a model; it is cloned for every member. None = Influence().
     estimator : estimator or None, default=None
-        What is trained, where the base's own `estimator` is None.
-    n_runs : int, default=10
-        Trainings, each from a seed of its own. Where no run has to be recorded and the net allows it, they go side by
-        side in one program (`sktda.retrain`).
-    runs : list of fitted estimators or None, default=None
-        Taken in place of training. Inside a cleaner, which clones the attributor, give each as
-        ``FrozenEstimator(net)``.
+        What is trained, where the attributor's own `estimator` is None.
+    members : {"seeds"} or list of fitted estimators, default="seeds"
+        "seeds": the estimator trained `n_members` times, each from a seed of its own. A list is taken as it is; inside
+        a cleaner, which clones the attributor, give ``FrozenEstimator(net)`` of each.
+    n_members : int, default=10
+        Trainings of "seeds". Where no run has to be recorded and the net allows it, they go side by side in one program
+        (`sktda.retrain`).
     measure : {"mean", "variance", "wasserstein", "wasserstein_gaussian"} or callable, default="mean"
-        "mean": mean of d, the base's value averaged; positive = the row helps. "variance": 2 Cov(x, d) + Var(d), the
-        rise of the variance over runs; positive = the row makes training more stable. "wasserstein": squared
+        "mean": mean of d, the attributor's value averaged; positive = the row helps. "variance": 2 Cov(x, d) + Var(d),
+        the rise of the variance over members; positive = the row makes training more stable. "wasserstein": squared
         2-Wasserstein distance of the two samples; large = the row matters, for better or worse. "wasserstein_gaussian":
         the same of normal distributions with their means and deviations. A callable gets x (S, ...) and y (S, ...) and
         returns (...).
     n_jobs : int or None, default=None
         Runs scored at a time (and trained, where not side by side). Does not change the result.
     work_dir : path-like or None, default=None
-        Folder for the values of all runs where they take more than 1 GiB. None = the system's for temporary files.
+        Folder for the values of all members where they take more than 1 GiB. None = the system's for temporary files.
     random_state : int, RandomState instance or None, default=None
-        Seeds the runs and what the base draws, in place of its own; also every `random_state` of the estimator.
+        Seeds the members and what the attributor draws, in place of its own; also every `random_state` of the
+        estimator. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
     scores_ : ndarray of shape (n_samples,)
-        The measure for the objective; without validation rows minus the measure for a row's own loss, as the base's
-        self-influence. "mean" and "variance": higher = keep, for the objective or for its stability. As the next four,
-        not there where the base has no scores (objective=None).
+        The measure for the objective; without validation rows minus the measure for a row's own loss, as the
+        attributor's self-influence. "mean" and "variance": higher = keep, for the objective or for its stability. As
+        the next four, not there where the attributor has no scores (objective=None).
     std_error_ : ndarray of shape (n_samples,)
-        Of `scores_`, over the runs: by the jackknife, of a mean the deviation over the root of S. NaN for two runs.
-    run_scores_ : ndarray of shape (n_runs, n_samples)
-        d: the predicted rise of the objective in every run.
-    run_values_ : ndarray of shape (n_runs,), or (n_runs, n_samples) without validation rows
-        x: the objective in every run, or the rows' own losses.
+        Of `scores_`, over the members: by the jackknife, of a mean the deviation over the root of S. NaN for two.
+    member_scores_ : ndarray of shape (n_members, n_samples)
+        d: the predicted rise of the objective by every member.
+    member_values_ : ndarray of shape (n_members,), or (n_members, n_samples) without validation rows
+        x: the objective of every member, or the rows' own losses.
     objectives_ : dict
-        What was found for each objective of validation rows, as the base's: means over the runs of value and scores,
-        and the groups of a gap where all runs agree on them.
+        What was found for each objective of validation rows, as the attributor's: means over the members of value and
+        scores, and the groups of a gap where all members agree on them.
     attributors_ : list of attributors
-        One fitted clone per run, around ``FrozenEstimator(run)``.
+        One fitted clone per member, around ``FrozenEstimator(member)``.
 
     Raises
     ------
     TypeError
-        In `fit`, for a base that differentiates no model.
+        In `fit`, for an attributor that differentiates no model.
     ValueError
-        In `fit`, for a FrozenEstimator (give `runs`), fewer than two runs, an objective of validation rows without
-        these; else as the base.
+        In `fit`, for a FrozenEstimator (give `members`), fewer than two members, an objective of validation rows
+        without these; else as the attributor.
 
     Notes
     -----
     The shift of a set of rows is the sum of theirs: `groups` are measured as a whole, which is not the sum of the rows'
-    measures, except for the mean. Variances and distances of few runs are noisy; `wasserstein_floor` in
-    `sktda.distributions` says what distance chance alone gives between two sets of runs. Values of InnerProduct and
+    measures, except for the mean. Variances and distances of few members are noisy; `wasserstein_floor` in
+    `sktda.distributions` says what distance chance alone gives between two sets of members. Values of InnerProduct and
     TracIn are of first order without a curvature: their size, which "variance" and "wasserstein" depend on, is that of
     the sum of learning rates.
     Source: arXiv:2506.12965, whose mean influence is minus this one's.
@@ -113,16 +114,16 @@ class Distributional(OverModels):
     >>> net = NeuralNetClassifier(
     ...     torch.nn.Linear, module__in_features=3, module__out_features=2, criterion=torch.nn.CrossEntropyLoss,
     ...     max_epochs=30, lr=0.3, train_split=None, verbose=0)
-    >>> runs = Distributional(Influence(net, curvature="exact", damping=1e-3), n_runs=5, random_state=0).fit(X, y)
-    >>> int(runs.scores_.argmin()), runs.run_scores_.shape
+    >>> nets = Distributional(Influence(net, curvature="exact", damping=1e-3), n_members=5, random_state=0).fit(X, y)
+    >>> int(nets.scores_.argmin()), nets.member_scores_.shape
     (4, (5, 60))
-    >>> runs.measured("variance").shape, runs.attribute(X[:2], y[:2], measure="wasserstein").shape
+    >>> nets.measured("variance").shape, nets.attribute(X[:2], y[:2], measure="wasserstein").shape
     ((60,), (2, 60))
     """
 
     _parameter_constraints: dict = {
-        "n_runs": [Interval(Integral, 2, None, closed="left")],
-        "runs": [list, tuple, None],
+        "n_members": [Interval(Integral, 2, None, closed="left")],
+        "members": [StrOptions({"seeds"}), list, tuple],
         "measure": [StrOptions(set(MEASURES)), callable],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
@@ -130,20 +131,20 @@ class Distributional(OverModels):
 
     def __init__(
         self,
-        base=None,
+        attributor=None,
         estimator=None,
         *,
-        n_runs=10,
-        runs=None,
+        members="seeds",
+        n_members=10,
         measure="mean",
         n_jobs=None,
         work_dir=None,
         random_state=None,
     ):
-        self.base = base
+        self.attributor = attributor
         self.estimator = estimator
-        self.n_runs = n_runs
-        self.runs = runs
+        self.n_members = n_members
+        self.members = members
         self.measure = measure
         self.n_jobs = n_jobs
         self.work_dir = work_dir
@@ -151,35 +152,38 @@ class Distributional(OverModels):
 
     @property
     def _attributor(self) -> Any:
-        return Influence() if self.base is None else self.base
+        return Influence() if self.attributor is None else self.attributor
 
     def _prepared(self, has_validation: bool) -> GradientScores:
-        attributor = self._cloned(self.runs, "runs")
-        if self.runs is None:
-            refuse_frozen(attributor.estimator, f"n_runs={self.n_runs}", "runs=[...]")
+        given = None if isinstance(self.members, str) else self.members
+        attributor = self._cloned(given, "members")
+        if given is None:
+            refuse_frozen(attributor.estimator, "members='seeds'", "members=[...]")
             self._refuse_cross_fitting(attributor, True, has_validation)
         return attributor
 
     def _models(self, attributor: GradientScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
-        return list(self.runs) if self.runs else self._trainings(attributor, estimator, rows, random, self.n_runs)
+        if not isinstance(self.members, str):
+            return list(self.members)
+        return self._trainings(attributor, estimator, rows, random, self.n_members)
 
     def _summarise(self, X: Any, y: Any) -> None:
         fitted = self.attributors_
         self._own_losses = not objectives_of(self)
-        self.run_scores_ = self._empty(len(fitted), len(fitted[0].scores_))
+        self.member_scores_ = self._empty(len(fitted), len(fitted[0].scores_))
         for s, each in enumerate(fitted):
-            self.run_scores_[s] = -each.scores_ if self._own_losses else each.scores_
+            self.member_scores_[s] = -each.scores_ if self._own_losses else each.scores_
         if self._own_losses:
-            self.run_values_ = self._empty(*self.run_scores_.shape)
+            self.member_values_ = self._empty(*self.member_scores_.shape)
             for s, each in enumerate(fitted):
-                self.run_values_[s] = losses_of(each, X, y)
+                self.member_values_[s] = losses_of(each, X, y)
         else:
             shares = getattr(fitted[0].objective, "shares", [1.0])
             found = [[one.value for one in each.objectives_.values()] for each in fitted]
-            self.run_values_ = np.array(found) @ shares
-        if all(np.array_equal(values, self.run_values_[0]) for values in self.run_values_[1:]):
+            self.member_values_ = np.array(found) @ shares
+        if all(np.array_equal(values, self.member_values_[0]) for values in self.member_values_[1:]):
             warnings.warn(
-                f"all {len(fitted)} runs are the same model, so their distribution is a point. Nothing in the "
+                f"all {len(fitted)} members are the same model, so their distribution is a point. Nothing in the "
                 f"training of {GivenModel.of(fitted[0].estimator_).name} may be random: a module that is given as "
                 "an instance starts from its own weights, and batches are shuffled with iterator_train__shuffle=True",
                 UserWarning,
@@ -188,7 +192,7 @@ class Distributional(OverModels):
         self.scores_, self.std_error_ = self._measured(resolve_measure(self.measure), None, error=True)
 
     def measured(self, measure=None, groups=None):
-        """Another measure of the objective, or that of groups of rows, from the same runs.
+        """Another measure of the objective, or that of groups of rows, from the same members.
 
         Parameters
         ----------
@@ -202,24 +206,24 @@ class Distributional(OverModels):
         values : ndarray of shape (n_samples,) or (n_groups,)
             With the sign of `scores_`.
         """
-        check_is_fitted(self, "run_scores_")
+        check_is_fitted(self, "member_scores_")
         measure = resolve_measure(self.measure if measure is None else measure)
         return self._measured(measure, groups)[0]
 
     def _measured(self, measure: Callable, groups: Any, error: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """(values, their standard errors)."""
-        x, d, sign = self.run_values_, self.run_scores_, -1.0 if self._own_losses else 1.0
+        x, d, sign = self.member_values_, self.member_scores_, -1.0 if self._own_losses else 1.0
         if groups is not None:
             if self._own_losses:
                 raise ValueError(
                     "groups have no loss of their own: fit with X_val and y_val, or use attribute(X_query, y_query, "
                     "groups=...)"
                 )
-            d = d @ members_of(groups, d.shape[1])
+            d = d @ membership(groups, d.shape[1])
         values, errors = measured(measure, x if x.ndim == 2 else x[:, None], d, error)
         return sign * values, errors
 
-    @available_if(_base_has("attribute"))
+    @available_if(_attributor_has("attribute"))
     def attribute(self, X_query, y_query, *, measure=None, groups=None):
         """The measure of every query's loss, for every row or group of rows.
 
@@ -233,22 +237,22 @@ class Distributional(OverModels):
         Returns
         -------
         values : ndarray of shape (n_query, n_samples) or (n_query, n_groups)
-            Of the loss, or of what the base's objective measures of a row. "mean" is in its units, positive = helps
-            that query; the others are in their squares.
+            Of the loss, or of what the attributor's objective measures of a row. "mean" is in its units, positive =
+            helps that query; the others are in their squares.
         """
         measure = resolve_measure(self.measure if measure is None else measure)
-        if measure is MEASURES["mean"]:  # all runs need not be there at once
+        if measure is MEASURES["mean"]:  # all members need not be there at once
             check_is_fitted(self, "attributors_")
             total = np.zeros(())
             for _, d in self._asked(X_query, y_query, groups):
                 total = total + d
             return total / len(self.attributors_)
-        x, d = self.attribute_runs(X_query, y_query, groups=groups)
+        x, d = self.attribute_members(X_query, y_query, groups=groups)
         return measured(measure, x[:, :, None], d)[0]
 
-    @available_if(_base_has("attribute"))
-    def attribute_runs(self, X_query, y_query, *, groups=None):
-        """What every run says of every query: the loss, and its predicted rise for every row or group of rows.
+    @available_if(_attributor_has("attribute"))
+    def attribute_members(self, X_query, y_query, *, groups=None):
+        """What every member says of every query: the loss, and its predicted rise for every row or group of rows.
 
         Parameters
         ----------
@@ -259,8 +263,8 @@ class Distributional(OverModels):
 
         Returns
         -------
-        values : ndarray of shape (n_runs, n_query)
-        shifts : ndarray of shape (n_runs, n_query, n_samples) or (n_runs, n_query, n_groups)
+        values : ndarray of shape (n_members, n_query)
+        shifts : ndarray of shape (n_members, n_query, n_samples) or (n_members, n_query, n_groups)
             In a memory-mapped temporary file where they take more than 1 GiB.
         """
         check_is_fitted(self, "attributors_")
@@ -273,7 +277,7 @@ class Distributional(OverModels):
         return np.stack(values), shifts
 
     def _asked(self, X_query: Any, y_query: Any, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(losses (n_query,), shifts (n_query, n)) of one run after the other."""
+        """(losses (n_query,), shifts (n_query, n)) of one member after the other."""
         jobs = (delayed(_ask)(each, X_query, y_query, groups) for each in self.attributors_)
         return iter(Parallel(n_jobs=self.n_jobs, return_as="generator")(jobs))
 
@@ -290,7 +294,7 @@ class Distributional(OverModels):
 def _ask(each: GradientAttributor, X_query: Any, y_query: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
     d = each.attribute(X_query, y_query)
     if groups is not None:
-        d = d @ members_of(groups, d.shape[1])
+        d = d @ membership(groups, d.shape[1])
     return losses_of(each, X_query, y_query), d
 
 
@@ -321,7 +325,7 @@ def measured(
     return values, errors
 
 
-def members_of(groups: Any, n: int) -> np.ndarray:
+def membership(groups: Any, n: int) -> np.ndarray:
     """(n, n_groups) of 0 and 1 from masks or lists of positions. Raises ValueError if they do not fit n rows."""
     if isinstance(groups, np.ndarray) and groups.dtype == bool:
         if groups.ndim != 2 or groups.shape[1] != n:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, validate_data
@@ -29,6 +28,7 @@ from sktda.attribution.predictions.data_oob import DataOOB
 from sktda.attribution.predictions.label_posterior import LabelPosterior
 from sktda.attribution.predictions.out_of_sample import SelfConfidence
 from sktda.data import check_weights, encode_target, sliceable
+from sktda.seeds import random_of
 
 
 class Ensemble(Attributor):
@@ -50,7 +50,7 @@ class Ensemble(Attributor):
     n_jobs : int or None, default=None
         Attributors fitted at a time. Does not change the result.
     random_state : int, RandomState instance or None, default=None
-        Seeds every attributor that has no seed of its own.
+        Seeds every attributor that has no seed of its own, each differently. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
@@ -227,7 +227,7 @@ class Ensemble(Attributor):
             raise ValueError("attributors is empty; give a list such as [ComplexityGap(), SelfConfidence()]")
         for each in given:
             needs_of(each)  # says what is no attributor, before it is cloned
-        random = None if self.random_state is None else check_random_state(self.random_state)
+        random = random_of(self.random_state)
         return [seeded(told_task(clone(each), self.task), random) for each in given]
 
     def _check_names(self) -> None:

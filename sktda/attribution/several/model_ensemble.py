@@ -52,7 +52,7 @@ class ModelEnsemble(OverModels):
         Members scored (and for "seeds" trained) at a time. Does not change the result.
     random_state : int, RandomState instance or None, default=None
         Seeds the training, the members and what the attributor draws, in place of the attributor's own; for "seeds"
-        also in place of every `random_state` of the estimator.
+        also in place of every `random_state` of the estimator. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------

@@ -30,7 +30,7 @@ def trajectory_scores(
     objective: Any = "validation",
     metadata_val: Any = None,
     device: Any = "auto",
-    batch_size: int | None = None,
+    batch_size: int | str = "auto",
     random_state: Any = None,
 ) -> dict[str, np.ndarray]:
     """Scores of five methods from one pass over the checkpoints of a recorded run, as a table's columns.
@@ -48,9 +48,9 @@ def trajectory_scores(
     objective : "validation", objective or callable, default="validation"
     metadata_val : dict of array-like, default=None
     device : str or torch.device, default="auto"
-    batch_size : int or None, default=None
+    batch_size : int or "auto", default="auto"
     random_state : int, RandomState instance or None, default=None
-        Seeds the training.
+        Seeds the training. None is 0, so that a fit can be repeated.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def trajectory_scores(
     weight = np.ones(len(rows)) if rows.weight is None else rows.weight.double().numpy()
     bends = SecondOrder(engine)
     rates = rate_sums(trajectory)
-    chosen = schedule.moments(trajectory, None, "even", None)
+    chosen = schedule.moments(trajectory, "auto", "even", None)
     scale = trajectory.n_steps / len(chosen)
     scores = dict.fromkeys(["TracIn", "TracIn-self", "InnerProduct", "MoSo", "DiffIn"], np.zeros(len(rows)))
     for moment, rate in zip(schedule.visited(fitted, chosen), rates, strict=True):
@@ -110,7 +110,7 @@ def training_dynamics(
     *,
     sample_weight: Any = None,
     device: Any = "auto",
-    batch_size: int | None = None,
+    batch_size: int | str = "auto",
     random_state: Any = None,
 ) -> dict[str, np.ndarray]:
     """EL2N, GraNd, forgetting events, AUM, loss and margin from one training, as a table's columns.
@@ -126,9 +126,9 @@ def training_dynamics(
     sample_weight : array-like of shape (n_samples,), default=None
         Of the training.
     device : str or torch.device, default="auto"
-    batch_size : int or None, default=None
+    batch_size : int or "auto", default="auto"
     random_state : int, RandomState instance or None, default=None
-        Seeds the training.
+        Seeds the training. None is 0, so that a fit can be repeated.
 
     Returns
     -------

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.random import RandomState
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
@@ -19,6 +18,7 @@ from sktda.attribution.gradients.base import GradientScores
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, frozen
 from sktda.model.side_by_side import side_by_side, why_not
+from sktda.seeds import random_of
 
 
 class OverModels(Attributor):
@@ -63,7 +63,7 @@ class OverModels(Attributor):
         for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
             delattr(self, name)
         attributor = self._prepared(X_val is not None)
-        random = check_random_state(self.random_state)
+        random = random_of(self.random_state)
         estimator, X, y = attributor._checked(X, y, sample_weight)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(attributor, name):
