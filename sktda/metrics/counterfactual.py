@@ -73,10 +73,10 @@ def distributional_lds(
 
     Parameters
     ----------
-    values : ndarray of shape (n_runs, n_query)
-        Loss of each query, or what else is measured of it, in each run on all rows.
-    shifts : ndarray of shape (n_runs, n_query, n_train)
-        Predicted rise of it in that run when one row is removed. The sum over the rows that a subset leaves out is
+    values : ndarray of shape (n_members, n_query)
+        Loss of each query, or what else is measured of it, in each member, trained on all rows.
+    shifts : ndarray of shape (n_members, n_query, n_train)
+        Predicted rise of it in that member when one row is removed. The sum over the rows that a subset leaves out is
         added to `values`: the predicted distribution.
     kept : ndarray of bool, shape (n_subsets, n_train)
         Rows that each retrained model saw.
@@ -124,8 +124,8 @@ def distributional_lds(
     if values.ndim != 2 or (shifts.shape, measured.shape) != expected or full.shape[1:] != values.shape[1:]:
         raise ValueError(
             f"got values {values.shape}, shifts {shifts.shape}, kept {kept.shape}, measured {measured.shape} and full "
-            f"{full.shape}; expected (n_runs, n_query), (n_runs, n_query, n_train), (n_subsets, n_train), (n_subsets, "
-            "n_retrains, n_query) and (n_models, n_query)"
+            f"{full.shape}; expected (n_members, n_query), (n_members, n_query, n_train), (n_subsets, n_train), "
+            "(n_subsets, n_retrains, n_query) and (n_models, n_query)"
         )
     if n_subsets < 3 or min(len(values), len(full), measured.shape[1]) < 2:
         raise ValueError(
