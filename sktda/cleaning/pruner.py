@@ -174,7 +174,15 @@ class InfluencePruner(RefitEstimator):
         self.__dict__.pop("guard_scores_", None)  # of an earlier fit
         context = self._init_callback_context(max_subtasks=len(plan) + 2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        scores = Scores(self, self.attributor, data, guarded)
+        scores = Scores(
+            self.attributor,
+            data,
+            self.estimator,
+            self.random_state,
+            memory=self.memory,
+            n_jobs=self.n_jobs,
+            guarded=guarded,
+        )
         removal = Removal(scores, self.stratify, self.min_samples_per_class)
         removal.run(plan, lambda name: task(self, context, name, X, y))
         self.scores_, self.attributor_ = scores.values, scores.attributor

@@ -214,7 +214,10 @@ class InfluencePrunerCV(RefitEstimator):
         params = _check_method_params(X, params, train)
         own = {"X_val": None, "y_val": None, **held, "sensitive_features": params.pop("sensitive_features", None)}
         data = given(self, self.attributor, X_train, y_train, params=params, **own)
-        removal = Removal(Scores(self, self.attributor, data), self.stratify, self.min_samples_per_class)
+        scores = Scores(
+            self.attributor, data, self.estimator, self.random_state, memory=self.memory, n_jobs=self.n_jobs
+        )
+        removal = Removal(scores, self.stratify, self.min_samples_per_class)
         removal.run(rows_per_round(ratios[-1], None, int((~data.held_out).sum())), lambda name: nullcontext())
         scorer = check_scoring(self.estimator, self.scoring)
         found = []

@@ -116,8 +116,8 @@ class ResampledEstimator(RefitEstimator):
 
     def _resample(self, sampler, X, y):
         """(X, y) of the sampled rows. A sampler whose attributor reads numbers sees X as the estimator's model does."""
-        params = sampler.get_params(deep=False) if hasattr(sampler, "get_params") else {}
-        if "attributor" not in params or params.get("estimator") is not None:
+        params = sampler.get_params() if hasattr(sampler, "get_params") else {}
+        if "attributor" not in params or params.get("strategy__estimator") is not None:
             return sampler.fit_resample(X, y)
         features, _ = scoring_features(prepare_attributor(params["attributor"]), self.estimator, X, y)
         if features is X:

@@ -174,7 +174,7 @@ class InfluenceReweighter(RefitEstimator):
         X, y, scored = data.X, data.y, ~data.held_out
         context = self._init_callback_context(max_subtasks=2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        scores = Scores(self, attributor, data)
+        scores = Scores(attributor, data, self.estimator, self.random_state, memory=self.memory, n_jobs=self.n_jobs)
         with task(self, context, "score", X, y):
             scores.score(scored)
         self.scores_, self.attributor_ = scores.values, scores.attributor

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import BaseCrossValidator, check_cv
+from sklearn.model_selection import BaseCrossValidator, check_cv, train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _check_method_params, _num_samples
@@ -34,6 +34,8 @@ def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> An
         given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
         raise ValueError(f"{given} came without {missing}; validation needs both")
     if X_val is None:
+        if isinstance(validation, tuple) and len(validation) == 2 and _num_samples(validation[1]) != 2:
+            raise ValueError("validation is a pair of rows and labels; give validation=Holdout(X_val, y_val)")
         if isinstance(validation, Holdout):
             warn_if_unlike(X, validation.X)
         share = isinstance(validation, Real) and not isinstance(validation, Integral)
@@ -49,6 +51,12 @@ def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> An
         )
     warn_if_unlike(X, X_val)
     return Holdout(X_val, y_val)
+
+
+def set_aside(share: float, n: int, codes: np.ndarray | None, random_state: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(positions that stay, ascending, positions of validation rows) of n rows; of every class its share."""
+    stay, held = train_test_split(np.arange(n), test_size=share, stratify=codes, random_state=random_state)
+    return np.sort(stay), held
 
 
 def refuse_list_of_splits(validation: Any) -> None:
