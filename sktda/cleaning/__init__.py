@@ -2,13 +2,13 @@
 
 from sktda._lazy import lazy_names
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (sorted by character, as dir() is)
     "CCS",
     "CRAIG",
-    "D2",
-    "GLISTER",
     "Candidates",
     "CoresetStrategy",
+    "D2",
+    "GLISTER",
     "GradMatch",
     "Herding",
     "KCenter",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -26,7 +27,15 @@ from sklearn.utils.validation import (
 )
 
 import sktda
-from sktda.attribution.base import Attributor, checked_scores, fit_transformed, needs_of, seeded, told_task
+from sktda.attribution.base import (
+    Attributor,
+    checked_scores,
+    fit_transformed,
+    needs_of,
+    seeded,
+    takes_missing_values,
+    told_task,
+)
 from sktda.data import sliceable
 
 
@@ -286,17 +295,21 @@ def named_weights(estimator: Any, params: dict) -> dict:
     """
     if "sample_weight" not in params or params["sample_weight"] is None:
         return {name: value for name, value in params.items() if name != "sample_weight"}
-    model = estimator
-    while isinstance(model, Pipeline):
-        model = model.steps[-1][1]
-    kinds = signature(model.fit).parameters
+    refuse_unweighted(estimator)
+    name = weight_name(estimator, estimator) if isinstance(estimator, Pipeline) else "sample_weight"
+    return {(name if key == "sample_weight" else key): value for key, value in params.items()}
+
+
+def refuse_unweighted(estimator: Any) -> None:
+    """Raise ValueError for an estimator, or a Pipeline that ends in one, whose fit takes no weights."""
+    while isinstance(estimator, Pipeline):
+        estimator = estimator.steps[-1][1]
+    kinds = signature(estimator.fit).parameters
     if "sample_weight" not in kinds and not any(kind.kind is Parameter.VAR_KEYWORD for kind in kinds.values()):
         raise ValueError(
-            f"sample_weight was given, but {type(model).__name__}.fit takes none; use an estimator that does, or leave "
-            "it out"
+            f"sample_weight was given, but {type(estimator).__name__}.fit takes none; use an estimator that does, or "
+            "leave it out"
         )
-    name = weight_name(estimator, estimator) if model is not estimator else "sample_weight"
-    return {(name if key == "sample_weight" else key): value for key, value in params.items()}
 
 
 def takes(estimator: Any, name: str) -> bool:
@@ -337,8 +350,13 @@ def _refit_has(method):
     return check
 
 
-class RefitEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
+class RefitEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator, metaclass=ABCMeta):
     """Delegates prediction to `estimator_`, fitted on chosen rows. It never drops rows at predict time."""
+
+    @property
+    @abstractmethod
+    def _chooser(self) -> Any:
+        """Who looks at the rows beside the estimator: the attributor as it is fitted, or the sampler."""
 
     @available_if(_refit_has("predict"))
     def predict(self, X):
@@ -394,7 +412,10 @@ class RefitEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         tags.classifier_tags = deepcopy(inner.classifier_tags)
         tags.regressor_tags = deepcopy(inner.regressor_tags)
         tags.input_tags = deepcopy(inner.input_tags)
+        tags.input_tags.allow_nan = inner.input_tags.allow_nan and takes_missing_values(self._chooser)
         tags.target_tags.required = True
+        if tags.classifier_tags is not None:
+            tags.classifier_tags.multi_label = False  # classes decide which rows may go
         for kind in (tags.classifier_tags, tags.regressor_tags):
             if kind is not None:
                 kind.poor_score = True  # rows are removed, which the checks' tiny data sets feel

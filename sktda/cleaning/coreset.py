@@ -12,8 +12,8 @@ from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
-from sktda.attribution.base import loo_decision_of
-from sktda.cleaning.base import refuse_constant
+from sktda.attribution.base import loo_decision_of, takes_missing_values
+from sktda.cleaning.base import prepare_attributor, refuse_constant
 from sktda.cleaning.scoring import Given, Scores
 from sktda.cleaning.strategies.base import Candidates, CoresetStrategy
 from sktda.cleaning.strategies.features import D2, Herding, KCenter, Moderate
@@ -243,9 +243,11 @@ class CoresetSelector(BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.no_validation = self.strategy == "random" or isinstance(
-            self.strategy, RandomRows
-        )  # X is never looked into
+        strategy = self._strategy()
+        tags.no_validation = isinstance(strategy, RandomRows)  # X is never looked into
+        chooser = prepare_attributor(self.attributor, strategy.estimator) if strategy.uses_scores else None
+        others = [each for each in (chooser, strategy.estimator) if each is not None]
+        tags.input_tags.allow_nan = not strategy.reads_numbers and all(map(takes_missing_values, others))
         tags.target_tags.required = True
         tags.input_tags.sparse = True
         tags.input_tags.three_d_array = True

@@ -11,10 +11,10 @@ from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, fit_and_score, import_pandas, task, with_weights
+from sktda.cleaning.base import RefitEstimator, fit_and_score, import_pandas, prepare_attributor, task, with_weights
 from sktda.cleaning.guard import Guard, is_guarded
 from sktda.cleaning.removal import Removal, rows_per_round
-from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given
+from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given, split_apart
 from sktda.cleaning.validation import VALIDATION, refuse_list_of_splits
 from sktda.data import row_index
 
@@ -169,6 +169,8 @@ class InfluencePruner(RefitEstimator):
         X, y = data.X, data.y
         plan = rows_per_round(self.prune_ratio, self.step, int((~data.held_out).sum()))
         guarded = is_guarded(self.guard)
+        if guarded and data.groups is not None and data.validation is None:
+            raise split_apart("validation", None)
         if guarded or (self.step is not None and self.step < self.prune_ratio):
             refuse_list_of_splits(data.validation)
         self.__dict__.pop("guard_scores_", None)  # of an earlier fit
@@ -230,6 +232,10 @@ class InfluencePruner(RefitEstimator):
         if len(self._by_objective) > 1:
             columns |= {f"score {name}": scores for name, scores in self._by_objective.items()}
         return pd.DataFrame(columns, index=self._index)
+
+    @property
+    def _chooser(self):
+        return prepare_attributor(self.attributor, self.estimator)
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""

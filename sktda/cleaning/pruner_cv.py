@@ -17,11 +17,11 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, fit_and_score, task, with_weights
+from sktda.cleaning.base import RefitEstimator, fit_and_score, prepare_attributor, task, with_weights
 from sktda.cleaning.judge import Judge
 from sktda.cleaning.pruner import InfluencePruner
 from sktda.cleaning.removal import Removal, rows_per_round
-from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_and_labels
+from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_and_labels, split_apart
 from sktda.cleaning.validation import VALIDATION, groups_for
 from sktda.metrics import beyond_chance
 
@@ -165,6 +165,8 @@ class InfluencePrunerCV(RefitEstimator):
         params = with_weights(params, sample_weight)
         ratios = self._ratios()
         X, y = rows_and_labels(self, X, y, params)
+        if params.get("groups") is not None and (self.cv is None or isinstance(self.cv, Integral)):
+            raise split_apart("cv", self.cv)
         codes = class_codes(self.estimator, y)  # classes are checked before folds are made of them
         if sensitive_features is not None:
             params = {**params, "sensitive_features": sensitive_features}
@@ -253,6 +255,10 @@ class InfluencePrunerCV(RefitEstimator):
         """DataFrame of all rows with the user's index, in their order: that of the fitted `pruner_`."""
         check_is_fitted(self)
         return self.pruner_.to_frame()
+
+    @property
+    def _chooser(self):
+        return prepare_attributor(self.attributor, self.estimator)
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""

@@ -15,11 +15,12 @@ from sktda.cleaning.base import (
     check_estimator,
     named_weights,
     prepare_attributor,
+    refuse_unweighted,
     scoring_features,
     weight_name,
     with_weights,
 )
-from sktda.data import plain_target, sliceable
+from sktda.data import check_weights, plain_target, sliceable
 
 
 class ResampledEstimator(RefitEstimator):
@@ -92,6 +93,9 @@ class ResampledEstimator(RefitEstimator):
         context = self._init_callback_context(max_subtasks=2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         params = with_weights(params, sample_weight)
+        if sample_weight is not None:
+            check_weights(sample_weight, _num_samples(X))
+            refuse_unweighted(self.estimator)
         if _routing_enabled():
             params = process_routing(self, "fit", **params).estimator.fit
         else:
@@ -148,6 +152,10 @@ class ResampledEstimator(RefitEstimator):
         name = weight_name(self.estimator, sampler)
         given = params.get(name)
         return {**params, name: weights if given is None else weights * np.asarray(given)}
+
+    @property
+    def _chooser(self):
+        return self._default_sampler() if self.sampler is None else self.sampler
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the estimator's `fit`, `score` to its `score`."""

@@ -18,6 +18,7 @@ from sktda.cleaning.base import (
     check_estimator,
     fit_and_score,
     import_pandas,
+    prepare_attributor,
     refuse_constant,
     task,
     weight_name,
@@ -233,6 +234,10 @@ class InfluenceReweighter(RefitEstimator):
         pd = import_pandas()
         columns = {"label": self._given, "score": self.scores_, "weight": self.sample_weight_}
         return pd.DataFrame(columns, index=self._index)
+
+    @property
+    def _chooser(self):
+        return prepare_attributor(self.attributor, self.estimator)
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""

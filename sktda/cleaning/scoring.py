@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from inspect import Parameter, signature
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from sktda.cleaning.base import (
     fit_attributor,
     named_weights,
     prepare_attributor,
+    refuse_unweighted,
     scoring_features,
     split_fit_params,
 )
@@ -69,6 +71,8 @@ def given(
         check_consistent_length(X, sensitive_features)
         metadata["sensitive_features"] = sensitive_features
         validation = FOLDS if validation is None else validation
+    if params.get("groups") is not None and isinstance(validation, Real):
+        raise split_apart("validation", validation)
     held_out = np.zeros(_num_samples(X), dtype=bool)
     if isinstance(validation, float):
         val = set_aside(validation, _num_samples(X), codes, cleaner.random_state)[1]
@@ -94,6 +98,14 @@ def rows_and_labels(cleaner: Any, X: Any, y: Any, params: dict) -> tuple[Any, An
     return X, y
 
 
+def split_apart(name: str, value: Any) -> ValueError:
+    """What to say where groups are given and a cleaner would make folds, or a share, without regard to them."""
+    return ValueError(
+        f"groups were given, and the folds of {name}={value!r} would take them apart; give a splitter that keeps them "
+        f"together, such as {name}=GroupKFold(), or leave them out"
+    )
+
+
 def class_codes(estimator: Any, y: Any) -> np.ndarray | None:
     """Class of each row, or None where there are no classes (regressors, clusterers)."""
     return encode_target(y, "classification")[1] if is_classifier(estimator) else None
@@ -112,6 +124,8 @@ def split_params(cleaner: Any, attributor: Any, params: dict) -> tuple[dict, dic
         own, params = splitter_params(cleaner, attributor, params)
         fit_params, score_params = split_fit_params(cleaner.estimator, attributor, params)
         return named_weights(cleaner.estimator, fit_params | own), score_params
+    if params.get("sample_weight") is not None:
+        refuse_unweighted(cleaner.estimator)
     routed = process_routing(cleaner, "fit", **params)
     return routed.estimator.fit, routed.attributor.fit
 

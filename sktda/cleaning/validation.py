@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktda.cleaning.base import Holdout
+from sktda.data import row_index
 
 FOLDS = 5  # of validation rows for metadata that came with the training rows
 
@@ -26,6 +27,71 @@ VALIDATION = [
     None,
 ]
 """What a cleaner takes as `validation`, as scikit-learn checks parameters."""
+
+
+class Grouped:
+    """A splitter that brings its groups: ``SelfConfidence(model, cv=Grouped(GroupKFold(5), patients))``.
+
+    For `validation` of a cleaner and `cv` of an attributor, where a search or a Pipeline passes no ``groups`` on. Rows
+    are looked up by the index of X, so that those of any part of X are found. `clone` returns the same object.
+
+    Parameters
+    ----------
+    splitter : splitter
+        One that keeps groups together, such as GroupKFold.
+    groups : pandas Series
+        Group of each row, by the index of X, which must be a DataFrame.
+
+    Raises
+    ------
+    TypeError
+        For groups without an index.
+    ValueError
+        For an index of which some labels occur twice. In `split`, for X without an index, and for rows whose group is
+        not known.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.model_selection import GroupKFold
+    >>> from sktda import Grouped
+    >>> X = pd.DataFrame({"x": [1, 2, 3]}, index=["a", "b", "c"])
+    >>> folds = Grouped(GroupKFold(2), pd.Series({"c": 1, "b": 0, "a": 1}))
+    >>> [test.tolist() for _, test in folds.split(X)]
+    [[0, 2], [1]]
+    """
+
+    def __init__(self, splitter: Any, groups: Any) -> None:
+        if not hasattr(groups, "reindex"):
+            raise TypeError("groups must be a pandas Series with the index of X; pd.Series(groups, index=X.index)")
+        if not groups.index.is_unique:
+            twice = groups.index[groups.index.duplicated()].tolist()
+            raise ValueError(f"groups has several entries for {twice[0]!r}; give one group per row")
+        self.splitter, self.groups = splitter, groups
+
+    def __sklearn_clone__(self) -> Grouped:
+        return self
+
+    def __repr__(self) -> str:
+        return f"Grouped({self.splitter!r})"
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(positions to train on, positions to judge) of each fold; groups given here would be a second kind."""
+        return self.splitter.split(X, y, self._groups(X, groups))
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Number of folds."""
+        return self.splitter.get_n_splits(X, y, None if X is None else self._groups(X, groups))
+
+    def _groups(self, X: Any, groups: Any) -> np.ndarray:
+        if groups is not None:
+            raise ValueError("groups came twice: to fit and in Grouped(splitter, groups); give one")
+        index = row_index(X)
+        if index is None:
+            raise ValueError("Grouped finds the groups of rows by the index of X, and X has none; give a DataFrame")
+        if unknown := index.difference(self.groups.index).tolist():
+            raise ValueError(f"groups has no entry for {len(unknown)} rows of X, such as {unknown[0]!r}")
+        return self.groups.reindex(index).to_numpy()
 
 
 def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> Any:

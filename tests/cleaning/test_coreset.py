@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.model_selection import GridSearchCV, KFold, train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -840,7 +840,7 @@ def test_folds_keep_wrong_labels_out_that_judge_themselves_otherwise():
     y = flip(true, 0.2)
     wrong = {
         name: (y != true)[
-            chosen("glister", X, y, estimator=LogisticRegression(), validation=validation).sample_indices_
+            chosen("glister", X, y, estimator=RidgeClassifier(), validation=validation).sample_indices_
         ].mean()
         for name, validation in (("own", None), ("folds", 3))
     }
