@@ -26,8 +26,8 @@ def structure() -> str:
             "calls between functions of sktda count, each pair of caller and called once. A hop is such a pair in two "
             "files; it turns back where the file that it enters is at work already, further up the stack. A class "
             "counts as on a concrete one where nothing in its base is abstract, and a method as in place of a concrete "
-            "one where that did something. Files that know one: those of `sktda/` whose code names a method, objective, "
-            "layer, suffix or display, its own among them; the median over those that there are.",
+            "one where that did something. Files that know one: those of `sktda/` whose code names a method, "
+            "objective, layer, suffix or display, its own among them; the median over those that there are.",
             table(["", *(["before"] if before else []), "now"], body),
         ]
     )

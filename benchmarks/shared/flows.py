@@ -163,7 +163,7 @@ def main(quick: bool) -> None:
 
     warnings.simplefilter("ignore")
     found: dict[str, Any] = {"classes": classes(), "flows": {}}
-    for name, call in flows(60 if quick else 300).items():
+    for name, call in list(flows(60 if quick else 300).items())[: 2 if quick else None]:
         call()
         with Calls(Path(sktda.__file__).parent) as calls:
             call()
