@@ -11,9 +11,10 @@ from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, fit_and_score, import_pandas, prepare_attributor, task, with_weights
+from sktda.cleaning.base import RefitEstimator, import_pandas, prepare_attributor, task
 from sktda.cleaning.guard import Guard, is_guarded
 from sktda.cleaning.removal import Removal, rows_per_round
+from sktda.cleaning.routing import fit_and_score, with_weights
 from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given, split_apart
 from sktda.cleaning.validation import VALIDATION, refuse_list_of_splits
 from sktda.data import row_index

@@ -17,10 +17,11 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, fit_and_score, prepare_attributor, task, with_weights
+from sktda.cleaning.base import RefitEstimator, prepare_attributor, task
 from sktda.cleaning.judge import Judge
 from sktda.cleaning.pruner import InfluencePruner
 from sktda.cleaning.removal import Removal, rows_per_round
+from sktda.cleaning.routing import fit_and_score, with_weights
 from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_and_labels, split_apart
 from sktda.cleaning.validation import VALIDATION, groups_for
 from sktda.metrics import beyond_chance

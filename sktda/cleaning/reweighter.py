@@ -16,15 +16,13 @@ from sklearn.utils.validation import check_is_fitted
 from sktda.cleaning.base import (
     RefitEstimator,
     check_estimator,
-    fit_and_score,
     import_pandas,
     prepare_attributor,
     refuse_constant,
     task,
-    weight_name,
-    with_weights,
 )
 from sktda.cleaning.judge import detect
+from sktda.cleaning.routing import fit_and_score, weight_name, with_weights
 from sktda.cleaning.scoring import Scores, given, labels_as_given
 from sktda.cleaning.validation import VALIDATION
 from sktda.data import row_index

@@ -24,9 +24,9 @@ from sktda import CoresetSelector, Holdout, NoisyLabelDetector, ResampledEstimat
 from sktda.attribution import ComplexityGap, PrecomputedScores, TracIn
 from sktda.cleaning import GLISTER, CoresetStrategy, KCenter
 from sktda.cleaning.coreset import STRATEGIES as ALL
-from sktda.data import UnitRows
 from sktda.engine import covering, matching
 from sktda.engine.layers import Product
+from sktda.engine.unit_rows import UnitRows
 from tests.spies import CountingScores, RecordingClassifier, fits, flip, noisy_blobs
 
 X, Y, TRUE = noisy_blobs(120)

@@ -10,8 +10,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.base import Attributor, Needs
-from sktda.data import MANY_COLUMNS, UnitRows, n_columns, resolve_device
+from sktda.data import n_columns, resolve_device
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
+from sktda.engine.unit_rows import MANY_COLUMNS, UnitRows
 
 EXACT_ROWS = 5_000  # above, mode="auto" goes over to Nyström
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)

@@ -15,8 +15,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import _num_samples
 
 from sktda.cleaning.scoring import rows_of
-from sktda.data import UnitRows, resolve_device
+from sktda.data import resolve_device
 from sktda.engine.last_layer import LastLayer, last_layer
+from sktda.engine.unit_rows import UnitRows
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import DifferentiableModel
 from sktda.model.fitting import check_trainable, train_clone
