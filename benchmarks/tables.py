@@ -14,6 +14,7 @@ from pages.finetuning import finetuning
 from pages.hessian_free import hessian_free
 from pages.lds import lds
 from pages.noisy_labels import cleaning, cost, detection
+from pages.structure import structure
 from pages.trajectory import coreset, deletion, trajectory
 from pages.which import adult, strategies, which
 
@@ -47,6 +48,7 @@ def main() -> None:
                     objectives_cost(),
                     finetuning(),
                     scale(),
+                    structure(),
                 ),
             ),
         ]

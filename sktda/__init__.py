@@ -17,6 +17,7 @@ from sktda._lazy import lazy_names
 __version__ = "0.1.0"
 __all__ = [
     "CoresetSelector",
+    "Grouped",
     "Holdout",
     "InfluencePruner",
     "InfluencePrunerCV",
@@ -33,6 +34,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "CoresetSelector": "sktda.cleaning.coreset",
+        "Grouped": "sktda.cleaning.validation",
         "Holdout": "sktda.cleaning.base",
         "InfluencePruner": "sktda.cleaning.pruner",
         "InfluencePrunerCV": "sktda.cleaning.pruner_cv",

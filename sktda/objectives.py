@@ -13,6 +13,7 @@ with one entry per row. Two optional parts:
 from __future__ import annotations
 
 import warnings
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -76,11 +77,12 @@ class Settled:
         return (self.weights.to(outputs) * (self.measure or predict.likelihood.losses)(outputs, y)).sum()
 
 
-class _SettledObjective:
+class _SettledObjective(metaclass=ABCMeta):
     """Calls an objective that has `settled`."""
 
+    @abstractmethod
     def settled(self, predict: Predict, X: Any, y: Tensor, **metadata: Any) -> Settled:
-        raise NotImplementedError
+        """The objective as a weighted sum over rows, at the model that `predict` is of."""
 
     def __call__(self, predict: Predict, X: Any, y: Tensor, **metadata: Any) -> Tensor:
         """The objective's value (0-d)."""

@@ -11,6 +11,7 @@ import pytest
 
 import sktda
 import sktda.attribution
+import sktda.cleaning
 
 ROOT = Path(sktda.__file__).parent
 STAGE = {
@@ -35,6 +36,7 @@ ROOMS = {  # of attribution/, by what a method needs
 }
 FREE = {"__init__", "_lazy", "__main__"}  # of the package itself
 NUMPY_ONLY = ["selection", "distributions", "findings", "metrics", "noise", "weighting"]
+PACKAGES = [sktda, sktda.attribution, sktda.cleaning]
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -132,7 +134,7 @@ def test_importing_loads_nothing_heavy(statement):
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("package", [sktda, sktda.attribution], ids=lambda package: package.__name__)
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_every_public_name_resolves_and_is_documented(package):
     assert sorted(package.__all__) == package.__all__ == dir(package)
     for name in package.__all__:
@@ -151,6 +153,6 @@ def test_every_module_says_what_it_is_for():
 
 
 def test_lazy_names_are_those_of_all():
-    for package in (sktda, sktda.attribution):
+    for package in PACKAGES:
         for name in package.__all__:
             assert importlib.import_module(getattr(package, name).__module__).__dict__[name] is getattr(package, name)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_consistent_length
 
 from sktda.data import check_weights, encode_target, read_features, transformed
@@ -99,7 +100,21 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
         tags.target_tags.required = True
         tags.input_tags.sparse = True
         tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = self._passes_missing_values_on()
         return tags
+
+    def _passes_missing_values_on(self) -> bool:
+        """Whether nobody but the estimators and attributors inside looks at X, and all of them take missing values."""
+        given = self.get_params(deep=False)
+        inside = [given.get("estimator"), given.get("attributor"), *(given.get("attributors") or [])]
+        inside = [each for each in inside if each is not None]
+        passed_on = bool(inside) and all(map(takes_missing_values, inside))
+        return passed_on and not (self.needs.features or self.needs.gradients)
+
+
+def takes_missing_values(estimator: Any) -> bool:
+    """What an estimator, attributor or sampler says of itself; what has no tags says no."""
+    return isinstance(estimator, BaseEstimator) and get_tags(estimator).input_tags.allow_nan
 
 
 def needs_of(attributor: Any) -> Needs:

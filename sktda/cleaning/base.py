@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from inspect import Parameter, signature
 from typing import Any
 
 import joblib
@@ -15,18 +15,25 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import get_tags
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
+from sklearn.utils.metadata_routing import _routing_enabled, process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
     _num_samples,
     check_consistent_length,
     check_is_fitted,
     check_memory,
-    has_fit_parameter,
 )
 
 import sktda
-from sktda.attribution.base import Attributor, checked_scores, fit_transformed, needs_of, seeded, told_task
+from sktda.attribution.base import (
+    Attributor,
+    checked_scores,
+    fit_transformed,
+    needs_of,
+    seeded,
+    takes_missing_values,
+    told_task,
+)
 from sktda.data import sliceable
 
 
@@ -231,89 +238,6 @@ def refuse_constant(scores: np.ndarray, attributor: Any) -> None:
         )
 
 
-def split_fit_params(estimator: Any, attributor: Any, params: dict) -> tuple[dict, dict]:
-    """Fit parameters of (estimator, attributor) when metadata routing is off.
-
-    All go to the estimator, except those that only the attributor knows; sample_weight goes to both.
-    """
-    only_attributor = {
-        name
-        for name in params
-        if has_fit_parameter(attributor, name) and not has_fit_parameter(estimator, name) and "__" not in name
-    } - {"sample_weight"}
-    shared = {"sample_weight"} if has_fit_parameter(attributor, "sample_weight") else set()
-    return (
-        {name: value for name, value in params.items() if name not in only_attributor},
-        {name: value for name, value in params.items() if name in only_attributor | shared},
-    )
-
-
-def weight_name(estimator: Any, weigher: Any) -> str:
-    """Name of the fit parameter that takes the weights; ValueError if there is none."""
-    if without_samplers(estimator) is not estimator:
-        raise ValueError(
-            f"{type(weigher).__name__} weighs rows by their places, and the Pipeline has a sampler, which changes "
-            "their number; leave the sampler out, or use InfluencePruner, which only removes rows"
-        )
-    path, last = [], estimator
-    while isinstance(last, Pipeline):
-        name, last = last.steps[-1]
-        path.append(name)
-    if not takes(last, "sample_weight"):
-        raise ValueError(
-            f"{type(weigher).__name__} weights its rows but {type(last).__name__}.fit takes no sample_weight; use an "
-            "estimator that does, or a cleaner that only removes rows, such as InfluencePruner"
-        )
-    if _routing_enabled():  # the request of the step says where it goes
-        return "sample_weight"
-    return "__".join([*path, "sample_weight"])
-
-
-def with_weights(params: dict, sample_weight: Any) -> dict:
-    """Fit parameters with those weights that came by name, for `fit` has them in its signature."""
-    return params if sample_weight is None else {**params, "sample_weight": sample_weight}
-
-
-def named_weights(estimator: Any, params: dict) -> dict:
-    """Fit parameters with `sample_weight` under the name of the model of a Pipeline; without metadata routing.
-
-    Raises ValueError for an estimator that takes no weights.
-    """
-    if "sample_weight" not in params or params["sample_weight"] is None:
-        return {name: value for name, value in params.items() if name != "sample_weight"}
-    model = estimator
-    while isinstance(model, Pipeline):
-        model = model.steps[-1][1]
-    kinds = signature(model.fit).parameters
-    if "sample_weight" not in kinds and not any(kind.kind is Parameter.VAR_KEYWORD for kind in kinds.values()):
-        raise ValueError(
-            f"sample_weight was given, but {type(model).__name__}.fit takes none; use an estimator that does, or leave "
-            "it out"
-        )
-    name = weight_name(estimator, estimator) if model is not estimator else "sample_weight"
-    return {(name if key == "sample_weight" else key): value for key, value in params.items()}
-
-
-def takes(estimator: Any, name: str) -> bool:
-    """Whether `fit` takes this parameter: by name, or routed on where metadata routing is on."""
-    kinds = signature(estimator.fit).parameters
-    passes_on = _routing_enabled() and any(kind.kind is Parameter.VAR_KEYWORD for kind in kinds.values())
-    return name in kinds or passes_on
-
-
-def fit_and_score(cleaner: Any, attributor: Any) -> MetadataRouter:
-    """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""
-    to_both = MethodMapping().add(caller="fit", callee="fit").add(caller="score", callee="score")
-    to_fit = MethodMapping().add(caller="fit", callee="fit")
-    router = MetadataRouter(owner=cleaner).add_self_request(cleaner)
-    router.add(estimator=cleaner.estimator, method_mapping=to_both)
-    to_split = MethodMapping().add(caller="fit", callee="split")
-    for name in ("validation", "cv"):
-        if hasattr(splitter := getattr(cleaner, name, None), "get_metadata_routing"):
-            router.add(**{name: splitter}, method_mapping=to_split)
-    return router.add(attributor=prepare_attributor(attributor), method_mapping=to_fit)
-
-
 @contextmanager
 def task(cleaner: Any, context: Any, name: str, X: Any, y: Any, estimator: Any = None) -> Iterator[None]:
     """A part of a fit, announced to the callbacks, and to those of an estimator that is fitted in it."""
@@ -332,8 +256,13 @@ def _refit_has(method):
     return check
 
 
-class RefitEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
+class RefitEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator, metaclass=ABCMeta):
     """Delegates prediction to `estimator_`, fitted on chosen rows. It never drops rows at predict time."""
+
+    @property
+    @abstractmethod
+    def _chooser(self) -> Any:
+        """Who looks at the rows beside the estimator: the attributor as it is fitted, or the sampler."""
 
     @available_if(_refit_has("predict"))
     def predict(self, X):
@@ -389,7 +318,10 @@ class RefitEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         tags.classifier_tags = deepcopy(inner.classifier_tags)
         tags.regressor_tags = deepcopy(inner.regressor_tags)
         tags.input_tags = deepcopy(inner.input_tags)
+        tags.input_tags.allow_nan = inner.input_tags.allow_nan and takes_missing_values(self._chooser)
         tags.target_tags.required = True
+        if tags.classifier_tags is not None:
+            tags.classifier_tags.multi_label = False  # classes decide which rows may go
         for kind in (tags.classifier_tags, tags.regressor_tags):
             if kind is not None:
                 kind.poor_score = True  # rows are removed, which the checks' tiny data sets feel

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
-import torch
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
-from sklearn.frozen import FrozenEstimator
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
-from sktda.attribution.base import loo_decision_of
-from sktda.cleaning.base import Holdout, fit_attributor, prepare_attributor, refuse_constant
-from sktda.cleaning.validation import warn_if_unlike
-from sktda.data import UnitRows, encode_target, note_columns, plain_target, read_features, resolve_device, sliceable
-from sktda.engine.coresets import STRATEGIES, Candidates
-from sktda.engine.last_layer import last_layer
-from sktda.model.adapters import can_differentiate, differentiable
-from sktda.model.fitting import check_trainable, train_clone
-from sktda.model.proxy import default_net
+from sktda.attribution.base import loo_decision_of, takes_missing_values
+from sktda.cleaning.base import prepare_attributor, refuse_constant
+from sktda.cleaning.scoring import Given, Scores
+from sktda.cleaning.strategies.base import Candidates, CoresetStrategy
+from sktda.cleaning.strategies.features import D2, Herding, KCenter, Moderate
+from sktda.cleaning.strategies.gradients import CRAIG, GLISTER, GradMatch
+from sktda.cleaning.strategies.scores import CCS, RandomRows, Stratified, Top
+from sktda.data import check_weights, encode_target, note_columns, plain_target, read_features, sliceable
 from sktda.noise import label_noise_rate, outliers
 from sktda.seeds import random_of
 
+STRATEGIES: dict[str, type[CoresetStrategy]] = {
+    "stratified": Stratified,
+    "top": Top,
+    "random": RandomRows,
+    "ccs": CCS,
+    "moderate": Moderate,
+    "k-center": KCenter,
+    "herding": Herding,
+    "craig": CRAIG,
+    "grad-match": GradMatch,
+    "glister": GLISTER,
+    "d2": D2,
+}
+"""Short names of strategies as they come."""
 BEYOND_NOISE, DROP_UNKNOWN = 0.1, 0.3  # share dropped beside the estimated noise, and where there is no estimate
 
 
 class CoresetSelector(BaseEstimator):
-    """Keep a share of the rows to train on, chosen by one of eleven strategies; every class keeps its share.
+    """Keep a share of the rows to train on, chosen by a strategy; every class keeps its share.
 
     A sampler: ``fit_resample(X, y)`` returns the kept rows. In a plain Pipeline it goes into
     ``ResampledEstimator(model, CoresetSelector())``, which also passes on the weights of a weighted strategy;
@@ -38,36 +50,28 @@ class CoresetSelector(BaseEstimator):
     Parameters
     ----------
     attributor : attributor, default=None
-        Scores the rows, higher = keep; `LabelPosterior()` if None. Fitted for "stratified", "top", "ccs" and "d2" only.
+        Scores the rows, higher = keep; `LabelPosterior()` if None. Fitted for strategies by scores only.
     n_samples : float in (0, 1] or int, default=0.5
         Rows to keep: a float is a share, an int a count (1.0 is all rows, 1 is one row). At least one per class.
-    strategy : str, default="stratified"
-        By scores: "stratified" drops the worst rows of each class (the estimated share of wrong labels or outliers and
-        10 % more; 30 % where the attributor has no `loo_decision_` to estimate it from; fewer where `n_samples` needs
-        them) and draws from 50 strata of equal width in the score, equally many rows from each, so that easy and hard
-        rows are covered alike. "ccs" does so with the worst rows, and the strata, of all classes together, as
-        published: a hard class is cut deeper. "top" keeps the highest scores.
+    strategy : str or CoresetStrategy, default="stratified"
+        An object of `sktda.cleaning`, or its name, which is the object as it comes.
 
-        By features: "k-center" takes the row farthest from those taken, again and again (outliers and wrong labels come
-        early: for clean data); "herding" keeps the mean of the class; "moderate" takes the rows at a middle
-        distance from the median of the class; "d2" drops the worst rows as "stratified" does, and takes of the rest
-        the hard ones among many neighbours, few from one place.
+        By scores: `Stratified` ("stratified") drops the worst rows of each class and covers easy and hard ones alike;
+        `CCS` ("ccs") does so with all classes together, as published; `Top` ("top") keeps the highest scores.
 
-        By gradients: "craig" and "grad-match" choose rows and weights that stand for the gradients of all; "glister"
-        takes the rows whose training step lowers the validation loss most. Wrong labels have the longest gradients, so
-        the first two seek them out, and "glister" does without a `validation` set.
+        By features: `KCenter` ("k-center") takes the row farthest from those taken, again and again; `Herding`
+        ("herding") keeps the mean of the class; `Moderate` ("moderate") takes the rows at a middle distance from its
+        median; `D2` ("d2") drops the worst rows and takes of the rest the hard ones, few from one place.
 
-        "random" draws rows, which the others have to beat; it looks at no value of X.
-    estimator : estimator, default=None
-        Model that represents the rows: the inputs of its last linear layer are the features, and its errors
-        (p - onehot) times features the gradients. A skorch net or one of the scikit-learn models that Influence takes,
-        trained on all rows, or as it is in a `FrozenEstimator`. None: the features are the rows of X, scaled
-        as in `ComplexityGap`, and the gradients those of the library's default net, trained on all rows. The attributor
-        gets it where its own `estimator` is None, as in the other cleaners.
-    validation : Holdout, default=None
-        Validation rows of "glister"; None = the rows themselves. Other strategies do not use any.
-    device : str or torch.device, default="auto"
-        Where features and gradients are computed and compared. "auto" is CUDA where there is one.
+        By gradients: `CRAIG` ("craig") and `GradMatch` ("grad-match") choose rows and weights that stand for the
+        gradients of all; `GLISTER` ("glister") takes the rows whose training step lowers the validation loss most.
+        Wrong labels have the longest gradients, so the first two seek them out, and the third does without validation
+        rows.
+
+        `RandomRows` ("random") draws rows, which the others have to beat; it looks at no value of X.
+
+        Strategies by features and by gradients have the parameters `estimator` and `device`, and `GLISTER` has
+        `validation`; a search reaches them as ``strategy__estimator``.
     random_state : int, RandomState instance or None, default=None
         Seed of the draw, of the training, and of the attributor unless it has its own. None is 0, so that a fit can be
         repeated.
@@ -77,38 +81,32 @@ class CoresetSelector(BaseEstimator):
     sample_indices_ : ndarray of shape (n_kept,)
         Positions of the kept rows, in ascending order.
     sample_weight_ : ndarray of shape (n_kept,) or None
-        Weights of the kept rows, of mean 1, which `ResampledEstimator` passes to its estimator. Only "craig" (how many
-        rows a kept one stands for) and "grad-match" make any, and neither does where all rows are kept.
+        Weights of the kept rows, of mean 1, which `ResampledEstimator` passes to its estimator. Only `CRAIG` (how many
+        rows a kept one stands for) and `GradMatch` make any, and neither does where all rows are kept.
     scores_ : ndarray of shape (n_samples,)
         The attributor's, higher = keep. Only where the strategy uses scores.
     attributor_ : attributor
         The fitted clone. Only where the strategy uses scores.
-    estimator_ : estimator
-        The trained clone of `estimator`, or the default net. Only where the strategy uses it.
+    strategy_ : CoresetStrategy
+        The clone that chose; the model that it trained is ``strategy_.estimator_``.
     classes_ : ndarray of shape (n_classes,)
         Only for classification.
     task_ : str
-        "classification" or "regression": the attributor's where it says so, else the estimator's, else as inferred
-        from y. The rows of a regression are one class.
+        "classification" or "regression": the attributor's where it says so, else that of the strategy's estimator,
+        else as inferred from y. The rows of a regression are one class.
 
     Raises
     ------
     ValueError
-        In `fit`, for more rows than there are, fewer than one per class, NaN or infinity, a single class, and scores
-        that are all equal (unless all rows are kept).
+        In `fit`, for more rows than there are, fewer than one per class, NaN or infinity, a single class, scores that
+        are all equal (unless all rows are kept), and a strategy that does not return as many different rows as it was
+        asked for.
     TypeError
         In `fit`, for an estimator that cannot be differentiated or has no last linear layer, where the strategy needs
         one.
 
     Notes
     -----
-    Sources: coverage-centric selection (arXiv:2210.15809), here also within each class; k-center (arXiv:1708.00489);
-    herding (arXiv:1611.07725); moderate coresets (Xia et al., ICLR 2023); CRAIG (arXiv:1906.01827); Grad-Match
-    (arXiv:2103.00123); GLISTER (arXiv:2012.10630); D2 pruning (arXiv:2310.07931). D2's difficulty is the rank of
-    the score, low = difficult, among the rows that are not dropped as suspicious: wrong labels are what is most
-    difficult, and would all be kept. "craig" and "grad-match" look at random parts of at most 4,096 and 2,048 rows of a
-    class, each with its share of the budget, so that their cost grows with the rows and not with their square.
-
     Memory is that of the features of the largest class (of all rows, where a model makes them), as dense floats.
 
     Examples
@@ -127,28 +125,14 @@ class CoresetSelector(BaseEstimator):
 
     _parameter_constraints: dict = {
         "n_samples": [Interval(Integral, 1, None, closed="left"), Interval(Real, 0, 1, closed="right")],
-        "strategy": [StrOptions(set(STRATEGIES))],
-        "validation": [Holdout, None],
+        "strategy": [StrOptions(set(STRATEGIES)), CoresetStrategy],
         "random_state": ["random_state"],
     }
 
-    def __init__(
-        self,
-        attributor=None,
-        *,
-        n_samples=0.5,
-        strategy="stratified",
-        estimator=None,
-        validation=None,
-        device="auto",
-        random_state=None,
-    ):
+    def __init__(self, attributor=None, *, n_samples=0.5, strategy="stratified", random_state=None):
         self.attributor = attributor
         self.n_samples = n_samples
         self.strategy = strategy
-        self.estimator = estimator
-        self.validation = validation
-        self.device = device
         self.random_state = random_state
 
     def fit(self, X, y):
@@ -168,52 +152,52 @@ class CoresetSelector(BaseEstimator):
         self._validate_params()
         if y is None:
             raise ValueError("CoresetSelector requires y to be passed, but the target y is None")
-        for name in ("classes_", "scores_", "attributor_", "estimator_"):  # of an earlier fit, of another kind
+        for name in ("classes_", "scores_", "attributor_"):  # of an earlier fit, of another kind
             self.__dict__.pop(name, None)
         X, y = sliceable(X), plain_target(y)
-        strategy = STRATEGIES[self.strategy]
-        if strategy.scores:
-            attributor = prepare_attributor(self.attributor, self.estimator, self.random_state)
-            self.attributor_ = fit_attributor(attributor, X, y, {})
-            self.scores_ = self.attributor_.scores_
-        numbers = None
-        if self.estimator is None and (strategy.features or strategy.gradients):
-            numbers = read_features(self, X)
-        note_columns(self, X, self.estimator)
         check_consistent_length(X, y)
-        target, codes = self._encoded(y)
+        self.strategy_ = strategy = self._strategy()
+        strategy._validate_params()
+        if strategy.uses_scores:
+            self._score(X, y, strategy.estimator)
+        numbers = read_features(self, X) if strategy.reads_numbers else None
+        note_columns(self, X, strategy.estimator)
+        target, codes = self._encoded(y, strategy.estimator)
         budget = self._budget(len(codes), codes.max() + 1)
         self._n_rows, self.sample_weight_ = len(codes), None
         if budget == len(codes):
             self.sample_indices_ = np.arange(budget)
             return self
-        own = validation = None
-        if strategy.gradients or (strategy.features and self.estimator is not None):
-            own, validation = self._at_last_layer(X, y)
         candidates = Candidates(
-            codes,
-            random_of(self.random_state),
-            scores=getattr(self, "scores_", None),
-            drop=self._drop(target) if strategy.scores else 0.0,
-            features=self._features(numbers, own) if strategy.features else None,
-            last=own,
-            validation=validation,
+            X, y, self.task_, codes, random_of(self.random_state), self.random_state, numbers=numbers
         )
-        if strategy.scores:
+        if strategy.uses_scores:
             refuse_constant(self.scores_, self.attributor_)
-        rows, weights = strategy.choose(candidates, budget)
+            candidates = replace(candidates, scores=self.scores_, drop=self._drop(target))
+        rows, weights = checked_choice(strategy, *strategy.choose(candidates, budget), budget, len(codes))
         order = np.argsort(rows)
         self.sample_indices_ = rows[order]
         if weights is not None:
             self.sample_weight_ = weights[order] / weights.mean()
         return self
 
-    def _encoded(self, y):
+    def _strategy(self):
+        """A new one, or a clone of the one that was given."""
+        return STRATEGIES[self.strategy]() if isinstance(self.strategy, str) else clone(self.strategy)
+
+    def _score(self, X, y, estimator):
+        """Set scores_ and attributor_, as every cleaner scores its rows."""
+        n = _num_samples(X)
+        scores = Scores(self.attributor, Given.of(X, y), estimator, self.random_state)
+        scores.score(np.ones(n, dtype=bool))
+        self.scores_, self.attributor_ = scores.values, scores.attributor
+
+    def _encoded(self, y, estimator):
         """(codes or values, class codes) of the target; sets task_ and classes_."""
         task = "auto"
-        if self.estimator is not None:
+        if estimator is not None:
             kinds = {"regression": is_regressor, "classification": is_classifier}
-            task = next((name for name, is_kind in kinds.items() if is_kind(self.estimator)), "auto")
+            task = next((name for name, is_kind in kinds.items() if is_kind(estimator)), "auto")
         task = getattr(getattr(self, "attributor_", None), "task_", task)
         self.task_, target, classes = encode_target(y, task)
         if classes is None:
@@ -244,31 +228,6 @@ class CoresetSelector(BaseEstimator):
             return label_noise_rate(decision, target) + BEYOND_NOISE
         return outliers(self.attributor_, target).rate + BEYOND_NOISE
 
-    def _features(self, numbers, own):
-        """Function from positions to features: at the model's last layer, else the scaled rows of X."""
-        if own is not None:
-            return lambda rows: own.features[torch.from_numpy(rows).to(own.features.device)]
-        return partial(UnitRows(numbers).block, dtype=torch.float32, device=resolve_device(self.device))
-
-    def _at_last_layer(self, X, y):
-        """(all rows, validation rows or None) at the last layer of the model, which is trained unless it is frozen."""
-        estimator = default_net(self.task_) if self.estimator is None else self.estimator
-        if not can_differentiate(estimator):
-            differentiable(estimator)  # raises and says why
-        n = _num_samples(X)
-        if isinstance(estimator, FrozenEstimator):
-            self.estimator_ = estimator
-        else:
-            check_trainable(estimator, n)
-            self.estimator_ = train_clone(estimator, X, y, random_state=self.random_state)
-        model = differentiable(self.estimator_, n).to(resolve_device(self.device))
-        own = last_layer(model, model.rows(X, y))
-        if self.validation is None or not STRATEGIES[self.strategy].gradients:
-            return own, None
-        warn_if_unlike(X, self.validation.X)
-        held = model.rows(self.validation.X, self.validation.y)
-        return own, last_layer(model, held.unweighted())  # they count alike, whatever the weights of classes
-
     def get_support(self, indices=False):
         """Mask (n_samples,) of the kept rows, or their positions."""
         check_is_fitted(self)
@@ -286,8 +245,26 @@ class CoresetSelector(BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.no_validation = self.strategy == "random"  # X is never looked into
+        strategy = self._strategy()
+        tags.no_validation = isinstance(strategy, RandomRows)  # X is never looked into
+        chooser = prepare_attributor(self.attributor, strategy.estimator) if strategy.uses_scores else None
+        others = [each for each in (chooser, strategy.estimator) if each is not None]
+        tags.input_tags.allow_nan = not strategy.reads_numbers and all(map(takes_missing_values, others))
         tags.target_tags.required = True
         tags.input_tags.sparse = True
         tags.input_tags.three_d_array = True
         return tags
+
+
+def checked_choice(strategy: CoresetStrategy, rows: Any, weights: Any, budget: int, n: int) -> tuple[Any, Any]:
+    """What a strategy chose, as arrays; ValueError unless it is `budget` of n positions, and a weight for each."""
+    kind, rows = type(strategy).__name__, np.asarray(rows)
+    whole = rows.shape == (budget,) and rows.dtype.kind in "iu"
+    if not whole or len(np.unique(rows)) < budget or rows.min() < 0 or rows.max() >= n:
+        raise ValueError(
+            f"{kind}.choose returned {len(np.unique(rows))} different values of {rows.dtype}, shape {rows.shape}; "
+            f"{budget} different positions from 0 to {n - 1} are due"
+        )
+    if weights is not None:
+        weights = check_weights(weights, budget)
+    return rows, weights

@@ -8,11 +8,11 @@ from numbers import Real
 import numpy as np
 from scipy.special import expit
 from sklearn.base import BaseEstimator
-from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from sktda.attribution.base import loo_decision_of
+from sktda.attribution.base import loo_decision_of, takes_missing_values
 from sktda.cleaning.base import (
     NothingToLearnWarning,
     fit_attributor,
@@ -301,4 +301,6 @@ class NoisyLabelDetector(BaseEstimator):
         tags.target_tags.required = True
         tags.input_tags.sparse = True
         tags.input_tags.three_d_array = True
+        chooser = prepare_attributor(self.attributor)  # beside scores from elsewhere the default reads the columns
+        tags.input_tags.allow_nan = takes_missing_values(chooser) and not get_tags(chooser).no_validation
         return tags

@@ -11,11 +11,12 @@ from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, fit_and_score, task, with_weights
+from sktda.cleaning.base import RefitEstimator, prepare_attributor, task
 from sktda.cleaning.frame import frame_of
 from sktda.cleaning.guard import Guard, is_guarded
 from sktda.cleaning.removal import Removal, rows_per_round
-from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given
+from sktda.cleaning.routing import fit_and_score, with_weights
+from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given, split_apart
 from sktda.cleaning.validation import VALIDATION
 from sktda.data import row_index
 
@@ -171,10 +172,20 @@ class InfluencePruner(RefitEstimator):
         X, y = data.X, data.y
         plan = rows_per_round(self.prune_ratio, self.step, int((~data.held_out).sum()))
         guarded = is_guarded(self.guard)
+        if guarded and data.groups is not None and data.validation is None:
+            raise split_apart("validation", None)
         self.__dict__.pop("guard_scores_", None)  # of an earlier fit
         context = self._init_callback_context(max_subtasks=len(plan) + 2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        scores = Scores(self, self.attributor, data, guarded)
+        scores = Scores(
+            self.attributor,
+            data,
+            self.estimator,
+            self.random_state,
+            memory=self.memory,
+            n_jobs=self.n_jobs,
+            guarded=guarded,
+        )
         removal = Removal(scores, self.stratify, self.min_samples_per_class)
         removal.run(plan, lambda name: task(self, context, name, X, y))
         self.scores_, self.attributor_ = scores.values, scores.attributor
@@ -221,6 +232,10 @@ class InfluencePruner(RefitEstimator):
         if len(self._by_objective) > 1:
             columns |= {f"score {name}": scores for name, scores in self._by_objective.items()}
         return frame_of(columns, self._index, order)
+
+    @property
+    def _chooser(self):
+        return prepare_attributor(self.attributor, self.estimator)
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""

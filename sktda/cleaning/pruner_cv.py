@@ -17,11 +17,12 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, fit_and_score, task, with_weights
+from sktda.cleaning.base import RefitEstimator, prepare_attributor, task
 from sktda.cleaning.judge import Judge
 from sktda.cleaning.pruner import InfluencePruner
 from sktda.cleaning.removal import Removal, rows_per_round
-from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_and_labels
+from sktda.cleaning.routing import fit_and_score, with_weights
+from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_and_labels, split_apart
 from sktda.cleaning.validation import VALIDATION, groups_for
 from sktda.metrics import beyond_chance
 
@@ -166,6 +167,8 @@ class InfluencePrunerCV(RefitEstimator):
         params = with_weights(params, sample_weight)
         ratios = self._ratios()
         X, y = rows_and_labels(self, X, y, params)
+        if params.get("groups") is not None and (self.cv is None or isinstance(self.cv, Integral)):
+            raise split_apart("cv", self.cv)
         codes = class_codes(self.estimator, y)  # classes are checked before folds are made of them
         if sensitive_features is not None:
             params = {**params, "sensitive_features": sensitive_features}
@@ -215,7 +218,10 @@ class InfluencePrunerCV(RefitEstimator):
         params = _check_method_params(X, params, train)
         own = {"X_val": None, "y_val": None, **held, "sensitive_features": params.pop("sensitive_features", None)}
         data = given(self, self.attributor, X_train, y_train, params=params, **own)
-        removal = Removal(Scores(self, self.attributor, data), self.stratify, self.min_samples_per_class)
+        scores = Scores(
+            self.attributor, data, self.estimator, self.random_state, memory=self.memory, n_jobs=self.n_jobs
+        )
+        removal = Removal(scores, self.stratify, self.min_samples_per_class)
         removal.run(rows_per_round(ratios[-1], None, int((~data.held_out).sum())), lambda name: nullcontext())
         scorer = check_scoring(self.estimator, self.scoring)
         found = []
@@ -251,6 +257,10 @@ class InfluencePrunerCV(RefitEstimator):
         """DataFrame of all rows with the user's index, worst first: that of the fitted `pruner_`."""
         check_is_fitted(self)
         return self.pruner_.to_frame()
+
+    @property
+    def _chooser(self):
+        return prepare_attributor(self.attributor, self.estimator)
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""

@@ -10,16 +10,9 @@ from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
 from sklearn.utils.validation import _check_method_params, _num_samples
 
-from sktda.cleaning.base import (
-    RefitEstimator,
-    check_estimator,
-    named_weights,
-    prepare_attributor,
-    scoring_features,
-    weight_name,
-    with_weights,
-)
-from sktda.data import plain_target, sliceable
+from sktda.cleaning.base import RefitEstimator, check_estimator, prepare_attributor, scoring_features
+from sktda.cleaning.routing import named_weights, refuse_unweighted, weight_name, with_weights
+from sktda.data import check_weights, plain_target, sliceable
 
 
 class ResampledEstimator(RefitEstimator):
@@ -92,6 +85,9 @@ class ResampledEstimator(RefitEstimator):
         context = self._init_callback_context(max_subtasks=2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         params = with_weights(params, sample_weight)
+        if sample_weight is not None:
+            check_weights(sample_weight, _num_samples(X))
+            refuse_unweighted(self.estimator)
         if _routing_enabled():
             params = process_routing(self, "fit", **params).estimator.fit
         else:
@@ -116,8 +112,8 @@ class ResampledEstimator(RefitEstimator):
 
     def _resample(self, sampler, X, y):
         """(X, y) of the sampled rows. A sampler whose attributor reads numbers sees X as the estimator's model does."""
-        params = sampler.get_params(deep=False) if hasattr(sampler, "get_params") else {}
-        if "attributor" not in params or params.get("estimator") is not None:
+        params = sampler.get_params() if hasattr(sampler, "get_params") else {}
+        if "attributor" not in params or params.get("strategy__estimator") is not None:
             return sampler.fit_resample(X, y)
         features, _ = scoring_features(prepare_attributor(params["attributor"]), self.estimator, X, y)
         if features is X:
@@ -148,6 +144,10 @@ class ResampledEstimator(RefitEstimator):
         name = weight_name(self.estimator, sampler)
         given = params.get(name)
         return {**params, name: weights if given is None else weights * np.asarray(given)}
+
+    @property
+    def _chooser(self):
+        return self._default_sampler() if self.sampler is None else self.sampler
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the estimator's `fit`, `score` to its `score`."""

@@ -16,14 +16,13 @@ from sklearn.utils.validation import check_is_fitted
 from sktda.cleaning.base import (
     RefitEstimator,
     check_estimator,
-    fit_and_score,
+    prepare_attributor,
     refuse_constant,
     task,
-    weight_name,
-    with_weights,
 )
 from sktda.cleaning.frame import frame_of
 from sktda.cleaning.judge import detect
+from sktda.cleaning.routing import fit_and_score, weight_name, with_weights
 from sktda.cleaning.scoring import Scores, given, labels_as_given
 from sktda.cleaning.validation import VALIDATION
 from sktda.data import row_index
@@ -175,7 +174,7 @@ class InfluenceReweighter(RefitEstimator):
         X, y, scored = data.X, data.y, ~data.held_out
         context = self._init_callback_context(max_subtasks=2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        scores = Scores(self, attributor, data)
+        scores = Scores(attributor, data, self.estimator, self.random_state, memory=self.memory, n_jobs=self.n_jobs)
         with task(self, context, "score", X, y):
             scores.score(scored)
         self.scores_, self.attributor_ = scores.values, scores.attributor
@@ -238,6 +237,10 @@ class InfluenceReweighter(RefitEstimator):
         if self._held_out.any():
             columns["held_out"] = self._held_out
         return frame_of(columns, self._index, np.argsort(self.scores_, kind="stable"))
+
+    @property
+    def _chooser(self):
+        return prepare_attributor(self.attributor, self.estimator)
 
     def get_metadata_routing(self):
         """Where metadata goes: `fit` to the fit of estimator and attributor, `score` to the estimator's score."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from inspect import Parameter, signature
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone, is_classifier
-from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import _routing_enabled, process_routing
@@ -17,19 +17,11 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, _num_samples, check_consistent_length, has_fit_parameter
 
 from sktda.attribution.base import needs_of, objectives_of
-from sktda.cleaning.base import (
-    Holdout,
-    check_estimator,
-    fit_attributor,
-    named_weights,
-    prepare_attributor,
-    scoring_features,
-    split_fit_params,
-)
+from sktda.cleaning.base import Holdout, check_estimator, fit_attributor, prepare_attributor, scoring_features
 from sktda.cleaning.objectives import Found, mean_over_parts, signed
-from sktda.cleaning.validation import FOLDS, check_validation_rows, validation_rows
+from sktda.cleaning.routing import named_weights, refuse_unweighted, split_fit_params
+from sktda.cleaning.validation import FOLDS, check_validation_rows, set_aside, validation_rows
 from sktda.data import check_weights, encode_target, plain_target, sliceable
-from sktda.seeds import random_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +45,11 @@ class Given:
     fit_params: dict
     score_params: dict
 
+    @classmethod
+    def of(cls, X: Any, y: Any) -> Given:
+        """Rows and labels alone, of a cleaner whose fit takes no more."""
+        return cls(X, y, None, None, np.zeros(_num_samples(X), dtype=bool), {}, None, {}, {}, {})
+
 
 def given(
     cleaner: Any, attributor: Any, X: Any, y: Any, X_val: Any, y_val: Any, sensitive_features: Any, params: dict
@@ -66,10 +63,11 @@ def given(
         check_consistent_length(X, sensitive_features)
         metadata["sensitive_features"] = sensitive_features
         validation = FOLDS if validation is None else validation
+    if params.get("groups") is not None and isinstance(validation, Real):
+        raise split_apart("validation", validation)
     held_out = np.zeros(_num_samples(X), dtype=bool)
     if isinstance(validation, float):
-        everything, random = np.arange(_num_samples(X)), random_of(cleaner.random_state)
-        val = train_test_split(everything, test_size=validation, stratify=codes, random_state=random)[1]
+        val = set_aside(validation, _num_samples(X), codes, cleaner.random_state)[1]
         held_out[val] = True
         own = _check_method_params(X, metadata, val)
         validation = Holdout(_safe_indexing(X, val), _safe_indexing(y, val), **own)
@@ -92,6 +90,14 @@ def rows_and_labels(cleaner: Any, X: Any, y: Any, params: dict) -> tuple[Any, An
     return X, y
 
 
+def split_apart(name: str, value: Any) -> ValueError:
+    """What to say where groups are given and a cleaner would make folds, or a share, without regard to them."""
+    return ValueError(
+        f"groups were given, and the folds of {name}={value!r} would take them apart; give a splitter that keeps them "
+        f"together, such as {name}=GroupKFold(), or leave them out"
+    )
+
+
 def class_codes(estimator: Any, y: Any) -> np.ndarray | None:
     """Class of each row, or None where there are no classes (regressors, clusterers)."""
     return encode_target(y, "classification")[1] if is_classifier(estimator) else None
@@ -110,6 +116,8 @@ def split_params(cleaner: Any, attributor: Any, params: dict) -> tuple[dict, dic
         own, params = splitter_params(cleaner, attributor, params)
         fit_params, score_params = split_fit_params(cleaner.estimator, attributor, params)
         return named_weights(cleaner.estimator, fit_params | own), score_params
+    if params.get("sample_weight") is not None:
+        refuse_unweighted(cleaner.estimator)
     routed = process_routing(cleaner, "fit", **params)
     return routed.estimator.fit, routed.attributor.fit
 
@@ -162,16 +170,35 @@ def fit_rows(estimator: Any, data: Given, support: np.ndarray) -> Any:
     return estimator
 
 
+def rows_of(X: Any, rows: np.ndarray) -> Any:
+    """These rows of X; X itself where they are all of it, in their order."""
+    n = _num_samples(X)
+    return X if len(rows) == n and (rows == np.arange(n)).all() else _safe_indexing(X, rows)
+
+
 class Scores:
     """Scores of the rows and values of the objectives, over the rounds of a cleaner.
+
+    attributor: as the cleaner was given it, None = the default. estimator: the cleaner's, None where it has none.
+    guarded: whether somebody else uses the validation rows of an attributor that does not.
 
     values (n,): of each row in the last round that it took part in, higher = keep; NaN where it took part in none.
     objective_values: {name: value before each round}. by_objective: {name: scores (n,)}. attributor: fitted last.
     """
 
-    def __init__(self, cleaner: Any, attributor: Any, data: Given, guarded: bool = False) -> None:
-        self.cleaner, self.data = cleaner, data
-        self._attributor = prepare_attributor(attributor, cleaner.estimator, cleaner.random_state)
+    def __init__(
+        self,
+        attributor: Any,
+        data: Given,
+        estimator: Any = None,
+        random_state: Any = None,
+        *,
+        memory: Any = None,
+        n_jobs: Any = None,
+        guarded: bool = False,
+    ) -> None:
+        self.data, self.estimator, self.memory, self.n_jobs = data, estimator, memory, n_jobs
+        self._attributor = prepare_attributor(attributor, estimator, random_state)
         self._validation = data.validation
         if not needs_of(self._attributor).validation:
             if self._validation is not None and not guarded:
@@ -196,20 +223,21 @@ class Scores:
         compares = any(groups is not None for groups in self._first_groups.values())
         shown = np.flatnonzero(~self.data.held_out if compares else alive)
         trains, rows = alive[shown], np.flatnonzero(alive)
-        X, y = _safe_indexing(self.data.X, shown), _safe_indexing(self.data.y, shown)
+        X, y = rows_of(self.data.X, shown), rows_of(self.data.y, shown)
         params = _check_method_params(self.data.X, self.data.score_params, shown)
         metadata = _check_method_params(self.data.X, self.data.metadata, shown)
         groups = None if self.data.groups is None else _safe_indexing(self.data.groups, shown)
-        folds = validation_rows(self._validation, X, y, is_classifier(self.cleaner.estimator), metadata, groups)
+        folds = validation_rows(self._validation, X, y, self.data.codes is not None, metadata, groups)
         parts = [(part[trains[part]], *held) for part, *held in folds]
-        fitted = Parallel(n_jobs=self.cleaner.n_jobs if len(parts) > 1 else 1)(
-            delayed(fit_part)(self.cleaner, clone(self._attributor), X, y, params, *part) for part in parts
+        fitted = Parallel(n_jobs=self.n_jobs if len(parts) > 1 else 1)(
+            delayed(fit_part)(clone(self._attributor), self.estimator, self.memory, X, y, params, *part)
+            for part in parts
         )
         places = [(np.cumsum(trains) - 1)[part] for part, *_ in parts]
         scores, found = combined(fitted, places, len(rows))
         if lost := int(np.isnan(scores).sum()):
             raise ValueError(
-                f"{lost} rows are in no training part of validation={self.cleaner.validation!r}, so they "
+                f"{lost} rows are in no training part of validation={self.data.validation!r}, so they "
                 "have no score; use folds in which every row trains at least once"
             )
         self.attributor = fitted[-1]
@@ -226,17 +254,26 @@ class Scores:
 
 
 def fit_part(
-    cleaner: Any, attributor: Any, X: Any, y: Any, params: dict, rows: np.ndarray, X_val: Any, y_val: Any, own: Any
+    attributor: Any,
+    estimator: Any,
+    memory: Any,
+    X: Any,
+    y: Any,
+    params: dict,
+    rows: np.ndarray,
+    X_val: Any,
+    y_val: Any,
+    own: Any,
 ) -> Any:
     """The attributor fitted on these rows, with validation rows and their metadata (`own`) where there are some."""
     params = _check_method_params(X, params, rows)
-    X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
-    X, X_val = scoring_features(attributor, cleaner.estimator, X, y, X_val)
+    X, y = rows_of(X, rows), rows_of(y, rows)
+    X, X_val = scoring_features(attributor, estimator, X, y, X_val)
     if X_val is not None:
         params = {**params, "X_val": X_val, "y_val": y_val}
         if own:
             params["metadata_val"] = own
-    return fit_attributor(attributor, X, y, params, cleaner.memory)
+    return fit_attributor(attributor, X, y, params, memory)
 
 
 def combined(fitted: list, places: list[np.ndarray], n: int) -> tuple[np.ndarray, dict[str, Found]]:

@@ -8,12 +8,13 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import BaseCrossValidator, check_cv
+from sklearn.model_selection import BaseCrossValidator, check_cv, train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktda.cleaning.base import Holdout
+from sktda.data import row_index
 
 FOLDS = 5  # of validation rows for metadata that came with the training rows
 
@@ -28,6 +29,71 @@ VALIDATION = [
 """What a cleaner takes as `validation`, as scikit-learn checks parameters."""
 
 
+class Grouped:
+    """A splitter that brings its groups: ``SelfConfidence(model, cv=Grouped(GroupKFold(5), patients))``.
+
+    For `validation` of a cleaner and `cv` of an attributor, where a search or a Pipeline passes no ``groups`` on. Rows
+    are looked up by the index of X, so that those of any part of X are found. `clone` returns the same object.
+
+    Parameters
+    ----------
+    splitter : splitter
+        One that keeps groups together, such as GroupKFold.
+    groups : pandas Series
+        Group of each row, by the index of X, which must be a DataFrame.
+
+    Raises
+    ------
+    TypeError
+        For groups without an index.
+    ValueError
+        For an index of which some labels occur twice. In `split`, for X without an index, and for rows whose group is
+        not known.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.model_selection import GroupKFold
+    >>> from sktda import Grouped
+    >>> X = pd.DataFrame({"x": [1, 2, 3]}, index=["a", "b", "c"])
+    >>> folds = Grouped(GroupKFold(2), pd.Series({"c": 1, "b": 0, "a": 1}))
+    >>> [test.tolist() for _, test in folds.split(X)]
+    [[0, 2], [1]]
+    """
+
+    def __init__(self, splitter: Any, groups: Any) -> None:
+        if not hasattr(groups, "reindex"):
+            raise TypeError("groups must be a pandas Series with the index of X; pd.Series(groups, index=X.index)")
+        if not groups.index.is_unique:
+            twice = groups.index[groups.index.duplicated()].tolist()
+            raise ValueError(f"groups has several entries for {twice[0]!r}; give one group per row")
+        self.splitter, self.groups = splitter, groups
+
+    def __sklearn_clone__(self) -> Grouped:
+        return self
+
+    def __repr__(self) -> str:
+        return f"Grouped({self.splitter!r})"
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(positions to train on, positions to judge) of each fold; groups given here would be a second kind."""
+        return self.splitter.split(X, y, self._groups(X, groups))
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Number of folds."""
+        return self.splitter.get_n_splits(X, y, None if X is None else self._groups(X, groups))
+
+    def _groups(self, X: Any, groups: Any) -> np.ndarray:
+        if groups is not None:
+            raise ValueError("groups came twice: to fit and in Grouped(splitter, groups); give one")
+        index = row_index(X)
+        if index is None:
+            raise ValueError("Grouped finds the groups of rows by the index of X, and X has none; give a DataFrame")
+        if unknown := index.difference(self.groups.index).tolist():
+            raise ValueError(f"groups has no entry for {len(unknown)} rows of X, such as {unknown[0]!r}")
+        return self.groups.reindex(index).to_numpy()
+
+
 def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> Any:
     """`validation`, or the routed rows as a Holdout. Raises ValueError for both, for half, and for what is none."""
     if (X_val is None) != (y_val is None):
@@ -35,6 +101,8 @@ def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> An
         raise ValueError(f"{given} came without {missing}; validation needs both")
     refuse_list_of_splits(validation)
     if X_val is None:
+        if isinstance(validation, tuple) and len(validation) == 2 and _num_samples(validation[1]) != 2:
+            raise ValueError("validation is a pair of rows and labels; give validation=Holdout(X_val, y_val)")
         if isinstance(validation, Holdout):
             warn_if_unlike(X, validation.X)
         share = isinstance(validation, Real) and not isinstance(validation, Integral)
@@ -50,6 +118,12 @@ def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> An
         )
     warn_if_unlike(X, X_val)
     return Holdout(X_val, y_val)
+
+
+def set_aside(share: float, n: int, codes: np.ndarray | None, random_state: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(positions that stay, ascending, positions of validation rows) of n rows; of every class its share."""
+    stay, held = train_test_split(np.arange(n), test_size=share, stratify=codes, random_state=random_state)
+    return np.sort(stay), held
 
 
 def refuse_list_of_splits(validation: Any) -> None:

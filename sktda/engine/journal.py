@@ -65,6 +65,11 @@ class Passes:
         self.journal = journal or Journal()
         self._begin = begin
 
+    def begin(self, name: str) -> None:
+        """Report a pass that is not in shards."""
+        if self._begin is not None:
+            self._begin(name, 0, 1)
+
     def _shards(self, name: str, n: int, size: int | None = None) -> Iterator[tuple[int, slice]]:
         shards = list(slices(n, size or SHARD))
         for k, shard in enumerate(shards):

@@ -6,6 +6,7 @@ Gradients are those of the last layer, in factors: g_i = e_i h_i', so that <g_i,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 import numpy as np
@@ -162,34 +163,68 @@ class GrowingRidge:
         return weights[:last]
 
 
-def validation_steps(
-    train: LastLayer, validation: LastLayer, codes: np.ndarray, quota: np.ndarray, rounds: int = ROUNDS
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Part:
+    """Training rows, by position, and validation rows at the last layer of a model."""
+
+    rows: np.ndarray
+    train: LastLayer
+    validation: LastLayer
+
+
+def validation_steps(parts: list[Part], codes: np.ndarray, quota: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
     """Rows whose gradient step lowers the validation loss most, to first order; quota[c] of the rows with code c.
 
-    gain_i = <g_i, gradient of the mean validation loss>. After each of at most `rounds` rounds, in which every class
-    gives its share, the last layer takes a step of gradient descent on the rows of that round, and the validation
-    gradient is taken anew, exactly. The step, 1 / mean |h|^2, is one that does not overshoot for a softmax.
-    O(rounds (n + n_val) C d) time.
+    gain_i = <g_i, gradient of the mean validation loss>, its mean over the parts that hold row i. After each of at most
+    `rounds` rounds, in which every class gives its share, the last layer of each part takes a step of gradient descent
+    on the rows of that round, and the validation gradient is taken anew, exactly. The step, 1 / mean |h|^2, is one that
+    does not overshoot for a softmax. Rows of no part are not chosen.
+    O(rounds (n + n_val) C d) time for each part.
     Source: Killamsetty et al. 2021, GLISTER (arXiv:2012.10630), eq. 6 and algorithm 2.
     """
-    gradients = train.gradients
-    held = validation.inputs
-    moved = gradients.delta.new_zeros(gradients.delta.shape[1], gradients.width)
-    step = 1.0 / max(float(gradients.a.square().sum(dim=1).mean()), torch.finfo(held.dtype).tiny)
+    steps = [_Steps(part, len(codes)) for part in parts]
     rounds = min(rounds, int(quota.max()))
-    free = np.ones(len(codes), dtype=bool)
+    times = np.bincount(np.concatenate([part.rows for part in parts]), minlength=len(codes))
+    free, chosen = times > 0, np.zeros(len(codes), dtype=bool)
     for number in range(1, rounds + 1):
-        gain = along(gradients, validation_gradient(validation, held, moved)).cpu().numpy()
+        gain = np.zeros(len(codes))
+        for part, step in zip(parts, steps, strict=True):
+            gain[part.rows] += step.gains()
+        gain /= np.maximum(times, 1)
         new = []
         for c, size in enumerate(quota * number // rounds - quota * (number - 1) // rounds):
             rows = np.flatnonzero(free & (codes == c))
             new.append(rows[np.argsort(-gain[rows], kind="stable")[:size]])
         taken = np.concatenate(new)
-        free[taken] = False
-        part = at(gradients, taken)
-        moved -= step / len(taken) * (part.delta.T @ part.a)
-    return np.flatnonzero(~free)
+        free[taken], chosen[taken] = False, True
+        for step in steps:
+            step.take(taken)
+    return np.flatnonzero(chosen)
+
+
+class _Steps:
+    """The last layer of one model on its way."""
+
+    def __init__(self, part: Part, n: int) -> None:
+        self.gradients, self.validation = part.train.gradients, part.validation
+        self.held = part.validation.inputs
+        self.moved = self.gradients.delta.new_zeros(self.gradients.delta.shape[1], self.gradients.width)
+        square = float(self.gradients.a.square().sum(dim=1).mean())
+        self.size = 1.0 / max(square, torch.finfo(self.held.dtype).tiny)
+        self.place = np.full(n, -1)  # of each row in the part
+        self.place[part.rows] = np.arange(len(part.rows))
+
+    def gains(self) -> np.ndarray:
+        """Of the rows of the part."""
+        return along(self.gradients, validation_gradient(self.validation, self.held, self.moved)).cpu().numpy()
+
+    def take(self, rows: np.ndarray) -> None:
+        """A step on those of the rows that are in the part."""
+        own = self.place[rows]
+        own = own[own >= 0]
+        if len(own):
+            part = at(self.gradients, own)
+            self.moved -= self.size / len(own) * (part.delta.T @ part.a)
 
 
 def validation_gradient(validation: LastLayer, inputs: Tensor, moved: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
 from math import ceil, prod
@@ -79,7 +80,7 @@ def _weights(sample_weight: Any, n: int) -> Tensor | None:
     return None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, n))
 
 
-class DefaultNet(BaseEstimator):
+class DefaultNet(BaseEstimator, metaclass=ABCMeta):
     """What the classifier and the regressor share; about 240 steps, or 6 epochs of many rows.
 
     X: (n, n_features), dense or sparse, or images (n, height, width), (n, height, width, channels) or
@@ -132,6 +133,14 @@ class DefaultNet(BaseEstimator):
                 **optimizer,
             ).fit(data)
         return self
+
+    @abstractmethod
+    def _learn_targets(self, y: Any) -> bool:
+        """Learn what the targets are; whether they are classes."""
+
+    @abstractmethod
+    def _targets(self, y: Any) -> Tensor:
+        """The targets as the criterion takes them."""
 
     def _module(self, n_outputs: int) -> nn.Module:
         if not self.hidden:

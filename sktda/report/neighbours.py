@@ -8,7 +8,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
-from sktda.data import UnitRows, block_rows, slices
+from sktda.data import block_rows, slices
+from sktda.engine.unit_rows import UnitRows
 
 N_NEIGHBOURS = 3
 

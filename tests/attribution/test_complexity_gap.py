@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from sktda.attribution import ComplexityGap
 from sktda.attribution.features.complexity_gap import EXACT_ROWS, default_landmarks
-from sktda.data import UnitRows
+from sktda.engine.unit_rows import UnitRows
 
 
 def flip(y, rate, seed=0):

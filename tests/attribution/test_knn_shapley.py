@@ -18,7 +18,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector
 from sktda.attribution.features import knn_shapley
 from sktda.attribution.features.knn_shapley import KNNShapley, shapley_values
-from sktda.data import UnitRows
+from sktda.engine.unit_rows import UnitRows
 from tests.spies import flip, noisy_blobs
 
 

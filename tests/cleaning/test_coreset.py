@@ -11,8 +11,8 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.model_selection import GridSearchCV, KFold, train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -22,15 +22,15 @@ from torch import nn
 
 from sktda import CoresetSelector, Holdout, NoisyLabelDetector, ResampledEstimator
 from sktda.attribution import ComplexityGap, PrecomputedScores, TracIn
-from sktda.data import UnitRows
-from sktda.engine import coresets as strategies
+from sktda.cleaning import GLISTER, CoresetStrategy, KCenter
+from sktda.cleaning.coreset import STRATEGIES as ALL
 from sktda.engine import covering, matching
 from sktda.engine.layers import Product
+from sktda.engine.unit_rows import UnitRows
 from tests.spies import CountingScores, RecordingClassifier, fits, flip, noisy_blobs
 
 X, Y, TRUE = noisy_blobs(120)
 STRATEGIES = ["top", "stratified"]  # more of them below
-ALL = list(strategies.STRATEGIES)
 WEIGHTED = ["craig", "grad-match"]
 
 
@@ -399,7 +399,15 @@ NUMBERS = FrozenEstimator(Ridge().fit(X, X[:, 0] * X[:, 1]))
 
 def chosen(strategy, X=X, Y=Y, **params):
     """Fitted, around a frozen model, so that no net is trained."""
-    return CoresetSelector(strategy=strategy, **{"estimator": FROZEN, "random_state": 0, **params}).fit(X, Y)
+    strategy = named(strategy, **{"estimator": FROZEN, **params})
+    params = {name: value for name, value in params.items() if name not in ("estimator", "validation")}
+    return CoresetSelector(strategy=strategy, **{"random_state": 0, **params}).fit(X, Y)
+
+
+def named(strategy, **params):
+    """The strategy with those of the parameters that it has."""
+    made = ALL[strategy]()
+    return made.set_params(**{name: value for name, value in params.items() if name in made.get_params()})
 
 
 def gradients_of(rows):
@@ -461,7 +469,7 @@ def test_features_are_the_inputs_of_the_last_layer_or_the_scaled_rows(strategy, 
         expected += rows[choose(features, 10)].tolist()
     selector = chosen(strategy, estimator=estimator, n_samples=30)
     assert selector.sample_indices_.tolist() == sorted(expected)
-    assert hasattr(selector, "estimator_") == (estimator is not None)
+    assert hasattr(selector.strategy_, "estimator_") == (estimator is not None)
 
 
 @pytest.mark.parametrize("strategy", WEIGHTED)
@@ -528,7 +536,7 @@ def test_the_estimator_says_what_whole_numbers_are():
 @pytest.mark.parametrize("y", [Y, X[:, 0] * X[:, 1]], ids=["classes", "numbers"])
 def test_the_default_net_is_trained_where_gradients_are_needed(strategy, y):
     first, second = (chosen(strategy, Y=y, estimator=None, n_samples=0.3) for _ in range(2))
-    assert hasattr(first.estimator_, "net_")
+    assert hasattr(first.strategy_.estimator_, "net_")
     np.testing.assert_array_equal(first.sample_indices_, second.sample_indices_)
     assert len(first.sample_indices_) == 36
 
@@ -542,12 +550,12 @@ def net(frozen=False):
 def test_a_net_is_trained_on_a_clone_and_a_frozen_one_is_not():
     data, frozen, given = X.astype(np.float32), net(frozen=True), net()
     selector = chosen("k-center", X=data, estimator=frozen, n_samples=30)
-    assert selector.estimator_ is frozen
+    assert selector.strategy_.estimator_ is frozen
     with torch.no_grad():
         features = frozen.estimator.module_[1](frozen.estimator.module_[0](torch.from_numpy(data)))
     expected = [row for c in range(3) for row in np.flatnonzero(c == Y)[covering.k_center(features[c == Y], 10)]]
     assert selector.sample_indices_.tolist() == sorted(expected)
-    trained = chosen("k-center", X=data, estimator=given, n_samples=30).estimator_
+    trained = chosen("k-center", X=data, estimator=given, n_samples=30).strategy_.estimator_
     assert len(trained.history) == 3
     assert not given.initialized_
 
@@ -560,18 +568,16 @@ def test_scores_are_made_only_where_a_strategy_uses_them(tmp_path):
         assert (fits(log) == [120]) == used == hasattr(selector, "scores_") == hasattr(selector, "attributor_")
 
 
-def test_the_attributor_gets_the_estimator():
-    selector = chosen("top", attributor=TracIn())
-    assert selector.attributor_.estimator_ is FROZEN
-    assert not hasattr(selector, "estimator_"), "the strategy itself needs none"
+def test_the_attributor_gets_the_estimator_of_the_strategy():
+    assert chosen("d2", attributor=TracIn()).attributor_.estimator_ is FROZEN
 
 
 def test_a_later_strategy_forgets_what_the_earlier_one_made():
     selector = chosen("d2")
     assert hasattr(selector, "scores_")
     selector.set_params(strategy="random").fit(X, Y)
-    assert not {"scores_", "attributor_", "estimator_"} & set(vars(selector))
-    selector.set_params(strategy="craig").fit(X, Y)
+    assert not {"scores_", "attributor_"} & set(vars(selector))
+    selector.set_params(strategy=named("craig", estimator=FROZEN)).fit(X, Y)
     assert selector.sample_weight_ is not None
     assert selector.set_params(strategy="herding").fit(X, Y).sample_weight_ is None
 
@@ -623,7 +629,7 @@ def test_glister_follows_clean_validation_rows_past_wrong_labels():
     y = flip(true, 0.2)
     wrong = {}
     for name, validation in (("clean", Holdout(X_val, y_val)), ("own", None)):
-        selector = CoresetSelector(n_samples=0.3, strategy="glister", validation=validation, random_state=0)
+        selector = CoresetSelector(n_samples=0.3, strategy=GLISTER(validation=validation), random_state=0)
         wrong[name] = (y != true)[selector.fit(X, y).sample_indices_].mean()
     assert wrong["clean"] < 0.13 < 0.25 < wrong["own"]  # 0.2 of the rows; with their own loss, wrong rows matter most
 
@@ -640,7 +646,7 @@ def test_glister_without_validation_rows_takes_the_rows_themselves():
 
 @pytest.mark.parametrize("strategy", WEIGHTED)
 def test_weights_reach_the_estimator_times_those_given(strategy):
-    sampler = CoresetSelector(strategy=strategy, estimator=FROZEN, n_samples=30, random_state=0)
+    sampler = CoresetSelector(strategy=named(strategy, estimator=FROZEN), n_samples=30, random_state=0)
     fitted = ResampledEstimator(RecordingClassifier(), sampler).fit(X, Y)
     np.testing.assert_array_equal(fitted.estimator_.X_, X[fitted.sampler_.sample_indices_])
     np.testing.assert_array_equal(fitted.estimator_.sample_weight_, fitted.sampler_.sample_weight_)
@@ -658,9 +664,10 @@ def test_weights_reach_the_estimator_times_those_given(strategy):
 
 
 def test_a_search_over_all_strategies():
-    sampler = CoresetSelector(n_samples=0.3, estimator=FROZEN, random_state=0)
+    sampler = CoresetSelector(n_samples=0.3, random_state=0)
     model = ResampledEstimator(LogisticRegression(), sampler)
-    search = GridSearchCV(model, {"sampler__strategy": ALL}, cv=2, error_score="raise").fit(X, Y)
+    grid = {"sampler__strategy": [named(strategy, estimator=FROZEN) for strategy in ALL]}
+    search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(X, Y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
@@ -693,7 +700,7 @@ def test_features_and_gradients_of_data_in_every_form(convert, strategy):
 
 def test_validation_rows_of_a_frame_go_with_a_frame():
     frame = pd.DataFrame(X).add_prefix("f")
-    selector = CoresetSelector(strategy="glister", validation=Holdout(frame, Y), n_samples=0.3, random_state=0)
+    selector = CoresetSelector(strategy=GLISTER(validation=Holdout(frame, Y)), n_samples=0.3, random_state=0)
     assert len(selector.fit(frame, Y).sample_indices_) == 36
 
 
@@ -709,11 +716,12 @@ def test_texts_go_through_the_pipeline_of_the_estimator(strategy):
     rng, words, y = np.random.default_rng(0), [f"word{i}" for i in range(50)], np.arange(100) % 2
     texts = [" ".join(rng.choice(words[:30] if label else words[20:], 8)) for label in y]
     model = make_pipeline(TfidfVectorizer(), LogisticRegression())
-    selector = CoresetSelector(strategy=strategy, estimator=model, validation=Holdout(texts[:20], y[:20]), n_samples=20)
+    strategy = named(strategy, estimator=model, validation=Holdout(texts[:20], y[:20]))
+    selector = CoresetSelector(strategy=strategy, n_samples=20)
     kept, labels = selector.fit_resample(texts, y)
     assert len(kept) == 20
     assert np.bincount(labels).tolist() == [10, 10]
-    assert selector.estimator_.score(texts, y) > 0.9
+    assert selector.strategy_.estimator_.score(texts, y) > 0.9
 
 
 @pytest.mark.parametrize("strategy", ["moderate", "k-center", "herding", "craig", "grad-match", "glister"])
@@ -748,7 +756,92 @@ def test_gradients_need_a_net_that_ends_in_a_linear_layer():
 def test_validation_rows_that_missed_the_preprocessing_are_warned_about_and_others_refused():
     with pytest.warns(UserWarning, match="validation rows differ tenfold from X"):
         chosen("glister", validation=Holdout(1000 * X, Y))
-    with pytest.raises(ValueError, match=r"'validation' parameter .* must be an instance of .*Holdout.* or None"):
+    with pytest.raises(ValueError, match="is a pair of rows and labels; give validation=Holdout"):
         chosen("glister", validation=(X, Y))
+    with pytest.raises(ValueError, match=r"'validation' parameter of GLISTER must be an instance of .*Holdout"):
+        chosen("glister", validation=1.5)
     with pytest.raises(ValueError, match="y holds the label 7"):
         chosen("glister", validation=Holdout(X[:2], [0, 7]))
+
+
+# ---- strategies as objects ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ALL)
+def test_a_name_is_the_object_as_it_comes(strategy):
+    by_name, by_object = (
+        CoresetSelector(ComplexityGap(), strategy=each, n_samples=0.3, random_state=0).fit(X, Y)
+        for each in (strategy, ALL[strategy]())
+    )
+    np.testing.assert_array_equal(by_name.sample_indices_, by_object.sample_indices_)
+    assert isinstance(by_name.strategy_, ALL[strategy])
+    assert clone(by_object).get_params().keys() == by_object.get_params().keys()
+
+
+def test_a_search_reaches_into_the_strategy():
+    grid = {"strategy__estimator": [None, FROZEN], "strategy__device": ["cpu"]}
+    model = ResampledEstimator(LogisticRegression(), CoresetSelector(strategy=KCenter(), random_state=0))
+    search = GridSearchCV(model, {f"sampler__{name}": values for name, values in grid.items()}, cv=2)
+    assert np.isfinite(search.fit(X, Y).cv_results_["mean_test_score"]).all()
+    assert model.sampler.strategy.estimator is None
+
+
+class First(CoresetStrategy):
+    """A strategy of somebody else's: the first rows of each class."""
+
+    def __init__(self, weight=None, forget=0):
+        self.weight = weight
+        self.forget = forget
+
+    def choose(self, candidates, budget):
+        rows, _ = candidates.by_class(budget, lambda rows, quota: (rows[:quota], None))
+        return rows[self.forget :], None if self.weight is None else np.full(budget, self.weight)
+
+
+def test_a_strategy_of_somebody_elses():
+    selector = CoresetSelector(strategy=First(), n_samples=30).fit([f"text {i}" for i in range(120)], Y)
+    assert selector.sample_indices_.tolist() == sorted(row for c in range(3) for row in np.flatnonzero(c == Y)[:10])
+    assert selector.sample_weight_ is None
+    assert selector.set_params(strategy__weight=7.0).fit(X, Y).sample_weight_.tolist() == [1.0] * 30
+    with pytest.raises(ValueError, match="sample_weight must be finite and non-negative"):
+        selector.set_params(strategy__weight=-1.0).fit(X, Y)
+    with pytest.raises(ValueError, match="30 different positions from 0 to 119 are due"):
+        selector.set_params(strategy=First(forget=1)).fit(X, Y)
+    with pytest.raises(ValueError, match=r"instance of .*CoresetStrategy.* Got <class"):
+        selector.set_params(strategy=First).fit(X, Y)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("validation", [3, KFold(3), 0.2, [(np.arange(80), np.arange(80, 120))]], ids=str)
+def test_glister_takes_validation_rows_of_every_kind(validation, frozen):
+    model = FROZEN if frozen else LogisticRegression(C=1e-2)
+    selector = chosen("glister", estimator=model, validation=validation, n_samples=30)
+    assert len(set(selector.sample_indices_)) == 30
+    assert np.bincount(Y[selector.sample_indices_]).tolist() == [10, 10, 10]
+    again = chosen("glister", estimator=model, validation=validation, n_samples=30)
+    np.testing.assert_array_equal(again.sample_indices_, selector.sample_indices_)
+    if isinstance(validation, float | list):
+        with pytest.raises(ValueError, match="rows aside, so that 119 rows of all classes cannot be kept"):
+            chosen("glister", estimator=model, validation=validation, n_samples=119)
+    else:
+        assert len(chosen("glister", estimator=model, validation=validation, n_samples=119).sample_indices_) == 119
+
+
+def test_rows_that_validate_are_not_kept():
+    held = np.arange(80, 120)
+    rows = chosen("glister", validation=[(np.arange(80), held)], n_samples=30).sample_indices_
+    given = chosen("glister", X[:80], Y[:80], validation=Holdout(X[held], Y[held]), n_samples=30).sample_indices_
+    np.testing.assert_array_equal(rows, given)
+
+
+def test_folds_keep_wrong_labels_out_that_judge_themselves_otherwise():
+    X, true = load_digits(return_X_y=True)
+    X, true = X[:600] / 16, true[:600]
+    y = flip(true, 0.2)
+    wrong = {
+        name: (y != true)[
+            chosen("glister", X, y, estimator=RidgeClassifier(), validation=validation).sample_indices_
+        ].mean()
+        for name, validation in (("own", None), ("folds", 3))
+    }
+    assert wrong["folds"] < wrong["own"]

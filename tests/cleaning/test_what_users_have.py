@@ -13,10 +13,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import AdaBoostClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 
@@ -42,7 +42,6 @@ from sktda.cleaning.base import RefitEstimator
 from tests.spies import RecordingClassifier, ValidationScores, noisy_blobs
 
 X, Y, _ = noisy_blobs(60, centers=2)
-GROUPS = np.arange(60) // 6
 SCORED = [InfluencePruner, InfluencePrunerCV, InfluenceReweighter]
 CLEANERS = [*SCORED, ResampledEstimator]
 
@@ -98,7 +97,18 @@ def test_no_cleaner_is_built_on_another():
     ],
     ids=str,
 )
-@pytest.mark.parametrize("steps", [[Doubled()], [StandardScaler(), Doubled()], ["passthrough"]], ids=str)
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [Doubled()],
+        [StandardScaler(), Doubled()],
+        ["passthrough"],
+        [make_pipeline(Doubled(), StandardScaler())],
+        [make_pipeline(StandardScaler(), make_pipeline(Doubled(), StandardScaler()))],
+        [FeatureUnion([("a", Doubled()), ("b", "passthrough")])],
+    ],
+    ids=str,
+)
 def test_transformers_that_learn_nothing(attributor, steps):
     model = make_pipeline(*steps, LogisticRegression())
     for kind in (InfluencePruner, InfluenceReweighter):
@@ -107,6 +117,16 @@ def test_transformers_that_learn_nothing(attributor, steps):
             warnings.simplefilter("ignore", UserWarning)  # most use no validation rows
             fitted.fit(X, Y)
         assert fitted.score(X, Y) > 0.6
+
+
+@pytest.mark.parametrize("kind", [InfluencePruner, InfluenceReweighter, ResampledEstimator])
+def test_a_pipeline_of_transformers_that_learn_nothing_within_another(kind):
+    """To scikit-learn such a Pipeline is never fitted, so that nobody can predict with it; rows can be scored."""
+    model = make_pipeline(make_pipeline(Doubled()), LogisticRegression())
+    fitted = cleaner(kind, model).fit(X, Y)
+    for each in (fitted, model.fit(X, Y)):
+        with pytest.raises(NotFittedError, match="This Pipeline instance is not fitted yet"):
+            each.predict(X)
 
 
 @pytest.mark.parametrize("kind", CLEANERS)
@@ -152,9 +172,31 @@ def test_weights_for_an_estimator_that_takes_none(kind, routing):
         if kind is InfluenceReweighter:
             with pytest.raises(ValueError, match="takes no sample_weight"):
                 model.fit(X, Y)
-        elif not routing:
+        else:
             with pytest.raises(ValueError, match="sample_weight was given, but KNeighborsClassifier"):
                 model.fit(X, Y, sample_weight=np.ones(60))
+            nested = cleaner(kind, make_pipeline(StandardScaler(), KNeighborsClassifier()))
+            with pytest.raises(ValueError, match="sample_weight was given, but KNeighborsClassifier"):
+                nested.fit(X, Y, sample_weight=np.ones(60))
+
+
+@pytest.mark.parametrize("kind", CLEANERS)
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0] * 59 + [-1.0], "is -1 in row 59"),
+        ([None] + [1.0] * 59, "is nan in row 0"),
+        (pd.array([pd.NA] + [1.0] * 59, dtype="Float64"), "is nan in row 0"),
+        ([1.0, 1j] + [1.0] * 58, r"is \(1\+0j\) in row 0"),
+        (["a"] * 60, "is 'a' in row 0"),
+        (np.ones(59), "one weight per row is needed"),
+        (np.zeros(60), "all zero"),
+    ],
+    ids=["negative", "None", "NA", "complex", "text", "too few", "zero"],
+)
+def test_weights_that_are_none(kind, weights, message):
+    with pytest.raises(ValueError, match=f"sample_weight .*{message}"):
+        cleaner(kind, LogisticRegression()).fit(X, Y, sample_weight=weights)
 
 
 @pytest.mark.parametrize("kind", CLEANERS)
@@ -165,23 +207,6 @@ def test_boosting_and_calibration_see_that_weights_are_taken(kind, outer):
         assert has_fit_parameter(model, "sample_weight")
         outer.set_params(estimator=model).fit(X, Y, np.linspace(0.5, 1.5, 60))
         assert outer.predict(X).shape == (60,)
-
-
-@pytest.mark.parametrize("kind", [InfluencePruner, InfluencePrunerCV])
-def test_groups_are_kept_together(kind):
-    class Whole(GroupKFold):
-        def split(self, X, y=None, groups=None):
-            assert groups is not None
-            return super().split(X, y, groups)
-
-    for routing in (False, True):
-        with sklearn.config_context(enable_metadata_routing=routing):
-            settings = {"guard": 1.0} if kind is InfluencePruner else {}
-            cleaner(kind, LogisticRegression(), ValidationScores(), validation=Whole(3), **settings).fit(
-                X, Y, groups=GROUPS
-            )
-    with pytest.raises(ValueError, match="given groups that nothing uses"):
-        cleaner(InfluencePruner, LogisticRegression()).fit(X, Y, groups=GROUPS)
 
 
 class StopsEarly(RecordingClassifier):

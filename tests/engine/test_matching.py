@@ -12,6 +12,7 @@ from sktda.engine.last_layer import last_layer
 from sktda.engine.layers import Product
 from sktda.engine.matching import (
     GrowingRidge,
+    Part,
     along,
     at,
     closeness,
@@ -277,7 +278,7 @@ def test_steps_are_the_plain_loop_with_autograd(rounds):
             new += sorted(rest, key=lambda row: -gain[row])[:due]
         weight = weight - step * formed[new].mean(dim=0)
         chosen += new
-    found = validation_steps(own, held[-1], codes, quota, rounds)
+    found = validation_steps([Part(np.arange(60), own, held[-1])], codes, quota, rounds)
     assert found.tolist() == sorted(chosen)
     assert np.bincount(codes[found]).tolist() == [16, 7]
 
@@ -297,5 +298,12 @@ def test_the_chosen_rows_lower_the_validation_loss_more_than_random_ones():
 
     rng = np.random.default_rng(0)
     random = [after(rng.choice(300, 30, replace=False)) for _ in range(30)]
-    found = validation_steps(own, held[-1], np.zeros(300, dtype=int), np.array([30]), rounds=5)
+    found = validation_steps([Part(np.arange(300), own, held[-1])], np.zeros(300, dtype=int), np.array([30]), rounds=5)
     assert after(found) < min(random)
+
+
+def test_two_parts_that_are_the_same_choose_as_one():
+    *_, own = head(60, 0)
+    *_, held = head(30, 1)
+    codes, quota, part = np.repeat([0, 1], [40, 20]), np.array([16, 7]), Part(np.arange(60), own, held)
+    np.testing.assert_array_equal(validation_steps([part, part], codes, quota), validation_steps([part], codes, quota))

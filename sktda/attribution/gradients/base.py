@@ -65,10 +65,12 @@ class Fitted:
         return [] if self.trajectory is None else [self.trajectory.identity]
 
 
-class GradientScores(CallbackSupportMixin, Attributor):
-    """Base of the methods that differentiate a model; see the concrete classes."""
+class TrainedScores(CallbackSupportMixin, Attributor):
+    """Base of the methods that train a model which can be differentiated, or are given it, and score the rows by it."""
 
-    needs = Needs(validation=True, gradients=True)
+    needs = Needs(gradients=True)
+    objective: Any
+    """What a score is about."""
     parameters: Any = None
     """Patterns of the parameters that take part, for the methods that can do without the others; None = all."""
 
@@ -111,15 +113,8 @@ class GradientScores(CallbackSupportMixin, Attributor):
         objective = resolve_objective(self.objective, X_val is not None)
         if X_val is not None or not GivenModel.of(self.estimator).fixed:
             checked_metadata(objective, X_val, metadata_val)  # before the training
-        for name in (
-            "_live",
-            "scores_",
-            "objectives_",
-            "trajectory_",
-            "n_features_in_",
-            "feature_names_in_",
-        ):  # of an earlier fit
-            self.__dict__.pop(name, None)
+        for name in ("_live", "scores_", "objectives_", "trajectory_", "n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)  # of an earlier fit
         estimator, X, y = self._checked(X, y, sample_weight)
         self._data = GivenRows(X, y, sample_weight)
         given = GivenModel.of(estimator)
@@ -138,17 +133,7 @@ class GradientScores(CallbackSupportMixin, Attributor):
         kind = is_classifier(self.estimator_) or isinstance(fitted.model.likelihood, Categorical | Binary | Tokens)
         self.task_ = "classification" if kind else "regression"
         self._prepare(fitted)
-        scores = None
-        if objective == "self":
-            scores = self._self_scores(fitted)
-        elif objective is not None and X_val is not None:
-            asked = self._asked_about(objective, fitted, X_val, y_val, metadata_val)
-            each = self._validation_scores(fitted, asked).double().cpu()
-            self.objectives_ = asked.found(each.numpy())
-            scores = torch.tensor(asked.shares, dtype=torch.float64) @ each
-        elif objective is not None and not given.fixed:
-            progress.begin("cross-fit")
-            scores, self.objectives_ = cross_fitted(self, self._data, self.task_)
+        scores = self._scored(fitted, objective, X_val, y_val, metadata_val)
         if scores is not None:
             self.scores_ = scores.double().cpu().numpy()
             refuse_nan(self.scores_[None])
@@ -206,12 +191,8 @@ class GradientScores(CallbackSupportMixin, Attributor):
         """What a method computes once after training, such as a curvature."""
 
     @abstractmethod
-    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
-        """(k, n) values for the k objectives that are asked about."""
-
-    @abstractmethod
-    def _self_scores(self, fitted: Fitted) -> Tensor:
-        """(n,) minus the value of each row for its own loss."""
+    def _scored(self, fitted: Fitted, objective, X_val, y_val, metadata_val) -> Tensor | None:
+        """(n,) scores for the objective; None where there are no validation rows to have some."""
 
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder | None:
         """What records the training as the method needs it."""
@@ -299,14 +280,45 @@ class GradientScores(CallbackSupportMixin, Attributor):
         return Asked(objective, fitted.engine, self._other_rows(fitted, X_val, y_val), metadata, label)
 
 
-class SelfScores(GradientScores):
+class GradientScores(TrainedScores):
+    """Base of the methods that know how much each row matters for an objective on validation rows."""
+
+    needs = Needs(validation=True, gradients=True)
+
+    @abstractmethod
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        """(k, n) values for the k objectives that are asked about."""
+
+    @abstractmethod
+    def _self_scores(self, fitted: Fitted) -> Tensor:
+        """(n,) minus the value of each row for its own loss."""
+
+    def _scored(self, fitted: Fitted, objective, X_val, y_val, metadata_val) -> Tensor | None:
+        if objective == "self":
+            return self._self_scores(fitted)
+        if objective is not None and X_val is not None:
+            asked = self._asked_about(objective, fitted, X_val, y_val, metadata_val)
+            each = self._validation_scores(fitted, asked).double().cpu()
+            self.objectives_ = asked.found(each.numpy())
+            return torch.tensor(asked.shares, dtype=torch.float64) @ each
+        if objective is not None and not GivenModel.of(self.estimator).fixed:
+            fitted.passes.begin("cross-fit")
+            scores, self.objectives_ = cross_fitted(self, self._data, self.task_)
+            return scores
+        return None
+
+
+class SelfScores(TrainedScores):
     """Base of the methods that know no objective but their own: validation rows are accepted and do not enter."""
 
-    needs = Needs(gradients=True)
     objective = "self"
 
-    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
-        raise NotImplementedError  # `fit` passes no validation rows on
+    @abstractmethod
+    def _self_scores(self, fitted: Fitted) -> Tensor:
+        """(n,) higher = keep."""
+
+    def _scored(self, fitted: Fitted, objective, X_val, y_val, metadata_val) -> Tensor:
+        return self._self_scores(fitted)
 
 
 def unrecorded(method: str, given: GivenModel) -> str:

@@ -13,7 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_consistent_length
 
@@ -31,6 +33,7 @@ class OutOfSample(Attributor):
     """Base of the attributors that compare the given label with out-of-sample class probabilities."""
 
     needs = Needs(probabilities=True)
+    __metadata_request__fit = {"groups": UNUSED}  # the splitter's to request
 
     _parameter_constraints: dict = {
         "cv": ["cv_object"],
@@ -45,7 +48,7 @@ class OutOfSample(Attributor):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None, groups=None):
         """Predict every row by a classifier that was trained without it, and score the rows.
 
         Parameters
@@ -60,6 +63,9 @@ class OutOfSample(Attributor):
             the scores.
         X_val, y_val, metadata_val : ignored
             Part of the contract of all attributors.
+        groups : array-like of shape (n_samples,), default=None
+            For a splitter that keeps groups together, such as ``cv=GroupKFold()``. Where metadata routing is on, `cv`
+            is who requests them. ValueError for folds that do not use them.
 
         Returns
         -------
@@ -68,9 +74,10 @@ class OutOfSample(Attributor):
         self._validate_params()
         self._forget()
         self.task_, codes, self.classes_ = self._checked_target(y)
+        rows = X if hasattr(X, "iloc") else None  # a splitter may know its rows by their index
         estimator, X = self._checked(X, codes, sample_weight)
         random = random_of(self.random_state)
-        folds = self._folds(X, codes, random)
+        folds = self._folds(X if rows is None else rows, codes, random, groups)
         seeds = random.randint(2**31 - 1, size=len(folds))
         labels = self.classes_[codes]
         parts = Parallel(n_jobs=self.n_jobs)(
@@ -82,6 +89,13 @@ class OutOfSample(Attributor):
             self.pred_probs_[np.ix_(test, self._columns(probs, known, estimator))] = probs
         self._summarise(codes)
         return self
+
+    def get_metadata_routing(self):
+        """Where metadata goes: weights as requested, groups to a `cv` that requests them."""
+        router = MetadataRouter(owner=self).add_self_request(self)
+        if hasattr(self.cv, "get_metadata_routing"):
+            router.add(cv=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
+        return router
 
     @property
     def loo_decision_(self):
@@ -130,16 +144,25 @@ class OutOfSample(Attributor):
         note_columns(self, X, self.estimator)  # the estimator checks X itself
         return self.estimator, X
 
-    def _folds(self, X: Any, codes: np.ndarray, random: np.random.RandomState) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _folds(
+        self, X: Any, codes: np.ndarray, random: np.random.RandomState, groups: Any
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """(training rows, predicted rows) of each fold; every row is predicted once."""
         cv = FOLDS if self.cv is None else self.cv
+        if groups is not None:
+            check_consistent_length(X, groups)
+            if not hasattr(cv, "split"):
+                raise ValueError(
+                    f"{type(self).__name__}(cv={self.cv!r}) was given groups, which its folds would take apart; give a "
+                    "splitter that keeps them together, such as cv=GroupKFold(), or leave them out"
+                )
         if isinstance(cv, int | np.integer):
             seed = random.randint(2**31 - 1)
             cv = StratifiedKFold(self._n_folds(int(cv), codes), shuffle=True, random_state=seed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of classes of one row: said by _n_folds
                 return list(cv.split(np.zeros(len(codes)), codes))
-        folds = list(check_cv(cv, codes, classifier=True).split(X, codes))
+        folds = list(check_cv(cv, codes, classifier=True).split(X, codes, groups))
         times = np.bincount(np.concatenate([test for _, test in folds]), minlength=len(codes))
         if (times != 1).any():
             raise ValueError(

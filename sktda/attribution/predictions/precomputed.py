@@ -86,7 +86,7 @@ class PrecomputedScores(Attributor):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.no_validation = True  # X is never looked into
+        tags.no_validation = tags.input_tags.allow_nan = True  # X is never looked into
         tags.target_tags.required = False
         return tags
 

@@ -18,7 +18,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.base import objectives_of
-from sktda.attribution.gradients.base import GradientScores
+from sktda.attribution.gradients.base import TrainedScores
 from sktda.attribution.gradients.influence import Influence
 from sktda.attribution.gradients.objective_gradients import row_measure
 from sktda.attribution.gradients.pairs import GradientAttributor
@@ -154,7 +154,7 @@ class Distributional(OverModels):
     def _attributor(self) -> Any:
         return Influence() if self.attributor is None else self.attributor
 
-    def _prepared(self, has_validation: bool) -> GradientScores:
+    def _prepared(self, has_validation: bool) -> TrainedScores:
         given = None if isinstance(self.members, str) else self.members
         attributor = self._cloned(given, "members")
         if given is None:
@@ -162,7 +162,7 @@ class Distributional(OverModels):
             self._refuse_cross_fitting(attributor, True, has_validation)
         return attributor
 
-    def _models(self, attributor: GradientScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
+    def _models(self, attributor: TrainedScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
         if not isinstance(self.members, str):
             return list(self.members)
         return self._trainings(attributor, estimator, rows, random, self.n_members)
@@ -298,7 +298,7 @@ def _ask(each: GradientAttributor, X_query: Any, y_query: Any, groups: Any) -> t
     return losses_of(each, X_query, y_query), d
 
 
-def losses_of(each: GradientScores, X: Any, y: Any) -> np.ndarray:
+def losses_of(each: TrainedScores, X: Any, y: Any) -> np.ndarray:
     """What the attributor's objective measures of every row (n,) at its trained model: the loss, where nothing else."""
     fitted = each._ready()
     measure = row_measure(each.objective, fitted.model.likelihood)  # type: ignore[attr-defined]

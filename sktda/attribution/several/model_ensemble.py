@@ -14,7 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.base import GradientScores
+from sktda.attribution.gradients.base import TrainedScores
 from sktda.attribution.gradients.inner_product import InnerProduct
 from sktda.attribution.several.over_models import OverModels, refuse_frozen
 from sktda.model.adapters import differentiable, with_parameters
@@ -159,7 +159,7 @@ class ModelEnsemble(OverModels):
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 
-    def _prepared(self, has_validation: bool) -> GradientScores:
+    def _prepared(self, has_validation: bool) -> TrainedScores:
         given = None if isinstance(self.members, str) else self.members
         attributor = self._cloned(given, "members")
         if self.members == "seeds":
@@ -173,7 +173,7 @@ class ModelEnsemble(OverModels):
         self._refuse_cross_fitting(attributor, trains, has_validation)
         return attributor
 
-    def _models(self, attributor: GradientScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
+    def _models(self, attributor: TrainedScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
         if not isinstance(self.members, str):
             return list(self.members)
         if self.members == "seeds":

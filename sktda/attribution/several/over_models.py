@@ -14,7 +14,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.base import Attributor, Needs, needs_of, objectives_of
-from sktda.attribution.gradients.base import GradientScores
+from sktda.attribution.gradients.base import TrainedScores
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, frozen
 from sktda.model.side_by_side import side_by_side, why_not
@@ -85,11 +85,11 @@ class OverModels(Attributor):
         return self
 
     @abstractmethod
-    def _prepared(self, has_validation: bool) -> GradientScores:
+    def _prepared(self, has_validation: bool) -> TrainedScores:
         """A clone of the attributor around the estimator, after the checks that need no data."""
 
     @abstractmethod
-    def _models(self, attributor: GradientScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
+    def _models(self, attributor: TrainedScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
         """Fitted estimators."""
 
     @abstractmethod
@@ -98,10 +98,10 @@ class OverModels(Attributor):
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 
-    def _cloned(self, given: Any, name: str) -> GradientScores:
+    def _cloned(self, given: Any, name: str) -> TrainedScores:
         """A clone of the attributor around the estimator, or the first of the given models. name: of the parameter."""
         attributor = self._attributor
-        if not isinstance(attributor, GradientScores):
+        if not isinstance(attributor, TrainedScores):
             raise TypeError(
                 f"{type(self).__name__} repeats a method that differentiates a model, and {attributor!r} is no such "
                 "attributor; allowed are instances of Influence, InnerProduct, TracIn, Source, DiffIn, SGDInfluence, "
@@ -114,7 +114,7 @@ class OverModels(Attributor):
             attributor.set_params(estimator=frozen(checked_models(given, name)[0]))
         return attributor
 
-    def _refuse_cross_fitting(self, attributor: GradientScores, trains: bool, has_validation: bool) -> None:
+    def _refuse_cross_fitting(self, attributor: TrainedScores, trains: bool, has_validation: bool) -> None:
         """ValueError if the attributor would look for validation rows of its own in every fit."""
         objective = getattr(attributor, "objective", None)
         if trains and not has_validation and not (objective is None or objective in ("auto", "self")):
@@ -125,7 +125,7 @@ class OverModels(Attributor):
             )
 
     def _trainings(
-        self, attributor: GradientScores, estimator: Any, rows: GivenRows, random: RandomState, n: int
+        self, attributor: TrainedScores, estimator: Any, rows: GivenRows, random: RandomState, n: int
     ) -> list[Any]:
         """The estimator after n trainings, each from a seed of its own."""
         seeds = [int(seed) for seed in random.randint(2**31 - 1, size=n)]
@@ -151,7 +151,7 @@ def refuse_frozen(estimator: Any, setting: str, remedy: str) -> None:
         )
 
 
-def fitted_clone(attributor: GradientScores, model: Any, seed: int, rows: GivenRows, given: dict) -> GradientScores:
+def fitted_clone(attributor: TrainedScores, model: Any, seed: int, rows: GivenRows, given: dict) -> TrainedScores:
     """The attributor fitted around one model."""
     return clone(attributor).set_params(estimator=frozen(model), random_state=seed).fit(*rows, **given)
 

@@ -1,0 +1,1 @@
+"""Strategies of CoresetSelector, by what they choose by: scores, features, gradients."""

@@ -1,0 +1,146 @@
+"""What a strategy of CoresetSelector is given, and what it returns."""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import _num_samples
+
+from sktda.cleaning.scoring import rows_of
+from sktda.data import resolve_device
+from sktda.engine.last_layer import LastLayer, last_layer
+from sktda.engine.unit_rows import UnitRows
+from sktda.model.adapters import can_differentiate, differentiable
+from sktda.model.base import DifferentiableModel
+from sktda.model.fitting import check_trainable, train_clone
+from sktda.model.proxy import default_net
+from sktda.selection import class_budgets
+
+Chosen = tuple[np.ndarray, np.ndarray | None]  # positions of rows, and their weights
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The rows that a strategy chooses from.
+
+    Parameters
+    ----------
+    X, y
+        As the user gave them, in a form of which scikit-learn can take rows.
+    task : {"classification", "regression"}
+    codes : ndarray of shape (n_samples,)
+        Class of each row as 0..n_classes-1; all 0 for regression.
+    random : RandomState
+        What is drawn is drawn from it.
+    random_state : int, RandomState instance or None
+        Seed of a model that the strategy trains.
+    scores : ndarray of shape (n_samples,) or None
+        The attributor's, higher = keep, where the strategy has ``uses_scores = True``.
+    drop : float
+        Share of the rows with the lowest scores that is wrong, or an outlier, and not worth covering.
+    numbers : ndarray of shape (n_samples, ...), CSR matrix or None
+        X as finite numbers, where the strategy has ``reads_numbers = True``.
+    """
+
+    X: Any
+    y: Any
+    task: str
+    codes: np.ndarray
+    random: np.random.RandomState
+    random_state: Any = None
+    scores: Any = None
+    drop: float = 0.0
+    numbers: Any = None
+
+    def by_class(self, budget: int, choose: Callable[[np.ndarray, int], Chosen]) -> Chosen:
+        """What choose(positions of a class, its share of the budget) finds in each class, together."""
+        quotas = class_budgets(budget, self.codes)
+        found = [choose(np.flatnonzero(self.codes == c), int(quota)) for c, quota in enumerate(quotas)]
+        weights = [own for _, own in found if own is not None]
+        return np.concatenate([rows for rows, _ in found]), np.concatenate(weights) if weights else None
+
+
+class CoresetStrategy(BaseEstimator, metaclass=ABCMeta):
+    """Chooses the rows that `CoresetSelector` keeps: a subclass implements `choose`.
+
+    Its parameters are those of its ``__init__``, as of any scikit-learn estimator, so that a search reaches them as
+    ``strategy__<name>``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sktda import CoresetSelector
+    >>> from sktda.cleaning import CoresetStrategy
+    >>> class Shortest(CoresetStrategy):
+    ...     reads_numbers = True
+    ...
+    ...     def choose(self, candidates, budget):
+    ...         length = np.linalg.norm(candidates.numbers, axis=1)
+    ...         return candidates.by_class(budget, lambda rows, quota: (rows[length[rows].argsort()[:quota]], None))
+    >>> CoresetSelector(strategy=Shortest(), n_samples=6).fit(*load_iris(return_X_y=True)).sample_indices_.tolist()
+    [13, 41, 57, 93, 106, 121]
+    """
+
+    uses_scores: bool = False
+    """Whether the attributor is fitted, for `candidates.scores`."""
+    reads_numbers: bool = False
+    """Whether X must be finite numbers, for `candidates.numbers`."""
+    estimator: Any = None
+    """The model that represents the rows, of strategies that have one as a parameter."""
+
+    _parameter_constraints: dict = {}
+
+    @abstractmethod
+    def choose(self, candidates: Candidates, budget: int) -> Chosen:
+        """(positions (budget,) of different rows in any order, their weights (budget,) or None)."""
+
+
+class ModelStrategy(CoresetStrategy):
+    """Base of the strategies that see the rows at the last linear layer of a model."""
+
+    def __init__(self, estimator=None, *, device="auto"):
+        self.estimator = estimator
+        self.device = device
+
+    @property
+    def reads_numbers(self) -> bool:  # type: ignore[override]
+        """A model of the user's reads X itself; the scaled rows and the default net need numbers."""
+        return self.estimator is None
+
+    def _features(self, candidates: Candidates) -> Callable[[np.ndarray], torch.Tensor]:
+        """Function from positions to features (len, d): at the model's last layer, else the scaled rows of X."""
+        if self.estimator is None:
+            rows = UnitRows(candidates.numbers)
+            return partial(rows.block, dtype=torch.float32, device=resolve_device(self.device))
+        features = self._last_layer(candidates).features
+        return lambda rows: features[torch.from_numpy(rows).to(features.device)]
+
+    def _last_layer(self, candidates: Candidates) -> LastLayer:
+        """All rows at the last layer of the model, which is trained unless it is frozen."""
+        model = self._model(candidates)
+        return last_layer(model, model.rows(candidates.X, candidates.y))
+
+    def _model(self, candidates: Candidates, rows: np.ndarray | None = None) -> DifferentiableModel:
+        """The model trained on these rows (None = all), or as it is where it is frozen; sets estimator_."""
+        estimator = default_net(candidates.task) if self.estimator is None else self.estimator
+        if not can_differentiate(estimator):
+            differentiable(estimator)  # raises and says why
+        X, y = candidates.X, candidates.y
+        if rows is not None:
+            X, y = rows_of(X, rows), rows_of(y, rows)
+        n = _num_samples(X)
+        if isinstance(estimator, FrozenEstimator):
+            self.estimator_ = estimator
+        else:
+            check_trainable(estimator, n)
+            self.estimator_ = train_clone(estimator, X, y, random_state=candidates.random_state)
+        return differentiable(self.estimator_, n).to(resolve_device(self.device))
