@@ -50,11 +50,11 @@ class BlockCurvature:
                 for name, value in own.items()
             }
         )
-        found = self._root_gradients(engine, rows, visit, root)
+        found, summed = self._root_gradients(engine, rows, visit, root)
         self.values: dict[str, Tensor] = {}
         self.bases: dict[str, Tensor] = {}
         for block in self.blocks:
-            self._decompose(block, found.pop(block), penalty[block])
+            self._decompose(block, found.pop(block), block in summed, penalty[block])
 
     def _by_block(self, direction: Direction) -> dict[str, Tensor]:
         """(..., p) by block."""
@@ -63,8 +63,13 @@ class BlockCurvature:
     def _shapes_of(self, block: str) -> dict[str, torch.Size]:
         return {name: self._shapes[name] for name in self.blocks[block]}
 
-    def _root_gradients(self, engine: PerRow, rows: Rows, visit: Visit, root: Direction | None) -> dict[str, Tensor]:
-        """By block: (m, p) root gradients, or where these are more than parameters (p, p) sums of their products."""
+    def _root_gradients(
+        self, engine: PerRow, rows: Rows, visit: Visit, root: Direction | None
+    ) -> tuple[dict[str, Tensor], set[str]]:
+        """By block (m, p) root gradients, or where these are more than parameters (p, p) sums of their products.
+
+        And the names of the blocks that have sums: m may be p, too, where several states are visited.
+        """
         parts: dict[str, list[Tensor]] = {block: [] for block in self.blocks}
         squares: dict[str, Tensor] = {}
 
@@ -89,9 +94,10 @@ class BlockCurvature:
             engine.sweep(rows, work)
             states += 1
         n = states * len(rows)
-        return {
+        found = {
             block: squares[block] / n if block in squares else torch.cat(parts[block]) / n**0.5 for block in self.blocks
         }
+        return found, set(squares)
 
     def _refuse(self, squares: dict[str, Tensor], parts: dict[str, list[Tensor]]) -> None:
         sizes = {block: (len(value), len(value)) for block, value in squares.items()}
@@ -106,8 +112,8 @@ class BlockCurvature:
                 f"{n_bytes / 2**30:.2g} GiB or more; use curvature='ekfac'"
             )
 
-    def _decompose(self, block: str, found: Tensor, penalty: Tensor) -> None:
-        if found.dtype == torch.float64 and len(found) == len(penalty):
+    def _decompose(self, block: str, found: Tensor, summed: bool, penalty: Tensor) -> None:
+        if summed:
             self.values[block], self.bases[block] = torch.linalg.eigh((found + found.T) / 2 + torch.diag(penalty))
             return
         wide = found.double()
