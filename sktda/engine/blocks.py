@@ -39,11 +39,12 @@ class BlockCurvature:
         own = engine.model.parameters
         self.blocks: dict[str, list[str]] = {}
         for name in own:
-            self.blocks.setdefault(name.rpartition(".")[0], []).append(name)
+            self.blocks.setdefault(name.rpartition(".")[0], []).append(name)  # one per module: weight and bias together
         self._shapes = {name: value.shape for name, value in own.items()}
         penalty = self._by_block(
             {
                 name: (
+                    # a penalty of the loss is preconditioned like the loss, decoupled decay is not
                     engine.model.decay.get(name, 0.0) * (torch.ones_like(value) if root is None else root[name] ** 2)
                     + (decay or {}).get(name, 0.0)
                 ).double()
@@ -83,11 +84,11 @@ class BlockCurvature:
                     found[block].append(values)
             for block, each in found.items():  # only now: a batch that runs out of memory is tried again
                 joined = torch.cat(each)
-                if joined.shape[1] <= len(rows) * len(each):
+                if joined.shape[1] <= len(rows) * len(each):  # p <= m at one state: the sum is the smaller one
                     squares[block] = squares.get(block, 0) + joined.double().T @ joined.double()
                 else:
                     parts[block].append(joined)
-            self._refuse(squares, parts)
+            self._refuse(squares, parts)  # after each batch: before the memory is full, not after
 
         states = 0
         for _ in visit():
@@ -116,11 +117,11 @@ class BlockCurvature:
         if summed:
             self.values[block], self.bases[block] = torch.linalg.eigh((found + found.T) / 2 + torch.diag(penalty))
             return
-        wide = found.double()
+        wide = found.double()  # the Gram squares the condition number
         values, vectors = torch.linalg.eigh(wide @ wide.T)
         kept = values > NULL * values[-1]
         values = values[kept]
-        basis = wide.T @ (vectors[:, kept] / values.sqrt())
+        basis = wide.T @ (vectors[:, kept] / values.sqrt())  # of length 1: |R' u|^2 = s
         self.values[block] = values + basis.square().T @ penalty
         self.values[across(block)] = penalty.mean()[None]
         self.bases[block] = basis.to(found.dtype)
@@ -143,6 +144,7 @@ class BlockCurvature:
     @property
     def nbytes(self) -> int:
         """Bytes at the largest moment of the fit."""
+        # a matrix, its vectors, and the workspace of eigh
         return 3 * sum(basis.numel() * 8 for basis in self.bases.values())
 
     def rotate(self, direction: Direction) -> dict[str, Tensor]:
