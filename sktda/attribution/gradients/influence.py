@@ -219,7 +219,7 @@ class Influence(GradientAttributor, Deletion):
         engine.prepare(rows)
         layers = engine.layers
         if isinstance(self.curvature_, EKFAC):
-            layers = self.curvature_.own(engine)  # the others count as fixed
+            layers = self.curvature_.own(engine)
             work = len(queries) * len(rows) * sum(layer.n_parameters for layer in layers)
             tolerance = self.tolerance if work > EXACT_WORK else 0.0
             source = EKFACQueries(self.curvature_, self._inverse(self._damping), tolerance)
