@@ -105,7 +105,7 @@ def _one_hot(columns: Columns, codes: np.ndarray, candidates: np.ndarray, named:
     alone = (ranks[0] != ranks[1]) & (ranks[1] == ranks[-1]) | (ranks[-1] != ranks[-2]) & (ranks[0] == ranks[-2])
     told: dict[int, list[int]] = {}
     for j in np.intersect1d(np.flatnonzero(alone), candidates) if columns.is_sparse else np.flatnonzero(alone):
-        usual = ranks[len(classes) // 2, j] if len(classes) > 3 else ranks[1, j]
+        usual = ranks[len(classes) // 2, j]  # of three or more all but one are equal, the middle one among them
         k = int(np.flatnonzero(seen[:, j] != usual)[0])
         column = columns.column(int(j))
         if (column[codes == classes[k]] == seen[k, j]).all() and (column[codes != classes[k]] == usual).all():
