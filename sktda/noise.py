@@ -69,6 +69,7 @@ def excess(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     seen = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     share = counts / seen
+    # with 1/n_k, for a share of 0 or 1 among few rows is not certain
     variance = (share * (1 - share) + 1 / seen) / seen
     return share - np.maximum(share.T, counts.T / seen), np.sqrt(variance + variance.T)
 
@@ -191,6 +192,7 @@ def label_noise(decision: np.ndarray, codes: np.ndarray) -> NoiseRate:
     matrix = one_way_matrix(anchor_counts(probabilities, codes))
     true_shares, _ = nnls(matrix.T, np.bincount(codes, minlength=len(matrix)) / len(codes))
     one_way = true_shares @ (1 - matrix.diagonal()) / true_shares.sum()
+    # no more than all labels that are not as predicted
     rate = float(min(max(found[best], one_way), wrong.mean()))
     beyond = WIDE * float(error[best])
     return NoiseRate(rate, max(0.0, rate - beyond), min(1.0, rate + beyond))
@@ -225,7 +227,7 @@ def association(predicted: np.ndarray, codes: np.ndarray) -> float:
     classes = np.arange(max(predicted.max(), codes.max()) + 1)
     shares = [np.bincount(values, minlength=len(classes)) / len(codes) for values in (predicted, codes)]
     by_chance = float(shares[0] @ shares[1])
-    error = np.sqrt(by_chance * (1 - by_chance) / len(codes))
+    error = np.sqrt(by_chance * (1 - by_chance) / len(codes))  # of the accuracy of classes drawn by chance
     return float((np.mean(predicted == codes) - by_chance) / error) if error else 0.0
 
 

@@ -23,6 +23,7 @@ def removal_quota(counts: np.ndarray, n_remove: int, floor: int) -> np.ndarray:
     ideal = counts * (n_remove / counts.sum())
     quota = np.minimum(np.floor(ideal).astype(int), capacity)
     while quota.sum() < n_remove:
+        # also what classes at their floor could not give
         quota[np.argmax(np.where(quota < capacity, ideal - quota, -np.inf))] += 1
     return quota
 
@@ -70,7 +71,7 @@ def prune(
     free = scores.astype(float)
     for c in range(len(counts)):
         rows = np.flatnonzero(codes == c)
-        free[rows[np.argsort(-scores[rows], kind="stable")[:floor]]] = np.inf
+        free[rows[np.argsort(-scores[rows], kind="stable")[:floor]]] = np.inf  # never among the lowest
     keep[lowest(free, n_remove)] = False
     return keep
 
@@ -134,6 +135,7 @@ def coverage_centric_rows(
     budgets, left = class_budgets(budget, codes), []
     for c, quota in enumerate(budgets):
         rows = np.flatnonzero(codes == c)
+        # as a share of the class, which is cut off by its own scores: the same rows
         left.append(without_lowest(rows, scores, low[rows].mean(), quota))
     strata = np.empty(len(scores), dtype=int)
     together = np.concatenate(left)
@@ -159,6 +161,7 @@ def equal_width_strata(scores: np.ndarray, n_strata: int) -> np.ndarray:
     width = np.ptp(scores)
     if width == 0:
         return np.zeros(len(scores), dtype=int)
+    # the highest score belongs to the last stratum, and does not begin another
     return np.minimum((scores - scores.min()) / width * n_strata, n_strata - 1).astype(int)
 
 

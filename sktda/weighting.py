@@ -17,6 +17,7 @@ def probability_shift(log_odds: np.ndarray, rate: float) -> float:
     """
     if rate <= 0:
         return np.inf
+    # moved so far, every single probability is on one side of 1 - rate: the root lies between
     far = np.abs(log_odds).max() - np.log(min(rate, 1 - rate)) + 1
     return float(brentq(lambda shift: expit(log_odds + shift).mean() - (1 - rate), -far, far))
 
@@ -78,7 +79,8 @@ def weigh(scores: np.ndarray, weighting, floor: float, codes: np.ndarray | None 
                 f"weighting must turn {expected[0]} scores into as many finite weights of at least 0, not all 0; it "
                 f"returned {describe(found)}"
             )
-        found = floor * found.max() + (1 - floor) * found
+        found = floor * found.max() + (1 - floor) * found  # mixed and not cut off, so that their order stays
+        # group by group: weights must not change how much each counts
         weights[group] = found / found.mean()
     return weights
 

@@ -318,12 +318,13 @@ def test_a_column_that_determines_the_label_is_a_leak(code):
 
 @pytest.mark.parametrize("sparse_too", [False, True])
 @pytest.mark.parametrize("left_out", [0, 1])
-def test_a_one_hot_label_is_a_leak(left_out, sparse_too):
-    X, y = blobs(k=4)
-    leaky = np.hstack([X[:, :2], 3.5 * np.eye(4)[y][:, left_out:] - (0 if sparse_too else 1), X[:, 2:]])
+@pytest.mark.parametrize("k", [3, 4])
+def test_a_one_hot_label_is_a_leak(k, left_out, sparse_too):
+    X, y = blobs(k=k)
+    leaky = np.hstack([X[:, :2], 3.5 * np.eye(k)[y][:, left_out:] - (0 if sparse_too else 1), X[:, 2:]])
     leaky = sparse.csr_matrix(leaky) if sparse_too else leaky
     (finding,) = findings_of(leaky, y)
-    assert finding.positions == tuple(range(2, 6 - left_out))
+    assert finding.positions == tuple(range(2, k + 2 - left_out))
     rest = without_leaks(leaky, [finding])
     np.testing.assert_array_equal(rest.toarray() if sparse_too else rest, X)
 

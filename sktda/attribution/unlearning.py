@@ -123,6 +123,7 @@ def unlearn(
             raise TypeError(
                 f"{type(attributor).__name__} predicts no parameters; use Influence, DiffIn or SGDInfluence"
             )
+        # the change of parameters needs no scores
         fitted_attributor = clone(attributor).set_params(estimator=frozen(estimator), objective=None)
         fitted_attributor.fit(X, y, sample_weight)
     removed = removed_positions(rows, count(X))
@@ -162,7 +163,7 @@ def _retrained(estimator: Any, removed: np.ndarray, X: Any, y: Any, sample_weigh
     model = differentiable(given, len(rows))
     replay = Replay.of(PerRow(model), model.training_rows(*rows), trajectory, given.net, *given.seen(rows))
     gone = np.zeros(len(rows), dtype=bool)
-    gone[replay.copies[removed]] = True
+    gone[replay.copies[removed]] = True  # of a row given twice, the one that is in the batches
     for _ in replay.forwards(gone):
         pass
     return with_parameters(estimator, {name: value.detach() for name, value in model.parameters.items()})

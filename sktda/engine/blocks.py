@@ -39,22 +39,23 @@ class BlockCurvature:
         own = engine.model.parameters
         self.blocks: dict[str, list[str]] = {}
         for name in own:
-            self.blocks.setdefault(name.rpartition(".")[0], []).append(name)
+            self.blocks.setdefault(name.rpartition(".")[0], []).append(name)  # one per module: weight and bias together
         self._shapes = {name: value.shape for name, value in own.items()}
         penalty = self._by_block(
             {
                 name: (
+                    # a penalty of the loss is preconditioned like the loss, decoupled decay is not
                     engine.model.decay.get(name, 0.0) * (torch.ones_like(value) if root is None else root[name] ** 2)
                     + (decay or {}).get(name, 0.0)
                 ).double()
                 for name, value in own.items()
             }
         )
-        found = self._root_gradients(engine, rows, visit, root)
+        found, summed = self._root_gradients(engine, rows, visit, root)
         self.values: dict[str, Tensor] = {}
         self.bases: dict[str, Tensor] = {}
         for block in self.blocks:
-            self._decompose(block, found.pop(block), penalty[block])
+            self._decompose(block, found.pop(block), block in summed, penalty[block])
 
     def _by_block(self, direction: Direction) -> dict[str, Tensor]:
         """(..., p) by block."""
@@ -63,8 +64,13 @@ class BlockCurvature:
     def _shapes_of(self, block: str) -> dict[str, torch.Size]:
         return {name: self._shapes[name] for name in self.blocks[block]}
 
-    def _root_gradients(self, engine: PerRow, rows: Rows, visit: Visit, root: Direction | None) -> dict[str, Tensor]:
-        """By block: (m, p) root gradients, or where these are more than parameters (p, p) sums of their products."""
+    def _root_gradients(
+        self, engine: PerRow, rows: Rows, visit: Visit, root: Direction | None
+    ) -> tuple[dict[str, Tensor], set[str]]:
+        """By block (m, p) root gradients, or where these are more than parameters (p, p) sums of their products.
+
+        And the names of the blocks that have sums: m may be p, too, where several states are visited.
+        """
         parts: dict[str, list[Tensor]] = {block: [] for block in self.blocks}
         squares: dict[str, Tensor] = {}
 
@@ -78,20 +84,21 @@ class BlockCurvature:
                     found[block].append(values)
             for block, each in found.items():  # only now: a batch that runs out of memory is tried again
                 joined = torch.cat(each)
-                if joined.shape[1] <= len(rows) * len(each):
+                if joined.shape[1] <= len(rows) * len(each):  # p <= m at one state: the sum is the smaller one
                     squares[block] = squares.get(block, 0) + joined.double().T @ joined.double()
                 else:
                     parts[block].append(joined)
-            self._refuse(squares, parts)
+            self._refuse(squares, parts)  # after each batch: before the memory is full, not after
 
         states = 0
         for _ in visit():
             engine.sweep(rows, work)
             states += 1
         n = states * len(rows)
-        return {
+        found = {
             block: squares[block] / n if block in squares else torch.cat(parts[block]) / n**0.5 for block in self.blocks
         }
+        return found, set(squares)
 
     def _refuse(self, squares: dict[str, Tensor], parts: dict[str, list[Tensor]]) -> None:
         sizes = {block: (len(value), len(value)) for block, value in squares.items()}
@@ -106,15 +113,15 @@ class BlockCurvature:
                 f"{n_bytes / 2**30:.2g} GiB or more; use curvature='ekfac'"
             )
 
-    def _decompose(self, block: str, found: Tensor, penalty: Tensor) -> None:
-        if found.dtype == torch.float64 and len(found) == len(penalty):
+    def _decompose(self, block: str, found: Tensor, summed: bool, penalty: Tensor) -> None:
+        if summed:
             self.values[block], self.bases[block] = torch.linalg.eigh((found + found.T) / 2 + torch.diag(penalty))
             return
-        wide = found.double()
+        wide = found.double()  # the Gram squares the condition number
         values, vectors = torch.linalg.eigh(wide @ wide.T)
         kept = values > NULL * values[-1]
         values = values[kept]
-        basis = wide.T @ (vectors[:, kept] / values.sqrt())
+        basis = wide.T @ (vectors[:, kept] / values.sqrt())  # of length 1: |R' u|^2 = s
         self.values[block] = values + basis.square().T @ penalty
         self.values[across(block)] = penalty.mean()[None]
         self.bases[block] = basis.to(found.dtype)
@@ -137,6 +144,7 @@ class BlockCurvature:
     @property
     def nbytes(self) -> int:
         """Bytes at the largest moment of the fit."""
+        # a matrix, its vectors, and the workspace of eigh
         return 3 * sum(basis.numel() * 8 for basis in self.bases.values())
 
     def rotate(self, direction: Direction) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ class FiniteDifferences:
 
     def changes(self, block: tuple, direction: Direction) -> Changes:
         """What the rows' losses and gradients do along a direction."""
-        losses, factors = self.engine.capture(block)
+        losses, factors = self.engine.capture(block)  # at theta, before any shift
         size = length(direction)
         if size == 0:
             still = {name: factor.scaled(0.0) for name, factor in factors.items()}
@@ -54,6 +54,7 @@ class FiniteDifferences:
         if self.central:
             with self._shifted(direction, -DISTANCE / size):
                 before, behind = self.engine.capture(block)
+        # per unit of w: the points are one or two DISTANCEs apart, and w is `size` long
         scale = size / (DISTANCE * (2 if self.central else 1))
         changes = {name: Sum([ahead[name].scaled(scale), behind[name].scaled(-scale)]) for name in factors}
         return Changes(scale * (values - before), factors, dict(changes))
@@ -83,6 +84,7 @@ class FiniteDifferences:
         finally:
             with torch.no_grad():
                 for name, value in own.items():
+                    # taking the shift back would leave its rounding in the parameters
                     value.copy_(before[name])
 
 

@@ -95,6 +95,7 @@ def portion(engine: PerRow, rows: Rows, by_products: bool) -> int:
         return max(1, PRODUCT_BYTES // max(size, batch * engine.row_bytes))
     inputs, targets, _ = rows.block(slice(0, 1), engine.model.device)
     roots = engine.model.likelihood.roots(engine.outputs(inputs), targets)
+    # a v has a feature for every root of every row
     return max(1, PRODUCT_BYTES // (roots.element_size() * len(rows) * roots.shape[1]))
 
 
@@ -103,6 +104,7 @@ def pairs_with(
 ) -> Tensor:
     """(q, n) values v' b_i of queries and the rows of a part."""
     found = bends.changes(rows.block(part, engine.model.device), slope)
+    # v' H g_i by the meeting, v' H_i G by the changes: these are along G
     values = [
         met.pairs(found.factors) + total(change.gram(own[name]) for name, change in found.changes.items()).T
         for own, met in asked
@@ -125,7 +127,7 @@ def own_values(
 
     def work(part: slice) -> None:
         found = bends.changes(rows.block(part, engine.model.device), slope)
-        changed = total(change.pairs(found.factors[name]) for name, change in found.changes.items())
+        changed = total(change.pairs(found.factors[name]) for name, change in found.changes.items())  # g_i' H_i G
         result[part.start - start : part.stop - start] = met(found.factors).own() + changed
 
     engine.sweep(rows, work, start, stop, min(size, engine.batch_size or 1))
@@ -145,6 +147,7 @@ def aggregated(
     """(stop - start, k) values v' b_i for k directions v (k, ...); slope is G, product H v."""
     k = len(next(iter(v.values())))
     result = torch.empty(stop - start, k, dtype=engine.model.dtype, device=engine.model.device)
+    # (2k, ...): v, then H v, for <H v, g_i> = v' H g_i
     met = by_layer(engine, {name: torch.cat([v[name], product[name]]) for name in v})
 
     def work(part: slice) -> None:
@@ -153,7 +156,7 @@ def aggregated(
             found = bends.second(block, v, product, slope)
         else:
             dots, bent = along(bends.changes(block, slope), met, k)
-            found = (dots[k:] + bent).T
+            found = (dots[k:] + bent).T  # dots with H v, and v' H_i G
         result[part.start - start : part.stop - start] = found
 
     engine.prepare(rows)
@@ -187,12 +190,13 @@ def first_and_second(
     own, decay = engine.model.parameters, engine.model.decay
     penalty = [{name: decay.get(name, 0.0) * value.detach() for name, value in own.items()}] if decay else []
     result = torch.empty(4, len(rows), dtype=engine.model.dtype, device=engine.model.device)
-    met = each_layer(engine, [v, product, *penalty])
+    met = each_layer(engine, [v, product, *penalty])  # the order of the dots below
 
     def work(part: slice) -> None:
         found = bends.changes(rows.block(part, engine.model.device), slope)
         lengths = total(factor.square_norms() for factor in found.factors.values())
         dots, bent = along(found, met, 1)
+        # G is of the risk with its penalty, which is no row's doing
         mean = found.dots - dots[2] if penalty else found.dots
         result[:, part] = torch.stack([dots[0], mean, dots[1] + bent[0], lengths])
 
@@ -214,4 +218,5 @@ def drawn(rows: Rows, count: int | None, seed: list[int]) -> Rows:
     """`count` of the rows, without repetition; all of them where there are no more, or for None."""
     if count is None or count >= len(rows):
         return rows
+    # sorted, as rows may be read from a file
     return rows.chosen(np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False)))

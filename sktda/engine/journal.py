@@ -97,6 +97,7 @@ class Passes:
         done = 0
         if kept is not None:
             done = int(kept.pop("done"))
+            # in place: `add` holds this very dict
             state |= {key: value.to(state[key].device) for key, value in kept.items()}
         written = time.monotonic()
         for _, shard in self._shards(name, n, size):
@@ -113,7 +114,7 @@ def digest(values: Iterable[Tensor | bytes | str]) -> str:
     code = blake2b(digest_size=12)
     for value in values:
         if isinstance(value, Tensor):
-            code.update(str((value.dtype, tuple(value.shape))).encode())
+            code.update(str((value.dtype, tuple(value.shape))).encode())  # equal bytes may be other numbers
             # a clone, as a view of one number counts as contiguous whatever its stride
             whole = value.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
             code.update(whole.view(torch.uint8).numpy().data)

@@ -50,6 +50,7 @@ def cholesky(matrix: Tensor) -> Tensor:
     """Lower Cholesky factor; a singular matrix (duplicate rows without a ridge) gets the least jitter that works."""
     scale = matrix.diagonal().mean()
     jitter = 0.0
+    # none at first, then 1e-13 to 1e-5 of the diagonal: more would be a ridge that nobody asked for
     for power in range(-13, -3):
         factor, info = torch.linalg.cholesky_ex(matrix + jitter * torch.eye(len(matrix), out=torch.empty_like(matrix)))
         if not info.item():
@@ -63,6 +64,7 @@ def pivoted_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
     factor, order, rank, info = dpstrf(matrix.cpu().numpy(), tol=PIVOT_CUTOFF * float(matrix.diagonal().max()))
     if info < 0:
         raise ValueError("the landmark kernel holds NaN")
+    # LAPACK leaves the other half as it was, and counts from 1
     upper = torch.from_numpy(factor[:rank, :rank]).to(matrix.device).triu()
     return upper, torch.from_numpy(order[:rank].astype("int64") - 1).to(matrix.device)
 
@@ -95,7 +97,7 @@ def leave_one_out_exact(gram: Tensor, targets: Tensor, ridge: float) -> LeaveOne
     A = P Y, the prediction without row i is f_{-i} = Y_i - A_i / P_ii. O(n^3) time, O(n^2) memory.
     """
     factor = cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
-    precision = torch.cholesky_inverse(factor).diagonal().clone()
+    precision = torch.cholesky_inverse(factor).diagonal().clone()  # a view would keep the inverse alive
     alpha = torch.cholesky_solve(targets, factor)
     return LeaveOneOut(precision, alpha / precision[:, None])
 
@@ -136,9 +138,11 @@ def leave_one_out_nystrom(
 
     def accumulate(rows: slice) -> None:
         phi = times_upper(arc_cosine(block(rows), landmarks), project)
+        # d_i; 1/2 is the kernel of a row with itself, which |phi|^2 may exceed by rounding
         own = ridge + alpha * (0.5 - phi.square().sum(dim=1).double()).clamp(min=0)
-        weighted = phi / own.sqrt().to(dtype)[:, None]
+        weighted = phi / own.sqrt().to(dtype)[:, None]  # D^-1/2 Phi: its Gram is Phi' D^-1 Phi
         part = upper_gram(weighted), weighted.T @ (targets[rows] / own.sqrt()[:, None]).to(dtype)
+        # only now: a block that runs out of memory is tried again, and must not be counted twice
         if cache is not None:
             cache[rows] = phi
         noise[rows] = own
@@ -146,11 +150,12 @@ def leave_one_out_nystrom(
         moment.add_(part[1])
 
     for_blocks(n, batch_size, accumulate)
-    gram = gram.triu() + gram.triu(1).T
+    gram = gram.triu() + gram.triu(1).T  # the half that upper_gram leaves open
     root = torch.linalg.cholesky(gram.diagonal_scatter(gram.diagonal() + 1), upper=True)
     # psi = phi R^-1 with Phi' D^-1 Phi + I = R'R makes the leverage a squared row norm over d_i
     made_from = inverse if cache is None else eye  # of kernel values, or of the features that were kept
     whiten = torch.linalg.solve_triangular(root, made_from, upper=True, left=False).to(dtype)
+    # R'^-1 Phi' D^-1 Y: psi times this is the prediction with all rows, Phi (R'R)^-1 Phi' D^-1 Y
     weights = torch.linalg.solve_triangular(root.T, moment, upper=False).to(dtype)
     precision = torch.empty(n, dtype=torch.float64, device=device)
     residual = torch.empty(n, targets.shape[1], dtype=torch.float64, device=device)
@@ -159,7 +164,7 @@ def leave_one_out_nystrom(
         made = arc_cosine(block(rows), landmarks) if cache is None else cache[rows]
         psi = times_upper(made, whiten)
         leverage = psi.square().sum(dim=1).double() / noise[rows]
-        rest = (1 - leverage).clamp(min=1e-6)
+        rest = (1 - leverage).clamp(min=1e-6)  # 0 but for rounding where a row alone fixes its prediction
         error = targets[rows].double() - (psi @ weights).double()
         # a row of zeros is orthogonal to every other one, and exactly so
         precision[rows] = torch.where(leverage > 0, rest / noise[rows], 1 / (ridge + 0.5))

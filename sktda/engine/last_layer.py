@@ -53,7 +53,7 @@ class LastLayer:
         with torch.enable_grad():
             losses = self.likelihood.losses(outputs, self.targets)
             losses = losses if self.weight is None else losses * self.weight
-            [errors] = torch.autograd.grad(losses.sum(), [outputs])
+            [errors] = torch.autograd.grad(losses.sum(), [outputs])  # no row is in another's loss, so this holds all
         return errors.reshape(len(errors), -1)
 
     @cached_property
@@ -89,6 +89,7 @@ def last_layer(model: DifferentiableModel, rows: Rows) -> LastLayer:
                 "rows, and one vector per row is needed; give a net that ends in a layer on whole rows"
             )
         layers.add(layer)
+        # equal numbers, in whatever shape, in every batch: an activation may leave those of one as they are
         same = same and made.numel() == outputs.numel() and torch.equal(made.reshape(outputs.shape), outputs)
         parts.append((features, outputs, targets, weight))
 
@@ -100,7 +101,7 @@ def last_layer(model: DifferentiableModel, rows: Rows) -> LastLayer:
             "for it; standardise X, or train with a smaller learning rate"
         )
     weight = None if rows.weight is None else torch.cat([part[3] for part in parts])  # type: ignore[misc]
-    bias = all(layer.bias is not None for layer in layers)
+    bias = all(layer.bias is not None for layer in layers)  # branches may end in different layers
     return LastLayer(name, features, outputs, targets, weight, model.likelihood, bias, same and len(layers) == 1)
 
 

@@ -58,6 +58,7 @@ class Preconditioned(Queries):
 
     def block(self, factors: dict[str, LayerRows]) -> Tensor:
         """(q, n) dot products."""
+        # contract gives (n, q)
         return sum(factors[name].contract(values) for name, values in self.directions.items()).T  # type: ignore[union-attr]
 
 
@@ -79,6 +80,7 @@ class LowRank(Queries):
         for name, (deltas, inputs) in self.terms.items():
             factor = factors[name]
             assert isinstance(factor, Product)
+            # transposed once and not for every r
             a, delta = factor.a.T.contiguous(), factor.delta.T.contiguous()
             for left, right in zip(deltas, inputs, strict=True):
                 pairs = (left @ delta).mul_(right @ a)
@@ -101,6 +103,7 @@ def truncated(flow: Flow, coordinates: Mapping[str, Tensor], linear: set[str], t
     weighted = {
         name: value * out[:, None] * into for name, value in coordinates.items() for out, into in [weights[name]]
     }
+    # squared errors of layers add up, so each may have an equal share of what is allowed
     allowed = (TRUNCATED * tolerance) ** 2 * sum(squares(value) for value in weighted.values()) / len(coordinates)
     terms, formed = {}, {}
     for layer in curvature.layers:
@@ -110,6 +113,7 @@ def truncated(flow: Flow, coordinates: Mapping[str, Tensor], linear: set[str], t
         if name in linear and tolerance > 1e3 * torch.finfo(found.dtype).eps:  # less is rounding
             pair = few_products(found, allowed)
         if pair is not None:
+            # the weights chose the terms and go again: what is written as products are the coordinates
             lefts, rights = (part / root for part, root in zip(pair, weights[name], strict=True))
             terms[name] = lefts @ curvature.basis_out[name].T, rights @ curvature.basis_in[name].T
             continue
@@ -126,9 +130,10 @@ def few_products(matrices: Tensor, allowed: Tensor | float) -> tuple[Tensor, Ten
     """
     total = squares(matrices)
     out, width = matrices.shape[1:]
+    # a third of the terms first: they often suffice, at a third of the cost
     for most in sorted({min(most, out * width // (out + width)) for most in (RANK // 3, RANK)} - {0}):
         left, strength, right = leading_vectors(matrices, most)
-        missing = total - strength.double().square().sum(0).cumsum(0)
+        missing = total - strength.double().square().sum(0).cumsum(0)  # Eckart & Young: squares that r terms leave out
         enough = (missing <= allowed).nonzero()
         if len(enough):
             rank = int(enough[0]) + 1
@@ -145,6 +150,7 @@ def truncated_size(layer: Layer) -> int:
 def energies(values: Tensor) -> tuple[Tensor, Tensor]:
     """Roots (out,) and (in,) whose outer product is near the root of the eigenvalues (out, in)."""
     mean = values.mean().clamp_min(torch.finfo(values.dtype).tiny ** 0.5)  # 0 for a layer that is dead
+    # above 0 where no row moves anything, too: terms are divided by them again
     return values.mean(1).clamp_min(1e-12 * mean).sqrt(), (values.mean(0) / mean).clamp_min(1e-12).sqrt()
 
 
@@ -159,8 +165,10 @@ def leading_vectors(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor
     By subspace iteration from one random start. Source: Halko et al. 2011 (arXiv:0909.4061), algorithm 4.4.
     """
     generator = torch.Generator().manual_seed(0)
+    # drawn on the processor in float64: the same start for every dtype and device
     probe = torch.randn(matrices.shape[2], rank, generator=generator, dtype=torch.float64).to(matrices)
     found = torch.linalg.qr(matrices @ probe)[0]
+    # one power step, made orthogonal after each product: else all columns turn to the strongest vector
     found = torch.linalg.qr(matrices @ torch.linalg.qr(matrices.mT @ found)[0])[0]
     left, strength, right = torch.linalg.svd(found.mT @ matrices, full_matrices=False)
     return found @ left, strength, right.mT
@@ -196,6 +204,7 @@ class EKFACQueries:
         On a probe of queries and rows: the layer whose error is largest for its cost gets one more term, until the
         error of the sum over layers is small enough.
         """
+        # own_batch and not batch_size: the ranks, and with them the last digits, must not depend on the latter
         asked = self._capture(engine, queries, spread(len(queries), PROBE[0]), measure)
         known = self._capture(engine, rows, spread(len(rows), min(PROBE[1], engine.own_batch)), None)
         # a list: the order of a set of names, and with it the last digits of sums, differs from process to process
@@ -213,6 +222,7 @@ class EKFACQueries:
         goal = SAFETY * self.tolerance * truth.norm()
         ranks = dict.fromkeys(linear, 0)
         while missing and (torch.stack(list(missing.values())).sum(0).norm() > goal or 0 in ranks.values()):
+            # one term for every layer first: without any it would not take part at all
             unused = [name for name in missing if not ranks[name]]
             name = unused[0] if unused else max(missing, key=lambda key: missing[key].norm().item() ** 2 / cost[key])
             term = next(terms[name], None)
@@ -340,9 +350,9 @@ def outer_products(values: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Ten
     square = weighted @ weighted.T if wide else weighted.T @ weighted  # the smaller Gram: cheap, exact to 1e-8
     found, vectors = torch.linalg.eigh(square)
     strength = found.flip(0).clamp_min(0).sqrt()
-    near = vectors.flip(1)
+    near = vectors.flip(1)  # the strongest first; eigh ascends
     far = (weighted.T @ near if wide else weighted @ near) / strength.clamp_min(1e-300)
     left, right = (near, far) if wide else (far, near)
-    kept = strength > 1e-7 * strength[0]
+    kept = strength > 1e-7 * strength[0]  # the Gram is exact to 1e-14 or so, its roots to 1e-7
     kind = inverse.dtype
     return strength[kept].to(kind), (left.T / s)[kept].to(kind), (right.T / a)[kept].to(kind)

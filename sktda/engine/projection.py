@@ -54,11 +54,12 @@ class Projection:
             for part in slices(size, BLOCK):
                 draws: list[tuple[Tensor, Tensor]] = []
                 for rows, values in formed_parts(factors[name], part):
-                    draws = draws or self._draws(number, part, values)
+                    draws = draws or self._draws(number, part, values)  # once per block, however many rows at a time
                     for some in slices(len(values), near(values)):
                         place = slice(rows.start + some.start, rows.start + some.stop)
                         for (start, stop), (order, signs) in zip(self._groups, draws, strict=True):
                             total[place, start:stop] += folded(values[some], order, signs, stop - start)
+        # each group alone keeps dot products on average; all of them together keep their mean
         return total.div_(len(self._groups) ** 0.5)
 
     def directions(self, by_layer: Mapping[str, Tensor]) -> Tensor:
@@ -85,10 +86,10 @@ class Projection:
 
 def folded(values: Tensor, order: Tensor, signs: Tensor, width: int) -> Tensor:
     """(n, width): values (n, p) with their signs, in this order, dealt out to the columns in turn and added up."""
-    mixed = values.index_select(1, order).mul_(signs)
+    mixed = values.index_select(1, order).mul_(signs)  # of a copy: the gradients stay as they are
     short = -mixed.shape[1] % width
     if short:
-        mixed = torch.cat([mixed, mixed.new_zeros(len(mixed), short)], dim=1)
+        mixed = torch.cat([mixed, mixed.new_zeros(len(mixed), short)], dim=1)  # a full last round
     return mixed.reshape(len(mixed), -1, width).sum(1)
 
 
@@ -154,7 +155,7 @@ def product_part(factor: Product, rows: slice, part: slice) -> Tensor:
     """(n, p) coordinates `part` of the gradients of a Linear layer or a convolution: weight rows, then bias."""
     a, delta = factor.a[rows], factor.delta[rows]
     if not factor.shared:
-        a, delta = a[:, None], delta[:, None]
+        a, delta = a[:, None], delta[:, None]  # as one position
     out, both = delta.shape[-1], factor.weight and factor.bias
     width = factor.width - both
     pieces = []
@@ -176,6 +177,8 @@ def lookup_part(factor: Lookup, rows: slice, part: slice) -> Tensor | None:
     inside = (indices >= first) & (indices < last)
     if not inside.any():
         return None
+    # the others go to the first vector, with a delta of zero: scatter_add_ takes no index outside
     place = torch.where(inside, indices - first, 0)[:, :, None].expand_as(delta)
     table = delta.new_zeros(n, last - first, d).scatter_add_(1, place, delta * inside[:, :, None])
+    # a block of parameters may begin and end within a vector
     return table.flatten(1)[:, part.start - first * d : part.stop - first * d]

@@ -59,7 +59,7 @@ class Replay:
             )
         positions = trajectory.positions(X, y)
         place = np.full(n_trained, -1)
-        place[positions] = np.arange(len(positions))
+        place[positions] = np.arange(len(positions))  # of copies of a row the last one
         if (place < 0).any():
             raise ValueError(
                 f"{(place < 0).sum()} of the {n_trained} rows that were trained on are missing in X and y; every step "
@@ -112,6 +112,7 @@ class Replay:
             rest = share, bool(group.get("nesterov")), float(group.get("weight_decay", 0))
             for name in group["parameters"]:
                 found[name] = float(rates[step, number]), float(group.get("momentum", 0)), *rest
+        # in the model's order, which that of groups need not be
         return {name: found[name] for name in self.engine.model.parameters}
 
     def products(self, batch: Batch, directions: Direction) -> tuple[Tensor, dict[str, Tensor]]:
@@ -137,12 +138,13 @@ class Replay:
         rows = self.rows.chosen(batch.positions[chosen[batch.positions]])
         if not len(rows):
             return {name: torch.zeros_like(value) for name, value in self.engine.model.parameters.items()}
+        # over the size of the whole batch: rows that are left out count nothing, and others no more
         return {name: value * (len(rows) / batch.size) for name, value in self.engine.mean_gradient(rows).items()}
 
     def finish(self) -> None:
         """Puts the final parameters back into the model."""
         for value in self.engine.model.parameters.values():
-            value.grad = None
+            value.grad = None  # that of the last step
         self.engine.model.load(self.trajectory.state(-1))
 
     def forwards(self, without: np.ndarray | None = None) -> Iterator[Batch]:
@@ -202,7 +204,7 @@ class Replay:
             yield batch
             kept = np.ones(len(self.rows), dtype=bool) if without is None else ~without
             for name, value in self.gradient(batch, kept).items():
-                self.engine.model.parameters[name].grad = value
+                self.engine.model.parameters[name].grad = value  # without the penalty, which the optimiser adds
             for group, rate in zip(optimizer.param_groups, trajectory.group_step_rates[step], strict=True):  # type: ignore[index]
                 group["lr"] = float(rate)
             optimizer.step()
@@ -229,7 +231,7 @@ class Replay:
             }
             for group in trajectory.groups
         ]
-        return kind(groups, lr=1.0)
+        return kind(groups, lr=1.0)  # each step sets its own
 
     def _parameters(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.engine.model.parameters.items()}
@@ -238,6 +240,7 @@ class Replay:
         own = self.engine.model.parameters
         missed = length({name: own[name].detach() - state[name] for name in own})
         way = length({name: before[name] - state[name] for name in own})
+        # late steps may be shorter than what rounding moves the parameters by
         rounding = 16 * torch.finfo(self.engine.model.dtype).eps * length({name: state[name] for name in own})
         if missed > DRIFT * way + rounding:
             share = f"{missed / way:.1%} of the way" if way else "more than the whole way"

@@ -43,7 +43,7 @@ class RootFeatures:
             for name, own in factors.items():
                 first = roots[0][name]
                 if isinstance(own, Product) and isinstance(first, Product) and not own.shared:
-                    inputs = own.a @ first.a.T
+                    inputs = own.a @ first.a.T  # one product for all roots, which differ in delta only
                     for k, root in enumerate(roots):
                         assert isinstance(root[name], Product)
                         dots[k] = dots[k] + inputs * (own.delta @ root[name].delta.T)  # type: ignore[attr-defined]

@@ -83,8 +83,10 @@ class SecondOrder:
             weights = (torch.ones_like(losses) if weight is None else weight.detach().clone()).requires_grad_()
             slopes = torch.autograd.grad(losses, list(own.values()), weights, create_graph=True, materialize_grads=True)
             along = [directions[name].to(slope) for name, slope in zip(own, slopes, strict=True)]
+            # others are zeros: no loss reaches these parameters
             used = [k for k, slope in enumerate(slopes) if slope.requires_grad]
             found = _batched([slopes[k] for k in used], [weights, *own.values()], [along[k] for k in used])
+        # the derivative of w_i <g_i, v> by w_i has lost the weight, and a row's gradient here includes it
         dots = found[0] if weight is None else found[0] * weights.detach()
         gradient = {name: slope.detach() for name, slope in zip(own, slopes, strict=True)}
         return dots.T, gradient, dict(zip(own, found[1:], strict=True))
@@ -130,6 +132,7 @@ class SecondOrder:
         pairs = [(found[name].gradients(), true[name].gradients()) for name in true]
         if not any(bool(b.any()) for _, b in pairs):
             return None
+        # the absolute part is for layers along which nothing bends
         return all(bool((a - b).norm() <= tolerance * b.norm() + 1e-12) for a, b in pairs)
 
     def _by_dual_numbers(self, block: tuple, direction: Direction) -> Changes:
@@ -159,6 +162,7 @@ class SecondOrder:
             return dot, (dot, {name: slopes[name] for name in chosen})
 
         chosen = {name: own[name] for name in wanted}
+        # the gradient of <g_i, w> is H_i w; the dot and g_i come along
         both = grad(slope, has_aux=True)
         with torch.enable_grad(), plain_kernels(module), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")  # of operations without vmap
@@ -186,6 +190,7 @@ class SecondOrder:
         for i in range(len(targets)):
             part = slice(i, i + 1)
             one = {k: v[part] for k, v in inputs.items()} if isinstance(inputs, Mapping) else inputs[part]
+            # sums over a block of one row are the row's own
             found.append(self.block_products((one, targets[part], None), {k: v[None] for k, v in along.items()}))
         dots, slopes, changes = zip(*found, strict=True)
         moved = {name: torch.cat([each[name] for each in changes]) for name in wanted}
@@ -224,6 +229,7 @@ def _batched(outputs: list[Tensor], leaves: list[Tensor], along: list[Tensor]) -
     k = len(along[0])
 
     def found(vectors: list[Tensor], batched: bool) -> list[Tensor | None]:
+        # the graph is kept: it is gone through again, vector by vector, where a batch of them fails
         return list(
             torch.autograd.grad(
                 outputs, leaves, vectors, retain_graph=True, allow_unused=True, is_grads_batched=batched

@@ -47,7 +47,7 @@ class SoftmaxHead:
         def work(part: slice) -> None:
             features, errors, changes = self._parts(rows.block(part, model.device), v)
             gradient.add_(errors.T @ features)
-            product.add_(changes.transpose(1, 2) @ features)
+            product.add_(changes.transpose(1, 2) @ features)  # (k, C, n) @ (n, d): sum of s_i f_i'
 
         self.engine.sweep(rows, work)
         own = {name: value.detach() for name, value in model.parameters.items()}
@@ -60,8 +60,9 @@ class SoftmaxHead:
     def second(self, block: tuple, v: Direction, moved: Direction, gradient: Direction) -> Tensor:
         """(n, k) <moved, g_i> + v' H_i gradient of the rows of a block, for k directions v and moved (k, ...)."""
         features, errors, changes = self._parts(block, self._matrices(v))
-        by_error = (errors * (features @ self._matrices(moved).transpose(1, 2))).sum(2)
+        by_error = (errors * (features @ self._matrices(moved).transpose(1, 2))).sum(2)  # (k, n): e_i' M f_i
         one = {name: value[None] for name, value in gradient.items()}
+        # s_i' G f_i: H_i v is s_i f_i', and H_i is symmetric
         return (by_error + (changes * (features @ self._matrices(one)[0].T)).sum(2)).T
 
     def _parts(self, block: tuple, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,7 +72,7 @@ class SoftmaxHead:
         p = logits.softmax(dim=1)
         errors = p - nn.functional.one_hot(targets, p.shape[1])
         along = p * (features @ v.transpose(1, 2))
-        changes = along - p * along.sum(2, keepdim=True)
+        changes = along - p * along.sum(2, keepdim=True)  # (diag(p) - p p') a_i, the Hessian of the loss by the logits
         if weight is None:
             return features, errors, changes
         return features, weight[:, None] * errors, weight[:, None] * changes
@@ -80,7 +81,7 @@ class SoftmaxHead:
         """(features with a one for the bias, logits)."""
         [(features, logits)] = self._calls(inputs)
         if "weight" not in self.layer.trained:
-            features = features[:, :0]
+            features = features[:, :0]  # the bias alone is trained
         if "bias" in self.layer.trained:
             features = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
         return features, logits
@@ -99,6 +100,7 @@ class SoftmaxHead:
     def _matrices(self, directions: Direction) -> Tensor:
         """(k, C, d)."""
         parts = [directions[name] for name in self.layer.parameters]
+        # the bias (k, C) is one more column
         return torch.cat([part.reshape(*part.shape[:2], -1) for part in parts], dim=2)
 
     def _by_parameter(self, matrix: Tensor) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ def gathered(rate: float) -> Spectral:
     def fn(values: Tensor) -> Tensor:
         # below 1e-30 the quotient is the rate to the last digit, and its denominator may be 0
         tiny = (rate * values).abs() < 1e-30
+        # 1 - exp(-x s) itself would lose its digits where little was learned
         return torch.where(tiny, rate, -torch.expm1(-rate * values) / torch.where(tiny, 1.0, values))
 
     return fn
@@ -120,6 +121,7 @@ class DiagonalFlow(Flow):
     def coordinates(self, direction: Direction) -> dict[str, Tensor]:
         """H^-1 (1 - exp(-x (P diag(H) + decay))) u."""
         assert isinstance(self.curvature, EKFAC)
+        # the transpose of (1 - S) H^-1: the factors, which do not commute, change places
         met = self.curvature.rotate({name: -torch.expm1(fall) * direction[name] for name, fall in self.fall.items()})
         return {name: self.inverse[name] * value for name, value in met.items()}
 

@@ -60,6 +60,7 @@ def row_hashes(columns: Columns, weights: np.ndarray) -> np.ndarray:
     """64-bit hashes (n,) of rows: equal for equal rows, dense or sparse, whatever the sign of a zero."""
     values = columns.values
     if columns.is_sparse:
+        # sums modulo 2^64, whose differences are those of the rows all the same
         parts = np.concatenate([[np.uint64(0)], np.cumsum(_mixed(values.data) * weights[values.indices])])
         return parts[values.indptr[1:]] - parts[values.indptr[:-1]]
     hashes = np.empty(len(values), dtype=np.uint64)
@@ -72,13 +73,14 @@ def row_hashes(columns: Columns, weights: np.ndarray) -> np.ndarray:
 
 def _weights(n_columns: int) -> np.ndarray:
     """One odd number per column."""
+    # odd, so that no bit of a value is lost
     return np.random.default_rng(0).integers(0, 2**64, n_columns, dtype=np.uint64) | np.uint64(1)
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
     """The bits of numbers, stirred; 0 stays 0, so that zeros which a sparse matrix leaves out add nothing."""
     numbers = np.array(values, dtype=np.float64) + 0.0  # -0.0 becomes 0.0
-    numbers[np.isnan(numbers)] = np.nan
+    numbers[np.isnan(numbers)] = np.nan  # NaN has many bit patterns
     bits = np.ascontiguousarray(numbers).view(np.uint64)
     for shift, factor in ((32, 0xD6E8FEB86659FD93), (32, 0xA0761D6478BD642F)):
         bits ^= bits >> np.uint64(shift)
@@ -122,6 +124,8 @@ def _coincide_by_nature(columns: Columns, hashes: np.ndarray, weights: np.ndarra
         for j in attribute:
             parts += _mixed(columns.column(j)) * weights[j]
         share = _pairs(parts) / (len(hashes) * (len(hashes) - 1) / 2)
+        # Hashes are sums over columns, so a difference leaves the attribute out. Pairs that agree in all else and
+        # differ here are the share 1 - m of those by chance, of which the share m is equal.
         by_chance = (_pairs(hashes - parts) - equal) * share / max(1 - share, 1e-12) if share < 1 else 0.0
         if by_chance >= EXPLAINED * equal:
             return True
@@ -148,7 +152,7 @@ def _attributes(columns: Columns) -> list[list[int]]:
     for j in range(p):
         column = columns.column(j)
         binary = bool(((column == 0) | (column == 1)).all())
-        if binary and blocks and len(taken) and not (taken * column).any():
+        if binary and blocks and len(taken) and not (taken * column).any():  # no row has two ones
             blocks[-1].append(j)
             taken = taken + column
         else:

@@ -60,14 +60,16 @@ def gives_away(column: np.ndarray, codes: np.ndarray, *, ordered: bool) -> bool:
     values, value = np.unique(column[known], return_inverse=True)
     code = codes[known]
     n_classes = len(np.unique(code))
+    # values that hardly repeat, such as names of rows, go with one label each whatever they are
     if len(values) < n_classes or n_classes < 2 or 2 * len(values) > len(value):
         return False
     label = np.empty(len(values), dtype=np.int64)
-    label[value] = code
+    label[value] = code  # that of the last such row, to which all are held
     if (label[value] != code).any():
         return False
     if ordered and len(values) > n_classes and np.count_nonzero(np.diff(label)) == n_classes - 1:
         return False  # classes are intervals
+    # the first row of a value says which label goes with it; each further one would have that by chance only
     surprise = -np.log(np.bincount(code)[label] / len(code))
     return float((np.bincount(value) - 1) @ surprise) >= BEYOND_CHANCE
 
@@ -103,7 +105,7 @@ def _one_hot(columns: Columns, codes: np.ndarray, candidates: np.ndarray, named:
     alone = (ranks[0] != ranks[1]) & (ranks[1] == ranks[-1]) | (ranks[-1] != ranks[-2]) & (ranks[0] == ranks[-2])
     told: dict[int, list[int]] = {}
     for j in np.intersect1d(np.flatnonzero(alone), candidates) if columns.is_sparse else np.flatnonzero(alone):
-        usual = ranks[len(classes) // 2, j] if len(classes) > 3 else ranks[1, j]
+        usual = ranks[len(classes) // 2, j]  # of three or more all but one are equal, the middle one among them
         k = int(np.flatnonzero(seen[:, j] != usual)[0])
         column = columns.column(int(j))
         if (column[codes == classes[k]] == seen[k, j]).all() and (column[codes != classes[k]] == usual).all():
@@ -142,6 +144,7 @@ def is_copy(column: np.ndarray, y: np.ndarray) -> bool:
     correlation = float(_rank_correlation(column, y))
     if abs(correlation) < COPY:
         return False
+    # ties of the column, which rounding makes, in the order of y
     in_order = y[np.lexsort((y, column if correlation > 0 else -column))]
     return bool((np.diff(in_order) < 0).mean() < MISPLACED)
 

@@ -70,7 +70,7 @@ def sentinel_values(values: np.ndarray, counts: np.ndarray, least: float) -> lis
             alone = value < 0 <= low
             if (alone and len(rest) >= MANY) if value == -1 else (alone or gap > high - low):
                 found.append(float(value))
-    others = values[~np.isin(values, found)]
+    others = values[~np.isin(values, found)]  # one sentinel must not hide another
     if len(others) > MANY:
         for value, inner in ((others[0], others[1:]), (others[-1], others[:-1])):
             count = counts[np.searchsorted(values, value)]

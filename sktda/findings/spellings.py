@@ -172,6 +172,7 @@ def told_apart(columns: Columns, a: np.ndarray, b: np.ndarray) -> bool:
     pooled = ((k - 1) * var_a + (m - 1) * var_b) / (k + m - 2) * (1 / k + 1 / m)
     gap = np.abs(mean_a - mean_b)[columns.ordered]
     error = np.sqrt(np.maximum(welch, pooled))[columns.ordered]
+    # means of a constant column differ by rounding, with no error beside it
     return bool((gap > APART * error + 1e-12 * (np.abs(mean_a) + np.abs(mean_b))[columns.ordered]).any())
 
 
@@ -180,6 +181,7 @@ def _moments(columns: Columns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if columns.is_sparse:
         mean = np.asarray(block.mean(axis=0)).ravel()
         square = np.asarray(block.multiply(block).mean(axis=0)).ravel()
+        # zeros are not stored, and count
         return mean, np.maximum(square - mean**2, 0) * len(rows) / (len(rows) - 1)
     block = np.nan_to_num(np.asarray(block, dtype=np.float64))
     return block.mean(axis=0), block.var(axis=0, ddof=1)

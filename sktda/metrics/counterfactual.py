@@ -152,6 +152,7 @@ def chance(measure: Measure, x: np.ndarray, y: np.ndarray) -> np.ndarray | float
     if measure not in (wasserstein, wasserstein_gaussian):
         return 0.0
     floor = wasserstein_floor(len(x), len(y), gaussian=measure is wasserstein_gaussian)
+    # of one distribution, whose variance either sample estimates
     return floor * (x.var(axis=0, ddof=1) + y.var(axis=0, ddof=1)) / 2
 
 
@@ -205,7 +206,7 @@ def noise_ceiling(measured: np.ndarray) -> float:
         order = rng.permutation(n)
         parts = (measured[:, order[:half]].mean(axis=1), measured[:, order[half : 2 * half]].mean(axis=1))
         found.append(spearman(*parts).mean())
-    r, length = max(np.mean(found), 0.0), n / half
+    r, length = max(np.mean(found), 0.0), n / half  # by chance below 0, where retrains agree in nothing
     return float(np.sqrt(length * r / (1 + (length - 1) * r)))
 
 

@@ -67,6 +67,7 @@ def noise_corrected_accuracy(
     given, predicted = _positions("y_true", y_true, names), _positions("y_pred", y_pred, names)
     if len(given) != len(predicted):
         raise ValueError(f"got {len(given)} labels and {len(predicted)} predictions")
+    # sum_j T[k, j] inv(T)[j, c] is 1 for c = k, else 0: right on average over the labels j of a row of class k
     return float(np.linalg.inv(matrix)[given, predicted].mean())
 
 
@@ -74,6 +75,7 @@ def _positions(name: str, values: np.ndarray, classes: np.ndarray) -> np.ndarray
     """Where each value stands among the classes; ValueError naming one that does not."""
     values = np.ravel(np.asarray(values))
     order = np.argsort(classes, kind="stable")
+    # what is beyond the last class is found out below
     place = np.searchsorted(classes[order], values).clip(max=len(classes) - 1)
     found = order[place]
     unknown = values[classes[found] != values]

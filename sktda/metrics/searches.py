@@ -115,6 +115,7 @@ class BeyondChance:
                 f"the search has no scores of metric={self.metric!r}; give the name of one that it measures"
             )
         scores = np.array([cv_results[f"split{k}_test_{self.metric}"] for k in range(n_splits)])
+        # shares of the range of each parameter, which have units of their own
         far = np.sum(
             [_distance([each[name] for each in candidates], value) for name, value in self.prior.items()], axis=0
         )

@@ -44,6 +44,7 @@ def bootstrap_interval(scores: np.ndarray, level: float = 0.95) -> tuple[float, 
     if not 0 < level < 1:
         raise ValueError(f"level={level!r} is not a share between 0 and 1, such as 0.95")
     rng = np.random.default_rng(0)
+    # in hundreds: all samples at once would take 10,000 times the memory of the scores
     means = [rng.choice(scores, (100, len(scores))).mean(axis=1) for _ in range(100)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
@@ -64,6 +65,7 @@ def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     both = varies(a) & varies(b)
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    # the size of a constant column may be rounding, and not 0
     return np.where(both, (a * b).sum(axis=0) / np.where(both, size, 1.0), 0.0)
 
 
@@ -77,7 +79,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
     result = np.empty(values.shape)
     for column, out in zip(values.T, result.T, strict=True):
         _, place, count = np.unique(column, return_inverse=True, return_counts=True)
-        out[:] = (np.cumsum(count) - (count + 1) / 2)[place]
+        out[:] = (np.cumsum(count) - (count + 1) / 2)[place]  # the middle of the ranks that equal values take up
     return result
 
 

@@ -18,6 +18,11 @@ CASES = {
     ),
     "fewer rows": (lambda: nn.Sequential(nn.Linear(3, 20), nn.Tanh(), nn.Linear(20, 3)), 6, Categorical()),
     "both": (lambda: nn.Sequential(nn.Linear(3, 20), nn.Tanh(), nn.Linear(20, 2)), 25, Gaussian()),
+    "as many parameters as roots of two states": (
+        lambda: nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)),
+        5,
+        Gaussian(),
+    ),
     "layers of all kinds": (
         lambda: nn.Sequential(
             nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 5, 2), nn.Flatten(), nn.LayerNorm(10), nn.ReLU(), nn.Linear(10, 3)
@@ -107,7 +112,7 @@ def test_batches_do_not_matter(name, batch_size):
     model, rows = make(name)
     vectors = vectors_of(model)
     whole, parts = (
-        applied(BlockCurvature(PerRow(model, size), rows), model, fall, vectors) for size in (None, batch_size)
+        applied(BlockCurvature(PerRow(model, size), rows), model, fall, vectors) for size in ("auto", batch_size)
     )
     assert_near(parts, whole)
 

@@ -133,6 +133,7 @@ class AUM(AlongTheRun):
         labels, made_up = self._labels(y)
         random = random_of(self.random_state)
         n_classes = len(np.unique(labels))
+        # the made-up class is as large as the others are on average; two of it, for two runs
         drawn = random.permutation(len(labels))[: 2 * max(1, len(labels) // (n_classes + 1))]
         total, times = np.zeros(len(labels)), np.zeros(len(labels))
         thresholds = []
@@ -151,6 +152,7 @@ class AUM(AlongTheRun):
             times[own] += 1
             thresholds.append(np.percentile(one.scores_[fake], self.percentile))
         settings = one.get_params(deep=False)
+        # what the last run learned
         self.__dict__.update({name: value for name, value in vars(one).items() if name not in settings})
         self.scores_ = total / times
         self.threshold_ = float(np.mean(thresholds))

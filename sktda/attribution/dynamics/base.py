@@ -114,6 +114,7 @@ def logit_margin(likelihood: Likelihood, method: str) -> Measure:
         if isinstance(likelihood, Binary):
             signed = likelihood.logits(outputs) * (2 * targets.to(outputs.dtype) - 1)
             return signed.reshape(len(outputs), -1).amin(dim=1)
+        # log p differs from the logits by one number per row, which the margin does not see
         logits = likelihood.log_p(outputs) if likelihood.probabilities else outputs
         own = targets[:, None]
         return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -torch.inf).amax(dim=1)

@@ -81,7 +81,7 @@ class Forgetting(AlongTheRun):
     def _self_scores(self, fitted: Fitted) -> Tensor:
         right = self._margins(fitted) > 0
         learned = right.any(dim=0)
-        first = torch.where(learned, right.int().argmax(dim=0), -1)
+        first = torch.where(learned, right.int().argmax(dim=0), -1)  # of equal values the first
         self.first_learned_ = first.numpy()
         events = (right[:-1] & ~right[1:]).sum(dim=0)
         return -torch.where(learned, events, len(right)).double()

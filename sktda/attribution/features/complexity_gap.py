@@ -19,7 +19,7 @@ RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 LOOK_ROWS, LEAST_LOOK_ROWS, LOOK_BYTES = 1_000, 100, 2**28  # what ridge and scale are chosen by
 CLEARLY = 2.0  # standard errors by which the other scale must be better
 BLOCK_ROWS = 2_048  # of "nystrom" at a time
-ROUNDING = 1e-9
+ROUNDING = 1e-9  # errors that are equal but for it have no standard error to speak of
 
 
 class ComplexityGap(Attributor):
@@ -179,7 +179,7 @@ class ComplexityGap(Attributor):
         residual = loo.residual.cpu().numpy()
         self.label_part_ = np.square(residual).sum(axis=1)
         self.scores_ = -self.label_part_ * self.label_free_part_
-        self._set_predictions(target, (targets - residual) * unit + centre)
+        self._set_predictions(target, (targets - residual) * unit + centre)  # f_{-i}, in units of the target
         return self
 
     def _targets(self, target, classes):
@@ -199,11 +199,13 @@ class ComplexityGap(Attributor):
         y = torch.from_numpy(targets).to(device)
         n = len(rows)
         if self.mode == "exact" or (self.mode == "auto" and n <= EXACT_ROWS):
+            # float64: near copies of a row make H nearly singular, and the ridge is small
             gram = arc_cosine_gram(rows.block(slice(0, n), torch.float64, device))
             return leave_one_out_exact(gram, y, self.ridge_)
         if self.ridge_ == 0:
             raise ValueError("ridge=0 is not defined for mode='nystrom'; use ridge > 0 or mode='exact'")
         chosen = sample(n, default_landmarks(n) if self.n_landmarks == "auto" else self.n_landmarks, random)
+        # float32 where all rows pass through, at half the time; what is factorised there is float64
         landmarks = rows.block(chosen, torch.float32, device)
         size = BLOCK_ROWS if self.batch_size == "auto" else self.batch_size
         return leave_one_out_nystrom(
@@ -253,6 +255,7 @@ class ComplexityGap(Attributor):
                 sign[len(own) :] = -1
                 block = rows.block(np.concatenate([own, others]), torch.float64, device)
                 loo = leave_one_out_exact(arc_cosine_gram(block), sign, 0.0)
+                # rows of the rest get their scores in the turn of their own class
                 precision = loo.precision[: len(own)].cpu().numpy() / self.n_repeats
                 label = loo.residual[: len(own), 0].square().cpu().numpy()
                 gap[own] += precision * label

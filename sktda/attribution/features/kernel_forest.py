@@ -155,6 +155,7 @@ class KernelForest(Attributor):
         total = np.zeros((len(codes), int(codes.max()) + 1))
         sizes = {ExtraTreesClassifier: n_trees - n_trees // 2, RandomForestClassifier: n_trees // 2}
         for kind in [kind for kind, size in sizes.items() if size]:
+            # leaves of one row would hand its wrong label on to the neighbours
             forest = kind(sizes[kind], min_samples_leaf=3, bootstrap=True, n_jobs=self.n_jobs, random_state=seed)
             forest.fit(rows, codes[order])
             for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
@@ -193,6 +194,7 @@ def evened(X: Any) -> np.ndarray:
         distance = column - middle
         largest = np.abs(distance).max()
         if largest > 0:
+            # in shares of the largest, so that no sum over- or underflows
             spread = (high - low) / largest or np.abs(distance / largest).mean()
             rows[:, j] = np.arcsinh(np.clip(distance / largest / spread, -FAR, FAR))
     return rows

@@ -259,6 +259,7 @@ def _nearest_first(cosine: Tensor) -> Tensor:
     """
     n = cosine.shape[1]
     bits = max(POSITION_BITS, n.bit_length())
+    # 1 - cosine is at most 2, so that a key stays below 2^63 once the position is behind it
     keys = (cosine - 1).mul_(-(2.0 ** (61 - bits))).round_().long()
     keys.bitwise_left_shift_(bits).add_(torch.arange(n, device=keys.device))
     if keys.device.type == "cpu":

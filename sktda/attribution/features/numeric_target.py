@@ -65,6 +65,7 @@ def find_atom(y: np.ndarray) -> float | None:
     order = np.argsort(counts, kind="stable")
     first, second = counts[order[-1]], counts[order[-2]] if len(counts) > 1 else 0
     many = first >= max(ATOM_ROWS, ATOM_SHARE * len(y)) and first >= ATOM_LEAD * second
+    # a target of one value has no amounts beside it
     return float(values[order[-1]]) if (many or 2 * first > len(y)) and second else None
 
 
@@ -84,6 +85,7 @@ def running_median(position: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Median (n,) of the values of the rows that are nearest in position: a twentieth of all, from 11 to 101."""
     order = np.argsort(position, kind="stable")
     smooth = np.empty_like(values)
+    # an odd window, which has a middle
     smooth[order] = median_filter(values[order], size=int(np.clip(len(values) // 20, 11, 101)) | 1, mode="reflect")
     return smooth
 
@@ -104,6 +106,7 @@ def r_squared(error: np.ndarray, deviation: np.ndarray) -> tuple[float, float]:
     if scale == 0:
         return 0.0, 0.0
     ratio = np.square(error).mean() / scale
+    # what each row adds to the ratio, to first order: the errors of numerator and denominator go together
     influence = (np.square(error) - ratio * np.square(deviation)) / scale
     return float(1 - ratio), float(influence.std() / np.sqrt(len(influence)))
 

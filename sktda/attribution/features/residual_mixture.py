@@ -47,7 +47,7 @@ def expectation(
     for _ in range(STEPS):
         if share > 0:
             joint = np.column_stack([np.log1p(-shares.sum()) + log_t(residual, freedom, scale), np.log(shares) + wrong])
-            joint = np.exp(joint - joint.max(axis=1, keepdims=True))
+            joint = np.exp(joint - joint.max(axis=1, keepdims=True))  # densities far out underflow
             joint /= joint.sum(axis=1, keepdims=True)
             keep, shares = joint[:, 0], np.maximum(joint[:, 1:].mean(axis=0), 1e-12)
             shares *= min(1.0, MOST_WRONG / shares.sum())
@@ -92,6 +92,7 @@ def share_of_wrong(right: np.ndarray, wrong: np.ndarray) -> tuple[float, float, 
         profile = np.array([np.logaddexp(np.log1p(-s) + right, np.log(s) + wrong).sum() for s in GRID])
     agree = GRID[profile >= profile.max() - HALF_CHI2]
     best = int(profile.argmax())
+    # above 0: who asks for odds takes its logarithm
     return max(float(GRID[best]), GRID[1]), float(profile[best]), float(agree.min()), float(agree.max())
 
 

@@ -71,6 +71,7 @@ class ResidualRegression:
         """The regression of the rows that are not the atom."""
         n = len(y)
         centre, y_spread = np.median(y), spread_of(y)
+        # first pass, to find absurd values: on a scale on which they are near the others
         u = np.arcsinh((y - centre) / y_spread)
         log_slope = -np.log(y_spread) - np.log(np.hypot(1, (y - centre) / y_spread))
         wrong_u = wrong_densities(u, 0.0, 1.0)
@@ -81,16 +82,17 @@ class ResidualRegression:
         learn = n >= FEW
         first = np.zeros(n)
         if learn:
+            # normal scores: no target is large, whatever its unit
             predicted, _ = self._forest(rows, ndtri((rankdata(y) - 0.5) / n), LEAF, seeds[0])
-            first = running_median(predicted[:, 0], u)
+            first = running_median(predicted[:, 0], u)  # from scores back to u
         pass_one = best_fit(u - first, wrong_u, spread_of(u), rounding(u), ENDS)
         absurd = pass_one.posterior > 0.5
-        tame = np.where(absurd, centre + y_spread * np.sinh(first), y)
+        tame = np.where(absurd, centre + y_spread * np.sinh(first), y)  # as predicted, where y is absurd
 
         choices = transforms(tame)
         targets = np.column_stack([choice.to(tame) for choice in choices])
         mean, unit = targets.mean(axis=0), targets.std(axis=0)
-        unit[unit <= 1e-12 * np.abs(mean)] = 1.0
+        unit[unit <= 1e-12 * np.abs(mean)] = 1.0  # a constant target has rounding for a deviation
         targets = (targets - mean) / unit
         predicted, of_atoms = np.zeros_like(targets), np.zeros((rows_of_atoms.shape[0], len(choices)))
         if learn:
@@ -100,9 +102,9 @@ class ResidualRegression:
         likelihoods = []
         for j, choice in enumerate(choices):
             z, slope = standard(choice.to(y), mean[j], unit[j]), choice.log_slope(y) - np.log(unit[j])
-            wrong = wrong_u + (log_slope - slope)[:, None]
+            wrong = wrong_u + (log_slope - slope)[:, None]  # the same densities, per unit of z in place of u
             fitted = best_fit(z - predicted[:, j], wrong, spread_of(z), rounding(z), ENDS)
-            likelihoods.append(fitted.total + slope)
+            likelihoods.append(fitted.total + slope)  # per unit of y: else the transform that squeezes most wins
         j = first_as_good(likelihoods) if learn else 0
         transform, target, f = choices[j], targets[:, j], predicted[:, j]
         z = standard(transform.to(y), mean[j], unit[j])
@@ -115,6 +117,7 @@ class ResidualRegression:
             f = mix(gap.loo_decision_, f, kernel_share)
         residual, least = z - f, rounding(z)
         spread = max(spread_of(z), least)
+        # so far out that they would be the local scale wherever they are
         gross = absurd & (np.abs(y - centre) > WRONG_SPREADS[1] * y_spread)
         log_scale = self._log_scale(rows, f, residual, gross, seeds[3]) if learn else np.zeros(n)
         wrong_z = wrong_densities(z, np.median(z), spread)
@@ -127,7 +130,7 @@ class ResidualRegression:
             for power in SHARES:
                 shift = power * log_scale
                 fitted = best_fit(residual * np.exp(-shift), wrong_z + shift[:, None], 4 * spread, least, ENDS)
-                likelihoods.append(fitted.total - shift)
+                likelihoods.append(fitted.total - shift)  # per unit of z again
             power = SHARES[int(np.argmax([each.mean() for each in likelihoods]))]
         shift = power * log_scale
         relative = residual * np.exp(-shift)

@@ -170,7 +170,7 @@ class RobustResidual(Attributor):
         self.atom_ = find_atom(y)
         atom = np.zeros(len(y), dtype=bool) if self.atom_ is None else y == self.atom_
         rest = np.flatnonzero(~atom)
-        seeds = random.randint(2**31 - 1, size=5)
+        seeds = random.randint(2**31 - 1, size=5)  # all at once: that of one forest does not depend on another
         regression = ResidualRegression(self.n_estimators, self.device)
         amounts = regression.amounts(X[rest], rows[rest], y[rest], rows[atom], seeds)
         self.transform_, self.kernel_share_ = amounts.transform.name, amounts.kernel_share
@@ -191,6 +191,7 @@ class RobustResidual(Attributor):
 
         right, wrong = densities(amounts.fit)
         share, likelihood, low, high = share_of_wrong(right, wrong)
+        # over the same rows without wrong values: the atom's odds as they are, amounts by the t that then fits best
         gain = likelihood - (right.sum() - amounts.fit.right.sum() + amounts.none)
         self.wrong_probability_ = np.zeros(len(y))
         if gain > EVIDENCE and share < GRID[-1]:  # at half of the rows, wrong and right cannot be told apart

@@ -219,7 +219,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
             if count(X) != count(y):
                 raise ValueError(f"X and y have inconsistent numbers of samples: {count(X)} and {count(y)}")
             if hasattr(y, "shape") or isinstance(y, list | tuple):
-                infer_task(np.asarray(y)) if np.ndim(y) == 1 else None
+                infer_task(np.asarray(y)) if np.ndim(y) == 1 else None  # for what it refuses
         if sample_weight is not None:
             check_weights(sample_weight, count(X))
         if hasattr(X, "shape"):

@@ -28,18 +28,19 @@ def cross_fitted(attributor: Any, rows: GivenRows, task: str) -> tuple[Tensor, d
     if task == "classification" and np.size(y) == n:
         codes = encode_target(y, "classification")[1]
         rarest = np.unique(codes, return_counts=True)[1].min()
-        if rarest >= 2:
+        if rarest >= 2:  # a class of one row cannot be stratified
             splitter = StratifiedKFold(min(FOLDS, rarest), shuffle=True, random_state=random)
     total, times = np.zeros(n), np.zeros(n)
     folds: list[dict[str, ObjectiveScores]] = []
-    for train, held in splitter.split(np.zeros(n), codes):
+    for train, held in splitter.split(np.zeros(n), codes):  # of X splitters ask the length only
         validation = rows.take(held)
+        # without the callbacks, which follow the fit as a whole
         part = clone(attributor).set_callbacks().fit(*rows.take(train), X_val=validation.X, y_val=validation.y)
         total[train] += part.scores_
         times[train] += 1
         by_name = {name: np.zeros(n) for name in part.objectives_}
         for name, found in part.objectives_.items():
-            by_name[name][train] = found.scores
+            by_name[name][train] = found.scores  # 0 for held rows, which `times` does not count
         folds.append({name: replace(found, scores=by_name[name]) for name, found in part.objectives_.items()})
     objectives = {
         name: ObjectiveScores(

@@ -80,7 +80,7 @@ def removed_positions(rows: Any, n: int) -> np.ndarray:
 def removed_gradient(engine: PerRow, rows: Rows, removed: np.ndarray) -> dict[str, Tensor]:
     """Sum of the gradients of some rows at the model's present parameters."""
     found = engine.mean_gradient(rows.chosen(removed))
-    return {name: len(removed) * value for name, value in found.items()}
+    return {name: len(removed) * value for name, value in found.items()}  # the engine's is the mean
 
 
 def line_search(
@@ -100,6 +100,7 @@ def line_search(
     bend = 0.0
     for name, value in direction.items():
         penalty = decay.get(name, 0.0) * value
+        # the other rows' losses over n, not over their own number, and the penalty as a whole
         bend += float(((share * (product[name] - penalty) + penalty) * value).sum())
     step = max(slope, 0.0) / bend if bend > 0 else 0.0
     return {name: step * value for name, value in direction.items()}

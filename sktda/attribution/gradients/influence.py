@@ -179,10 +179,11 @@ class Influence(GradientAttributor, Deletion):
             return self.curvature_.apply(self._inverse(damping), direction)
         exact = fitted.model.dtype == torch.float64
         return conjugate_gradients(
+            # never indefinite, as the Hessian of a net may be
             lambda v: fitted.engine.hessian_product(fitted.rows, v, gauss_newton=True),
             direction,
             damping or 0.0,
-            tolerance=1e-10 if exact else 1e-5,
+            tolerance=1e-10 if exact else 1e-5,  # below, products in float32 are rounding
             max_iter=CG_STEPS,
         )
 
@@ -200,7 +201,7 @@ class Influence(GradientAttributor, Deletion):
         return fitted.passes.collect(f"values {digest(directions.values())}", len(fitted.rows), values).T / fitted.n
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
-        rows = fitted.rows.rooted()
+        rows = fitted.rows.rooted()  # the root of a weight in either gradient: the weight once
         if self.curvature_ is not None:
             values = partial(self.curvature_.quadratic, fitted.engine, rows, self._inverse(self._damping))
             return -fitted.passes.collect("self", len(rows), values) / fitted.n
@@ -235,7 +236,7 @@ class Influence(GradientAttributor, Deletion):
         """Yields (query positions, H^-1 q of these queries) in portions that fit the memory."""
         model, engine = fitted.model, fitted.engine
         shapes = {name: value.shape for name, value in model.parameters.items()}
-        size = sum(shape.numel() for shape in shapes.values()) * 8
+        size = sum(shape.numel() for shape in shapes.values()) * 8  # solved in float64
         for part in slices(len(queries), min(engine.batch_size or 1, max(1, QUERY_BYTES // size))):
             gradients = engine.block_gradients(queries.block(part, model.device), measure)
             solved = self._solve_each(fitted, unflatten(gradients, shapes))

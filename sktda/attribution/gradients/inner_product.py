@@ -87,7 +87,7 @@ class InnerProduct(CheckpointDots):
         self.random_state = random_state
 
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
-        return TrajectoryRecorder(n_checkpoints=1)
+        return TrajectoryRecorder(n_checkpoints=1)  # for the learning rates
 
     def _weights(self, fitted: Fitted) -> list[tuple[int | None, float]]:
         if fitted.trajectory is None:

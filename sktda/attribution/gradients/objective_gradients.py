@@ -86,7 +86,7 @@ class Asked:
     def _outputs(self, model: DifferentiableModel, inputs: Inputs) -> Tensor:
         """Raw outputs, in portions where nothing will be differentiated."""
         with eval_kernels(model.module):
-            if torch.is_grad_enabled() or isinstance(inputs, Mapping):
+            if torch.is_grad_enabled() or isinstance(inputs, Mapping):  # a graph of all rows is held anyway
                 return forward(model.module, inputs)
             size = self.engine.batch_size or 1
             return torch.cat([forward(model.module, inputs[part]) for part in slices(len(inputs), size)])
@@ -98,6 +98,7 @@ class Asked:
             self.values.append(float(engine.losses(self.rows, measure).double().mean()))
             self._gradients.append(lambda: engine.mean_gradient(self.rows, measure))
             return
+        # all rows at once: what is no mean of rows, such as a gap between groups, needs them together
         inputs, targets, _ = self.rows.block(slice(0, len(self.rows)), model.device)
         if not hasattr(objective, "settled"):
             with torch.no_grad():
@@ -108,6 +109,7 @@ class Asked:
         with torch.no_grad():
             settled: Settled = objective.settled(self.predict, inputs, targets, **self.metadata)
         weights = settled.weights.cpu()
+        # inputs that the objective made, such as perturbed ones, stand for those that are read
         moved, known = None if settled.X is None else settled.X.cpu(), targets.cpu()
         count = np.flatnonzero(weights.numpy())  # the rows that count; a group or a class may be few
 
@@ -115,6 +117,7 @@ class Asked:
             rows = count[part]
             return self.rows.read(rows) if moved is None else (moved[rows], known[rows])
 
+        # the engine takes the mean over these rows, and wanted is the weighted sum
         rows = Rows(len(count), read, len(count) * weights[count].to(model.dtype))
         self.groups[position] = settled.groups
         self.values.append(float(engine.losses(rows, settled.measure).double().mean()))

@@ -126,10 +126,11 @@ class OutlierGradient(SelfScores):
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         random = random_of(self.random_state)
-        groups = self._groups(fitted)
+        groups = self._groups(fitted)  # before the pass over the gradients: it refuses some models
         seed = int(random.randint(2**31 - 1))
         projection = projection_of(fitted.engine, fitted.rows, self.proj_dim, seed)
         compute = partial(projected, fitted.engine, fitted.rows, projection, None)
+        # the seed is in the name: shards of another projection must not be taken up
         gradients = fitted.passes.collect(f"gradients {seed}", len(fitted.rows), compute).double().numpy()
         refuse_unbounded(gradients)
         scores = np.empty(len(gradients))

@@ -66,7 +66,7 @@ class GradientAttributor(GradientScores):
         rows = torch.full((len(queries), k), -1)
         for asked, part, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
             block = block.double().cpu() * (-1 if harmful else 1)
-            values = torch.cat([best[asked], block], dim=1)
+            values = torch.cat([best[asked], block], dim=1)  # the k best so far against the new ones
             positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
             best[asked], chosen = values.topk(k, dim=1)
             rows[asked] = positions.gather(1, chosen)
@@ -75,6 +75,7 @@ class GradientAttributor(GradientScores):
     def _asked(self, X_query, y_query):
         fitted = self._ready()
         X = self._data.X
+        # a net may take one row for a batch of numbers, and answer
         if hasattr(X, "shape") and hasattr(X_query, "shape") and X_query.ndim == X.ndim - 1:
             raise ValueError(
                 f"X_query has the shape {tuple(X_query.shape)}, which is that of one row; give queries as X has rows: "

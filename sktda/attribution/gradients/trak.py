@@ -144,11 +144,12 @@ class TRAK(GradientAttributor):
     def _prepare(self, fitted: Fitted) -> None:
         self._seed = seed_of(self.random_state)
         engine, rows = fitted.engine, fitted.rows
-        plain = rows.unweighted()
+        plain = rows.unweighted()  # features are of outputs; weights enter K, and each value once
         projection = self._projection(fitted)
         output, slope, curvature = output_of(fitted)
         compute = partial(projected, engine, plain, projection, output)
         features = fitted.passes.collect(f"features {self._seed}", len(rows), compute)
+        # K is of all n rows that were trained on, also where only some of them are given
         weights = engine.losses(rows, curvature).double().cpu() * fitted.n / len(rows)
         root, self.ridge_ = whitening(features, weights, self.ridge)
         self._root = root.numpy()
@@ -246,7 +247,7 @@ def whitening(features: Tensor, weights: Tensor, ridge: float | str) -> tuple[Te
     n, k = features.shape
     if n < k:  # by the Gram matrix of the rows
         scaled = features.double() * weights.sqrt()[:, None]
-        values, vectors = torch.linalg.eigh(scaled @ scaled.T)
+        values, vectors = torch.linalg.eigh(scaled @ scaled.T)  # (n, n): the same eigenvalues but for zeros
     else:
         kernel = torch.zeros(k, k, dtype=torch.float64)
         for shard in slices(n, SHARD):
@@ -255,7 +256,8 @@ def whitening(features: Tensor, weights: Tensor, ridge: float | str) -> tuple[Te
         values, vectors = torch.linalg.eigh(kernel)
     kept = values > NULL * values[-1]
     values, vectors = values[kept], vectors[:, kept]
+    # eigenvectors of K, from those of the Gram
     basis = scaled.T @ (vectors / values.sqrt()) if n < k else vectors
     share = float(ridge) if ridge != "auto" else RIDGE if k >= n else 0.0
-    added = share * float(values.sum()) / min(n, k)
+    added = share * float(values.sum()) / min(n, k)  # the mean over as many as K can have above 0
     return basis / (values + added).sqrt(), added

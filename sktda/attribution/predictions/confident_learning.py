@@ -81,7 +81,7 @@ class ConfidentLearning(OutOfSample):
     def _summarise(self, codes: np.ndarray) -> None:
         self.confident_joint_, self.thresholds_ = confident_joint(self.pred_probs_, codes)
         self.joint_ = calibrated_joint(self.confident_joint_, codes)
-        self.noise_matrix_ = (self.joint_ / self.joint_.sum(axis=0)).T
+        self.noise_matrix_ = (self.joint_ / self.joint_.sum(axis=0)).T  # the joint is [given, true]
         self.noise_rate_ = float(1 - self.joint_.trace())
         self.is_wrong_ = wrong_labels(self.pred_probs_, codes, self.joint_)
         self.scores_ = margins(self.pred_probs_, codes) - 2 * self.is_wrong_
@@ -133,7 +133,7 @@ def wrong_labels(pred_probs: np.ndarray, codes: np.ndarray, joint: np.ndarray) -
 
 def rounded(values: np.ndarray, first: int) -> np.ndarray:
     """Whole numbers (k,) with the sum of values (k,), by largest remainder; of equal ones, `first` is served first."""
-    whole = np.floor(values + 1e-9)
+    whole = np.floor(values + 1e-9)  # 2.9999999999 is 3
     rest = np.round(values - whole, 9)
     order = np.lexsort((np.arange(len(values)) != first, -rest))
     whole[order[: round(values.sum() - whole.sum())]] += 1

@@ -244,7 +244,7 @@ class DataOOB(Attributor):
     ) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
         """Yields (member, the rows that it is asked about, its predictions of them)."""
         left = self._left_out(bagged, n, heavy)
-        columns = getattr(bagged, "estimators_features_", [None] * len(left))
+        columns = getattr(bagged, "estimators_features_", [None] * len(left))  # Bagging may draw columns, too
         for member, out, chosen in zip(bagged.estimators_, left, columns, strict=True):
             rows = np.flatnonzero(out)
             if len(rows):

@@ -165,6 +165,7 @@ class LabelPosterior(Attributor):
         self.noise_matrix_ = one_way_matrix(counts)
         self.is_corrected_ = bool((self.noise_matrix_.diagonal() < 1).any())
         if self.is_corrected_:
+            # only what is certain is undone: to undo doubtful confusions spoils predictions, to weigh by them does not
             true = unfold(self.posterior_, self.noise_matrix_)
             self.posterior_ = label_posterior(true, codes, likely_matrix(counts, self.noise_matrix_))
             self.scores_ = log_odds(self.posterior_, codes)

@@ -84,7 +84,7 @@ class OutOfSample(Attributor):
             delayed(predict_fold)(estimator, X, labels, sample_weight, *fold, int(seed))
             for fold, seed in zip(folds, seeds, strict=True)
         )
-        self.pred_probs_ = np.zeros((len(codes), len(self.classes_)))
+        self.pred_probs_ = np.zeros((len(codes), len(self.classes_)))  # 0 for classes that a fold did not see
         for (_, test), (probs, known) in zip(folds, parts, strict=True):
             self.pred_probs_[np.ix_(test, self._columns(probs, known, estimator))] = probs
         self._summarise(codes)

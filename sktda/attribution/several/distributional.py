@@ -172,6 +172,7 @@ class Distributional(OverModels):
         self._own_losses = not objectives_of(self)
         self.member_scores_ = self._empty(len(fitted), len(fitted[0].scores_))
         for s, each in enumerate(fitted):
+            # self-influence is minus the rise
             self.member_scores_[s] = -each.scores_ if self._own_losses else each.scores_
         if self._own_losses:
             self.member_values_ = self._empty(*self.member_scores_.shape)
@@ -219,7 +220,9 @@ class Distributional(OverModels):
                     "groups have no loss of their own: fit with X_val and y_val, or use attribute(X_query, y_query, "
                     "groups=...)"
                 )
+            # to first order, shifts of rows that go together add up
             d = d @ membership(groups, d.shape[1])
+        # one objective for all rows, or each row's own loss
         values, errors = measured(measure, x if x.ndim == 2 else x[:, None], d, error)
         return sign * values, errors
 

@@ -219,7 +219,7 @@ class ModelEnsemble(OverModels):
 
 def with_dropout(estimator: Any, largest: float, seed: int, n_rows: int) -> Any:
     """A copy of a fitted estimator with each parameter at zero with one probability, drawn from (0, largest)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # on the processor, whatever device the model is on
     share = largest * torch.rand((), generator=generator)
     kept = {
         name: value.detach().cpu() * (torch.rand(value.shape, generator=generator) >= share)

@@ -71,7 +71,7 @@ class OverModels(Attributor):
         rows = GivenRows(X, y, sample_weight)
         models = self._models(attributor, estimator, rows, random)
         given = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}
-        seeds = random.randint(2**31 - 1, size=len(models))
+        seeds = random.randint(2**31 - 1, size=len(models))  # before the workers start: n_jobs does not matter
         self.attributors_ = Parallel(n_jobs=self.n_jobs)(
             delayed(fitted_clone)(attributor, model, int(seed), rows, given)
             for model, seed in zip(models, seeds, strict=True)
@@ -132,6 +132,7 @@ class OverModels(Attributor):
         names = [name for name in estimator.get_params(deep=True) if f"__{name}".endswith("__random_state")]
         given = GivenModel.of(estimator)
         check_trainable(given, len(rows))
+        # one program for all, where seeds are all that tells the trainings apart
         alike = attributor._callbacks(given) is None and rows.sample_weight is None and not names
         if alike and why_not(estimator, rows.X, rows.y) is None:
             return side_by_side(estimator, rows.X, rows.y, seeds, [None] * n)
