@@ -202,7 +202,7 @@ def test_tags_say_what_is_taken(instance):
     tags = get_tags(instance)
     assert tags.target_tags.required == (not isinstance(instance, PrecomputedScores))
     assert tags.input_tags.sparse
-    assert not tags.input_tags.allow_nan
+    assert tags.input_tags.allow_nan == isinstance(instance, PrecomputedScores)
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)

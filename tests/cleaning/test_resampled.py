@@ -79,9 +79,9 @@ def test_metadata_follows_the_rows(routing):
 def test_metadata_follows_repeated_rows():
     fitted = ResampledEstimator(RecordingClassifier(), RandomOverSampler(random_state=0))
     rare = np.concatenate([np.flatnonzero(Y == 0)[:5], np.flatnonzero(Y == 1)])
-    fitted.fit(X[rare], Y[rare], sample_weight=X[rare, 1])
+    fitted.fit(X[rare], Y[rare], sample_weight=np.exp(X[rare, 1]))
     assert len(fitted.estimator_.y_) > len(rare)
-    np.testing.assert_array_equal(fitted.estimator_.sample_weight_, fitted.estimator_.X_[:, 1])
+    np.testing.assert_array_equal(fitted.estimator_.sample_weight_, np.exp(fitted.estimator_.X_[:, 1]))
 
 
 def test_a_samplers_weights_multiply_those_given():
