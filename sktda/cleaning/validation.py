@@ -15,6 +15,7 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktda.cleaning.base import Holdout
 from sktda.data import row_index
+from sktda.seeds import random_of
 
 FOLDS = 5  # of validation rows for metadata that came with the training rows
 
@@ -99,10 +100,10 @@ def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> An
     if (X_val is None) != (y_val is None):
         given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
         raise ValueError(f"{given} came without {missing}; validation needs both")
+    if isinstance(validation, tuple) and len(validation) == 2 and _num_samples(validation[1]) != 2:
+        raise ValueError("validation is a pair of rows and labels; give validation=Holdout(X_val, y_val)")
     refuse_list_of_splits(validation)
     if X_val is None:
-        if isinstance(validation, tuple) and len(validation) == 2 and _num_samples(validation[1]) != 2:
-            raise ValueError("validation is a pair of rows and labels; give validation=Holdout(X_val, y_val)")
         if isinstance(validation, Holdout):
             warn_if_unlike(X, validation.X)
         share = isinstance(validation, Real) and not isinstance(validation, Integral)
@@ -122,7 +123,7 @@ def check_validation_rows(validation: Any, X: Any, X_val: Any, y_val: Any) -> An
 
 def set_aside(share: float, n: int, codes: np.ndarray | None, random_state: Any) -> tuple[np.ndarray, np.ndarray]:
     """(positions that stay, ascending, positions of validation rows) of n rows; of every class its share."""
-    stay, held = train_test_split(np.arange(n), test_size=share, stratify=codes, random_state=random_state)
+    stay, held = train_test_split(np.arange(n), test_size=share, stratify=codes, random_state=random_of(random_state))
     return np.sort(stay), held
 
 
