@@ -17,7 +17,7 @@ from sktda.engine.second_order import SecondOrder
 from sktda.model.base import Rows
 from sktda.model.likelihood import Likelihood
 from sktda.model.skorch_net import unwrapped
-from sktda.model.trajectory import Trajectory
+from sktda.model.trajectory import MISFIT, Trajectory
 
 STATE_BYTES = 2**30  # parameters of steps that are held at a time
 STRIDE = 512  # steps after which an interrupted pass can go on
@@ -50,6 +50,12 @@ class Replay:
         Raises ValueError unless these are all rows that were trained on, and their steps were recorded.
         """
         trajectory.step_positions(0)  # says so if there are none
+        trajectory.check_gradients()
+        if trajectory.rescalings.max() > MISFIT:
+            raise ValueError(
+                "the training cannot be gone through again: gradients were scaled before a step (clipped by norm, "
+                "divided), which depends on the whole batch; train without, or use TracIn or Source"
+            )
         assert trajectory.rows is not None
         n_trained = len(trajectory.rows)
         if trajectory.fingerprints is None:  # rows that differ from read to read, so not random steps again

@@ -14,6 +14,7 @@ from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.criterion import Custom, criterion_total
 from sktda.model.given import GivenModel, GivenRows
 from sktda.model.reading import reader
+from sktda.model.settings import torch_state_kept
 from sktda.model.skorch_net import named_parameters, unwrapped
 
 ROWS = 6
@@ -138,7 +139,7 @@ def _undisturbed(*modules: nn.Module) -> Iterator[None]:
     modes = [(part, part.training) for module in modules for part in module.modules()]
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     devices = sorted({value.device.index for module in modules for value in module.parameters() if value.is_cuda})
-    with torch.random.fork_rng(devices):
+    with torch_state_kept(devices):
         for module in modules:
             module.eval()
         try:

@@ -20,7 +20,7 @@ from sktda.model import skorch_net
 from sktda.model.base import DifferentiableModel, Inputs, Rows
 from sktda.model.likelihood import Categorical, Gaussian
 from sktda.model.scaled import Scaled, ScaledRows, whole_batch
-from sktda.model.settings import single_precision
+from sktda.model.settings import single_precision, torch_state_kept
 from sktda.model.skorch_net import weight_decay
 from sktda.model.table import class_codes
 
@@ -114,7 +114,7 @@ class DefaultNet(BaseEstimator):
         width = len(self.classes_) if classes else data.y.shape[1]
         size = max(8, min(64, ceil(len(data) / 8)))
         epochs = int(np.clip(ceil(STEPS / ceil(len(data) / size)), *EPOCHS))
-        with torch.random.fork_rng():
+        with torch_state_kept():
             torch.manual_seed(int(check_random_state(self.random_state).randint(2**31 - 1)))
             self.net_ = NeuralNet(
                 self._module(width),

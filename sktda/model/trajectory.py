@@ -18,7 +18,8 @@ from sktda.files import staged
 from sktda.model.checkpoints import INDEX, FolderStore, Store
 from sktda.model.fingerprint import module_fingerprint, row_fingerprints
 
-FORMAT = 1
+FORMAT = 2
+MISFIT = 1e-3  # share of a gradient: what is below changes scores by no more
 ARRAYS_FILE = "arrays.safetensors"
 SCALARS = ("identity", "optimizer", "groups", "module", "n_given")
 ARRAYS = (
@@ -29,6 +30,8 @@ ARRAYS = (
     "group_momenta",
     "batch_sizes",
     "losses",
+    "rescalings",
+    "misfits",
 )
 OPTIONAL_ARRAYS = ("rows", "fingerprints", "step_offsets", "step_index", "group_step_rates")
 
@@ -58,11 +61,15 @@ class Trajectory:
         Number of optimiser steps done at each checkpoint; the last = all of them.
     group_learning_rates, group_rate_sums, group_effective_rate_sums, group_momenta : ndarray of shape (C, n_groups)
         Per parameter group: rate of the step that led to the checkpoint (before the scheduler moved on); sum of the
-        rates of the steps since the previous checkpoint; the same with each rate divided by 1 - momentum; momentum.
+        rates of the steps since the previous checkpoint; the same with each rate divided by 1 - momentum and times
+        what the gradient was scaled by (clipping by norm, accumulation without a mean); momentum.
     batch_sizes : ndarray of shape (C,)
         Rows in the step that led to the checkpoint.
     losses : ndarray of shape (C,)
         Mean training loss of the batches since the previous checkpoint.
+    rescalings, misfits : ndarray of shape (C,)
+        Of the steps since the previous checkpoint, the largest: |scale - 1| of what the gradient was scaled by; share
+        of the gradient that was none of the loss at any scale (clipping by value, noise, another loss).
     n_given : int or None
         Rows given to `fit`, those that train_split held out included.
     rows : ndarray of shape (N,) or None
@@ -85,6 +92,8 @@ class Trajectory:
     group_momenta: np.ndarray = field(repr=False)
     batch_sizes: np.ndarray = field(repr=False)
     losses: np.ndarray = field(repr=False)
+    rescalings: np.ndarray = field(repr=False)
+    misfits: np.ndarray = field(repr=False)
     n_given: int | None = None
     rows: np.ndarray | None = field(default=None, repr=False)
     fingerprints: np.ndarray | None = field(default=None, repr=False)
@@ -151,7 +160,7 @@ class Trajectory:
 
     @property
     def effective_rate_sums(self) -> np.ndarray:
-        """(C,) `rate_sums` / (1 - momentum), with the momentum of each step; equal to `rate_sums` for Adam."""
+        """(C,) `rate_sums` / (1 - momentum), with each step's momentum (Adam's is 0), times its gradient's scale."""
         return self.group_effective_rate_sums[:, 0]
 
     @property
@@ -174,6 +183,15 @@ class Trajectory:
     def decoupled_weight_decay(self) -> bool:
         """Whether the decay shrinks the weights directly (AdamW) and is not part of the gradient."""
         return self.optimizer == "AdamW" or bool(self.groups[0].get("decoupled_weight_decay", False))
+
+    def check_gradients(self) -> None:
+        """Raise ValueError if a step was made with another gradient than a multiple of that of the loss."""
+        if self.misfits.max() > MISFIT:
+            raise ValueError(
+                f"in the recorded training the optimiser got gradients of which {self.misfits.max():.0%} was not of "
+                "the criterion's loss (clipping by value, noise, hooks, another loss), so learning rates do not tell "
+                "what a row did; clip by norm and train with the criterion's loss, or use Influence"
+            )
 
     @property
     def momentum(self) -> float:

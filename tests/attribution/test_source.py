@@ -963,11 +963,16 @@ def test_a_dense_curvature_of_many_parameters_names_ekfac():
         source(net)
 
 
-def test_groups_of_parameters_with_rates_of_their_own_are_refused():
-    groups = [("0.*", {"lr": 0.01}), ("2.*", {"lr": 0.2})]
-    net = untrained(optimizer__param_groups=groups).fit(X, Y)
-    with pytest.raises(ValueError, match="2 parameter groups at different learning rates"):
-        source(net)
+def test_groups_of_parameters_are_told_apart_by_layer_under_the_factors_of_a_layer():
+    net = untrained(optimizer__param_groups=[("0.*", {"lr": 0.01}), ("2.*", {"lr": 0.4})]).fit(X, Y)
+    found, blocks = (source(net, curvature=kind).scores_ for kind in ("ekfac", "blockwise"))
+    one = np.repeat(run_of(net).effective_rate_sums[:, None], 3, axis=1)
+    alike = source(with_run(net, group_effective_rate_sums=one), curvature="blockwise").scores_
+    assert np.corrcoef(found, blocks)[0, 1] > 0.97
+    assert np.abs(found - blocks).max() < 0.3 * np.abs(alike - blocks).max(), "one rate is another thing"
+    net = untrained(optimizer__param_groups=[("*.bias", {"lr": 0.01})]).fit(X, Y)
+    with pytest.raises(ValueError, match="weight and bias of layer '0' were trained at different learning rates"):
+        source(net, curvature="ekfac")
 
 
 def test_a_stage_that_was_never_fitted():

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, unrecorded
-from sktda.attribution.gradients.checkpoint_dots import rate_sums
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, captured, formed, segments, stage_positions
@@ -240,7 +239,7 @@ class Source(GradientAttributor):
         positions = stage_positions(stage, given, data, where)
         n = len(positions) if trajectory.rows is None else len(trajectory.rows)
         prefix = f"stage {number} " if total > 1 else ""
-        parts = segments(trajectory, rate_sums(trajectory), self.n_segments, self.boundaries, prefix)
+        parts = segments(trajectory, model.parameters, self.n_segments, self.boundaries, prefix)
         if number == total:
             rows, model.likelihood = final.rows, final.model.likelihood
         else:
@@ -319,7 +318,7 @@ class Source(GradientAttributor):
         tolerance = self.tolerance if len(queries) * n * size > EXACT_WORK else 0.0
 
         def prepare(run: Run, flow: Flow, direction: Direction) -> LowRank:
-            if tolerance and isinstance(flow.curvature, EKFAC):
+            if tolerance and isinstance(flow.curvature, EKFAC) and flow.root is None:
                 return truncated(flow, flow.coordinates(direction), run.linear, tolerance)
             return LowRank({}, Preconditioned(formed(run, flow, direction)))
 
