@@ -40,7 +40,7 @@ class Replay:
     rows: all rows that were trained on, in any order; place (n_trained,): where the trained rows are among them.
     total: whether the criterion adds the losses of a batch in place of averaging them.
     Parameters at a checkpoint are the recorded ones; between two they are computed again, which must lead from one to
-    the next: ValueError where it does not (dropout, batch normalisation, clipped gradients).
+    the next: ValueError where it does not (dropout, batch normalisation). Clipped gradients are refused.
     """
 
     @classmethod
@@ -249,9 +249,9 @@ class Replay:
             share = f"{missed / way:.1%} of the way" if way else "more than the whole way"
             raise ValueError(
                 f"the recorded steps do not lead to the recorded parameters: after step {step} the distance is "
-                f"{share} since the last checkpoint. Dropout, batch normalisation, clipped "
-                "gradients or another loss than the criterion's can be the cause; train with a checkpoint after every "
-                "step, TrajectoryRecorder(n_checkpoints=<number of steps>, steps=True), to have none computed again"
+                f"{share} since the last checkpoint. Dropout, batch normalisation "
+                "or another loss than the criterion's can be the cause; train with a checkpoint after every step, "
+                "TrajectoryRecorder(n_checkpoints=<number of steps>, steps=True), to have none computed again"
             )
 
 
