@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from sktda.data import slices
+from sktda.model.settings import random_state_kept
 
 CHUNK = 2**18  # numbers hashed at a time: they stay in the processor's cache
 ITEMS = 256  # rows of a Dataset read at a time
