@@ -15,8 +15,9 @@ from sktda.engine.per_row import PerRow
 from sktda.model.adapters import differentiable
 from sktda.model.base import Inputs, forward
 from sktda.model.given import GivenModel
-from sktda.model.likelihood import Binary, Categorical
+from sktda.model.likelihood import Binary
 from sktda.model.reading import count
+from sktda.model.softmax import Categorical
 from sktda.objectives import AdversarialLoss, Predict, classified
 
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from sktda.data import slices
-from sktda.model.likelihood import Binary, Categorical
+from sktda.model.likelihood import Binary
+from sktda.model.softmax import Categorical
 
 PORTION = 1_024  # rows that are attacked at a time
 

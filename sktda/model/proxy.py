@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from sktda.data import check_weights
 from sktda.model import skorch_net
 from sktda.model.base import DifferentiableModel, Inputs, Rows
-from sktda.model.likelihood import Categorical, Gaussian
+from sktda.model.likelihood import Gaussian
 from sktda.model.scaled import Scaled, ScaledRows, whole_batch
 from sktda.model.settings import single_precision, torch_state_kept
 from sktda.model.skorch_net import weight_decay
+from sktda.model.softmax import Categorical
 from sktda.model.table import class_codes
 
 WIDTH = 128

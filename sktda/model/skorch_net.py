@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from sktda.data import check_weights
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward, to_device
 from sktda.model.criterion import SAME_SHAPE, Custom, Packing, criterion_total, likelihood_of, tokens_of
-from sktda.model.likelihood import Binary, Categorical, Likelihood, Tokens
+from sktda.model.likelihood import Binary, Likelihood
 from sktda.model.reading import Block, as_dtype, in_columns, reader
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
+from sktda.model.softmax import Categorical, Tokens
 from sktda.model.trajectory import Trajectory
 
 TYPES = (NeuralNet,)

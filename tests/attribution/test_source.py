@@ -27,8 +27,8 @@ from sktda.attribution import Influence, InnerProduct, Source, Stage, TracIn
 from sktda.engine import journal
 from sktda.engine.unrolling import gathered, remaining
 from sktda.model.fingerprint import row_fingerprints
-from sktda.model.likelihood import Categorical
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.softmax import Categorical
 from tests.attribution import source_reference as reference
 from tests.model.nets import make_net, recorder_of
 from tests.model.nets import rows as float_rows

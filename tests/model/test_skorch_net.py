@@ -14,7 +14,8 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import forward
 from sktda.model.criterion import Custom
-from sktda.model.likelihood import Binary, Categorical, Gaussian
+from sktda.model.likelihood import Binary, Gaussian
+from sktda.model.softmax import Categorical
 
 N = 23
 RNG = np.random.default_rng(0)

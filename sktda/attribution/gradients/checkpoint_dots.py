@@ -59,7 +59,7 @@ class CheckpointDots(GradientAttributor):
         return -self._summed(fitted, values)
 
     def _summed(self, fitted: Fitted, at_checkpoint: Callable) -> Tensor:
-        """(1/n) sum over checkpoints of weight x values (n, ...); at_checkpoint(rates) = (name, values(start, stop))."""
+        """(1/n) sum over checkpoints of weight x values (n, ...); at_checkpoint(rates): name, values(start, stop)."""
         total: Tensor | float = 0.0
         for number, rates in enumerate(self._at(fitted), start=1):
             name, compute = at_checkpoint(rates)
