@@ -49,6 +49,7 @@ class Weighed(PerRow):
         if len(set(roots)) == 1:
             return factor.scaled(roots[0])
         gradients = factor.gradients()
-        sizes = [self.model.parameters[name].numel() for name in names]
+        own = self.model.parameters
+        sizes = [own[name].numel() for name in names]
         each = torch.tensor(roots, dtype=gradients.dtype).repeat_interleave(torch.tensor(sizes))
         return Formed(gradients * each.to(gradients.device))

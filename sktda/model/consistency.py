@@ -71,7 +71,8 @@ def _check_rows_alone(model: DifferentiableModel, inputs: Inputs) -> None:
 def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray, given: Tensor) -> None:
     criterion = unwrapped(net.criterion_)
     total = criterion_total(criterion)
-    trained = {name: value for name, value in named_parameters(net) if name in model.parameters}
+    copies = model.parameters
+    trained = {name: value for name, value in named_parameters(net) if name in copies}
     with torch.enable_grad():
         inputs, targets, _ = rows.block(part, model.device)
         if not isinstance(model.likelihood, Custom) or given.is_floating_point():
@@ -97,7 +98,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
             )
         gradients = [
             torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
-            for value, own in ((expected, trained), (found, {name: model.parameters[name] for name in trained}))
+            for value, own in ((expected, trained), (found, {name: copies[name] for name in trained}))
         ]
     first, second = (torch.cat([each.reshape(-1).double() for each in every]) for every in gradients)
     if torch.isfinite(first).all() and (moved := _distance(first, second)) > 10 * tolerance:
