@@ -18,7 +18,8 @@ from sktda.model.given import GivenModel
 from sktda.model.likelihood import Binary
 from sktda.model.reading import count
 from sktda.model.softmax import Categorical
-from sktda.objectives import AdversarialLoss, Predict, classified
+from sktda.objectives import AdversarialLoss, Predict
+from sktda.objectives.robustness import classified
 
 
 def adversarial_examples(

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import Tensor, nn
 
-from sktda.data import check_weights
+from sktda.data import DICT_TARGETS, check_weights
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward, to_device
 from sktda.model.criterion import SAME_SHAPE, Custom, Packing, criterion_total, likelihood_of, tokens_of
 from sktda.model.likelihood import Binary, Likelihood
@@ -286,6 +286,8 @@ class _Source:
             output = forward(self.module, to_device(inputs(slice(0, 1)), self._parameter.device))
         shape, self.dtype = output.shape[1:], output.dtype
         start = targets(slice(0, 1))
+        if isinstance(start, Mapping):
+            raise TypeError(DICT_TARGETS.format(", ".join(map(repr, start))))
         soft = start.is_floating_point() and start.shape == output.shape
         if self.by_position is not None and isinstance(self.likelihood, Categorical) and (len(shape) > 1 or soft):
             self.likelihood = self.by_position()
