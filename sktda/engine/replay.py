@@ -16,7 +16,7 @@ from sktda.engine.per_row import Direction, PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.model.base import Rows
 from sktda.model.likelihood import Likelihood
-from sktda.model.skorch_net import unwrapped
+from sktda.model.module_copy import unwrapped
 from sktda.model.trajectory import MISFIT, Trajectory
 
 STATE_BYTES = 2**30  # parameters of steps that are held at a time

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.criterion import Custom, criterion_total
 from sktda.model.given import GivenModel, GivenRows
+from sktda.model.module_copy import unwrapped
 from sktda.model.reading import reader
 from sktda.model.settings import torch_state_kept
-from sktda.model.skorch_net import named_parameters, unwrapped
+from sktda.model.skorch_net import named_parameters
 
 ROWS = 6
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4}  # relative; less precise numbers: HALF

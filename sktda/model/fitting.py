@@ -18,9 +18,10 @@ from sktda.data import slices
 from sktda.model import proxy
 from sktda.model.criterion import SAME_SHAPE
 from sktda.model.given import GivenModel, GivenRows
+from sktda.model.module_copy import unwrapped
 from sktda.model.reading import reader
 from sktda.model.settings import torch_state_kept
-from sktda.model.skorch_net import batch_size, check_targets, unwrapped
+from sktda.model.skorch_net import batch_size, check_targets
 
 BLOCK = 1_024  # rows per step of the search for a bad one
 

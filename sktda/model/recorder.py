@@ -15,6 +15,7 @@ from sktda.model.run_record import Recording
 from sktda.model.sampling import Tap, remove_taps
 from sktda.model.settings import random_state_kept
 from sktda.model.trajectory import Trajectory
+from sktda.model.trajectory_files import write_index
 
 
 class TrajectoryRecorder(Callback):
@@ -141,7 +142,7 @@ class TrajectoryRecorder(Callback):
             run.checkpoint(net, self.optimizer_state)
             self.trajectory_ = run.trajectory()
             if isinstance(run.store, FolderStore):
-                self.trajectory_.write_index(run.store.folder)
+                write_index(self.trajectory_, run.store.folder)
 
 
 def find_trajectory(net: Any) -> Trajectory | None:

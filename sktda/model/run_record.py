@@ -15,7 +15,8 @@ from sktda.model.checkpoints import FolderStore, MemoryStore, Store, snapshot
 from sktda.model.fingerprint import changes_between_reads, module_fingerprint, row_fingerprints
 from sktda.model.sampling import trained_positions
 from sktda.model.step_gradients import StepGradients
-from sktda.model.trajectory import Trajectory, checkpoint_name
+from sktda.model.trajectory import Trajectory
+from sktda.model.trajectory_files import checkpoint_name
 
 
 class Recording:
