@@ -18,7 +18,8 @@ from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, unrecorded
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
-from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, captured, formed, segments, stage_positions
+from sktda.attribution.runs.portions import captured, formed, portions
+from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, check_same_module, segments, stage_positions
 from sktda.data import slices
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import digest
@@ -34,13 +35,11 @@ from sktda.engine.pairwise import (
 )
 from sktda.engine.per_row import Direction
 from sktda.engine.unrolling import Flow
-from sktda.model.base import Rows, unflatten
+from sktda.model.base import Rows
 from sktda.model.consistency import check_losses
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
-
-COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
 
 Met = TypeVar("Met")
 
@@ -211,13 +210,7 @@ class Source(GradientAttributor):
         followed = {name for run in runs for name in run.model.parameters}
         for name, value in fitted.model.module.named_parameters():
             value.requires_grad_(name in followed)  # what only an earlier stage trained matters, too
-        final = {name: value.shape for name, value in fitted.model.module.named_parameters()}
-        for number, run in enumerate(runs, start=1):
-            if run.shapes.items().isdisjoint(final.items()):
-                raise ValueError(
-                    f"stage {number} trained {', '.join(run.shapes)}, and none of these is in the final model with the "
-                    "same shape; stages must train the same module"
-                )
+        check_same_module(runs, fitted.model)
         seen = np.zeros(n, dtype=bool)
         for run in runs:
             seen[run.positions] = True
@@ -300,7 +293,7 @@ class Source(GradientAttributor):
         assert isinstance(fitted, Unrolled)
         total = torch.zeros(stop - start, len(fitted.runs), dtype=torch.float64)
         queries = fitted.rows.unweighted()
-        for part, direction in self._portions(fitted, queries, None, start, stop):
+        for part, direction in portions(fitted, queries, None, start, stop):
             for stage, run, segment, met in self._back(fitted, direction, formed, (part.stop - part.start,)):
                 first, last = np.searchsorted(run.positions, [part.start, part.stop])
                 for _ in run.visit(segment):
@@ -330,7 +323,7 @@ class Source(GradientAttributor):
         n_segments = sum(len(run.segments) for run in fitted.runs)
         for asked in slices(len(queries), max(1, QUERY_BYTES // (4 * kept * n_segments + 8 * n))):
             ready: dict[str, list[LowRank]] = {}
-            for part, direction in self._portions(fitted, queries, measure, asked.start, asked.stop):
+            for part, direction in portions(fitted, queries, measure, asked.start, asked.stop):
                 for _, _, segment, met in self._back(fitted, direction, prepare, (part.stop - part.start,)):
                     ready.setdefault(segment.name, []).append(met)
             total = torch.zeros(asked.stop - asked.start, n, dtype=torch.float64, device=fitted.model.device)
@@ -343,22 +336,6 @@ class Source(GradientAttributor):
                         values = Joined(parts).block(captured(run, batch, names))
                         total[:, places] += run.share(segment) * values
             yield asked, slice(0, n), total
-
-    def _portions(
-        self, fitted: Fitted, queries: Rows, measure: Callable | None, start: int, stop: int
-    ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
-        """(query positions, their gradients at the end of training), as many at a time as the memory takes."""
-        engine = fitted.engine
-        engine.prepare(queries)
-        shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
-        each = COPIES * 4 * sum(shape.numel() for shape in shapes.values())
-        for few in slices(stop - start, max(1, QUERY_BYTES // each)):
-            part = slice(start + few.start, start + few.stop)
-            found = [
-                engine.block_gradients(queries.block(batch, fitted.model.device), measure)
-                for batch in engine.batches(queries, part.start, part.stop)
-            ]
-            yield part, unflatten(torch.cat(found), shapes)
 
     def _summed(self, by_stage: Tensor, shares: Sequence[float] = (1.0,)) -> Tensor:
         """(n, ...) sum over stages of (n, n_stages) or (n, n_stages, k)."""

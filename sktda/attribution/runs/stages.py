@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -21,9 +21,8 @@ from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import Journal, Passes
-from sktda.engine.layers import LayerRows, Product
-from sktda.engine.pairwise import by_layer
-from sktda.engine.per_row import REST, Direction, PerRow
+from sktda.engine.layers import Product
+from sktda.engine.per_row import PerRow
 from sktda.engine.unrolling import Curvature, DiagonalFlow, Flow, SpectralFlow
 from sktda.model.base import DifferentiableModel, Rows
 from sktda.model.given import GivenModel, GivenRows
@@ -309,6 +308,17 @@ class Unrolled(Fitted):
                 yield stage, self.runs[stage], segment
 
 
+def check_same_module(runs: list[Run], final: DifferentiableModel) -> None:
+    """Raise ValueError for a stage that trained nothing of the final model."""
+    shapes = {name: value.shape for name, value in final.module.named_parameters()}
+    for number, run in enumerate(runs, start=1):
+        if run.shapes.items().isdisjoint(shapes.items()):
+            raise ValueError(
+                f"stage {number} trained {', '.join(run.shapes)}, and none of these is in the final model with the "
+                "same shape; stages must train the same module"
+            )
+
+
 def stage_positions(stage: Stage, given: GivenModel, data: GivenRows, where: str) -> np.ndarray:
     """Positions (n_stage,) of the stage's rows among those of the fit; where: how an error begins."""
     if stage.rows is None:
@@ -325,14 +335,3 @@ def stage_positions(stage: Stage, given: GivenModel, data: GivenRows, where: str
     if not chosen.any():
         raise ValueError(f"{where}none of the {len(data)} rows were trained on; pass the rows of all stages together")
     return np.flatnonzero(chosen)
-
-
-def formed(run: Run, flow: Flow, direction: Direction) -> dict[str, Tensor]:
-    """(k, p) by layer: what gradients of a segment are dotted with, for k directions at its end."""
-    return by_layer(run.engine, flow.gathered(direction))
-
-
-def captured(run: Run, batch: slice, names: Container[str]) -> dict[str, LayerRows]:
-    """Factors of a batch of the run's rows, of the layers of these names."""
-    layers = None if REST in names else [layer for layer in run.engine.layers or [] if layer.name in names]
-    return run.engine.capture(run.rows.block(batch, run.model.device), None, layers)[1]
