@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+WHOLE = 32  # first steps at which whole gradients are compared, and then every EVERY-th: it costs as much as reading
+EVERY = 8  # and copying them
+SAMPLE = 4_096  # numbers of each parameter that are compared at the other steps, in rows that take turns
+
 
 class StepGradients:
     """Follows the losses of one training back to their parameters, and compares at each step.
@@ -26,6 +30,7 @@ class StepGradients:
         self._computed: dict[Tensor, Tensor] = {}
         self._passing: dict[object, tuple[Tensor, int]] = {}
         self._losses: list[tuple[Tensor, int]] = []
+        self._steps = 0
         self.total = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -73,12 +78,20 @@ class StepGradients:
     def _found(self, value: Tensor, gradient: Tensor) -> None:
         self._losses += self._passing.values()  # now they have reached parameters, and not inputs alone
         self._passing.clear()
-        gradient = gradient.detach()
+        gradient = self._part(gradient.detach())
         before = self._computed.get(value)
         if before is None or value.grad is None:
             self._computed[value] = gradient.clone()
         else:  # accumulated, unless zeros have been put there
             self._computed[value] = gradient + torch.where(_dense(value.grad).any(), before, torch.zeros_like(before))
+
+    def _part(self, gradient: Tensor) -> Tensor:
+        """What is compared of a gradient at the present step."""
+        gradient = _dense(gradient)
+        if self._steps < WHOLE or self._steps % EVERY == 0 or not gradient.ndim:
+            return gradient
+        stride = max(1, min(len(gradient), gradient.numel() // SAMPLE))
+        return gradient[self._steps % stride :: stride]
 
     @property
     def n_losses(self) -> int:
@@ -97,7 +110,7 @@ class StepGradients:
         scales, misfit = [], 0.0 if self._losses else 1.0
         for group in optimizer.param_groups:
             pairs = [
-                (_dense(self._computed[value]), _dense(value.grad))
+                (self._computed[value], self._part(value.grad))
                 for value in group["params"]
                 if value in self._computed and value.grad is not None
             ]
@@ -106,6 +119,7 @@ class StepGradients:
             misfit = max(misfit, rest)
         self._computed.clear()
         self._losses.clear()
+        self._steps += 1
         return scales, misfit
 
 

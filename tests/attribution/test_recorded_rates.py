@@ -10,6 +10,7 @@ from torch import nn
 
 from sktda import TrajectoryRecorder
 from sktda.attribution import DiffIn, Influence, InnerProduct, MoSo, SGDInfluence, Source, TracIn, trajectory_scores
+from sktda.model import step_gradients
 from tests.attribution.run_reference import Perceptron, assert_close, run_of
 
 N, SIZE, EPOCHS = 24, 4, 3
@@ -216,6 +217,28 @@ def test_gradients_of_no_multiple_of_the_loss_are_refused(name):
         with pytest.raises(ValueError, match=r"the optimiser got gradients of which \d+% was not of the criterion's"):
             method.fit(X, Y)
     Influence(net, damping=0.1).fit(X, Y)  # follows no run
+
+
+def test_a_part_of_the_gradients_tells_as_much_after_the_first_steps(monkeypatch):
+    for name, value in {"WHOLE": 1, "EVERY": 1_000, "SAMPLE": 2}.items():
+        monkeypatch.setattr(step_gradients, name, value)
+    for name in ("clipped in the step", "accumulated into zeros", "plain"):
+        options, how = CASES[name]
+        rates = [step["0.weight"] for step in by_hand(**how)[0]]
+        run = run_of(trained(options))
+        expected = np.add.reduceat(rates, [0, *run.steps[:-1]])
+        np.testing.assert_allclose(run.effective_rate_sums, expected, rtol=1e-9)
+        assert not run.misfits.any()
+
+    class Late(Callback):
+        def on_grad_computed(self, net, named_parameters, **kwargs):
+            if len(net.history) > 1:
+                for value in net.module_.parameters():
+                    value.grad.clamp_(-0.02, 0.02)
+
+    misfits = run_of(trained({"clip": Late()})).misfits
+    assert not misfits[:2].any()
+    assert (misfits[2:] > 0.01).all()
 
 
 def test_a_hook_that_changes_gradients_on_their_way_is_seen_by_the_record():

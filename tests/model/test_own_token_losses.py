@@ -7,7 +7,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet
 from torch import nn
 
-from sktda.attribution import Influence
+from sktda.attribution import Influence, InnerProduct
 from sktda.model.criterion import Custom
 
 LABELS = torch.tensor([[0, 2, 1], [2, 2, 0], [1, 0, 2], [0, 1, 1]])
@@ -113,3 +113,18 @@ def test_influence_is_that_of_the_same_loss_by_torch():
         Influence(FrozenEstimator(net), curvature="exact", damping=0.01).fit(X, y).scores_ for net in (own, torchs)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", [InnerProduct, Influence])
+def test_values_of_single_tokens_add_up_to_that_of_the_query(method):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 3, 4)), rng.integers(0, 5, (20, 4))
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv1d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv1d(4, 5, 1)).double()
+    net = NeuralNet(module, criterion=nn.CrossEntropyLoss, max_epochs=2, train_split=None, verbose=0).fit(X, y)
+    fitted = method(FrozenEstimator(net), random_state=0).fit(X, y)
+    labels = np.full((4, 4), -100)
+    np.fill_diagonal(labels, y[0])
+    by_token = fitted.attribute(np.repeat(X[:1], 4, axis=0), labels)
+    assert by_token.std(axis=0).min() > 0
+    np.testing.assert_allclose(by_token.sum(0), fitted.attribute(X[:1], y[:1])[0], rtol=1e-9)
