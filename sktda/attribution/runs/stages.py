@@ -124,7 +124,8 @@ def _decay(trajectory: Trajectory, part: np.ndarray, names: list[str]) -> dict[s
     for group, about in enumerate(trajectory.groups):
         momentum = about.get("momentum", 0)
         share = (1 - about.get("dampening", 0)) / (1 - momentum) if momentum else 1.0
-        found |= dict.fromkeys(about["parameters"], float(share * plain[group] / scaled[group]))
+        ratio = float(share * plain[group] / scaled[group]) if scaled[group] else 1.0
+        found |= dict.fromkeys(about["parameters"], ratio)
     return found
 
 
