@@ -15,9 +15,11 @@ from sktda.engine.per_row import PerRow
 from sktda.model.adapters import differentiable
 from sktda.model.base import Inputs, forward
 from sktda.model.given import GivenModel
-from sktda.model.likelihood import Binary, Categorical
+from sktda.model.likelihood import Binary
 from sktda.model.reading import count
-from sktda.objectives import AdversarialLoss, Predict, classified
+from sktda.model.softmax import Categorical
+from sktda.objectives import AdversarialLoss, Predict
+from sktda.objectives.robustness import classified
 
 
 def adversarial_examples(

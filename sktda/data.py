@@ -169,12 +169,20 @@ def infer_task(y: np.ndarray) -> str:
     return "regression" if numbers and n_values > max(20, len(y) // 10) else "classification"
 
 
+DICT_TARGETS = (
+    "y is a dict of arrays ({}), and a row has one target here; put the arrays side by side into one array (n, k), and "
+    "take them apart in the criterion"
+)
+
+
 def plain_target(y: Any) -> Any:
     """`read_target` of y, as a Series with its index where y is of pandas, for those who pass it on.
 
     A column of class labels becomes (n,), with a warning; one of numbers may be what a net is trained on and stays.
     Raises as `read_target`.
     """
+    if isinstance(y, Mapping):
+        raise TypeError(DICT_TARGETS.format(", ".join(map(repr, y))))
     if y is None or hasattr(y, "requires_grad") or getattr(y, "shape", ())[1:] not in {(), (1,)}:
         return y  # of tensors and of several columns only a net knows what they are
     read = read_target(y)

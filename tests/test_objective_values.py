@@ -27,8 +27,8 @@ from sktda.objectives import (
     SliceLoss,
     ValidationLoss,
     Weighted,
-    needed,
 )
+from sktda.objectives.weighted import needed
 from tests.attribution.run_reference import Perceptron
 
 N = 60
@@ -439,7 +439,7 @@ def test_rows_are_attacked_one_by_one(attack, monkeypatch):
     objective = AdversarialLoss(attack, eps=0.2)
     name = "three" if attack == "linear" else "net of three"
     whole, _ = attacked(name, objective)
-    monkeypatch.setattr("sktda.objectives.PORTION", 7)
+    monkeypatch.setattr("sktda.objectives.robustness.PORTION", 7)
     np.testing.assert_allclose(attacked(name, objective, batch_size=5)[0], whole, atol=1e-12)
     order = np.random.default_rng(0).permutation(N)
     X, y = data(name)

@@ -13,8 +13,9 @@ from sklearn.utils import check_random_state
 from sktda import Holdout, InfluencePruner
 from sktda.attribution import Influence, InnerProduct, TracIn
 from sktda.attribution.gradients.objective_gradients import resolve_objective
-from sktda.model.likelihood import Binary, Categorical, Gaussian
+from sktda.model.likelihood import Binary, Gaussian
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.softmax import Categorical
 from sktda.objectives import Margin, Predict, ValidationLoss
 from tests.model.nets import make_net, rows
 

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sktda.model.likelihood import Categorical, Gaussian, Likelihood
+from sktda.model.likelihood import Gaussian, Likelihood
+from sktda.model.softmax import Categorical
 
 BATCH = 256  # rows at a time: TRAK and captum hold the gradient of each
 SEED = 0

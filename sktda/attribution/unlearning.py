@@ -12,9 +12,9 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sktda.attribution.gradients.checkpoint_dots import rate_sums
 from sktda.attribution.gradients.deletion import Deletion, removed_positions
 from sktda.attribution.gradients.influence import Influence
+from sktda.attribution.gradients.rates import one_rate, rate_sums
 from sktda.attribution.runs.sgd_influence import SGDInfluence
 from sktda.engine.per_row import PerRow
 from sktda.engine.replay import Replay
@@ -151,7 +151,8 @@ def _default_attributor(estimator: Any) -> Any:
         )
     if trajectory is None or not by_sgd:
         return Influence()
-    return Influence(damping=1 / sum(rate_sums(trajectory)))  # as its deletion_update, also where H is singular
+    total = sum(one_rate(rate_sums(trajectory, trajectory.parameter_groups)))
+    return Influence(damping=1 / total)  # as its deletion_update, also where H is singular
 
 
 def _retrained(estimator: Any, removed: np.ndarray, X: Any, y: Any, sample_weight: Any, random_state: Any) -> Any:

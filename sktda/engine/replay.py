@@ -16,8 +16,8 @@ from sktda.engine.per_row import Direction, PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.model.base import Rows
 from sktda.model.likelihood import Likelihood
-from sktda.model.skorch_net import unwrapped
-from sktda.model.trajectory import Trajectory
+from sktda.model.module_copy import unwrapped
+from sktda.model.trajectory import MISFIT, Trajectory
 
 STATE_BYTES = 2**30  # parameters of steps that are held at a time
 STRIDE = 512  # steps after which an interrupted pass can go on
@@ -40,7 +40,7 @@ class Replay:
     rows: all rows that were trained on, in any order; place (n_trained,): where the trained rows are among them.
     total: whether the criterion adds the losses of a batch in place of averaging them.
     Parameters at a checkpoint are the recorded ones; between two they are computed again, which must lead from one to
-    the next: ValueError where it does not (dropout, batch normalisation, clipped gradients).
+    the next: ValueError where it does not (dropout, batch normalisation). Clipped gradients are refused.
     """
 
     @classmethod
@@ -50,6 +50,12 @@ class Replay:
         Raises ValueError unless these are all rows that were trained on, and their steps were recorded.
         """
         trajectory.step_positions(0)  # says so if there are none
+        trajectory.check_gradients()
+        if trajectory.rescalings.max() > MISFIT:
+            raise ValueError(
+                "the training cannot be gone through again: gradients were scaled before a step (clipped by norm, "
+                "divided), which depends on the whole batch; train without, or use TracIn or Source"
+            )
         assert trajectory.rows is not None
         n_trained = len(trajectory.rows)
         if trajectory.fingerprints is None:  # rows that differ from read to read, so not random steps again
@@ -246,9 +252,9 @@ class Replay:
             share = f"{missed / way:.1%} of the way" if way else "more than the whole way"
             raise ValueError(
                 f"the recorded steps do not lead to the recorded parameters: after step {step} the distance is "
-                f"{share} since the last checkpoint. Dropout, batch normalisation, clipped "
-                "gradients or another loss than the criterion's can be the cause; train with a checkpoint after every "
-                "step, TrajectoryRecorder(n_checkpoints=<number of steps>, steps=True), to have none computed again"
+                f"{share} since the last checkpoint. Dropout, batch normalisation "
+                "or another loss than the criterion's can be the cause; train with a checkpoint after every step, "
+                "TrajectoryRecorder(n_checkpoints=<number of steps>, steps=True), to have none computed again"
             )
 
 

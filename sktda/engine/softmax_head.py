@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sktda.engine.layers import Layer, recording
 from sktda.engine.per_row import Direction, PerRow
 from sktda.model.base import Inputs, Rows, forward
-from sktda.model.likelihood import Categorical
+from sktda.model.softmax import Categorical
 
 
 class SoftmaxHead:

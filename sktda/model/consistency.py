@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.criterion import Custom, criterion_total
 from sktda.model.given import GivenModel, GivenRows
+from sktda.model.module_copy import unwrapped
 from sktda.model.reading import reader
-from sktda.model.skorch_net import named_parameters, unwrapped
+from sktda.model.settings import torch_state_kept
+from sktda.model.skorch_net import named_parameters
 
 ROWS = 6
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4}  # relative; less precise numbers: HALF
@@ -70,7 +72,8 @@ def _check_rows_alone(model: DifferentiableModel, inputs: Inputs) -> None:
 def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray, given: Tensor) -> None:
     criterion = unwrapped(net.criterion_)
     total = criterion_total(criterion)
-    trained = {name: value for name, value in named_parameters(net) if name in model.parameters}
+    copies = model.parameters
+    trained = {name: value for name, value in named_parameters(net) if name in copies}
     with torch.enable_grad():
         inputs, targets, _ = rows.block(part, model.device)
         if not isinstance(model.likelihood, Custom) or given.is_floating_point():
@@ -96,7 +99,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
             )
         gradients = [
             torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
-            for value, own in ((expected, trained), (found, {name: model.parameters[name] for name in trained}))
+            for value, own in ((expected, trained), (found, {name: copies[name] for name in trained}))
         ]
     first, second = (torch.cat([each.reshape(-1).double() for each in every]) for every in gradients)
     if torch.isfinite(first).all() and (moved := _distance(first, second)) > 10 * tolerance:
@@ -135,10 +138,10 @@ def _distance(one: Tensor, other: Tensor) -> float:
 @contextmanager
 def _undisturbed(*modules: nn.Module) -> Iterator[None]:
     """Eval mode, with random numbers, modes and buffers as before in the end."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     devices = sorted({value.device.index for module in modules for value in module.parameters() if value.is_cuda})
-    with torch.random.fork_rng(devices):
+    with torch_state_kept(devices):  # another thread may have the same modules in hand
+        modes = [(part, part.training) for module in modules for part in module.modules()]
+        buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
         for module in modules:
             module.eval()
         try:

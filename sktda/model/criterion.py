@@ -10,7 +10,8 @@ import torch
 from skorch import NeuralNetClassifier
 from torch import Tensor, nn
 
-from sktda.model.likelihood import Binary, Categorical, Gaussian, Likelihood, Tokens
+from sktda.model.likelihood import Binary, Gaussian, Likelihood
+from sktda.model.softmax import ROOT_LIMIT, Categorical, Tokens, softmax_roots
 
 SAME_SHAPE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss)
 """Criteria of numbers, which broadcast targets of another shape than the outputs with no more than a warning."""
@@ -46,7 +47,8 @@ class Custom(Likelihood):
 
     packing gives the criterion all outputs of a module that returns several. There is no noise model. Its roots are
     those of the Hessian of each row's loss with respect to its outputs, which depends on the targets, negative
-    eigenvalues cut off.
+    eigenvalues cut off. Where that Hessian is that of a softmax at every position (a cross-entropy of tokens, shifted,
+    weighted or masked), it is not formed.
     """
 
     criterion: nn.Module
@@ -78,7 +80,15 @@ class Custom(Likelihood):
         raise ValueError(f"{self._name} has no noise model to draw labels from; those that have one are {KNOWN}")
 
     def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """Normal vectors whose covariance is the Hessian of each row's loss, negative eigenvalues cut off."""
+        """Vectors whose covariance is the Hessian of each row's loss, negative eigenvalues cut off.
+
+        Of a softmax they are gradients under labels drawn from it, else normal vectors.
+        """
+        if (found := self._softmax(outputs, targets)) is not None:
+            p, weight, axis = found
+            uniform = torch.special.ndtr(noise.to(p)).clamp(1e-7, 1 - 1e-7)
+            drawn = (p.log() - (-uniform.log()).log()).argmax(axis, keepdim=True)  # Gumbel's way
+            return weight.sqrt() * (p - torch.zeros_like(p).scatter_(axis, drawn, 1.0))
         roots = self.roots(outputs, targets)
         n, k = roots.shape[:2]
         along = noise.to(outputs).reshape(n, k)
@@ -86,6 +96,19 @@ class Custom(Likelihood):
 
     def roots(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(n, k, *outputs.shape[1:]) for these targets."""
+        if (found := self._softmax(outputs, targets)) is not None:
+            *parts, axis = found
+            roots = softmax_roots(
+                *(each.reshape(*each.shape[:2], -1) for each in (part.movedim(axis, 1) for part in parts))
+            )
+            shape = outputs.movedim(axis, 1).shape[1:]
+            return roots.reshape(*roots.shape[:2], *shape).movedim(2, axis + 1)
+        width = outputs[0].numel()
+        if width**2 > ROOT_LIMIT:
+            raise ValueError(
+                f"the curvature of {self._name} is no softmax's at any axis of its {width} outputs, and their Hessian "
+                f"has {width**2:.2g} entries in a row; use CrossEntropyLoss, or a method without curvature (TracIn)"
+            )
         with torch.enable_grad():
             outputs = outputs.detach().requires_grad_()
             (slopes,) = torch.autograd.grad(self.losses(outputs, targets).sum(), outputs, create_graph=True)
@@ -101,6 +124,39 @@ class Custom(Likelihood):
         values, vectors = torch.linalg.eigh((hessians + hessians.mT) / 2)
         roots = vectors * values.clamp(min=0).sqrt()[:, None, :]
         return roots.mT.reshape(len(outputs), -1, *outputs.shape[1:])
+
+    def curved(self, outputs: Tensor, targets: Tensor, along: Tensor) -> Tensor:
+        """The Hessian of each row's loss, negative eigenvalues cut off, times a vector of the outputs' shape."""
+        found = self._softmax(outputs, targets)
+        if found is None:
+            return super().curved(outputs, targets, along)
+        p, weight, axis = found
+        return weight * p * (along - (p * along).sum(axis, keepdim=True))
+
+    def _softmax(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int] | None:
+        """(p, weight, class axis) where the Hessian of each row is weight (diag(p) - p p') at every position, or None.
+
+        p: probabilities in the outputs' shape; weight: the same with one entry on the class axis. It is tried on one
+        random vector, by differentiating twice.
+        """
+        if outputs.ndim < 2:
+            return None
+        probe = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+        with torch.enable_grad():
+            outputs = outputs.detach().requires_grad_()
+            (slopes,) = torch.autograd.grad(self.losses(outputs, targets).sum(), outputs, create_graph=True)
+            if not slopes.requires_grad:
+                return None
+            (bent,) = torch.autograd.grad((slopes * probe).sum(), outputs, materialize_grads=True)
+        tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}.get(outputs.dtype, 2e-2) * bent.abs().max()
+        for axis in sorted({1, outputs.ndim - 1}):
+            p = outputs.detach().softmax(axis)
+            expected = p * (probe - (p * probe).sum(axis, keepdim=True))
+            lengths = expected.square().sum(axis, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
+            weight = (bent * expected).sum(axis, keepdim=True) / lengths
+            if bool(((bent - weight * expected).abs() <= tolerance).all()) and bool((weight >= -tolerance).all()):
+                return p, weight.clamp(min=0), axis
+        return None
 
     def margins(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Minus the loss."""

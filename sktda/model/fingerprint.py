@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from sktda.data import slices
+from sktda.model.settings import random_state_kept
 
 CHUNK = 2**18  # numbers hashed at a time: they stay in the processor's cache
 ITEMS = 256  # rows of a Dataset read at a time
@@ -159,16 +158,3 @@ def _stacked(values: list[Any]) -> Any:
         return default_collate(values)
     except (TypeError, RuntimeError):
         return None
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Whatever is drawn inside, by torch, NumPy or Python, the global generators go on as if it had not been."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002

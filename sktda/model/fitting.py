@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,13 @@ from sktda.data import slices
 from sktda.model import proxy
 from sktda.model.criterion import SAME_SHAPE
 from sktda.model.given import GivenModel, GivenRows
+from sktda.model.module_copy import unwrapped
 from sktda.model.reading import reader
-from sktda.model.skorch_net import batch_size, check_targets, unwrapped
+from sktda.model.settings import torch_state_kept
+from sktda.model.skorch_net import batch_size, check_targets
 from sktda.seeds import seed_of
 
 BLOCK = 1_024  # rows per step of the search for a bad one
-TRAINING = RLock()  # torch's random state is one for all threads: trainings side by side would draw from each other
 
 
 def check_trainable(estimator: Any, n_rows: int) -> None:
@@ -70,7 +70,7 @@ def _hidden(split: Any) -> str:
 
 def _has_batch_norm(net: Any) -> bool:
     # of one-dimensional rows: an image of several pixels is enough for a mean and a variance
-    with torch.random.fork_rng():
+    with torch_state_kept():
         module = unwrapped(_initialised(net).module_)
     return any(isinstance(each, nn.BatchNorm1d) for each in module.modules())
 
@@ -98,7 +98,7 @@ def train_clone(
     if callbacks:
         _add_callbacks(given.model, list(callbacks))
     arguments = _weight_arguments(copy, given.model, sample_weight)
-    with TRAINING, torch.random.fork_rng():
+    with torch_state_kept():
         if isinstance(given.model, NeuralNet) and not given.transformers and may_broadcast(given.model):
             check_targets(_initialised(given.model), X, y)
         torch.manual_seed(seed)

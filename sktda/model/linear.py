@@ -24,7 +24,8 @@ from sklearn.linear_model import (
 from torch import Tensor, nn
 
 from sktda.model.base import DifferentiableModel
-from sktda.model.likelihood import Binary, Categorical, Gaussian
+from sktda.model.likelihood import Binary, Gaussian
+from sktda.model.softmax import Categorical
 from sktda.model.table import (
     class_targets,
     class_weights,

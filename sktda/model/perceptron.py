@@ -11,7 +11,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch import Tensor, nn
 
 from sktda.model.base import DifferentiableModel
-from sktda.model.likelihood import Binary, Categorical, Gaussian, Likelihood
+from sktda.model.likelihood import Binary, Gaussian, Likelihood
+from sktda.model.softmax import Categorical
 from sktda.model.table import Encode, class_targets, indicator_targets, need_rows, number_targets, table_rows
 
 TYPES = (MLPClassifier, MLPRegressor)

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from sktda.data import check_weights
 from sktda.model import skorch_net
 from sktda.model.base import DifferentiableModel, Inputs, Rows
-from sktda.model.likelihood import Categorical, Gaussian
+from sktda.model.likelihood import Gaussian
 from sktda.model.scaled import Scaled, ScaledRows, whole_batch
-from sktda.model.settings import single_precision
+from sktda.model.settings import single_precision, torch_state_kept
 from sktda.model.skorch_net import weight_decay
+from sktda.model.softmax import Categorical
 from sktda.model.table import class_codes
 from sktda.seeds import seed_of
 
@@ -115,7 +116,7 @@ class DefaultNet(BaseEstimator, metaclass=ABCMeta):
         width = len(self.classes_) if classes else data.y.shape[1]
         size = max(8, min(64, ceil(len(data) / 8)))
         epochs = int(np.clip(ceil(STEPS / ceil(len(data) / size)), *EPOCHS))
-        with torch.random.fork_rng():
+        with torch_state_kept():
             torch.manual_seed(seed_of(self.random_state))
             self.net_ = NeuralNet(
                 self._module(width),

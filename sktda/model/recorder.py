@@ -11,17 +11,19 @@ from skorch.callbacks import Callback
 from skorch.dataset import get_len
 
 from sktda.model.checkpoints import FolderStore
-from sktda.model.fingerprint import random_state_kept
 from sktda.model.run_record import Recording
 from sktda.model.sampling import Tap, remove_taps
+from sktda.model.settings import random_state_kept
 from sktda.model.trajectory import Trajectory
+from sktda.model.trajectory_files import write_index
 
 
 class TrajectoryRecorder(Callback):
     """Record the training of a skorch net: checkpoints, learning rates, and the rows that were trained on.
 
     Recorded and unrecorded training give the same parameters, bit for bit. Before the first step the training data
-    are read once, to recognise their rows later.
+    are read once, to recognise their rows later. Where the optimiser gets other gradients than those of the loss
+    (clipped, scaled, accumulated over batches), the rates that are recorded are those that moved the parameters.
 
     Parameters
     ----------
@@ -47,8 +49,8 @@ class TrajectoryRecorder(Callback):
     Raises
     ------
     ValueError
-        When training starts: a net of several modules or optimisers, a training loop that does not make one optimiser
-        step per batch, data whose rows cannot be followed.
+        When training starts: a net of several modules or optimisers, a training loop that makes several optimiser
+        steps per batch (or with steps=True none), data whose rows cannot be followed.
     FileExistsError
         When training starts and the folder at `path` is not empty.
 
@@ -116,7 +118,7 @@ class TrajectoryRecorder(Callback):
         """Which rows come next."""
         if training:
             n = get_len(batch[0]) if isinstance(batch, tuple | list) else get_len(batch)
-            self.run_.next_batch(n)
+            self.run_.next_batch(n, net.optimizer_)
 
     def on_batch_end(self, net, batch=None, training=False, loss=None, **kwargs):
         """Take a checkpoint if one is due."""
@@ -140,7 +142,7 @@ class TrajectoryRecorder(Callback):
             run.checkpoint(net, self.optimizer_state)
             self.trajectory_ = run.trajectory()
             if isinstance(run.store, FolderStore):
-                self.trajectory_.write_index(run.store.folder)
+                write_index(self.trajectory_, run.store.folder)
 
 
 def find_trajectory(net: Any) -> Trajectory | None:

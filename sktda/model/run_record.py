@@ -14,7 +14,9 @@ from torch import nn
 from sktda.model.checkpoints import FolderStore, MemoryStore, Store, snapshot
 from sktda.model.fingerprint import changes_between_reads, module_fingerprint, row_fingerprints
 from sktda.model.sampling import trained_positions
-from sktda.model.trajectory import Trajectory, checkpoint_name
+from sktda.model.step_gradients import StepGradients
+from sktda.model.trajectory import Trajectory
+from sktda.model.trajectory_files import checkpoint_name
 
 
 class Recording:
@@ -28,7 +30,7 @@ class Recording:
             self.store.claim()
         self.with_steps = with_steps
         self.began = False
-        self.steps = self.epochs = self.origin = self.last_size = 0
+        self.steps = self.epochs = self.batches = self.origin = self.last_size = 0
         self.spacing: float | None = None
         self.k = 1
         self.rates: list[float] = []
@@ -46,17 +48,25 @@ class Recording:
         """What lives only while training runs."""
         self.data: tuple[Any, Any] | None = None
         self.handle: Any = None
+        self.gradients = StepGradients()
         self.rows: np.ndarray | None = None
-        self.batch_steps = self.batch_size = 0
+        self.batch_steps = self.batch_size = self.pending_rows = 0
 
     def _reset_interval(self) -> None:
         self.rate_sums: Any = 0.0
         self.effective_rate_sums: Any = 0.0
+        self.rescaling = self.misfit = 0.0
         self.losses: list[float] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy made in the middle of training (skorch's Checkpoint) has no use for the user's data or for hooks
-        return vars(self) | {"data": None, "handle": None, "rows": None, "drawn": deque()}
+        return vars(self) | {
+            "data": None,
+            "handle": None,
+            "gradients": StepGradients(),
+            "rows": None,
+            "drawn": deque(),
+        }
 
     @property
     def pending(self) -> bool:
@@ -81,8 +91,9 @@ class Recording:
             self.store.write("initial", snapshot(module))
             self.began = True
         self.about = about
-        self.origin, self.spacing, self.k = self.steps, spacing, 1
-        self._skip_past_steps()
+        self.origin, self.spacing, self.k = self.batches, spacing, 1
+        self._skip_past()
+        self.gradients.attach(net.criterion_)
         self.handle = net.optimizer_.register_step_post_hook(self.stepped)
 
     def _check_continues(self, about: dict[str, Any], module: nn.Module) -> None:
@@ -97,8 +108,12 @@ class Recording:
         if self.taken and self.taken[-1]["steps"] == self.steps:  # else a copy made between two checkpoints
             self.trajectory().check_final(module)
 
-    def next_batch(self, n: int) -> None:
+    def next_batch(self, n: int, optimizer: torch.optim.Optimizer) -> None:
         self.batch_steps, self.batch_size = 0, n
+        if not self.gradients.n_losses:
+            self.pending_rows = 0
+        self.pending_rows += n
+        self.gradients.follow(optimizer)
         if not self.with_steps:
             return
         self.rows = self.drawn.popleft() if self.drawn else None
@@ -116,38 +131,43 @@ class Recording:
         self.batch_steps += 1
         self.rates = [float(group["lr"]) for group in groups]
         self.momenta = [float(group.get("momentum", 0)) for group in groups]
+        scales, misfit = self.gradients.at_step(optimizer, self.batch_size)
         share = [
-            (1 - group.get("dampening", 0)) / (1 - m) if m else 1.0
-            for group, m in zip(groups, self.momenta, strict=True)
+            scale * ((1 - group.get("dampening", 0)) / (1 - m) if m else 1.0)
+            for group, m, scale in zip(groups, self.momenta, scales, strict=True)
         ]
+        self.rescaling = max(self.rescaling, *(abs(scale - 1) for scale in scales))
+        self.misfit = max(self.misfit, misfit)
         self.rate_sums = self.rate_sums + np.array(self.rates)
         self.effective_rate_sums = self.effective_rate_sums + np.array(self.rates) * share
-        self.last_size = self.batch_size
+        self.last_size, self.pending_rows = self.pending_rows, 0
         if self.rows is not None:
             self.step_rows.append(self.rows)
             self.step_rates.append(self.rates)
 
     def end_batch(self, loss: Any) -> None:
-        if self.batch_steps != 1:
+        self.batches += 1
+        if self.batch_steps > 1 or (self.with_steps and not self.batch_steps):
             raise ValueError(
-                f"a batch ended after {self.batch_steps} optimiser steps; TrajectoryRecorder needs exactly one per "
-                "batch (no gradient accumulation, no train_step of several steps): take it out of the callbacks, or "
-                "use the batch size that you want to accumulate"
+                f"a batch ended after {self.batch_steps} optimiser steps; TrajectoryRecorder needs one per batch (or, "
+                "without steps=True, one per several batches): take it out of the callbacks, or use the batch size "
+                "that you want to accumulate"
             )
         if loss is not None:
             self.losses.append(loss.item() if isinstance(loss, torch.Tensor) else float(loss))
 
     def due(self) -> bool:
-        return self.spacing is not None and self.steps >= self.origin + round(self.k * self.spacing)
+        return self.spacing is not None and self.batches >= self.origin + round(self.k * self.spacing)
 
-    def _skip_past_steps(self) -> None:
-        """Move on to the first planned checkpoint ahead; spacings below one step would name a step twice."""
-        while self.spacing and self.origin + round(self.k * self.spacing) <= self.steps:
+    def _skip_past(self) -> None:
+        """Move on to the first planned checkpoint ahead; spacings below one batch would name a batch twice."""
+        while self.spacing and self.origin + round(self.k * self.spacing) <= self.batches:
             self.k += 1
 
     def checkpoint(self, net: Any, with_optimizer: bool) -> None:
         """Take one of the current parameters, unless the last one is of the same step."""
-        if self.taken and self.taken[-1]["steps"] == self.steps:
+        if not self.steps or (self.taken and self.taken[-1]["steps"] == self.steps):
+            self._skip_past()
             return
         module, optimizer = _plain(net.module_), net.optimizer_
         self.store.write(checkpoint_name(len(self.taken)), snapshot(module, optimizer if with_optimizer else None))
@@ -159,17 +179,20 @@ class Recording:
                 "group_effective_rate_sums": self.effective_rate_sums,
                 "group_momenta": self.momenta,
                 "batch_sizes": self.last_size,
+                "rescalings": self.rescaling,
+                "misfits": self.misfit,
                 "losses": float(np.mean(self.losses)) if self.losses else np.nan,
             }
         )
         self._reset_interval()
-        self._skip_past_steps()
+        self._skip_past()
         self.groups = _groups(module, optimizer)
         self.module = module_fingerprint(module)  # after a step, when lazy layers have their shapes
 
     def release(self) -> None:
         if self.handle is not None:
             self.handle.remove()
+        self.gradients.release()
         self.handle = self.rows = self.data = None
 
     def trajectory(self) -> Trajectory:

@@ -1,13 +1,40 @@
-"""The modes of torch around a call: what would change numbers without a word is off while the library works."""
+"""Modes and random numbers of torch around a call: what would change numbers without a word is off, or put back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import wraps
+from threading import RLock
 from typing import Any
 
+import numpy as np
 import torch
+
+GENERATORS = RLock()
+"""Held by whoever draws from the generators that are one for all threads, or puts them back, so that no training meets
+numbers that another thread has drawn or rewound."""
+
+
+@contextmanager
+def torch_state_kept(devices: Iterable[int] | None = None) -> Iterator[None]:
+    """Torch's global generators are this thread's alone inside, and go on as if nothing had been drawn."""
+    with GENERATORS, torch.random.fork_rng(devices):
+        yield
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """`torch_state_kept`, for the global generators of NumPy and Python too."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch_state_kept(devices):
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
 
 
 def plain_modes(method: Callable) -> Callable:
@@ -38,11 +65,12 @@ def single_precision(build: Callable) -> Callable:
 
     @wraps(build)
     def run(*args: Any, **kwargs: Any) -> Any:
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float32)
-        try:
-            return build(*args, **kwargs)
-        finally:
-            torch.set_default_dtype(before)
+        with GENERATORS:  # the default is one for all threads, too
+            before = torch.get_default_dtype()
+            torch.set_default_dtype(torch.float32)
+            try:
+                return build(*args, **kwargs)
+            finally:
+                torch.set_default_dtype(before)
 
     return run

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils.data import DataLoader
 
-from sktda.model.fitting import TRAINING, bad_row, may_broadcast
+from sktda.model.fitting import bad_row, may_broadcast
 from sktda.model.given import part_of
 from sktda.model.reading import count, in_columns, take
+from sktda.model.settings import torch_state_kept
 from sktda.model.skorch_net import check_targets
 from sktda.seeds import seed_of
 
@@ -49,7 +50,7 @@ def why_not(estimator: Any, X: Any, y: Any) -> str | None:
         return "X and y are not arrays"
     if kind(net.optimizer) not in ELEMENTWISE or "param_groups" in net.get_params_for("optimizer"):
         return f"{kind(net.optimizer).__name__}, or its groups of parameters, may not treat every number by itself"
-    with TRAINING, torch.random.fork_rng():
+    with torch_state_kept():
         new = clone(net).initialize()
         if may_broadcast(new):
             check_targets(new, X, y)
@@ -93,7 +94,7 @@ def changes_itself(net: Any, X: Any, y: Any, rows: np.ndarray) -> bool:
     module = deepcopy(net.module_).train()
     before = state(module)
     inputs = _to(take(X, rows), net.device)
-    with TRAINING, torch.random.fork_rng(), torch.no_grad():
+    with torch_state_kept(), torch.no_grad():
         outputs = module(**inputs) if isinstance(inputs, dict) else module(inputs)
         net.get_loss(_squeezed(net, outputs), _to(take(y, rows), net.device), training=True)
     after = state(module)
@@ -147,7 +148,7 @@ class Stack:
     ) -> None:
         self.nets, self._states = [], []
         self.parts = [None] * len(seeds) if parts is None else list(parts)
-        with TRAINING, torch.random.fork_rng():
+        with torch_state_kept():
             for seed, part in zip(seeds, self.parts, strict=True):
                 # as train_clone and skorch do, whose random numbers these are
                 torch.manual_seed(seed_of(seed))
@@ -226,7 +227,7 @@ class Stack:
 
     def _orders(self, loaders: list[Any]) -> Iterator[list[list[int]]]:
         """The batches of one epoch, of every net: as its iterator would draw them."""
-        with TRAINING, torch.random.fork_rng(devices=[]):
+        with torch_state_kept([]):
             for k, loader in enumerate(loaders):
                 torch.set_rng_state(self._states[k])
                 torch.empty((), dtype=torch.int64).random_()  # a DataLoader draws this before the order

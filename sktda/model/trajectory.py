@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from sktda.files import staged
-from sktda.model.checkpoints import INDEX, FolderStore, Store
+from sktda.model import trajectory_files
+from sktda.model.checkpoints import Store
 from sktda.model.fingerprint import module_fingerprint, row_fingerprints
 
-FORMAT = 1
-ARRAYS_FILE = "arrays.safetensors"
-SCALARS = ("identity", "optimizer", "groups", "module", "n_given")
-ARRAYS = (
-    "steps",
-    "group_learning_rates",
-    "group_rate_sums",
-    "group_effective_rate_sums",
-    "group_momenta",
-    "batch_sizes",
-    "losses",
-)
-OPTIONAL_ARRAYS = ("rows", "fingerprints", "step_offsets", "step_index", "group_step_rates")
-
-
-def checkpoint_name(c: int) -> str:
-    """Name of the c-th checkpoint (from 0) in a store."""
-    return f"checkpoint-{c + 1:05d}"
+MISFIT = 1e-3  # share of a gradient: what is below changes scores by no more
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +37,15 @@ class Trajectory:
         Number of optimiser steps done at each checkpoint; the last = all of them.
     group_learning_rates, group_rate_sums, group_effective_rate_sums, group_momenta : ndarray of shape (C, n_groups)
         Per parameter group: rate of the step that led to the checkpoint (before the scheduler moved on); sum of the
-        rates of the steps since the previous checkpoint; the same with each rate divided by 1 - momentum; momentum.
+        rates of the steps since the previous checkpoint; the same with each rate divided by 1 - momentum and times
+        what the gradient was scaled by (clipping by norm, accumulation without a mean); momentum.
     batch_sizes : ndarray of shape (C,)
         Rows in the step that led to the checkpoint.
     losses : ndarray of shape (C,)
         Mean training loss of the batches since the previous checkpoint.
+    rescalings, misfits : ndarray of shape (C,)
+        Of the steps since the previous checkpoint, the largest: |scale - 1| of what the gradient was scaled by; share
+        of the gradient that was none of the loss at any scale (clipping by value, noise, another loss).
     n_given : int or None
         Rows given to `fit`, those that train_split held out included.
     rows : ndarray of shape (N,) or None
@@ -85,6 +68,8 @@ class Trajectory:
     group_momenta: np.ndarray = field(repr=False)
     batch_sizes: np.ndarray = field(repr=False)
     losses: np.ndarray = field(repr=False)
+    rescalings: np.ndarray = field(repr=False)
+    misfits: np.ndarray = field(repr=False)
     n_given: int | None = None
     rows: np.ndarray | None = field(default=None, repr=False)
     fingerprints: np.ndarray | None = field(default=None, repr=False)
@@ -126,7 +111,7 @@ class Trajectory:
     def _name(self, c: int) -> str:
         if not -len(self) <= c < len(self):
             raise IndexError(f"checkpoint {c} does not exist: there are {len(self)}, counted from 0")
-        return checkpoint_name(c % len(self))
+        return trajectory_files.checkpoint_name(c % len(self))
 
     def _part(self, name: str, prefix: str) -> dict[str, Tensor]:
         tensors = self.store.read(name)
@@ -151,7 +136,7 @@ class Trajectory:
 
     @property
     def effective_rate_sums(self) -> np.ndarray:
-        """(C,) `rate_sums` / (1 - momentum), with the momentum of each step; equal to `rate_sums` for Adam."""
+        """(C,) `rate_sums` / (1 - momentum), with each step's momentum (Adam's is 0), times its gradient's scale."""
         return self.group_effective_rate_sums[:, 0]
 
     @property
@@ -174,6 +159,15 @@ class Trajectory:
     def decoupled_weight_decay(self) -> bool:
         """Whether the decay shrinks the weights directly (AdamW) and is not part of the gradient."""
         return self.optimizer == "AdamW" or bool(self.groups[0].get("decoupled_weight_decay", False))
+
+    def check_gradients(self) -> None:
+        """Raise ValueError if a step was made with another gradient than a multiple of that of the loss."""
+        if self.misfits.max() > MISFIT:
+            raise ValueError(
+                f"in the recorded training the optimiser got gradients of which {self.misfits.max():.0%} was not of "
+                "the criterion's loss (clipping by value, noise, hooks, another loss), so learning rates do not tell "
+                "what a row did; clip by norm and train with the criterion's loss, or use Influence"
+            )
 
     @property
     def momentum(self) -> float:
@@ -316,36 +310,7 @@ class Trajectory:
 
         Raises FileExistsError if the folder exists (a recorder's own path is complete as it is).
         """
-        folder = Path(folder)
-        if isinstance(self.store, FolderStore) and folder.resolve() == self.store.folder:
-            return
-        if not folder.parent.is_dir():
-            raise FileNotFoundError(f"{folder} cannot be written: {folder.parent} is not a folder; create it first")
-        if folder.exists():
-            raise FileExistsError(f"{folder} exists already; a trajectory is saved into a new folder")
-        with staged([folder], force=False) as [temporary]:
-            temporary.mkdir()
-            target = FolderStore(temporary, self.identity)
-            for name in self._names():
-                target.write(name, self.store.read(name))
-            self.write_index(temporary)
-
-    def write_index(self, folder: Path) -> None:
-        """Write everything but the checkpoints, the index last, so that a folder with an index is complete."""
-        arrays = {name: getattr(self, name) for name in ARRAYS + OPTIONAL_ARRAYS if getattr(self, name) is not None}
-        scalars = {name: getattr(self, name) for name in SCALARS}
-        text = json.dumps({"format": FORMAT, "complete": True, "id": self.identity, **scalars}, indent=1)
-        for name, write in (
-            (ARRAYS_FILE, lambda path: save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path)),
-            (INDEX, lambda path: path.write_text(text, encoding="utf-8")),
-        ):
-            temporary = folder / f".{os.getpid()}-{name}"
-            write(temporary)
-            os.replace(temporary, folder / name)
-
-    def _names(self) -> list[str]:
-        initial = [] if self.step_index is None else ["initial"]
-        return initial + [checkpoint_name(c) for c in range(len(self))]
+        trajectory_files.save(self, folder)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Trajectory:
@@ -353,45 +318,7 @@ class Trajectory:
 
         Raises FileNotFoundError naming a file that is missing, and ValueError for anything that is no trajectory.
         """
-        folder = Path(folder).resolve()
-        for path in (folder, folder / INDEX):
-            if not path.exists():
-                raise FileNotFoundError(f"{path} does not exist; Trajectory.load needs a folder written by save()")
-        try:
-            about = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-            complete, version = about["complete"], about.get("format")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{folder / INDEX} is not the index of a trajectory: {error}") from error
-        if not complete:
-            raise ValueError(f"the training that wrote {folder} did not end; train again into a new folder")
-        if version != FORMAT:
-            raise ValueError(f"{folder} has format {version!r}, this version of sktda reads {FORMAT}; update sktda")
-        if not (folder / ARRAYS_FILE).is_file():
-            raise FileNotFoundError(f"{folder / ARRAYS_FILE} is missing: the folder must stay as it was written")
-        try:
-            arrays = load_file(folder / ARRAYS_FILE)
-            known: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
-            known |= {name: arrays[name] for name in OPTIONAL_ARRAYS if name in arrays}
-            store = FolderStore(folder, about["identity"])
-            trajectory = cls(store=store, **{name: about[name] for name in SCALARS}, **known)
-            trajectory._check_shapes()
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError, IndexError) as error:
-            raise ValueError(f"{folder} is not a trajectory, or is damaged: {error}") from error
-        missing = [name for name in trajectory._names() if not store.file(name).is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"{store.file(missing[0])} is missing ({len(missing)} checkpoints of {len(known['steps'])})"
-            )
-        return trajectory
-
-    def _check_shapes(self) -> None:
-        wrong = [name for name in ARRAYS if len(getattr(self, name)) != len(self)]
-        if self.rows is not None and self.fingerprints is not None and len(self.rows) != len(self.fingerprints):
-            wrong.append("fingerprints")
-        if self.step_index is not None and self.step_offsets[-1] != len(self.step_index):  # type: ignore[index]
-            wrong.append("step_index")
-        if wrong or not len(self) or (np.diff(self.steps) <= 0).any():
-            raise ValueError(f"the lengths of its arrays do not match ({', '.join(wrong) or 'steps'})")
+        return trajectory_files.load(cls, folder)
 
 
 def _occurrence(codes: np.ndarray) -> np.ndarray:

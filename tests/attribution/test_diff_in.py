@@ -406,7 +406,7 @@ def test_models_that_are_refused():
         ValueError, match="this NeuralNetClassifier has none; train a skorch net with a TrajectoryRecor"
     ):
         fitted(plain)
-    with pytest.raises(ValueError, match="3 parameter groups at different learning rates"):
+    with pytest.raises(ValueError, match="parameter groups at different learning rates, and this needs one"):
         fitted("groups")
     with pytest.raises(ValueError, match="1 of 24 rows are not among the 24 rows"):
         fitted(trained("tanh"), y=np.where(np.arange(N) == 3, (Y + 1) % 3, Y))

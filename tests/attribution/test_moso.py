@@ -137,9 +137,6 @@ def test_equal_rows_have_equal_scores():
 def test_models_that_are_refused():
     with pytest.raises(ValueError, match="MoSo follows a recorded training run, and this LogisticRegression has none"):
         MoSo(LogisticRegression()).fit(X, Y)
-    with pytest.raises(ValueError, match="2 parameter groups at different learning rates"):
-        MoSo(FrozenEstimator(runs.untrained("groups").set_params(optimizer__param_groups=[("0.*", {"lr": 0.05})])
-                             .fit(X, Y))).fit(X, Y)  # fmt: skip
 
 
 def test_an_interrupted_fit_ends_with_the_same_scores(tmp_path, monkeypatch):

@@ -15,26 +15,27 @@ from tests.attribution import run_reference as runs
 from tests.attribution.run_reference import ONE_RATE, STEPS, X, Y, run_of, trained
 
 RUN = run_of(trained("tanh"))
+NAMES = list(RUN.parameter_groups)
 
 
 def numbers(*args):
-    return [moment.checkpoint for moment in moments(RUN, *args)]
+    return [moment.checkpoint for moment in moments(RUN, NAMES, *args)]
 
 
 @pytest.mark.parametrize("name", ONE_RATE)
 def test_steps_and_rates_are_those_of_the_schedule(name):
-    found = moments(run_of(trained(name)), "auto", "even", None)
-    assert [(each.step, pytest.approx(each.rate, rel=1e-12)) for each in found] == runs.weights_of(name)
+    found = moments(run_of(trained(name)), run_of(trained(name)).parameter_groups, "auto", "even", None)
+    assert [(each.step, pytest.approx(each.rates.size, rel=1e-12)) for each in found] == runs.weights_of(name)
     assert [each.checkpoint for each in found] == list(range(6))
 
 
 def test_the_last_rate_is_the_one_before_the_scheduler_moved_on():
     run = run_of(trained("tanh, dampening"))
     assert run.n_steps == STEPS
-    last = moments(run, 1, "even", None)[0]
+    last = moments(run, NAMES, 1, "even", None)[0]
     shares = (1 + np.cos(np.pi * 23 / 24)) / 2
-    assert last.rate == pytest.approx(0.2 * shares * 0.7 / 0.3)
-    assert last.rate > 0
+    assert last.rates.size == pytest.approx(0.2 * shares * 0.7 / 0.3)
+    assert last.rates.size > 0
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_even_checkpoints_are_different_and_evenly_spaced(recorded):
         },
     )
     for count in range(1, recorded + 1):
-        found = [each.checkpoint for each in moments(run, count, "even", None)]
+        found = [each.checkpoint for each in moments(run, NAMES, count, "even", None)]
         gaps = np.diff([-1, *found])
         assert len(found) == count
         assert found[-1] == recorded - 1
@@ -82,29 +83,32 @@ def test_too_few_checkpoints(spacing):
     with pytest.raises(
         ValueError, match=r"n_checkpoints=7 needs as many checkpoints, and the recorded run has 6; train"
     ):
-        moments(RUN, 7, spacing, 0)
+        moments(RUN, NAMES, 7, spacing, 0)
 
 
 def test_a_momentum_that_was_cycled_is_averaged_over_the_interval():
     cycle = LRScheduler(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.3, total_steps=STEPS + 1, step_every="batch")
     net = runs.untrained(optimizer__momentum=0.9, callbacks=[TrajectoryRecorder(), cycle]).fit(X, Y)
     run = run_of(net)
-    for c, each in enumerate(moments(run, "auto", "even", None)):
+    for c, each in enumerate(moments(run, NAMES, "auto", "even", None)):
         share = run.effective_rate_sums[c] / run.rate_sums[c]
-        assert each.rate == pytest.approx(run.learning_rates[c] * share)
+        assert each.rates.size == pytest.approx(run.learning_rates[c] * share)
         assert 1 / (1 - 0.85) < share < 1 / (1 - 0.95)
 
 
 def test_a_rate_of_zero_counts_nothing():
     warm = LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda epoch: float(epoch > 0))
     net = runs.untrained(optimizer__momentum=0.5, callbacks=[TrajectoryRecorder(), warm]).fit(X, Y)
-    rates = [each.rate for each in moments(run_of(net), "auto", "even", None)]
+    rates = [each.rates.size for each in moments(run_of(net), NAMES, "auto", "even", None)]
     assert rates == pytest.approx([0, *5 * [0.4]])
 
 
-def test_groups_with_rates_of_their_own_are_refused():
-    with pytest.raises(ValueError, match="3 parameter groups at different learning rates"):
-        moments(run_of(trained("groups")), "auto", "even", None)
+def test_groups_keep_rates_of_their_own():
+    run = run_of(trained("groups"))
+    for each, rates in zip(moments(run, NAMES, "auto", "even", None), run.group_learning_rates, strict=True):
+        for name in NAMES:
+            expected = rates[run.parameter_groups[name]] / (1 - 0.5)
+            assert each.rates.size * each.rates.roots[name] ** 2 == pytest.approx(expected)
 
 
 def test_every_checkpoint_in_turn_and_the_final_parameters_after_the_last():
@@ -113,7 +117,7 @@ def test_every_checkpoint_in_turn_and_the_final_parameters_after_the_last():
     def holds(c):
         return all(torch.equal(v, RUN.state(c)[name]) for name, v in live.model.module.state_dict().items())
 
-    for moment in visited(live, moments(RUN, 3, "even", None)):
+    for moment in visited(live, moments(RUN, NAMES, 3, "even", None)):
         assert holds(moment.checkpoint)
         assert moment.checkpoint == 5 or not holds(-1)
     assert holds(-1)

@@ -27,8 +27,8 @@ from sktda.attribution import Influence, InnerProduct, Source, Stage, TracIn
 from sktda.engine import journal
 from sktda.engine.unrolling import gathered, remaining
 from sktda.model.fingerprint import row_fingerprints
-from sktda.model.likelihood import Categorical
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.softmax import Categorical
 from tests.attribution import source_reference as reference
 from tests.model.nets import make_net, recorder_of
 from tests.model.nets import rows as float_rows
@@ -686,7 +686,8 @@ def test_portions_of_queries_and_shards_of_rows_change_nothing(form, monkeypatch
     plain = of_form(form)
     values = plain.attribute(SINGLE[0][:9], SINGLE[1][:9])
     monkeypatch.setattr(journal, "SHARD", 30)
-    monkeypatch.setattr("sktda.attribution.runs.source.QUERY_BYTES", 4_000)
+    for place in ("source", "portions"):
+        monkeypatch.setattr(f"sktda.attribution.runs.{place}.QUERY_BYTES", 4_000)
     found = of_form(form, batch_size=13)
     assert_close(found.scores_, plain.scores_, 1e-5)
     assert_close(found.attribute(SINGLE[0][:9], SINGLE[1][:9]), values, 1e-5)
@@ -963,11 +964,16 @@ def test_a_dense_curvature_of_many_parameters_names_ekfac():
         source(net)
 
 
-def test_groups_of_parameters_with_rates_of_their_own_are_refused():
-    groups = [("0.*", {"lr": 0.01}), ("2.*", {"lr": 0.2})]
-    net = untrained(optimizer__param_groups=groups).fit(X, Y)
-    with pytest.raises(ValueError, match="2 parameter groups at different learning rates"):
-        source(net)
+def test_groups_of_parameters_are_told_apart_by_layer_under_the_factors_of_a_layer():
+    net = untrained(optimizer__param_groups=[("0.*", {"lr": 0.01}), ("2.*", {"lr": 0.4})]).fit(X, Y)
+    found, blocks = (source(net, curvature=kind).scores_ for kind in ("ekfac", "blockwise"))
+    one = np.repeat(run_of(net).effective_rate_sums[:, None], 3, axis=1)
+    alike = source(with_run(net, group_effective_rate_sums=one), curvature="blockwise").scores_
+    assert np.corrcoef(found, blocks)[0, 1] > 0.97
+    assert np.abs(found - blocks).max() < 0.3 * np.abs(alike - blocks).max(), "one rate is another thing"
+    net = untrained(optimizer__param_groups=[("*.bias", {"lr": 0.01})]).fit(X, Y)
+    with pytest.raises(ValueError, match="weight and bias of layer '0' were trained at different learning rates"):
+        source(net, curvature="ekfac")
 
 
 def test_a_stage_that_was_never_fitted():

@@ -2,6 +2,7 @@
 
 import gc
 import tempfile
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -19,16 +20,17 @@ from sktda.engine.curvature import DenseCurvature
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import Passes
 from sktda.model.recorder import TrajectoryRecorder
-from tests.model.nets import make_net, rows
+from tests.model.nets import make_net, record, rows
 
 # ---- how a run is cut ------------------------------------------------------------------------------------------------
 
 RATES = [0.5, 0.25, 0.125, 1.0, 2.0, 4.0, 8.0]
+RUN = record(*rows())[1]
 
 
 def cut(n_segments=3, boundaries="auto", count=7, prefix=""):
-    run = [None] * count  # all that `segments` asks of a trajectory is its length
-    return segments(run, RATES[:count], n_segments, boundaries, prefix)
+    run = replace(RUN, steps=np.arange(count), group_effective_rate_sums=np.array(RATES[:count])[:, None])
+    return segments(run, RUN.parameter_groups, n_segments, boundaries, prefix)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def cut(n_segments=3, boundaries="auto", count=7, prefix=""):
 def test_every_checkpoint_is_in_one_segment_with_the_sum_of_its_rates(options, expected):
     found = cut(**options, prefix="stage 2 ")
     assert [segment.checkpoints for segment in found] == expected
-    assert [segment.rate for segment in found] == [sum(RATES[c] for c in part) for part in expected]
+    assert [segment.rates.size for segment in found] == [sum(RATES[c] for c in part) for part in expected]
     assert [segment.name for segment in found] == [f"stage 2 segment {k}" for k in range(1, len(expected) + 1)]
 
 
@@ -323,7 +325,8 @@ def test_one_query_and_portions_of_queries_are_within_the_tolerance(form, many_p
     alone = digits_values(form, 0.02, slice(300, 301))
     assert np.linalg.norm(alone - expected[:1]) <= 2 * 0.02 * np.linalg.norm(expected[0])
     many_pairs.clear()
-    monkeypatch.setattr("sktda.attribution.runs.source.QUERY_BYTES", 2**20)
+    for place in ("source", "portions"):
+        monkeypatch.setattr(f"sktda.attribution.runs.{place}.QUERY_BYTES", 2**20)
     parts = digits_values(form, 0.02)
     assert len(many_pairs) > 3
     assert np.linalg.norm(parts - expected) <= 0.02 * np.linalg.norm(expected)

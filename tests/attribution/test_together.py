@@ -121,7 +121,7 @@ def test_what_is_refused():
     rows = X, Y, X[:QUERIES], Y[:QUERIES]
     with pytest.raises(ValueError, match="follows a recorded training run, and this LogisticRegression has none"):
         trajectory_scores(LogisticRegression(), *rows)
-    with pytest.raises(ValueError, match="3 parameter groups at different learning rates"):
+    with pytest.raises(ValueError, match="parameter groups at different learning rates, and this needs one"):
         trajectory_scores(FrozenEstimator(trained("groups")), *rows)
     with pytest.raises(ValueError, match="objective"):
         trajectory_scores(FrozenEstimator(trained("tanh")), *rows, objective="other")

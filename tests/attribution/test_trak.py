@@ -19,7 +19,8 @@ from sktda.attribution.gradients import trak as module
 from sktda.attribution.gradients.trak import TRAK, output_of, whitening
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows
-from sktda.model.likelihood import Binary, Categorical, Gaussian
+from sktda.model.likelihood import Binary, Gaussian
+from sktda.model.softmax import Categorical
 from sktda.objectives import Margin
 from tests.model.nets import record, rows
 from tests.spies import flip, noisy_blobs

@@ -8,7 +8,8 @@ from sktda.engine.blocks import BlockCurvature, across
 from sktda.engine.curvature import gauss_newton
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows, flatten, unflatten
-from sktda.model.likelihood import Categorical, Gaussian
+from sktda.model.likelihood import Gaussian
+from sktda.model.softmax import Categorical
 
 CASES = {
     "more rows than parameters": (

@@ -9,7 +9,8 @@ from sktda.engine import curvature
 from sktda.engine.curvature import ALL, DenseCurvature, conjugate_gradients, gauss_newton
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows, flatten, unflatten
-from sktda.model.likelihood import Binary, Categorical, Gaussian
+from sktda.model.likelihood import Binary, Gaussian
+from sktda.model.softmax import Categorical
 from tests.spies import visiting
 
 N = 23

@@ -27,7 +27,8 @@ from sktda.engine.journal import Journal
 from sktda.engine.layers import Product
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows
-from sktda.model.likelihood import Binary, Categorical, Gaussian
+from sktda.model.likelihood import Binary, Gaussian
+from sktda.model.softmax import Categorical
 from tests.spies import visiting
 
 N = 19
@@ -782,7 +783,7 @@ from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import Journal, Passes
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows
-from sktda.model.likelihood import Categorical
+from sktda.model.softmax import Categorical
 
 def fit(folder):
     g = torch.Generator().manual_seed(0)

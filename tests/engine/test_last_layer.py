@@ -12,7 +12,8 @@ from sktda.engine.last_layer import last_layer
 from sktda.engine.matching import at
 from sktda.model.adapters import differentiable
 from sktda.model.base import DifferentiableModel, Rows
-from sktda.model.likelihood import Categorical, Gaussian
+from sktda.model.likelihood import Gaussian
+from sktda.model.softmax import Categorical
 from tests.spies import noisy_blobs
 
 X, Y, _ = noisy_blobs(60)

@@ -24,7 +24,7 @@ from sktda.engine.layers import (
 from sktda.engine.pairwise import Plain, Preconditioned, by_layer
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import DifferentiableModel, Rows, forward
-from sktda.model.likelihood import Categorical
+from sktda.model.softmax import Categorical
 
 N = 6
 CPU = torch.device("cpu")

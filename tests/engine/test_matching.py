@@ -23,7 +23,8 @@ from sktda.engine.matching import (
     validation_steps,
 )
 from sktda.model.base import DifferentiableModel, Rows
-from sktda.model.likelihood import Categorical, Gaussian
+from sktda.model.likelihood import Gaussian
+from sktda.model.softmax import Categorical
 
 
 def factors(n, d, c, seed=0):

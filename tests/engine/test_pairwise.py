@@ -26,7 +26,8 @@ from sktda.engine.pairwise import (
 from sktda.engine.per_row import PerRow
 from sktda.engine.unrolling import DiagonalFlow, SpectralFlow
 from sktda.model.base import DifferentiableModel, Rows, unflatten
-from sktda.model.likelihood import Categorical, Gaussian
+from sktda.model.likelihood import Gaussian
+from sktda.model.softmax import Categorical
 
 N, Q = 17, 6
 

@@ -18,7 +18,8 @@ from sktda.engine.per_row import PerRow, StillInputs, dual_numbers, load_forward
 from sktda.model.adapters import differentiable
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.criterion import Custom
-from sktda.model.likelihood import Binary, Categorical, Gaussian, Likelihood
+from sktda.model.likelihood import Binary, Gaussian, Likelihood
+from sktda.model.softmax import Categorical
 from tests.model.nets import make_net
 from tests.model.nets import rows as net_rows
 

@@ -13,7 +13,7 @@ from sktda.engine.pairwise import by_layer
 from sktda.engine.per_row import PerRow
 from sktda.engine.projection import GROUPS, Projection, projected, projection_of
 from sktda.model.base import DifferentiableModel, Rows, unflatten
-from sktda.model.likelihood import Categorical
+from sktda.model.softmax import Categorical
 
 N = 9
 

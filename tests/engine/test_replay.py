@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from skorch import NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import GradientNormClipping, LRScheduler
+from skorch.callbacks import LRScheduler
 from torch import nn
 
 from sktda.engine import replay as module_under_test
@@ -428,10 +428,6 @@ def test_settings_of_every_parameter():
 # ---- what cannot be gone through again -----------------------------------------------------------------------------
 
 
-def clipping():
-    return [GradientNormClipping(0.05)]
-
-
 class Normed(nn.Module):
     """With batch normalisation, whose training differs from its evaluation."""
 
@@ -446,7 +442,6 @@ class Normed(nn.Module):
 
 DRIFTING = {
     "dropout": {"module": Double, "module__dropout": 0.5},
-    "clipped gradients": {"module": Double, "callbacks": clipping},
     "batch normalisation": {"module": Normed},
 }
 

@@ -10,7 +10,7 @@ from sktda.engine.layers import Product
 from sktda.engine.per_row import REST, PerRow
 from sktda.engine.root_features import RootFeatures, penalised
 from sktda.model.base import DifferentiableModel, Rows, forward
-from sktda.model.likelihood import Categorical
+from sktda.model.softmax import Categorical
 from tests.engine import test_layers as table
 from tests.engine import test_per_row as losses
 from tests.engine.test_layers import CASES, CPU, N, close, rows_of

@@ -15,7 +15,7 @@ from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.criterion import Custom
-from sktda.model.likelihood import Categorical
+from sktda.model.softmax import Categorical
 from tests.engine import test_layers as table
 from tests.engine import test_per_row as losses
 from tests.engine.test_layers import CASES, CPU, Net, close, direction, flat, rows_of

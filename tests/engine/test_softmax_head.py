@@ -10,7 +10,8 @@ from torch.func import functional_call
 from sktda.engine.per_row import PerRow
 from sktda.engine.softmax_head import SoftmaxHead
 from sktda.model.base import DifferentiableModel
-from sktda.model.likelihood import Categorical, Gaussian
+from sktda.model.likelihood import Gaussian
+from sktda.model.softmax import Categorical
 from tests.engine.test_layers import CPU, Net, close, direction, flat, frozen, rows_of
 
 N, FEATURES, CLASSES = 11, 4, 3

@@ -11,7 +11,7 @@ from sktda.engine.ekfac import EKFAC
 from sktda.engine.per_row import PerRow
 from sktda.engine.unrolling import DiagonalFlow, SpectralFlow, gathered, remaining
 from sktda.model.base import DifferentiableModel, Rows, flatten, unflatten
-from sktda.model.likelihood import Categorical
+from sktda.model.softmax import Categorical
 
 N = 21
 

@@ -10,7 +10,7 @@ from torch import nn
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import differentiable
 from sktda.model.base import DifferentiableModel, restrict
-from sktda.model.likelihood import Categorical
+from sktda.model.softmax import Categorical
 
 
 class Body(nn.Module):

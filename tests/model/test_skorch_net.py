@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.dataset import Dataset as SkorchDataset
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
+from sktda.attribution import InnerProduct
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import forward
 from sktda.model.criterion import Custom
-from sktda.model.likelihood import Binary, Categorical, Gaussian
+from sktda.model.likelihood import Binary, Gaussian
+from sktda.model.softmax import Categorical
 
 N = 23
 RNG = np.random.default_rng(0)
@@ -373,3 +376,49 @@ def test_negative_curvature_of_a_custom_loss_is_cut_off():
     outputs = torch.tensor([[0.5], [-0.5]])  # second derivative of the sine: minus the sine
     roots = Custom(Wave()).roots(outputs, torch.zeros(2, 1))
     torch.testing.assert_close(roots.square().flatten(), torch.sin(torch.tensor([0.0, 0.5])))
+
+
+class Joint(nn.Module):
+    """Cross-entropy and squared error of two heads; targets (n, 3): a class and two numbers."""
+
+    def __init__(self, reduction="mean"):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, outputs, targets):
+        codes, numbers = (targets["class"], targets["number"]) if isinstance(targets, dict) else (
+            targets[:, 0].long(), targets[:, 1:]
+        )  # fmt: skip
+        losses = nn.functional.cross_entropy(outputs[:, :3], codes, reduction="none")
+        losses = losses + (outputs[:, 3:] - numbers).square().sum(1)
+        return losses if self.reduction == "none" else losses.mean()
+
+
+def test_a_dict_of_targets_is_refused_and_one_array_of_them_is_right():
+    y = {"class": CODES, "number": X[:, :2]}
+
+    class Pairs(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, i):
+            return X[i], {name: value[i] for name, value in y.items()}
+
+    message = r"y is a dict of arrays \('class', 'number'\).*side by side into one array"
+    net = net_of(NeuralNet, nn.Linear(4, 5), Joint()).fit(X, y)
+    with pytest.raises(TypeError, match=message):
+        InnerProduct(FrozenEstimator(net)).fit(X, y)
+    with pytest.raises(TypeError, match=message):
+        InnerProduct(FrozenEstimator(net)).fit(Pairs(), None)
+    joined = np.column_stack([CODES, X[:, :2]]).astype(np.float32)
+    net = net_of(NeuralNet, nn.Linear(4, 5), Joint()).fit(X, joined)
+    found = InnerProduct(FrozenEstimator(net)).fit(X, joined).scores_
+    own = Joint("none")(net.module_(torch.from_numpy(X)), torch.from_numpy(joined))
+    lengths = [
+        sum(
+            float(g.square().sum())
+            for g in torch.autograd.grad(loss, list(net.module_.parameters()), retain_graph=True)
+        )
+        for loss in own
+    ]
+    np.testing.assert_allclose(found, -np.array(lengths) / len(X), rtol=1e-4)

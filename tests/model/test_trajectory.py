@@ -15,7 +15,8 @@ from torch.utils.data import Subset, TensorDataset
 
 from sktda.model.fingerprint import changes_between_reads, row_fingerprints
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
-from sktda.model.trajectory import ARRAYS, OPTIONAL_ARRAYS, SCALARS, Trajectory
+from sktda.model.trajectory import Trajectory
+from sktda.model.trajectory_files import ARRAYS, OPTIONAL_ARRAYS, SCALARS
 from tests.model.nets import Mlp, Tied, make_net, record, recorder_of, rows
 
 

@@ -17,8 +17,9 @@ from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.model.criterion import Custom
 from sktda.model.given import GivenModel
-from sktda.model.likelihood import Binary, Categorical, Likelihood
+from sktda.model.likelihood import Binary, Likelihood
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.softmax import Categorical
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """(outputs (n, ...), targets (n, ...)) -> (n,)."""

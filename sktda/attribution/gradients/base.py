@@ -34,11 +34,12 @@ from sktda.model.consistency import check_losses
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, part_of
-from sktda.model.likelihood import Binary, Categorical, Tokens
+from sktda.model.likelihood import Binary
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.settings import plain_modes
+from sktda.model.softmax import Categorical, Tokens
 from sktda.model.trajectory import Trajectory
 
 

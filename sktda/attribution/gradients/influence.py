@@ -13,10 +13,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sktda.attribution.gradients.base import Fitted
-from sktda.attribution.gradients.checkpoint_dots import rate_sums
 from sktda.attribution.gradients.deletion import Deletion, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
+from sktda.attribution.gradients.rates import one_rate, rate_sums
 from sktda.data import slices
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
 from sktda.engine.ekfac import EKFAC
@@ -246,6 +246,6 @@ class Influence(GradientAttributor, Deletion):
     def _change(self, fitted: Fitted, removed: np.ndarray) -> dict[str, Tensor]:
         damping = self._damping
         if damping is None and fitted.trajectory is not None and fitted.trajectory.optimizer == "SGD":
-            damping = 1 / sum(rate_sums(fitted.trajectory))
+            damping = 1 / sum(one_rate(rate_sums(fitted.trajectory, fitted.model.parameters)))
         solved = self._solve(fitted, removed_gradient(fitted.engine, fitted.rows, removed), damping)
         return {name: value / fitted.n for name, value in solved.items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sktda.attribution.gradients.base import Fitted
-from sktda.attribution.gradients.checkpoint_dots import CheckpointDots, rate_sums
+from sktda.attribution.gradients.checkpoint_dots import CheckpointDots
+from sktda.attribution.gradients.rates import Rates, group_rates
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 
@@ -89,7 +90,8 @@ class InnerProduct(CheckpointDots):
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
         return TrajectoryRecorder(n_checkpoints=1)  # for the learning rates
 
-    def _weights(self, fitted: Fitted) -> list[tuple[int | None, float]]:
+    def _weights(self, fitted: Fitted) -> list[tuple[int | None, Rates]]:
         if fitted.trajectory is None:
-            return [(None, 1.0)]
-        return [(None, sum(rate_sums(fitted.trajectory)))]
+            return [(None, Rates(1.0))]
+        total = fitted.trajectory.group_effective_rate_sums.sum(axis=0, keepdims=True)
+        return [(None, group_rates(fitted.trajectory, total, fitted.model.parameters)[0])]

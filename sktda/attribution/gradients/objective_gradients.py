@@ -17,7 +17,8 @@ from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.likelihood import Likelihood
 from sktda.model.reading import count
-from sktda.objectives import Predict, Settled, ValidationLoss, Weighted, needed
+from sktda.objectives import Predict, Settled, ValidationLoss, Weighted
+from sktda.objectives.weighted import needed
 
 Gradient = Callable[[], dict[str, Tensor]]
 

@@ -17,7 +17,8 @@ from sktda.data import slices
 from sktda.engine.pairwise import by_layer
 from sktda.engine.projection import Projection, projected, projection_of
 from sktda.model.base import Rows
-from sktda.model.likelihood import Binary, Categorical, Gaussian, Likelihood
+from sktda.model.likelihood import Binary, Gaussian, Likelihood
+from sktda.model.softmax import Categorical
 from sktda.seeds import seed_of
 
 RIDGE = 0.1  # times the mean eigenvalue, where the features could tell all rows apart

@@ -16,6 +16,7 @@ from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.deletion import Deletion, line_search, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
+from sktda.attribution.gradients.rates import one_rate
 from sktda.attribution.runs import schedule
 from sktda.attribution.runs.schedule import Moment
 from sktda.data import slices
@@ -28,6 +29,7 @@ from sktda.engine.softmax_head import SoftmaxHead
 from sktda.model.base import Rows
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.trajectory import MISFIT
 from sktda.seeds import seed_of
 
 
@@ -92,8 +94,8 @@ class DiffIn(GradientAttributor, Deletion):
     TypeError
         In `fit`, for an estimator that cannot be differentiated.
     ValueError
-        In `fit`, for a model without a recorded run or with fewer checkpoints, a train_split that hides rows, a
-        diverged training.
+        In `fit`, for a model without a recorded run or with fewer checkpoints, parameter groups with rates of their
+        own, a train_split that hides rows, a diverged training.
 
     Notes
     -----
@@ -159,10 +161,18 @@ class DiffIn(GradientAttributor, Deletion):
         """(checkpoint, weight w_t), with the model at each checkpoint in turn."""
         trajectory = fitted.trajectory
         assert trajectory is not None
-        chosen = schedule.moments(trajectory, self.n_checkpoints, self.checkpoints, self._seed)
+        names = fitted.model.parameters
+        chosen = schedule.moments(trajectory, names, self.n_checkpoints, self.checkpoints, self._seed)
+        one_rate([moment.rates for moment in chosen])
+        if fitted.model.decay and trajectory.rescalings.max() > MISFIT:
+            raise ValueError(
+                "DiffIn follows steps whose gradient and weight decay have one rate, and in this training gradients "
+                "were scaled before the decay came to them (clipped by norm, accumulated); train without weight decay, "
+                "or use Source"
+            )
         for moment in schedule.visited(fitted, chosen):
             scale = trajectory.n_steps / (fitted.n * len(chosen))
-            yield moment, scale * moment.step * moment.rate**2
+            yield moment, scale * moment.step * moment.rates.size**2
 
     # ---- values ----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.attribution.runs import schedule
 from sktda.engine.differential import each_layer, total
 from sktda.engine.per_row import PerRow
+from sktda.engine.weighed import Weighed
 from sktda.model.base import Rows
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
@@ -21,8 +22,9 @@ class MoSo(SelfScores):
     """Predicted rise of the training loss of the other rows when a row is removed, in loss units.
 
     score_i = (T / (n m)) sum over m checkpoints of eta_t <G_t - g_i / n, g_i>: T the steps of the run, eta_t the
-    learning rate (divided by 1 - momentum), g_i the gradient of row i's loss at checkpoint t and G_t the mean of all
-    of them. Rows that pull with the others score high, rows that pull against them low. No validation rows are needed.
+    learning rate (divided by 1 - momentum, times what gradients were scaled by; by parameter where groups have their
+    own), g_i the gradient of row i's loss at checkpoint t and G_t the mean of all of them. Rows that pull with the
+    others score high, rows that pull against them low. No validation rows are needed.
 
     Parameters
     ----------
@@ -112,12 +114,18 @@ class MoSo(SelfScores):
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         assert fitted.trajectory is not None
-        chosen = schedule.moments(fitted.trajectory, self.n_checkpoints, self.checkpoints, self.random_state)
+        names = fitted.model.parameters
+        chosen = schedule.moments(fitted.trajectory, names, self.n_checkpoints, self.checkpoints, self.random_state)
+        fitted.engine.prepare(fitted.rows)
         total = torch.zeros(len(fitted.rows), dtype=torch.float64)
         for moment in schedule.visited(fitted, chosen):
-            mean = fitted.engine.mean_gradient(fitted.rows)
-            compute = partial(agreement, fitted.engine, fitted.rows, mean, fitted.n)
-            total += moment.rate * fitted.passes.collect(f"checkpoint {moment.checkpoint}", len(fitted.rows), compute)
+            mean, roots = fitted.engine.mean_gradient(fitted.rows), moment.rates.roots
+            if roots is not None:
+                mean = {name: roots[name] * value for name, value in mean.items()}
+            compute = partial(agreement, Weighed.of(fitted.engine, roots), fitted.rows, mean, fitted.n)
+            total += moment.rates.size * fitted.passes.collect(
+                f"checkpoint {moment.checkpoint}", len(fitted.rows), compute
+            )
         return total * fitted.trajectory.n_steps / (fitted.n * len(chosen))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.gradients.base import Fitted
-from sktda.attribution.gradients.checkpoint_dots import one_rate
+from sktda.attribution.gradients.rates import Rates, group_rates
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.trajectory import Trajectory
 from sktda.seeds import random_of
@@ -27,17 +27,20 @@ CONSTRAINTS: dict = {
 
 @dataclass(frozen=True)
 class Moment:
-    """A checkpoint: its number in the trajectory, the steps done by then, and the learning rate there."""
+    """A checkpoint: its number in the trajectory, the steps done by then, and the learning rates there."""
 
     checkpoint: int
     step: int
-    rate: float
+    rates: Rates
 
 
-def moments(trajectory: Trajectory, count: int | str, spacing: str, random_state: Any) -> list[Moment]:
+def moments(
+    trajectory: Trajectory, names: Iterable[str], count: int | str, spacing: str, random_state: Any
+) -> list[Moment]:
     """`count` checkpoints of a run, evenly spaced up to the last one or drawn; "auto" = all (5 where they are drawn).
 
-    The rate is that of the step that led to the checkpoint, divided by 1 - momentum. Raises ValueError where the run
+    The rates are those of the step that led to the checkpoint for the parameters of these names, divided by 1 -
+    momentum and times what gradients were scaled by since the checkpoint before. Raises ValueError where the run
     has fewer checkpoints.
     """
     recorded = len(trajectory)
@@ -52,12 +55,12 @@ def moments(trajectory: Trajectory, count: int | str, spacing: str, random_state
         chosen = np.sort(random_of(random_state).choice(recorded, count, replace=False))
     else:
         chosen = np.round(np.arange(1, count + 1) * recorded / count).astype(int) - 1
-    # momentum may change on the way, so it is taken from the sums of the interval
+    # momentum and scales may change on the way, so they are taken from the sums of the interval
     shares = trajectory.group_effective_rate_sums / np.where(
         trajectory.group_rate_sums == 0, 1, trajectory.group_rate_sums
     )
-    rates = one_rate(trajectory.group_learning_rates * shares)
-    return [Moment(int(c), int(trajectory.steps[c]), float(rates[c])) for c in chosen]
+    rates = group_rates(trajectory, trajectory.group_learning_rates * shares, names)
+    return [Moment(int(c), int(trajectory.steps[c]), rates[c]) for c in chosen]
 
 
 def visited(fitted: Fitted, chosen: list[Moment]) -> Iterator[Moment]:

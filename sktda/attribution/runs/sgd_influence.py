@@ -67,8 +67,8 @@ class SGDInfluence(GradientAttributor, Deletion):
         In `fit`, for an estimator that cannot be differentiated.
     ValueError
         In `fit`, for a model without a recorded run with steps=True or trained by another optimiser, rows other than
-        all that it was trained on, a momentum that changed on the way, and a run that cannot be gone through again
-        (dropout, batch normalisation, clipped gradients) unless every step was recorded as a checkpoint.
+        all that it was trained on, a momentum that changed on the way, gradients that were clipped or scaled, and a run
+        that cannot be gone through again (dropout, batch normalisation) unless every step is a recorded checkpoint.
 
     Notes
     -----

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, unrecorded
-from sktda.attribution.gradients.checkpoint_dots import rate_sums
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
-from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, captured, formed, segments, stage_positions
+from sktda.attribution.runs.portions import captured, formed, portions
+from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, check_same_module, segments, stage_positions
 from sktda.data import slices
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import digest
@@ -34,14 +34,12 @@ from sktda.engine.pairwise import (
 )
 from sktda.engine.per_row import Direction
 from sktda.engine.unrolling import Flow
-from sktda.model.base import Rows, unflatten
+from sktda.model.base import Rows
 from sktda.model.consistency import check_losses
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.seeds import seed_of
-
-COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
 
 Met = TypeVar("Met")
 
@@ -214,13 +212,7 @@ class Source(GradientAttributor):
         followed = {name for run in runs for name in run.model.parameters}
         for name, value in fitted.model.module.named_parameters():
             value.requires_grad_(name in followed)  # what only an earlier stage trained matters, too
-        final = {name: value.shape for name, value in fitted.model.module.named_parameters()}
-        for number, run in enumerate(runs, start=1):
-            if run.shapes.items().isdisjoint(final.items()):
-                raise ValueError(
-                    f"stage {number} trained {', '.join(run.shapes)}, and none of these is in the final model with the "
-                    "same shape; stages must train the same module"
-                )
+        check_same_module(runs, fitted.model)
         seen = np.zeros(n, dtype=bool)
         for run in runs:
             seen[run.positions] = True
@@ -242,7 +234,7 @@ class Source(GradientAttributor):
         positions = stage_positions(stage, given, data, where)
         n = len(positions) if trajectory.rows is None else len(trajectory.rows)
         prefix = f"stage {number} " if total > 1 else ""
-        parts = segments(trajectory, rate_sums(trajectory), self.n_segments, self.boundaries, prefix)
+        parts = segments(trajectory, model.parameters, self.n_segments, self.boundaries, prefix)
         if number == total:
             rows, model.likelihood = final.rows, final.model.likelihood
         else:
@@ -303,7 +295,7 @@ class Source(GradientAttributor):
         assert isinstance(fitted, Unrolled)
         total = torch.zeros(stop - start, len(fitted.runs), dtype=torch.float64)
         queries = fitted.rows.unweighted()
-        for part, direction in self._portions(fitted, queries, None, start, stop):
+        for part, direction in portions(fitted, queries, None, start, stop):
             for stage, run, segment, met in self._back(fitted, direction, formed, (part.stop - part.start,)):
                 first, last = np.searchsorted(run.positions, [part.start, part.stop])
                 for _ in run.visit(segment):
@@ -321,7 +313,7 @@ class Source(GradientAttributor):
         tolerance = self.tolerance if len(queries) * n * size > EXACT_WORK else 0.0
 
         def prepare(run: Run, flow: Flow, direction: Direction) -> LowRank:
-            if tolerance and isinstance(flow.curvature, EKFAC):
+            if tolerance and isinstance(flow.curvature, EKFAC) and flow.root is None:
                 return truncated(flow, flow.coordinates(direction), run.linear, tolerance)
             return LowRank({}, Preconditioned(formed(run, flow, direction)))
 
@@ -333,7 +325,7 @@ class Source(GradientAttributor):
         n_segments = sum(len(run.segments) for run in fitted.runs)
         for asked in slices(len(queries), max(1, QUERY_BYTES // (4 * kept * n_segments + 8 * n))):
             ready: dict[str, list[LowRank]] = {}
-            for part, direction in self._portions(fitted, queries, measure, asked.start, asked.stop):
+            for part, direction in portions(fitted, queries, measure, asked.start, asked.stop):
                 for _, _, segment, met in self._back(fitted, direction, prepare, (part.stop - part.start,)):
                     ready.setdefault(segment.name, []).append(met)
             total = torch.zeros(asked.stop - asked.start, n, dtype=torch.float64, device=fitted.model.device)
@@ -346,22 +338,6 @@ class Source(GradientAttributor):
                         values = Joined(parts).block(captured(run, batch, names))
                         total[:, places] += run.share(segment) * values
             yield asked, slice(0, n), total
-
-    def _portions(
-        self, fitted: Fitted, queries: Rows, measure: Callable | None, start: int, stop: int
-    ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
-        """(query positions, their gradients at the end of training), as many at a time as the memory takes."""
-        engine = fitted.engine
-        engine.prepare(queries)
-        shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
-        each = COPIES * 4 * sum(shape.numel() for shape in shapes.values())
-        for few in slices(stop - start, max(1, QUERY_BYTES // each)):
-            part = slice(start + few.start, start + few.stop)
-            found = [
-                engine.block_gradients(queries.block(batch, fitted.model.device), measure)
-                for batch in engine.batches(queries, part.start, part.stop)
-            ]
-            yield part, unflatten(torch.cat(found), shapes)
 
     def _summed(self, by_stage: Tensor, shares: Sequence[float] = (1.0,)) -> Tensor:
         """(n, ...) sum over stages of (n, n_stages) or (n, n_stages, k)."""

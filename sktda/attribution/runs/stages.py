@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from tempfile import mkdtemp
@@ -15,17 +16,17 @@ import torch
 from torch import Tensor
 
 from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.rates import Rates, group_rates
 from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import Journal, Passes
-from sktda.engine.layers import LayerRows, Product
-from sktda.engine.pairwise import by_layer
-from sktda.engine.per_row import REST, Direction, PerRow
+from sktda.engine.layers import Product
+from sktda.engine.per_row import PerRow
 from sktda.engine.unrolling import Curvature, DiagonalFlow, Flow, SpectralFlow
 from sktda.model.base import DifferentiableModel, Rows
 from sktda.model.given import GivenModel, GivenRows
-from sktda.model.trajectory import Trajectory
+from sktda.model.trajectory import MISFIT, Trajectory
 
 UNROLLED = ("SGD", "Adam", "AdamW")
 
@@ -62,17 +63,24 @@ class Stage:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of training: numbers of its checkpoints, and the sum of its effective learning rates."""
+    """A stretch of training: numbers of its checkpoints, and the sum of its effective learning rates.
+
+    decay: by parameter, weight decay per unit of its effective rate, as a multiple of the optimiser's.
+    """
 
     name: str
     checkpoints: list[int]
-    rate: float
+    rates: Rates
+    decay: dict[str, float]
 
 
 def segments(
-    trajectory: Trajectory, rates: list[float], n_segments: int, boundaries: Any, prefix: str
+    trajectory: Trajectory, names: Iterable[str], n_segments: int, boundaries: Any, prefix: str
 ) -> list[Segment]:
-    """The segments, first to last: n_segments of equal size, or with a new one after each number in `boundaries`."""
+    """The segments, first to last: n_segments of equal size, or with a new one after each number in `boundaries`.
+
+    names: parameters that take part.
+    """
     count = len(trajectory)
     if isinstance(boundaries, str):  # "auto"
         if n_segments > count:
@@ -90,10 +98,35 @@ def segments(
                 f"begins after that many of the {count} checkpoints"
             )
         parts = np.split(np.arange(count), cuts)
+    names = list(names)
+    sums = np.array([trajectory.group_effective_rate_sums[part].sum(axis=0) for part in parts])
+    rates = group_rates(trajectory, sums, names)
+    if still := [name for each in rates for name, root in (each.roots or {}).items() if not root]:
+        raise ValueError(
+            f"Source follows parameters that the optimiser moved, and '{still[0]}' had no learning rate; freeze it "
+            "(requires_grad=False) or leave it out with `parameters`"
+        )
     return [
-        Segment(f"{prefix}segment {k}", part.tolist(), float(sum(rates[c] for c in part)))
-        for k, part in enumerate(parts, start=1)
+        Segment(f"{prefix}segment {k}", part.tolist(), rate, _decay(trajectory, part, names))
+        for k, (part, rate) in enumerate(zip(parts, rates, strict=True), start=1)
     ]
+
+
+def _decay(trajectory: Trajectory, part: np.ndarray, names: list[str]) -> dict[str, float]:
+    """What scaling the gradients of a segment, but not their weight decay, makes of the decay."""
+    if trajectory.rescalings.max() <= MISFIT or not any(trajectory.weight_decay.values()):
+        return dict.fromkeys(names, 1.0)
+    trajectory.momentum  # noqa: B018  says if it changed on the way
+    plain, scaled = (
+        each[part].sum(axis=0) for each in (trajectory.group_rate_sums, trajectory.group_effective_rate_sums)
+    )
+    found: dict[str, float] = {}
+    for group, about in enumerate(trajectory.groups):
+        momentum = about.get("momentum", 0)
+        share = (1 - about.get("dampening", 0)) / (1 - momentum) if momentum else 1.0
+        ratio = float(share * plain[group] / scaled[group]) if scaled[group] else 1.0
+        found |= dict.fromkeys(about["parameters"], ratio)
+    return found
 
 
 class Run:
@@ -135,8 +168,9 @@ class Run:
         self.average = average
         self.kind = self._automatic() if curvature == "auto" else curvature
         self.decay: dict[str, float] = {}
+        self.penalty = model.decay
         if trajectory.decoupled_weight_decay:
-            self.decay, model.decay = trajectory.weight_decay, {}
+            self.decay, self.penalty = trajectory.weight_decay, {}
         self._shelf = Journal(mkdtemp(prefix="sktda-"))
         finalize(self, self._shelf.clear)
         self._fitted: dict[str, Curvature] = {}
@@ -179,13 +213,25 @@ class Run:
 
     def flow(self, segment: Segment, seed: int, passes: Passes) -> Flow:
         """What the segment does to a direction."""
-        curvature = self._curvature(segment, seed, passes)
-        if self.trajectory.optimizer == "SGD":
-            return SpectralFlow(curvature, segment.rate)
-        scale = self._scale(segment)
+        self.model.decay = {name: value * segment.decay[name] for name, value in self.penalty.items()}
+        curvature, rate = self._curvature(segment, seed, passes), segment.rates.size
         if isinstance(curvature, EKFAC):
-            return DiagonalFlow(curvature, segment.rate, scale, self.decay)
-        return SpectralFlow(curvature, segment.rate, {name: value.double().sqrt() for name, value in scale.items()})
+            if self.trajectory.optimizer != "SGD":
+                return DiagonalFlow(curvature, rate, self._scale(segment), self._decoupled(segment))
+            if segment.rates.roots is not None:
+                return SpectralFlow(_weighed(curvature, segment.rates.roots), rate, self._root(segment))
+        return SpectralFlow(curvature, rate, self._root(segment))
+
+    def _root(self, segment: Segment) -> dict[str, Tensor] | None:
+        """Square root of what steps are preconditioned by, beside the segment's rate; None = nothing."""
+        if self.trajectory.optimizer == "SGD" and segment.rates.roots is None:
+            return None
+        return {name: value.double().sqrt() for name, value in self._scale(segment).items()}
+
+    def _decoupled(self, segment: Segment) -> dict[str, float]:
+        """Decoupled weight decay by parameter, per unit of the segment's rate."""
+        every = {name: value * segment.decay.get(name, 1.0) for name, value in self.decay.items()}
+        return segment.rates.along(every)
 
     def _curvature(self, segment: Segment, seed: int, passes: Passes) -> Curvature:
         kept = self._shelf.read(segment.name)
@@ -199,20 +245,20 @@ class Run:
                     warnings.filterwarnings("ignore", "EK-FAC leaves out")  # said for the first one
                 found = EKFAC(self.engine, self.rows, seed, passes, visit)
         else:
-            root = None
-            if self.trajectory.optimizer != "SGD":
-                root = {name: value.double().sqrt() for name, value in self._scale(segment).items()}
-            if self.kind == "blockwise":
-                found = BlockCurvature(self.engine, self.rows, visit, root, self.decay)
-            else:
-                found = DenseCurvature(self.engine, self.rows, visit, root, self.decay)
+            kind = BlockCurvature if self.kind == "blockwise" else DenseCurvature
+            found = kind(self.engine, self.rows, visit, self._root(segment), self._decoupled(segment))
         self.nbytes = max(self.nbytes, found.nbytes)
         self._shelf.write(segment.name, found.tensors)
         self._fitted[segment.name] = found.restored({key: value[:0].clone() for key, value in found.tensors.items()})
         return found
 
     def _scale(self, segment: Segment) -> dict[str, Tensor]:
-        """Adam's preconditioner 1 / (sqrt(v) + eps) by parameter, v averaged over the segment's checkpoints."""
+        """What multiplies gradients, beside the segment's rate, by parameter.
+
+        That is the share of its own rate, and Adam's 1 / (sqrt(v) + eps), v averaged over the segment's checkpoints.
+        """
+        if self.trajectory.optimizer == "SGD":
+            return segment.rates.along({name: torch.ones_like(value) for name, value in self.model.parameters.items()})
         betas = self.trajectory.betas
         assert betas is not None
         moments: dict[str, Tensor] = {}
@@ -223,10 +269,26 @@ class Run:
                 moments[name] = moments.get(name, 0) + v / len(segment.checkpoints)
         still = torch.tensor(1e30)  # of a parameter that no step has moved
         eps = self.trajectory.eps or 0.0
-        return {
+        steps = {
             name: (1 / (moments.get(name, still).sqrt() + eps)).expand(value.shape).to(value)
             for name, value in self.model.parameters.items()
         }
+        return segment.rates.along(steps)
+
+
+def _weighed(curvature: EKFAC, roots: dict[str, float]) -> EKFAC:
+    """EK-FAC of root H root, for roots that are one number in each layer."""
+    weighed = copy(curvature)
+    weighed.values = {}
+    for layer in curvature.layers:
+        own = {roots[name] for name in layer.parameters}
+        if len(own) > 1:
+            raise ValueError(
+                f"weight and bias of layer '{layer.name}' were trained at different learning rates, which the factors "
+                "of EK-FAC do not know apart; take Source(curvature='blockwise') or 'exact'"
+            )
+        weighed.values[layer.name] = own.pop() ** 2 * curvature.values[layer.name]
+    return weighed
 
 
 @dataclass
@@ -247,6 +309,17 @@ class Unrolled(Fitted):
                 yield stage, self.runs[stage], segment
 
 
+def check_same_module(runs: list[Run], final: DifferentiableModel) -> None:
+    """Raise ValueError for a stage that trained nothing of the final model."""
+    shapes = {name: value.shape for name, value in final.module.named_parameters()}
+    for number, run in enumerate(runs, start=1):
+        if run.shapes.items().isdisjoint(shapes.items()):
+            raise ValueError(
+                f"stage {number} trained {', '.join(run.shapes)}, and none of these is in the final model with the "
+                "same shape; stages must train the same module"
+            )
+
+
 def stage_positions(stage: Stage, given: GivenModel, data: GivenRows, where: str) -> np.ndarray:
     """Positions (n_stage,) of the stage's rows among those of the fit; where: how an error begins."""
     if stage.rows is None:
@@ -263,14 +336,3 @@ def stage_positions(stage: Stage, given: GivenModel, data: GivenRows, where: str
     if not chosen.any():
         raise ValueError(f"{where}none of the {len(data)} rows were trained on; pass the rows of all stages together")
     return np.flatnonzero(chosen)
-
-
-def formed(run: Run, flow: Flow, direction: Direction) -> dict[str, Tensor]:
-    """(k, p) by layer: what gradients of a segment are dotted with, for k directions at its end."""
-    return by_layer(run.engine, flow.gathered(direction))
-
-
-def captured(run: Run, batch: slice, names: Container[str]) -> dict[str, LayerRows]:
-    """Factors of a batch of the run's rows, of the layers of these names."""
-    layers = None if REST in names else [layer for layer in run.engine.layers or [] if layer.name in names]
-    return run.engine.capture(run.rows.block(batch, run.model.device), None, layers)[1]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sktda.attribution.gradients.base import Fitted
-from sktda.attribution.gradients.checkpoint_dots import CheckpointDots, rate_sums
+from sktda.attribution.gradients.checkpoint_dots import CheckpointDots
+from sktda.attribution.gradients.rates import Rates, rate_sums
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 
@@ -12,7 +13,8 @@ class TracIn(CheckpointDots):
     """Predicted rise of the objective when a row is removed, in loss units, along the recorded training run.
 
     value_i = (1/n) sum over checkpoints c of eta_c K_c <q_c, g_i(theta_c)>: q the gradient of the objective, g_i that
-    of row i's loss, eta_c K_c the sum of the learning rates of the steps that c stands for, divided by 1 - momentum.
+    of row i's loss, eta_c K_c the sum of the learning rates of the steps that c stands for, divided by 1 - momentum
+    and times what gradients were scaled by (clipped by norm, accumulated); by parameter where groups have their own.
     Self-influence (no validation rows) is minus the same with q = g_i: rows that training had to learn by heart.
 
     Parameters
@@ -92,7 +94,7 @@ class TracIn(CheckpointDots):
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
         return TrajectoryRecorder()
 
-    def _weights(self, fitted: Fitted) -> list[tuple[int | None, float]]:
+    def _weights(self, fitted: Fitted) -> list[tuple[int | None, Rates]]:
         if fitted.trajectory is None:
-            return [(None, 1.0)]
-        return list(enumerate(rate_sums(fitted.trajectory)))
+            return [(None, Rates(1.0))]
+        return list(enumerate(rate_sums(fitted.trajectory, fitted.model.parameters)))

@@ -10,8 +10,8 @@ from sktda.attribution.dynamics.aum import AUM
 from sktda.attribution.dynamics.forgetting import Forgetting
 from sktda.attribution.dynamics.one_moment import EL2N, GraNd, LogitMargin, Loss
 from sktda.attribution.gradients.base import refuse_nan
-from sktda.attribution.gradients.checkpoint_dots import rate_sums
 from sktda.attribution.gradients.objective_gradients import resolve_objective
+from sktda.attribution.gradients.rates import one_rate, rate_sums
 from sktda.attribution.runs import schedule
 from sktda.attribution.runs.diff_in import DiffIn
 from sktda.engine.differential import first_and_second
@@ -81,8 +81,8 @@ def trajectory_scores(
     assert trajectory is not None
     weight = np.ones(len(rows)) if rows.weight is None else rows.weight.double().numpy()
     bends = SecondOrder(engine)
-    rates = rate_sums(trajectory)
-    chosen = schedule.moments(trajectory, "auto", "even", None)
+    rates = one_rate(rate_sums(trajectory, fitted.model.parameters))
+    chosen = schedule.moments(trajectory, fitted.model.parameters, "auto", "even", None)
     scale = trajectory.n_steps / len(chosen)
     scores = dict.fromkeys(["TracIn", "TracIn-self", "InnerProduct", "MoSo", "DiffIn"], np.zeros(len(rows)))
     for moment, rate in zip(schedule.visited(fitted, chosen), rates, strict=True):
@@ -96,8 +96,8 @@ def trajectory_scores(
         scores["TracIn"] = scores["TracIn"] + rate * along_v / fitted.n
         scores["TracIn-self"] = scores["TracIn-self"] - rate * unweighted / fitted.n
         scores["InnerProduct"] = sum(rates) * along_v / fitted.n  # of the last checkpoint
-        scores["MoSo"] = scores["MoSo"] + scale * moment.rate * (along_mean - squares / fitted.n) / fitted.n
-        scores["DiffIn"] = scores["DiffIn"] + scale * moment.step * moment.rate**2 * bent / fitted.n
+        scores["MoSo"] = scores["MoSo"] + scale * moment.rates.size * (along_mean - squares / fitted.n) / fitted.n
+        scores["DiffIn"] = scores["DiffIn"] + scale * moment.step * moment.rates.size**2 * bent / fitted.n
     for values in scores.values():
         refuse_nan(values[None])
     return scores

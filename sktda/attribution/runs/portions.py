@@ -1,0 +1,47 @@
+"""Gradients along the stages of a training, as many at a time as the memory takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+
+import torch
+from torch import Tensor
+
+from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.runs.stages import Run
+from sktda.data import slices
+from sktda.engine.layers import LayerRows
+from sktda.engine.pairwise import QUERY_BYTES, by_layer
+from sktda.engine.per_row import REST, Direction
+from sktda.engine.unrolling import Flow
+from sktda.model.base import Rows, unflatten
+
+COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
+
+
+def portions(
+    fitted: Fitted, queries: Rows, measure: Callable | None, start: int, stop: int
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    """(query positions, their gradients at the end of training), as many at a time as the memory takes."""
+    engine = fitted.engine
+    engine.prepare(queries)
+    shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
+    each = COPIES * 4 * sum(shape.numel() for shape in shapes.values())
+    for few in slices(stop - start, max(1, QUERY_BYTES // each)):
+        part = slice(start + few.start, start + few.stop)
+        found = [
+            engine.block_gradients(queries.block(batch, fitted.model.device), measure)
+            for batch in engine.batches(queries, part.start, part.stop)
+        ]
+        yield part, unflatten(torch.cat(found), shapes)
+
+
+def formed(run: Run, flow: Flow, direction: Direction) -> dict[str, Tensor]:
+    """(k, p) by layer: what gradients of a segment are dotted with, for k directions at its end."""
+    return by_layer(run.engine, flow.gathered(direction))
+
+
+def captured(run: Run, batch: slice, names: Container[str]) -> dict[str, LayerRows]:
+    """Factors of a batch of the run's rows, of the layers of these names."""
+    layers = None if REST in names else [layer for layer in run.engine.layers or [] if layer.name in names]
+    return run.engine.capture(run.rows.block(batch, run.model.device), None, layers)[1]

@@ -1,0 +1,243 @@
+"""Losses of a softmax: of one class per row, and of one at every position of a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sktda.model.likelihood import Likelihood
+
+ROOT_LIMIT = 2**24  # entries of the roots of a row
+
+
+def softmax_roots(p: Tensor, weight: Tensor) -> Tensor:
+    """(n, C * P, C, P) roots of weight (diag(p) - p p') at every position, each 0 at the others.
+
+    p (n, C, P): probabilities; weight (n, 1, P). O(n (C P)^2) memory: ValueError above ROOT_LIMIT for a row.
+    """
+    n, n_classes, n_positions = p.shape
+    if n_positions**2 * n_classes**2 > ROOT_LIMIT:
+        raise ValueError(
+            f"the exact curvature of {n_positions} positions of {n_classes} classes has "
+            f"{(n_positions * n_classes) ** 2:.2g} entries in a row; use curvature='ekfac' or 'cg'"
+        )
+    eye = torch.eye(n_classes, dtype=p.dtype, device=p.device)
+    each = (p * weight).sqrt()[:, :, None] * (p[:, None] - eye[None, :, :, None])  # (n, drawn, class, position)
+    roots = each.new_zeros(n, n_positions, n_classes, n_classes, n_positions)
+    place = torch.arange(n_positions, device=p.device)
+    roots[:, place, :, :, place] = each.movedim(3, 0)
+    return roots.reshape(n, n_positions * n_classes, n_classes, n_positions)
+
+
+@dataclass(frozen=True)
+class Categorical(Likelihood):
+    """Cross-entropy of class logits (n, C), targets (n,) int64; `probabilities`: the module ends in a softmax.
+
+    class_weight (C,) multiplies the loss of a row by the weight of its class, label_smoothing as in torch.
+    weighted_mean: the criterion divides the losses of its rows by the sum of these weights and not by their number.
+    """
+
+    class_weight: Tensor | None = None
+    label_smoothing: float = 0.0
+    probabilities: bool = False
+    weighted_mean: bool = False
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether there are class weights whose mean is not known."""
+        return self.weighted_mean and self.class_weight is not None
+
+    def settled(self, targets: Tensor) -> Categorical:
+        """With class weights of mean 1 over these targets (n,), so that the mean over them is what training saw."""
+        if not self.weighted_mean or self.class_weight is None:
+            return self
+        mean = self.class_weight.double()[targets.to(self.class_weight.device)].mean()
+        return replace(
+            self, class_weight=(self.class_weight.double() / mean).to(self.class_weight), weighted_mean=False
+        )
+
+    def log_p(self, outputs: Tensor) -> Tensor:
+        """(n, C) logarithms of the class probabilities."""
+        if self.probabilities:  # as skorch does for NLLLoss
+            return torch.log(outputs + torch.finfo(outputs.dtype).eps)
+        return F.log_softmax(outputs, dim=1)
+
+    def _weight(self, outputs: Tensor) -> Tensor | None:
+        return None if self.class_weight is None else self.class_weight.to(outputs)
+
+    def size(self, targets: Tensor) -> float:
+        """The number of rows, or the sum of the weights of their classes."""
+        weight = self.class_weight
+        return float(len(targets)) if weight is None else float(weight.to(targets.device)[targets].sum())
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Negative log-probability of the target class."""
+        if not self.probabilities:
+            weight = self._weight(outputs)
+            return F.cross_entropy(
+                outputs, targets, weight=weight, label_smoothing=self.label_smoothing, reduction="none"
+            )
+        return F.nll_loss(self.log_p(outputs), targets, weight=self._weight(outputs), reduction="none")
+
+    def noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Uniform numbers (n,)."""
+        return torch.rand(shape[0], generator=generator, dtype=torch.float64)
+
+    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """Class codes (n,)."""
+        cumulated = self.log_p(outputs).double().exp().cumsum(dim=1)
+        chosen = torch.searchsorted(cumulated, (noise * cumulated[:, -1])[:, None])[:, 0]
+        return chosen.clamp(max=outputs.shape[1] - 1)
+
+    def roots(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(n, C, C): sqrt(p_c) times the gradient of the loss under label c, times the root of the row's weight."""
+        p = self.log_p(outputs).exp()
+        scores = self._scores(outputs, torch.eye(outputs.shape[1], dtype=p.dtype, device=p.device), p[:, None, :])
+        return (p * self._row_weight(outputs, targets)).sqrt()[:, :, None] * scores
+
+    def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
+        """(n, C) gradients of the loss under drawn classes, times the root of the weight of the given class."""
+        drawn = F.one_hot(self.draw(outputs, noise), outputs.shape[1]).to(outputs.dtype)
+        scores = self._scores(outputs[:, None], drawn[:, None], self.log_p(outputs).exp()[:, None])[:, 0]
+        return self._row_weight(outputs, targets).sqrt() * scores
+
+    def _scores(self, outputs: Tensor, label: Tensor, p: Tensor) -> Tensor:
+        if not self.probabilities:
+            return p - label
+        outputs = outputs if outputs.ndim == 3 else outputs[:, None]
+        return -label / (outputs + torch.finfo(outputs.dtype).eps)
+
+    def _row_weight(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        weight = self._weight(outputs)
+        if weight is None:
+            return outputs.new_ones(len(outputs), 1)
+        smoothing = self.label_smoothing  # a share of it is spread evenly over the classes, with their weights
+        return ((1 - smoothing) * weight[targets] + smoothing * weight.mean())[:, None]
+
+    def margins(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """log p - log(1 - p) of the target class."""
+        log_p = self.log_p(outputs)
+        own = log_p.gather(1, targets[:, None])
+        others = log_p.scatter(1, targets[:, None], -torch.inf)
+        return own[:, 0] - torch.logsumexp(others, dim=1)
+
+
+@dataclass(frozen=True)
+class Tokens(Likelihood):
+    """Cross-entropy at every position of a row: logits (n, C, *positions), targets (n, *positions) int64.
+
+    Also soft labels: targets (n, C, *positions), probabilities of the classes. Positions that carry `ignore_index`
+    count nothing. class_weight (C,) and label_smoothing as in torch. A row's loss is the sum over its positions times
+    `scale`; for a mean criterion (`mean`) that is one over the mean number of positions of a row (or the mean sum of
+    their weights), as `settled` finds it in the training targets. Every position has curvature of its own, so that
+    nothing is as large as the square of a row's outputs but `roots`.
+    """
+
+    class_weight: Tensor | None = None
+    label_smoothing: float = 0.0
+    ignore_index: int = -100
+    mean: bool = True
+    scale: float | None = None
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the number of positions that count is not known."""
+        return self.mean and self.scale is None
+
+    def settled(self, targets: Tensor) -> Tokens:
+        """With the scale of a mean over these targets."""
+        if not self.unsettled:
+            return self
+        total = float(self._counts(targets, None).double().sum())
+        if not total:
+            raise ValueError(
+                f"every label is {self.ignore_index}, which ignore_index leaves out; give labels that count"
+            )
+        return replace(self, scale=len(targets) / total)
+
+    def size(self, targets: Tensor) -> float:
+        """The scale times what the mean divides by: positions that count, or the sum of their weights."""
+        return float(self._counts(targets, None).double().sum()) * (self.scale or 1.0)
+
+    def _soft(self, targets: Tensor) -> bool:
+        return targets.is_floating_point()
+
+    def _counts(self, targets: Tensor, outputs: Tensor | None) -> Tensor:
+        """(n, *positions) what every position counts in the denominator of torch's mean."""
+        if self._soft(targets):
+            return torch.ones_like(targets[:, 0])
+        kept = targets != self.ignore_index
+        weight = self.class_weight
+        if weight is None:
+            return kept.to(torch.float64 if outputs is None else outputs.dtype)
+        return torch.where(kept, weight.to(targets.device)[targets.where(kept, torch.zeros_like(targets))], 0.0)
+
+    def _unit(self, outputs: Tensor) -> float:
+        if self.scale is not None or not self.mean:
+            return self.scale or 1.0
+        return 1 / max(1, outputs[0, 0].numel())  # before the training targets were seen
+
+    def _row_weight(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(n, 1, *positions) factors of the curvature of a softmax at every position."""
+        weight = outputs.new_ones(outputs.shape[1]) if self.class_weight is None else self.class_weight.to(outputs)
+        smoothing = self.label_smoothing
+        if self._soft(targets):
+            own = torch.einsum("nc...,c->n...", targets.to(outputs), weight)
+            kept = torch.ones_like(own)
+        else:
+            kept = (targets != self.ignore_index).to(outputs)
+            own = weight[targets.clamp(min=0)]
+        return (kept * ((1 - smoothing) * own + smoothing * weight.mean()) * self._unit(outputs))[:, None]
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Sum over the positions of the negative log-probabilities of their classes, times the scale."""
+        weight = None if self.class_weight is None else self.class_weight.to(outputs)
+        found = F.cross_entropy(
+            outputs,
+            targets.to(outputs.dtype) if self._soft(targets) else targets,
+            weight=weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        )
+        return self._unit(outputs) * found.reshape(len(outputs), -1).sum(1)
+
+    def noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Uniform numbers (n, *positions)."""
+        return torch.rand((shape[0], *shape[2:]), generator=generator, dtype=torch.float64)
+
+    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """Class codes (n, *positions)."""
+        cumulated = outputs.double().softmax(1).cumsum(1).movedim(1, -1).contiguous()
+        chosen = torch.searchsorted(cumulated, (noise * cumulated[..., -1])[..., None].contiguous())[..., 0]
+        return chosen.clamp(max=outputs.shape[1] - 1)
+
+    def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
+        """Gradients of the loss under classes drawn at every position, times the root of its weight."""
+        drawn = F.one_hot(self.draw(outputs, noise), outputs.shape[1]).movedim(-1, 1).to(outputs.dtype)
+        return self._row_weight(outputs, targets).sqrt() * (outputs.softmax(1) - drawn)
+
+    def curved(self, outputs: Tensor, targets: Tensor, along: Tensor) -> Tensor:
+        """(diag(p) - p p') times the vector, position by position."""
+        p = outputs.softmax(1)
+        return self._row_weight(outputs, targets) * p * (along - (p * along).sum(1, keepdim=True))
+
+    def roots(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(n, C * positions, C, *positions), as those of `Categorical`, each 0 at the other positions."""
+        p = outputs.flatten(2).softmax(1) if outputs.ndim > 2 else outputs.softmax(1)[:, :, None]
+        roots = softmax_roots(p, self._row_weight(outputs, targets).reshape(len(outputs), 1, -1))
+        return roots.reshape(*roots.shape[:2], *outputs.shape[1:])
+
+    def margins(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the positions that count of log p - log(1 - p) of their classes. ValueError for soft labels."""
+        if self._soft(targets):
+            raise ValueError("soft labels have no right class, and so no margin; use the loss")
+        kept = targets != self.ignore_index
+        labels = targets.where(kept, torch.zeros_like(targets))[:, None]
+        log_p = outputs.log_softmax(1)
+        others = torch.logsumexp(log_p.scatter(1, labels, -torch.inf), dim=1)
+        found = (log_p.gather(1, labels)[:, 0] - others) * kept
+        return found.reshape(len(found), -1).sum(1) / kept.reshape(len(found), -1).sum(1).clamp(min=1)

@@ -1,0 +1,158 @@
+"""What an optimiser got for a gradient, beside the gradient of the loss: clipped, scaled, added up, or another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+WHOLE = 32  # first steps at which whole gradients are compared, and then every EVERY-th: it costs as much as reading
+EVERY = 8  # and copying them
+SAMPLE = 4_096  # numbers of each parameter that are compared at the other steps, in rows that take turns
+
+
+class StepGradients:
+    """Follows the losses of one training back to their parameters, and compares at each step.
+
+    A criterion is watched for what its value is multiplied by before it is differentiated (a scaler, accumulation),
+    parameters for the gradient that autograd computed. Nothing in the training is changed.
+    """
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._handles: list[Any] = []
+        self._watched: set[Tensor] = set()
+        self._computed: dict[Tensor, Tensor] = {}
+        self._passing: dict[object, tuple[Tensor, int]] = {}
+        self._losses: list[tuple[Tensor, int]] = []
+        self._steps = 0
+        self.total = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # hooks of a net that is copied in the middle of training: the copy's watch nothing
+        return vars(StepGradients())
+
+    def attach(self, criterion: Any) -> None:
+        """Watch this criterion's values; parameters are added by `follow`."""
+        self.total = getattr(getattr(criterion, "_orig_mod", criterion), "reduction", "mean") == "sum"
+        if isinstance(criterion, nn.Module):
+            self._handles.append(criterion.register_forward_hook(self._measured))
+
+    def release(self) -> None:
+        """Take all hooks away."""
+        for handle in self._handles:
+            handle.remove()
+        self._clear()
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Watch the optimiser's parameters, those too that it has since the last call, or that were unfrozen since."""
+        for group in optimizer.param_groups:
+            for value in group["params"]:
+                if value.requires_grad and value not in self._watched and not is_lazy(value):
+                    self._watched.add(value)
+                    handle = value.register_hook(lambda gradient, value=value: self._found(value, gradient))
+                    self._handles.append(handle)
+                    hooks = value._backward_hooks
+                    if len(hooks) > 1:  # a hook of the user's that changes the gradient comes after this one
+                        own = hooks.pop(handle.id)
+                        others = dict(hooks)
+                        hooks.clear()
+                        hooks[handle.id] = own
+                        hooks.update(others)
+
+    def _measured(self, criterion: nn.Module, arguments: tuple, value: Any) -> None:
+        if self._watched and isinstance(value, Tensor) and value.requires_grad:
+            call, n = object(), _length(arguments)
+            value.register_hook(lambda gradient: self._passed(call, gradient, n))
+
+    def _passed(self, call: object, gradient: Tensor, n: int) -> None:
+        if self._losses and not self._passing and not any(_some(value.grad) for value in self._watched):
+            self._losses.clear()  # the gradients since the last step were dropped
+        self._passing[call] = gradient.detach().sum(), n
+
+    def _found(self, value: Tensor, gradient: Tensor) -> None:
+        self._losses += self._passing.values()  # now they have reached parameters, and not inputs alone
+        self._passing.clear()
+        gradient = self._part(gradient.detach())
+        before = self._computed.get(value)
+        if before is None or value.grad is None:
+            self._computed[value] = gradient.clone()
+        else:  # accumulated, unless zeros have been put there
+            self._computed[value] = gradient + torch.where(_dense(value.grad).any(), before, torch.zeros_like(before))
+
+    def _part(self, gradient: Tensor) -> Tensor:
+        """What is compared of a gradient at the present step."""
+        gradient = _dense(gradient)
+        if self._steps < WHOLE or self._steps % EVERY == 0 or not gradient.ndim:
+            return gradient
+        stride = max(1, min(len(gradient), gradient.numel() // SAMPLE))
+        return gradient[self._steps % stride :: stride]
+
+    @property
+    def n_losses(self) -> int:
+        """Values of the criterion that the present gradients come from."""
+        return len(self._losses)
+
+    def at_step(self, optimizer: torch.optim.Optimizer, n: int) -> tuple[list[float], float]:
+        """(scale by parameter group, misfit) of the step that the optimiser has just made for n rows.
+
+        scale: what the optimiser got, in gradients of the mean (sum) of the losses. misfit: the length of what it got
+        beside that, as a share of the whole, where it is more than rounding; 1 where the criterion had no part in it.
+        """
+        if not self._watched:
+            return [1.0] * len(optimizer.param_groups), 0.0
+        loss = sum(float(g) * (size / n if self.total else 1.0) for g, size in self._losses)
+        scales, misfit = [], 0.0 if self._losses else 1.0
+        for group in optimizer.param_groups:
+            pairs = [
+                (self._computed[value], self._part(value.grad))
+                for value in group["params"]
+                if value in self._computed and value.grad is not None
+            ]
+            scale, rest = _multiple(pairs)
+            scales.append(scale * loss if self._losses else scale)
+            misfit = max(misfit, rest)
+        self._computed.clear()
+        self._losses.clear()
+        self._steps += 1
+        return scales, misfit
+
+
+def _multiple(pairs: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """c and |b - c a| / |b| of the c that brings c a nearest to b, over pairs (a, b)."""
+    if all(torch.equal(a, b) for a, b in pairs):
+        return 1.0, 0.0
+    ab, aa, bb = (
+        float(sum((one * other).sum(dtype=torch.float64) for one, other in chosen))
+        for chosen in (pairs, [(a, a) for a, _ in pairs], [(b, b) for _, b in pairs])
+    )
+    if not aa or not bb:  # nothing computed, or all of it dropped
+        return float(not aa), float(bb > 0)
+    scale = ab / aa
+    rest = sum(float((b - scale * a).square().sum(dtype=torch.float64)) for a, b in pairs)
+    rounding = 4 * max(torch.finfo(b.dtype).eps for _, b in pairs)
+    share = (rest / bb) ** 0.5
+    return scale, 0.0 if share <= rounding else share
+
+
+def _dense(value: Tensor) -> Tensor:
+    return value.to_dense() if value.is_sparse else value
+
+
+def _some(gradient: Tensor | None) -> bool:
+    return gradient is not None and bool(_dense(gradient).any())
+
+
+def _length(arguments: Any) -> int:
+    """Rows of the first tensor among a criterion's arguments."""
+    for value in arguments.values() if isinstance(arguments, Mapping) else arguments:
+        if isinstance(value, Tensor):
+            return len(value) if value.ndim else 1
+        if isinstance(value, Mapping | tuple | list):
+            return _length(value)
+    return 1
