@@ -40,7 +40,7 @@ def test_the_last_rate_is_the_one_before_the_scheduler_moved_on():
 
 @pytest.mark.parametrize(
     ("count", "expected"),
-    [(None, [0, 1, 2, 3, 4, 5]), (6, [0, 1, 2, 3, 4, 5]), (3, [1, 3, 5]), (2, [2, 5]), (1, [5]), (4, [1, 2, 3, 5])],
+    [("auto", [0, 1, 2, 3, 4, 5]), (6, [0, 1, 2, 3, 4, 5]), (3, [1, 3, 5]), (2, [2, 5]), (1, [5]), (4, [1, 2, 3, 5])],
 )
 def test_even_checkpoints_end_with_the_last_one(count, expected):
     assert numbers(count, "even", None) == expected
@@ -74,7 +74,7 @@ def test_random_checkpoints_are_different_sorted_and_the_seeds():
         assert numbers(4, "random", seed) == found
         assert numbers(4, "random", np.random.RandomState(seed)) == found
     assert len({tuple(numbers(4, "random", seed)) for seed in range(30)}) > 8
-    assert len(numbers(None, "random", 0)) == 5
+    assert len(numbers("auto", "random", 0)) == 5
     assert numbers(6, "random", 0) == list(range(6))
 
 
@@ -124,5 +124,5 @@ def test_every_checkpoint_in_turn_and_the_final_parameters_after_the_last():
 
 
 def test_what_is_recorded_for_it():
-    for count, spacing, expected in ((None, "even", 5), (3, "even", 3), (None, "random", 20), (3, "random", 12)):
+    for count, spacing, expected in (("auto", "even", 5), (3, "even", 3), ("auto", "random", 20), (3, "random", 12)):
         assert recorder(count, spacing).n_checkpoints == expected
