@@ -213,7 +213,7 @@ class Influence(GradientAttributor, Deletion):
         layers = engine.layers
         if isinstance(self.curvature_, EKFAC):
             layers = self.curvature_.own(engine)
-            work = len(queries) * len(rows) * sum(layer.n_parameters for layer in layers)
+            work = len(queries) * len(rows) * sum(block.n_parameters for block in self.curvature_.layers)
             tolerance = self.tolerance if work > EXACT_WORK else 0.0
             source = EKFACQueries(self.curvature_, self._inverse(self.damping), tolerance)
             if tolerance:

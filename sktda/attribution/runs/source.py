@@ -22,6 +22,7 @@ from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, captured, formed, segments, stage_positions
 from sktda.data import slices
 from sktda.engine.ekfac import EKFAC
+from sktda.engine.functional import Direction
 from sktda.engine.journal import digest
 from sktda.engine.pairwise import (
     EXACT_WORK,
@@ -33,7 +34,6 @@ from sktda.engine.pairwise import (
     truncated,
     truncated_size,
 )
-from sktda.engine.per_row import Direction
 from sktda.engine.unrolling import Flow
 from sktda.model.base import Rows, unflatten
 from sktda.model.consistency import check_losses

@@ -18,10 +18,11 @@ from sktda.attribution.gradients.base import Fitted
 from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.ekfac import EKFAC
+from sktda.engine.functional import Direction
 from sktda.engine.journal import Journal, Passes
 from sktda.engine.layers import LayerRows, Product
 from sktda.engine.pairwise import by_layer
-from sktda.engine.per_row import REST, Direction, PerRow
+from sktda.engine.per_row import REST, PerRow
 from sktda.engine.unrolling import Curvature, DiagonalFlow, Flow, SpectralFlow
 from sktda.model.base import DifferentiableModel, Rows
 from sktda.model.given import GivenModel, GivenRows
