@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from functools import cache, partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,13 +20,11 @@ from sktda.engine.curvature import Spectral, Visit, here
 from sktda.engine.functional import Direction
 from sktda.engine.journal import Passes
 from sktda.engine.kronecker import Bases, Block, eigenvectors, squared, turned, turned_back
-from sktda.engine.kronecker_blocks import FormedBlock, ProductBlock, blocks_of, formed_blocks
+from sktda.engine.kronecker_blocks import ProductBlock, covered_blocks, shares
 from sktda.engine.layers import Layer, LayerRows, Product
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows, forward
 
-ENERGY_ROWS = 64  # by which it is told how much is left out
-FORMED_SIZE = 2**22  # numbers of a parameter without factors up to which its gradients are formed
 KEPT_BYTES = 256 * 2**20  # factors kept from the first pass over the rows, so that the second need not redo them
 
 Noise = Callable[[int], Tensor]
@@ -38,8 +35,9 @@ class EKFAC:
 
     Eigenvalues `values[block]` (out, in) are of the mean loss plus the block's penalty, without damping. A block is a
     layer, or a parameter that is in no known layer. Left out, with one warning that names them, are parameters that
-    the losses do not depend on, and those without factors of more than four million numbers; `parameter_share` of the
-    parameters and `energy_share` of the squared gradients (of up to 64 rows) are covered.
+    the losses do not depend on, and of those in no known layer the ones of more than four million numbers, and all if
+    they hold less than a twentieth of the squared gradients of a model of more than 100,000 parameters.
+    `parameter_share` of the parameters and `energy_share` of the squared gradients (of up to 64 rows) are covered.
     Labels are drawn from the model with `seed`, one draw per row and state; the fit has its own batch size, so that the
     engine's does not matter.
     visit: a generator function that puts one state after another into the model and yields their names: factors are
@@ -54,7 +52,7 @@ class EKFAC:
         passes = passes or Passes()
         engine.prepare(rows)
         own = engine.model.parameters
-        self.layers = self._blocks(engine, rows)
+        self.layers = covered_blocks(engine, rows)
         covered = {name for block in self.layers for name in block.parameters}
         self.left_out = [name for name in own if name not in covered]
         if not self.layers:
@@ -66,13 +64,13 @@ class EKFAC:
         self._sources |= {layer.name: layer.n_parameters for layer in engine.layers or []}
         self.parameter_share, self.energy_share = 1.0, 1.0
         if self.left_out:
-            self.parameter_share, self.energy_share = self._shares(engine, rows)
+            self.parameter_share, self.energy_share = shares(engine, rows, self.left_out)
             much = "" if self.energy_share >= 0.5 else ", most of it: use curvature='cg', or parameters= without these"
             warnings.warn(
-                f"EK-FAC leaves out {len(self.left_out)} parameters that are not used, or have no factors and more "
-                f"than {FORMED_SIZE:,} numbers: {', '.join(self.left_out)}; they count as fixed. They hold "
-                f"{1 - self.parameter_share:.0%} of the numbers and {1 - self.energy_share:.0%} of the gradients' "
-                f"squares{much}",
+                f"EK-FAC leaves out {len(self.left_out)} parameters that are not used, or in no known layer and too "
+                f"large or too unimportant to form their gradients: {', '.join(self.left_out)}; they count as fixed. "
+                f"They hold {1 - self.parameter_share:.0%} of the numbers and {1 - self.energy_share:.0%} of the "
+                f"gradients' squares{much}",
                 UserWarning,
                 stacklevel=2,
             )
@@ -88,47 +86,6 @@ class EKFAC:
         """The engine's layers that this curvature needs; None = all of the gradient."""
         sources = {block.source for block in self.layers}
         return None if REST in sources else [layer for layer in engine.layers or [] if layer.name in sources]
-
-    @staticmethod
-    def _blocks(engine: PerRow, rows: Rows) -> list[Block]:
-        layers, own = list(engine.layers or []), engine.model.parameters
-        seen = engine.capture(rows.block(slice(0, 1), engine.model.device), None, layers)[1]
-        found = [
-            block
-            for layer in layers
-            for block in blocks_of(layer, seen[layer.name])
-            if not (layer.is_product and isinstance(block, FormedBlock))  # without its products it is never called
-        ]
-        found += [
-            block
-            for block in formed_blocks(REST, {name: own[name].shape for name in engine.rest})
-            if block.n_parameters <= FORMED_SIZE
-        ]
-        if not any(isinstance(block, FormedBlock) for block in found):
-            return found
-        rest = any(block.source == REST for block in found)
-        used: set[str] = set()
-        few = EKFAC._few(rows)
-        for part in engine.batches(few):
-            factors = engine.capture(few.block(part, engine.model.device), None, None if rest else layers)[1]
-            used |= {b.name for b in found if not isinstance(b, FormedBlock) or b.taken(factors).square_norms().any()}
-        return [block for block in found if block.name in used]
-
-    @staticmethod
-    def _few(rows: Rows) -> Rows:
-        return rows.chosen(np.unique(np.linspace(0, len(rows) - 1, ENERGY_ROWS).astype(int)))
-
-    def _shares(self, engine: PerRow, rows: Rows) -> tuple[float, float]:
-        """(share of the parameters, share of the squared gradients of up to 64 rows) that the blocks cover."""
-        sizes = {name: value.numel() for name, value in engine.model.parameters.items()}
-        few, energy = self._few(rows), dict.fromkeys(sizes, 0.0)
-        for part in engine.batches(few):
-            gradients = engine.block_gradients(few.block(part, engine.model.device)).double().square().sum(0)
-            for name, value in zip(sizes, gradients.split(list(sizes.values())), strict=True):
-                energy[name] += float(value.sum())
-        covered = [name for name in sizes if name not in self.left_out]
-        total = sum(energy.values()) or 1.0
-        return sum(sizes[name] for name in covered) / sum(sizes.values()), sum(energy[n] for n in covered) / total
 
     # ---- fitting ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +18,15 @@ from sktda.engine.functional import Direction
 from sktda.engine.kronecker import Bases, Block, flat, self_product, turned
 from sktda.engine.layers import Convolved, Layer, LayerRows, Lookup, Product
 from sktda.engine.layers.product import flat_matrices
+from sktda.engine.per_row import REST, PerRow
+from sktda.model.base import Rows
 
 EXACT = 1_024  # parameters up to which a layer without factors has an exact block
 SIDE = 4_096  # rows or columns up to which a matrix of formed gradients has an eigenbasis of its own
+ENERGY_ROWS = 64  # by which it is told how much is left out
+FORMED_SIZE = 2**22  # numbers of a parameter without factors up to which its gradients are formed
+CHEAP = 100_000  # parameters of a model up to which those without factors are covered in any case: gradients that are
+RARE = 0.05  # formed cost several passes, so that of a larger one they have to hold this share of the squared gradients
 
 
 class ProductBlock(Block):
@@ -282,3 +289,53 @@ def met(factor: Product) -> Tensor:
     if not factor.shared or isinstance(factor, Convolved):
         return factor.a
     return factor.a * factor.delta.any(-1, keepdim=True)
+
+
+def covered_blocks(engine: PerRow, rows: Rows) -> list[Block]:
+    """The blocks that EK-FAC makes of a model's parameters; some may be left out."""
+    layers, own = list(engine.layers or []), engine.model.parameters
+    seen = engine.capture(rows.block(slice(0, 1), engine.model.device), None, layers)[1]
+    found = [
+        block
+        for layer in layers
+        for block in blocks_of(layer, seen[layer.name])
+        if not (layer.is_product and isinstance(block, FormedBlock))  # without its products it is never called
+    ]
+    found += [
+        block
+        for block in formed_blocks(REST, {name: own[name].shape for name in engine.rest})
+        if block.n_parameters <= FORMED_SIZE
+    ]
+    if not any(isinstance(block, FormedBlock) for block in found):
+        return found
+    energy, few = dict.fromkeys([block.name for block in found], 0.0), few_of(rows)
+    for part in engine.batches(few):
+        factors = engine.capture(few.block(part, engine.model.device))[1]
+        for block in found:
+            energy[block.name] += float(block.taken(factors).square_norms().double().sum())
+    rest = sum(energy[block.name] for block in found if block.source == REST)
+    size = sum(value.numel() for value in own.values())
+    cheap = size <= CHEAP or rest >= RARE * sum(energy.values())
+    return [
+        block
+        for block in found
+        if not isinstance(block, FormedBlock) or (energy[block.name] and (cheap or block.source != REST))
+    ]
+
+
+def few_of(rows: Rows) -> Rows:
+    """ENERGY_ROWS of the rows, evenly."""
+    return rows.chosen(np.unique(np.linspace(0, len(rows) - 1, ENERGY_ROWS).astype(int)))
+
+
+def shares(engine: PerRow, rows: Rows, left_out: list[str]) -> tuple[float, float]:
+    """(share of the parameters, share of the squared gradients of a few rows) that are not left out."""
+    sizes = {name: value.numel() for name, value in engine.model.parameters.items()}
+    few, energy = few_of(rows), dict.fromkeys(sizes, 0.0)
+    for part in engine.batches(few):
+        gradients = engine.block_gradients(few.block(part, engine.model.device)).double().square().sum(0)
+        for name, value in zip(sizes, gradients.split(list(sizes.values())), strict=True):
+            energy[name] += float(value.sum())
+    covered = [name for name in sizes if name not in left_out]
+    total = sum(energy.values()) or 1.0
+    return sum(sizes[name] for name in covered) / sum(sizes.values()), sum(energy[n] for n in covered) / total
