@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from sktda.data import for_blocks, slices
 from sktda.engine.functional import Direction, dual_numbers, forward_at
 from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, known_layers, plain_kernels, recording
-from sktda.engine.trusted import check_folded, formed_gradients, is_folded, joined, refuse_mixed_rows, trusted
+from sktda.engine.trusted import check_folded, formed_gradients, is_folded, joined, refuse_module, trusted
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 
 BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
@@ -36,7 +36,7 @@ class PerRow:
     """
 
     def __init__(self, model: DifferentiableModel, batch_size: int | None = None) -> None:
-        refuse_mixed_rows(model.module)
+        refuse_module(model.module)
         self.model = model
         self.batch_size = batch_size
         self.layers: list[Layer] | None = None

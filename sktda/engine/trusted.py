@@ -199,8 +199,17 @@ def _row_by_row(loss: Callable, chosen: dict[str, Tensor], inputs: Inputs, targe
     return {name: torch.stack(rows) for name, rows in zip(leaves, zip(*found, strict=True), strict=True)}
 
 
-def refuse_mixed_rows(module: nn.Module) -> None:
-    """Raise ValueError if a layer normalises over the batch even in eval mode: no row then has a loss of its own."""
+def refuse_module(module: nn.Module) -> None:
+    """ValueError for complex parameters, and for a layer that normalises over the batch even in eval mode.
+
+    No row then has a loss of its own.
+    """
+    for name, value in module.named_parameters():
+        if value.is_complex():
+            raise ValueError(
+                f"parameter {name!r} is complex, and gradients of complex numbers are not theirs by row; write it as "
+                "two real parameters (torch.view_as_real)"
+            )
     for name, part in module.named_modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
             raise ValueError(
