@@ -16,7 +16,7 @@ from sktda.model.adapters import differentiable
 from sktda.model.consistency import check_losses
 from sktda.model.given import GivenModel, GivenRows
 
-N, WIDTH, HIDDEN, CLASSES = 4, 4, 5, 3
+N, WIDTH, HIDDEN, CLASSES = 3, 4, 5, 3
 rng = np.random.default_rng(0)
 X = rng.normal(size=(N, WIDTH))
 WEIGHTS = rng.random(N) + 0.5
@@ -297,13 +297,11 @@ class OfFirst(nn.Module):
         if isinstance(outputs, dict):
             return self.criterion(outputs["outputs"], targets)
         losses, hidden = self.criterion(outputs[0], targets), outputs[1].square().mean(1)
-        if self.reduction == "none":
-            return (
-                losses.flatten(1).mean(1) + hidden
-                if losses.ndim > 1 and self.mean
-                else losses + hidden.reshape(-1, *[1] * (losses.ndim - 1))
-            )
-        return losses + getattr(hidden, self.reduction)()
+        if self.reduction != "none":
+            return losses + getattr(hidden, self.reduction)()
+        if losses.ndim > 1:
+            losses = losses.flatten(1).mean(1) if self.mean else losses.flatten(1).sum(1)
+        return losses + hidden
 
 
 def same(values):
@@ -340,7 +338,6 @@ LOSSES = {  # name: (criterion of a reduction, (width of the head[, flat], what 
     ),
     "CrossEntropy, soft labels": (lambda r: nn.CrossEntropyLoss(reduction=r), THREE, SOFT),
     "NLL": (lambda r: nn.NLLLoss(reduction=r), ((CLASSES,), log_softmax), CODES),
-    "NLL, class weights": (lambda r: nn.NLLLoss(CLASS_WEIGHTS, reduction=r), ((CLASSES,), log_softmax), CODES),
     "BCE": (lambda r: nn.BCELoss(reduction=r), ((1, True), torch.sigmoid), BITS),
     "BCEWithLogits": (lambda r: nn.BCEWithLogitsLoss(reduction=r), ONE, BITS[:, None]),
     "BCEWithLogits, pos_weight": (
@@ -358,7 +355,6 @@ LOSSES = {  # name: (criterion of a reduction, (width of the head[, flat], what 
     "MultiLabelMargin": (lambda r: nn.MultiLabelMarginLoss(reduction=r), THREE, MANY),
     "HingeEmbedding": (lambda r: nn.HingeEmbeddingLoss(reduction=r), FLAT, 2 * BITS - 1),
     "SoftMargin": (lambda r: nn.SoftMarginLoss(reduction=r), FLAT, 2 * BITS - 1),
-    "MultiLabelSoftMargin": (lambda r: nn.MultiLabelSoftMarginLoss(reduction=r), TWO, np.c_[BITS, 1 - BITS]),
     "focal": (lambda r: Own(focal, r), THREE, CODES),
     "quantile": (lambda r: Own(quantile, r), FLAT, NUMBERS[:, 0]),
 }  # fmt: skip
