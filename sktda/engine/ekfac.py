@@ -16,7 +16,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from sktda.engine.curvature import Spectral, Visit, here
+from sktda.engine.curvature import Spectral, Visit, along_root, here
 from sktda.engine.functional import Direction
 from sktda.engine.journal import Passes
 from sktda.engine.kronecker import Bases, Block, eigenvectors, squared, turned, turned_back
@@ -100,11 +100,18 @@ class EKFAC:
         inputs, targets, weight = rows.block(part, engine.model.device)
 
         def sampled(outputs: Tensor, noise: Tensor) -> Tensor:
-            return (outputs * likelihood.slopes(outputs.detach(), targets, noise)).reshape(len(outputs), -1).sum(1)
+            return along_root(outputs, likelihood.slopes(outputs.detach(), targets, noise))
 
         # curvature is linear in a row's weight, its gradient too: the root of it goes into the gradient
-        block = (inputs, noise[part].to(engine.model.device), None if weight is None else weight.sqrt())
-        factors = engine.capture(block, sampled, self.own(engine))[1]
+        root = None if weight is None else weight.sqrt()
+        own, drawn = self.own(engine), noise[part].to(engine.model.device)
+        if own is None:  # gradients without factors are of one row at a time: each needs its own slopes
+            with torch.no_grad():
+                outputs = forward(engine.model.module, inputs)
+            block = (inputs, likelihood.slopes(outputs, targets, drawn), root)
+            factors = engine.capture(block, along_root)[1]
+        else:
+            factors = engine.capture((inputs, drawn, root), sampled, own)[1]
         return {block.name: block.taken(factors) for block in self.layers}
 
     def _bases(
