@@ -183,20 +183,23 @@ def formed_gradients(
             batched = False
     if gradients is None:
         with plain_kernels(model.module):
-            gradients = _row_by_row(loss, chosen, inputs, targets)
+            gradients = _row_by_row(model, measure, names, inputs, targets)
     flat = torch.cat([gradients[name].reshape(len(targets), -1) for name in names], dim=1)
     return flat if weight is None else flat * weight[:, None], batched
 
 
-def _row_by_row(loss: Callable, chosen: dict[str, Tensor], inputs: Inputs, targets: Tensor) -> dict[str, Tensor]:
-    leaves = {name: value.requires_grad_() for name, value in chosen.items()}
-    found = []
+def _row_by_row(
+    model: DifferentiableModel, measure: Measure, names: list[str], inputs: Inputs, targets: Tensor
+) -> dict[str, Tensor]:
+    """By the module's own parameters: what checkpoints compute again in a backward pass has no others."""
+    own, found = [model.parameters[name] for name in names], []
     with torch.enable_grad():
-        for i, target in enumerate(targets):
-            row = {k: v[i] for k, v in inputs.items()} if isinstance(inputs, Mapping) else inputs[i]
-            value = loss(leaves, row, target) + 0 * sum(leaf.sum() for leaf in leaves.values())  # all take part
-            found.append(torch.autograd.grad(value, list(leaves.values())))
-    return {name: torch.stack(rows) for name, rows in zip(leaves, zip(*found, strict=True), strict=True)}
+        for i in range(len(targets)):
+            row = {k: v[i : i + 1] for k, v in inputs.items()} if isinstance(inputs, Mapping) else inputs[i : i + 1]
+            value = measure(forward(model.module, row), targets[i : i + 1]).sum()
+            value = value + 0 * sum(each.sum() for each in own)  # all take part
+            found.append(torch.autograd.grad(value, own))
+    return {name: torch.stack(rows) for name, rows in zip(names, zip(*found, strict=True), strict=True)}
 
 
 def refuse_module(module: nn.Module) -> None:
