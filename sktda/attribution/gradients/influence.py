@@ -43,7 +43,7 @@ class Influence(GradientAttributor, Deletion):
         None = a small net for tables or images.
     curvature : {"auto", "exact", "cg", "ekfac"}, default="auto"
         "exact": dense matrix, up to 5,000 parameters. "cg": conjugate gradients on products with H, once per query.
-        "ekfac": eigenvalue-corrected Kronecker factors of Linear and convolution layers. "auto": "exact" for models
+        "ekfac": eigenvalue-corrected Kronecker factors, layer by layer. "auto": "exact" for models
         that are linear in at most 5,000 parameters, else "ekfac" where a layer allows it, else "cg".
     damping : float or None, default=None
         Added to H. None = 0 for "exact" and "cg", and a tenth of each layer's mean eigenvalue for "ekfac".

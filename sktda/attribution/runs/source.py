@@ -69,7 +69,7 @@ class Source(GradientAttributor):
         Stages of training before that of `estimator`, the first first: pre-training, say. `estimator` must then be
         frozen, and `fit` gets the rows of all stages together.
     curvature : {"auto", "ekfac", "blockwise", "exact"}, default="auto"
-        "ekfac": eigenvalue-corrected Kronecker factors of Linear and convolution layers. "blockwise": the exact
+        "ekfac": eigenvalue-corrected Kronecker factors, layer by layer. "blockwise": the exact
         Gauss-Newton matrix of each layer, for few rows: up to 5,000 parameters in a layer, or rows times outputs times
         checkpoints of a segment. "exact": the whole Gauss-Newton matrix, up to 5,000 parameters. "auto": "exact" for
         models that are linear in at most 5,000 parameters or have no such layer, else "ekfac".
