@@ -122,6 +122,11 @@ def attention(need_weights):
     return Net(run, attention=nn.MultiheadAttention(4, 2, batch_first=True), head=nn.Linear(4, 3))
 
 
+def later(x):
+    """(n, t) which are not the first."""
+    return (torch.arange(x.shape[1]) > 0).expand(x.shape[:2])
+
+
 def recurrent(kind):
     return Net(lambda m, x: m.head(m.cells(x)[0][:, -1]), cells=kind(3, 4, batch_first=True), head=nn.Linear(4, 3))
 
@@ -164,10 +169,6 @@ ATTENTION = (
     "attention.out_proj.weight",
     "attention.out_proj.bias",
 )
-ENCODER = ("self_attn.in_proj_weight", "self_attn.in_proj_bias", "self_attn.out_proj.weight", "self_attn.out_proj.bias")
-ENCODER = tuple(f"layer.{name}" for name in ENCODER)
-CELLS = tuple(f"cells.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-
 CASES = {
     "linear": Case(lambda: nn.Linear(3, 4), floats(3)),
     "linear without bias": Case(lambda: nn.Linear(3, 4, bias=False), floats(3)),
@@ -246,11 +247,30 @@ CASES = {
     "batch norm of images": Case(lambda: shaken(seq(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 2))), floats(2, 3, 3)),
     "batch norm of volumes": Case(lambda: shaken(seq(nn.BatchNorm3d(2))), floats(2, 2, 3, 2)),
     "instance norm": Case(lambda: shaken(seq(nn.InstanceNorm2d(2, affine=True), nn.Conv2d(2, 3, 2))), floats(2, 3, 3)),
-    "attention": Case(lambda: attention(True), floats(4, 4), ATTENTION),
-    "attention without weights": Case(lambda: attention(False), floats(4, 4), ATTENTION),
-    "encoder": Case(lambda: encoder(batch_first=True), floats(3, 4), ENCODER),
+    "attention": Case(lambda: attention(True), floats(4, 4)),
+    "attention without weights": Case(lambda: attention(False), floats(4, 4)),
+    "encoder": Case(lambda: encoder(batch_first=True), floats(3, 4)),
     "encoder, norm first, gelu": Case(
-        lambda: encoder(batch_first=True, norm_first=True, activation="gelu"), floats(3, 4), ENCODER
+        lambda: encoder(batch_first=True, norm_first=True, activation="gelu"), floats(3, 4)
+    ),
+    "encoder of sequences first": Case(encoder, floats(3, 4)),
+    "causal attention": Case(
+        lambda: Net(
+            lambda m, x: m.attention(
+                x, x, x, attn_mask=torch.ones(3, 3).triu(1).bool(), key_padding_mask=(x[..., 0] > 0) & later(x)
+            )[0].flatten(1),
+            attention=nn.MultiheadAttention(4, 2, batch_first=True, bias=False),
+        ),
+        floats(3, 4),
+    ),
+    "attention to others": Case(
+        lambda: Net(
+            lambda m, x: m.head(m.attention(x, x[:, :2], x[:, :2])[0].mean(1)),
+            attention=nn.MultiheadAttention(4, 2, batch_first=True),
+            head=nn.Linear(4, 3),
+        ),
+        floats(4, 4),
+        ATTENTION,
     ),
     "tied layers": Case(sharing_a_weight, floats(3), ("first.weight", "first.bias", "second.bias")),
     "tied embedding": Case(language_model, codes(5, 4), ("table.weight", "out.bias")),

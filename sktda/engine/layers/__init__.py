@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from sktda.engine.layers import convolution, linear, lookup, norm, recurrent
+from sktda.engine.layers import attention, convolution, linear, lookup, norm, recurrent
 from sktda.engine.layers.convolution import Convolved, patches
 from sktda.engine.layers.kernels import eval_kernels, layer_by_layer, plain_kernels
 from sktda.engine.layers.layer import LAYOUTS, Layer, recording
@@ -19,7 +19,7 @@ from sktda.engine.layers.lookup import Lookup
 from sktda.engine.layers.product import FORMED_BYTES, Product
 from sktda.engine.layers.rows import Formed, LayerRows, Sum
 
-FAMILIES = (linear, convolution, lookup, norm, recurrent)
+FAMILIES = (linear, attention, convolution, lookup, norm, recurrent)
 
 __all__ = [
     "FORMED_BYTES",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn import functional as F
 
 from sktda.engine.layers.kernels import layer_by_layer
 from sktda.engine.layers.rows import LayerRows
@@ -99,3 +101,37 @@ def recording(layers: list[Layer]) -> Iterator[dict[str, list[Call]]]:
     finally:
         for end in ends:
             end()
+
+
+class Opened:
+    """A forward in place of a module's own: the same, with the linear maps inside noted at every call.
+
+    For modules that torch runs in one operation, without the gradients at what is inside. Raises RuntimeError for a
+    call that it does not know.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.notes: dict[str, Note] = {}
+
+    def noted(self, key: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The linear map of a key."""
+        found = F.linear(x, weight, bias)
+        if (note := self.notes.get(key)) is not None:
+            note((x,), found)
+        return found
+
+    @classmethod
+    def watch(cls, module: nn.Module, key: str, note: Note) -> Callable[[], None]:
+        """Have a map noted; the module has its own forward again when none is watched any more."""
+        opened: Any = module.__dict__.get("forward")
+        if not isinstance(opened, cls):
+            opened = module.__dict__["forward"] = cls(module)
+        opened.notes[key] = note
+
+        def end() -> None:
+            opened.notes.pop(key, None)
+            if not opened.notes:
+                module.__dict__.pop("forward", None)
+
+        return end

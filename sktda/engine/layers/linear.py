@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from sktda.engine.layers.layer import Layer
 from sktda.engine.layers.product import Product
@@ -57,6 +58,8 @@ class Bilinear(Mapped):
 
 def layers(name: str, module: nn.Module) -> list[Layer]:
     """What is linear."""
+    if isinstance(module, NonDynamicallyQuantizableLinear):  # of an attention, which never calls it
+        return []
     if isinstance(module, nn.Linear):
         return [Linear(name, module)]
     if isinstance(module, nn.Bilinear):

@@ -12,9 +12,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sktda.engine.layers.layer import Layer, Note
+from sktda.engine.layers.layer import Layer, Note, Opened
 from sktda.engine.layers.linear import Mapped
 from sktda.engine.layers.product import Product
 
@@ -42,12 +41,11 @@ def rnn(
     return (activation(ih + hh),)
 
 
-class Unrolled:
-    """In place of the module's forward: the same in steps, noting every call of a gate's linear map."""
+class Unrolled(Opened):
+    """The module in steps."""
 
     def __init__(self, module: nn.RNNBase | nn.RNNCellBase) -> None:
-        self.module = module
-        self.notes: dict[str, Note] = {}
+        super().__init__(module)
         if isinstance(module, nn.LSTM | nn.LSTMCell):
             self.cell: Cell = lstm
         elif isinstance(module, nn.GRU | nn.GRUCell):
@@ -56,11 +54,9 @@ class Unrolled:
             self.cell = partial(rnn, torch.tanh if module.nonlinearity == "tanh" else torch.relu)
 
     def _map(self, name: str, suffix: str, x: Tensor) -> Tensor:
-        bias = getattr(self.module, f"bias_{name}{suffix}") if self.module.bias else None
-        found = F.linear(x, getattr(self.module, f"weight_{name}{suffix}"), bias)
-        if (note := self.notes.get(name + suffix)) is not None:
-            note((x,), found)
-        return found
+        key = name + suffix
+        bias = getattr(self.module, f"bias_{key}") if self.module.bias else None
+        return self.noted(key, x, getattr(self.module, f"weight_{key}"), bias)
 
     def __call__(self, x: Tensor, hx: Tensor | tuple[Tensor, Tensor] | None = None) -> object:
         """As the module's own."""
@@ -121,18 +117,7 @@ class Gate(Mapped):
 
     def watch(self, note: Note) -> Callable[[], None]:
         """By running the module step by step."""
-        unrolled = self.module.__dict__.get("forward")
-        if not isinstance(unrolled, Unrolled):
-            unrolled = Unrolled(self.module)  # type: ignore[arg-type]
-            self.module.forward = unrolled
-        unrolled.notes[self.gate] = note
-
-        def end() -> None:
-            unrolled.notes.pop(self.gate, None)
-            if not unrolled.notes:
-                self.module.__dict__.pop("forward", None)
-
-        return end
+        return Unrolled.watch(self.module, self.gate, note)
 
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Product:
         """Products with the steps as positions."""
