@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 # Compared with in the tests. Resolved by pip pyDVL would replace NumPy, so they come without what they ask for, and
 # with the small packages that pyDVL imports.
-PEERS := aum==1.0.2 pydvl==0.10.0 'more-itertools>=9' 'pydeprecate>=0.3.2,<0.4'
+PEERS := aum==1.0.2 captum==0.9.0 pydvl==0.10.0 'more-itertools>=9' 'pydeprecate>=0.3.2,<0.4'
 # One file for each part that everything else stands on, and what sees a wrong name or a wrong import.
 QUICK := tests/test_architecture.py tests/test_data.py tests/test_selection.py tests/test_noise.py \
 	tests/test_distributions.py tests/engine/test_kernel.py tests/engine/test_last_layer.py tests/engine/test_blocks.py \

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sktda.engine.curvature import DENSE_PARAMETERS, Spectral, Visit, here, root_gradients
-from sktda.engine.per_row import Direction, PerRow
+from sktda.engine.functional import Direction
+from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows, flatten_each, unflatten
 
 BLOCK_BYTES = 8 * 2**30  # of the root gradients of all layers, or of their bases

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sktda.data import slices
-from sktda.engine.per_row import Direction, PerRow
+from sktda.engine.functional import Direction
+from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Inputs, Rows, flatten, flatten_each, forward, unflatten
 
 Spectral = Callable[[Tensor], Tensor]

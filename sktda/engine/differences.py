@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from sktda.engine.functional import Direction
 from sktda.engine.layers import Sum
-from sktda.engine.per_row import Direction, PerRow
+from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import Changes
 from sktda.model.base import Rows
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from sktda.engine.differences import FiniteDifferences
+from sktda.engine.functional import Direction
 from sktda.engine.layers import LayerRows, Product, Sum
 from sktda.engine.pairwise import Preconditioned, by_layer
-from sktda.engine.per_row import Direction, PerRow
+from sktda.engine.per_row import PerRow
 from sktda.engine.root_features import RootFeatures, penalised
 from sktda.engine.second_order import Changes, SecondOrder
 from sktda.engine.softmax_head import SoftmaxHead

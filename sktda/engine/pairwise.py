@@ -16,6 +16,7 @@ from torch import Tensor
 from sktda.data import slices
 from sktda.engine.curvature import Spectral
 from sktda.engine.ekfac import EKFAC
+from sktda.engine.kronecker import turned_back
 from sktda.engine.layers import Layer, LayerRows, Product
 from sktda.engine.per_row import REST, PerRow
 from sktda.engine.unrolling import Flow
@@ -115,12 +116,11 @@ def truncated(flow: Flow, coordinates: Mapping[str, Tensor], linear: set[str], t
         if pair is not None:
             # the weights chose the terms and go again: what is written as products are the coordinates
             lefts, rights = (part / root for part, root in zip(pair, weights[name], strict=True))
-            terms[name] = lefts @ curvature.basis_out[name].T, rights @ curvature.basis_in[name].T
+            q_in, q_out = curvature.bases(name)
+            terms[name] = lefts @ q_out.T, rights @ q_in.T  # type: ignore[union-attr]
             continue
-        formed[name] = Product.flatten(
-            curvature.matrix(flow.rooted(curvature.back({name: coordinates[name]})), layer), layer
-        )
-    return LowRank(terms, Preconditioned(formed))
+        formed[name] = layer.matrix(flow.rooted(curvature.back({name: coordinates[name]})))
+    return LowRank(terms, Preconditioned(curvature.by_source(formed)))
 
 
 def few_products(matrices: Tensor, allowed: Tensor | float) -> tuple[Tensor, Tensor] | None:
@@ -208,7 +208,8 @@ class EKFACQueries:
         asked = self._capture(engine, queries, spread(len(queries), PROBE[0]), measure)
         known = self._capture(engine, rows, spread(len(rows), min(PROBE[1], engine.own_batch)), None)
         # a list: the order of a set of names, and with it the last digits of sums, differs from process to process
-        linear = [name for name, factor in asked.items() if isinstance(factor, Product) and not factor.shared]
+        names = [block.name for block in self.curvature.layers]
+        linear = [n for n in names if isinstance(factor := asked.get(n), Product) and not factor.shared]
         missing, terms, cost = {}, {}, {}
         for name in linear:
             values = self.curvature.values[name]
@@ -216,7 +217,7 @@ class EKFACQueries:
             missing[name] = self._exact(asked, {name}).block(known)
             terms[name] = self._terms(asked[name], known[name], name)
             cost[name] = sum(values.shape)
-        others = set(asked) - set(linear)
+        others = set(names) - set(linear)
         truth = sum(missing.values()) + (self._exact(asked, others).block(known) if others else 0)
         assert isinstance(truth, Tensor)
         goal = SAFETY * self.tolerance * truth.norm()
@@ -248,19 +249,17 @@ class EKFACQueries:
         return engine.capture(queries.block(part, engine.model.device), measure, self.curvature.own(engine))[1]
 
     def _exact(self, asked: dict[str, LayerRows], names: set[str] | None = None) -> Preconditioned:
-        directions = {}
-        for layer in self.curvature.layers:
-            if names is not None and layer.name not in names:
-                continue
-            factor = asked[layer.name]
-            assert isinstance(factor, Product)
-            directions[layer.name] = Product.flatten(self._moved(factor, layer.name), layer)
-        return Preconditioned(directions)
+        directions = {
+            block.name: self._moved(block.taken(asked), block.name)
+            for block in self.curvature.layers
+            if names is None or block.name in names
+        }
+        return Preconditioned(self.curvature.by_source(directions))
 
-    def _moved(self, factor: Product, name: str) -> Tensor:
-        q_in, q_out = self.curvature.basis_in[name], self.curvature.basis_out[name]
-        scale = self.fn(self.curvature.values[name])
-        return torch.cat([q_out @ (part * scale) @ q_in.T for part in self.curvature.rotated_matrices(factor, name)])
+    def _moved(self, factor: LayerRows, name: str) -> Tensor:
+        scale, bases = self.fn(self.curvature.values[name]), self.curvature.bases(name)
+        parts = self.curvature.rotated_matrices(factor, name)
+        return torch.cat([turned_back(part * scale, bases) for part in parts])
 
     def prepared(self, asked: dict[str, LayerRows]) -> Queries:
         """The queries of one captured block."""
@@ -272,9 +271,9 @@ class EKFACQueries:
             assert isinstance(factor, Product)
             a, delta = self.curvature.rotated(factor, name)
             strength, left, right = self._outer[name]
-            q_in, q_out = self.curvature.basis_in[name], self.curvature.basis_out[name]
-            deltas = (delta * (strength[:rank, None] * left[:rank])[:, None]) @ q_out.T
-            terms[name] = deltas, (a * right[:rank, None]) @ q_in.T
+            q_in, q_out = self.curvature.bases(name)
+            deltas = (delta * (strength[:rank, None] * left[:rank])[:, None]) @ q_out.T  # type: ignore[union-attr]
+            terms[name] = deltas, (a * right[:rank, None]) @ q_in.T  # type: ignore[union-attr]
         return LowRank(terms, exact) if terms else exact
 
     def size(self, n_queries: int) -> int:
@@ -298,16 +297,21 @@ class EKFACQueries:
 def by_layer(engine: PerRow, directions: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """(k, p) per layer, in the order of LayerRows.gradients, from (k, ...) directions per parameter.
 
-    Layers that the directions leave out are left out.
+    Layers that the directions leave out are left out; of one that they name in part the rest is 0.
     """
     groups = {layer.name: layer.parameters for layer in engine.layers or []}
     if engine.rest:
         groups[REST] = engine.rest
-    return {
-        layer: torch.cat([directions[name].reshape(len(directions[name]), -1) for name in names], dim=1)
-        for layer, names in groups.items()
-        if directions.keys() >= set(names)
-    }
+    k, sizes = len(next(iter(directions.values()))), engine.model.parameters
+
+    def found(name: str, like: Tensor) -> Tensor:
+        return directions[name].reshape(k, -1) if name in directions else like.new_zeros(k, sizes[name].numel())
+
+    result = {}
+    for layer, names in groups.items():
+        if known := [directions[name] for name in names if name in directions]:
+            result[layer] = torch.cat([found(name, known[0]) for name in names], dim=1)
+    return result
 
 
 def along_each(engine: PerRow, rows: Rows, directions: Mapping[str, Tensor], start: int, stop: int) -> Tensor:

@@ -7,28 +7,22 @@ the memory, and results are the same for every batch size.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache, partial
-from threading import RLock
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad, jvp, vmap
-from torch.overrides import TorchFunctionMode
 
 from sktda.data import for_blocks, slices
+from sktda.engine.functional import Direction, dual_numbers, forward_at
 from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, known_layers, plain_kernels, recording
+from sktda.engine.trusted import check_folded, formed_gradients, is_folded, joined, refuse_module, trusted
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 
-Direction = Mapping[str, Tensor]
 BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
 SECOND_ORDER_BYTES = 16 * 2**20  # the same where second derivatives are taken: larger tensors cost more to allocate
-DUAL_LEVEL = RLock()  # torch has one level of dual numbers for all threads
 REST = ""  # name of the part of the gradient that no known layer covers
 
 
@@ -42,7 +36,7 @@ class PerRow:
     """
 
     def __init__(self, model: DifferentiableModel, batch_size: int | str = "auto") -> None:
-        refuse_mixed_rows(model.module)
+        refuse_module(model.module)
         self.model = model
         self.batch_size = None if batch_size == "auto" else int(batch_size)
         """None until `prepare` has seen a row, where it is automatic."""
@@ -59,7 +53,7 @@ class PerRow:
         """Find the layers whose factors give the gradient (checked on three rows), and the batch size."""
         if self.layers is None:
             sample = rows.block(np.linspace(0, len(rows) - 1, 3).astype(int), self.model.device)[0]
-            self.layers = self._verified(known_layers(self.model.module), sample)
+            self.layers = trusted(self.model, known_layers(self.model.module), sample)
             covered = {name for layer in self.layers for name in layer.parameters}
             self.rest = [name for name in self.model.parameters if name not in covered]
         if not self.row_bytes:
@@ -142,128 +136,24 @@ class PerRow:
             if weight is not None:
                 values = values * weight
             found = [(layer, call) for layer in layers for call in calls[layer.name]]
+            check_folded(values, [(layer, edge) for layer, (_, edge) in found if is_folded(layer)])
             edges = [edge for _, (_, edge) in found]
             deltas = torch.autograd.grad(values.sum(), edges, allow_unused=True) if edges else ()
-        factors: dict[str, LayerRows] = {}
-        for layer in layers:
-            own = [(call[0], delta) for (other, call), delta in zip(found, deltas, strict=True) if other is layer]
-            used = [(x.detach() if parameters is None else x, delta) for x, delta in own if delta is not None]
-            if not used:
-                factors[layer.name] = Formed(values.new_zeros(len(values), layer.n_parameters))
-                continue
-            if len(used) > 1:  # called several times: its uses are further positions
-                used = [(at_positions(x, layer), at_positions(delta, layer)) for x, delta in used]
-                used = [(torch.cat([x for x, _ in used], 1), torch.cat([delta for _, delta in used], 1))]
-            if self.layers is not None and len(used[0][0]) != len(values):
-                raise RuntimeError(
-                    f"layer {layer.name!r} was called on {len(used[0][0])} of {len(values)} rows: a module that sends "
-                    "rows to different layers has no factors by row; freeze the layer or give all rows to it"
-                )
-            factors[layer.name] = layer.rows(*used[0])
-        if self.rest and layers is self.layers:
-            factors[REST] = Formed(self._formed(block, measure, self.rest))
-        return values.detach() if parameters is None else values, factors
-
-    def _formed(self, block: tuple, measure: Callable[[Tensor, Tensor], Tensor], names: list[str]) -> Tensor:
-        """(n, p) gradients with respect to these parameters, by vmap over rows, or row by row where that fails."""
-        inputs, targets, weight = block
-        own = dict(self.model.module.named_parameters())
-        fixed = {name: value.detach() for name, value in own.items() if name not in names}
-
-        def loss(values: dict[str, Tensor], row: object, target: Tensor) -> Tensor:
-            one = {k: v[None] for k, v in row.items()} if isinstance(row, Mapping) else row[None]  # type: ignore[index]
-            return measure(forward_at(self.model.module, {**fixed, **values}, one), target[None])[0]
-
-        chosen = {name: own[name].detach() for name in names}
-        gradients: dict[str, Tensor] | None = None
-        if self._vmap:
-            try:
-                with torch.enable_grad(), plain_kernels(self.model.module), warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "There is a performance drop")  # of operations without vmap
-                    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(chosen, inputs, targets)
-            except RuntimeError as error:  # recurrent layers, branches on values, custom functions
-                if isinstance(error, torch.OutOfMemoryError):
-                    raise
-                self._vmap = False
-        if gradients is None:
-            gradients = self._row_by_row(loss, chosen, inputs, targets)
-        flat = torch.cat([gradients[name].reshape(len(targets), -1) for name in names], dim=1)
-        return flat if weight is None else flat * weight[:, None]
-
-    def _row_by_row(
-        self, loss: Callable, chosen: dict[str, Tensor], inputs: object, targets: Tensor
-    ) -> dict[str, Tensor]:
-        leaves = {name: value.requires_grad_() for name, value in chosen.items()}
-        found = []
-        with torch.enable_grad(), plain_kernels(self.model.module):
-            for i, target in enumerate(targets):
-                row = {k: v[i] for k, v in inputs.items()} if isinstance(inputs, Mapping) else inputs[i]  # type: ignore[index]
-                value = loss(leaves, row, target) + 0 * sum(leaf.sum() for leaf in leaves.values())  # all take part
-                found.append(torch.autograd.grad(value, list(leaves.values())))
-        return {name: torch.stack(rows) for name, rows in zip(leaves, zip(*found, strict=True), strict=True)}
-
-    def _verified(self, layers: list[Layer], inputs: Inputs) -> list[Layer]:
-        """The layers whose factors give autograd's gradients of a few rows; others use their parameters elsewhere.
-
-        What is differentiated is a random sum of each row's outputs: a loss may be flat at some rows, or weigh 0.
-        """
-        own = self.model.parameters
-        seen: dict[int, int] = {}
-        for layer in layers:  # tied parameters belong to no single layer
-            for value in layer.module.parameters(recurse=False):
-                seen[id(value)] = seen.get(id(value), 0) + 1
-        layers = [
-            layer
+        used: dict[str, list[LayerRows]] = {layer.name: [] for layer in layers}
+        for (layer, (seen, _)), delta in zip(found, deltas, strict=True):
+            if delta is not None:
+                seen = seen if parameters is not None else tuple(x.detach() for x in seen)
+                used[layer.name].append(layer.factors(seen, delta, len(values)))
+        factors: dict[str, LayerRows] = {
+            layer.name: joined(used[layer.name])
+            if used[layer.name]
+            else Formed(values.new_zeros(len(values), layer.n_parameters))
             for layer in layers
-            if all(seen[id(value)] == 1 for value in layer.module.parameters(recurse=False))
-            and all(name in own for name in layer.parameters)
-        ]
-        if not layers:
-            return []
-        with torch.enable_grad(), eval_kernels(self.model.module):
-            outputs = forward(self.model.module, inputs)
-            probe = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
-            names = [name for layer in layers for name in layer.parameters]
-            parameters = [own[name] for name in names]
-            truths = [
-                dict(
-                    zip(
-                        names, torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True), strict=True
-                    )
-                )
-                for value in summed(outputs, probe)
-            ]
-        try:
-            _, factors = self.capture((inputs, probe, None), summed, layers)
-            formed = {layer.name: factors[layer.name].gradients() for layer in layers}
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, IndexError, TypeError, ValueError, AttributeError):
-            # a layer is not called as a layer; try them one by one
-            return [layer for layer in layers if self._verified([layer], inputs)] if len(layers) > 1 else []
-        # rounding, of TF32 too, is below this; a use elsewhere is above
-        tolerance = 4 * torch.finfo(outputs.dtype).eps ** 0.5
-        good = []
-        for layer in layers:
-            pieces = [[truth[name] for name in layer.parameters] for truth in truths]
-            true = torch.stack(
-                [
-                    torch.cat(
-                        [
-                            (torch.zeros_like(own[name]) if g is None else g).flatten()
-                            for name, g in zip(layer.parameters, row, strict=True)
-                        ]
-                    )
-                    for row in pieces
-                ]
-            )
-            found = formed[layer.name]
-            if found.shape != true.shape:
-                continue
-            uncalled = not found.any() and any(g is not None for row in pieces for g in row)
-            if not uncalled and bool(((found - true).norm(dim=1) <= tolerance * true.norm(dim=1) + 1e-12).all()):
-                good.append(layer)
-        return good
+        }
+        if self.rest and layers is self.layers:
+            formed, self._vmap = formed_gradients(self.model, block, measure, self.rest, self._vmap)
+            factors[REST] = Formed(formed)
+        return values.detach() if parameters is None else values, factors
 
     # ---- what the methods ask for ----------------------------------------------------------------------------------
 
@@ -450,74 +340,3 @@ class PerRow:
         )
         total = sum((g * direction[name]).sum() for name, g in zip(own, pulled, strict=True) if g is not None)
         return torch.autograd.grad(total, probe)[0].detach()  # type: ignore[arg-type]
-
-
-def forward_at(module: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
-    """Raw outputs with these values in place of the parameters of these names.
-
-    functional_call with tie_weights=True would leave a module that stands in two places without its parameters, so
-    the other names of a shared parameter are given here, each place once.
-    """
-    own = dict(module.named_parameters())
-    names = {id(own[name]): name for name in values}
-    placed = {
-        f"{prefix}.{key}" if prefix else key: values[names[id(value)]]
-        for prefix, part in module.named_modules()
-        for key, value in part.named_parameters(recurse=False, remove_duplicate=False)
-        if id(value) in names
-    }
-    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
-    return functional_call(module, placed, args, kwargs, tie_weights=False)
-
-
-def summed(outputs: Tensor, probe: Tensor) -> Tensor:
-    """(n,) sums of each row's outputs times the probe."""
-    return (outputs * probe).reshape(len(outputs), -1).sum(1)
-
-
-@contextmanager
-def dual_numbers(values: Mapping[str, Tensor], directions: Direction) -> Iterator[dict[str, Tensor]]:
-    """Parameters as dual numbers, which carry their change along a direction, and all that is computed of them."""
-    load_forward_mode()
-    with DUAL_LEVEL, forward_ad.dual_level(), StillInputs():
-        yield {name: forward_ad.make_dual(value, directions[name].to(value)) for name, value in values.items()}
-
-
-class StillInputs(TorchFunctionMode):
-    """Linear layers whose inputs do not change: torch would multiply a matrix of zeros by the weights."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs one torch function."""
-        kwargs = kwargs or {}
-        if func is nn.functional.linear and not kwargs:
-            pairs = [forward_ad.unpack_dual(each) for each in args if isinstance(each, Tensor)]
-            if pairs[0][1] is None and all(change is not None for _, change in pairs[1:]):
-                changed = func(args[0], *(change for _, change in pairs[1:]))
-                # a copy, for the pair is a view of its value, which an activation may want to change in place
-                return forward_ad.make_dual(func(*(value for value, _ in pairs)), changed).clone()
-        return func(*args, **kwargs)
-
-
-@cache
-def load_forward_mode() -> None:
-    """Let torch load its forward derivatives, which it does at the first use with a DeprecationWarning of its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
-
-
-def at_positions(values: Tensor, layer: Layer) -> Tensor:
-    """Inputs or output gradients with an axis of positions, so that several calls of a layer can be joined."""
-    if isinstance(layer.module, nn.Linear):
-        return values[:, None] if values.ndim == 2 else values.flatten(1, -2)
-    raise RuntimeError(f"layer {layer.name} is called several times")  # its gradients are formed instead
-
-
-def refuse_mixed_rows(module: nn.Module) -> None:
-    """Raise ValueError if a layer normalises over the batch even in eval mode: no row then has a loss of its own."""
-    for name, part in module.named_modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
-            raise ValueError(
-                f"layer {name!r} is a batch normalisation without running statistics: it mixes the rows of a batch, so "
-                "single rows have no loss of their own; use track_running_stats=True, or GroupNorm"
-            )

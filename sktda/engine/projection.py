@@ -160,9 +160,11 @@ def product_part(factor: Product, rows: slice, part: slice) -> Tensor:
     width = factor.width - both
     pieces = []
     if part.start < out * width:
-        first, last = part.start // width, -(-min(part.stop, out * width) // width)
-        weights = (delta[:, :, first:last].transpose(1, 2) @ a[:, :, :width]).flatten(1)
-        pieces.append(weights[:, part.start - first * width : part.stop - first * width])
+        lines, columns = (a, delta) if factor.transposed and factor.weight else (delta, a[:, :, :width])
+        size = columns.shape[2]
+        first, last = part.start // size, -(-min(part.stop, out * width) // size)
+        weights = (lines[:, :, first:last].transpose(1, 2) @ columns).flatten(1)
+        pieces.append(weights[:, part.start - first * size : part.stop - first * size])
     if both and part.stop > out * width:
         biases = (delta * a[:, :, -1:]).sum(1)
         pieces.append(biases[:, max(0, part.start - out * width) : part.stop - out * width])

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sktda.data import slices
 from sktda.engine.differences import length
-from sktda.engine.per_row import Direction, PerRow
+from sktda.engine.functional import Direction
+from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.model.base import Rows
 from sktda.model.likelihood import Likelihood

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import grad, vmap
 
+from sktda.engine.functional import Direction, dual_numbers, forward_at
 from sktda.engine.layers import Formed, LayerRows, Lookup, Product, Sum, plain_kernels
-from sktda.engine.per_row import REST, Direction, PerRow, dual_numbers, forward_at
+from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows, forward
 
 Factors = dict[str, LayerRows]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sktda.engine.functional import Direction
 from sktda.engine.layers import Layer, recording
-from sktda.engine.per_row import Direction, PerRow
+from sktda.engine.per_row import PerRow
 from sktda.model.base import Inputs, Rows, forward
 from sktda.model.softmax import Categorical
 

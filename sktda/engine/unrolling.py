@@ -16,7 +16,7 @@ from torch import Tensor
 from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DenseCurvature, Spectral
 from sktda.engine.ekfac import EKFAC
-from sktda.engine.per_row import Direction
+from sktda.engine.functional import Direction
 
 
 def remaining(rate: float) -> Spectral:
@@ -108,14 +108,13 @@ class DiagonalFlow(Flow):
         self.fall: dict[str, Tensor] = {}
         self.inverse: dict[str, Tensor] = {}
         for layer in curvature.layers:
-            q_in, q_out = curvature.basis_in[layer.name], curvature.basis_out[layer.name]
             values = curvature.values[layer.name]
             added = {name: torch.full_like(scale[name], decay.get(name, 0.0)).to(values) for name in layer.parameters}
             by_decay = curvature.matrix(added, layer)
             steps = curvature.matrix({name: scale[name].to(values) for name in layer.parameters}, layer)
-            diagonal = q_out.square() @ values @ q_in.square().T
+            diagonal = curvature.diagonal(values, layer.name, back=True)
             self.fall |= curvature.direction(-rate * (steps * diagonal + by_decay), layer)
-            shifted = values + q_out.square().T @ (by_decay / steps) @ q_in.square()
+            shifted = values + curvature.diagonal(by_decay / steps, layer.name)
             self.inverse[layer.name] = 1 / (shifted + 0.1 * shifted.mean())
 
     def coordinates(self, direction: Direction) -> dict[str, Tensor]:

@@ -45,10 +45,10 @@ def check_losses(given: GivenModel, model: DifferentiableModel, rows: Rows, data
 
 
 def _check_rows_alone(model: DifferentiableModel, inputs: Inputs) -> None:
-    name = type(model.module).__name__
+    name, tolerance = type(model.module).__name__, _tolerance(model)
     with torch.no_grad():
         together, again = (forward(model.module, inputs) for _ in range(2))
-        if (moved := _distance(together, again)) > _tolerance(together):
+        if (moved := _distance(together, again)) > tolerance:
             raise ValueError(
                 f"outputs of {name} differ by {moved:.2g} (relative) when the same rows are given twice, in eval mode: "
                 "its forward draws random numbers or changes itself. Use modules such as nn.Dropout, which eval mode "
@@ -61,7 +61,7 @@ def _check_rows_alone(model: DifferentiableModel, inputs: Inputs) -> None:
                 f"{name} cannot take one row alone, in eval mode ({str(error).splitlines()[0]}), so rows have no "
                 "losses of their own; use normalisation with running statistics, or LayerNorm"
             ) from error
-        if (moved := _distance(together, alone)) > _tolerance(together):
+        if (moved := _distance(together, alone)) > tolerance:
             raise ValueError(
                 f"outputs of {name} for a row differ by {moved:.2g} (relative) with the other rows of its batch, in "
                 "eval mode: rows meet in its forward (a mean, an attention over the first axis), so single rows have "
@@ -80,12 +80,20 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
             given = given.to(targets.dtype)  # labels in the precision that NumPy gives them
         output = net.infer(inputs)
         expected = net.get_loss(output, given, X=inputs, training=False)
-        losses = model.likelihood.losses(forward(model.module, inputs), targets)
+        outputs = forward(model.module, inputs)
+        losses = model.likelihood.losses(outputs, targets)
+        alone = model.likelihood.losses(outputs[:1], targets[:1])
+        if (moved := _distance(losses[:1], alone)) > _tolerance(model):
+            raise ValueError(
+                f"the loss of a row by {type(criterion).__name__} differs by {moved:.2g} (relative) with the other "
+                f"rows of its batch: outputs {_shape(output)} meet targets {tuple(given.shape)} of all rows by "
+                "broadcasting, or rows meet in it. Give y the shape of the outputs"
+            )
         size = 1.0 if total else model.likelihood.size(targets)
         found = losses.sum() / size
         if expected.ndim:
             raise ValueError(f"{type(criterion).__name__} returned shape {tuple(expected.shape)} and not one number")
-        tolerance = _tolerance(losses)
+        tolerance = _tolerance(model)
         theirs, ours = float(expected.detach()), float(found.detach())
         if not np.isfinite(theirs) or not np.isfinite(ours):
             return  # rows that hold NaN are refused by their scores, by position
@@ -120,8 +128,10 @@ def _shape(output: Any) -> Any:
     return tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
 
 
-def _tolerance(values: Tensor) -> float:
-    return TOLERANCE.get(values.dtype, HALF)
+def _tolerance(model: DifferentiableModel) -> float:
+    """That of the least precise numbers in the module."""
+    dtypes = {value.dtype for value in model.module.parameters() if value.is_floating_point()}
+    return max(TOLERANCE.get(dtype, HALF) for dtype in dtypes)
 
 
 def _distance(one: Tensor, other: Tensor) -> float:

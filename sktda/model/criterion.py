@@ -112,14 +112,22 @@ class Custom(Likelihood):
         with torch.enable_grad():
             outputs = outputs.detach().requires_grad_()
             (slopes,) = torch.autograd.grad(self.losses(outputs, targets).sum(), outputs, create_graph=True)
-            columns = [
-                torch.autograd.grad(each.sum(), outputs, retain_graph=True, materialize_grads=True)[0].reshape(
-                    len(outputs), -1
-                )
-                if each.requires_grad  # a loss of straight pieces has no second derivative
-                else torch.zeros_like(outputs).reshape(len(outputs), -1)
-                for each in slopes.reshape(len(outputs), -1).unbind(1)
-            ]
+            try:
+                columns = [
+                    torch.autograd.grad(each.sum(), outputs, retain_graph=True, materialize_grads=True)[0].reshape(
+                        len(outputs), -1
+                    )
+                    if each.requires_grad  # a loss of straight pieces has no second derivative
+                    else torch.zeros_like(outputs).reshape(len(outputs), -1)
+                    for each in slopes.reshape(len(outputs), -1).unbind(1)
+                ]
+            except RuntimeError as error:
+                if "not implemented" not in str(error):
+                    raise
+                raise ValueError(
+                    f"torch has no second derivative of {self._name}, so it has no curvature; use a method of "
+                    "gradients, such as TracIn or InnerProduct"
+                ) from error
         hessians = torch.stack(columns, dim=1).detach()
         values, vectors = torch.linalg.eigh((hessians + hessians.mT) / 2)
         roots = vectors * values.clamp(min=0).sqrt()[:, None, :]

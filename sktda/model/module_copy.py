@@ -94,11 +94,20 @@ def _plain(module: nn.Module) -> nn.Module:
 
 
 def _first_output(module: nn.Module, arguments: Any, output: Any) -> Any:
-    return output[0] if isinstance(output, tuple) else output
+    return _tensor(module, output[0] if isinstance(output, tuple) else output)
 
 
 def _packed(packing: Packing, module: nn.Module, arguments: Any, output: Any) -> Any:
-    return packing.close(output) if isinstance(output, tuple) else output
+    return packing.close(output) if isinstance(output, tuple) else _tensor(module, output)
+
+
+def _tensor(module: nn.Module, output: Any) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"forward of {type(module).__name__} returned a {type(output).__name__}; return a tensor, or a tuple of "
+            "tensors with one entry per row"
+        )
+    return output
 
 
 def squeezed(module: nn.Module, arguments: Any, output: Any) -> Any:

@@ -310,7 +310,7 @@ def test_ekfac_draws_its_labels_from_the_seed():
 
 
 class Scale(nn.Module):
-    """One number per feature: nothing that EK-FAC covers, and not a layer of its own."""
+    """One number per feature, not a layer of its own."""
 
     def __init__(self):
         super().__init__()
@@ -342,22 +342,24 @@ def test_a_linear_model_of_many_parameters_goes_to_ekfac(monkeypatch):
 
 
 class Normed(nn.Module):
-    """A layer that EK-FAC takes and a norm that it leaves out."""
+    """A norm between two layers, and a table that is added `used` times."""
 
-    def __init__(self):
+    def __init__(self, used=1.0):
         super().__init__()
         self.first = nn.Linear(3, 6)
         self.norm = nn.LayerNorm(6)
         self.last = nn.Linear(6, 2)
+        self.table, self.used = nn.Parameter(torch.zeros(9, 6)), used
 
     def forward(self, X):
-        return self.last(torch.relu(self.norm(self.first(X))))
+        hidden = self.norm(self.first(X))
+        return self.last(torch.relu(hidden + self.used * self.table.sum(0) if self.used else hidden))
 
 
-def test_layers_left_out_of_ekfac_are_named_in_one_warning():
+def test_parameters_left_out_of_ekfac_are_named_in_one_warning():
     X, y = rows()
-    net = FrozenEstimator(make_net(module=Normed).fit(X, y))
-    with pytest.warns(UserWarning, match=r"leaves out 2 parameters .*norm\.weight, norm\.bias") as caught:
+    net = FrozenEstimator(make_net(module=Normed, module__used=0.0).fit(X, y))
+    with pytest.warns(UserWarning, match=r"leaves out 1 parameters .*: table;") as caught:
         influence = Influence(net, random_state=0).fit(X, y)
     assert len(caught) == 1
     with warnings.catch_warnings():
@@ -366,50 +368,38 @@ def test_layers_left_out_of_ekfac_are_named_in_one_warning():
     np.testing.assert_allclose(influence.scores_, -diagonal, rtol=1e-4, atol=1e-7)
 
 
-class Indexed(nn.Module):
-    """Most of the parameters, and of the gradients, are of a table that EK-FAC leaves out."""
-
-    def __init__(self):
-        super().__init__()
-        self.table = nn.Embedding(40, 6)
-        self.last = nn.Linear(6, 2)
-
-    def forward(self, X):
-        return self.last(self.table((10 * X[:, 0]).long() % 40) * 0.1)
-
-
-@pytest.mark.parametrize(("module", "most"), [(Normed, False), (Indexed, True)])
-def test_how_much_ekfac_leaves_out_is_said(module, most):
+@pytest.mark.parametrize("most", [False, True])
+def test_how_much_ekfac_leaves_out_is_said(most, monkeypatch):
+    monkeypatch.setattr("sktda.engine.kronecker_blocks.FORMED_SIZE", 20)
     X, y = rows()
-    net = make_net(module=module).fit(X, y)
-    if most:
-        with torch.no_grad():
-            net.module_.last.weight *= 100
+    net = make_net(module=Normed, module__used=3.0 if most else 0.1).fit(X, y)
     with pytest.warns(UserWarning, match="EK-FAC leaves out") as caught:
         curvature = Influence(FrozenEstimator(net), objective=None, random_state=0).fit(X, y).curvature_
-    left = {name: value for name, value in net.module_.named_parameters() if name in curvature.left_out}
-    total = sum(value.numel() for value in net.module_.parameters())
-    assert curvature.parameter_share == pytest.approx(1 - sum(value.numel() for value in left.values()) / total)
-    energy = dict.fromkeys(dict(net.module_.named_parameters()), 0.0)
+    assert curvature.left_out == ["table"]
+    own = {name: value for name, value in net.module_.named_parameters() if value.requires_grad}
+    total = sum(value.numel() for value in own.values())
+    assert curvature.parameter_share == pytest.approx(1 - own["table"].numel() / total)
+    energy = dict.fromkeys(own, 0.0)
     for i in range(len(X)):
         loss = net.get_loss(net.infer(torch.from_numpy(X[[i]])), torch.from_numpy(y[[i]]))
-        for name, value in zip(energy, torch.autograd.grad(loss, list(net.module_.parameters())), strict=True):
+        for name, value in zip(energy, torch.autograd.grad(loss, list(own.values())), strict=True):
             energy[name] += float(value.square().sum())
-    expected = 1 - sum(energy[name] for name in left) / sum(energy.values())
+    expected = 1 - energy["table"] / sum(energy.values())
     assert curvature.energy_share == pytest.approx(expected, rel=1e-4)
     assert (curvature.energy_share < 0.5) == most == ("most of it: use curvature='cg'" in str(caught[0].message))
 
 
 @pytest.mark.filterwarnings("ignore:EK-FAC leaves out:UserWarning")
-@pytest.mark.parametrize("module", [Normed, Indexed])
-def test_what_ekfac_leaves_out_stays_when_rows_are_deleted(module):
+@pytest.mark.parametrize("used", [0.0, 1.0])
+def test_what_ekfac_leaves_out_stays_when_rows_are_deleted(used):
     X, y = rows()
-    influence = Influence(FrozenEstimator(make_net(module=module).fit(X, y)), random_state=0, damping=0.1).fit(X, y)
+    net = make_net(module=Normed, module__used=used).fit(X, y)
+    influence = Influence(FrozenEstimator(net), random_state=0, damping=0.1).fit(X, y)
     before = dict(influence.estimator_.estimator.module_.named_parameters())
     after = influence.deletion_update([0, 3])
     assert list(after) == list(before)
     same = {name for name, value in after.items() if torch.equal(value, before[name])}
-    assert same == set(influence.curvature_.left_out)
+    assert same == set(influence.curvature_.left_out) == (set() if used else {"table"})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "no steps of SGD")
         unlearn(influence, [0, 3])
@@ -444,10 +434,10 @@ def test_a_dense_curvature_of_many_parameters_names_the_others():
         Influence(Ridge(), curvature="exact").fit(X, X[:, 0])
 
 
-def test_a_net_without_layers_has_no_ekfac():
+def test_a_net_without_layers_has_an_exact_block():
     X, y = rows()
-    with pytest.raises(ValueError, match=r"none of the trainable parameters is in one: scale.*'exact' or 'cg'"):
-        Influence(make_net(module=Scale), curvature="ekfac").fit(X, y)
+    net = FrozenEstimator(make_net(module=Scale).fit(X, y))
+    assert isinstance(Influence(net, curvature="ekfac", objective=None).fit(X, y).curvature_, EKFAC)
 
 
 def test_conjugate_gradients_that_do_not_converge_are_an_error(monkeypatch):

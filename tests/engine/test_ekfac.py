@@ -20,10 +20,12 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from sktda.engine import ekfac, journal
+from sktda.engine import ekfac, journal, kronecker, kronecker_blocks
 from sktda.engine.curvature import gauss_newton
-from sktda.engine.ekfac import EKFAC, eigenvectors, self_product
+from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import Journal
+from sktda.engine.kronecker import eigenvectors, self_product
+from sktda.engine.kronecker_blocks import ProductBlock
 from sktda.engine.layers import Product
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows
@@ -294,7 +296,7 @@ def test_rotated_matrices_are_the_rotated_gradients_however_they_are_cut(monkeyp
     factor = Product(*(torch.randn(*shape, k, generator=g, dtype=torch.float64) for k in (7, 5)), True, True)
     early = positions * (49 + 25) < 35 * 12  # rotate the factors, or the gradient formed from them
     assert early == (positions < 40)
-    monkeypatch.setattr(ekfac, "FORMED_BYTES", formed)
+    monkeypatch.setattr(kronecker, "FORMED_BYTES", formed)
     parts = list(found.rotated_matrices(factor, "each"))
     assert len(parts) == (6 if formed == 1 else 1)
     assert close(torch.cat(parts), q_out.T @ factor.matrices() @ q_in, 1e-12)
@@ -320,7 +322,7 @@ def test_running_out_of_memory_in_the_middle_of_a_batch_counts_no_row_twice(monk
     model, rows, *_ = make("linear", weighted=True)
     expected = EKFAC(PerRow(model), rows, seed=1)
     calls = {"product": 0, "squares": 0}
-    product, squares = ekfac.self_product, EKFAC._squares
+    product, squares = kronecker_blocks.self_product, ProductBlock.squares
 
     def failing(kind, function, call):
         def run(*args):
@@ -331,8 +333,8 @@ def test_running_out_of_memory_in_the_middle_of_a_batch_counts_no_row_twice(monk
 
         return run
 
-    monkeypatch.setattr(ekfac, "self_product", failing("product", product, 3))
-    monkeypatch.setattr(EKFAC, "_squares", failing("squares", squares, 2))
+    monkeypatch.setattr(kronecker_blocks, "self_product", failing("product", product, 3))
+    monkeypatch.setattr(ProductBlock, "squares", failing("squares", squares, 2))
     found = EKFAC(PerRow(model, 8), rows, seed=1)  # a part of the rows: all of them twice would give the same basis
     assert min(calls.values()) > 3
     for layer, values in expected.values.items():
@@ -345,7 +347,7 @@ def test_batches_that_were_halved_for_want_of_memory_count_every_row(monkeypatch
     model, rows, *_ = make("linear", weighted=True)
     expected = EKFAC(PerRow(model), rows, seed=1)
     monkeypatch.setattr(PerRow, "own_batch", 8)
-    product, calls = ekfac.self_product, []
+    product, calls = kronecker_blocks.self_product, []
 
     def failing(x):
         calls.append(len(x))
@@ -353,7 +355,7 @@ def test_batches_that_were_halved_for_want_of_memory_count_every_row(monkeypatch
             raise torch.OutOfMemoryError("planted")
         return product(x)
 
-    monkeypatch.setattr(ekfac, "self_product", failing)
+    monkeypatch.setattr(kronecker_blocks, "self_product", failing)
     found = EKFAC(PerRow(model), rows, seed=1)
     assert calls[1] == 4
     for layer, values in expected.values.items():
@@ -573,42 +575,6 @@ def test_singular_curvature_is_an_error_that_names_damping(dtype):
     assert all(torch.isfinite(value).all() for value in found.apply(found.inverse(1e-3), direction).values())
 
 
-class Mixed(nn.Module):
-    """Layers that EK-FAC does not know beside one that it does."""
-
-    def __init__(self, head=True):
-        super().__init__()
-        self.norm = nn.LayerNorm(4)
-        self.grouped = nn.Conv1d(4, 4, 1, groups=2)
-        self.shift = nn.Parameter(torch.zeros(4))
-        self.head = nn.Linear(4, 3)
-        self.head.requires_grad_(head)
-
-    def forward(self, x):
-        return self.head(self.grouped((self.norm(x) + self.shift)[:, :, None])[:, :, 0])
-
-
-def mixed(head=True):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = Mixed(head).double()
-    g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(N, 4, generator=g, dtype=torch.float64), codes(g)
-    return DifferentiableModel(module, Categorical(), None), rows_of(x, y)
-
-
-def test_left_out_parameters_are_named_in_one_warning():
-    model, rows = mixed()
-    with pytest.warns(UserWarning, match="EK-FAC leaves out 5 parameters") as caught:
-        found = EKFAC(PerRow(model), rows)
-    assert len(caught) == 1
-    left_out = ["shift", "norm.weight", "norm.bias", "grouped.weight", "grouped.bias"]
-    assert found.left_out == left_out
-    assert ", ".join(left_out) in str(caught[0].message)
-    direction = {key: torch.ones_like(value) for key, value in model.parameters.items()}
-    assert list(found.apply(found.inverse(0.1), direction)) == ["head.weight", "head.bias"]
-
-
 def test_no_warning_where_nothing_is_left_out():
     model, rows, *_ = make("conv2d")
     with warnings.catch_warnings():
@@ -616,10 +582,22 @@ def test_no_warning_where_nothing_is_left_out():
         EKFAC(PerRow(model), rows)
 
 
-def test_no_layer_left_is_an_error_that_names_the_alternatives():
-    model, rows = mixed(head=False)
-    with pytest.raises(ValueError, match=r"none of the trainable parameters is in one: shift.*'exact' or 'cg'"):
-        EKFAC(PerRow(model), rows)
+def test_no_parameter_left_is_an_error_that_names_the_alternative():
+    rows = make("linear")[1]
+    module = nn.Sequential(nn.Linear(4, 3).requires_grad_(False), Unused()).double()
+    with pytest.raises(ValueError, match=r"covers none of the trainable parameters, .*: 1\.spare.*curvature='cg'"):
+        EKFAC(PerRow(DifferentiableModel(module, Categorical(), None)), rows)
+
+
+class Unused(nn.Module):
+    """A parameter that plays no part."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        return x
 
 
 class Auxiliary(nn.Module):

@@ -122,6 +122,11 @@ def attention(need_weights):
     return Net(run, attention=nn.MultiheadAttention(4, 2, batch_first=True), head=nn.Linear(4, 3))
 
 
+def later(x):
+    """(n, t) which are not the first."""
+    return (torch.arange(x.shape[1]) > 0).expand(x.shape[:2])
+
+
 def recurrent(kind):
     return Net(lambda m, x: m.head(m.cells(x)[0][:, -1]), cells=kind(3, 4, batch_first=True), head=nn.Linear(4, 3))
 
@@ -164,10 +169,6 @@ ATTENTION = (
     "attention.out_proj.weight",
     "attention.out_proj.bias",
 )
-ENCODER = ("self_attn.in_proj_weight", "self_attn.in_proj_bias", "self_attn.out_proj.weight", "self_attn.out_proj.bias")
-ENCODER = tuple(f"layer.{name}" for name in ENCODER)
-CELLS = tuple(f"cells.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-
 CASES = {
     "linear": Case(lambda: nn.Linear(3, 4), floats(3)),
     "linear without bias": Case(lambda: nn.Linear(3, 4, bias=False), floats(3)),
@@ -191,13 +192,12 @@ CASES = {
             last=nn.Linear(8, 3),
         ),
         floats(4, 3),
-        NAMED,
     ),
     "conv1d": Case(lambda: seq(nn.Conv1d(2, 3, 3), nn.Tanh(), nn.Conv1d(3, 2, 2, stride=2)), floats(2, 7)),
     "conv1d, all options": Case(lambda: seq(nn.Conv1d(2, 3, 3, stride=2, padding=2, dilation=2)), floats(2, 8)),
     "conv1d, same": Case(lambda: seq(nn.Conv1d(2, 3, 3, padding="same", dilation=2)), floats(2, 8)),
     "conv1d, circular": Case(lambda: seq(nn.Conv1d(2, 3, 3, padding=2, padding_mode="circular")), floats(2, 6)),
-    "conv1d, grouped": Case(lambda: seq(nn.Conv1d(2, 4, 3, groups=2)), floats(2, 6), FIRST),
+    "conv1d, grouped": Case(lambda: seq(nn.Conv1d(2, 4, 3, groups=2)), floats(2, 6)),
     "conv2d": Case(lambda: seq(nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Conv2d(3, 2, 2, bias=False)), floats(2, 5, 6)),
     "conv2d, all options": Case(
         lambda: seq(nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2))), floats(2, 5, 6)
@@ -210,9 +210,7 @@ CASES = {
         lambda: seq(nn.Conv2d(2, 3, (3, 2), padding="same", padding_mode="reflect")), floats(2, 4, 5)
     ),
     "conv2d, replicate": Case(lambda: seq(nn.Conv2d(1, 2, 3, padding=1, padding_mode="replicate")), floats(1, 4, 4)),
-    "conv2d, grouped": Case(
-        lambda: seq(nn.Conv2d(2, 4, 3, groups=2), nn.Tanh(), nn.Conv2d(4, 1, 2)), floats(2, 5, 5), FIRST
-    ),
+    "conv2d, grouped": Case(lambda: seq(nn.Conv2d(2, 4, 3, groups=2), nn.Tanh(), nn.Conv2d(4, 1, 2)), floats(2, 5, 5)),
     "conv2d, frozen weight": Case(lambda: frozen(seq(nn.Conv2d(2, 3, 2)), "0.weight"), floats(2, 4, 4)),
     "conv1d, pooled": Case(
         lambda: seq(nn.Conv1d(2, 3, 2), nn.Tanh(), nn.AvgPool1d(2), nn.Conv1d(3, 2, 2), nn.MaxPool1d(2)), floats(2, 8)
@@ -226,13 +224,13 @@ CASES = {
     "SiLU": Case(  # its backward pass has no forward derivative
         lambda: seq(nn.Linear(3, 4), nn.SiLU(inplace=True), nn.Linear(4, 3)), floats(3)
     ),
-    "conv3d": Case(lambda: seq(nn.Conv3d(1, 2, 2)), floats(1, 3, 3, 3), FIRST),
-    "transposed conv": Case(lambda: seq(nn.ConvTranspose1d(2, 2, 3)), floats(2, 4), FIRST),
+    "conv3d": Case(lambda: seq(nn.Conv3d(1, 2, 2)), floats(1, 3, 3, 3)),
+    "transposed conv": Case(lambda: seq(nn.ConvTranspose1d(2, 2, 3)), floats(2, 4)),
     "embedding": Case(lambda: seq(nn.Embedding(4, 3), nn.Linear(3, 2)), codes(4, 6)),
     "embedding with padding": Case(lambda: seq(nn.Embedding(3, 2, padding_idx=-2), nn.Linear(2, 2)), codes(3, 7)),
     "embedding of one code": Case(lambda: seq(nn.Embedding(4, 3), nn.Linear(3, 2)), codes(4)),
     "embedding of a grid": Case(lambda: seq(nn.Embedding(3, 2)), codes(3, 2, 3)),
-    "embedding bag": Case(lambda: nn.EmbeddingBag(4, 3, mode="sum"), codes(4, 5), ("weight",), twice=False),
+    "embedding bag": Case(lambda: nn.EmbeddingBag(4, 3, mode="sum"), codes(4, 5), twice=False),
     "layer norm": Case(lambda: shaken(seq(nn.LayerNorm(5, eps=0.1), nn.Linear(5, 3))), floats(5)),
     "layer norm of tokens": Case(lambda: shaken(seq(nn.LayerNorm(3, bias=False), nn.Linear(3, 2))), floats(4, 3)),
     "layer norm over two axes": Case(lambda: shaken(seq(nn.LayerNorm((2, 3)))), floats(3, 2, 3)),
@@ -248,14 +246,31 @@ CASES = {
     "batch norm of series": Case(lambda: shaken(seq(nn.Conv1d(2, 3, 2), nn.BatchNorm1d(3))), floats(2, 5)),
     "batch norm of images": Case(lambda: shaken(seq(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 2))), floats(2, 3, 3)),
     "batch norm of volumes": Case(lambda: shaken(seq(nn.BatchNorm3d(2))), floats(2, 2, 3, 2)),
-    "instance norm": Case(
-        lambda: shaken(seq(nn.InstanceNorm2d(2, affine=True), nn.Conv2d(2, 3, 2))), floats(2, 3, 3), FIRST
-    ),
-    "attention": Case(lambda: attention(True), floats(4, 4), ATTENTION),
-    "attention without weights": Case(lambda: attention(False), floats(4, 4), ATTENTION),
-    "encoder": Case(lambda: encoder(batch_first=True), floats(3, 4), ENCODER),
+    "instance norm": Case(lambda: shaken(seq(nn.InstanceNorm2d(2, affine=True), nn.Conv2d(2, 3, 2))), floats(2, 3, 3)),
+    "attention": Case(lambda: attention(True), floats(4, 4)),
+    "attention without weights": Case(lambda: attention(False), floats(4, 4)),
+    "encoder": Case(lambda: encoder(batch_first=True), floats(3, 4)),
     "encoder, norm first, gelu": Case(
-        lambda: encoder(batch_first=True, norm_first=True, activation="gelu"), floats(3, 4), ENCODER
+        lambda: encoder(batch_first=True, norm_first=True, activation="gelu"), floats(3, 4)
+    ),
+    "encoder of sequences first": Case(encoder, floats(3, 4)),
+    "causal attention": Case(
+        lambda: Net(
+            lambda m, x: m.attention(
+                x, x, x, attn_mask=torch.ones(3, 3).triu(1).bool(), key_padding_mask=(x[..., 0] > 0) & later(x)
+            )[0].flatten(1),
+            attention=nn.MultiheadAttention(4, 2, batch_first=True, bias=False),
+        ),
+        floats(3, 4),
+    ),
+    "attention to others": Case(
+        lambda: Net(
+            lambda m, x: m.head(m.attention(x, x[:, :2], x[:, :2])[0].mean(1)),
+            attention=nn.MultiheadAttention(4, 2, batch_first=True),
+            head=nn.Linear(4, 3),
+        ),
+        floats(4, 4),
+        ATTENTION,
     ),
     "tied layers": Case(sharing_a_weight, floats(3), ("first.weight", "first.bias", "second.bias")),
     "tied embedding": Case(language_model, codes(5, 4), ("table.weight", "out.bias")),
@@ -272,12 +287,10 @@ CASES = {
     "conv called twice": Case(
         lambda: Net(lambda m, x: m.both(torch.tanh(m.both(x))).flatten(1), both=nn.Conv1d(2, 2, 3, padding=1)),
         floats(2, 5),
-        ("both.weight", "both.bias"),
     ),
     "norm called twice": Case(
         lambda: Net(lambda m, x: m.both(torch.tanh(m.both(x))), both=shaken(nn.LayerNorm(3))),
         floats(3),
-        ("both.weight", "both.bias"),
     ),
     "module in two places": Case(lambda: (lambda same: seq(same, nn.Tanh(), same))(nn.Linear(3, 3)), floats(3)),
     "weight used outside its layer": Case(
@@ -301,11 +314,10 @@ CASES = {
         floats(3),
         ("token", "question.weight", "question.bias"),
     ),
-    "PReLU": Case(lambda: seq(nn.Linear(3, 4), nn.PReLU(4), nn.Linear(4, 3)), floats(3), ("1.weight",)),
+    "PReLU": Case(lambda: seq(nn.Linear(3, 4), nn.PReLU(4), nn.Linear(4, 3)), floats(3)),
     "bilinear": Case(
         lambda: Net(lambda m, x: m.pair(x, x.flip(1)), pair=nn.Bilinear(3, 3, 2)),
         floats(3),
-        ("pair.weight", "pair.bias"),
     ),
     "weight norm": Case(
         lambda: seq(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.Tanh(), nn.Linear(4, 2)),
@@ -313,12 +325,10 @@ CASES = {
         ("0.parametrizations.weight.original0", "0.parametrizations.weight.original1"),
         twice=False,  # torch.autograd.gradgradcheck of torch._weight_norm fails
     ),
-    "LSTM": Case(lambda: recurrent(nn.LSTM), floats(4, 3), CELLS),
-    "GRU": Case(lambda: recurrent(nn.GRU), floats(4, 3), CELLS),
-    "sequence first": Case(sequence_first, floats(4, 3), ("first.weight", "first.bias", "norm.weight", "norm.bias")),
-    "sequence first, as long as the sample": Case(
-        sequence_first, floats(3, 3), ("first.weight", "first.bias", "norm.weight", "norm.bias")
-    ),
+    "LSTM": Case(lambda: recurrent(nn.LSTM), floats(4, 3)),
+    "GRU": Case(lambda: recurrent(nn.GRU), floats(4, 3)),
+    "sequence first": Case(sequence_first, floats(4, 3)),
+    "sequence first, as long as the sample": Case(sequence_first, floats(3, 3)),
     "dict of inputs": Case(
         lambda: Net(
             lambda m, numbers, kind: m.last(torch.cat([m.first(numbers), m.table(kind)], 1)),
@@ -761,8 +771,8 @@ def test_rows_of_different_lengths_have_dot_products(width, out):
 @pytest.mark.parametrize("bytes_", [1, 2**20])
 @pytest.mark.parametrize("kind", [{}, {"bias": False}, {"weight": False}])
 def test_forming_in_parts_changes_nothing(bytes_, kind, monkeypatch):
-    monkeypatch.setattr("sktda.engine.layers.FORMED_BYTES", bytes_)
-    monkeypatch.setattr("sktda.engine.layers.CONTRACT_BYTES", bytes_)
+    monkeypatch.setattr("sktda.engine.layers.product.FORMED_BYTES", bytes_)
+    monkeypatch.setattr("sktda.engine.layers.product.CONTRACT_BYTES", bytes_)
     width = 1 if kind == {"weight": False} else 4
     for rows in (factors(5, 7, width, 3, **kind), factors(5, 1, width, 3, **kind)):
         if rows.a.shape[1] == 1:
@@ -901,10 +911,14 @@ def test_patches_times_the_weight_are_the_convolution(name):
     close((patches(conv, x) @ conv.weight.flatten(1).T + conv.bias).transpose(1, 2).detach(), expected)
 
 
-def test_flatten_orders_matrices_as_gradients_are():
-    layer = known_layers(nn.Linear(4, 3))[0]
-    rows = factors(5, 2, 5, 3)
-    close(Product.flatten(rows.matrices(), layer), rows.gradients())
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("weight", "bias"), [(True, True), (True, False)])
+def test_maps_are_the_inverse_of_flat_gradients(weight, bias, transposed):
+    rows = factors(5, 2, 5, 3, weight=weight, bias=bias, transposed=transposed)
+    close(rows.maps(rows.gradients()), rows.matrices())
+    few, many = rows.gradients()[:2], rows.gradients()
+    close(rows.contract(few), many @ few.T)
+    close(rows.contract(many), many @ many.T)
 
 
 def test_a_pickled_layer_leaves_its_module_out():
@@ -920,8 +934,8 @@ def test_only_layers_with_known_factors_are_known():
         nn.Embedding(3, 2, max_norm=1.0), nn.Embedding(3, 2, scale_grad_by_freq=True), nn.Embedding(3, 2, sparse=True),
         nn.LayerNorm(2, elementwise_affine=False), nn.InstanceNorm1d(2, affine=True), nn.BatchNorm1d(2),
     ])  # fmt: skip
-    assert [layer.name for layer in known_layers(net)] == ["0", "9"]
-    assert [layer.is_product for layer in known_layers(net)] == [True, False]
+    assert [layer.name for layer in known_layers(net)] == ["0", "2", "3", "8", "9"]
+    assert [layer.is_product for layer in known_layers(net)] == [True, False, False, False, False]
 
 
 def test_settings_that_threads_hold_at_the_same_time_are_put_back():

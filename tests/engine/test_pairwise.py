@@ -33,7 +33,7 @@ N, Q = 17, 6
 
 
 class Tokens(nn.Module):
-    """A shared Linear layer, a norm that EK-FAC does not know, and a head."""
+    """A shared Linear layer, a norm, and a head."""
 
     def __init__(self):
         super().__init__()
@@ -104,7 +104,8 @@ def dense_inverse(model, curvature, fn):
         start += value.numel()
     matrix = torch.zeros(start, start, dtype=model.dtype)
     for layer in curvature.layers:
-        q_in, q_out = curvature.basis_in[layer.name], curvature.basis_out[layer.name]
+        bases = zip(curvature.bases(layer.name), reversed(layer.size), strict=True)
+        q_in, q_out = (torch.eye(k, dtype=model.dtype) if basis is None else basis for basis, k in bases)
         basis = torch.kron(q_out, q_in)
         own = basis @ torch.diag(fn(curvature.values[layer.name]).flatten()) @ basis.T
         pieces = [places[name].reshape(len(q_out), -1) for name in layer.parameters]

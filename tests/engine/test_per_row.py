@@ -13,8 +13,10 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.functional import linear
 
-from sktda.engine import per_row
-from sktda.engine.per_row import PerRow, StillInputs, dual_numbers, load_forward_mode
+from sktda.engine import functional
+from sktda.engine.functional import StillInputs, dual_numbers, load_forward_mode
+from sktda.engine.layers.linear import Linear
+from sktda.engine.per_row import PerRow
 from sktda.model.adapters import differentiable
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.criterion import Custom
@@ -556,11 +558,11 @@ def test_a_row_that_does_not_fit_is_an_error():
 
 
 def test_memory_that_runs_out_while_layers_are_checked_is_not_taken_for_an_unknown_layer(monkeypatch):
-    def capture(*args):
+    def failing(*args):
         raise torch.OutOfMemoryError("out of memory (of the test)")
 
     model, rows = problem("categorical")
-    monkeypatch.setattr(PerRow, "capture", capture)
+    monkeypatch.setattr(Linear, "rows", failing)
     with pytest.raises(torch.OutOfMemoryError):
         PerRow(model, 8).prepare(rows)
 
@@ -666,7 +668,7 @@ def test_still_inputs_change_no_result(frozen, monkeypatch):
         model.module.get_parameter(name).requires_grad_(False)
     directions = direction(model)[1]
     got = PerRow(model, 4).dots(rows, directions)
-    monkeypatch.setattr(per_row, "StillInputs", nullcontext)
+    monkeypatch.setattr(functional, "StillInputs", nullcontext)
     close(got, PerRow(model, 4).dots(rows, directions), 1e-14)
     close(got, dense_gradients("categorical", model, rows) @ flat(directions))
 

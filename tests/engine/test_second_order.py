@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sktda.engine.layers import Formed, Sum
+from sktda.engine.layers import Formed, Product, Sum
 from sktda.engine.pairwise import Preconditioned, by_layer
 from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import SecondOrder
@@ -135,7 +135,7 @@ def test_factors_change_without_gradients_of_rows(name):
     found = second.changes(whole(rows), first(directions))
     assert second._dual
     for layer in engine.layers:
-        assert isinstance(found.changes[layer.name], Sum) == layer.is_product
+        assert isinstance(found.changes[layer.name], Sum) == isinstance(found.factors[layer.name], Product)
 
 
 @few_cases

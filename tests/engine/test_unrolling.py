@@ -68,7 +68,7 @@ def test_a_rounding_error_below_zero_counts_as_zero():
 
 
 class Mixed(nn.Module):
-    """A convolution, a norm that EK-FAC leaves out, a Linear layer without and one with a bias."""
+    """A convolution, a norm, a Linear layer without and one with a bias, and one that is not used."""
 
     def __init__(self):
         super().__init__()
@@ -76,6 +76,7 @@ class Mixed(nn.Module):
         self.norm = nn.LayerNorm(3)
         self.middle = nn.Linear(3, 4, bias=False)
         self.head = nn.Linear(4, 3)
+        self.idle = nn.Linear(2, 2)
 
     def forward(self, x):
         return self.head(torch.tanh(self.middle(self.norm(torch.tanh(self.conv(x)).mean(2)))))
@@ -112,7 +113,7 @@ def preconditioner(engine):
 
 @pytest.fixture
 def quiet(monkeypatch):
-    """Without the warning about the norm that EK-FAC leaves out."""
+    """Without the warning about the layer that EK-FAC leaves out."""
     monkeypatch.setattr("sktda.engine.ekfac.warnings.warn", lambda *args, **kwargs: None)
 
 
@@ -152,8 +153,12 @@ def basis_of(engine, curvature, layer):
     for key, shape in shapes_of(engine).items():
         places[key] = torch.arange(start, start + shape.numel())
         start += shape.numel()
-    q_in, q_out = curvature.basis_in[layer.name].double(), curvature.basis_out[layer.name].double()
-    order = torch.cat([places[key].reshape(len(q_out), -1) for key in layer.parameters], 1).flatten()
+    out, width = layer.size
+    q_in, q_out = (
+        torch.eye(size, dtype=torch.float64) if basis is None else basis.double()
+        for basis, size in zip(curvature.bases(layer.name), (width, out), strict=True)
+    )
+    order = torch.cat([places[key].reshape(out, -1) for key in layer.parameters], 1).flatten()
     return torch.kron(q_out, q_in), order
 
 
@@ -249,10 +254,10 @@ def test_no_training_leaves_the_direction_and_gathers_nothing(kind, quiet):
 @pytest.mark.parametrize("kind", ["ekfac", "diagonal"])
 def test_parameters_that_ekfac_leaves_out_are_neither_met_nor_moved(kind, quiet):
     engine, flow = flow_of(kind)
-    covered = set(shapes_of(engine)) - {"norm.weight", "norm.bias"}
+    covered = set(shapes_of(engine)) - {"idle.weight", "idle.bias"}
     given = directions(engine, (2,))
     assert set(flow.gathered(given)) == set(flow.remaining(given)) == covered
-    assert set(flow.coordinates(given)) == {"conv", "middle", "head"}
+    assert set(flow.coordinates(given)) == {"conv", "norm", "middle", "head"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -93,8 +93,7 @@ BODIES = {
     "own positions": lambda: HuggingFace("sdpa", own_positions=True),
     "adapters": lambda: HuggingFace("sdpa", own_positions=False, adapters=True),
 }
-FORMED = {  # parameters without factors by row: torch's attention calls no layers, BERT's positions stand for all rows
-    "torch": [f"self_attn.{name}" for name in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")],
+FORMED = {  # parameters without factors by row: BERT's positions stand for all rows
     "own positions": ["body.model.embeddings.position_embeddings.weight"],
 }
 # of transformers and peft, about names of their own

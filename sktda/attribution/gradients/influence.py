@@ -43,7 +43,7 @@ class Influence(GradientAttributor, Deletion):
         None = a small net for tables or images.
     curvature : {"auto", "exact", "cg", "ekfac"}, default="auto"
         "exact": dense matrix, up to 5,000 parameters. "cg": conjugate gradients on products with H, once per query.
-        "ekfac": eigenvalue-corrected Kronecker factors of Linear and convolution layers. "auto": "exact" for models
+        "ekfac": eigenvalue-corrected Kronecker factors, layer by layer. "auto": "exact" for models
         that are linear in at most 5,000 parameters, else "ekfac" where a layer allows it, else "cg".
     damping : float or "auto", default="auto"
         Added to H. "auto" = 0 for "exact" and "cg", and a tenth of each layer's mean eigenvalue for "ekfac".
@@ -220,7 +220,7 @@ class Influence(GradientAttributor, Deletion):
         layers = engine.layers
         if isinstance(self.curvature_, EKFAC):
             layers = self.curvature_.own(engine)
-            work = len(queries) * len(rows) * sum(layer.n_parameters for layer in layers)
+            work = len(queries) * len(rows) * sum(block.n_parameters for block in self.curvature_.layers)
             tolerance = self.tolerance if work > EXACT_WORK else 0.0
             source = EKFACQueries(self.curvature_, self._inverse(self._damping), tolerance)
             if tolerance:

@@ -10,9 +10,10 @@ from torch import Tensor
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.runs.stages import Run
 from sktda.data import slices
+from sktda.engine.functional import Direction
 from sktda.engine.layers import LayerRows
 from sktda.engine.pairwise import QUERY_BYTES, by_layer
-from sktda.engine.per_row import REST, Direction
+from sktda.engine.per_row import REST
 from sktda.engine.unrolling import Flow
 from sktda.model.base import Rows, unflatten
 

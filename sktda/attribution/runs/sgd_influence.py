@@ -15,8 +15,8 @@ from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.data import slices
 from sktda.engine.differential import portion
+from sktda.engine.functional import Direction
 from sktda.engine.journal import digest
-from sktda.engine.per_row import Direction
 from sktda.engine.replay import Batch, Replay
 from sktda.model.base import Rows, unflatten
 from sktda.model.given import GivenModel

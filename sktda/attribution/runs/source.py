@@ -21,6 +21,7 @@ from sktda.attribution.runs.portions import captured, formed, portions
 from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, check_same_module, segments, stage_positions
 from sktda.data import slices
 from sktda.engine.ekfac import EKFAC
+from sktda.engine.functional import Direction
 from sktda.engine.journal import digest
 from sktda.engine.pairwise import (
     EXACT_WORK,
@@ -32,7 +33,6 @@ from sktda.engine.pairwise import (
     truncated,
     truncated_size,
 )
-from sktda.engine.per_row import Direction
 from sktda.engine.unrolling import Flow
 from sktda.model.base import Rows
 from sktda.model.consistency import check_losses
@@ -68,7 +68,7 @@ class Source(GradientAttributor):
         Stages of training before that of `estimator`, the first first: pre-training, say. `estimator` must then be
         frozen, and `fit` gets the rows of all stages together.
     curvature : {"auto", "ekfac", "blockwise", "exact"}, default="auto"
-        "ekfac": eigenvalue-corrected Kronecker factors of Linear and convolution layers. "blockwise": the exact
+        "ekfac": eigenvalue-corrected Kronecker factors, layer by layer. "blockwise": the exact
         Gauss-Newton matrix of each layer, for few rows: up to 5,000 parameters in a layer, or rows times outputs times
         checkpoints of a segment. "exact": the whole Gauss-Newton matrix, up to 5,000 parameters. "auto": "exact" for
         models that are linear in at most 5,000 parameters or have no such layer, else "ekfac".

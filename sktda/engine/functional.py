@@ -1,0 +1,70 @@
+"""Passes through a module with other parameters than its own: plain numbers, or dual ones."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call, jvp
+from torch.overrides import TorchFunctionMode
+
+from sktda.model.base import Inputs
+
+Direction = Mapping[str, Tensor]
+DUAL_LEVEL = RLock()  # torch has one level of dual numbers for all threads
+
+
+def forward_at(module: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
+    """Raw outputs with these values in place of the parameters of these names.
+
+    functional_call with tie_weights=True would leave a module that stands in two places without its parameters, so
+    the other names of a shared parameter are given here, each place once.
+    """
+    own = dict(module.named_parameters())
+    names = {id(own[name]): name for name in values}
+    placed = {
+        f"{prefix}.{key}" if prefix else key: values[names[id(value)]]
+        for prefix, part in module.named_modules()
+        for key, value in part.named_parameters(recurse=False, remove_duplicate=False)
+        if id(value) in names
+    }
+    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
+    return functional_call(module, placed, args, kwargs, tie_weights=False)
+
+
+@contextmanager
+def dual_numbers(values: Mapping[str, Tensor], directions: Direction) -> Iterator[dict[str, Tensor]]:
+    """Parameters as dual numbers, which carry their change along a direction, and all that is computed of them."""
+    load_forward_mode()
+    with DUAL_LEVEL, forward_ad.dual_level(), StillInputs():
+        yield {name: forward_ad.make_dual(value, directions[name].to(value)) for name, value in values.items()}
+
+
+class StillInputs(TorchFunctionMode):
+    """Linear layers whose inputs do not change: torch would multiply a matrix of zeros by the weights."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one torch function."""
+        kwargs = kwargs or {}
+        if func is nn.functional.linear and not kwargs:
+            pairs = [forward_ad.unpack_dual(each) for each in args if isinstance(each, Tensor)]
+            if pairs[0][1] is None and all(change is not None for _, change in pairs[1:]):
+                changed = func(args[0], *(change for _, change in pairs[1:]))
+                # a copy, for the pair is a view of its value, which an activation may want to change in place
+                return forward_ad.make_dual(func(*(value for value, _ in pairs)), changed).clone()
+        return func(*args, **kwargs)
+
+
+@cache
+def load_forward_mode() -> None:
+    """Let torch load its forward derivatives, which it does at the first use with a DeprecationWarning of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))

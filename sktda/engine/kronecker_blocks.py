@@ -1,0 +1,341 @@
+"""The kinds of blocks of an EK-FAC curvature: products of factors, tables, and gradients without factors.
+
+Bases come from the factors of the gradients where there are such, else from the gradients G_i themselves: those of
+mean G_i' G_i and of mean G_i G_i', which are one step of a power iteration towards the nearest Kronecker product
+(Morwani et al. 2024, arXiv:2406.17748). A block of one row has the exact eigenbasis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sktda.data import slices
+from sktda.engine.functional import Direction
+from sktda.engine.kronecker import Bases, Block, flat, self_product, turned
+from sktda.engine.layers import Convolved, Layer, LayerRows, Lookup, Product
+from sktda.engine.layers.product import flat_matrices
+from sktda.engine.per_row import REST, PerRow
+from sktda.model.base import Rows
+
+EXACT = 1_024  # parameters up to which a layer without factors has an exact block
+SIDE = 4_096  # rows or columns up to which a matrix of formed gradients has an eigenbasis of its own
+ENERGY_ROWS = 64  # by which it is told how much is left out
+FORMED_SIZE = 2**22  # numbers of a parameter without factors up to which its gradients are formed
+CHEAP = 100_000  # parameters of a model up to which those without factors are covered in any case: gradients that are
+RARE = 0.05  # formed cost several passes, so that of a larger one they have to hold this share of the squared gradients
+
+
+class ProductBlock(Block):
+    """A layer whose gradients are products; the bases are those of its inputs and of its output gradients."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer.name, layer.parameters, layer.shapes)
+        self.trained = layer.trained
+        self.transposed = bool(getattr(layer, "transposed", False))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(out, in + bias)."""
+        sizes = dict(zip(self.trained, self.shapes, strict=True))
+        if "weight" not in sizes:
+            return sizes["bias"][0], 1
+        out = sizes["weight"][-1 if self.transposed else 0]
+        return out, sizes["weight"].numel() // out + ("bias" in sizes)
+
+    def matrix(self, direction: Direction) -> Tensor:
+        """(..., out, in + bias)."""
+        pieces = []
+        for key, name, shape in zip(self.trained, self.parameters, self.shapes, strict=True):
+            value = direction[name]
+            if key == "bias":
+                pieces.append(value[..., None])
+            elif self.transposed:
+                pieces.append(value.mT)
+            else:
+                pieces.append(value.reshape(*value.shape[: value.ndim - len(shape)], shape[0], -1))
+        return torch.cat(pieces, dim=-1)
+
+    def direction(self, matrix: Tensor) -> dict[str, Tensor]:
+        """The inverse of `matrix`: by parameter."""
+        found = {}
+        for key, name, shape in zip(self.trained, self.parameters, self.shapes, strict=True):
+            if key == "bias":
+                found[name] = matrix[..., -1]
+            else:
+                values = matrix[..., : shape.numel() // self.size[0]]
+                found[name] = values.mT if self.transposed else values.reshape(*matrix.shape[:-2], *shape)
+        return found
+
+    def flat(self, matrices: Tensor) -> Tensor:
+        """(k, p): weight, then bias."""
+        return flat_matrices(matrices, "weight" in self.trained, "bias" in self.trained, self.transposed)
+
+    def columns_of(self, values: Mapping[str, float]) -> list[tuple[int, float]]:
+        """Those of the weight, and the one of the bias."""
+        out = self.size[0]
+        return [(shape.numel() // out, values[name]) for name, shape in zip(self.parameters, self.shapes, strict=True)]
+
+    def products(self, factor: LayerRows, root: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """(in, in) of the inputs, (out, out) of the output gradients, over rows and positions."""
+        assert isinstance(factor, Product)
+        a = met(factor)
+        if root is not None:  # a row of weight 2 counts as two rows in both
+            a = a * root.reshape(-1, *[1] * (a.ndim - 1))
+        return self_product(flat(a)), self_product(flat(factor.delta))
+
+    def rotated(self, factor: Product, bases: Bases) -> tuple[Tensor, Tensor]:
+        """Inputs and output gradients in the eigenbases."""
+        q_in, q_out = bases
+        assert q_in is not None
+        assert q_out is not None
+        return factor.a @ q_in, factor.delta @ q_out
+
+    def rotated_matrices(self, factor: LayerRows, bases: Bases) -> Iterator[Tensor]:
+        """By the factors where that takes fewer products, else by the gradients."""
+        assert isinstance(factor, Product)
+        q_in, q_out = bases
+        assert q_in is not None
+        assert q_out is not None
+        width, out = len(q_in), len(q_out)
+        positions = factor.a.shape[1] if factor.shared else 1
+        early = positions * (width**2 + out**2) < width * out * (width + out)
+        for rows in slices(len(factor.a), self.step(q_in.element_size())):
+            part = Product(factor.a[rows], factor.delta[rows], True, True)
+            if early:
+                a, delta = self.rotated(part, bases)
+                yield Product(a, delta, True, True).matrices()
+            else:
+                yield q_out.T @ part.matrices() @ q_in
+
+    def squares(self, factor: LayerRows, bases: Bases) -> Tensor:
+        """Without a gradient per row where weights are not shared."""
+        assert isinstance(factor, Product)
+        if factor.shared:
+            return super().squares(factor, bases)
+        a, delta = self.rotated(factor, bases)
+        return delta.square_().T @ a.square_()
+
+    def energies(self, factor: LayerRows, bases: Bases, scale: Tensor) -> Tensor:
+        """Without a gradient per row where weights are not shared."""
+        assert isinstance(factor, Product)
+        if factor.shared:
+            return super().energies(factor, bases, scale)
+        a, delta = self.rotated(factor, bases)
+        return ((delta.square_() @ scale) * a.square_()).sum(1)
+
+
+class LookupBlock(Block):
+    """A table (size, d): indices are one-hot inputs, whose second moments are diagonal in any case."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(size, d)."""
+        return self.shapes[0][0], self.shapes[0][1]
+
+    @property
+    def rotates(self) -> tuple[bool, bool]:
+        """The columns only."""
+        return True, False
+
+    def matrix(self, direction: Direction) -> Tensor:
+        """The table."""
+        return direction[self.parameters[0]]
+
+    def direction(self, matrix: Tensor) -> dict[str, Tensor]:
+        """The table."""
+        return {self.parameters[0]: matrix}
+
+    def flat(self, matrices: Tensor) -> Tensor:
+        """(k, size * d)."""
+        return matrices.flatten(1)
+
+    def columns_of(self, values: Mapping[str, float]) -> list[tuple[int, float]]:
+        """All."""
+        return [(self.size[1], values[self.parameters[0]])]
+
+    def products(self, factor: LayerRows, root: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """(d, d) of the gradients at the vectors."""
+        assert isinstance(factor, Lookup)
+        return self_product(flat(factor.delta)), None
+
+    def _summed(self, factor: LayerRows, bases: Bases) -> tuple[Tensor, Tensor, Tensor]:
+        """(row, index, (k, d) rotated gradient) of every index of every row, each once."""
+        assert isinstance(factor, Lookup)
+        n = len(factor.indices)
+        codes = factor.indices + self.size[0] * torch.arange(n, device=factor.indices.device)[:, None]
+        found, place = codes.reshape(-1).unique(return_inverse=True)
+        (q_in, _) = bases
+        assert q_in is not None
+        delta = flat(factor.delta) @ q_in
+        total = delta.new_zeros(len(found), delta.shape[1]).index_add_(0, place, delta)
+        return found // self.size[0], found % self.size[0], total
+
+    def squares(self, factor: LayerRows, bases: Bases) -> Tensor:
+        """At the indices that rows hold."""
+        _, index, total = self._summed(factor, bases)
+        return total.new_zeros(self.size).index_add_(0, index, total.square_())
+
+    def energies(self, factor: LayerRows, bases: Bases, scale: Tensor) -> Tensor:
+        """At the indices that rows hold."""
+        row, index, total = self._summed(factor, bases)
+        each = (total.square_() * scale[index]).sum(1)
+        assert isinstance(factor, Lookup)
+        return each.new_zeros(len(factor.indices)).index_add_(0, row, each)
+
+    def rotated_matrices(self, factor: LayerRows, bases: Bases) -> Iterator[Tensor]:
+        """Tables, mostly zeros."""
+        assert isinstance(factor, Lookup)
+        (q_in, _) = bases
+        assert q_in is not None
+        for rows in slices(len(factor.indices), self.step(factor.delta.element_size())):
+            part = Lookup(factor.indices[rows], factor.delta[rows] @ q_in, factor.size, None)
+            yield part.gradients().unflatten(1, self.size)
+
+
+class FormedBlock(Block):
+    """Parameters whose gradients are formed: exact where they are few, else a matrix (first axis, all others).
+
+    Vectors that are too long for an exact block have a diagonal.
+    """
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(1, all) where exact or diagonal."""
+        shape = self.shapes[0]
+        if self.n_parameters <= EXACT or len(shape) < 2:
+            return 1, self.n_parameters
+        return shape[0], shape[1:].numel()
+
+    @property
+    def rotates(self) -> tuple[bool, bool]:
+        """Sides that are not too long; there is nothing to rotate in one row."""
+        out, width = self.size
+        return width <= (EXACT if out == 1 else SIDE), 1 < out <= SIDE
+
+    def matrix(self, direction: Direction) -> Tensor:
+        """(..., out, in) of all parameters, one after the other."""
+        pieces = [
+            direction[name].reshape(*direction[name].shape[: direction[name].ndim - len(shape)], -1)
+            for name, shape in zip(self.parameters, self.shapes, strict=True)
+        ]
+        joined = torch.cat(pieces, dim=-1)
+        return joined.reshape(*joined.shape[:-1], *self.size)
+
+    def direction(self, matrix: Tensor) -> dict[str, Tensor]:
+        """The inverse of `matrix`."""
+        lead = matrix.shape[:-2]
+        parts = matrix.reshape(*lead, -1).split([shape.numel() for shape in self.shapes], dim=-1)
+        return {
+            name: part.reshape(*lead, *shape)
+            for name, part, shape in zip(self.parameters, parts, self.shapes, strict=True)
+        }
+
+    def flat(self, matrices: Tensor) -> Tensor:
+        """(k, p)."""
+        return matrices.flatten(1)
+
+    def columns_of(self, values: Mapping[str, float]) -> list[tuple[int, float]]:
+        """One after the other in a block of one row, else those of the one parameter."""
+        out = self.size[0]
+        return [(shape.numel() // out, values[name]) for name, shape in zip(self.parameters, self.shapes, strict=True)]
+
+    def products(self, factor: LayerRows, root: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """(in, in) G' G and (out, out) G G' of the gradients G, which have the root of the weight."""
+        matrices = factor.gradients().reshape(-1, *self.size)
+        columns, rows = self.rotates
+        return (
+            self_product(matrices.flatten(0, 1)) if columns else None,
+            self_product(matrices.transpose(1, 2).flatten(0, 1)) if rows else None,
+        )
+
+    def rotated_matrices(self, factor: LayerRows, bases: Bases) -> Iterator[Tensor]:
+        """The gradients, turned."""
+        gradients = factor.gradients()
+        for rows in slices(len(gradients), self.step(gradients.element_size())):
+            yield turned(gradients[rows].reshape(-1, *self.size), bases)
+
+
+def blocks_of(layer: Layer, factor: LayerRows) -> list[Block]:
+    """The blocks of a layer whose gradients come as this factor: one, or one for each large matrix among them."""
+    if isinstance(factor, Product):
+        return [ProductBlock(layer)]
+    if isinstance(factor, Lookup):
+        return [LookupBlock(layer.name, layer.parameters, layer.shapes)]
+    if layer.n_parameters <= EXACT:
+        return [FormedBlock(layer.name, layer.parameters, layer.shapes)]
+    return formed_blocks(layer.name, dict(zip(layer.parameters, layer.shapes, strict=True)))
+
+
+def formed_blocks(source: str, shapes: Mapping[str, torch.Size]) -> list[Block]:
+    """One for each of the parameters, whose gradients stand in this order under the name of their source."""
+    found: list[Block] = []
+    start = 0
+    for name, shape in shapes.items():
+        found.append(FormedBlock(name, [name], [shape], source, slice(start, start + shape.numel())))
+        start += shape.numel()
+    return found
+
+
+def met(factor: Product) -> Tensor:
+    """The inputs `a` of a batch, those of padded tokens as zeros: no gradient meets them, so they belong to no row.
+
+    They would turn the basis with every change of the padding, and of what the module makes of it. Positions of
+    images are all there.
+    """
+    if not factor.shared or isinstance(factor, Convolved):
+        return factor.a
+    return factor.a * factor.delta.any(-1, keepdim=True)
+
+
+def covered_blocks(engine: PerRow, rows: Rows) -> list[Block]:
+    """The blocks that EK-FAC makes of a model's parameters; some may be left out."""
+    layers, own = list(engine.layers or []), engine.model.parameters
+    seen = engine.capture(rows.block(slice(0, 1), engine.model.device), None, layers)[1]
+    found = [
+        block
+        for layer in layers
+        for block in blocks_of(layer, seen[layer.name])
+        if not (layer.is_product and isinstance(block, FormedBlock))  # without its products it is never called
+    ]
+    found += [
+        block
+        for block in formed_blocks(REST, {name: own[name].shape for name in engine.rest})
+        if block.n_parameters <= FORMED_SIZE
+    ]
+    if not any(isinstance(block, FormedBlock) for block in found):
+        return found
+    energy, few = dict.fromkeys([block.name for block in found], 0.0), few_of(rows)
+    for part in engine.batches(few):
+        factors = engine.capture(few.block(part, engine.model.device))[1]
+        for block in found:
+            energy[block.name] += float(block.taken(factors).square_norms().double().sum())
+    rest = sum(energy[block.name] for block in found if block.source == REST)
+    size = sum(value.numel() for value in own.values())
+    cheap = size <= CHEAP or rest >= RARE * sum(energy.values())
+    return [
+        block
+        for block in found
+        if not isinstance(block, FormedBlock) or (energy[block.name] and (cheap or block.source != REST))
+    ]
+
+
+def few_of(rows: Rows) -> Rows:
+    """ENERGY_ROWS of the rows, evenly."""
+    return rows.chosen(np.unique(np.linspace(0, len(rows) - 1, ENERGY_ROWS).astype(int)))
+
+
+def shares(engine: PerRow, rows: Rows, left_out: list[str]) -> tuple[float, float]:
+    """(share of the parameters, share of the squared gradients of a few rows) that are not left out."""
+    sizes = {name: value.numel() for name, value in engine.model.parameters.items()}
+    few, energy = few_of(rows), dict.fromkeys(sizes, 0.0)
+    for part in engine.batches(few):
+        gradients = engine.block_gradients(few.block(part, engine.model.device)).double().square().sum(0)
+        for name, value in zip(sizes, gradients.split(list(sizes.values())), strict=True):
+            energy[name] += float(value.sum())
+    covered = [name for name in sizes if name not in left_out]
+    total = sum(energy.values()) or 1.0
+    return sum(sizes[name] for name in covered) / sum(sizes.values()), sum(energy[n] for n in covered) / total

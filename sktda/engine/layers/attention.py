@@ -1,0 +1,88 @@
+"""Self-attention of torch through its two linear maps, which its forward uses without calling a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from sktda.engine.layers.layer import Layer, Note, Opened
+from sktda.engine.layers.linear import Mapped
+from sktda.engine.layers.product import Product
+
+
+class SelfAttention(Opened):
+    """The attention of a sequence to itself, step by step."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As the module's own; `is_causal` only says what the mask is."""
+        module = self.module
+        if query is not key or key is not value or query.ndim != 3 or (module.training and module.dropout):
+            raise RuntimeError("an attention to other sequences, without an axis of rows, or with dropout")
+        x = query if module.batch_first else query.transpose(0, 1)
+        n, t, _ = x.shape
+        packed = self.noted("in_proj", x, module.in_proj_weight, module.in_proj_bias)
+        q, k, v = packed.unflatten(2, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        scores = q @ k.mT * q.shape[-1] ** -0.5
+        if attn_mask is not None:
+            scores = masked(scores, attn_mask if attn_mask.ndim == 2 else attn_mask.reshape(n, -1, t, t))
+        if key_padding_mask is not None:
+            scores = masked(scores, key_padding_mask[:, None, None])
+        weights = torch.softmax(scores, dim=-1)
+        context = (weights @ v).transpose(1, 2).flatten(2)
+        found = self.noted("out_proj", context, module.out_proj.weight, module.out_proj.bias)
+        seen = (weights.mean(1) if average_attn_weights else weights) if need_weights else None
+        return found if module.batch_first else found.transpose(0, 1), seen
+
+
+def masked(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores without those that a mask of truth values excludes, or plus one of numbers."""
+    return scores.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+
+
+class Projection(Mapped):
+    """One of the two maps: `in_proj` to queries, keys and values, or `out_proj` from what the heads found."""
+
+    def __init__(self, name: str, module: nn.MultiheadAttention, part: str) -> None:
+        self.attention, self.part = module, part
+        self._module_name = name if part == "in_proj" else f"{name}.out_proj".removeprefix(".")
+        own: nn.Module = module if part == "in_proj" else module.out_proj
+        keys = ("in_proj_weight", "in_proj_bias") if part == "in_proj" else ("weight", "bias")
+        super().__init__(f"{name}.{part}".removeprefix("."), own, keys)
+        self.trained = [key.removeprefix("in_proj_") for key in self.trained]
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "attention": None}
+
+    @property
+    def module_name(self) -> str:
+        """Name of the module that has the parameters."""
+        return self._module_name
+
+    def watch(self, note: Note) -> Callable[[], None]:
+        """By running the attention step by step."""
+        return SelfAttention.watch(self.attention, self.part, note)
+
+    def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Product:
+        """Products with the tokens as positions."""
+        return self.product(inputs[0], delta)
+
+
+def layers(name: str, module: nn.Module) -> list[Layer]:
+    """The maps of an attention whose queries, keys and values have one map; not of one with a forward of its own."""
+    if type(module) is not nn.MultiheadAttention or "forward" in module.__dict__:
+        return []
+    if module.in_proj_weight is None or module.bias_k is not None or module.add_zero_attn:
+        return []
+    return [Projection(name, module, part) for part in ("in_proj", "out_proj")]

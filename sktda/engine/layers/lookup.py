@@ -1,0 +1,111 @@
+"""Tables of vectors that rows look up by index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sktda.engine.layers.layer import Layer
+from sktda.engine.layers.rows import LayerRows, parted
+
+
+class Lookup(LayerRows):
+    """Embeddings: indices (n, t) into `size` vectors, delta (n, t, d); the padding index gets no gradient."""
+
+    def __init__(self, indices: Tensor, delta: Tensor, size: int, padding: int | None) -> None:
+        self.indices = indices
+        self.delta = delta if padding is None else delta * (indices != padding)[:, :, None]
+        self.size = size
+
+    def scaled(self, scale: float) -> Lookup:
+        """The gradients times a number."""
+        return Lookup(self.indices, scale * self.delta, self.size, None)
+
+    def joined(self, others: Sequence[LayerRows]) -> LayerRows:
+        """The calls as further positions; the padding index has no gradient already."""
+        parts = [self, *others]
+        if not all(isinstance(part, Lookup) for part in parts):
+            return super().joined(others)
+        indices, delta = (
+            torch.cat(values, dim=1)
+            for values in ([p.indices for p in parts], [p.delta for p in parts])  # type: ignore[attr-defined]
+        )
+        return Lookup(indices, delta, self.size, None)
+
+    def unfolded(self, n: int, second: bool) -> Lookup:
+        """The parts of a row as positions."""
+        indices, delta = (parted(value, n, second).flatten(1, 2) for value in (self.indices, self.delta))
+        return Lookup(indices, delta, self.size, None)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return self.indices.nbytes + self.delta.nbytes
+
+    def gradients(self) -> Tensor:
+        """(n, size * d), mostly zeros."""
+        n, _, d = self.delta.shape
+        table = self.delta.new_zeros(n, self.size, d)
+        return table.scatter_add_(1, self.indices[:, :, None].expand_as(self.delta), self.delta).flatten(1)
+
+    def contract(self, directions: Tensor) -> Tensor:
+        """(n, q), from the rows of the directions that the indices name."""
+        tables = directions.reshape(len(directions), self.size, -1)
+        return torch.stack([(self.delta * table[self.indices]).flatten(1).sum(1) for table in tables], dim=1)
+
+    def square_norms(self) -> Tensor:
+        """(n,) squared lengths, over pairs of positions that hold the same index."""
+        same = self.indices[:, :, None] == self.indices[:, None, :]
+        return ((self.delta @ self.delta.transpose(1, 2)) * same).flatten(1).sum(1)
+
+    def gram(self, other: LayerRows) -> Tensor:
+        """(n, m), over pairs of positions that hold the same index."""
+        assert isinstance(other, Lookup)
+        (n, t), (m, u) = self.indices.shape, other.indices.shape
+        dots = self.delta.flatten(0, 1) @ other.delta.flatten(0, 1).T
+        same = self.indices.reshape(-1, 1) == other.indices.reshape(1, -1)
+        return (dots * same).reshape(n, t, m, u).sum(dim=(1, 3))
+
+
+class Embedding(Layer):
+    """One vector for every index."""
+
+    is_product = True
+
+    def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Lookup:
+        """Indices and the gradients at their vectors."""
+        (x,), module = inputs, self.module
+        assert isinstance(module, nn.Embedding)
+        return Lookup(
+            x.reshape(len(x), -1), delta.reshape(len(x), -1, delta.shape[-1]), len(module.weight), module.padding_idx
+        )
+
+
+class Bag(Layer):
+    """The sum or the mean of the vectors of a row's indices."""
+
+    is_product = True
+
+    def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Lookup:
+        """Every index of a row has the gradient of the row, a share of it for the mean."""
+        (x,), module = inputs, self.module  # with offsets there is no axis of rows
+        assert isinstance(module, nn.EmbeddingBag)
+        if x.ndim != 2:
+            raise RuntimeError("indices of an embedding bag without a row each")
+        kept = torch.ones_like(x) if module.padding_idx is None else (x != module.padding_idx).to(x.dtype)
+        share = kept.sum(1, keepdim=True).clamp(min=1) if module.mode == "mean" else torch.ones_like(x[:, :1])
+        each = (delta / share)[:, None].expand(-1, x.shape[1], -1)
+        return Lookup(x, each, len(module.weight), module.padding_idx)
+
+
+def layers(name: str, module: nn.Module) -> list[Layer]:
+    """Tables whose gradient is that of their lookups."""
+    if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return []
+    if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
+        return []
+    if isinstance(module, nn.Embedding):
+        return [Embedding(name, module)]
+    return [] if module.mode == "max" else [Bag(name, module)]

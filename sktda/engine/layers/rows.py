@@ -1,0 +1,122 @@
+"""Gradients of a batch of rows at one layer: what every form of them can do, and the form without factors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+class LayerRows(ABC):
+    """Gradients of a batch of rows with respect to one layer's trainable parameters, flat: weight, then bias."""
+
+    @abstractmethod
+    def gradients(self) -> Tensor:
+        """(n, p) gradients, formed."""
+
+    def square_norms(self) -> Tensor:
+        """(n,) squared lengths."""
+        return self.gradients().square().sum(dim=1)
+
+    def gram(self, other: LayerRows) -> Tensor:
+        """(n, m) dot products with the rows of another batch."""
+        return self.gradients() @ other.gradients().T
+
+    def contract(self, directions: Tensor) -> Tensor:
+        """(n, q) dot products with directions (q, p)."""
+        return self.gradients() @ directions.T
+
+    def along(self, directions: Tensor) -> Tensor:
+        """(n,) dot products of every row with a direction of its own, directions (n, p)."""
+        return (self.gradients() * directions).sum(dim=1)
+
+    def pairs(self, other: LayerRows) -> Tensor:
+        """(n,) dot products with the same rows of another batch."""
+        return (self.gradients() * other.gradients()).sum(dim=1)
+
+    @abstractmethod
+    def scaled(self, scale: float) -> LayerRows:
+        """The gradients times a number."""
+
+    def joined(self, others: Sequence[LayerRows]) -> LayerRows:
+        """Gradients of a layer that was called several times: of this call and of the others together."""
+        return Formed(sum((other.gradients() for other in others), self.gradients()))
+
+    @abstractmethod
+    def unfolded(self, n: int, second: bool) -> LayerRows:
+        """Of n rows, where these are their parts: one row after the other, or with the rows on the `second` axis."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+
+
+class Formed(LayerRows):
+    """Gradients that were formed from the start: few parameters, or no factors known."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def gradients(self) -> Tensor:
+        """(n, p) gradients."""
+        return self.values
+
+    def scaled(self, scale: float) -> Formed:
+        """The gradients times a number."""
+        return Formed(scale * self.values)
+
+    def unfolded(self, n: int, second: bool) -> Formed:
+        """Sums over the parts of a row."""
+        return Formed(parted(self.values, n, second).sum(1))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return self.values.nbytes
+
+
+class Sum(LayerRows):
+    """Sums of several gradients of the same rows: what a product of factors changes by, when both factors change."""
+
+    def __init__(self, parts: Sequence[LayerRows]) -> None:
+        self.parts = parts
+
+    def gradients(self) -> Tensor:
+        """(n, p), formed."""
+        return sum(part.gradients() for part in self.parts)  # type: ignore[return-value]
+
+    def scaled(self, scale: float) -> Sum:
+        """The gradients times a number."""
+        return Sum([part.scaled(scale) for part in self.parts])
+
+    def unfolded(self, n: int, second: bool) -> Sum:
+        """Of the parts."""
+        return Sum([part.unfolded(n, second) for part in self.parts])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return sum(part.nbytes for part in self.parts)
+
+    def gram(self, other: LayerRows) -> Tensor:
+        """(n, m) dot products with the rows of another batch."""
+        return sum(part.gram(other) for part in self.parts)  # type: ignore[return-value]
+
+    def contract(self, directions: Tensor) -> Tensor:
+        """(n, q) dot products with directions (q, p)."""
+        return sum(part.contract(directions) for part in self.parts)  # type: ignore[return-value]
+
+    def pairs(self, other: LayerRows) -> Tensor:
+        """(n,) dot products with the same rows of another batch."""
+        return sum(part.pairs(other) for part in self.parts)  # type: ignore[return-value]
+
+
+def parted(values: Tensor, n: int, second: bool) -> Tensor:
+    """(n, parts, ...) from (n * parts, ...), or (parts * n, ...) where the rows are on the `second` axis."""
+    if len(values) % n:
+        raise RuntimeError(f"{len(values)} inputs are no whole number for each of {n} rows")
+    if second:
+        return values.reshape(-1, n, *values.shape[1:]).transpose(0, 1)
+    return values.reshape(n, -1, *values.shape[1:])
