@@ -302,15 +302,12 @@ def by_layer(engine: PerRow, directions: Mapping[str, Tensor]) -> dict[str, Tens
     groups = {layer.name: layer.parameters for layer in engine.layers or []}
     if engine.rest:
         groups[REST] = engine.rest
-    k, sizes = len(next(iter(directions.values()))), engine.model.parameters
-
-    def found(name: str, like: Tensor) -> Tensor:
-        return directions[name].reshape(k, -1) if name in directions else like.new_zeros(k, sizes[name].numel())
-
-    result = {}
+    k, own, result = len(next(iter(directions.values()))), engine.model.parameters, {}
     for layer, names in groups.items():
         if known := [directions[name] for name in names if name in directions]:
-            result[layer] = torch.cat([found(name, known[0]) for name in names], dim=1)
+            zeros = known[0].new_zeros
+            each = [directions[n].reshape(k, -1) if n in directions else zeros(k, own[n].numel()) for n in names]
+            result[layer] = torch.cat(each, dim=1)
     return result
 
 
