@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,7 +114,7 @@ class Custom(Likelihood):
         with torch.enable_grad():
             outputs = outputs.detach().requires_grad_()
             (slopes,) = torch.autograd.grad(self.losses(outputs, targets).sum(), outputs, create_graph=True)
-            try:
+            with self._twice():
                 columns = [
                     torch.autograd.grad(each.sum(), outputs, retain_graph=True, materialize_grads=True)[0].reshape(
                         len(outputs), -1
@@ -121,13 +123,6 @@ class Custom(Likelihood):
                     else torch.zeros_like(outputs).reshape(len(outputs), -1)
                     for each in slopes.reshape(len(outputs), -1).unbind(1)
                 ]
-            except RuntimeError as error:
-                if "not implemented" not in str(error):
-                    raise
-                raise ValueError(
-                    f"torch has no second derivative of {self._name}, so it has no curvature; use a method of "
-                    "gradients, such as TracIn or InnerProduct"
-                ) from error
         hessians = torch.stack(columns, dim=1).detach()
         values, vectors = torch.linalg.eigh((hessians + hessians.mT) / 2)
         roots = vectors * values.clamp(min=0).sqrt()[:, None, :]
@@ -155,7 +150,8 @@ class Custom(Likelihood):
             (slopes,) = torch.autograd.grad(self.losses(outputs, targets).sum(), outputs, create_graph=True)
             if not slopes.requires_grad:
                 return None
-            (bent,) = torch.autograd.grad((slopes * probe).sum(), outputs, materialize_grads=True)
+            with self._twice():
+                (bent,) = torch.autograd.grad((slopes * probe).sum(), outputs, materialize_grads=True)
         tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}.get(outputs.dtype, 2e-2) * bent.abs().max()
         for axis in sorted({1, outputs.ndim - 1}):
             p = outputs.detach().softmax(axis)
@@ -165,6 +161,19 @@ class Custom(Likelihood):
             if bool(((bent - weight * expected).abs() <= tolerance).all()) and bool((weight >= -tolerance).all()):
                 return p, weight.clamp(min=0), axis
         return None
+
+    @contextmanager
+    def _twice(self) -> Iterator[None]:
+        """ValueError in place of torch's, where it cannot differentiate the loss a second time."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "not implemented" not in str(error):
+                raise
+            raise ValueError(
+                f"torch has no second derivative of {self._name}, so it has no curvature; use a method of gradients, "
+                "such as TracIn or InnerProduct"
+            ) from error
 
     def margins(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Minus the loss."""

@@ -198,7 +198,7 @@ def test_curvature_of_other_rows_than_those_asked_about():
         close(pairs_with(engine, rows, bends, [(asked, met)], slope, slice(0, N)), expected, 1e-9)
 
 
-@pytest.mark.parametrize("size", [1, 4, 7, 33, None])
+@pytest.mark.parametrize("size", [1, 4, 7, 33, "auto"])
 def test_batch_sizes_agree(size):
     model, rows = losses.problem("categorical, class weights", 33)
     found = []

@@ -18,7 +18,7 @@ from sktda.engine.kronecker_blocks import FormedBlock, LookupBlock, ProductBlock
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import differentiable
 from sktda.model.base import DifferentiableModel, flatten_each, forward, unflatten
-from sktda.model.likelihood import Categorical
+from sktda.model.softmax import Categorical
 from tests.engine.test_layers import CPU, Net, close, codes, floats, rows_of, seq, shaken, sharing_a_weight
 from tests.model.nets import make_net
 
