@@ -8,13 +8,39 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import pytest  # noqa: E402
 import sklearn  # noqa: E402
+import sklearn.ensemble  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+from sktda.attribution import KernelForest, RobustResidual  # noqa: E402
+from sktda.attribution.predictions import data_oob, out_of_sample  # noqa: E402
+from sktda.report import comparison  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def default_config():
     """Undo what a test sets with sklearn.set_config."""
     with sklearn.config_context():
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_trees():
+    """Forests that a user gets unasked have a few trees: for files that are about what is done with their scores.
+
+    Two hundred trees cost a third of a second, whatever the number of rows. How well the defaults find wrong labels
+    is measured in tests/attribution, with all their trees.
+    """
+
+    def smaller(kind):
+        return lambda n_estimators=None, **options: getattr(sklearn.ensemble, kind)(20, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 20)
+        patch.setitem(RobustResidual.__init__.__kwdefaults__, "n_estimators", 50)
+        patch.setattr(data_oob, "N_ESTIMATORS", 20)
+        patch.setattr(out_of_sample, "ExtraTreesClassifier", smaller("ExtraTreesClassifier"))
+        for kind in ("RandomForestClassifier", "RandomForestRegressor"):
+            patch.setattr(comparison, kind, smaller(kind))
         yield

@@ -16,6 +16,8 @@ import sktda
 from sktda.cli.commands import app
 from sktda.cli.jobs import methods
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 NAMES = np.array(["barolo", "grignolino", "barbera"])
 
 

@@ -28,6 +28,8 @@ from sktda.engine import covering, matching
 from sktda.engine.layers import Product
 from tests.spies import CountingScores, RecordingClassifier, fits, flip, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(120)
 STRATEGIES = ["top", "stratified"]  # more of them below
 ALL = list(strategies.STRATEGIES)

@@ -21,6 +21,8 @@ from sktda.attribution import ComplexityGap, LabelPosterior, PrecomputedScores
 from sktda.selection import removal_quota
 from tests.spies import CountingScores, ModelScores, RecordingClassifier, fits, flip, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(120)
 RIGHT = (Y == TRUE).astype(float)
 

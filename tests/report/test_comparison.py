@@ -10,6 +10,8 @@ from sktda.report import comparison
 from sktda.report.comparison import Comparison, ModelScores, compare, visible_gain
 from tests.spies import noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 class SpySampler(BaseEstimator):
     """Drops every third row; `seen` (shared, since it is cloned) gets the first column of what it was fitted on."""
