@@ -4,8 +4,6 @@ import pytest
 
 from sktda.files import check_outputs, staged
 
-pytestmark = pytest.mark.usefixtures("few_trees")
-
 
 def test_all_outputs_appear_together(tmp_path):
     targets = [tmp_path / "a.csv", tmp_path / "b.csv"]

@@ -17,8 +17,6 @@ from sktda.findings.leaks import gives_away, is_copy
 from sktda.findings.sentinels import sentinel_values
 from sktda.findings.spellings import reader_key
 
-pytestmark = pytest.mark.usefixtures("few_trees")
-
 
 def blobs(n=300, k=3, p=4, decimals=3, seed=0):
     rng = np.random.default_rng(seed)

@@ -6,8 +6,6 @@ from PIL import Image
 from sktda.cli.formats.images import ImageListing
 from sktda.images import ImageFolder
 
-pytestmark = pytest.mark.usefixtures("few_trees")
-
 
 @pytest.fixture
 def folder(tmp_path):

@@ -13,8 +13,6 @@ from sktda.cli.formats import FORMATS, ending, read_source, write_frame
 from sktda.cli.formats.arrays import read_features
 from sktda.cli.formats.base import Source, Table, read_bytes, write_bytes
 
-pytestmark = pytest.mark.usefixtures("few_trees")
-
 ROWS = [
     ["id", "text", "label"],
     ["007", "plain", "a"],
