@@ -25,6 +25,9 @@ def default_config():
         yield
 
 
+N_TREES = KernelForest.__init__.__kwdefaults__["n_estimators"]
+
+
 @pytest.fixture(scope="module")
 def few_trees():
     """Forests that a user gets unasked have a few trees: for files that are about what is done with their scores.
@@ -44,3 +47,9 @@ def few_trees():
         for kind in ("RandomForestClassifier", "RandomForestRegressor"):
             patch.setattr(comparison, kind, smaller(kind))
         yield
+
+
+@pytest.fixture
+def all_trees(few_trees, monkeypatch):
+    """The default kernel forest as users get it, in a file with few trees."""
+    monkeypatch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", N_TREES)
