@@ -1,5 +1,6 @@
 """One thread, no display and scikit-learn's default configuration, for every test."""
 
+import gc
 import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -8,14 +9,15 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import pytest  # noqa: E402
 import sklearn  # noqa: E402
-import sklearn.ensemble  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
 
-from sktda.attribution import KernelForest, RobustResidual  # noqa: E402
-from sktda.attribution.predictions import data_oob, out_of_sample  # noqa: E402
-from sktda.report import comparison  # noqa: E402
+
+def pytest_collection_finish():
+    """Garbage collections during the tests leave out the millions of objects that imports and collection made."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +27,6 @@ def default_config():
         yield
 
 
-N_TREES = KernelForest.__init__.__kwdefaults__["n_estimators"]
-
-
 @pytest.fixture(scope="module")
 def few_trees():
     """Forests that a user gets unasked have a few trees: for files that are about what is done with their scores.
@@ -35,6 +34,11 @@ def few_trees():
     Two hundred trees cost a third of a second, whatever the number of rows. How well the defaults find wrong labels
     is measured in tests/attribution, with all their trees.
     """
+    import sklearn.ensemble  # here, as the process that only hands out the tests needs none of it
+
+    from sktda.attribution import KernelForest, RobustResidual
+    from sktda.attribution.predictions import data_oob, out_of_sample
+    from sktda.report import comparison
 
     def smaller(kind):
         return lambda n_estimators=None, **options: getattr(sklearn.ensemble, kind)(20, **options)
@@ -51,5 +55,7 @@ def few_trees():
 
 @pytest.fixture
 def all_trees(few_trees, monkeypatch):
-    """The default kernel forest as users get it, in a file with few trees."""
-    monkeypatch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", N_TREES)
+    """The default kernel forest with the trees that users get, in a file with few."""
+    from sktda.attribution import KernelForest
+
+    monkeypatch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 200)
