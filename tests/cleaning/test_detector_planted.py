@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sktda import NoisyLabelDetector
 from tests.spies import flip
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* of the labels are called wrong:UserWarning")
 LOADERS = {"digits": load_digits, "wine": load_wine, "breast cancer": load_breast_cancer}
 
 
