@@ -21,7 +21,8 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet --no-deps $(PEERS)
 	touch $@
 
-test: lint docs  ## lint, types, docs, tests and doctests: what CI runs
+test: $(INSTALLED)  ## lint, types, docs, tests and doctests: what CI runs
+	$(MAKE) --jobs=2 lint docs
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 quick: lint  ## lint, types and the fastest tests of every part, in a minute

@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     seeds = SEEDS[:1] if quick else SEEDS
     rows: list[dict] = []
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        for found in pool.map(lambda seed: measured(seed_part, seed, 200 if quick else None), seeds):
+        for found in pool.map(lambda seed: measured(seed_part, seed, 100 if quick else None), seeds):
             rows += found["rows"]
             for row in found["rows"]:
                 show(row)

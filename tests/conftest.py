@@ -1,5 +1,6 @@
 """One thread, no display and scikit-learn's default configuration, for every test."""
 
+import gc
 import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -13,8 +14,48 @@ import torch  # noqa: E402
 torch.set_num_threads(1)
 
 
+def pytest_collection_finish():
+    """Garbage collections during the tests leave out the millions of objects that imports and collection made."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def default_config():
     """Undo what a test sets with sklearn.set_config."""
     with sklearn.config_context():
         yield
+
+
+@pytest.fixture(scope="module")
+def few_trees():
+    """Forests that a user gets unasked have a few trees: for files that are about what is done with their scores.
+
+    Two hundred trees cost a third of a second, whatever the number of rows. How well the defaults find wrong labels
+    is measured in tests/attribution, with all their trees.
+    """
+    import sklearn.ensemble  # here, as the process that only hands out the tests needs none of it
+
+    from sktda.attribution import KernelForest, RobustResidual
+    from sktda.attribution.predictions import data_oob, out_of_sample
+    from sktda.report import comparison
+
+    def smaller(kind):
+        return lambda n_estimators=None, **options: getattr(sklearn.ensemble, kind)(20, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 20)
+        patch.setitem(RobustResidual.__init__.__kwdefaults__, "n_estimators", 50)
+        patch.setattr(data_oob, "N_ESTIMATORS", 20)
+        patch.setattr(out_of_sample, "ExtraTreesClassifier", smaller("ExtraTreesClassifier"))
+        for kind in ("RandomForestClassifier", "RandomForestRegressor"):
+            patch.setattr(comparison, kind, smaller(kind))
+        yield
+
+
+@pytest.fixture
+def all_trees(few_trees, monkeypatch):
+    """The default kernel forest with the trees that users get, in a file with few."""
+    from sktda.attribution import KernelForest
+
+    monkeypatch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 200)

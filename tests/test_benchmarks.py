@@ -10,13 +10,18 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 from shared import common  # noqa: E402
 
+from sktda.model import proxy  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 QUESTIONS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "tables")  # tables.py makes the page
 
 
 @pytest.fixture(autouse=True)
 def undo(monkeypatch):
-    """What a run sets for its process; data that are here must not be asked for."""
+    """What a run sets for its process; data that are here must not be asked for; default nets need not learn."""
     monkeypatch.setattr(common, "_quick", False)
+    monkeypatch.setattr(proxy, "EPOCHS", (2, 2))
     monkeypatch.setenv("SKTDA_DATA", "/there/is/nothing/here")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")

@@ -130,6 +130,7 @@ def test_gap_to_right_rows_and_the_worst_table():
     assert "- **MISS**: random forest, 15 % uniform: 30% of the gap closed (at least 70%)" in page
 
 
+@pytest.mark.usefixtures("few_trees")
 def test_a_small_run_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     pytest.importorskip("cleanlab")
     monkeypatch.delenv("SKTDA_DATA", raising=False)

@@ -16,6 +16,8 @@ import sktda
 from sktda.cli.commands import app
 from sktda.cli.jobs import methods
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 NAMES = np.array(["barolo", "grignolino", "barbera"])
 
 
@@ -123,6 +125,7 @@ def test_every_format_gives_the_same_rows(wine, table, tmp_path, name):
     assert written["code"].tolist() == read(tmp_path / "clean.csv")["code"].tolist()
 
 
+@pytest.mark.usefixtures("all_trees")
 def test_relabel_corrects_and_flag_marks(wine, table, tmp_path):
     frame, wrong, true = wine
     counts = summary("clean", table, "-o", tmp_path / "relabelled.csv", "--action", "relabel")
@@ -255,6 +258,7 @@ def test_scores_are_worst_first_and_ready_for_review(wine, table, tmp_path):
     assert pd.read_parquet(tmp_path / "s.parquet")["row"].tolist() == rows.tolist()
 
 
+@pytest.mark.usefixtures("all_trees")
 @pytest.mark.parametrize("by_index", [True, False], ids=["index", "row"])
 def test_a_review_overrides_the_tool(wine, table, tmp_path, by_index):
     frame, _, _ = wine

@@ -34,6 +34,8 @@ from sktda.attribution import (
 )
 from sktda.data import check_weights, encode_target, plain_target
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 N = 48
 CLASS = np.arange(N) % 3
 TEXT = np.array(["a", "b", "c"])[CLASS]

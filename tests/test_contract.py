@@ -61,6 +61,7 @@ from sktda.attribution import (
     MoSo,
     OutlierGradient,
     PrecomputedScores,
+    RobustResidual,
     SelfConfidence,
     SGDInfluence,
     Source,
@@ -134,6 +135,7 @@ def short_training():
         patch.setattr(out_of_sample, "ExtraTreesClassifier", lambda _, **options: ExtraTreesClassifier(5, **options))
         patch.setattr(outlier_gradient, "IsolationForest", lambda: IsolationForest(n_estimators=5))
         patch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 10)
+        patch.setitem(RobustResidual.__init__.__kwdefaults__, "n_estimators", 50)  # the fewest it takes
         yield
 
 

@@ -1,20 +1,34 @@
-"""The demo runs through the real shell, and what it prints is what its files say."""
+"""The demo cleans by the commands that it shows, and what it prints is what its files say."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
+from typer.testing import CliRunner
 
+from sktda.cli.commands import app
 from tests.scripts import run_example
+
+
+def in_this_process(command, check):
+    """What `subprocess.run` does for the demo; test_cli.py has the process itself, which loads everything again."""
+    assert command[:3] == [sys.executable, "-m", "sktda"]
+    assert check
+    result = CliRunner().invoke(app, command[3:], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """(printed text, folder) of one run."""
     folder = tmp_path_factory.mktemp("demo") / "new" / "demo"
-    return run_example("demo", folder), folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "run", in_this_process)
+        return run_example("demo", folder), folder
 
 
 def printed(text: str, name: str) -> list[float]:

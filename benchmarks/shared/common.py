@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 OPENML = {"segment": ("segment", 1), "phoneme": ("phoneme", 1), "adult": ("adult", 2)}
 FASHION_ROWS = {"fashion-10k": 10_000, "fashion-60k": 60_000}
 MADE = {"segment": (19, 7), "phoneme": (5, 2), "adult": (20, 2)}  # columns and classes, with --quick
-MADE_ROWS = 300
+FEW_DIGITS, MADE_ROWS = 240, 300
 INSTALL = {"fairlearn": "pip install --no-deps fairlearn==0.15.0"}
 
 _quick = False
@@ -97,13 +97,13 @@ def fashion_mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 def load(name: str) -> tuple[np.ndarray, np.ndarray]:
     """(X, y as 0..C-1) of "digits", "segment", "phoneme", "adult", "fashion-10k" or "fashion-60k" (training rows).
 
-    With --quick: the first 300 digits, and made rows of as many columns and classes in place of what is downloaded.
+    With --quick: the first 240 digits, and made rows of as many columns and classes in place of what is downloaded.
     """
     if name == "digits":
         from sklearn.datasets import load_digits
 
         X, y = load_digits(return_X_y=True)
-        return (X[:MADE_ROWS], y[:MADE_ROWS]) if _quick else (X, y)
+        return (X[:FEW_DIGITS], y[:FEW_DIGITS]) if _quick else (X, y)
     if name in FASHION_ROWS:
         X, y, _, _ = fashion_mnist()
         return X[: FASHION_ROWS[name]], y[: FASHION_ROWS[name]]

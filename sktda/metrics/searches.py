@@ -87,10 +87,11 @@ class BeyondChance:
     >>> from sklearn.linear_model import RidgeClassifier
     >>> from sklearn.model_selection import GridSearchCV
     >>> from sktda import InfluencePruner
+    >>> from sktda.attribution import ComplexityGap
     >>> from sktda.metrics import BeyondChance
     >>> X, y = load_wine(return_X_y=True)
     >>> grid = {"prune_ratio": [0, 0.1, 0.2]}
-    >>> pruner = InfluencePruner(RidgeClassifier())
+    >>> pruner = InfluencePruner(RidgeClassifier(), ComplexityGap())
     >>> GridSearchCV(pruner, grid, refit=BeyondChance({"prune_ratio": 0.01})).fit(X, y).best_params_
     {'prune_ratio': 0}
     """

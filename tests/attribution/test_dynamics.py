@@ -22,6 +22,8 @@ from sktda.model.recorder import TrajectoryRecorder
 from tests.attribution.run_reference import Perceptron, X, Y, run_of, targets_of, trained
 from tests.spies import flip
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 KINDS = [AUM, EL2N, Forgetting, GraNd, LogitMargin, Loss]
 ROWS = np.arange(len(Y))
 ONE_HOT = np.eye(3)[Y]

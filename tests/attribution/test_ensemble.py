@@ -33,6 +33,8 @@ from sktda.attribution import (
 from sktda.attribution.base import Attributor, Needs
 from tests.spies import noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(120, rate=0.2, centers=3)
 A, B, C = np.random.default_rng(0).normal(size=(3, 120))
 

@@ -29,6 +29,8 @@ from sktda.engine.layers import Product
 from sktda.engine.unit_rows import UnitRows
 from tests.spies import CountingScores, RecordingClassifier, fits, flip, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(120)
 STRATEGIES = ["top", "stratified"]  # more of them below
 WEIGHTED = ["craig", "grad-match"]

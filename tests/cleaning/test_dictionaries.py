@@ -11,6 +11,8 @@ from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector,
 from sktda.attribution import InnerProduct
 from sktda.objectives import DemographicParity
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 N, LENGTH, WORDS = 60, 5, 20
 RNG = np.random.default_rng(0)
 MASK = (np.arange(LENGTH) < RNG.integers(1, LENGTH + 1, N)[:, None]).astype(np.int64)

@@ -24,6 +24,8 @@ from sktda.objectives import (
 )
 from sktda.selection import removal_quota
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 N = 600
 
 

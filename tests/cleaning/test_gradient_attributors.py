@@ -27,6 +27,8 @@ from sktda.cleaning.base import prepare_attributor, scoring_estimator
 from sktda.model.proxy import DefaultClassifier, DefaultNet
 from tests.spies import flip, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(150, rate=0.1, centers=2)
 WRONG = Y != TRUE
 METHODS = [TracIn(), InnerProduct(), Influence(damping=0.1)]

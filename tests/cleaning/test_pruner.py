@@ -21,6 +21,8 @@ from sktda.attribution import ComplexityGap, LabelPosterior, PrecomputedScores
 from sktda.selection import removal_quota
 from tests.spies import CountingScores, ModelScores, RecordingClassifier, fits, flip, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(120)
 RIGHT = (Y == TRUE).astype(float)
 
@@ -172,6 +174,22 @@ def test_a_score_is_that_of_the_rows_last_round():
     np.testing.assert_allclose(fitted.scores_, [-4, -3, -2, -1, 0, -1, -2, -3, -4, -86.4])
     assert frame["rank"].tolist()[9] == 1
     assert frame["rank"].tolist()[0] == 2
+
+
+class Sinking(CountingScores):
+    """The first column, a hundred lower for every row that went."""
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        super().fit(X, y)
+        self.scores_ = self.scores_ - 100 * (10 - len(X))
+        return self
+
+
+def test_rows_of_earlier_rounds_rank_before_lower_scores_of_later_ones():
+    fitted = InfluencePruner(RecordingClassifier(), Sinking(), prune_ratio=0.2, step=0.1, stratify=False)
+    frame = fitted.fit(np.arange(10.0)[:, None], np.arange(10) % 2).to_frame()
+    assert frame["score"].tolist()[:2] == [0, -99]
+    assert frame["rank"].tolist() == list(range(1, 11))
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------

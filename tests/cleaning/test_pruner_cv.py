@@ -18,6 +18,8 @@ from sktda.metrics import beyond_chance
 from sktda.objectives import DemographicParity
 from tests.spies import CountingScores, RecordingClassifier, fits, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(120, centers=3)
 WRONG = Y != TRUE
 RATIOS = (0.3, 0, 0.1, 0.2)

@@ -16,6 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from sktda import NoisyLabelDetector, ResampledEstimator
 from tests.spies import RecordingClassifier, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(120)
 WEIGHT, GROUP = np.arange(120.0) + 1, np.array([f"g{i}" for i in range(120)])
 

@@ -18,6 +18,8 @@ from sktda.attribution import ComplexityGap, InnerProduct, LabelPosterior, Preco
 from sktda.weighting import learned_weights, probability_shift, rank_weights, sigmoid_weights, tail_weights, weigh
 from tests.spies import RecordingClassifier, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(120, rate=0.25, centers=3)
 SCORES = np.random.default_rng(0).normal(size=120)
 

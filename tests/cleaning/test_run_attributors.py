@@ -21,6 +21,8 @@ from sktda.cleaning.base import scoring_estimator
 from sktda.model.proxy import DefaultNet
 from tests.spies import flip, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(150, rate=0.1, centers=2)
 X32 = X.astype(np.float32)
 WRONG = Y != TRUE

@@ -20,6 +20,8 @@ from sktda.attribution.base import Needs
 from sktda.cleaning.validation import warn_if_unlike
 from tests.spies import ModelScores, RecordingClassifier, ValidationScores, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, _ = noisy_blobs(60)
 X_VAL, Y_VAL, _ = noisy_blobs(20, 0)
 

@@ -41,6 +41,8 @@ from sktda.attribution import (
 from sktda.cleaning.base import RefitEstimator
 from tests.spies import RecordingClassifier, ValidationScores, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, _ = noisy_blobs(60, centers=2)
 SCORED = [InfluencePruner, InfluencePrunerCV, InfluenceReweighter]
 CLEANERS = [*SCORED, ResampledEstimator]

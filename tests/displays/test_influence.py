@@ -13,6 +13,8 @@ from sktda.attribution import ComplexityGap, Influence, ModelEnsemble
 from sktda.displays import InfluenceDisplay
 from sktda.displays.drawing import KEPT, MARKED
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 DIGITS = load_digits()
 X, Y = DIGITS.data / 16, DIGITS.target
 MODEL = LogisticRegression(max_iter=500).fit(X[:150], Y[:150])

@@ -10,6 +10,8 @@ from sktda import NoisyLabelDetector
 from sktda.attribution import ComplexityGap
 from sktda.displays import LabelConfusionDisplay
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, TRUE = load_digits(n_class=4, return_X_y=True)
 WRONG = np.flatnonzero(TRUE == 1)[::5]
 Y = TRUE.copy()

@@ -8,6 +8,8 @@ import pytest
 
 import sktda.displays
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 NAMES = sktda.displays.__all__
 
 

@@ -14,6 +14,8 @@ from sktda.cleaning.judge import Judge
 from sktda.displays import PruningCurveDisplay
 from tests.spies import noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(120, centers=3)
 WRONG = Y != TRUE
 MODEL = LogisticRegression()

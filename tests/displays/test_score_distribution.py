@@ -14,6 +14,8 @@ from sktda.attribution import ComplexityGap, PrecomputedScores
 from sktda.displays import ScoreDistributionDisplay
 from tests.spies import ValidationScores, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, TRUE = noisy_blobs(120, centers=3)
 WRONG = Y != TRUE
 RNG = np.random.default_rng(0)

@@ -14,6 +14,8 @@ from sktda.attribution import ComplexityGap, KNNShapley
 from sktda.displays import SuspectGalleryDisplay
 from sktda.displays.drawing import KEPT, MARKED
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 DIGITS = load_digits()
 IMAGES, X, TRUE = DIGITS.images[:300], DIGITS.data[:300], DIGITS.target[:300]
 Y = TRUE.copy()

@@ -169,19 +169,39 @@ fit(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("until", ["factors.safetensors", "values*-000002.safetensors"])
-def test_a_fit_killed_half_way_ends_with_the_same_scores(until, tmp_path):
-    names = {}
-    exec(FIT, names)  # the same here as in the process that is killed
-    work = tmp_path / "work"
+def killed(names, work):
+    """A process that fits is killed as it has written the third part of the values."""
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", FIT + SLOWLY, str(work)])
     deadline = time.monotonic() + 100
-    while not list(work.rglob(until)):
+    while not list(work.rglob("values*-000002.safetensors")):
         assert process.poll() is None, "the fit ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
+
+
+def interrupted(names, work):
+    """The fit in this process is stopped as it has written the first sum of the factors."""
+    write = Journal.write
+
+    def once(self, name, tensors):
+        write(self, name, tensors)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.setattr(Journal, "write", once)
+        with pytest.raises(KeyboardInterrupt):
+            names["fit"](work)
+    assert [path.name for path in work.rglob("*.safetensors")] == ["factors.safetensors"]
+
+
+@pytest.mark.parametrize("stopped", [killed, interrupted])
+def test_a_fit_stopped_half_way_ends_with_the_same_scores(stopped, tmp_path):
+    names = {}
+    exec(FIT, names)  # the same here as in the process that is killed
+    work = tmp_path / "work"
+    stopped(names, work)
     found, own = [], Journal.read
 
     def read(self, name):

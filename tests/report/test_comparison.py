@@ -10,6 +10,8 @@ from sktda.report import comparison
 from sktda.report.comparison import Comparison, ModelScores, compare, visible_gain
 from tests.spies import noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 class SpySampler(BaseEstimator):
     """Drops every third row; `seen` (shared, since it is cloned) gets the first column of what it was fitted on."""
@@ -149,6 +151,7 @@ def test_summary_is_mean_and_standard_error_of_paired_folds():
     [
         ([-0.05, -0.04, -0.06, -0.05, -0.04], [0] * 5, 9, "worse"),
         ([-0.05, 0.04, -0.06, 0.05, -0.04], [0] * 5, 9, "unclear"),
+        ([-0.03, 0.0, -0.03, 0.02, -0.03], [0] * 5, 9, "unclear"),  # beyond one standard error, not beyond two
         ([0.05, 0.04, 0.06, 0.05, 0.04], [0.02, 0.03, 0.02, 0.03, 0.02], 9, "better"),
         ([0.05, 0.04, 0.06, 0.05, 0.04], [0.05, -0.04, 0.05, -0.04, 0.0], 9, "unclear"),  # no better than chance
         ([0] * 5, [0] * 5, 9, "unclear"),

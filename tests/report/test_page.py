@@ -19,6 +19,8 @@ from sktda.report.judgement import Judgement
 from tests.report.pages import Page, blobs_input, detected, frame_of
 from tests.spies import noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -5,6 +5,8 @@ from sktda.displays.drawing import short
 from sktda.report.pairs import MAX_CLASSES, encode, flagged_pairs, heat_map, label_text
 from tests.report.pages import frame_of
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 @pytest.mark.parametrize(
     ("labels", "classes"),

@@ -14,6 +14,8 @@ from sktda.report.pictures import SIDE, data_uri
 from sktda.report.suspects import suspect_cards
 from tests.report.pages import blobs_input, frame_of
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 def test_suspects_stand_beside_clean_rows_with_the_suggested_label():
     data = blobs_input()
