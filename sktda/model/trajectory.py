@@ -44,8 +44,8 @@ class Trajectory:
     losses : ndarray of shape (C,)
         Mean training loss of the batches since the previous checkpoint.
     rescalings, misfits : ndarray of shape (C,)
-        Of the steps since the previous checkpoint, the largest: ``abs(scale - 1)`` of what the gradient was scaled by; share
-        of the gradient that was none of the loss at any scale (clipping by value, noise, another loss).
+        Of the steps since the previous checkpoint, the largest: ``abs(scale - 1)`` of what the gradient was scaled by;
+        share of the gradient that was none of the loss at any scale (clipping by value, noise, another loss).
     n_given : int or None
         Rows given to `fit`, those that train_split held out included.
     rows : ndarray of shape (N,) or None
