@@ -20,7 +20,12 @@ NAMES = np.array(["barolo", "grignolino", "barbera"])
 
 
 def run(*args):
-    return CliRunner().invoke(app, [str(arg) for arg in args])
+    """A command; the column of labels is called label where a test of a table names none."""
+    args = [str(arg) for arg in args]
+    data = args[1:2] if args[:1] in (["clean"], ["score"]) else args[args.index("-d") + 1 :][:1] if "-d" in args else []
+    if any(Path(name).suffix not in ("", ".npz") for name in data) and not {"-t", "--target", "--help"} & set(args):
+        args += ["-t", "label"]
+    return CliRunner().invoke(app, args)
 
 
 def done(*args):
@@ -160,7 +165,9 @@ def test_npz_and_embeddings(wine, table, tmp_path):
     assert result["noise_rate"] == pytest.approx(wrong.mean(), abs=0.05)
     pd.DataFrame({"text": [f"picture number {i}" for i in range(600)], "label": y}).to_csv(tmp_path / "t.csv")
     np.savez(tmp_path / "e.npz", digits.data[:600])
-    done("clean", tmp_path / "t.csv", "-o", tmp_path / "tc.csv", "--features", tmp_path / "e.npz", "--target", "label")
+    done(
+        "clean", tmp_path / "t.csv", "-o", tmp_path / "tc.csv", "--embeddings", tmp_path / "e.npz", "--target", "label"
+    )
     assert recall(~np.isin(np.arange(600), pd.read_csv(tmp_path / "tc.csv").iloc[:, 0]), wrong) > 0.9
 
 
@@ -169,9 +176,9 @@ def test_regression(tmp_path):
     frame = data.data.assign(target=data.target)
     frame.loc[[10, 20, 30], "target"] = [900, 800, 1]
     frame.to_csv(tmp_path / "d.csv", index=False)
-    assert summary("score", tmp_path / "d.csv", "-o", tmp_path / "s.csv")["task"] == "regression"
+    assert summary("score", tmp_path / "d.csv", "-t", "target", "-o", tmp_path / "s.csv")["task"] == "regression"
     assert set(read(tmp_path / "s.csv")["row"][:2]) == {"10", "20"}
-    done("clean", tmp_path / "d.csv", "-o", tmp_path / "c.csv", "--drop", "0.01", "--action", "relabel")
+    done("clean", tmp_path / "d.csv", "-o", tmp_path / "c.csv", "--drop", "0.01", "--action", "relabel", "-t", "target")
     cleaned = pd.read_csv(tmp_path / "c.csv")
     assert cleaned["target"][10] < 400
     assert (cleaned["target"] % 1 == 0).all()  # as the targets of this table are
@@ -191,7 +198,7 @@ def test_regression(tmp_path):
 def test_what_the_labels_are(tmp_path, target, task):
     frame = pd.DataFrame({"x": np.random.default_rng(0).normal(size=120), "target": target})
     frame.to_csv(tmp_path / "d.csv", index=False)
-    assert summary("score", tmp_path / "d.csv", "-o", tmp_path / "s.csv")["task"] == task
+    assert summary("score", tmp_path / "d.csv", "-t", "target", "-o", tmp_path / "s.csv")["task"] == task
 
 
 @pytest.fixture
@@ -233,7 +240,7 @@ def test_embeddings_of_images_are_aligned_by_path(pets, tmp_path):
     X = np.random.default_rng(0).normal(size=(40, 4)) + 5 * (number % 2)[:, None]
     np.savez(tmp_path / "e.npz", X=X, paths=names)
     (pets / "cat" / "00.png").write_bytes(b"no image")  # pixels are not read
-    done("score", pets, "-o", tmp_path / "s.csv", "--features", tmp_path / "e.npz", "--drop", "0.075")
+    done("score", pets, "-o", tmp_path / "s.csv", "--embeddings", tmp_path / "e.npz", "--drop", "0.075")
     assert set(read(tmp_path / "s.csv")["path"][:3]) == WRONG_PETS
 
 
@@ -347,11 +354,13 @@ def test_all_outputs_of_one_command(wine, table, tmp_path, pages):
     assert page.detector.contamination == 0.1
     assert page.detector.random_state == 3
     assert not hasattr(page.detector, "scores_")
-    assert page.reproduce == f"sktda clean {table} --out {tmp_path}/c.csv --report {tmp_path}/r.html --drop 0.1 " + (
-        f"--index code --scores {tmp_path}/s.csv --seed 3 --json"
+    assert (
+        page.reproduce
+        == f"sktda clean {table} --out {tmp_path}/c.csv --target label --report {tmp_path}/r.html --drop 0.1 "
+        + (f"--index code --scores {tmp_path}/s.csv --seed 3 --json")
     )
     page.check()
-    done("report", tmp_path / "s.csv", "--data", table, "--index", "code", "-o", tmp_path / "r2.html", "--drop", "0.1")
+    done("report", tmp_path / "s.csv", "-d", table, "--index", "code", "-o", tmp_path / "r2.html", "--drop", "0.1")
     pd.testing.assert_frame_equal(pages[1].frame, page.frame, check_dtype=False)
     assert pages[1].noise_rate == pytest.approx(18 / 178)
 
@@ -470,18 +479,18 @@ def test_where_features_do_not_predict_the_first_sentence_says_so(tmp_path, kind
     frame["y"] = rng.choice(["p", "q"], 200) if kind == "labels" else rng.normal(size=200).round(3)
     path, out = tmp_path / "d.csv", tmp_path / "c.csv"
     frame.to_csv(path, index=False)
-    text = done("clean", path, "-o", out)
+    text = done("clean", path, "-o", out, "-t", "y")
     assert text.startswith("The features do not predict the " + kind[:-1])
     assert "none is called wrong; 200 rows written" in text.splitlines()[0]
     assert ("balanced accuracy" if kind == "labels" else "R²") in text.splitlines()[0]
     assert "Worst rows" not in text
     assert out.read_bytes() == path.read_bytes()
-    result = summary("clean", path, "-o", out, "--force")  # to replace a file is not to drop rows
+    result = summary("clean", path, "-o", out, "--force", "-t", "y")  # to replace a file is not to drop rows
     assert result["can_tell"] is False
     assert (result["n_noisy"], result["noise_rate"], result["noise_rate_interval"][0]) == (0, 0.0, 0.0)
     assert result["predictability"] < result["chance"] + 3 * result["predictability_error"]
     assert not [note for note in result["notes"] if "predict" in note]
-    text = done("clean", path, "-o", out, "--force", "--drop", "0.1")
+    text = done("clean", path, "-o", out, "--force", "--drop", "0.1", "-t", "y")
     assert text.startswith("The features do not predict the " + kind[:-1])
     assert "--drop asked for 20 rows" in text.splitlines()[0]
     assert len(read(out)) == 180
@@ -543,8 +552,8 @@ BAD = {
     "one class": (GOOD.replace(",y", ",x"), "one label ('x' in all 40 rows)"),
     "one row": ("a,b,label\n1,2,x\n", "two are needed"),
     "no label": (GOOD + "1,2,\n1,2,NA\n", "2 of 42 rows have no label in column 'label' (rows 40, 41 counted from 0)"),
-    "no target": (GOOD.replace("label", "lable"), "name one with --target: data.csv has 'a', 'b', 'lable'"),
-    "two targets": (GOOD.replace("b,label", "y,label"), "several columns could be the labels ('y', 'label')"),
+    "no target": (GOOD.replace("label", "lable"), "data.csv has no column 'label'; did you mean 'lable'?"),
+    "two targets": (GOOD.replace("b,label", "label,label"), "did you mean 'label (2)', 'label (1)'?"),
     "ids": ("a,label\n" + "".join(f"{i % 3},n{i}\n" for i in range(30)), "30 different labels in 30 rows"),
     "text only": ("a,label\n" + "".join(f"some words {i},{i % 2}\n" for i in range(30)), "--features"),
     "transposed": ("a," * 200_000 + "label\n", "more than 100,000 columns"),
@@ -577,10 +586,10 @@ def test_bad_data_gives_one_error_and_no_output(tmp_path, case):
         (["clean", "DATA", "-o", "DATA/x.csv"], 1, "data.csv is not a folder"),
         (["clean", "DATA", "-o", "OUT", "--scores", "OUT"], 1, "two outputs"),
         (["clean", "NO", "-o", "OUT"], 1, "no.csv does not exist"),
-        (["clean", "DATA", "-o", "OUT", "--features", "NO"], 1, "no.csv does not exist"),
+        (["clean", "DATA", "-o", "OUT", "--embeddings", "NO"], 1, "no.csv does not exist"),
         (["clean", "FOLDER", "-o", "OUT"], 1, "no images in class folders"),
-        (["clean", "DATA", "-o", "OUT.xlsx"], 2, "unknown ending; allowed are .csv"),
-        (["clean", "DATA", "-o", "OUT", "--drop", "1"], 2, "--drop '1' is neither auto nor a number in [0, 1)"),
+        (["clean", "DATA", "-o", "OUT.docx"], 2, "unknown ending; allowed are .csv"),
+        (["clean", "DATA", "-o", "OUT", "--drop", "1.5"], 2, "--drop '1.5' is neither auto, nor a share"),
         (["clean", "DATA", "-o", "OUT", "--drop", "nan"], 2, "--drop 'nan'"),
         (
             ["clean", "DATA", "-o", "OUT", "--method", "magic"],
@@ -588,7 +597,8 @@ def test_bad_data_gives_one_error_and_no_output(tmp_path, case):
             "--method 'magic' is unknown; available: aum, complexity-gap",
         ),
         (["clean", "DATA", "-o", "OUT", "--copy", "NEW"], 2, "--copy needs an image folder"),
-        (["clean", "DATA"], 2, "Missing option '--out'"),
+        (["clean", "DATA", "-o", "OUT", "--drop", "40"], 1, "--drop 40 is no fewer than the 40 rows there are"),
+        (["clean", "DATA"], 2, "name the output with --out"),
         (["clean", "DATA", "-o", "OUT", "--task", "magic"], 2, "'--task'"),
         (["magic"], 2, "No such command 'magic'"),
     ],
@@ -664,17 +674,18 @@ def test_scores_that_were_spoilt_are_refused(tmp_path, column, cell, message):
 def test_features_of_another_length_are_refused(tmp_path):
     (tmp_path / "data.csv").write_text(GOOD)
     np.savez(tmp_path / "e.npz", X=np.ones((39, 2)))
-    result = run("clean", tmp_path / "data.csv", "-o", tmp_path / "out.csv", "--features", tmp_path / "e.npz")
+    result = run("clean", tmp_path / "data.csv", "-o", tmp_path / "out.csv", "--embeddings", tmp_path / "e.npz")
     assert result.exit_code == 1
     assert "shape (39, 2) but the data has 40 rows" in result.stderr
 
 
-def test_broken_images_are_named(pets, tmp_path):
+def test_broken_images_are_named_and_left_out(pets, tmp_path):
     (pets / "cat" / "bad.png").write_bytes(b"no")
-    result = run("clean", pets, "-o", tmp_path / "out.csv")
-    assert result.exit_code == 1
-    assert "1 of 41 images cannot be read: cat/bad.png (not an image)" in result.stderr
-    assert not (tmp_path / "out.csv").exists()
+    result = summary("clean", pets, "-o", tmp_path / "out.csv", "--size", "8")
+    said = "1 of 41 images cannot be read: cat/bad.png (not an image); they are neither judged nor in the output"
+    assert said in result["notes"]
+    assert result["n_rows"] == 40
+    assert "bad.png" not in (tmp_path / "out.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -797,14 +808,28 @@ def test_help_fits_the_screen(command, monkeypatch):
 def test_the_command_as_a_user_runs_it(table, tmp_path):
     """From the shell, with the real report; the summary is on stdout and nothing is on stderr."""
     out, page = tmp_path / "clean.csv", tmp_path / "report.html"
-    command = [sys.executable, "-m", "sktda", "clean", "wine.csv", "--out", "clean.csv", "--report", "report.html"]
+    command = [
+        sys.executable,
+        "-m",
+        "sktda",
+        "clean",
+        "wine.csv",
+        "-t",
+        "label",
+        "--out",
+        "clean.csv",
+        "--report",
+        "report.html",
+    ]
     finished = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
     result = json.loads(finished.stdout)
     assert result["n_written"] == len(read(out))
     assert 0 < result["report"]["accuracy_before"] <= 1
-    assert "sktda clean wine.csv --out clean.csv --report report.html" in page.read_text(encoding="utf-8")
+    assert "sktda clean wine.csv --out clean.csv --target label --report report.html" in page.read_text(
+        encoding="utf-8"
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clean.csv", "report.html", "wine.csv"]
 
 

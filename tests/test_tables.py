@@ -11,7 +11,8 @@ import pytest
 from sktda.cli.columns import encode, read_column, read_columns
 from sktda.cli.formats import FORMATS, ending, read_source, write_frame
 from sktda.cli.formats.arrays import read_features
-from sktda.cli.formats.base import Source, Table, read_bytes, write_bytes
+from sktda.cli.formats.base import Source, Table
+from sktda.cli.formats.files import Input, write_bytes
 
 ROWS = [
     ["id", "text", "label"],
@@ -29,6 +30,10 @@ def table_features(frame):
     return encode(typed), notes
 
 
+def opened(path):
+    return Input.of(path, lambda ending: True).read()
+
+
 def as_text(rows, delimiter=",", end="\n", quoting=csv.QUOTE_MINIMAL):
     class Lines(list):
         write = list.append
@@ -38,7 +43,7 @@ def as_text(rows, delimiter=",", end="\n", quoting=csv.QUOTE_MINIMAL):
     return lines
 
 
-@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.module)
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.source)
 def test_every_line_of_the_formats_leads_to_a_source(format):
     source = format.load()
     assert issubclass(source, Source)
@@ -111,7 +116,7 @@ def test_relabelled_rows_change_in_one_cell_and_added_columns_come_last(tmp_path
     [
         ("sep=;\r\na;b\r\n", ["a", "b"], "", "first line says that cells are separated by ';'"),
         ("a;b;;\r\n", ["a", "b"], ";;", "neither a name nor cells"),
-        ("a;b\r\n", ["a", "b"], ";", "rows end with a delimiter"),
+        ("a;b\r\n", ["a", "b"], ";", "rows end with delimiters"),
         ('"b";"c"\r\n', ["", "b", "c"], ";7", "name of the row, as R writes it"),
     ],
 )
@@ -200,23 +205,24 @@ def test_bytes_are_kept_whatever_they_mean(tmp_path, data):
         ("x.csv", b"a,b\n1,2\n1,2,3\n", r"line 3: 3 fields where the header has 2 \(delimiter ','\)"),
         ("x.csv", b'a,b\n"1\n2",2\n\n1\n', "line 5: 1 fields where the header has 2"),
         ("x.csv", b'a,b\n1,2\n1,"2\n', "line 3: unexpected end of data"),
-        ("x.csv", b"a,a\n1,2\n", "several columns named 'a'"),
+        ("x.csv", b"a,a,a (1)\n1,2,3\n", "several columns named 'a'; give every column its own name"),
         ("x.csv", b"a\0,b\n1,2\n", "zero bytes"),
         ("x.csv", gzip.compress(b"a,b\n1,2\n", mtime=0), "x.csv is compressed by gzip; rename it to end with .gz"),
-        ("x.csv", b"PK\3\4\0\0", "x.csv is a spreadsheet or ZIP archive; save it as CSV"),
+        ("x.csv", b"PK\3\4\0\0", "x.csv is a spreadsheet or ZIP archive; rename it to end with .xlsx"),
         ("x.csv", b"PAR1\0", "x.csv is a Parquet file; rename it"),
         ("x.csv", b"\xff\xfea", "begins like utf-16"),
         ("x.csv", b"," * 100_001 + b"\n", "more than 100,000 columns"),
         ("x.csv", ("a," * 100_001 + "\n").encode("utf-16"), "more than 100,000 columns"),
-        ("x.csv.gz", b"a,b\n1,2\n", "not a whole gzip file"),
-        ("x.csv.gz", gzip.compress(b"a,b\n1,2\n" * 999, mtime=0)[:50], "not a whole gzip file"),
+        ("x.csv.gz", b"a,b\n1,2\n", "not a whole compressed file"),
+        ("x.csv.gz", gzip.compress(b"a,b\n1,2\n" * 999, mtime=0)[:50], "not a whole compressed file"),
         ("x.jsonl", b" \n", "x.jsonl is empty"),
         ("x.jsonl", b'{"a": 1}\n\n{"a": \n', "line 3: Expecting value"),
         ("x.jsonl", b'{"a": 1}\n[1]\n', "line 2: a JSON list; every line is one JSON object"),
         ("x.jsonl", b'{"a": "\xff"}\n', "line 1: .*UTF-8"),
         ("x.parquet", b"no", "cannot be read as Parquet"),
         ("x.npz", b"no", "cannot be read as arrays"),
-        ("x.xlsx", b"no", "unknown ending '.xlsx'; allowed are .csv"),
+        ("x.xlsx", b"no", "x.xlsx cannot be read as an Excel file"),
+        ("x.docx", b"no", "unknown ending '.docx'; allowed are .csv"),
     ],
 )
 def test_a_bad_file_gives_one_clear_error(tmp_path, name, data, message):
@@ -228,7 +234,7 @@ def test_a_bad_file_gives_one_clear_error(tmp_path, name, data, message):
 def test_a_wide_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "x.csv"
     path.write_bytes(b"," * 2_000_000)
-    monkeypatch.setattr("sktda.cli.formats.text._decode", lambda *_: pytest.fail("the whole file was read"))
+    monkeypatch.setattr("sktda.cli.formats.text.decode", lambda *_: pytest.fail("the whole file was read"))
     with pytest.raises(ValueError, match="columns"):
         read_source(path)
     monkeypatch.setattr("sktda.cli.formats.base.MAX_COLUMNS", 9)
@@ -279,9 +285,9 @@ def test_kept_lines_are_the_same_bytes(tmp_path, name, start):
     table = read_source(path)
     assert table.frame["label"].tolist() == ["a", "Größe", "a"]
     table.write(out, np.array([0, 2]), "label", {}, NOTHING)
-    assert read_bytes(out) == start + lines[0] + lines[3] + b"\n"
+    assert opened(out) == start + lines[0] + lines[3] + b"\n"
     table.write(out, np.array([1, 2]), "label", {2: "b"}, pd.DataFrame({"flag": [True, np.True_, False]}))
-    assert read_bytes(out).decode().splitlines() == [
+    assert opened(out).decode().splitlines() == [
         '{"label": "Größe", "flag": true}',
         '{"id": null, "n": [1], "label": "b", "flag": false}',
     ]

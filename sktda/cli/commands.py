@@ -10,22 +10,35 @@ import typer
 
 from sktda.cli.options import (
     Action,
+    AsCategory,
     Data,
     Drop,
-    Features,
+    Embeddings,
     Force,
+    Header,
+    Ignore,
     Index,
     Json,
+    Labels,
+    Level,
+    Listing,
     Method,
+    NaValues,
+    Query,
     Quiet,
     Seed,
+    Sheet,
     Size,
     Target,
     Task,
     TaskKind,
+    Text,
+    data_path,
+    drop_amount,
     option,
+    values,
 )
-from sktda.cli.session import command_line, fail, session, show
+from sktda.cli.session import Commands, command_line, fail, list_features, session, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,13 +49,14 @@ if TYPE_CHECKING:
 WRITING_REPORT = "writing the report (comparing models before and after cleaning)"
 
 app = typer.Typer(
+    cls=Commands,
     help="""Find wrong labels in a table or a folder of images, and clean them.
 
     No model is chosen or trained: what the other rows say about the label of a row is compared with the label that
     it has.
 
-    DATA is a CSV, TSV or JSON lines file (also .gz; encoding and delimiter are detected), a Parquet file, an NPZ file
-    with arrays X and y, or a folder that has one folder of images per class.
+    DATA is a CSV, Excel, OpenDocument, JSON, Parquet, Feather, ARFF or SQLite file (encoding, delimiter and header are
+    found out; also compressed), an NPZ file with arrays X and y, or a folder of images.
     """,
     epilog="Example: sktda clean data.csv --target label --out clean.csv",
     no_args_is_help=True,
@@ -67,8 +81,13 @@ def clean(
     ctx: typer.Context,
     data: Data,
     out: Annotated[
-        Path, option("--out -o", "The cleaned data; for an image folder a table of paths and labels.", "FILE")
-    ],
+        Path | None,
+        option(
+            "--out -o",
+            "The cleaned data, - for standard output; for an image folder a table of paths and labels.",
+            "FILE",
+        ),
+    ] = None,
     target: Target = None,
     report: Annotated[Path | None, option("--report", "HTML page of what was found.", "FILE")] = None,
     action: Annotated[
@@ -82,7 +101,17 @@ def clean(
     drop: Drop = "auto",
     method: Method = "label-posterior",
     index: Index = None,
-    features: Features = None,
+    ignore: Ignore = None,
+    text: Text = None,
+    as_category: AsCategory = None,
+    features: Listing = False,
+    embeddings: Embeddings = None,
+    na_values: NaValues = None,
+    header: Header = None,
+    sheet: Sheet = None,
+    query: Query = None,
+    labels: Labels = None,
+    label_level: Level = None,
     size: Size = 64,
     task: TaskKind = Task.auto,
     scores: Annotated[Path | None, option("--scores", "Scores of all rows, as from sktda score.", "FILE")] = None,
@@ -110,17 +139,18 @@ def clean(
     started = time.perf_counter()
     outputs = _named(out=out, report=report, scores=scores, copy=copy)
     with session(silent=json_output or quiet) as (progress, remarks):
-        from sktda.cli.formats import write_frame
+        from sktda.cli.formats.escapes import write_for_spreadsheet
         from sktda.cli.formats.images import ImageListing
-        from sktda.cli.jobs import Job, Plan, Settings
+        from sktda.cli.jobs import Job, Plan
         from sktda.cli.review import scores_file
         from sktda.files import staged
 
         if copy and (not data.is_dir() or action is Action.flag):
             fail("--copy needs an image folder and --action drop or relabel", 2)
-        settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
-        _check(settings, outputs, decisions, force=force)
+        settings = _settings(ctx)
+        _check(settings, outputs, decisions, force=force, json_output=json_output)
         job = Job.load(settings, progress)
+        _listed(job, features, out)
         frame, judgement = job.score(progress)
         plan = Plan.make(job, frame, action.value, decisions)
         job.notes.insert(job.n_contradictions, plan.describe(len(frame)))
@@ -130,14 +160,14 @@ def clean(
             "n_relabelled": len(plan.relabelled),
             "n_reviewed": plan.n_reviewed,
         }
-        with staged(list(outputs.values()), force=force) as places:
+        with staged(list(outputs.values()), force=force, ending=job.source.ending) as places:
             place = dict(zip(outputs, places, strict=True))
             progress("writing")
             job.source.write(place["out"], plan.rows, job.target, plan.relabelled, plan.extra)
             if scores:
-                write_frame(scores_file(frame), place["scores"])
+                write_for_spreadsheet(scores_file(frame), place["scores"])
             if copy and isinstance(job.source, ImageListing):
-                job.source.copy(place["copy"], plan.rows, plan.relabelled)
+                job.source.copy(place["copy"], plan.rows, job.target, plan.relabelled)
             if report:
                 progress(WRITING_REPORT)
                 numbers["report"] = job.write_report(place["report"], frame, judgement, command_line(ctx))
@@ -148,13 +178,29 @@ def clean(
 
 @app.command()
 def score(
+    ctx: typer.Context,
     data: Data,
-    out: Annotated[Path, option("--out -o", "Scores as .csv, .tsv, .jsonl or .parquet, the worst row first.", "FILE")],
+    out: Annotated[
+        Path | None,
+        option(
+            "--out -o", "Scores, the worst row first: .csv, .xlsx or any other table, - for standard output.", "FILE"
+        ),
+    ] = None,
     target: Target = None,
     drop: Drop = "auto",
     method: Method = "label-posterior",
     index: Index = None,
-    features: Features = None,
+    ignore: Ignore = None,
+    text: Text = None,
+    as_category: AsCategory = None,
+    features: Listing = False,
+    embeddings: Embeddings = None,
+    na_values: NaValues = None,
+    header: Header = None,
+    sheet: Sheet = None,
+    query: Query = None,
+    labels: Labels = None,
+    label_level: Level = None,
     size: Size = 64,
     task: TaskKind = Task.auto,
     seed: Seed = 0,
@@ -171,19 +217,20 @@ def score(
     started = time.perf_counter()
     outputs = _named(scores=out)
     with session(silent=json_output or quiet) as (progress, remarks):
-        from sktda.cli.formats import write_frame
-        from sktda.cli.jobs import Job, Settings
+        from sktda.cli.formats.escapes import write_for_spreadsheet
+        from sktda.cli.jobs import Job
         from sktda.cli.review import scores_file
         from sktda.files import staged
 
-        settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
-        _check(settings, outputs, force=force)
+        settings = _settings(ctx)
+        _check(settings, outputs, force=force, json_output=json_output)
         job = Job.load(settings, progress)
+        _listed(job, features, out)
         frame, judgement = job.score(progress)
         job.notes.extend(remarks)
-        with staged([out], force=force) as (place,):
+        with staged(list(outputs.values()), force=force, ending=".csv") as (place,):
             progress("writing")
-            write_frame(scores_file(frame), place)
+            write_for_spreadsheet(scores_file(frame), place)
         summary = _summary(job, frame, judgement, {"n_written": len(frame)}, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
 
@@ -192,13 +239,25 @@ def score(
 def report(
     ctx: typer.Context,
     scores: Annotated[Path, typer.Argument(help="Scores of all rows of DATA, from sktda score.")],
-    data: Annotated[Path, option("--data -d", "The table or folder that was scored.", "DATA")],
+    data: Annotated[
+        Path,
+        typer.Option("--data", "-d", help="The table or folder that was scored.", metavar="DATA", parser=data_path),
+    ],
     out: Annotated[Path, option("--out -o", "The HTML page.", "FILE")],
     target: Target = None,
     drop: Drop = "auto",
     method: Method = "label-posterior",
     index: Index = None,
-    features: Features = None,
+    ignore: Ignore = None,
+    text: Text = None,
+    as_category: AsCategory = None,
+    embeddings: Embeddings = None,
+    na_values: NaValues = None,
+    header: Header = None,
+    sheet: Sheet = None,
+    query: Query = None,
+    labels: Labels = None,
+    label_level: Level = None,
     size: Size = 64,
     task: TaskKind = Task.auto,
     seed: Seed = 0,
@@ -213,12 +272,12 @@ def report(
     started = time.perf_counter()
     outputs = _named(report=out)
     with session(silent=json_output or quiet) as (progress, remarks):
-        from sktda.cli.jobs import Job, Settings
+        from sktda.cli.jobs import Job
         from sktda.files import staged
         from sktda.report.judgement import Judgement
 
-        settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
-        _check(settings, outputs, scores, force=force)
+        settings = _settings(ctx)
+        _check(settings, outputs, scores, force=force, json_output=json_output)
         job = Job.load(settings, progress)
         frame = job.read_scores(scores)
         judgement = Judgement(float(frame["noisy"].mean()))
@@ -244,34 +303,66 @@ def _verdict(numbers: dict[str, Any]) -> list[str]:
     ]
 
 
-def _share(drop: str) -> str | float:
-    if drop == "auto":
-        return drop
+def _settings(ctx: typer.Context) -> Settings:
+    """The options that all commands share, as they were given."""
+    from sktda.cli.jobs import Settings
+
+    given = ctx.params
     try:
-        share = float(drop)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < 1:
-        fail(f"--drop {drop!r} is neither auto nor a number in [0, 1)", 2)
-    return share
+        drop = drop_amount(given["drop"])
+    except ValueError as error:
+        fail(str(error), 2)
+    kinds = {"ignore": given["ignore"], "text": given["text"], "category": given["as_category"]}
+    columns = {name: kind for kind, names in kinds.items() for name in names or ()}
+    if len(columns) < sum(len(set(names or ())) for names in kinds.values()):
+        fail("a column is named by two of --ignore, --text and --as-category; choose one", 2)
+    same = {name: given[name] for name in ("data", "target", "index", "embeddings", "size", "method", "seed")}
+    return Settings(
+        **same,
+        task=given["task"].value,
+        drop=drop,
+        kinds=columns,
+        na_values=values(given["na_values"]),
+        part=given["sheet"],
+        query=given["query"],
+        header=given["header"],
+        labels=given["labels"],
+        level=given["label_level"],
+    )
 
 
-def _check(settings: Settings, outputs: dict[str, Path], other: Path | None = None, *, force: bool) -> None:
+def _listed(job: Job, features: bool, out: Path | None) -> None:
+    """List the features and stop, where that was asked; an output is needed from here on."""
+    if features:
+        if not job.columns:
+            fail("--features lists the columns of a table; here features are pixels, arrays or embeddings", 2)
+        list_features(job.columns)
+        raise typer.Exit()
+    if out is None:
+        fail("name the output with --out", 2)
+
+
+def _check(
+    settings: Settings, outputs: dict[str, Path], other: Path | None = None, *, force: bool, json_output: bool
+) -> None:
     """All that can be wrong with the command line and the outputs, before anything is read."""
-    from sktda.cli.formats import ending, output_endings, table_endings
-    from sktda.cli.jobs import methods
-    from sktda.files import check_outputs
+    from sktda.cli.formats import check_ending
+    from sktda.cli.jobs import DEFAULT_METHOD, methods
+    from sktda.files import STANDARD, check_outputs
 
-    if settings.method not in methods():
+    if settings.method != DEFAULT_METHOD and settings.method not in methods():
         fail(f"--method {settings.method!r} is unknown; available: {', '.join(sorted(methods()))}", 2)
-    allowed = {"out": output_endings(settings.data), "scores": table_endings()}
-    for name in allowed.keys() & outputs.keys():
-        if ending(outputs[name]) not in allowed[name]:
-            fail(f"the output {outputs[name]} has an unknown ending; allowed are {', '.join(allowed[name])}", 2)
+    if json_output and STANDARD in outputs.values():
+        fail("--json and an output named - would both go to standard output; name a file", 2)
+    try:
+        for name in {"out", "scores"} & outputs.keys():
+            check_ending(outputs[name], settings.data if name == "out" else None)
+    except ValueError as error:
+        fail(str(error), 2)
     if "report" in outputs:
         import jinja2  # noqa: F401  a missing extra shows before the work is done
         import matplotlib  # noqa: F401
-    inputs = [path for path in (settings.data, settings.features, other) if path]
+    inputs = [path for path in (settings.data, settings.embeddings, settings.labels, other) if path]
     check_outputs(list(outputs.values()), inputs, force=force)
 
 
@@ -294,6 +385,7 @@ def _summary(
         "evidence": judgement.evidence(job.task == "regression"),
         **numbers,
         "findings": [finding.to_dict() for finding in job.findings],
+        "columns": [column._asdict() for column in job.columns],
         "notes": job.notes,
         "outputs": {name: str(path) for name, path in outputs.items()},
         "seconds": round(time.perf_counter() - started, 3),

@@ -6,28 +6,25 @@ import difflib
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Number
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-import sktda.attribution
-from sktda import NoisyLabelDetector
-from sktda.attribution.base import needs_of
-from sktda.cleaning.base import NothingToLearnWarning
-from sktda.cli.features import of_arrays, of_table, one_spelling
 from sktda.cli.formats import read_source
-from sktda.cli.formats.arrays import read_features
-from sktda.cli.formats.base import Source
+from sktda.cli.formats.base import Reading, Source
+from sktda.cli.formats.escapes import unescaped
 from sktda.cli.review import check_given, decide, row_positions
-from sktda.data import infer_task
-from sktda.findings import Finding
-from sktda.report.judgement import Judgement
 
-TARGETS = {"label", "target", "y", "class"}
+if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the file is read before
+    from sktda import NoisyLabelDetector
+    from sktda.findings import Finding
+    from sktda.report.judgement import Judgement
+
+DEFAULT_METHOD = "label-posterior"
 NO_LABEL = {"", "na", "n/a", "nan", "<na>", "null"}  # after stripping, in lower case
 MANY = 1 / 3  # of the rows flagged, from where on the data are rather odd than dirty
 FLAGS = ("sktda_noisy", "sktda_suggested_label", "sktda_label_quality")
@@ -40,15 +37,37 @@ class Settings:
     data: Path
     target: str | None = None
     index: str | None = None
-    features: Path | None = None
+    embeddings: Path | None = None
     size: int = 64
     task: str = "auto"
-    drop: str | float = "auto"
-    method: str = "label-posterior"
+    drop: str | float | int = "auto"  # a share, or a number of rows
+    method: str = DEFAULT_METHOD
     seed: int = 0
+    kinds: dict[str, str] = field(default_factory=dict)  # column: text, category or ignore
+    na_values: tuple[str, ...] | None = None
+    part: str | None = None
+    query: str | None = None
+    header: bool | None = None
+    labels: Path | None = None
+    level: int | None = None
 
-    def detector(self, task: str) -> NoisyLabelDetector:
-        """The unfitted detector."""
+    @property
+    def reading(self) -> Reading:
+        """How the data are to be read."""
+        named = tuple(name for name in (self.target, self.index, *self.kinds) if name)
+        pixels = self.embeddings is None
+        return Reading(self.part, self.query, self.header, named, self.size, self.labels, self.level, pixels)
+
+    def detector(self, task: str, n_rows: int) -> NoisyLabelDetector:
+        """The unfitted detector. Raises ValueError where more rows are to be dropped than there are."""
+        from sktda import NoisyLabelDetector
+        from sktda.attribution.base import needs_of
+
+        contamination = self.drop
+        if isinstance(contamination, int):
+            if contamination >= n_rows:
+                raise ValueError(f"--drop {contamination} is no fewer than the {n_rows:,} rows there are; keep some")
+            contamination = contamination / n_rows
         attributor = methods()[self.method]()
         params = attributor.get_params(deep=False)
         if "task" in params:
@@ -58,12 +77,13 @@ class Settings:
             from sktda.model.proxy import default_net
 
             attributor.set_params(estimator=default_net(task, **needs.net))
-        return NoisyLabelDetector(attributor, contamination=self.drop, random_state=self.seed)
+        return NoisyLabelDetector(attributor, contamination=contamination, random_state=self.seed)
 
 
 def methods() -> dict[str, type]:
     """Attribution methods by their name in the shell: those that need nothing but X and y."""
-    package = sktda.attribution
+    import sktda.attribution as package
+
     # a hyphen before every word of three letters or more: names such as TracIn are one word
     found = {name: getattr(package, name) for name in package.__all__ if name != "PrecomputedScores"}
     return {
@@ -78,7 +98,7 @@ class Job:
     """Data that is ready to be scored.
 
     given: the labels as they were read (text, or float for regression) with the user's index; judged: with one spelling
-    per class. X: features without columns that give the label away.
+    per class. X: features without columns that give the label away; columns: what was made of each one of a table.
     """
 
     settings: Settings
@@ -90,53 +110,69 @@ class Job:
     X: Any
     findings: list[Finding]
     notes: list[str]
+    columns: list[Any]
 
     @classmethod
     def load(cls, settings: Settings, progress: Callable[[str], None]) -> Job:
         """Read everything. Raises ValueError or OSError with one sentence for what is wrong with the input."""
         path = settings.data
         progress(f"reading {path}")
-        source = read_source(path, settings.size, progress)
+        source = read_source(path, settings.reading, progress)
+        from sktda.cli.features import of_arrays, of_table, one_spelling
+
         frame = source.frame
-        target = _target(frame, settings.target, path.name)
+        target = _target(source, settings.target, path.name)
         index = source.default_index if settings.index is None else settings.index
-        if index is not None and index not in frame:
-            raise ValueError(_unknown_column(frame, index, path.name))
-        if index == target:
-            raise ValueError(f"column {index!r} cannot be both --index and --target; name another")
-        task, given = _labels(frame[target], settings.task)
+        kinds = _each(settings.kinds, frame)
+        for name in (index, *kinds):
+            if name is not None and name not in frame:
+                raise ValueError(_unknown_column(frame, name, path.name))
+        if target in (index, *kinds):
+            used = "--index" if target == index else f"--{_OPTIONS[kinds[target]]}"
+            raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
+        task, given = _labels(frame[target], settings.task, settings.na_values)
         if task == "classification":
             _check_classes(one_spelling(given))
         if index is not None:
             given.index = pd.Index(frame[index], name=index)
-        if settings.features:
-            names = frame["path"] if path.is_dir() else None
-            X, findings, notes = of_arrays(read_features(settings.features, len(frame), names), given, task)
+        columns: list[Any] = []
+        if settings.embeddings:
+            from sktda.cli.formats.arrays import read_features
+
+            images = getattr(source, "images", None)
+            names = None if images is None else images.frame["path"]
+            X, findings, notes = of_arrays(read_features(settings.embeddings, len(frame), names), given, task)
         elif source.X is not None:
             X, findings, notes = of_arrays(source.X, given, task)
         else:
             progress("preparing features")
             own = [name for name in FLAGS if name in frame]
             others = [name for name in frame if name not in (target, index, *own)]
-            X, findings, notes = of_table(frame[others], given, task)
+            cells = frame[others]
+            if settings.na_values:
+                cells = cells.mask(cells.astype(str).apply(lambda column: column.str.strip()).isin(settings.na_values))
+            X, findings, notes, columns = of_table(cells, given, task, _without(kinds, index))
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
         notes = [*source.notes, *notes]
         judged = given
         if task == "classification":
             judged = one_spelling(given, X)
             _check_classes(judged)
-        return cls(settings, source, target, given, judged, task, X, findings, notes)
+        return cls(settings, source, target, given, judged, task, X, findings, notes, columns)
 
     def score(self, progress: Callable[[str], None]) -> tuple[pd.DataFrame, Judgement]:
         """(verdicts in file order, what is said of all labels together); the columns of ReportInput.frame."""
         progress(f"scoring {len(self.given):,} rows")
+        from sktda.cleaning.base import NothingToLearnWarning
+        from sktda.report.judgement import Judgement
+
         regression = self.task == "regression"
         # classes go in as text: whole numbers could be taken for measurements
         y = self.judged.to_numpy() if regression else self.judged.astype(str).to_numpy(dtype=object)
         with warnings.catch_warnings():  # both are said in the shell's own words
             warnings.simplefilter("ignore", NothingToLearnWarning)
             warnings.filterwarnings("ignore", r"\d+% of the labels are called wrong")
-            detector = self.settings.detector(self.task).fit(self.X, y)
+            detector = self.settings.detector(self.task, len(self.given)).fit(self.X, y)
         judgement = Judgement.of(detector)
         self.notes.extend(judgement.notes())
         share = float(np.mean(detector.labels_ == -1))
@@ -209,7 +245,7 @@ class Job:
             noise_rate=judgement.noise_rate,
             judgement=judgement,
             task=self.task,
-            detector=self.settings.detector(self.task),
+            detector=self.settings.detector(self.task, len(self.given)),
             features=self.X,
             rows=None if self.source.picture or cells.empty else cells,
             image=self.source.picture,
@@ -257,18 +293,51 @@ class Plan:
 
 
 def read_text_cells(path: Path) -> pd.DataFrame:
-    """Any table with all cells as text and missing cells empty."""
+    """Any table with all cells as text and missing cells empty; quotes put before formulas are taken away."""
     frame = read_source(path).frame
-    return frame.astype(object).where(frame.notna(), "").astype(str)
+    return unescaped(frame.astype(object).where(frame.notna(), "").astype(str))
 
 
-def _target(frame: pd.DataFrame, target: str | None, file: str) -> str:
+def _each(kinds: dict[str, str], frame: pd.DataFrame) -> dict[str, str]:
+    """Names that were written with commas between them, one by one."""
+    names = {name: [name] if name in frame else [part.strip() for part in name.split(",")] for name in kinds}
+    return {part: kind for name, kind in kinds.items() for part in names[name]}
+
+
+def _without(kinds: dict[str, str], index: str | None) -> dict[str, str]:
+    return {name: kind for name, kind in kinds.items() if name != index}
+
+
+_OPTIONS = {"ignore": "ignore", "text": "text", "category": "as-category"}
+
+
+class TargetNeeded(ValueError):
+    """No column of labels was named. listing: the columns with some of their values, to choose from."""
+
+    def __init__(self, frame: pd.DataFrame, file: str) -> None:
+        super().__init__(f"name the column of labels with --target; {file} has {_names(frame.columns.tolist())}")
+        self.listing = [(str(name), _some_values(frame[name])) for name in frame]
+
+
+def _some_values(column: pd.Series, n_values: int = 4) -> str:
+    """The most frequent values where some recur, else the first."""
+    cells = column.dropna().astype(str)
+    counts = cells[cells.str.strip() != ""].value_counts(sort=False)
+    if not len(counts):
+        return "(empty)"
+    counts = counts if counts.max() == 1 else counts.sort_values(ascending=False, kind="stable")
+    shown = ", ".join(value if len(value) <= 24 else f"{value[:23]}…" for value in counts.index[:n_values])
+    return shown if len(counts) <= n_values else f"{shown}, ... ({len(counts):,} different)"
+
+
+def _target(source: Source, target: str | None, file: str) -> str:
+    frame = source.frame
     if target is None:
-        found = [name for name in frame.columns if name.strip().lower() in TARGETS]
-        if len(found) != 1:
-            what = f"several columns could be the labels ({_names(found)})" if found else "no column is called label"
-            raise ValueError(f"{what}; name one with --target: {file} has {_names(frame.columns.tolist())}")
-        return found[0]
+        if source.default_target is None or source.default_target not in frame:
+            raise TargetNeeded(frame, file)
+        return source.default_target
+    if target not in frame and target.isdecimal() and f"column {target}" in frame:  # of a file without header
+        return f"column {target}"
     if target not in frame:
         raise ValueError(_unknown_column(frame, target, file))
     return target
@@ -288,16 +357,24 @@ def _names(names: list[str]) -> str:
     return ", ".join(shown if len(names) <= 20 else [*shown[:10], f"... ({len(names) - 15} more)", *shown[-5:]])
 
 
-def _labels(column: pd.Series, task: str) -> tuple[str, pd.Series]:
-    """(task, labels): float for regression, else as they are. Raises ValueError for labels that cannot be used."""
+def _labels(column: pd.Series, task: str, na_values: tuple[str, ...] | None = None) -> tuple[str, pd.Series]:
+    """(task, labels): float for regression, else as they are. Raises ValueError for labels that cannot be used.
+
+    na_values: what is no label beside empty cells, in place of NO_LABEL.
+    """
+    from sktda.data import infer_task
+
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
-    missing = column.isna() | column.astype(str).str.strip().str.lower().isin(NO_LABEL)
+    cells = column.astype(str).str.strip()
+    missing = column.isna() | (cells.str.lower().isin(NO_LABEL) if na_values is None else cells.isin(("", *na_values)))
     if missing.any():
         first = ", ".join(map(str, np.flatnonzero(missing)[:5]))
+        words = sorted(set(cells[missing & column.notna()]) - {""})
         raise ValueError(
             f"{missing.sum()} of {len(column)} rows have no label in column {column.name!r} (rows {first} counted from "
             "0); label or remove them: a row that cannot be judged is neither kept nor dropped"
+            + (f" (--na-values '' says that {words[0]!r} is a label)" if words else "")
         )
     _check_types(column)
     numbers = pd.to_numeric(column, errors="coerce") if column.dtype.kind not in "mM" else column * np.nan
