@@ -47,7 +47,7 @@ def read_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[
     if not found["numbers"] + found["categories"]:
         raise ValueError(
             f"no column can be used as a feature ({'; '.join(notes) or 'there is none beside the labels'}); "
-            "name embeddings of the rows with --features"
+            "name embeddings of the rows with --embeddings"
         )
     typed = pd.concat([*found["numbers"], *found["categories"]], axis=1)
     told = [*found["date"], *found["text"]]
@@ -155,7 +155,7 @@ def _check_size(typed: pd.DataFrame, numbers: list[str], categories: list[str]) 
     if n_rows * width > MAX_CELLS:
         raise ValueError(
             f"{n_rows:,} rows x {width:,} features after one-hot encoding would take {n_rows * width * 8e-9:.0f} GB; "
-            "remove columns, or name embeddings of the rows with --features"
+            "remove columns, or name embeddings of the rows with --embeddings"
         )
 
 

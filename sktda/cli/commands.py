@@ -43,7 +43,7 @@ from sktda.cli.session import Commands, command_line, fail, list_features, sessi
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sktda.cli.jobs import Job, Settings
+    from sktda.cli.jobs import Job, Plan, Settings
     from sktda.report.judgement import Judgement
 
 WRITING_REPORT = "writing the report (comparing models before and after cleaning)"
@@ -140,7 +140,6 @@ def clean(
     outputs = _named(out=out, report=report, scores=scores, copy=copy)
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.formats.escapes import write_for_spreadsheet
-        from sktda.cli.formats.images import ImageListing
         from sktda.cli.jobs import Job, Plan
         from sktda.cli.review import scores_file
         from sktda.files import staged
@@ -166,8 +165,8 @@ def clean(
             job.source.write(place["out"], plan.rows, job.target, plan.relabelled, plan.extra)
             if scores:
                 write_for_spreadsheet(scores_file(frame), place["scores"])
-            if copy and isinstance(job.source, ImageListing):
-                job.source.copy(place["copy"], plan.rows, job.target, plan.relabelled)
+            if copy:
+                _copy(job, place["copy"], plan)
             if report:
                 progress(WRITING_REPORT)
                 numbers["report"] = job.write_report(place["report"], frame, judgement, command_line(ctx))
@@ -292,6 +291,13 @@ def report(
 
 def _named(**paths: Path | None) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if path}
+
+
+def _copy(job: Job, destination: Path, plan: Plan) -> None:
+    from sktda.cli.formats.images import ImageListing
+
+    if isinstance(job.source, ImageListing):
+        job.source.copy(destination, plan.rows, job.target, plan.relabelled)
 
 
 def _verdict(numbers: dict[str, Any]) -> list[str]:

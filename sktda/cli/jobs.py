@@ -118,8 +118,6 @@ class Job:
         path = settings.data
         progress(f"reading {path}")
         source = read_source(path, settings.reading, progress)
-        from sktda.cli.features import of_arrays, of_table, one_spelling
-
         frame = source.frame
         target = _target(source, settings.target, path.name)
         index = source.default_index if settings.index is None else settings.index
@@ -130,6 +128,8 @@ class Job:
         if target in (index, *kinds):
             used = "--index" if target == index else f"--{_OPTIONS[kinds[target]]}"
             raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
+        from sktda.cli.features import of_arrays, of_table, one_spelling
+
         task, given = _labels(frame[target], settings.task, settings.na_values)
         if task == "classification":
             _check_classes(one_spelling(given))

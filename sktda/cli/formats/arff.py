@@ -11,9 +11,15 @@ import arff
 import numpy as np
 import pandas as pd
 
-from sktda.cli.formats.base import Reading, Table, check_flat, distinct
+from sktda.cli.formats.base import EXACT_FLOAT, Reading, Table, check_flat, column_of, distinct
 from sktda.cli.formats.dialect import decode
 from sktda.cli.formats.files import Input, write_bytes
+
+ATTRIBUTE = re.compile(
+    r"""^([ \t]*@attribute\s+('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\S+)\s+)"""
+    r"""(?:(numeric|real|integer)|(date)|string|\{)[^\n]*?(?=\r?$)""",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +47,17 @@ class ArffTable(Table):
         if lines[0].lstrip().startswith("{"):
             raise ValueError(f"{file.name} has sparse rows, which are not read; save it with Weka's SparseToNonSparse")
         try:
-            found = arff.loads(text)
+            found = arff.loads(_known_types(text[: begin.end()]) + text[begin.end() :])
         except (arff.ArffException, ValueError) as error:
             raise ValueError(f"{file.name} cannot be read as ARFF: {error}") from error
         if len(found["data"]) != len(lines):
             raise ValueError(f"{file.name} has {len(lines)} lines below @data that make {len(found['data'])} rows")
         names, notes = distinct([name for name, _ in found["attributes"]], file.name)
         columns = {}
-        for j, (name, (_, kind)) in enumerate(zip(names, found["attributes"], strict=True)):
-            column = [row[j] for row in found["data"]]
-            columns[name] = pd.Series(column, dtype=float if kind in ("NUMERIC", "REAL") else object)
+        numeric = [match[3] is not None for match in ATTRIBUTE.finditer(text[: begin.end()])]
+        for j, name in enumerate(names):
+            cells = [row[j] for row in found["data"]]
+            columns[name] = _numbers(cells, name, file.name) if numeric[j] else column_of(cells)
         return cls(pd.DataFrame(columns), text[: begin.end()], lines, encoding, notes=notes)
 
     @property
@@ -64,8 +71,12 @@ class ArffTable(Table):
         check_flat(frame, ".arff")
         attributes = [(str(name), _kind(column)) for name, column in frame.items()]
         cells = frame.astype(object).where(frame.notna(), None)
-        rows = cells.map(lambda cell: cell if cell is None or isinstance(cell, (int, float)) else str(cell))
-        data = {"relation": "data", "attributes": attributes, "data": rows.to_numpy(dtype=object).tolist()}
+        texts = [kind == "STRING" for _, kind in attributes]
+        rows = [
+            [cell if cell is None or not is_text else str(cell) for cell, is_text in zip(row, texts, strict=True)]
+            for row in cells.to_numpy(dtype=object).tolist()
+        ]
+        data = {"relation": "data", "attributes": attributes, "data": rows}
         write_bytes(path, arff.dumps(data).encode())
 
     def write_rows(
@@ -88,8 +99,30 @@ class ArffTable(Table):
         write_bytes(path, "".join(written).encode(self.encoding))
 
 
+def _known_types(header: str) -> str:
+    """A header with what the parser does not know: dates are text, and spaces may stand within braces.
+
+    Numbers are left to `_numbers`: the parser makes floats of them.
+    """
+    header = ATTRIBUTE.sub(lambda match: f"{match[1]}STRING" if match[3] or match[4] else match[0], header)
+    return re.sub(r"\{\s+", "{", header)
+
+
+def _numbers(cells: list[str | None], name: str, file: str) -> pd.Series:
+    """Whole ones as integers, of any length."""
+    try:
+        if all(cell is None or re.fullmatch(r"[+-]?\d+", cell) for cell in cells):
+            return column_of([None if cell is None else int(cell) for cell in cells])
+        return pd.Series([np.nan if cell is None else float(cell) for cell in cells])
+    except ValueError as error:
+        raise ValueError(f"attribute {name!r} of {file} is numeric, but: {error}") from error
+
+
 def _kind(column: pd.Series) -> str:
-    return "NUMERIC" if column.dtype.kind in "iuf" else "STRING"
+    """Integers that floats lose are text."""
+    if column.dtype.kind in "iu":
+        return "STRING" if column.abs().max() >= EXACT_FLOAT else "NUMERIC"
+    return "NUMERIC" if column.dtype.kind == "f" else "STRING"
 
 
 def _text(cell: Any) -> str:

@@ -100,7 +100,16 @@ class _ArrowTable(Table):
                 ) from error
         for name in extra:
             table = table.append_column(name, pa.array(extra[name].tolist()))
-        self._write(table.take(pa.array(rows)), path)
+        columns = [_take(column, rows) for column in table.columns]
+        self._write(pa.table(columns, schema=table.schema), path)
+
+
+def _take(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+    try:
+        return column.take(pa.array(rows))
+    except pa.ArrowNotImplementedError:  # of views, which come out of no take
+        whole = pa.large_string() if pa.types.is_string_view(column.type) else pa.large_binary()
+        return column.cast(whole).take(pa.array(rows)).cast(column.type)
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

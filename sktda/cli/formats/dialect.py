@@ -135,8 +135,7 @@ def find_dialect(text: str, header: bool | None, named: tuple[str, ...]) -> Dial
         dialect = replace(dialect, header=tuple(names))
         notes.append(f"the names of the columns were taken from the comment above them: {_short(names)}")
     elif above:
-        lines = f"{len(above)} lines" if len(above) > 1 else "1 line"
-        notes.append(f"{lines} above the header, such as {above[0].strip()[:60]!r}, are no rows, and stay")
+        notes.append(f"lines above the header are no rows, and stay ({len(above)}, such as {above[0].strip()[:60]!r})")
     if dialect.has_header and _names_rows(records, dialect, text[len(preamble) :]):
         dialect = replace(dialect, row_names=True)
         notes.append(
@@ -166,7 +165,7 @@ def _commented(comments: list[str], records: list[list[str]], dialect: Dialect) 
     """The names of the columns where the last comment has as many cells as the rows, as NumPy writes it."""
     if not comments or not records:
         return []
-    cells = [cell.strip() for cell in dialect.parse(COMMENT.sub("", comments[-1], count=1))]
+    cells = [cell.strip() for cell in dialect.parse(COMMENT.sub("", comments[-1], count=1).strip())]
     fits = len(cells) == len(records[0]) > 1 and all(cells) and not any(map(is_number, cells))
     return cells if fits else []
 

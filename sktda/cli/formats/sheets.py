@@ -49,7 +49,9 @@ class _Sheet(Table):
         rows = sheets[name]
         top = _header_row(rows) if reading.header is None else 0
         if top:
-            notes.append(f"{top} rows above the header, such as {str(rows[0][0] or rows[top - 1][0])!r}, are no rows")
+            notes.append(
+                f"rows above the header are no rows, and stay ({top}, such as {''.join(map(str, rows[0]))[:60]!r})"
+            )
         header, body = _split(rows[top:], reading, notes)
         used = [j for j, called in enumerate(header) if called.strip() or any(row[j] != "" for row in body)]
         names, said = distinct([header[j] for j in used], file.name)

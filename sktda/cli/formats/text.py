@@ -86,7 +86,10 @@ class TextTable(Table):
         """Write UTF-8 with the delimiter of the ending."""
         ending = plain_ending(path)
         check_flat(frame, ending)
-        text = frame.to_csv(sep=DELIMITERS.get(ending, ","), index=False, lineterminator="\n")
+        written = partial(frame.to_csv, sep=DELIMITERS.get(ending, ","), index=False, lineterminator="\n")
+        text = written()
+        if "\r" in text:  # which is only quoted where it ends lines
+            text = written(quoting=csv.QUOTE_NONNUMERIC)
         write_bytes(path, text.encode())
 
     def write_rows(
@@ -112,8 +115,8 @@ class TextTable(Table):
 
     def _composed(self, fields: list[str]) -> str:
         buffer = io.StringIO()
-        csv.writer(buffer, delimiter=self.dialect.delimiter, lineterminator="").writerow(fields)
-        return buffer.getvalue()
+        csv.writer(buffer, delimiter=self.dialect.delimiter, lineterminator="\r\n").writerow(fields)  # both are quoted
+        return buffer.getvalue().removesuffix("\r\n")
 
     def _extended(self, record: str, fields: list[str]) -> str:
         if not fields:
