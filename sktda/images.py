@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 # only recognised, or read by another program, or documents and data more often than pictures
 NOT_READ = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"}
-LEADING = re.compile(r"(.*?[^\W\d_])[\W_]*\d+")  # cat.0, cat_001, cat12, cat (3)
+LEADING = re.compile(r"(.*?[^\W\d_])[\W_]*\d+\W*")  # cat.0, cat_001, cat12, cat (3)
 TRAILING = re.compile(r"\d+[\W_]+([^\W\d_].*)")  # 001_cat
 
 

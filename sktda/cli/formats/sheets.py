@@ -265,6 +265,8 @@ def _cell(value: Any) -> Any:
         return str(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.isoformat()
+    if value == "":
+        return None
     if value is None or isinstance(value, (str, bool, int, float, date, time)):
         return value
     return str(value)
