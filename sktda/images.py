@@ -39,7 +39,8 @@ class ImageFolder:
     """Images in the order of their sorted relative paths, with labels; nothing in the folder is changed.
 
     frame (n, 2): path and label. level: the folder that is the label, 1 for the first below `path`, 0 where labels come
-    from names of files or from a table. notes: what was assumed and what was left out, one sentence each.
+    from names of files or from a table. notes: what was assumed and what was left out, one sentence each; unreadable:
+    which images cannot be read and are left out, one sentence.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class ImageFolder:
     progress: Callable[[str], None]
     level: int = 1
     notes: tuple[str, ...] = ()
+    unreadable: str = ""
 
     @classmethod
     def read(
@@ -109,7 +111,7 @@ class ImageFolder:
         if not broken:
             return self, kept
         said = f"{self._unreadable()}; they are neither judged nor in the output"
-        folder = replace(self, frame=self.frame.iloc[kept].reset_index(drop=True), notes=(said, *self.notes))
+        folder = replace(self, frame=self.frame.iloc[kept].reset_index(drop=True), unreadable=said)
         folder.__dict__["_pixels_and_broken"] = (pixels[kept], {})
         return folder, kept
 
@@ -173,8 +175,13 @@ def _left_out(names: list[str]) -> str:
 def _check_splits(path: Path, names: list[str]) -> None:
     """Refuse folders train and val as classes unless the user says that they are."""
     first = sorted({name.split("/")[0] for name in names})
-    if not SPLITS.issuperset(name.lower() for name in first) or not any(name.count("/") > 1 for name in names):
+    if not SPLITS.issuperset(name.lower() for name in first):
         return
+    if not any(name.count("/") > 1 for name in names):
+        raise ValueError(
+            f"{path} has the folders {', '.join(first)}, with images but no folders of classes in them; give a table "
+            f"of labels with --labels, or say --label-level 1 for {_first(first)}"
+        )
     second = sorted({name.split("/")[1] for name in names if name.count("/") > 1})
     raise ValueError(
         f"{path} has the folders {', '.join(first)}, and {_first(second)} in them; which are the labels? Say "

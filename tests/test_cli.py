@@ -684,6 +684,7 @@ def test_broken_images_are_named_and_left_out(pets, tmp_path):
     result = summary("clean", pets, "-o", tmp_path / "out.csv", "--size", "8")
     said = "1 of 41 images cannot be read: cat/bad.png (not an image); they are neither judged nor in the output"
     assert said in result["notes"]
+    assert ("unreadable", said) in [(finding["kind"], finding["message"]) for finding in result["findings"]]
     assert result["n_rows"] == 40
     assert "bad.png" not in (tmp_path / "out.csv").read_text()
 

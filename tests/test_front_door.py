@@ -240,7 +240,7 @@ def test_scores_for_spreadsheets_have_no_formulas_and_come_back_as_decisions(tmp
         else:
             sheet = openpyxl.load_workbook(tmp_path / name).active
             assert "f" not in {cell.data_type for row in sheet.iter_rows() for cell in row}
-        scores = (pd.read_csv if name == "s.csv" else pd.read_excel)(tmp_path / name, dtype=str)
+        scores = pd.read_csv(tmp_path / name, dtype=str) if name == "s.csv" else cells_of(sheet)
         scores["decision"] = np.where(scores["row"] == "5", "relabel", "keep")
         scores["new_label"] = np.where(scores["row"] == "5", "'@sum" if name == "s.csv" else "@sum", "")
         scores.to_csv(tmp_path / "d.csv", index=False)
@@ -249,6 +249,11 @@ def test_scores_for_spreadsheets_have_no_formulas_and_come_back_as_decisions(tmp
         assert expected[6].endswith('""y"")"')
         expected[6] = "2,12,r,@sum"
         assert (tmp_path / f"{name}.out.csv").read_text().splitlines() == expected  # exact, without quotes
+
+
+def cells_of(sheet):
+    header, *rows = sheet.iter_rows(values_only=True)
+    return pd.DataFrame(rows, columns=header).astype(str)
 
 
 def pictures(folder, names, size=12):
@@ -325,6 +330,18 @@ def test_labels_come_from_a_table(tmp_path, judged, name, inside):
     said = " ".join(summary["notes"])
     assert "2 rows of labels.csv have no image" in said
     assert "105.png (not an image)" in said
+
+
+def test_splits_without_classes_are_no_labels(tmp_path, judged):
+    """As competitions give them: folders train and test, and a table of labels for one of them."""
+    names = [f"{'train' if i < 20 else 'test'}/{i}.png" for i in range(30)]
+    folder = pictures(tmp_path / "photos", names)
+    result = run("clean", folder, "-o", tmp_path / "o.csv")
+    assert (result.exit_code, "give a table of labels with --labels" in result.stderr) == (1, True)
+    (folder / "train.csv").write_text("id,kind\n" + "".join(f"{i},{'pq'[i % 2]}\n" for i in range(20)))
+    result = done("clean", folder, "-o", tmp_path / "o.csv", "--size", "8", "--json")  # one column is left to be it
+    assert json.loads(result.stdout)["n_rows"] == 20
+    assert any("10 images have no row in train.csv" in note for note in json.loads(result.stdout)["notes"])
 
 
 def test_a_table_that_names_no_images_is_refused(tmp_path):

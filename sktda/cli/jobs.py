@@ -129,6 +129,7 @@ class Job:
             used = "--index" if target == index else f"--{_OPTIONS[kinds[target]]}"
             raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
         from sktda.cli.features import of_arrays, of_table, one_spelling
+        from sktda.findings import Finding
 
         task, given = _labels(frame[target], settings.task, settings.na_values)
         if task == "classification":
@@ -153,7 +154,10 @@ class Job:
                 cells = cells.mask(cells.astype(str).apply(lambda column: column.str.strip()).isin(settings.na_values))
             X, findings, notes, columns = of_table(cells, given, task, _without(kinds, index))
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
-        notes = [*source.notes, *notes]
+        first = sum(finding.kind == "contradiction" for finding in findings)
+        notes = [*notes[:first], *filter(None, [source.unreadable]), *source.notes, *notes[first:]]
+        if source.unreadable:
+            findings.append(Finding("unreadable", source.unreadable, np.empty(0, dtype=int)))
         judged = given
         if task == "classification":
             judged = one_spelling(given, X)

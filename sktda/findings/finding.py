@@ -19,7 +19,7 @@ class Finding:
 
     Parameters
     ----------
-    kind : {"contradiction", "leak", "spelling", "sentinel"}
+    kind : {"contradiction", "leak", "spelling", "sentinel", "unreadable"}
     message : str
         One sentence.
     rows : ndarray of shape (k,)

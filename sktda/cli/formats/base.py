@@ -51,6 +51,9 @@ class Source(ABC):
     notes: tuple[str, ...] = ()
     """What was assumed while reading, one sentence each."""
 
+    unreadable: str = ""
+    """A sentence that names what could not be read and is left out."""
+
     @property
     @abstractmethod
     def frame(self) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pandas as pd
 from sktda.cli.formats import FORMATS, read_source, write_frame
 from sktda.cli.formats.base import Reading, Source, edited
 from sktda.cli.formats.files import plain_ending
-from sktda.images import ImageFolder, list_images
+from sktda.images import SPLITS, ImageFolder, list_images
 
 
 def read_images(path: Path, reading: Reading, progress: Callable[[str], None]) -> ImageListing:
@@ -47,6 +47,10 @@ class ImageListing(Source):
     @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override]
         return self.images.notes
+
+    @property
+    def unreadable(self) -> str:  # type: ignore[override]
+        return self.images.unreadable
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -157,7 +161,8 @@ def _table_in(path: Path) -> Path | None:
     found = [file for file in path.iterdir() if plain_ending(file) in endings and not file.name.startswith(".")]
     images, _ = list_images(path)
     folders = {name.split("/")[0] for name in images if "/" in name}
-    return found[0] if len(found) == 1 and len(folders) <= 1 else None
+    flat = not any(name.count("/") > 1 for name in images)
+    return found[0] if len(found) == 1 and (len(folders) <= 1 or (flat and SPLITS.issuperset(folders))) else None
 
 
 def _match(frame: pd.DataFrame, found: list[str], table: str, path: Path) -> tuple[pd.Series, str]:

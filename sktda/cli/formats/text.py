@@ -86,10 +86,11 @@ class TextTable(Table):
         """Write UTF-8 with the delimiter of the ending."""
         ending = plain_ending(path)
         check_flat(frame, ending)
-        written = partial(frame.to_csv, sep=DELIMITERS.get(ending, ","), index=False, lineterminator="\n")
-        text = written()
-        if "\r" in text:  # which is only quoted where it ends lines
-            text = written(quoting=csv.QUOTE_NONNUMERIC)
+        text = ""
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC):
+            if quoting == csv.QUOTE_MINIMAL or "\r" in text:  # which is only quoted where it ends lines
+                separator = DELIMITERS.get(ending, ",")
+                text = frame.to_csv(None, sep=separator, index=False, lineterminator="\n", quoting=quoting)
         write_bytes(path, text.encode())
 
     def write_rows(
