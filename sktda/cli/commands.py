@@ -23,6 +23,8 @@ from sktda.cli.options import (
     Target,
     Task,
     TaskKind,
+    Unlabelled,
+    Without,
     option,
 )
 from sktda.cli.session import command_line, fail, session, show
@@ -98,6 +100,7 @@ def clean(
     copy: Annotated[
         Path | None, option("--copy", "Cleaned copy of an image folder, as a new folder.", "FOLDER")
     ] = None,
+    unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,
     force: Force = False,
     json_output: Json = False,
@@ -118,7 +121,9 @@ def clean(
 
         if copy and (not data.is_dir() or action is Action.flag):
             fail("--copy needs an image folder and --action drop or relabel", 2)
-        settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
+        settings = Settings(
+            data, target, index, features, size, task.value, _share(drop), method, seed, unlabelled.value
+        )
         _check(settings, outputs, decisions, force=force)
         job = Job.load(settings, progress)
         frame, judgement = job.score(progress)
@@ -157,6 +162,7 @@ def score(
     features: Features = None,
     size: Size = 64,
     task: TaskKind = Task.auto,
+    unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,
     force: Force = False,
     json_output: Json = False,
@@ -176,7 +182,9 @@ def score(
         from sktda.cli.review import scores_file
         from sktda.files import staged
 
-        settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
+        settings = Settings(
+            data, target, index, features, size, task.value, _share(drop), method, seed, unlabelled.value
+        )
         _check(settings, outputs, force=force)
         job = Job.load(settings, progress)
         frame, judgement = job.score(progress)
@@ -201,6 +209,7 @@ def report(
     features: Features = None,
     size: Size = 64,
     task: TaskKind = Task.auto,
+    unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,
     force: Force = False,
     json_output: Json = False,
@@ -217,7 +226,9 @@ def report(
         from sktda.files import staged
         from sktda.report.judgement import Judgement
 
-        settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
+        settings = Settings(
+            data, target, index, features, size, task.value, _share(drop), method, seed, unlabelled.value
+        )
         _check(settings, outputs, scores, force=force)
         job = Job.load(settings, progress)
         frame = job.read_scores(scores)
@@ -288,11 +299,13 @@ def _summary(
         "target": job.target,
         "task": job.task,
         "n_rows": len(frame),
+        "n_unlabelled": int(job.unlabelled.sum()),
         "n_noisy": int(frame["noisy"].sum()),
         "noise_rate": judgement.noise_rate,
         **judgement.numbers(),
         "evidence": judgement.evidence(job.task == "regression"),
         **numbers,
+        "columns": [column._asdict() for column in job.columns],
         "findings": [finding.to_dict() for finding in job.findings],
         "notes": job.notes,
         "outputs": {name: str(path) for name, path in outputs.items()},

@@ -25,6 +25,14 @@ class Action(StrEnum):
     flag = "flag"
 
 
+class Without(StrEnum):
+    """What becomes of rows without a label."""
+
+    keep = "keep"
+    drop = "drop"
+    predict = "predict"
+
+
 def option(names: str, text: str, metavar: str | None = None, **checks: Any) -> Any:
     """A typer option."""
     return typer.Option(*names.split(), help=text, metavar=metavar, **checks)
@@ -35,8 +43,7 @@ Target = Annotated[
     str | None,
     option(
         "--target -t",
-        "Column of labels; by default the only one called label, target, y or class. A row without a label is "
-        "an error.",
+        "Column of labels; by default the only one called label, target, y or class.",
         "COLUMN",
     ),
 ]
@@ -66,6 +73,15 @@ Drop = Annotated[
         "auto: estimate how many labels are wrong; none where the features do not predict them. Or their share, such "
         "as 0.1: the worst rows in any case.",
         "SHARE",
+    ),
+]
+Unlabelled = Annotated[
+    Without,
+    option(
+        "--unlabelled",
+        "What becomes of rows without a label, which are not judged: keep, drop, or predict: they stay, with a label "
+        "suggested in the column sktda_suggested_label.",
+        "WHAT",
     ),
 ]
 Method = Annotated[str, option("--method", "Attribution method that ranks the rows.", "NAME")]
