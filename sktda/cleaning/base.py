@@ -188,10 +188,9 @@ def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any
 
 
 def reads_tables(attributor: Any) -> bool:
-    """Whether a model in the attributor may read text, dates and missing cells itself: a Pipeline, a net, any other than
-    scikit-learn's.
+    """Whether a model in the attributor may read text, dates and missing cells itself.
 
-    Those of scikit-learn's that have no transformer in front read numbers only, and so do methods without a model.
+    Not where there is none, nor a model of scikit-learn's without a transformer in front: these read numbers.
     """
     inside = attributor.get_params(deep=True)
     models = [value for name, value in inside.items() if name.rpartition("__")[2] == "estimator" and value is not None]

@@ -65,7 +65,8 @@ class NoisyLabelDetector(BaseEstimator):
     Attributes
     ----------
     labels_ : ndarray of shape (n_samples,)
-        1 clean, -1 noisy, 0 without a label; ``round(noise_rate_ * n_samples)`` rows are noisy. The best row of each class stays clean.
+        1 clean, -1 noisy, 0 without a label; ``round(noise_rate_ * n)`` of the n rows with a label are noisy. The best
+        row of each class stays clean.
     label_quality_ : ndarray of shape (n_samples,)
         In [0, 1], in the order of the scores: below 0.5 = noisy. It is not a probability. NaN without a label.
     suggested_labels_ : ndarray of shape (n_samples,)

@@ -6,7 +6,7 @@ import difflib
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +220,7 @@ class Job:
             frame, cells, X = frame.iloc[rows], cells.iloc[rows], X[rows]
             if (all_pictures := picture) is not None:
                 picture = lambda position: all_pictures(int(rows[position]))  # noqa: E731
+        findings = [_among(rows, finding) for finding in self.findings]
         data = ReportInput(
             name=self.settings.data.resolve().name,
             frame=frame,
@@ -232,7 +233,7 @@ class Job:
             image=picture,
             reproduce=command,
             notes=tuple(self.notes),
-            findings=tuple(self.findings),
+            findings=tuple(findings),
         )
         return write_report(path, data, random_state=self.settings.seed)
 
@@ -278,6 +279,14 @@ class Plan:
         return "; ".join(done) or "all rows written as they were"
 
 
+def _among(rows: np.ndarray, finding: Finding) -> Finding:
+    """The finding with positions among these rows (ascending) in place of those in the data."""
+    detail = dict(finding.detail)
+    if "groups" in detail:
+        detail["groups"] = [np.searchsorted(rows, group) for group in detail["groups"]]
+    return replace(finding, rows=np.searchsorted(rows, finding.rows), detail=detail)
+
+
 def _check_free(job: Job, names: tuple[str, ...], before: str) -> None:
     """Raise ValueError if the data has a column of a name that is to be added."""
     if taken := [name for name in names if name in job.source.frame]:
@@ -286,7 +295,9 @@ def _check_free(job: Job, names: tuple[str, ...], before: str) -> None:
 
 def _as_text(labels: pd.Series) -> np.ndarray:
     """Classes as text (n,), None where there is none: whole numbers could be taken for measurements."""
-    return np.where(labels.isna(), None, labels.astype(str).to_numpy(dtype=object))
+    texts = labels.astype(str).to_numpy(dtype=object, copy=True)
+    texts[labels.isna().to_numpy()] = None
+    return texts
 
 
 def read_text_cells(path: Path) -> pd.DataFrame:

@@ -92,8 +92,10 @@ def _numbers(known: pd.Series) -> tuple[np.ndarray, Numerals]:
 def _without_label(column: pd.Series, missing: np.ndarray) -> str:
     rows = np.flatnonzero(missing)
     first = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    texts = {text for text in column[missing].dropna().astype(str).str.strip() if text}
+    written = f" ({', '.join(map(repr, sorted(texts)))} is none)" if texts else ""
     have = "1 row has" if len(rows) == 1 else f"{len(rows):,} of {len(column):,} rows have"
-    return f"{have} no label in column {column.name!r} (rows {first} counted from 0), so it was not judged"
+    return f"{have} no label in column {column.name!r}{written} and cannot be judged: {first} (from 0)"
 
 
 def _check_types(column: pd.Series) -> None:
@@ -107,6 +109,6 @@ def _check_types(column: pd.Series) -> None:
     row = int(strange.argmax())
     beside = f" beside {column.iloc[0]!r} in row {column.index[0]}" if types.iloc[row] is not None else ""
     raise ValueError(
-        f"column {column.name!r} holds {column.iloc[row]!r} in row {column.index[row]} (counted from 0){beside}; labels "
-        "are all text or all numbers"
+        f"column {column.name!r} holds {column.iloc[row]!r} in row {column.index[row]} (counted from 0){beside}; "
+        "labels are all text or all numbers"
     )

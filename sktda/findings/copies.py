@@ -29,9 +29,10 @@ BLOCK = 1 << 17  # values hashed at a time
 def contradictions(columns: Columns, y: Any, names: np.ndarray | None = None) -> list[Finding]:
     """One finding (or none) of the groups of equal rows with more than one label.
 
-    y (n,) labels. `rows`: those of each group without its majority label, all rows of a group without a majority;
-    detail["groups"]: all rows of each group. names (n,): what the message and the groups call the rows. Rows are compared by a hash of 64 bits and then cell by
-    cell; O(n p), and, where there are any, up to MAX_ATTRIBUTES sorts of n.
+    y (n,) labels; names (n,): what the message and the groups call the rows, their positions if None. `rows`: those of
+    each group without its majority label, all rows of a group without a majority; detail["groups"]: all rows of each
+    group. Rows are compared by a hash of 64 bits and then cell by cell; O(n p), and, where there are any, up to
+    MAX_ATTRIBUTES sorts of n.
     """
     labels, codes = codes_of(y)
     if columns.values.shape[1] == 0:
@@ -51,8 +52,8 @@ def contradictions(columns: Columns, y: Any, names: np.ndarray | None = None) ->
     names = np.arange(len(codes)) if names is None else names
     message = (
         f"{what} different labels ({sum(map(len, groups)):,} rows; the first: row {names[first]} has "
-        f"{labels[codes[first]]!r} and row {names[other]} has {labels[codes[other]]!r}, counted from 0), so that at least one "
-        "label of each is wrong"
+        f"{labels[codes[first]]!r} and row {names[other]} has {labels[codes[other]]!r}, counted from 0), so that at "
+        "least one label of each is wrong"
     )
     return [Finding("contradiction", message, rows, detail={"groups": [names[group] for group in groups]})]
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from numbers import Number
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sktda.tables.numerals import is_plain
+from sktda.tables.numerals import PLAIN
 
 MISSING = {"", "na", "n/a", "nan", "<na>", "null", "none", "?", "-"}  # after stripping, in lower case
-HEAD = 200  # cells that are looked at before all are taken for plain numbers
+HEAD = 10_000  # cells, of which one with a decimal point beyond doubt is looked for
+IN_DOUBT = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")  # one and a bit, or more than a thousand?
 
 
 class Texts(NamedTuple):
@@ -44,17 +46,32 @@ class Texts(NamedTuple):
         return cls(new[codes], list(table))
 
 
-def cells_of(column: pd.Series) -> np.ndarray | Texts | None:
-    """(n,) float64 or datetime64[us] with NaN or NaT for missing cells, or `Texts`; None for anything else."""
+class Values(NamedTuple):
+    """Cells that are no text: array (n,) float64 or datetime64[us], NaN or NaT where a cell is missing.
+
+    shows_point: they were text, and showed a decimal point beyond doubt.
+    """
+
+    array: np.ndarray
+    shows_point: bool = False
+
+
+def as_texts(cells: Values | Texts) -> Texts:
+    """The cells as text, numbers and dates as they are shown."""
+    return cells if isinstance(cells, Texts) else Texts.of(pd.Series(cells.array).astype(object).to_numpy())
+
+
+def cells_of(column: pd.Series) -> Values | Texts | None:
+    """The cells of a column; None for anything but numbers, dates, booleans and text."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     kind = getattr(column.dtype, "kind", "O")
     if kind in "iuf":
-        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
+        return Values(np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan)))
     if kind == "M":
         return _dates(column)
     if kind == "m":
-        return np.asarray(column.dt.total_seconds(), dtype=np.float64)
+        return Values(np.asarray(column.dt.total_seconds(), dtype=np.float64))
     if kind == "b":
         return Texts.of(column.to_numpy(dtype=object, na_value=np.nan))
     cells = column.to_numpy(dtype=object, na_value=np.nan)
@@ -62,7 +79,7 @@ def cells_of(column: pd.Series) -> np.ndarray | Texts | None:
         return plain
     found = pd.api.types.infer_dtype(cells, skipna=True)
     if found in {"integer", "floating", "mixed-integer-float", "decimal", "empty"}:
-        return cells.astype(np.float64)
+        return Values(cells.astype(np.float64))
     if found in {"date", "datetime", "datetime64"}:
         return _dates(pd.Series(pd.to_datetime(cells, utc=True, errors="coerce")))
     if found in {"string", "boolean"} or all(isinstance(cell, str | Number) for cell in cells):
@@ -70,23 +87,35 @@ def cells_of(column: pd.Series) -> np.ndarray | Texts | None:
     return None
 
 
-def _plain(cells: np.ndarray) -> np.ndarray | None:
-    """Texts that are all numbers as programs write them, or missing, as float64; None if there is any other."""
-    head = [cell for cell in cells[:HEAD] if isinstance(cell, str) and cell]
-    if not head or not is_plain(head):
+def _plain(cells: np.ndarray) -> Values | None:
+    """Texts that are all numbers as programs write them, or missing; None if any is another, or 1.234 is in doubt."""
+    first = next((cell for cell in cells if isinstance(cell, str) and cell), None)
+    if first is None or PLAIN.fullmatch(first) is None:
         return None
-    empty = cells == ""
     try:
-        return np.where(empty, np.nan, cells).astype(np.float64)
+        values = cells.astype(np.float64)
     except ValueError:
-        return None
+        empty = cells == ""
+        if not empty.any():
+            return None
+        try:
+            values = np.where(empty, np.nan, cells).astype(np.float64)
+        except ValueError:
+            return None
+    in_doubt = False
+    for cell in cells[:HEAD]:
+        if isinstance(cell, str) and "." in cell:
+            if IN_DOUBT.fullmatch(cell) is None:
+                return Values(values, True)
+            in_doubt = True
+    return None if in_doubt else Values(values)
 
 
-def _dates(column: pd.Series) -> np.ndarray:
-    """Of any unit and time zone, as datetime64[us] of UTC."""
+def _dates(column: pd.Series) -> Values:
+    """Of any unit and time zone, as those of UTC."""
     if getattr(column.dt, "tz", None) is not None:
         column = column.dt.tz_convert(None)
-    return column.to_numpy().astype("datetime64[us]")
+    return Values(column.to_numpy().astype("datetime64[us]"))
 
 
 def _text(cell: Any) -> str:

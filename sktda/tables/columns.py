@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sktda.tables.cells import HEAD, Texts, cells_of
+from sktda.tables.cells import Texts, Values, as_texts
 from sktda.tables.dates import DateFormat, learn_dates
 from sktda.tables.numerals import MOSTLY, Numerals, learn, unit_name
 
@@ -31,6 +31,9 @@ LEFT_OUT = {
 }
 
 
+PLAIN, SHOWS_POINT, ANY_DATE = Numerals(), Numerals(shown="."), DateFormat()
+
+
 class Column(NamedTuple):
     """What was made of a column: its kind, how it is used, and what a reader should know of it, or ""."""
 
@@ -48,8 +51,8 @@ class Reader:
     """
 
     kind: str
-    numerals: Numerals = Numerals()
-    dates: DateFormat = DateFormat()
+    numerals: Numerals = PLAIN
+    dates: DateFormat = ANY_DATE
     words: bool = False
     note: str = ""
 
@@ -57,61 +60,46 @@ class Reader:
     def is_used(self) -> bool:
         return self.kind not in LEFT_OUT
 
-    def read(self, column: pd.Series) -> tuple[pd.Series, ...]:
+    def read(self, name: Any, cells: Values | Texts) -> tuple[pd.Series, ...]:
         """The column as it is meant: float64, datetime64 or text as categories; with `words` the two of them.
 
         Raises ValueError naming the row of a number that is infinite or beyond what can be compared.
         """
-        cells = cells_of(column)
-        if cells is None:
-            cells = Texts.of(column.astype(str).to_numpy())
         if self.kind == "number":
-            numbers = self._numbers(cells)
-            _check_numbers(numbers, column.name)
-            read = (pd.Series(numbers, index=column.index, name=column.name),)
-            return (*read, _words(column, _texts(cells), numbers)) if self.words else read
+            numbers = cells.take(self.numerals.read(cells.different)) if isinstance(cells, Texts) else cells.array
+            numbers = numbers if numbers.dtype.kind == "f" else np.full(len(numbers), np.nan)
+            _check_numbers(numbers, name)
+            read = (pd.Series(numbers, name=name, copy=False),)
+            return (*read, _words(name, as_texts(cells), numbers)) if self.words else read
         if self.kind == "date":
-            if not isinstance(cells, Texts):
-                dates = cells if cells.dtype.kind == "M" else np.full(len(cells), "NaT", dtype="datetime64[us]")
-            else:
-                dates = cells.take(self.dates.read(cells.different))
-            return (pd.Series(dates, index=column.index, name=column.name),)
-        return (_categories(column, _texts(cells)),)
-
-    def _numbers(self, cells: np.ndarray | Texts) -> np.ndarray:
-        if isinstance(cells, Texts):
-            return cells.take(self.numerals.read(cells.different))
-        return np.full(len(cells), np.nan) if cells.dtype.kind == "M" else cells
+            dates = cells.take(self.dates.read(cells.different)) if isinstance(cells, Texts) else cells.array
+            dates = dates if dates.dtype.kind == "M" else np.full(len(dates), "NaT", dtype="datetime64[us]")
+            return (pd.Series(dates, name=name, copy=False),)
+        return (_categories(name, as_texts(cells)),)
 
 
-def learn_column(column: pd.Series, kind: str | None = None, hint: str = "") -> Reader:
-    """How a column is to be read; kind: one of KINDS, where it is known; hint: see `numerals.learn`."""
-    if kind == "ignore":
-        return Reader("ignore")
-    cells = cells_of(column)
-    if cells is None:
-        return Reader("other") if kind is None else Reader(kind)
-    if kind == "category" or kind == "text":
+def learn_column(column: pd.Series, cells: Values | Texts | None, kind: str | None = None, hint: str = "") -> Reader:
+    """How a column of these cells is to be read; kind: one of KINDS, where it is known; hint: see `numerals.learn`."""
+    if kind in ("ignore", "category", "text"):
         return Reader(kind)
-    if not isinstance(cells, Texts):
+    if cells is None:
+        return Reader(kind or "other")
+    if isinstance(cells, Values):
         return _of_values(cells, column, kind)
     if len(cells.different) + (cells.codes < 0).any() < 2 and kind is None:
         return Reader("constant")
     return _of_texts(cells, column.name, kind, hint)
 
 
-def _of_values(cells: np.ndarray, column: pd.Series, kind: str | None) -> Reader:
+def _of_values(cells: Values, column: pd.Series, kind: str | None) -> Reader:
+    array = cells.array
     if kind is None:
-        missing = np.isnat(cells) if cells.dtype.kind == "M" else np.isnan(cells)
-        known = cells[~missing]
-        if not len(known) or (len(known) == len(cells) and (known == known[0]).all()):
+        known = array[~(np.isnat(array) if array.dtype.kind == "M" else np.isnan(array))]
+        if not len(known) or (len(known) == len(array) and (known == known[0]).all()):
             return Reader("constant")
-        if cells.dtype.kind == "f" and _is_identifier(cells, column):
+        if array.dtype.kind == "f" and _is_identifier(array, column):
             return Reader("identifier")
-    if cells.dtype.kind == "M":
-        return Reader("date")
-    as_text = column.iloc[:HEAD].astype(str) if getattr(column.dtype, "kind", "O") == "O" else []
-    return Reader("number", Numerals(shown="." if any("." in text for text in as_text) else ""))
+    return Reader("date") if array.dtype.kind == "M" else Reader("number", SHOWS_POINT if cells.shows_point else PLAIN)
 
 
 def _of_texts(cells: Texts, name: object, kind: str | None, hint: str) -> Reader:
@@ -207,19 +195,12 @@ def _check_numbers(values: np.ndarray, name: object) -> None:
         )
 
 
-def _texts(cells: np.ndarray | Texts) -> Texts:
-    return cells if isinstance(cells, Texts) else Texts.of(np.where(pd.isna(cells), None, cells.astype(object)))
+def _categories(name: Any, cells: Texts) -> pd.Series:
+    return pd.Series(pd.Categorical.from_codes(cells.codes, pd.Index(cells.different, dtype=object)), name=name)
 
 
-def _categories(column: pd.Series, cells: Texts) -> pd.Series:
-    values = pd.Categorical.from_codes(cells.codes, pd.Index(cells.different, dtype=object))
-    return pd.Series(values, index=column.index, name=column.name)
-
-
-def _words(column: pd.Series, cells: Texts, numbers: np.ndarray) -> pd.Series:
+def _words(name: Any, cells: Texts, numbers: np.ndarray) -> pd.Series:
     """The texts that are no numbers, as categories of their own; numbers are no category."""
-    kept = Texts(np.where(np.isnan(numbers), cells.codes, -1), cells.different)
-    used, codes = np.unique(kept.codes, return_inverse=True)
-    used_texts = [kept.different[i] for i in used if i >= 0]
-    read = _categories(column, Texts(codes - (used[0] < 0 if len(used) else 0), used_texts))
-    return read.rename(f"{column.name} (words)")
+    used, codes = np.unique(np.where(np.isnan(numbers), cells.codes, -1), return_inverse=True)
+    texts = [cells.different[i] for i in used if i >= 0]
+    return _categories(f"{name} (words)", Texts(codes - (used[0] < 0), texts))

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sktda.findings.finding import Columns, Finding
 from sktda.findings.sentinels import sentinels
 from sktda.tables.blocks import Dates, Levels, Numbers, Topics
+from sktda.tables.cells import Texts, Values, cells_of
 from sktda.tables.columns import KINDS, LEFT_OUT, Column, Reader, learn_column
 from sktda.tables.frames import as_frame
 
@@ -109,7 +110,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         validate_data(self, frame, reset=False, skip_check_array=True)
         blocks = [np.empty((len(frame), 0))]
         for j, reader in enumerate(self._readers):
-            for name, typed in zip(self._typed_names[j], reader.read(frame.iloc[:, j]) if reader.is_used else ()):
+            column = frame.iloc[:, j]
+            read = _typed(reader, column, cells_of(column)) if reader.is_used else ()
+            for name, typed in zip(self._typed_names[j], read, strict=True):
                 if name in self._blocks:
                     blocks.append(self._blocks[name].transform(_without(typed, self._stand_ins.get(name))))
         return np.hstack(blocks)
@@ -133,32 +136,34 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         return said + [f"columns not used as features ({LEFT_OUT[kind]}): {_listed(n)}" for kind, n in left_out.items()]
 
     def _read(self, X: Any) -> pd.DataFrame:
-        """Learn how the columns are read; returns those that are used, typed: floats, datetimes, categories of text."""
+        """Learn how columns are read; returns the used ones, typed: floats, datetimes, categories of text."""
         frame = as_frame(X)
         validate_data(self, frame, skip_check_array=True)
         _check_rows(frame)
         kinds = _checked(self.kinds, frame)
         self._names = list(frame.columns)
         columns = [frame.iloc[:, j] for j in range(frame.shape[1])]
-        readers = [learn_column(column, kinds.get(column.name)) for column in columns]
+        cells = [cells_of(column) for column in columns]
+        readers = [learn_column(column, cells[j], kinds.get(column.name)) for j, column in enumerate(columns)]
         shown = {reader.numerals.shown for reader in readers} - {""}
         if shown == {","}:
             for j, reader in enumerate(readers):
                 if reader.numerals.doubtful:
-                    readers[j] = learn_column(columns[j], kinds.get(columns[j].name), ",")
+                    readers[j] = learn_column(columns[j], cells[j], kinds.get(columns[j].name), ",")
         self._readers: list[Reader] = readers
         self._stand_ins: dict[Any, list[float]] = {}
         self._left_out: set[Any] = set()
         typed: dict[Any, pd.Series] = {}
         self._typed_names: list[list[Any]] = []
-        for column, reader in zip(columns, readers, strict=True):
-            read = reader.read(column) if reader.is_used else ()
+        for j, reader in enumerate(readers):
+            read = _typed(reader, columns[j], cells[j])
             self._typed_names.append([each.name for each in read])
-            typed |= {each.name: each for each in read}
-        return pd.DataFrame(typed, index=frame.index)
+            typed.update((each.name, each) for each in read)
+            cells[j] = None  # memory
+        return pd.DataFrame(typed, index=range(len(frame)), copy=False)
 
     def _take_as_missing(self, finding: Finding, typed: pd.DataFrame) -> None:
-        """The value of a finding of kind "sentinel" stands for a missing cell, now and in `transform`; typed changes."""
+        """The value of a finding "sentinel" stands for a missing cell, now and in `transform`; typed changes."""
         name = typed.columns[finding.positions[0]]
         self._stand_ins.setdefault(name, []).append(finding.detail["value"])
         typed[name] = _without(typed[name], [finding.detail["value"]])
@@ -172,7 +177,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         used = [name for name in typed.columns if name not in self._left_out]
         self._blocks: dict[Any, Any] = {}
         encoded, n_cells = [np.empty((len(typed), 0))], 0
-        kinds = {name: reader.kind for names, reader in zip(self._typed_names, self._readers) for name in names}
+        kinds = {
+            name: reader.kind for names, reader in zip(self._typed_names, self._readers, strict=True) for name in names
+        }
         for name in used:
             column = typed[name]
             kind = kinds[name] if column.dtype != "category" or kinds[name] != "number" else "category"
@@ -213,6 +220,12 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         return tags
 
 
+def _typed(reader: Reader, column: pd.Series, cells: Values | Texts | None) -> tuple[pd.Series, ...]:
+    if not reader.is_used:
+        return ()
+    return reader.read(column.name, Texts.of(column.astype(str).to_numpy()) if cells is None else cells)
+
+
 def _checked(kinds: Any, frame: pd.DataFrame) -> dict[Any, str]:
     for name, kind in (kinds or {}).items():
         if name not in frame:
@@ -223,12 +236,15 @@ def _checked(kinds: Any, frame: pd.DataFrame) -> dict[Any, str]:
 
 
 def _check_rows(frame: pd.DataFrame) -> None:
-    if not len(frame):
-        raise ValueError(f"Found array with 0 sample(s) (shape={frame.shape}) while a minimum of 1 is required.")
+    if len(frame) < 2:
+        raise ValueError(
+            f"Found array with {len(frame)} sample(s) (shape={frame.shape}) while a minimum of 2 is required: what a "
+            "column holds shows in several rows"
+        )
     if not frame.shape[1]:
         raise ValueError(
-            f"Found array with 0 feature(s) (shape={frame.shape}) while a minimum of 1 is required: no column can be used "
-            "as a feature (there is none beside the labels)"
+            f"Found array with 0 feature(s) (shape={frame.shape}) while a minimum of 1 is required: no column can be "
+            "used as a feature (there is none beside the labels)"
         )
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
+
+from sktda.containers import refuse_kind
 
 
 def as_frame(X: Any) -> pd.DataFrame:
@@ -20,13 +23,18 @@ def as_frame(X: Any) -> pd.DataFrame:
     elif hasattr(X, "to_pandas"):
         frame = X.to_pandas()
         frame = frame.to_frame() if isinstance(frame, pd.Series) else frame
+    elif sparse.issparse(X):
+        raise TypeError(
+            "Sparse data was passed for X, and a table is dense; give X.toarray(), or no encoder: it is numbers"
+        )
     else:
         cells = np.asarray(X)
         if cells.ndim != 2:
             raise ValueError(
-                f"Expected 2D array, got {cells.ndim}D array instead: a table of rows and columns is needed; reshape "
-                "your data either using array.reshape(-1, 1) if it is one column or array.reshape(1, -1) if it is one row"
+                f"Expected 2D array, got {cells.ndim}D array instead: rows and columns are needed. Reshape your data "
+                "either using array.reshape(-1, 1) if it is one column or array.reshape(1, -1) if it is one row"
             )
+        refuse_kind(cells.dtype.kind if cells.dtype.kind not in "mM" else "O", "X")
         frame = pd.DataFrame(cells)
     if not frame.columns.is_unique:
         name = frame.columns[frame.columns.duplicated()][0]

@@ -87,8 +87,8 @@ def learn(texts: Sequence[str], counts: np.ndarray, hint: str = "") -> tuple[Num
         notes.append(f"{others} cells without a unit taken {said}")
     if len({cell.unit.factor for _, cell, _ in used if cell.unit.base == unit.base}) > 1:
         notes.append("units converted")
-    examples = [text for text, cell, _ in used if cell.unit == unit and not _plain(text)]
-    examples += [text for text, *_ in used if not _plain(text)]
+    examples = [text for text, cell, _ in used if cell.unit == unit and PLAIN.fullmatch(text) is None]
+    examples += [text for text, *_ in used if PLAIN.fullmatch(text) is None]
     return Numerals(mark, unit, bare, examples[0] if examples else "", "; ".join(notes), shown, bool(doubt)), ""
 
 
@@ -99,14 +99,6 @@ def unit_name(text: str) -> str:
     """The unit of a cell as it is written there, or ""."""
     found = NUMBER.fullmatch(text)
     return (found["before"] or found["after"] or "").strip() if found else ""
-
-
-def is_plain(texts: Sequence[str]) -> bool:
-    """Whether all texts are numbers as programs write them, without a doubt about 1.234."""
-    if not all(map(PLAIN.fullmatch, texts)):
-        return False
-    points = [text for text in texts if "." in text]
-    return not points or any((cell := parse(text)) is not None and cell.mark == "." for text in points)
 
 
 def _units(cells: Cells) -> tuple[tuple[Unit, int] | None, str]:
@@ -171,7 +163,3 @@ def _bare(cells: Cells, unit: Unit, mark: str) -> tuple[float, str]:
     if unit.base == "%" and np.nanmax(np.abs(loose)) <= 1 < np.nanmedian(np.abs(counted)):
         return 100.0, "as shares of 1"
     return 1.0, f"as {next(unit_name(text) for text, cell, _ in cells if cell.unit == unit)}"
-
-
-def _plain(text: str) -> bool:
-    return PLAIN.fullmatch(text) is not None

@@ -48,37 +48,34 @@ PREFIXED = {  # unit: prefixes in use; others would be mistakes for something el
     "cal": "k",
     "mol": "m",
 }
-OTHERS = {  # base: {spelling: factor}
+IMPERIAL_LENGTH = {"inch": 0.0254, "foot": 0.3048, "yard": 0.9144, "mile": 1609.344}
+POUND, SQUARE_FOOT = 453.59237, 0.09290304
+COUNTS = {"k": 1e3, "K": 1e3, "thousand": 1e3, "Tsd": 1e3, "M": 1e6, "million": 1e6, "mn": 1e6, "mln": 1e6, "Mio": 1e6}
+COUNTS |= {"bn": 1e9, "billion": 1e9, "Mrd": 1e9, "lakh": 1e5, "crore": 1e7, "cr": 1e7}
+OTHERS: dict[str, dict[str, float]] = {  # base: {spelling in the singular: factor}
     "%": {"%": 1, "‰": 0.1, "percent": 1, "per cent": 1, "pct": 1},
-    "g": {"t": 1e6, "lb": 453.59237, "lbs": 453.59237, "pound": 453.59237, "oz": 28.349523125, "gram": 1, "kilo": 1e3},
-    "m": {
-        **{"in": 0.0254, "inch": 0.0254, "inche": 0.0254, '"': 0.0254, "ft": 0.3048, "feet": 0.3048, "foot": 0.3048},
-        **{"'": 0.3048, "yd": 0.9144, "yard": 0.9144, "mi": 1609.344, "mile": 1609.344, "meter": 1, "metre": 1},
-        **{"kilometer": 1e3, "kilometre": 1e3},
-    },
-    "m2": {
-        **{"m2": 1, "sqm": 1, "sq m": 1, "sq meter": 1, "qm": 1, "sqft": 0.09290304, "sq ft": 0.09290304},
-        **{"ft2": 0.09290304, "cm2": 1e-4, "km2": 1e6, "ha": 1e4, "hectare": 1e4, "acre": 4046.8564224},
-        **{"sq yard": 0.83612736},
-    },
+    "g": {"t": 1e6, "lb": POUND, "pound": POUND, "oz": POUND / 16, "gram": 1, "kilo": 1e3},
+    "m": IMPERIAL_LENGTH
+    | {"in": 0.0254, '"': 0.0254, "ft": 0.3048, "'": 0.3048, "feet": 0.3048, "yd": 0.9144, "mi": 1609.344}
+    | {"meter": 1, "metre": 1, "kilometer": 1e3, "kilometre": 1e3},
+    "m2": {"m2": 1.0, "sqm": 1, "sq m": 1, "sq meter": 1, "qm": 1, "cm2": 1e-4, "km2": 1e6, "ha": 1e4, "hectare": 1e4}
+    | {"sqft": SQUARE_FOOT, "sq ft": SQUARE_FOOT, "ft2": SQUARE_FOOT, "sq yard": 9 * SQUARE_FOOT}
+    | {"acre": 43560 * SQUARE_FOOT},
     "l": {"m3": 1e3, "cm3": 1e-3, "liter": 1, "litre": 1, "gal": 3.785411784, "gallon": 3.785411784},
-    "s": {
-        **{"sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600},
-        **{"d": 86400, "day": 86400, "week": 604800, "wk": 604800},
-    },
+    "s": {"sec": 1.0, "second": 1, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600}
+    | {"d": 86400, "day": 86400, "week": 604800, "wk": 604800},
     "year": {"year": 1, "yr": 1, "month": 1 / 12, "mo": 1 / 12},
     "km/h": {"km/h": 1, "kmh": 1, "kph": 1, "mph": 1.609344, "m/s": 3.6},
     "W": {"hp": 745.6998715822702, "PS": 735.49875},
-    "": {"k": 1e3, "K": 1e3, "M": 1e6, "bn": 1e9, "Mio": 1e6, "Mrd": 1e9, "thousand": 1e3, "million": 1e6},
+    "": COUNTS,
 }
-OTHERS[""] |= {"billion": 1e9, "mln": 1e6, "mn": 1e6, "Tsd": 1e3, "lakh": 1e5, "crore": 1e7, "cr": 1e7}
 BINARY = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "byte": 1}
-MONEY_WORDS = {**OTHERS[""], "m": 1e6, "b": 1e9, "B": 1e9, "T": 1e12}  # beside a currency
+MONEY_WORDS = COUNTS | {"m": 1e6, "b": 1e9, "B": 1e9, "T": 1e12}  # beside a currency
 
 CODES = (
-    "AED ARS AUD BDT BGN BRL CAD CHF CLP CNY COP CZK DKK EGP EUR GBP GEL HKD HUF IDR ILS INR ISK JPY KES KRW KZT MAD "
-    "MXN MYR NGN NOK NZD PEN PHP PKR PLN QAR RON RSD RUB SAR SEK SGD THB TND TRY TWD UAH USD VND ZAR"
-).split()
+    "AED|ARS|AUD|BDT|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|GEL|HKD|HUF|IDR|ILS|INR|ISK|JPY|KES|KRW|KZT|MAD|"
+    "MXN|MYR|NGN|NOK|NZD|PEN|PHP|PKR|PLN|QAR|RON|RSD|RUB|SAR|SEK|SGD|THB|TND|TRY|TWD|UAH|USD|VND|ZAR"
+)
 SAME = {
     "$": "USD",
     "US$": "USD",
@@ -102,7 +99,7 @@ SAME |= {
     "₩": "KRW",
 }
 SYMBOLS = r"$¢£¤¥₠-⃏"  # the block of currency signs
-CURRENCY = rf"[A-Z]{{0,3}}[{SYMBOLS}]|\b(?:{'|'.join(CODES)}|Rs|[Kk]r|Fr|zł|Kč|Ft|lei|[Ee]uro)\b\.?"
+CURRENCY = rf"[A-Z]{{0,3}}[{SYMBOLS}]|\b(?:{CODES}|Rs|[Kk]r|Fr|zł|Kč|Ft|lei|[Ee]uro)\b\.?"
 _IS_CURRENCY = re.compile(CURRENCY)
 _MONEY = re.compile(rf"(?P<word>[A-Za-z]*)\.?\s*(?P<currency>{CURRENCY})")
 LOST = "?"  # a sign that an encoding did not have, mostly the euro's
