@@ -15,7 +15,7 @@ import sktda.attribution
 ROOT = Path(sktda.__file__).parent
 STAGE = {
     **dict.fromkeys(["containers", "selection", "distributions", "findings", "noise", "files"], 0),
-    **dict.fromkeys(["data", "images", "metrics", "weighting"], 1),
+    **dict.fromkeys(["data", "images", "metrics", "tables", "weighting"], 1),
     "model": 2,
     "engine": 3,
     "objectives": 4,

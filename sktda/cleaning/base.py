@@ -27,7 +27,7 @@ from sklearn.utils.validation import (
 
 import sktda
 from sktda.attribution.base import Attributor, checked_scores, fit_transformed, needs_of, seeded, told_task
-from sktda.data import sliceable
+from sktda.data import reads_numbers_only, sliceable
 
 
 class PruningWarning(UserWarning):
@@ -185,6 +185,16 @@ def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any
     if transformers is None or not needs_of(attributor).features:
         return X, X_val
     return fit_transformed(transformers, X, y, X_val)
+
+
+def reads_tables(attributor: Any) -> bool:
+    """Whether a model in the attributor may read text, dates and missing cells itself.
+
+    Not where there is none, nor a model of scikit-learn's without a transformer in front: these read numbers.
+    """
+    inside = attributor.get_params(deep=True)
+    models = [value for name, value in inside.items() if name.rpartition("__")[2] == "estimator" and value is not None]
+    return any(not reads_numbers_only(model) for model in models)
 
 
 def _fit_attributor(key: str, attributor: Any, X: Any, y: Any, params: dict) -> Any:

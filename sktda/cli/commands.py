@@ -33,6 +33,8 @@ from sktda.cli.options import (
     Task,
     TaskKind,
     Text,
+    Unlabelled,
+    Without,
     data_path,
     drop_amount,
     option,
@@ -127,6 +129,7 @@ def clean(
     copy: Annotated[
         Path | None, option("--copy", "Cleaned copy of an image folder, as a new folder.", "FOLDER")
     ] = None,
+    unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,
     force: Force = False,
     json_output: Json = False,
@@ -202,6 +205,7 @@ def score(
     label_level: Level = None,
     size: Size = 64,
     task: TaskKind = Task.auto,
+    unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,
     force: Force = False,
     json_output: Json = False,
@@ -259,6 +263,7 @@ def report(
     label_level: Level = None,
     size: Size = 64,
     task: TaskKind = Task.auto,
+    unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,
     force: Force = False,
     json_output: Json = False,
@@ -334,6 +339,7 @@ def _settings(ctx: typer.Context) -> Settings:
         header=given["header"],
         labels=given["labels"],
         level=given["label_level"],
+        unlabelled=given["unlabelled"].value,
     )
 
 
@@ -385,13 +391,14 @@ def _summary(
         "target": job.target,
         "task": job.task,
         "n_rows": len(frame),
+        "n_unlabelled": int(job.unlabelled.sum()),
         "n_noisy": int(frame["noisy"].sum()),
         "noise_rate": judgement.noise_rate,
         **judgement.numbers(),
         "evidence": judgement.evidence(job.task == "regression"),
         **numbers,
-        "findings": [finding.to_dict() for finding in job.findings],
         "columns": [column._asdict() for column in job.columns],
+        "findings": [finding.to_dict() for finding in job.findings],
         "notes": job.notes,
         "outputs": {name: str(path) for name, path in outputs.items()},
         "seconds": round(time.perf_counter() - started, 3),

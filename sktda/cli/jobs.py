@@ -6,8 +6,7 @@ import difflib
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from numbers import Number
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,10 @@ if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the
     from sktda import NoisyLabelDetector
     from sktda.findings import Finding
     from sktda.report.judgement import Judgement
+    from sktda.tables.columns import Column
+    from sktda.tables.numerals import Numerals
 
 DEFAULT_METHOD = "label-posterior"
-NO_LABEL = {"", "na", "n/a", "nan", "<na>", "null"}  # after stripping, in lower case
 MANY = 1 / 3  # of the rows flagged, from where on the data are rather odd than dirty
 FLAGS = ("sktda_noisy", "sktda_suggested_label", "sktda_label_quality")
 
@@ -43,6 +43,7 @@ class Settings:
     drop: str | float | int = "auto"  # a share, or a number of rows
     method: str = DEFAULT_METHOD
     seed: int = 0
+    unlabelled: str = "keep"
     kinds: dict[str, str] = field(default_factory=dict)  # column: text, category or ignore
     na_values: tuple[str, ...] | None = None
     part: str | None = None
@@ -52,13 +53,20 @@ class Settings:
     level: int | None = None
 
     @property
+    def no_label(self) -> frozenset[str]:
+        """What stands for no label, in lower case."""
+        from sktda.cli.labels import NO_LABEL
+
+        return NO_LABEL if self.na_values is None else frozenset({"", *map(str.lower, self.na_values)})
+
+    @property
     def reading(self) -> Reading:
         """How the data are to be read."""
         named = tuple(name for name in (self.target, self.index, *self.kinds) if name)
         pixels = self.embeddings is None
         return Reading(self.part, self.query, self.header, named, self.size, self.labels, self.level, pixels)
 
-    def detector(self, task: str, n_rows: int) -> NoisyLabelDetector:
+    def detector(self, task: str, n_rows: int, unlabelled: str = "error") -> NoisyLabelDetector:
         """The unfitted detector. Raises ValueError where more rows are to be dropped than there are."""
         from sktda import NoisyLabelDetector
         from sktda.attribution.base import needs_of
@@ -77,7 +85,9 @@ class Settings:
             from sktda.model.proxy import default_net
 
             attributor.set_params(estimator=default_net(task, **needs.net))
-        return NoisyLabelDetector(attributor, contamination=contamination, random_state=self.seed)
+        return NoisyLabelDetector(
+            attributor, contamination=contamination, unlabelled=unlabelled, random_state=self.seed
+        )
 
 
 def methods() -> dict[str, type]:
@@ -97,8 +107,9 @@ def methods() -> dict[str, type]:
 class Job:
     """Data that is ready to be scored.
 
-    given: the labels as they were read (text, or float for regression) with the user's index; judged: with one spelling
-    per class. X: features without columns that give the label away; columns: what was made of each one of a table.
+    given: the labels as they were read (text, or float for regression; missing where there is none) with the user's
+    index; judged: with one spelling per class. X: features without columns that give the label away; columns: what was
+    made of the table's, empty where the features are no table; numerals: how the labels are written as numbers.
     """
 
     settings: Settings
@@ -110,7 +121,8 @@ class Job:
     X: Any
     findings: list[Finding]
     notes: list[str]
-    columns: list[Any]
+    columns: list[Column]
+    numerals: Numerals
 
     @classmethod
     def load(cls, settings: Settings, progress: Callable[[str], None]) -> Job:
@@ -129,14 +141,16 @@ class Job:
             used = "--index" if target == index else f"--{_OPTIONS[kinds[target]]}"
             raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
         from sktda.cli.features import of_arrays, of_table, one_spelling
+        from sktda.cli.labels import check_classes, read_labels
         from sktda.findings import Finding
 
-        task, given = _labels(frame[target], settings.task, settings.na_values)
+        labels = read_labels(frame[target], settings.task, settings.no_label)
+        task, given = labels.task, labels.given
         if task == "classification":
-            _check_classes(one_spelling(given))
+            check_classes(one_spelling(given))
         if index is not None:
             given.index = pd.Index(frame[index], name=index)
-        columns: list[Any] = []
+        columns: list[Column] = []
         if settings.embeddings:
             from sktda.cli.formats.arrays import read_features
 
@@ -155,14 +169,22 @@ class Job:
             X, findings, notes, columns = of_table(cells, given, task, _without(kinds, index))
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
         first = sum(finding.kind == "contradiction" for finding in findings)
-        notes = [*notes[:first], *filter(None, [source.unreadable]), *source.notes, *notes[first:]]
+        notes = [*notes[:first], *filter(None, [source.unreadable]), *source.notes, *labels.notes, *notes[first:]]
         if source.unreadable:
             findings.append(Finding("unreadable", source.unreadable, np.empty(0, dtype=int)))
         judged = given
         if task == "classification":
             judged = one_spelling(given, X)
-            _check_classes(judged)
-        return cls(settings, source, target, given, judged, task, X, findings, notes, columns)
+            check_classes(judged)
+        return cls(settings, source, target, given, judged, task, X, findings, notes, columns, labels.numerals)
+
+    @property
+    def unlabelled(self) -> np.ndarray:
+        """Whether a row has no label (n,)."""
+        return self.given.isna().to_numpy()
+
+    def _detector(self, unlabelled: str = "error") -> NoisyLabelDetector:
+        return self.settings.detector(self.task, int((~self.unlabelled).sum()), unlabelled)
 
     def score(self, progress: Callable[[str], None]) -> tuple[pd.DataFrame, Judgement]:
         """(verdicts in file order, what is said of all labels together); the columns of ReportInput.frame."""
@@ -171,12 +193,12 @@ class Job:
         from sktda.report.judgement import Judgement
 
         regression = self.task == "regression"
-        # classes go in as text: whole numbers could be taken for measurements
-        y = self.judged.to_numpy() if regression else self.judged.astype(str).to_numpy(dtype=object)
+        y = self.judged.to_numpy() if regression else _as_text(self.judged)
         with warnings.catch_warnings():  # both are said in the shell's own words
             warnings.simplefilter("ignore", NothingToLearnWarning)
             warnings.filterwarnings("ignore", r"\d+% of the labels are called wrong")
-            detector = self.settings.detector(self.task, len(self.given)).fit(self.X, y)
+            unlabelled = self.settings.unlabelled if self.unlabelled.any() else "error"
+            detector = self._detector(unlabelled).fit(self.X, y)
         judgement = Judgement.of(detector)
         self.notes.extend(judgement.notes())
         share = float(np.mean(detector.labels_ == -1))
@@ -184,9 +206,9 @@ class Job:
             self.notes.insert(self.n_contradictions, _many(share))
         suggested = detector.suggested_labels_
         if not regression:
-            typed = {str(label): label for label in self.judged.unique()}
-            suggested = [typed[label] for label in suggested]
-        elif (self.given == self.given.round()).all():
+            typed = {str(label): label for label in self.judged.dropna().unique()}
+            suggested = [None if label is None else typed[label] for label in suggested]
+        elif (self.given.dropna() == self.given.dropna().round()).all():
             suggested = np.rint(suggested)
         verdicts = {
             "given_label": self.given,
@@ -216,8 +238,9 @@ class Job:
         table = table.iloc[np.argsort(positions)].set_index(self.given.index)
         numeric = ["label_quality", "score", *(["suggested_label"] if self.task == "regression" else [])]
         numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in numeric}
+        none = self.given.isna()  # and so no verdict
         noisy = table["noisy"].str.strip().str.lower()
-        valid = {name: np.isfinite(column) for name, column in numbers.items()} | {
+        valid = {name: np.isfinite(column) | none for name, column in numbers.items()} | {
             "noisy": noisy.isin(["true", "false"])
         }
         for name, right in valid.items():
@@ -243,19 +266,25 @@ class Job:
         if self.judged is not self.given:
             frame = frame.assign(given_label=self.judged.astype(frame["given_label"].dtype))
         cells = self.source.frame.drop(columns=[self.target, *filter(None, [self.given.index.name])])
+        picture, X, rows = self.source.picture, self.X, np.flatnonzero(~self.unlabelled)
+        if len(rows) < len(frame):
+            frame, cells, X = frame.iloc[rows], cells.iloc[rows], X[rows]
+            if (all_pictures := picture) is not None:
+                picture = lambda position: all_pictures(int(rows[position]))  # noqa: E731
+        findings = [_among(rows, finding) for finding in self.findings]
         data = ReportInput(
             name=self.settings.data.resolve().name,
             frame=frame,
             noise_rate=judgement.noise_rate,
             judgement=judgement,
             task=self.task,
-            detector=self.settings.detector(self.task, len(self.given)),
-            features=self.X,
-            rows=None if self.source.picture or cells.empty else cells,
-            image=self.source.picture,
+            detector=self._detector(),
+            features=X,
+            rows=None if picture or cells.empty else cells,
+            image=picture,
             reproduce=command,
             notes=tuple(self.notes),
-            findings=tuple(self.findings),
+            findings=tuple(findings),
         )
         return write_report(path, data, random_state=self.settings.seed)
 
@@ -276,14 +305,19 @@ class Plan:
         verdict = "relabel" if action == "relabel" else "drop"
         fate, labels, n_reviewed = decide(frame, job.task, verdict, review, decisions.name if decisions else "")
         everything = np.arange(len(frame))
+        without = job.unlabelled & (fate == "keep")  # and no decision about them
+        if job.settings.unlabelled == "drop" and action != "flag":
+            fate[without] = "drop"
         if job.task == "regression" and job.source.frame[job.target].dtype.kind not in "iuf":
-            labels = [np.format_float_positional(v, 8, unique=False, fractional=False, trim="-") for v in labels]
+            labels = [job.numerals.write(value) if np.isfinite(value) else "" for value in labels]
         if action != "flag":
             relabelled = {row: labels[row] for row in np.flatnonzero(fate == "relabel").tolist()}
-            return cls(np.flatnonzero(fate != "drop"), relabelled, pd.DataFrame(index=everything), n_reviewed)
-        taken = [name for name in FLAGS if name in job.source.frame]
-        if taken:
-            raise ValueError(f"the data has the columns {', '.join(taken)} already; remove them before --action flag")
+            extra = pd.DataFrame(index=everything)
+            if job.settings.unlabelled == "predict" and without.any():
+                _check_free(job, FLAGS[1:2], "--unlabelled predict")
+                extra[FLAGS[1]] = np.where(without, np.array(labels, dtype=object), "")
+            return cls(np.flatnonzero(fate != "drop"), relabelled, extra, n_reviewed)
+        _check_free(job, FLAGS, "--action flag")
         values = (fate != "keep", labels, frame["label_quality"].round(4).to_numpy())
         return cls(everything, {}, pd.DataFrame(dict(zip(FLAGS, values, strict=True))), n_reviewed)
 
@@ -294,6 +328,27 @@ class Plan:
         done += ["all rows written with added columns"] if len(self.extra.columns) else []
         done += [f"{self.n_reviewed:,} decisions taken from the review"] if self.n_reviewed else []
         return "; ".join(done) or "all rows written as they were"
+
+
+def _among(rows: np.ndarray, finding: Finding) -> Finding:
+    """The finding with positions among these rows (ascending) in place of those in the data."""
+    detail = dict(finding.detail)
+    if "groups" in detail:
+        detail["groups"] = [np.searchsorted(rows, group) for group in detail["groups"]]
+    return replace(finding, rows=np.searchsorted(rows, finding.rows), detail=detail)
+
+
+def _check_free(job: Job, names: tuple[str, ...], before: str) -> None:
+    """Raise ValueError if the data has a column of a name that is to be added."""
+    if taken := [name for name in names if name in job.source.frame]:
+        raise ValueError(f"the data has the columns {', '.join(taken)} already; remove them before {before}")
+
+
+def _as_text(labels: pd.Series) -> np.ndarray:
+    """Classes as text (n,), None where there is none: whole numbers could be taken for measurements."""
+    texts = labels.astype(str).to_numpy(dtype=object, copy=True)
+    texts[labels.isna().to_numpy()] = None
+    return texts
 
 
 def read_text_cells(path: Path) -> pd.DataFrame:
@@ -359,75 +414,6 @@ def _names(names: list[str]) -> str:
         return "no columns"
     shown = list(map(repr, names))
     return ", ".join(shown if len(names) <= 20 else [*shown[:10], f"... ({len(names) - 15} more)", *shown[-5:]])
-
-
-def _labels(column: pd.Series, task: str, na_values: tuple[str, ...] | None = None) -> tuple[str, pd.Series]:
-    """(task, labels): float for regression, else as they are. Raises ValueError for labels that cannot be used.
-
-    na_values: what is no label beside empty cells, in place of NO_LABEL.
-    """
-    from sktda.data import infer_task
-
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    cells = column.astype(str).str.strip()
-    missing = column.isna() | (cells.str.lower().isin(NO_LABEL) if na_values is None else cells.isin(("", *na_values)))
-    if missing.any():
-        first = ", ".join(map(str, np.flatnonzero(missing)[:5]))
-        words = sorted(set(cells[missing & column.notna()]) - {""})
-        raise ValueError(
-            f"{missing.sum()} of {len(column)} rows have no label in column {column.name!r} (rows {first} counted from "
-            "0); label or remove them: a row that cannot be judged is neither kept nor dropped"
-            + (f" (--na-values '' says that {words[0]!r} is a label)" if words else "")
-        )
-    _check_types(column)
-    numbers = pd.to_numeric(column, errors="coerce") if column.dtype.kind not in "mM" else column * np.nan
-    if task == "auto":
-        task = "classification"
-        if column.dtype != bool and np.isfinite(numbers).all():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # many different numbers: that is what is asked
-                task = infer_task(numbers.to_numpy())
-    if task == "regression":
-        wrong = ~np.isfinite(numbers.to_numpy(dtype=float))
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise ValueError(
-                f"column {column.name!r} has {column.iloc[row]!r} in row {row} (counted from 0); regression needs "
-                "finite numbers in all rows, with a decimal point and without units"
-            )
-        return task, numbers.astype(float)
-    return task, column.copy()
-
-
-def _check_types(column: pd.Series) -> None:
-    """Refuse labels that are neither text nor numbers, and some of each."""
-    if column.dtype != object:
-        return
-    types = column.map(lambda label: str if isinstance(label, str) else Number if isinstance(label, Number) else None)
-    strange = types.map(lambda kind: kind is None or kind is not types.iloc[0]).to_numpy()
-    if pd.api.types.infer_dtype(column) in ("date", "datetime") or not strange.any():
-        return
-    row = int(strange.argmax())
-    beside = f" beside {column.iloc[0]!r} in row 0" if types.iloc[row] is not None else ""
-    raise ValueError(
-        f"column {column.name!r} holds {column.iloc[row]!r} in row {row} (counted from 0){beside}; labels are all text "
-        "or all numbers"
-    )
-
-
-def _check_classes(labels: pd.Series) -> None:
-    """Refuse one label, and labels that are nearly all different."""
-    n_labels = labels.nunique()
-    if n_labels == 1:
-        raise ValueError(
-            f"column {labels.name!r} has one label ({labels.iloc[0]!r} in all {len(labels)} rows); two are needed"
-        )
-    if n_labels > max(2, len(labels) // 2):
-        raise ValueError(
-            f"column {labels.name!r} has {n_labels} different labels in {len(labels)} rows, such as {labels.iloc[0]!r}"
-            "; name the column of labels with --target, or use --task regression"
-        )
 
 
 def _many(share: float) -> str:

@@ -26,6 +26,14 @@ class Action(StrEnum):
     flag = "flag"
 
 
+class Without(StrEnum):
+    """What becomes of rows without a label."""
+
+    keep = "keep"
+    drop = "drop"
+    predict = "predict"
+
+
 def option(names: str, text: str, metavar: str | None = None, **checks: Any) -> Any:
     """A typer option."""
     return typer.Option(*names.split(), help=text, metavar=metavar, **checks)
@@ -65,7 +73,7 @@ Target = Annotated[
     str | None,
     option(
         "--target -t",
-        "Column of labels; without it the columns of a table are listed. A row without a label is an error.",
+        "Column of labels; without it the columns of a table are listed.",
         "COLUMN",
     ),
 ]
@@ -132,6 +140,15 @@ Drop = Annotated[
         "auto: estimate how many labels are wrong; none where the features do not predict them. Or the worst rows in "
         "any case: a share such as 0.1 or 10%, or a number of rows such as 10.",
         "AMOUNT",
+    ),
+]
+Unlabelled = Annotated[
+    Without,
+    option(
+        "--unlabelled",
+        "What becomes of rows without a label, which are not judged: keep, drop, or predict: they stay, with a label "
+        "suggested in the column sktda_suggested_label.",
+        "WHAT",
     ),
 ]
 Method = Annotated[str, option("--method", "Attribution method that ranks the rows.", "NAME")]

@@ -78,7 +78,7 @@ def check_given(review: pd.DataFrame, positions: np.ndarray, given: pd.Series, n
     """Raise ValueError if the labels in a scores file are not those of the data it is used with."""
     if "given_label" not in review.columns:
         return
-    expected = given.iloc[positions]
+    expected = given.astype(object).where(given.notna(), "").iloc[positions]
     # spreadsheets rewrite 007 as 7 and True as TRUE
     read, known = (
         cells.astype(str).str.strip().str.lower().reset_index(drop=True) for cells in (review["given_label"], expected)
