@@ -53,7 +53,7 @@ def judged(monkeypatch):
             self.suggested_labels_ = np.roll(y, 1)
             return self
 
-    def detector(self, task, n_rows):
+    def detector(self, task, n_rows, unlabelled="error"):
         asked.append((self.drop, task, n_rows))
         return Judged(self.drop, n_rows)
 
