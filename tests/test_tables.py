@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sktda.cli.columns import encode, read_column, read_columns
 from sktda.cli.formats import FORMATS, ending, read_source, write_frame
 from sktda.cli.formats.arrays import read_features
 from sktda.cli.formats.base import Source, Table, read_bytes, write_bytes
@@ -22,11 +21,6 @@ ROWS = [
     ["99999999999999999999", " padded ", "Größe"],
 ]
 NOTHING = pd.DataFrame(index=range(5))
-
-
-def table_features(frame):
-    typed, _, notes = read_columns(frame)
-    return encode(typed), notes
 
 
 def as_text(rows, delimiter=",", end="\n", quoting=csv.QUOTE_MINIMAL):
@@ -407,90 +401,3 @@ def test_features_need_one_row_per_row(tmp_path):
         read_features(tmp_path / "two.npz", 3)
     with pytest.raises(FileNotFoundError, match=r"no.npz does not exist"):
         read_features(tmp_path / "no.npz", 3)
-
-
-@pytest.mark.parametrize(
-    ("kind", "cells"),
-    [
-        ("numbers", ["1", " 2.5", "-3e2", "", "NA", "?"] * 4),
-        ("numbers", ["1,5", "2", "1000,25", "3,75"] * 4),
-        ("numbers", [str(i % 7) for i in range(99)] + ["oops"]),
-        ("numbers", [30, 12, 55, 7, 8, 9, 1, 2, 100, 50, 3, 4]),
-        ("numbers", [1.5, np.nan, 2.5] * 5),
-        ("categories", ["red", "green", "", "blue"] * 9),
-        ("categories", ["yes", "no"] * 9),
-        ("categories", [True, False] * 9),
-        ("categories", ["only", ""] * 9),
-        ("categories", pd.Categorical(["a", "b", None] * 5)),
-        ("constant", ["x"] * 9),
-        ("constant", ["5"] * 9),
-        ("constant", ["", "NA"] * 9),
-        ("constant", [np.nan] * 9),
-        ("identifier", [f"id{i}" for i in range(30)]),
-        ("identifier", [str(i) for i in range(100, 130)]),
-        ("identifier", range(30, 0, -1)),
-        ("identifier", [str(10**30 + 7 * i % 30) for i in range(30)]),
-        ("identifier", [2**60 + 7 * i % 30 for i in range(30)]),
-        ("identifier", [str(2**60 + 7 * i % 29) if i else "" for i in range(30)]),
-        ("numbers", [6.02e23, 1.1e24, 3.3e22] * 9),
-        ("date", [f"2020-01-{i:02d}" for i in range(1, 29)]),
-        ("date", [f"{i}.2.2021" for i in range(1, 29)] * 9),
-        ("date", ["2020-01-01T10:00:00", ""] * 9),
-        ("date", ["3 Mar 2020", "14-Apr-21", "May 5, 2020"] * 9),
-        ("date", pd.date_range("2020-01-01", periods=20)),
-        ("text", [f"a sentence about {i}" for i in range(30)]),
-        ("other", [[1], [2]] * 9),
-    ],
-)
-def test_what_a_column_holds(kind, cells):
-    assert read_column(pd.Series(cells, name="c"))[0] == kind
-
-
-def test_numbers_in_text_are_read_as_written():
-    def cells(*values):
-        return read_column(pd.Series([*values, "7"], name="c"))[1].tolist()[:-1]
-
-    assert cells("1,5", "2,25") == [1.5, 2.25]
-    assert cells("1,234", "12,345,678.5") == [1234, 12345678.5]
-    assert cells("1e3", "-0.5") == [1000, -0.5]
-
-
-def test_features_of_a_table():
-    rng = np.random.default_rng(0)
-    n = 400
-    number = rng.normal(size=n).round(3).astype(str)
-    number[5] = ""
-    colour = rng.choice(["red", "green"], n).astype(object)
-    colour[[1, 2]] = ["teal", "ochre"]
-    colour[3:9] = ""
-    frame = pd.DataFrame({"number": number, "id": [f"n{i}" for i in range(n)], "colour": colour}, dtype=str)
-    X, notes = table_features(frame)
-    assert notes == ["columns not used as features (identifiers): 'id'"]
-    assert X.shape == (n, 1 + 1 + 4)  # number, its indicator; green, red, missing, the rare ones together
-    known = np.delete(number, 5).astype(float)
-    assert X[5, 0] == np.median(known)
-    np.testing.assert_array_equal(np.delete(X[:, 0], 5), known)
-    np.testing.assert_array_equal(X[:, 1], np.arange(n) == 5)
-    np.testing.assert_array_equal(X[1, 2:], X[2, 2:])
-    assert X[:, 2:].sum(axis=0).tolist() == [(colour == "green").sum(), (colour == "red").sum(), 6, 2]
-
-
-def test_cells_that_are_no_numbers_are_reported():
-    frame = pd.DataFrame({"a": [str(i % 7) for i in range(99)] + ["oops"]})
-    X, notes = table_features(frame)
-    assert X[99].tolist() == [3, 1]
-    assert notes == ["column 'a': 1 cells are no numbers ('oops'), taken as missing"]
-
-
-def test_what_cannot_become_features_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match=r"column 'a' holds infinity in row 1 \(counted from 0\)"):
-        table_features(pd.DataFrame({"a": ["1", "-inf", "3"]}))
-    with pytest.raises(ValueError, match=r"column 'a' holds 1e\+308, beyond what can be compared, in row 2"):
-        table_features(pd.DataFrame({"a": [1, -3, 1e308]}))
-    with pytest.raises(ValueError, match=r"no column can be used as a feature .*free text.*--features"):
-        table_features(pd.DataFrame({"a": [f"row number {i}" for i in range(9)]}))
-    with pytest.raises(ValueError, match="none beside the labels"):
-        table_features(pd.DataFrame(index=range(9)))
-    monkeypatch.setattr("sktda.cli.columns.MAX_CELLS", 1000)
-    with pytest.raises(ValueError, match=r"90 rows x 62 features after one-hot encoding"):
-        table_features(pd.DataFrame({f"c{j}": [f"v{i % 30}" for i in range(90)] for j in range(2)}))
