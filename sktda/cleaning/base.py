@@ -27,6 +27,7 @@ from sklearn.utils.validation import (
 
 import sktda
 from sktda.attribution.base import Attributor, checked_scores, fit_transformed, needs_of, seeded, told_task
+from sktda.containers import needs_encoding
 from sktda.data import reads_numbers_only, sliceable
 
 
@@ -180,10 +181,20 @@ def transformers_of(estimator: Any) -> Pipeline | None:
 
 
 def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any = None) -> tuple[Any, Any]:
-    """(X, X_val) as the attributor sees them: through the transformers of a Pipeline if it needs numeric features."""
+    """(X, X_val) as the attributor sees them: numbers, if it needs them.
+
+    A Pipeline's transformers make them; of a table that another model reads itself, `TableEncoder` does.
+    """
     transformers = transformers_of(estimator)
-    if transformers is None or not needs_of(attributor).features:
+    if not needs_of(attributor).features:
         return X, X_val
+    if transformers is None:
+        takes_more = not reads_numbers_only(estimator) or get_tags(estimator).input_tags.allow_nan
+        if not takes_more or not needs_encoding(X):
+            return X, X_val
+        from sktda.tables.encoder import TableEncoder
+
+        transformers = make_pipeline(TableEncoder())
     return fit_transformed(transformers, X, y, X_val)
 
 

@@ -14,8 +14,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
 from sktda.attribution.base import loo_decision_of
-from sktda.cleaning.base import Holdout, fit_attributor, prepare_attributor, refuse_constant
+from sktda.cleaning.base import Holdout, fit_attributor, prepare_attributor, reads_tables, refuse_constant
 from sktda.cleaning.validation import warn_if_unlike
+from sktda.containers import as_columns, needs_encoding
 from sktda.data import UnitRows, encode_target, note_columns, plain_target, read_features, resolve_device, sliceable
 from sktda.engine.coresets import STRATEGIES, Candidates
 from sktda.engine.last_layer import last_layer
@@ -154,8 +155,9 @@ class CoresetSelector(BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, ...), or a dict of them by argument name
-            As the attributor and the estimator take it.
+        X : array-like, sparse matrix or table of shape (n_samples, ...), or a dict of arrays by argument name
+            As the attributor and the estimator take it. A table with text, dates or missing cells is encoded by
+            `TableEncoder` where no model reads it.
         y : array-like of shape (n_samples,)
             Class labels of any kind, or numbers.
 
@@ -170,6 +172,7 @@ class CoresetSelector(BaseEstimator):
             self.__dict__.pop(name, None)
         X, y = sliceable(X), plain_target(y)
         strategy = STRATEGIES[self.strategy]
+        table, X = X, self._numbers(X) if strategy.scores or strategy.features or strategy.gradients else X
         if strategy.scores:
             attributor = prepare_attributor(self.attributor, self.estimator, self.random_state)
             self.attributor_ = fit_attributor(attributor, X, y, {})
@@ -177,7 +180,7 @@ class CoresetSelector(BaseEstimator):
         numbers = None
         if self.estimator is None and (strategy.features or strategy.gradients):
             numbers = read_features(self, X)
-        note_columns(self, X, self.estimator)
+        note_columns(self, as_columns(table), self.estimator)
         check_consistent_length(X, y)
         target, codes = self._encoded(y)
         budget = self._budget(len(codes), codes.max() + 1)
@@ -205,6 +208,14 @@ class CoresetSelector(BaseEstimator):
         if weights is not None:
             self.sample_weight_ = weights[order] / weights.mean()
         return self
+
+    def _numbers(self, X):
+        """X, or a table that is not all numbers as `TableEncoder` makes it, where no model reads it."""
+        if self.estimator is not None or not needs_encoding(X) or (self.attributor and reads_tables(self.attributor)):
+            return X
+        from sktda.tables.encoder import TableEncoder
+
+        return TableEncoder().fit_transform(X)
 
     def _encoded(self, y):
         """(codes or values, class codes) of the target; sets task_ and classes_."""

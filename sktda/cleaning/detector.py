@@ -10,7 +10,7 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
 from sktda.attribution.base import loo_decision_of
 from sktda.cleaning.base import (
@@ -228,21 +228,18 @@ class NoisyLabelDetector(BaseEstimator):
 
     def _add_unlabelled(self, rows, labels, features):
         """What was learned of the rows (k,) with a label, as that of all rows."""
-        n = len(features) if hasattr(features, "__len__") else features.shape[0]
+        clean, n = rows[self.sample_indices_], _num_samples(features)
         others = np.setdiff1d(np.arange(n), rows)
-        stay = others if self.unlabelled != "drop" else others[:0]
-        clean = self.sample_indices_
         missing = np.nan if self.task_ == "regression" else None
         suggested = spread(self.suggested_labels_, rows, n, missing)
         if self.unlabelled == "predict" and self.can_tell_:
-            seed = 0 if self.random_state is None else self.random_state
-            suggested[others] = predicted(features, rows[clean], labels[clean], others, self.task_, seed)
-        self.suggested_labels_ = suggested
-        self.sample_indices_ = np.sort(np.append(rows[clean], stay))
+            right = labels[self.sample_indices_]
+            suggested[others] = predicted(features, clean, right, others, self.task_, self.random_state)
+        self.suggested_labels_, self._given = suggested, spread(self._given, rows, n, missing)
+        self.sample_indices_ = clean if self.unlabelled == "drop" else np.sort(np.append(clean, others))
         self.labels_ = spread(self.labels_, rows, n, 0)
         self.label_quality_ = spread(self.label_quality_, rows, n, np.nan)
         self.scores_ = spread(np.asarray(self.scores_, dtype=float), rows, n, np.nan)
-        self._given = spread(self._given, rows, n, missing)
 
     def _judge(self, reference, target):
         """How many labels are wrong, as a NoiseRate; sets predictability_, chance_ and can_tell_."""

@@ -42,7 +42,7 @@ def predicted(features: Any, rows: np.ndarray, labels: np.ndarray, others: np.nd
     X = numbers(features)
     X = X if sparse.issparse(X) else np.asarray(X).reshape(X.shape[0], -1)
     forest = default_classifier() if task == "classification" else ExtraTreesRegressor(300, min_samples_leaf=3)
-    return forest.set_params(random_state=seed).fit(X[rows], labels).predict(X[others])
+    return forest.set_params(random_state=0 if seed is None else seed).fit(X[rows], labels).predict(X[others])
 
 
 def _cells(y: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from sktda.containers import refuse_kind
 from sktda.tables.numerals import PLAIN
 
 MISSING = {"", "na", "n/a", "nan", "<na>", "null", "none", "?", "-"}  # after stripping, in lower case
@@ -66,6 +67,7 @@ def cells_of(column: pd.Series) -> Values | Texts | None:
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     kind = getattr(column.dtype, "kind", "O")
+    refuse_kind(kind if kind == "c" else "O", f"column {column.name!r}")
     if kind in "iuf":
         return Values(np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan)))
     if kind == "M":

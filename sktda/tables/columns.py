@@ -95,10 +95,10 @@ def _of_values(cells: Values, column: pd.Series, kind: str | None) -> Reader:
     array = cells.array
     if kind is None:
         known = array[~(np.isnat(array) if array.dtype.kind == "M" else np.isnan(array))]
+        if len(known) and array.dtype.kind == "f" and _is_identifier(array, column):
+            return Reader("identifier")
         if not len(known) or (len(known) == len(array) and (known == known[0]).all()):
             return Reader("constant")
-        if array.dtype.kind == "f" and _is_identifier(array, column):
-            return Reader("identifier")
     return Reader("date") if array.dtype.kind == "M" else Reader("number", SHOWS_POINT if cells.shows_point else PLAIN)
 
 
@@ -136,25 +136,22 @@ def _of_numbers(
         if kind == "number":
             return Reader("number")
         return Reader("", note=_said(name, why)) if why else None
-    values = numerals.read(cells.different)
+    values = numerals.read(sampled)
     wrong = np.isnan(values)
-    share = cells.counts[~wrong].sum() / cells.counts.sum()
-    others = [text for text, is_wrong in zip(cells.different, wrong, strict=True) if is_wrong]
+    share = counts[~wrong].sum() / counts.sum()
+    others = [text for text, is_wrong in zip(sampled, wrong, strict=True) if is_wrong]
     words = share < MOSTLY
     if words and kind is None and (share < 0.5 or len(values) <= MAX_CATEGORIES or len(others) > FEW_WORDS):
         return None
     notes = [numerals.note] if numerals.note else []
     if others:
-        n_others = cells.counts[wrong].sum()
-        notes.append(
-            f"{n_others} cells are no numbers ({others[0]!r}), " + ("a category" if words else "taken as missing")
-        )
+        many = f"{counts[wrong].sum()} cells" if len(sampled) == len(cells.different) else "some cells"
+        notes.append(f"{many} are no numbers ({others[0]!r}), " + ("a category" if words else "taken as missing"))
     if numerals.example:
         value = float(numerals.read([numerals.example])[0])
         notes.insert(0, f"{numerals.example!r} read as {value:.12g} {unit_name(numerals.example)}".rstrip(" ?"))
     found = Reader("number", numerals, words=words, note=_said(name, *notes))
-    numbers = cells.take(values)
-    if kind is None and _counts_up_or_down(numbers) and numerals.unit.base == "":
+    if kind is None and not numerals.unit.base and _counts_up_or_down(cells.take(numerals.read(cells.different))):
         return replace(found, kind="identifier", note="")
     return found
 
@@ -173,7 +170,9 @@ def _sample(n: int) -> np.ndarray:
 def _is_identifier(values: np.ndarray, column: pd.Series) -> bool:
     if np.nanmax(np.abs(values)) >= 2**53:
         text = column.dropna().astype(str).str.strip()
-        return bool(text.str.fullmatch(LONG).mean() >= MOSTLY and text.nunique() > len(text) / 2)
+        return bool(
+            np.mean([LONG.fullmatch(each) is not None for each in text]) >= MOSTLY and text.nunique() > len(text) / 2
+        )
     return _counts_up_or_down(values)
 
 

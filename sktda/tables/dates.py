@@ -79,6 +79,6 @@ def parts(dates: np.ndarray) -> dict[str, np.ndarray]:
     index = pd.DatetimeIndex(dates)
     days = (dates.astype("datetime64[us]").astype(np.int64) / 86_400e6).astype(np.float64)
     hour = index.hour + index.minute / 60
-    found = {"days": days, "year": index.year, "month": index.month, "weekday": index.weekday, "hour": hour}
+    found = {"days": days, "year": index.year, "month": index.month, "weekday": index.day_of_week, "hour": hour}
     missing = np.isnat(dates)
     return {name: np.where(missing, np.nan, np.asarray(values, dtype=np.float64)) for name, values in found.items()}

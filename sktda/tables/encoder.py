@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -108,14 +109,25 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self, "columns_")
         frame = as_frame(X)
         validate_data(self, frame, reset=False, skip_check_array=True)
-        blocks = [np.empty((len(frame), 0))]
+        return self._filled(len(frame), self._used(frame))
+
+    def _used(self, frame: pd.DataFrame) -> Iterator[tuple[Any, pd.Series]]:
+        """(block, typed column) of every typed column that is a feature."""
         for j, reader in enumerate(self._readers):
-            column = frame.iloc[:, j]
-            read = _typed(reader, column, cells_of(column)) if reader.is_used else ()
-            for name, typed in zip(self._typed_names[j], read, strict=True):
-                if name in self._blocks:
-                    blocks.append(self._blocks[name].transform(_without(typed, self._stand_ins.get(name))))
-        return np.hstack(blocks)
+            if reader.is_used:
+                read = _typed(reader, frame.iloc[:, j])
+                for name, typed in zip(self._typed_names[j], read, strict=True):
+                    if name in self._blocks:
+                        yield self._blocks[name], _without(typed, self._stand_ins.get(name))
+
+    def _filled(self, n: int, columns: Iterable[tuple[Any, pd.Series]]) -> np.ndarray:
+        """(n, n_features_out) of blocks and their columns, one after the other: memory holds them once."""
+        encoded = np.empty((n, len(self.get_feature_names_out())))
+        start = 0
+        for block, column in columns:
+            encoded[:, start : start + len(block.names)] = block.transform(column)
+            start += len(block.names)
+        return encoded
 
     def get_feature_names_out(self, input_features=None):
         """Names (n_features_out,) of the numbers: the column's, and behind it the category, the part or the topic."""
@@ -160,7 +172,16 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             self._typed_names.append([each.name for each in read])
             typed.update((each.name, each) for each in read)
             cells[j] = None  # memory
+        if not typed:
+            self.columns_ = [self._column(j) for j in range(len(readers))]
+            self._refuse_nothing()
         return pd.DataFrame(typed, index=range(len(frame)), copy=False)
+
+    def _refuse_nothing(self) -> NoReturn:
+        raise ValueError(
+            f"no column can be used as a feature ({'; '.join(self.notes_)}); name embeddings of the rows with "
+            "--features"
+        )
 
     def _take_as_missing(self, finding: Finding, typed: pd.DataFrame) -> None:
         """The value of a finding "sentinel" stands for a missing cell, now and in `transform`; typed changes."""
@@ -176,29 +197,22 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         """Learn the numbers of typed columns, and return them (n_samples, n_features_out)."""
         used = [name for name in typed.columns if name not in self._left_out]
         self._blocks: dict[Any, Any] = {}
-        encoded, n_cells = [np.empty((len(typed), 0))], 0
-        kinds = {
-            name: reader.kind for names, reader in zip(self._typed_names, self._readers, strict=True) for name in names
-        }
+        read = zip(self._typed_names, self._readers, strict=True)
+        kinds = {name: reader.kind for names, reader in read for name in names}
         for name in used:
-            column = typed[name]
-            kind = kinds[name] if column.dtype != "category" or kinds[name] != "number" else "category"
-            self._blocks[name] = BLOCKS[kind]().fit(column)
-            n_cells += len(typed) * len(self._blocks[name].names)
-            if n_cells <= MAX_CELLS:
-                encoded.append(self._blocks[name].transform(column))
-        if n_cells > MAX_CELLS:
+            is_word = kinds[name] == "number" and typed[name].dtype == "category"
+            self._blocks[name] = BLOCKS["category" if is_word else kinds[name]]().fit(typed[name])
+        n_features = sum(len(block.names) for block in self._blocks.values())
+        if len(typed) * n_features > MAX_CELLS:
             raise ValueError(
-                f"{len(typed):,} rows x {n_cells // len(typed):,} features after encoding would take "
-                f"{n_cells * 8e-9:.0f} GB; remove columns, or name embeddings of the rows with --features"
+                f"{len(typed):,} rows x {n_features:,} features after encoding would take "
+                f"{len(typed) * n_features * 8e-9:.0f} GB; remove columns, or name embeddings of the rows with "
+                "--features"
             )
         self.columns_ = [self._column(j) for j in range(len(self._readers))]
-        if not n_cells:
-            raise ValueError(
-                f"no column can be used as a feature ({'; '.join(self.notes_) or 'there is none beside the labels'}); "
-                "name embeddings of the rows with --features"
-            )
-        return np.hstack(encoded)
+        if not n_features:
+            self._refuse_nothing()
+        return self._filled(len(typed), ((self._blocks[name], typed[name]) for name in used))
 
     def _column(self, j: int) -> Column:
         reader, names = self._readers[j], self._typed_names[j]
@@ -220,9 +234,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _typed(reader: Reader, column: pd.Series, cells: Values | Texts | None) -> tuple[pd.Series, ...]:
+def _typed(reader: Reader, column: pd.Series, cells: Values | Texts | None = None) -> tuple[pd.Series, ...]:
+    """What a reader makes of a column, whose cells may have been looked at before."""
     if not reader.is_used:
         return ()
+    cells = cells_of(column) if cells is None else cells
     return reader.read(column.name, Texts.of(column.astype(str).to_numpy()) if cells is None else cells)
 
 

@@ -87,8 +87,8 @@ def learn(texts: Sequence[str], counts: np.ndarray, hint: str = "") -> tuple[Num
         notes.append(f"{others} cells without a unit taken {said}")
     if len({cell.unit.factor for _, cell, _ in used if cell.unit.base == unit.base}) > 1:
         notes.append("units converted")
-    examples = [text for text, cell, _ in used if cell.unit == unit and PLAIN.fullmatch(text) is None]
-    examples += [text for text, *_ in used if PLAIN.fullmatch(text) is None]
+    odd = [(text, cell) for text, cell, _ in used if PLAIN.fullmatch(text) is None or (mark == "," and "." in text)]
+    examples = [text for text, cell in odd if cell.unit == unit] + [text for text, _ in odd]
     return Numerals(mark, unit, bare, examples[0] if examples else "", "; ".join(notes), shown, bool(doubt)), ""
 
 

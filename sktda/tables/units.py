@@ -152,7 +152,9 @@ def unit_of(before: str, after: str) -> Unit | None:
 
 def is_known(base: str) -> bool:
     """Whether the base of a unit is a measure, a share or a currency, and not just a word behind a number."""
-    return base != "+" and (is_money(base) or any(unit.base == base for unit in _table().values()))
+    return base != "+" and (
+        base.startswith("°") or is_money(base) or any(unit.base == base for unit in _table().values())
+    )
 
 
 def is_money(base: str) -> bool:
