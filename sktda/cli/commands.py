@@ -10,6 +10,7 @@ import typer
 
 from sktda.cli.options import (
     Action,
+    Comparison,
     Data,
     Drop,
     Features,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from sktda.cli.jobs import Job, Settings
     from sktda.report.judgement import Judgement
 
-WRITING_REPORT = "writing the report (comparing models before and after cleaning)"
+WRITING_REPORT = "writing the report"
 
 app = typer.Typer(
     help="""Find wrong labels in a table or a folder of images, and clean them.
@@ -71,6 +72,7 @@ def clean(
     ],
     target: Target = None,
     report: Annotated[Path | None, option("--report", "HTML page of what was found.", "FILE")] = None,
+    comparison: Comparison = True,
     action: Annotated[
         Action,
         option(
@@ -113,8 +115,8 @@ def clean(
         from sktda.cli.formats import write_frame
         from sktda.cli.formats.images import ImageListing
         from sktda.cli.jobs import Job, Plan, Settings
-        from sktda.cli.review import scores_file
         from sktda.files import staged
+        from sktda.review.decisions import scores_file
 
         if copy and (not data.is_dir() or action is Action.flag):
             fail("--copy needs an image folder and --action drop or relabel", 2)
@@ -140,7 +142,7 @@ def clean(
                 job.source.copy(place["copy"], plan.rows, plan.relabelled)
             if report:
                 progress(WRITING_REPORT)
-                numbers["report"] = job.write_report(place["report"], frame, judgement, command_line(ctx))
+                numbers["report"] = job.write_report(place["report"], frame, judgement, command_line(ctx), comparison)
             job.notes[:0] = _verdict(numbers)
         summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
@@ -173,8 +175,8 @@ def score(
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.formats import write_frame
         from sktda.cli.jobs import Job, Settings
-        from sktda.cli.review import scores_file
         from sktda.files import staged
+        from sktda.review.decisions import scores_file
 
         settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
         _check(settings, outputs, force=force)
@@ -189,12 +191,65 @@ def score(
 
 
 @app.command()
+def review(
+    data: Data,
+    out: Annotated[Path, option("--out -o", "The page.", "FILE")] = Path("review.html"),
+    target: Target = None,
+    decisions: Annotated[
+        Path | None,
+        option("--decisions", "What was decided so far, as the page saved it; the rest is ordered anew.", "FILE"),
+    ] = None,
+    sheet: Annotated[
+        Path | None, option("--sheet", "The same rows as a spreadsheet with a list of decisions.", "FILE")
+    ] = None,
+    drop: Drop = "auto",
+    method: Method = "label-posterior",
+    index: Index = None,
+    features: Features = None,
+    size: Size = 64,
+    task: TaskKind = Task.auto,
+    seed: Seed = 0,
+    force: Force = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a page on which you decide about the flagged rows of DATA.
+
+    Open it in a browser, where it works without a network. Keep, relabel or drop row by row, save decisions.csv, and
+    give that to sktda clean --decisions.
+    """
+    started = time.perf_counter()
+    outputs = _named(review=out, sheet=sheet)
+    with session(silent=json_output or quiet) as (progress, remarks):
+        from sktda.cli.jobs import Job, Settings
+        from sktda.cli.review import lines_of, review_of, scored
+        from sktda.files import staged
+        from sktda.review.sheet import write_sheet
+
+        settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
+        _check(settings, outputs, decisions, force=force)
+        job = Job.load(settings, progress)
+        frame, judgement, decided = scored(job, decisions, progress)
+        job.notes.extend(remarks)
+        page = review_of(job, frame, judgement, decided)
+        with staged(list(outputs.values()), force=force) as places:
+            place = dict(zip(outputs, places, strict=True))
+            progress("writing the page")
+            numbers = page.save(place["review"])
+            if sheet:
+                write_sheet(place["sheet"], page, lines_of(job.source))
+        summary = _summary(job, frame, judgement, numbers, outputs, started)
+    show(summary, frame, outputs, json_output, quiet)
+
+
+@app.command()
 def report(
     ctx: typer.Context,
     scores: Annotated[Path, typer.Argument(help="Scores of all rows of DATA, from sktda score.")],
     data: Annotated[Path, option("--data -d", "The table or folder that was scored.", "DATA")],
     out: Annotated[Path, option("--out -o", "The HTML page.", "FILE")],
     target: Target = None,
+    comparison: Comparison = True,
     drop: Drop = "auto",
     method: Method = "label-posterior",
     index: Index = None,
@@ -225,7 +280,7 @@ def report(
         job.notes.extend(remarks)
         with staged([out], force=force) as (place,):
             progress(WRITING_REPORT)
-            numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx))}
+            numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx), comparison)}
             job.notes[:0] = _verdict(numbers)
         summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)

@@ -22,10 +22,10 @@ from sktda.cli.features import of_arrays, of_table, one_spelling
 from sktda.cli.formats import read_source
 from sktda.cli.formats.arrays import read_features
 from sktda.cli.formats.base import Source
-from sktda.cli.review import check_given, decide, row_positions
 from sktda.data import infer_task
 from sktda.findings import Finding
 from sktda.report.judgement import Judgement
+from sktda.review.decisions import check_given, decide, row_positions
 
 TARGETS = {"label", "target", "y", "class"}
 NO_LABEL = {"", "na", "n/a", "nan", "<na>", "null"}  # after stripping, in lower case
@@ -162,6 +162,19 @@ class Job:
         """How many of the notes are about equal rows with different labels; these come first."""
         return sum(finding.kind == "contradiction" for finding in self.findings)
 
+    @property
+    def cells(self) -> pd.DataFrame | None:
+        """The columns that a page shows: all but the labels and the names of the rows; None of pictures."""
+        cells = self.source.frame.drop(columns=[self.target, *filter(None, [self.given.index.name])])
+        return None if self.source.picture or cells.empty else cells
+
+    @property
+    def written(self) -> list[str] | None:
+        """Labels as they stand in the file, where that is text and they were read as numbers."""
+        labels = self.source.frame[self.target]
+        is_text = self.task == "regression" and labels.dtype.kind not in "iuf"
+        return labels.astype(str).tolist() if is_text else None
+
     def read_scores(self, path: Path) -> pd.DataFrame:
         """The verdicts of a scores file in the data's row order, as `score` returned them."""
         table = read_text_cells(path)
@@ -196,13 +209,14 @@ class Job:
             }
         )
 
-    def write_report(self, path: Path, frame: pd.DataFrame, judgement: Judgement, command: str) -> dict[str, Any]:
+    def write_report(
+        self, path: Path, frame: pd.DataFrame, judgement: Judgement, command: str, comparison: bool = True
+    ) -> dict[str, Any]:
         """Write the page; returns the numbers on it. Spellings of one label are one class there, too."""
         from sktda.report import ReportInput, write_report
 
         if self.judged is not self.given:
             frame = frame.assign(given_label=self.judged.astype(frame["given_label"].dtype))
-        cells = self.source.frame.drop(columns=[self.target, *filter(None, [self.given.index.name])])
         data = ReportInput(
             name=self.settings.data.resolve().name,
             frame=frame,
@@ -211,13 +225,14 @@ class Job:
             task=self.task,
             detector=self.settings.detector(self.task),
             features=self.X,
-            rows=None if self.source.picture or cells.empty else cells,
+            rows=self.cells,
             image=self.source.picture,
             reproduce=command,
             notes=tuple(self.notes),
             findings=tuple(self.findings),
+            written=self.written,
         )
-        return write_report(path, data, random_state=self.settings.seed)
+        return write_report(path, data, comparison=comparison, random_state=self.settings.seed)
 
 
 @dataclass(frozen=True, eq=False)

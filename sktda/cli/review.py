@@ -1,146 +1,82 @@
-"""The scores file: written for a human to review, and read back with the decisions filled in."""
+"""The command `review`: what was decided so far corrects the labels, and the rest is ordered anew."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import _safe_indexing
 
-DECISIONS = ("keep", "drop", "relabel")
-COLUMNS = (
-    "row",
-    "given_label",
-    "suggested_label",
-    "label_quality",
-    "score",
-    "noisy",
-    "decision",
-    "new_label",
-)
+from sktda.cli.jobs import Job, read_text_cells
+from sktda.report.judgement import Judgement
+from sktda.review import Review
+from sktda.review.decisions import positions_and_decisions
 
 
-def scores_file(frame: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts (file order) as a table, worst first, with empty columns for the review.
+def scored(job: Job, decisions: Path | None, progress: Callable[[str], None]) -> tuple[pd.DataFrame, Judgement, Any]:
+    """(verdicts in file order, judgement, decisions as they were read).
 
-    `row` counts from 0. An index other than the row number comes next, under its name (with an underscore behind it
-    where a column of the scores file has that name).
+    With decisions, rows are judged by the corrected labels of the others; those that were dropped play no part.
     """
-    table = frame.assign(row=range(len(frame)), decision="", new_label="")
-    columns = list(COLUMNS)
-    name = index_column(frame.index)
-    if name:
-        table[name] = frame.index
-        columns.insert(1, name)
-    order = np.lexsort([frame["score"], frame["label_quality"]])
-    return table[columns].iloc[order]
+    if decisions is None:
+        return *job.score(progress), None
+    decided = read_text_cells(decisions)
+    labels = job.given.to_frame("given_label").assign(suggested_label=job.given)
+    if "suggested_label" in decided:
+        decided["new_label"] = _filled(decided)
+    positions, fates, new = positions_and_decisions(labels, job.task, decided, decisions.name)
+    stays, judged = np.ones(len(job.given), dtype=bool), job.judged.tolist()
+    for row, fate, label in zip(positions.tolist(), fates, new, strict=True):
+        stays[row] = fate != "drop"
+        if fate == "relabel":
+            judged[row] = label
+    corrected = pd.Series(judged, index=job.judged.index, dtype=job.judged.dtype, name=job.judged.name)
+    rows = np.flatnonzero(stays)
+    part = replace(
+        job, X=_safe_indexing(job.X, rows), given=corrected.iloc[rows], judged=corrected.iloc[rows], notes=job.notes
+    )
+    verdicts, judgement = part.score(progress)
+    frame = verdicts.set_axis(rows).reindex(range(len(stays))).set_axis(job.given.index)
+    dropped = ~stays
+    frame["noisy"] = dropped | frame["noisy"].eq(True)
+    frame["suggested_label"] = frame["suggested_label"].where(stays, job.given).astype(job.given.dtype)
+    frame[["label_quality", "score"]] = frame[["label_quality", "score"]].fillna(
+        frame[["label_quality", "score"]].min()
+    )
+    frame["given_label"] = job.given
+    return frame, judgement, decided
 
 
-def index_column(index: pd.Index) -> str | None:
-    """The name that the user's index has in a scores file; None if rows only have numbers."""
-    if index.name is None:
+def _filled(decided: pd.DataFrame) -> pd.Series:
+    """New labels with the suggestion where a relabelling names none: after the new order it may be another."""
+    new = decided["new_label"] if "new_label" in decided else pd.Series("", index=decided.index)
+    empty = decided["decision"].str.strip().str.lower().eq("relabel") & (new.str.strip() == "")
+    return new.mask(empty, decided["suggested_label"])
+
+
+def review_of(job: Job, frame: pd.DataFrame, judgement: Judgement, decided: pd.DataFrame | None) -> Review:
+    """What the page is made from."""
+    return Review(
+        name=job.settings.data.resolve().name,
+        frame=frame,
+        task=job.task,
+        features=job.X,
+        rows=job.cells,
+        image=job.source.picture,
+        written=job.written,
+        scale=judgement.scale,
+        decided=decided,
+    )
+
+
+def lines_of(source: Any) -> np.ndarray | None:
+    """The line of the file on which each row (n,) begins, from 1; None where rows are no lines."""
+    records = getattr(source, "records", None)
+    if records is None:
         return None
-    return f"{index.name}_" if index.name in COLUMNS else str(index.name)
-
-
-def row_positions(review: pd.DataFrame, index: pd.Index, name: str) -> np.ndarray:
-    """The data row that each row of a scores file is about: by the user's index where it is there, else by `row`.
-
-    Raises ValueError naming the first row that is unknown or occurs twice.
-    """
-    key = index_column(index)
-    if key in review.columns:
-        if not index.is_unique:
-            twice = index[index.duplicated()][0]
-            raise ValueError(
-                f"column {index.name!r} holds {twice!r} twice, so it cannot tell rows apart; leave out --index"
-            )
-        cells = review[key]
-        positions = pd.Index(index.astype(str)).get_indexer(cells)
-    elif "row" in review.columns:
-        key, cells = "row", review["row"]
-        numbers = pd.to_numeric(cells, errors="coerce").fillna(-1)
-        positions = np.where((numbers % 1 == 0) & (numbers < len(index)), numbers, -1).astype(int)
-    else:
-        raise ValueError(f"{name} has neither the column 'row' nor that of --index; use a file written by sktda score")
-    if (positions < 0).any():
-        raise ValueError(
-            f"{name}: {key} {cells[positions < 0].iloc[0]!r} is no row of the data ({len(index)} rows); does the file "
-            "belong to other data?"
-        )
-    again = pd.Series(positions).duplicated().to_numpy()
-    if again.any():
-        raise ValueError(f"{name}: {key} {cells[again].iloc[0]!r} occurs twice; leave one line per row")
-    return positions
-
-
-def check_given(review: pd.DataFrame, positions: np.ndarray, given: pd.Series, name: str) -> None:
-    """Raise ValueError if the labels in a scores file are not those of the data it is used with."""
-    if "given_label" not in review.columns:
-        return
-    expected = given.iloc[positions]
-    # spreadsheets rewrite 007 as 7 and True as TRUE
-    read, known = (
-        cells.astype(str).str.strip().str.lower().reset_index(drop=True) for cells in (review["given_label"], expected)
-    )
-    numbers, known_numbers = (pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float) for cells in (read, known))
-    same = (read == known).to_numpy() | np.isclose(numbers, known_numbers)
-    if not same.all():
-        at = int(same.argmin())
-        raise ValueError(
-            f"{name}: row {positions[at]} has given_label {review['given_label'].iloc[at]!r} but the data has "
-            f"{str(expected.iloc[at])!r}; was the file written for other data or another --target?"
-        )
-
-
-def decide(
-    frame: pd.DataFrame, task: str, action: str, review: pd.DataFrame | None = None, name: str = ""
-) -> tuple[np.ndarray, list[Any], int]:
-    """(fate, labels, n_reviewed): what happens to each row, "keep", "drop" or "relabel", and the label it would get.
-
-    The tool's verdict is `action` ("drop" or "relabel") for noisy rows. A review overrides it where its column
-    `decision` is filled; `new_label`, where filled, replaces the suggested label.
-    Raises ValueError naming the row for a decision or a label that is unknown.
-    """
-    fate = np.where(frame["noisy"], action, "keep").astype(object)
-    labels = frame["suggested_label"].tolist()
-    if review is None:
-        return fate, labels, 0
-    if "decision" not in review.columns:
-        raise ValueError(f"{name} has no column 'decision'; fill in one with {', '.join(DECISIONS)} or nothing")
-    positions = row_positions(review, frame.index, name)
-    check_given(review, positions, frame["given_label"], name)
-    decisions = review["decision"].str.strip().str.lower().tolist()
-    new_labels = review["new_label"].str.strip().tolist() if "new_label" in review.columns else [""] * len(review)
-    known = None if task == "regression" else frame["given_label"].unique().tolist()
-    for row, decision, new_label in zip(positions.tolist(), decisions, new_labels, strict=True):
-        if decision not in ("", *DECISIONS) or (new_label and decision != "relabel"):
-            raise ValueError(
-                f"{name}: row {row} has the decision {decision!r}"
-                + (f" with the new label {new_label!r}" if new_label else "")
-                + "; allowed are keep, drop, relabel (with or without new_label), or nothing to follow the tool"
-            )
-        if new_label:
-            labels[row] = _label(new_label, known, f"{name}: row {row}")
-        if decision == "relabel" and labels[row] == frame["given_label"].iloc[row]:
-            raise ValueError(f"{name}: row {row} is to be relabelled but has that label; fill in another new_label")
-        fate[row] = decision or fate[row]
-    return fate, labels, sum(map(bool, decisions))
-
-
-def _label(text: str, known: list[Any] | None, where: str) -> Any:
-    """The label that a reviewer wrote, in the type of the data; known=None: any number."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = None
-    if known is None:
-        if number is None:
-            raise ValueError(f"{where} has the new label {text!r}; a number is needed")
-        return number
-    for label in known:
-        if text == str(label).strip() or (number is not None and number == label):
-            return label
-    raise ValueError(
-        f"{where} has the new label {text!r}, which no row of the data has; known are {', '.join(map(str, known[:20]))}"
-    )
+    breaks = np.array([source.header, *records[:-1]], dtype=object)
+    return np.cumsum([len(text.splitlines()) for text in breaks]) + 1

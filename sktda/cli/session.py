@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,8 +30,10 @@ def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
         console = Console(stderr=True)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: remarks.append(str(message))
-            if silent or not console.is_terminal:
+            if silent:
                 yield lambda text: None, remarks
+            elif not console.is_terminal:
+                yield _lines(), remarks
             else:
                 with console.status("starting") as status:
                     yield lambda text: status.update(Text(f"{text} ...")), remarks  # brackets are no markup
@@ -47,9 +50,30 @@ def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
         fail(" ".join(str(error).split()))
 
 
+def _lines() -> Callable[[str], None]:
+    """Progress where standard error is a file or a pipe: a line per stage, not one per count."""
+    said: set[str] = set()
+
+    def progress(text: str) -> None:
+        stage = re.sub(r"[\d,]+", "", text)
+        if stage not in said:
+            said.add(stage)
+            typer.echo(f"sktda: {printable(text)} ...", err=True)
+
+    return progress
+
+
+def printable(text: str) -> str:
+    """A text of one line in which control characters and what turns the direction of writing is shown, not sent.
+
+    A label could otherwise move the cursor, change the colours or the title of a terminal.
+    """
+    return "".join(c if c.isprintable() or c == "\u200d" else repr(c)[1:-1] for c in text)
+
+
 def fail(message: str, code: int = 1) -> NoReturn:
     """One line on stderr; 1: the data or a file is at fault, 2: the command line."""
-    typer.echo(f"sktda: error: {message}", err=True)
+    typer.echo(f"sktda: error: {printable(message)}", err=True)
     raise typer.Exit(code)
 
 
@@ -61,8 +85,8 @@ def command_line(ctx: typer.Context) -> str:
         if value is None or value == parameter.default:
             continue
         if parameter.param_type_name == "option":
-            words.append(max(parameter.opts, key=len))
-        if value is not True:
+            words.append(max(parameter.opts if value is not False else parameter.secondary_opts, key=len))
+        if not isinstance(value, bool):
             words.append(str(value))
     return shlex.join(words)
 
@@ -78,17 +102,29 @@ def show(
         return
     typer.echo(_first_sentence(summary))
     if summary["n_noisy"]:
+        import pandas as pd
+
         order = frame["label_quality"].to_numpy().argsort(kind="stable")
         worst = frame.iloc[order[: min(5, summary["n_noisy"])]]
         worst = worst[["given_label", "suggested_label", "label_quality"]]
+        worst["label_quality"] = worst["label_quality"].map("{:.3f}".format)
         name = str(frame.index.name or "row")  # may be the name of one of the other columns
         worst.insert(0, name, worst.index.to_numpy(), allow_duplicates=True)
         typer.echo("\nWorst rows:")
-        typer.echo(worst.to_string(index=False, max_colwidth=28, float_format="{:.4g}".format) + "\n")
+        cells = pd.DataFrame({j: [_cell(value) for value in worst.iloc[:, j]] for j in range(worst.shape[1])})
+        names = [printable(str(name)) for name in worst.columns]
+        typer.echo(cells.to_string(index=False, header=names, max_colwidth=28) + "\n")
     for note in summary["notes"]:
-        typer.echo(f"Note: {note}")
+        typer.echo(f"Note: {printable(note)}")
     for name, path in outputs.items():
-        typer.echo(f"{name:<7} {path}")
+        typer.echo(f"{name:<7} {printable(str(path))}")
+
+
+def _cell(value: Any) -> str:
+    """A value on one line; numbers as people write them."""
+    from sktda.cards.cells import number_text
+
+    return number_text(value, 6) if isinstance(value, float) else printable(str(value))
 
 
 def _first_sentence(summary: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sktda.displays.drawing import short
-from sktda.report.pairs import MAX_CLASSES, encode, flagged_pairs, heat_map, label_text
+from sktda.cards.pairs import MAX_CLASSES, encode, flagged_pairs, heat_map, label_text
 from tests.report.pages import frame_of
 
 
