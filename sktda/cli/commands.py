@@ -222,7 +222,7 @@ def review(
     outputs = _named(review=out, sheet=sheet)
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.jobs import Job, Settings
-        from sktda.cli.review import lines_of, review_of, scored
+        from sktda.cli.reviews import lines_of, review_of, scored
         from sktda.files import staged
         from sktda.review.sheet import write_sheet
 

@@ -58,22 +58,15 @@ def _lines() -> Callable[[str], None]:
         stage = re.sub(r"[\d,]+", "", text)
         if stage not in said:
             said.add(stage)
-            typer.echo(f"sktda: {printable(text)} ...", err=True)
+            line = "".join(c if c.isprintable() else " " for c in text)
+            typer.echo(f"sktda: {line} ...", err=True)
 
     return progress
 
 
-def printable(text: str) -> str:
-    """A text of one line in which control characters and what turns the direction of writing is shown, not sent.
-
-    A label could otherwise move the cursor, change the colours or the title of a terminal.
-    """
-    return "".join(c if c.isprintable() or c == "\u200d" else repr(c)[1:-1] for c in text)
-
-
 def fail(message: str, code: int = 1) -> NoReturn:
     """One line on stderr; 1: the data or a file is at fault, 2: the command line."""
-    typer.echo(f"sktda: error: {printable(message)}", err=True)
+    typer.echo(f"sktda: error: {message}", err=True)
     raise typer.Exit(code)
 
 
@@ -85,8 +78,10 @@ def command_line(ctx: typer.Context) -> str:
         if value is None or value == parameter.default:
             continue
         if parameter.param_type_name == "option":
-            words.append(max(parameter.opts if value is not False else parameter.secondary_opts, key=len))
-        if not isinstance(value, bool):
+            words.append(max(parameter.opts, key=len))
+        if value is False:
+            words[-1] = parameter.secondary_opts[0]
+        elif value is not True:
             words.append(str(value))
     return shlex.join(words)
 
@@ -100,31 +95,24 @@ def show(
         return
     if quiet:
         return
+    from sktda.cards.cells import number_text
+
     typer.echo(_first_sentence(summary))
     if summary["n_noisy"]:
-        import pandas as pd
-
         order = frame["label_quality"].to_numpy().argsort(kind="stable")
         worst = frame.iloc[order[: min(5, summary["n_noisy"])]]
         worst = worst[["given_label", "suggested_label", "label_quality"]]
-        worst["label_quality"] = worst["label_quality"].map("{:.3f}".format)
+        worst = worst.assign(label_quality=worst["label_quality"].map("{:.3f}".format))
         name = str(frame.index.name or "row")  # may be the name of one of the other columns
         worst.insert(0, name, worst.index.to_numpy(), allow_duplicates=True)
         typer.echo("\nWorst rows:")
-        cells = pd.DataFrame({j: [_cell(value) for value in worst.iloc[:, j]] for j in range(worst.shape[1])})
-        names = [printable(str(name)) for name in worst.columns]
-        typer.echo(cells.to_string(index=False, header=names, max_colwidth=28) + "\n")
+        typer.echo(
+            worst.to_string(index=False, max_colwidth=28, float_format=lambda number: number_text(number, 6)) + "\n"
+        )
     for note in summary["notes"]:
-        typer.echo(f"Note: {printable(note)}")
+        typer.echo(f"Note: {note}")
     for name, path in outputs.items():
-        typer.echo(f"{name:<7} {printable(str(path))}")
-
-
-def _cell(value: Any) -> str:
-    """A value on one line; numbers as people write them."""
-    from sktda.cards.cells import number_text
-
-    return number_text(value, 6) if isinstance(value, float) else printable(str(value))
+        typer.echo(f"{name:<7} {path}")
 
 
 def _first_sentence(summary: dict[str, Any]) -> str:

@@ -222,7 +222,7 @@ function alike(card) {
   const found = card ? rows.slice(at + 1).filter(same).slice(0, ALIKE) : [];
   $("alike").hidden = !found.length;
   if (!found.length) return;
-  $("alike-title").textContent = `The next ${found.length} like it: ${pairText(card)}`;
+  $("alike-title").textContent = `${found.length} more like it: ${pairText(card)}`;
   $("to-all").textContent = regression ? "Relabel all as suggested" : `Relabel all to ${card.suggestedText}`;
   $("relabel-all").disabled = card.suggested === card.given;
   $("tiles").replaceChildren(...found.map((other) => {

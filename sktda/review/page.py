@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.utils import _safe_indexing
 
 from sktda.cards.cells import Cells
 from sktda.cards.pairs import encode, label_text
@@ -24,6 +27,7 @@ from sktda.cards.rendering import render
 from sktda.cards.suspects import given_text, rows_beside, suggested_text, suspects_of, worst_first
 from sktda.files import staged
 from sktda.model.fingerprint import row_fingerprints
+from sktda.review.active import Corrected, with_new_labels
 from sktda.review.decisions import index_column, positions_and_decisions
 
 if TYPE_CHECKING:
@@ -75,6 +79,45 @@ class Review:
     written: Sequence[str] | None = None
     scale: str | None = None
     decided: pd.DataFrame | None = None
+
+    @classmethod
+    def of(cls, detector: Any, X: Any, y: Any, decisions: str | os.PathLike | None = None) -> Review:
+        """Of a NoisyLabelDetector that was fitted on X and y, which are shown as they are: see its method `review`."""
+        import pandas as pd
+
+        given = pd.Series(np.asarray(y).ravel(), index=getattr(y, "index", getattr(X, "index", None)))
+        if len(given) != len(detector.labels_):
+            raise ValueError(f"y has {len(given)} labels but the detector was fitted on {len(detector.labels_)} rows")
+        decided, fitted, rows = None, detector, np.arange(len(given))
+        if decisions is not None:
+            decided = with_new_labels(pd.read_csv(decisions, dtype=str, keep_default_na=False))
+            corrected = Corrected.of(given, given, detector.task_, decided, Path(decisions).name)
+            rows = corrected.rows
+            fitted = clone(detector).fit(_safe_indexing(X, rows), corrected.labels.to_numpy())
+        frame = pd.DataFrame(
+            {
+                "given_label": given.to_numpy()[rows],
+                "suggested_label": pd.Series(fitted.suggested_labels_, dtype=given.dtype).to_numpy(),
+                "label_quality": fitted.label_quality_,
+                "score": fitted.scores_,
+                "noisy": fitted.labels_ == -1,
+            },
+            index=given.index[rows],
+        )
+        encoder = getattr(detector, "encoder_", None)
+        features = X if encoder is None else encoder.transform(X)
+        is_table = hasattr(X, "columns")
+        pixels = np.asarray(X) if not is_table and not sparse.issparse(X) else None
+        return cls(
+            name="Labels",
+            frame=frame if decided is None else corrected.frame_of(frame, given),
+            task=detector.task_,
+            features=features.to_numpy() if hasattr(features, "to_numpy") else features,
+            rows=pd.DataFrame(X) if is_table or (pixels is not None and pixels.ndim == 2) else None,
+            image=pixels.__getitem__ if pixels is not None and pixels.ndim in (3, 4) else None,
+            scale=getattr(detector, "scale_", None),
+            decided=decided,
+        )
 
     def save(self, path: str | os.PathLike) -> dict:
         """Write the page; returns how many rows are on it (n_shown) and how many are flagged (n_noisy).

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # what no spreadsheet can
 WIDTHS = {"given_label": 20, "suggested_label": 20, "decision": 14, "new_label": 20}
 
 
-def write_sheet(path: str | os.PathLike, review: Review, lines: Sequence[int] | None = None) -> None:
+def write_sheet(path: str | os.PathLike, review: Review, lines: np.ndarray | None = None) -> None:
     """An XLSX file that `sktda clean --decisions` takes: the rows of the page, worst first, each with its cells.
 
     lines (n,): the line of the file on which each row begins. Cells that look like formulas are text.
@@ -60,7 +59,7 @@ def write_sheet(path: str | os.PathLike, review: Review, lines: Sequence[int] | 
         book.save(file)
 
 
-def _table(review: Review, lines: Sequence[int] | None) -> Any:
+def _table(review: Review, lines: np.ndarray | None) -> Any:
     """The columns of a scores file, the line, and the row's own cells where their names are free."""
     frame = review.frame
     rows, decided = rows_shown(review)
