@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,7 +32,7 @@ def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
             if silent:
                 yield lambda text: None, remarks
             elif not console.is_terminal:
-                yield _lines(), remarks
+                yield _line, remarks
             else:
                 with console.status("starting") as status:
                     yield lambda text: status.update(Text(f"{text} ...")), remarks  # brackets are no markup
@@ -50,18 +49,10 @@ def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
         fail(" ".join(str(error).split()))
 
 
-def _lines() -> Callable[[str], None]:
-    """Progress where standard error is a file or a pipe: a line per stage, not one per count."""
-    said: set[str] = set()
-
-    def progress(text: str) -> None:
-        stage = re.sub(r"[\d,]+", "", text)
-        if stage not in said:
-            said.add(stage)
-            line = "".join(c if c.isprintable() else " " for c in text)
-            typer.echo(f"sktda: {line} ...", err=True)
-
-    return progress
+def _line(text: str) -> None:
+    """Progress where standard error is a file or a pipe: what can take long, once the input is known to be right."""
+    if text.startswith(("scoring", "writing the report")):
+        typer.echo(f"sktda: {text} ...", err=True)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

@@ -122,7 +122,7 @@ def compare(
     labels = target if regression else target.astype(str)
 
     size = max(MAX_TRAIN, 0 if regression else TRAIN_PER_CLASS * len(np.unique(target)))
-    detector = quick(detector)
+    detector = detector if regression else quick(detector)
 
     models = _models(regression, random_state)
     scores: dict = {name: {arm: [] for arm in ARMS} for name in models}
@@ -160,7 +160,7 @@ def compare(
 
 
 def quick(detector: Any) -> Any:
-    """The detector, with N_TREES trees where it is the default one."""
+    """The detector of classes, with N_TREES trees where it is the default one."""
     from sktda.attribution import KernelForest, LabelPosterior
 
     params = detector.get_params(deep=False)
@@ -168,8 +168,7 @@ def quick(detector: Any) -> Any:
     default = ranks is None or (isinstance(ranks, LabelPosterior) and ranks.attributor is None)
     if not default:
         return detector
-    task = "auto" if ranks is None else ranks.task
-    return clone(detector).set_params(attributor=LabelPosterior(KernelForest(n_estimators=N_TREES), task=task))
+    return clone(detector).set_params(attributor=LabelPosterior(KernelForest(n_estimators=N_TREES), task="classification"))
 
 
 def _beyond_error(gain: np.ndarray) -> bool:
