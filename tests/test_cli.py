@@ -329,7 +329,7 @@ def pages(monkeypatch):
     """What the report gets, in place of the report."""
     seen = []
 
-    def write_report(path, data, *, random_state):
+    def write_report(path, data, *, comparison, random_state):
         path.write_text("page")
         seen.append(data)
         return {"accuracy_before": 0.5}
@@ -534,7 +534,7 @@ def test_many_flags_are_doubted(tmp_path, monkeypatch, n_flagged, drop, said):
 
 
 def test_a_cleaning_that_makes_models_worse_is_warned_of(table, tmp_path, monkeypatch):
-    def write_report(path, data, *, random_state):
+    def write_report(path, data, *, comparison, random_state):
         path.write_text("page")
         return {"verdict": "worse"}
 

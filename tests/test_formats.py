@@ -231,6 +231,17 @@ def test_a_sheet_is_read_with_its_types_and_written_with_its_name(tmp_path):
     assert rows[-3:] == [["size", "day", "label", "flag"], [1, datetime.datetime(2020, 1, 2), "a", 1], ["b", 3]]
 
 
+def test_hidden_sheets_are_not_asked_for(tmp_path):
+    book = openpyxl.Workbook()
+    for sheet in (book.active, book.create_sheet("hidden")):
+        for row in TABLE:
+            sheet.append(row)
+    book["hidden"].sheet_state = "hidden"
+    book.save(tmp_path / "x.xlsx")
+    assert read_source(tmp_path / "x.xlsx").notes == ()
+    assert read_source(tmp_path / "x.xlsx", Reading(part="hidden")).name == "hidden"
+
+
 def test_the_sheet_of_several_is_asked_for(tmp_path):
     workbook(tmp_path / "x.xlsx", One=TABLE, Two=[["u", "label"], [5, "p"], [6, "q"]])
     with pytest.raises(ValueError, match="several sheets: 'One', 'Two'; name one with --sheet"):

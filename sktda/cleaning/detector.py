@@ -342,6 +342,27 @@ class NoisyLabelDetector(BaseEstimator):
         )
         return frame.iloc[np.argsort(self.scores_, kind="stable")]
 
+    def review(self, X, y, decisions=None):
+        """A page on which a human decides about the noisy rows; a notebook shows it, `save(path)` writes it.
+
+        Parameters
+        ----------
+        X, y
+            As they were given to `fit`: X is shown.
+        decisions : path-like, default=None
+            A file of earlier decisions that the page exported. They correct the labels, by which the other rows are
+            then judged anew.
+
+        Returns
+        -------
+        review : sktda.review.Review
+            Its `decisions(path)` reads what was exported from the page, as a DataFrame.
+        """
+        check_is_fitted(self)
+        from sktda.review import Review
+
+        return Review.of(self, X, y, decisions)
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True

@@ -11,6 +11,7 @@ import typer
 from sktda.cli.options import (
     Action,
     AsCategory,
+    Comparison,
     Data,
     Drop,
     Embeddings,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from sktda.cli.jobs import Job, Plan, Settings
     from sktda.report.judgement import Judgement
 
-WRITING_REPORT = "writing the report (comparing models before and after cleaning)"
+WRITING_REPORT = "writing the report"
 
 app = typer.Typer(
     cls=Commands,
@@ -92,6 +93,7 @@ def clean(
     ] = None,
     target: Target = None,
     report: Annotated[Path | None, option("--report", "HTML page of what was found.", "FILE")] = None,
+    comparison: Comparison = True,
     action: Annotated[
         Action,
         option(
@@ -144,8 +146,8 @@ def clean(
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.formats.escapes import write_for_spreadsheet
         from sktda.cli.jobs import Job, Plan
-        from sktda.cli.review import scores_file
         from sktda.files import staged
+        from sktda.review.decisions import scores_file
 
         if copy and (not data.is_dir() or action is Action.flag):
             fail("--copy needs an image folder and --action drop or relabel", 2)
@@ -172,7 +174,7 @@ def clean(
                 _copy(job, place["copy"], plan)
             if report:
                 progress(WRITING_REPORT)
-                numbers["report"] = job.write_report(place["report"], frame, judgement, command_line(ctx))
+                numbers["report"] = job.write_report(place["report"], frame, judgement, command_line(ctx), comparison)
             job.notes[:0] = _verdict(numbers)
         summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
@@ -222,8 +224,8 @@ def score(
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.formats.escapes import write_for_spreadsheet
         from sktda.cli.jobs import Job
-        from sktda.cli.review import scores_file
         from sktda.files import staged
+        from sktda.review.decisions import scores_file
 
         settings = _settings(ctx)
         _check(settings, outputs, force=force, json_output=json_output)
@@ -239,6 +241,69 @@ def score(
 
 
 @app.command()
+def review(
+    ctx: typer.Context,
+    data: Data,
+    out: Annotated[Path, option("--out -o", "The page.", "FILE")] = Path("review.html"),
+    target: Target = None,
+    decisions: Annotated[
+        Path | None,
+        option("--decisions", "What was decided so far, as the page saved it; the rest is ordered anew.", "FILE"),
+    ] = None,
+    spreadsheet: Annotated[
+        Path | None, option("--spreadsheet", "The same rows as a spreadsheet with a list of decisions.", "FILE")
+    ] = None,
+    drop: Drop = "auto",
+    method: Method = "label-posterior",
+    index: Index = None,
+    ignore: Ignore = None,
+    text: Text = None,
+    as_category: AsCategory = None,
+    embeddings: Embeddings = None,
+    na_values: NaValues = None,
+    header: Header = None,
+    sheet: Sheet = None,
+    query: Query = None,
+    labels: Labels = None,
+    label_level: Level = None,
+    size: Size = 64,
+    task: TaskKind = Task.auto,
+    unlabelled: Unlabelled = Without.keep,
+    seed: Seed = 0,
+    force: Force = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a page on which you decide about the flagged rows of DATA.
+
+    Open it in a browser, where it works without a network. Keep, relabel or drop row by row, save decisions.csv, and
+    give that to sktda clean --decisions.
+    """
+    started = time.perf_counter()
+    outputs = _named(review=out, spreadsheet=spreadsheet)
+    with session(silent=json_output or quiet) as (progress, remarks):
+        from sktda.cli.jobs import Job
+        from sktda.cli.reviews import lines_of, review_of, scored
+        from sktda.files import staged
+        from sktda.review.sheet import write_sheet
+
+        settings = _settings(ctx)
+        _check(settings, outputs, decisions, force=force, json_output=json_output)
+        job = Job.load(settings, progress)
+        frame, judgement, decided = scored(job, decisions, progress)
+        job.notes.extend(remarks)
+        page = review_of(job, frame, judgement, decided)
+        with staged(list(outputs.values()), force=force) as places:
+            place = dict(zip(outputs, places, strict=True))
+            progress("writing the page")
+            numbers = page.save(place["review"])
+            if spreadsheet:
+                write_sheet(place["spreadsheet"], page, lines_of(job.source))
+        summary = _summary(job, frame, judgement, numbers, outputs, started)
+    show(summary, frame, outputs, json_output, quiet)
+
+
+@app.command()
 def report(
     ctx: typer.Context,
     scores: Annotated[Path, typer.Argument(help="Scores of all rows of DATA, from sktda score.")],
@@ -248,6 +313,7 @@ def report(
     ],
     out: Annotated[Path, option("--out -o", "The HTML page.", "FILE")],
     target: Target = None,
+    comparison: Comparison = True,
     drop: Drop = "auto",
     method: Method = "label-posterior",
     index: Index = None,
@@ -288,7 +354,7 @@ def report(
         job.notes.extend(remarks)
         with staged([out], force=force) as (place,):
             progress(WRITING_REPORT)
-            numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx))}
+            numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx), comparison)}
             job.notes[:0] = _verdict(numbers)
         summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)

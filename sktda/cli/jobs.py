@@ -16,7 +16,7 @@ import pandas as pd
 from sktda.cli.formats import read_source
 from sktda.cli.formats.base import Reading, Source
 from sktda.cli.formats.escapes import unescaped
-from sktda.cli.review import check_given, decide, row_positions
+from sktda.review.decisions import check_given, decide, row_positions
 
 if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the file is read before
     from sktda import NoisyLabelDetector
@@ -224,6 +224,19 @@ class Job:
         """How many of the notes are about equal rows with different labels; these come first."""
         return sum(finding.kind == "contradiction" for finding in self.findings)
 
+    @property
+    def cells(self) -> pd.DataFrame | None:
+        """The columns that a page shows: all but the labels and the names of the rows; None of pictures."""
+        cells = self.source.frame.drop(columns=[self.target, *filter(None, [self.given.index.name])])
+        return None if self.source.picture or cells.empty else cells
+
+    @property
+    def written(self) -> list[str] | None:
+        """Labels as they stand in the file, where that is text and they were read as numbers."""
+        labels = self.source.frame[self.target]
+        is_text = self.task == "regression" and labels.dtype.kind not in "iuf"
+        return labels.astype(str).tolist() if is_text else None
+
     def read_scores(self, path: Path) -> pd.DataFrame:
         """The verdicts of a scores file in the data's row order, as `score` returned them."""
         table = read_text_cells(path)
@@ -259,16 +272,20 @@ class Job:
             }
         )
 
-    def write_report(self, path: Path, frame: pd.DataFrame, judgement: Judgement, command: str) -> dict[str, Any]:
+    def write_report(
+        self, path: Path, frame: pd.DataFrame, judgement: Judgement, command: str, comparison: bool = True
+    ) -> dict[str, Any]:
         """Write the page; returns the numbers on it. Spellings of one label are one class there, too."""
         from sktda.report import ReportInput, write_report
 
         if self.judged is not self.given:
             frame = frame.assign(given_label=self.judged.astype(frame["given_label"].dtype))
-        cells = self.source.frame.drop(columns=[self.target, *filter(None, [self.given.index.name])])
         picture, X, rows = self.source.picture, self.X, np.flatnonzero(~self.unlabelled)
+        cells, written = self.cells, self.written
         if len(rows) < len(frame):
-            frame, cells, X = frame.iloc[rows], cells.iloc[rows], X[rows]
+            frame, X = frame.iloc[rows], X[rows]
+            cells = None if cells is None else cells.iloc[rows]
+            written = None if written is None else [written[row] for row in rows]
             if (all_pictures := picture) is not None:
                 picture = lambda position: all_pictures(int(rows[position]))  # noqa: E731
         findings = [_among(rows, finding) for finding in self.findings]
@@ -280,13 +297,14 @@ class Job:
             task=self.task,
             detector=self._detector(),
             features=X,
-            rows=None if picture or cells.empty else cells,
+            rows=cells,
             image=picture,
             reproduce=command,
             notes=tuple(self.notes),
             findings=tuple(findings),
+            written=written,
         )
-        return write_report(path, data, random_state=self.settings.seed)
+        return write_report(path, data, comparison=comparison, random_state=self.settings.seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -151,6 +151,13 @@ Unlabelled = Annotated[
         "WHAT",
     ),
 ]
+Comparison = Annotated[
+    bool,
+    option(
+        "--comparison/--no-comparison",
+        "Compare models before and after cleaning in the report, which takes a few seconds.",
+    ),
+]
 Method = Annotated[str, option("--method", "Attribution method that ranks the rows.", "NAME")]
 Seed = Annotated[int, option("--seed", "The same seed gives the same result.", "NUMBER", min=0)]
 Force = Annotated[bool, option("--force", "Replace files that exist, but never an input or a folder.")]

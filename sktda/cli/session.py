@@ -47,8 +47,10 @@ def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
         console = Console(stderr=True)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: remarks.append(str(message))
-            if silent or not console.is_terminal:
+            if silent:
                 yield lambda text: None, remarks
+            elif not console.is_terminal:
+                yield _line, remarks
             else:
                 with console.status("starting") as status:
                     yield lambda text: status.update(Text(f"{visible(text)} ...")), remarks  # brackets are no markup
@@ -66,6 +68,12 @@ def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
         if listing:
             _say("\n".join(["Columns:", *_aligned(listing)]))
         fail(str(error), 2 if listing else 1)
+
+
+def _line(text: str) -> None:
+    """Progress where standard error is a file or a pipe: what can take long, once the input is known to be right."""
+    if text.startswith(("scoring", "writing the report")):
+        _say(f"sktda: {text} ...", err=True)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
@@ -123,17 +131,21 @@ def show(
         return
     if quiet:
         return
+    from sktda.cards.cells import number_text
+
     _say(_first_sentence(summary), err)
     if summary["n_noisy"]:
         order = frame["label_quality"].to_numpy().argsort(kind="stable")
         worst = frame.iloc[order[: min(5, summary["n_noisy"])]]
         worst = worst[["given_label", "suggested_label", "label_quality"]]
+        worst = worst.assign(label_quality=worst["label_quality"].map("{:.3f}".format))
         name = str(frame.index.name or "row")  # may be the name of one of the other columns
         worst.insert(0, name, worst.index.to_numpy(), allow_duplicates=True)
         worst = worst.apply(lambda column: column.map(lambda cell: _one_line(cell) if isinstance(cell, str) else cell))
         worst.columns = [_one_line(called) for called in worst.columns]
         _say("\nWorst rows:", err)
-        _say(worst.to_string(index=False, max_colwidth=28, float_format="{:.4g}".format) + "\n", err)
+        rounded = worst.to_string(index=False, max_colwidth=28, float_format=lambda number: number_text(number, 6))
+        _say(rounded + "\n", err)
     for note in summary["notes"]:
         _say(f"Note: {_one_line(note)}", err)
     for name, path in outputs.items():

@@ -93,13 +93,13 @@ def test_as_many_rows_go_at_random_as_by_the_sampler(spied):
     for fold, sampled in enumerate(samplers):
         given, cleaned, *at_random = [trained for trained, _ in fits[fold * per_fold : (fold + 1) * per_fold]]
         assert given == sampled
-        assert [len(rows) for rows in at_random] == [len(cleaned)] * comparison.N_REPEATS == [40] * 3
+        assert [len(rows) for rows in at_random] == [len(cleaned)] * comparison.N_REPEATS == [40] * comparison.N_REPEATS
         assert len({frozenset(rows) for rows in [cleaned, *at_random]}) == 1 + comparison.N_REPEATS
 
 
 def test_after_is_the_score_of_a_resampled_estimator():
     X, y, _ = noisy_blobs(n=150)
-    detector = NoisyLabelDetector(random_state=0)
+    detector = comparison.quick(NoisyLabelDetector(random_state=0))
     result = compare(X, y, detector, regression=False, cv=3, random_state=0)
     model = comparison._models(False, 0)["random forest"]
     folds = StratifiedKFold(3, shuffle=True, random_state=0).split(X, y)

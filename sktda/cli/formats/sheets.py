@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from python_calamine import CalamineError, CalamineWorkbook, PasswordError
+from python_calamine import CalamineError, CalamineWorkbook, PasswordError, SheetVisibleEnum
 
 from sktda.cli.formats.base import EXACT_FLOAT, Reading, Table, check_flat, column_of, distinct, edited
 from sktda.cli.formats.escapes import FORMULA
@@ -45,7 +45,8 @@ class _Sheet(Table):
             raise ValueError(f"{file.name} is protected by a password; save it without one") from error
         except (CalamineError, OSError) as error:
             raise ValueError(f"{file.name} cannot be read as {cls.kind} ({error}); save it again, or as CSV") from error
-        name, notes = _choose(sheets, reading.part, file.name)
+        shown = [sheet.name for sheet in book.sheets_metadata if sheet.visible == SheetVisibleEnum.Visible]
+        name, notes = _choose(sheets, shown, reading.part, file.name)
         rows = sheets[name]
         top = _header_row(rows) if reading.header is None else 0
         if top:
@@ -192,8 +193,8 @@ def _cropped(rows: Rows) -> Rows:
     return [row[used[0] : used[-1] + 1] for row in rows]
 
 
-def _choose(sheets: dict[str, Rows], wanted: str | None, file: str) -> tuple[str, list[str]]:
-    """The sheet, and what is said of it."""
+def _choose(sheets: dict[str, Rows], shown: list[str], wanted: str | None, file: str) -> tuple[str, list[str]]:
+    """The sheet, and what is said of it; shown: the names of those that are not hidden."""
     listed = ", ".join(map(repr, sheets))
     if wanted is not None:
         by_number = dict(enumerate(sheets, 1))
@@ -203,13 +204,13 @@ def _choose(sheets: dict[str, Rows], wanted: str | None, file: str) -> tuple[str
         if not sheets[name]:
             raise ValueError(f"sheet {name!r} of {file} is empty; it has {listed}")
         return name, []
-    tables = [name for name, rows in sheets.items() if len(rows) > 2 and len(rows[0]) > 1]
+    tables = [name for name in shown if len(sheets[name]) > 2 and len(sheets[name][0]) > 1]
     if len(tables) > 1:
         raise ValueError(f"{file} has several sheets: {', '.join(map(repr, tables))}; name one with --sheet")
     if not tables:
         raise ValueError(f"{file} has no sheet with a header and at least two rows; its sheets are {listed}")
-    said = [f"sheet {tables[0]!r} was read; {file} also has {', '.join(repr(s) for s in sheets if s != tables[0])}"]
-    return tables[0], said if len(sheets) > 1 else []
+    said = [f"sheet {tables[0]!r} was read; {file} also has {', '.join(repr(s) for s in shown if s != tables[0])}"]
+    return tables[0], said if len(shown) > 1 else []
 
 
 def _header_row(rows: Rows) -> int:
