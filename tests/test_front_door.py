@@ -124,7 +124,7 @@ def test_without_target_the_columns_are_listed_and_none_is_guessed(table, tmp_pa
 def test_features_are_listed_and_nothing_is_written(table, options, used):
     result = done("clean", table, "-t", "kind", "--features", *options)
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
-    assert {name for name, line in lines.items() if "left out" not in line and "as asked" not in line} == used
+    assert {name for name, line in lines.items() if "not used" not in line} == used
     assert [path.name for path in table.parent.iterdir()] == ["t.csv"]
 
 
@@ -136,14 +136,18 @@ def test_numbers_may_be_categories(table, tmp_path, judged):
 
 
 def test_na_is_a_label_where_the_user_says_so(table, tmp_path, judged):
-    table.write_text(TEXT.replace(",x\n", ",NA\n"))
-    result = run("clean", table, "-t", "kind", "-o", tmp_path / "o.csv")
-    assert result.exit_code == 1
-    assert "--na-values '' says that 'NA' is a label" in result.stderr
-    done("clean", table, "-t", "kind", "-o", tmp_path / "o.csv", "--na-values", "")
-    table.write_text(TEXT.replace(",x\n", ",unknown\n", 1))
-    result = run("clean", table, "-t", "kind", "-o", tmp_path / "o2.csv", "--na-values", "unknown, -")
-    assert "1 of 60 rows have no label" in result.stderr
+    def n_unlabelled(text, *options):
+        table.write_text(text)
+        result = json.loads(
+            done("score", table, "-t", "kind", "-o", tmp_path / "s.csv", "--force", "--json", *options).stdout
+        )
+        assert ("--na-values '' says that it is one" in " ".join(result["notes"])) == bool(result["n_unlabelled"])
+        return result["n_unlabelled"]
+
+    some = TEXT.replace("q,x\n", "q,NA\n")
+    assert n_unlabelled(some) == some.count("NA") > 3
+    assert n_unlabelled(some, "--na-values", "") == 0
+    assert n_unlabelled(TEXT.replace(",x\n", ",unknown\n", 1), "--na-values", "unknown, -") == 1
 
 
 @pytest.mark.parametrize(
