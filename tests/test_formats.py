@@ -504,3 +504,21 @@ def test_options_that_would_do_nothing_are_refused(tmp_path, reading):
     (tmp_path / "x.csv").write_bytes(GOOD)
     with pytest.raises(ValueError, match=r"x\.csv (has one table|is none|is a file)"):
         read_source(tmp_path / "x.csv", Reading(**reading))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["unix", "windows"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("start", ["", "\n\n", "# größer\n", "sep=;\n"], ids=repr)
+def test_lines_without_quotes_are_read_as_those_with_them(tmp_path, start, encoding, end):
+    """Two ways of reading, one of them fast; a quote at the end decides."""
+    lines = ["größe;b;label", "1;;x", "", " 2 ;NA;y", "007;ä\x0b\x1c;x", ";;"]
+    frames = []
+    for last in ("3;q;y", '3;"q";y'):
+        text = start.replace("\n", end) + end.join([*lines, last])
+        (tmp_path / "x.csv").write_bytes(text.encode(encoding))
+        source = read_source(tmp_path / "x.csv")
+        frames.append(source.frame)
+        assert source.records == [f"{line}{end}" for line in lines[1:] if line] + [last]
+        source.write(tmp_path / "y.csv", np.arange(5), "label", {}, pd.DataFrame(index=range(5)))
+        assert opened(tmp_path / "y.csv") == text.replace(f"{end}{end} 2", f"{end} 2").lstrip("\r\n").encode(encoding)
+    pd.testing.assert_frame_equal(*frames)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from sktda.cli.formats.base import Reading, Table, check_flat, check_width, dist
 from sktda.cli.formats.dialect import Dialect, decode, find_dialect
 from sktda.cli.formats.files import Input, plain_ending, write_bytes
 
+LINE = re.compile(r"[^\n]+\n?")
 DELIMITERS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}  # of what is written anew; else a comma
 
 
@@ -42,28 +44,25 @@ class TextTable(Table):
     @classmethod
     def read(cls, file: Input, reading: Reading) -> Self:
         """Read with all cells as text. Raises ValueError naming the line that is wrong."""
-        text, encoding = decode(file.read(partial(_check_first_line, name=file.name)), file.name)
+        data = file.read(partial(_check_first_line, name=file.name))
+        text, encoding = decode(data, file.name)
         if not text.strip():
             raise ValueError(f"{file.name} is empty; a header line and at least two rows are needed")
         dialect = find_dialect(text, reading.header, reading.named)
         notes = list(dialect.notes)
-        records = _Records(text, dialect, file.name)
-        iterator = iter(records)
-        if dialect.has_header:
-            names, header = next(iterator)
-            names = ["", *names] if dialect.row_names else names
-            records.n_cells = len(names)
-        else:
-            names, header = list(dialect.header), ""
-        frames, texts = [], []
-        while block := list(islice(iterator, 50_000)):  # a frame takes far less memory than lists of strings
-            frames.append(pd.DataFrame([fields for fields, _ in block], dtype=str))
-            texts += [record for _, record in block]
+        names, header, start = _header(text, dialect, file.name)
+        n_trailing = 0
+        texts = _lines(text, start, dialect)
+        text = "" if texts else text  # large files are held once
+        cells = _parsed(data, encoding, start, texts, dialect, len(names)) if texts else None
+        if cells is None:
+            records = _Records(text or decode(data, file.name)[0], dialect, file.name, start, len(names))
+            cells, texts = _cells(iter(records))
+            n_trailing = records.n_trailing
         if not texts:
             raise ValueError(f"{file.name} has a header but no rows; at least two rows are needed")
-        cells = pd.concat(frames, ignore_index=True)
         names = names or [f"column {number}" for number in range(1, 1 + cells.shape[1])]
-        if records.n_trailing:
+        if n_trailing:
             notes.append("rows end with delimiters that the header lacks")
         nothing = [j for j, name in enumerate(names) if not name.strip() and (cells[j] == "").all()]
         if nothing:
@@ -72,9 +71,9 @@ class TextTable(Table):
         called, said = distinct([names[j] for j in used], file.name)
         for j, name in zip(used, called, strict=True):
             names[j] = name
-        cells = cells[used].set_axis(called, axis=1)
+        cells = (cells[used] if nothing else cells).set_axis(called, axis=1)
         header = dialect.preamble + header
-        return cls(file.ending, cells, header, texts, names, dialect, encoding, records.n_trailing, (*notes, *said))
+        return cls(file.ending, cells, header, texts, names, dialect, encoding, n_trailing, (*notes, *said))
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -126,6 +125,60 @@ class TextTable(Table):
         return record.removesuffix(end) + self.dialect.delimiter + self._composed(fields) + end
 
 
+def _cells(records: Iterator[tuple[list[str], str]]) -> tuple[pd.DataFrame, list[str]]:
+    """(cells, text of every row)."""
+    frames, texts = [pd.DataFrame(dtype=str)], []
+    while block := list(islice(records, 50_000)):  # a frame takes far less memory than lists of strings
+        frames.append(pd.DataFrame([fields for fields, _ in block], dtype=str))
+        texts += [record for _, record in block]
+    return pd.concat(frames[1:] or frames, ignore_index=True), texts
+
+
+def _header(text: str, dialect: Dialect, name: str) -> tuple[list[str], str, int]:
+    """(names, text of the header, where the rows start); no names where they are to be made up."""
+    start = len(dialect.preamble)
+    if not dialect.has_header:
+        return list(dialect.header), "", start
+    names, header = next(iter(_Records(text, dialect, name, start)))
+    return ["", *names] if dialect.row_names else names, header, text.index(header, start) + len(header)
+
+
+def _lines(text: str, start: int, dialect: Dialect) -> list[str] | None:
+    """The text of every row where each is a line: where there are no quotes, and all lines end in one way."""
+    if dialect.runs or '"' in text or text.count("\r") != text.count("\r\n"):
+        return None
+    return [line for line in LINE.findall(text, start) if line != "\r\n"]
+
+
+def _parsed(
+    data: bytes, encoding: str, start: int, texts: list[str], dialect: Dialect, n_cells: int
+) -> pd.DataFrame | None:
+    """The cells of lines without quotes, quickly and in little memory; None where one wants a closer look.
+
+    start: number of characters before the first line.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    columns = [str(j) for j in range(n_cells or len(dialect.parse(texts[0])))]
+    if encoding == "utf-8":
+        body = memoryview(data)[len(data[: 4 * start].decode(errors="ignore")[:start].encode()) :]
+    else:
+        body = memoryview("".join(texts).encode())
+    try:
+        table = arrow.read_csv(
+            pa.BufferReader(body),
+            arrow.ReadOptions(column_names=columns),
+            arrow.ParseOptions(delimiter=dialect.delimiter, quote_char=False),
+            arrow.ConvertOptions(column_types=dict.fromkeys(columns, pa.large_string()), strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid:  # rows of other lengths
+        return None
+    if table.num_rows != len(texts):
+        return None
+    return table.to_pandas(split_blocks=True, self_destruct=True).set_axis(range(len(columns)), axis=1)
+
+
 def _check_first_line(head: bytes, name: str) -> None:
     """Before the whole file is read: a transposed or wrongly broken one shows in its first line."""
     check_width(1 + max(head.split(b"\n", 1)[0].count(mark) for mark in b",;\t|"), name)
@@ -135,22 +188,25 @@ def _check_first_line(head: bytes, name: str) -> None:
 class _Records:
     """Iterates (fields, text) of every record. A quoted cell may span lines; blank lines are skipped.
 
-    n_cells: of a record, by the first one where it is 0; n_trailing: the most empty cells beyond them.
+    start: where they begin in the text; n_cells: of a record, by the first one where it is 0; n_trailing: the most
+    empty cells beyond them.
     """
 
     text: str
     dialect: Dialect
     name: str
+    start: int
     n_cells: int = 0
     n_trailing: int = 0
 
     def __iter__(self) -> Iterator[tuple[list[str], str]]:
         taken: list[str] = []
-        start = self.dialect.preamble.count("\n") or self.dialect.preamble.count("\r")
+        above = self.text[: self.start]
+        start = above.count("\n") or above.count("\r")
         first_line = start + 1
 
         def lines() -> Iterator[str]:
-            for line in io.StringIO(self.text[len(self.dialect.preamble) :], newline=""):
+            for line in io.StringIO(self.text[self.start :], newline=""):
                 taken.append(line)
                 yield self.dialect.plain(line)
 
