@@ -8,6 +8,7 @@ from pages.adversarial import adversarial, objectives_cost
 from pages.battery import battery
 from pages.decisions import decisions
 from pages.distributional import distributional
+from pages.encoders import encoders
 from pages.engine import engine, scale
 from pages.fairness import fairness
 from pages.finetuning import finetuning
@@ -25,7 +26,7 @@ def main() -> None:
         [
             "# Benchmarks",
             "Made by `python benchmarks/tables.py` from the JSON files beside the scripts.",
-            *filter(None, (battery(), decisions())),
+            *filter(None, (battery(), encoders(), decisions())),
             detection(),
             cleaning(),
             cost(),

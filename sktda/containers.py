@@ -133,7 +133,7 @@ def _as_numbers(columns: list[np.ndarray], names: Any) -> np.ndarray:
         shown = ", ".join(text[:5]) + (f" and {len(text) - 5} more" if len(text) > 5 else "")
         raise ValueError(
             f"could not convert string to float: columns {shown} of X are not numbers; encode them first, e.g. with "
-            "sklearn.compose.ColumnTransformer and OneHotEncoder, in a Pipeline before (or inside) the cleaner, or, "
+            "sktda.TableEncoder, in a Pipeline before (or inside) the cleaner, or, "
             "where the text is that of numbers, give X.astype(float)"
         )
     return values

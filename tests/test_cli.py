@@ -90,7 +90,7 @@ def test_clean_drops_the_wrong_rows_and_nothing_else(wine, table, tmp_path):
     assert result["noise_rate"] == pytest.approx(18 / 178, abs=0.05)
     assert result["outputs"] == {"out": str(out)}
     assert result["task"] == "classification"
-    assert any("'day'" in note for note in result["notes"])
+    assert result["columns"][-1] == {"name": "day", "kind": "date", "how": "days, weekday", "note": ""}
     assert {path.name for path in tmp_path.iterdir()} == {"wine.csv", "clean.csv"}
 
 
@@ -348,7 +348,7 @@ def test_all_outputs_of_one_command(wine, table, tmp_path, pages):
     assert page.name == "wine.csv"
     assert page.frame.index.tolist() == wine[0]["code"].tolist()
     assert page.frame["given_label"].tolist() == wine[0]["label"].tolist()
-    assert page.features.shape == (178, 13)
+    assert page.features.shape == (178, 15)  # of the day two numbers
     assert "label" not in page.rows
     assert page.rows["day"].tolist() == wine[0]["day"].tolist()
     assert page.detector.contamination == 0.1
@@ -460,8 +460,68 @@ def test_sentinels_are_named_and_taken_as_missing(tmp_path, pages):
     assert any("'b' holds -999 in 30 rows" in note and "taken as missing" in note for note in result["notes"])
     assert pages[0].features.shape == (240, 5)
     assert pages[0].features.min() > -100
-    np.testing.assert_array_equal(pages[0].features[:, 4], np.arange(240) % 8 == 0)
+    np.testing.assert_array_equal(pages[0].features[:, 2], np.arange(240) % 8 == 0)
     assert "-999" in (tmp_path / "c.csv").read_text()
+
+
+@pytest.mark.parametrize("unlabelled", ["keep", "drop", "predict"])
+def test_rows_without_a_label_are_kept_aside_and_said(tmp_path, unlabelled, pages):
+    frame = blobs(120).astype(str)
+    true = frame["kind"].iloc[[5, 50]].tolist()
+    frame.loc[[5, 50], "kind"] = ["", "NA"]
+    path, out, scores = tmp_path / "d.csv", tmp_path / "c.csv", tmp_path / "s.csv"
+    frame.to_csv(path, index=False)
+    args = [] if unlabelled == "keep" else ["--unlabelled", unlabelled]
+    args += ["-t", "kind", "-o", out, "--scores", scores, "--report", tmp_path / "r.html"]
+    result = summary("clean", path, *args)
+    assert result["n_unlabelled"] == 2
+    assert any("2 of 120 rows have no label in column 'kind' ('NA' is none)" in note for note in result["notes"])
+    found = read(out)
+    if unlabelled == "predict":
+        assert found.pop("sktda_suggested_label").iloc[[5, 50]].tolist() == true
+    expected = frame.drop(index=[5, 50]) if unlabelled == "drop" else frame
+    pd.testing.assert_frame_equal(found, expected.reset_index(drop=True))
+    assert len(pages[0].frame) == len(pages[0].features) == 118
+    told = read(scores).set_index("row").loc[["5", "50"]]
+    assert told["noisy"].tolist() == ["False", "False"]
+    assert told["suggested_label"].tolist() == (true if unlabelled == "predict" else ["", ""])
+    told = read(scores)
+    told.loc[told["row"] == "5", ["decision", "new_label"]] = ["relabel", true[0]]
+    told.to_csv(scores, index=False)
+    done("clean", path, "-t", "kind", "-o", out, "--force", "--decisions", scores)
+    assert read(out)["kind"].iloc[[5, 50]].tolist() == [true[0], "NA"]
+
+
+def test_numbers_to_predict_are_read_and_corrected_as_they_are_written(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 9, 150)
+    pay = 1000 * x + 500
+    pay[9] = 250_000
+    path, out = tmp_path / "d.csv", tmp_path / "c.csv"
+    written = [f"{value:,.2f} €".replace(",", "_").replace(".", ",").replace("_", ".") for value in pay]
+    pd.DataFrame({"size": [f"{value:.3f} kg".replace(".", ",") for value in x], "pay": written}).to_csv(
+        path, index=False
+    )
+    result = summary("clean", path, "-t", "pay", "-o", out, "--action", "relabel", "--drop", "0.0067")
+    assert result["task"] == "regression"
+    assert f"labels: {written[0]!r} read as {pay[0]:.2f} €" in " ".join(result["notes"])
+    new = read(out)["pay"].iloc[9]
+    assert re.fullmatch(r"\d+\.\d{3},\d\d+ €", new), new
+    assert float(new[:-2].replace(".", "").replace(",", ".")) == pytest.approx(1000 * x[9] + 500, rel=0.2)
+
+
+def test_a_table_of_one_column_of_text_needs_no_option(tmp_path):
+    rng = np.random.default_rng(0)
+    words = {"ham": "home love dinner later mum sleep tomorrow", "spam": "prize free win cash claim urgent txt"}
+    label = rng.choice(["ham", "spam"], 200, p=[0.7, 0.3])
+    text = [" ".join([*rng.choice(words[k].split(), 5), *rng.choice(["the", "you", "to", "a"], 4)]) for k in label]
+    label[:20] = np.where(label[:20] == "ham", "spam", "ham")
+    path = tmp_path / "sms.csv"
+    pd.DataFrame({"label": label, "message": text}).to_csv(path, index=False)
+    done("clean", path, "--target", "label", "-o", tmp_path / "c.csv", "--scores", tmp_path / "s.csv")
+    flagged = read(tmp_path / "s.csv").query("noisy == 'True'")["row"].astype(int)
+    assert len(set(flagged) & set(range(20))) >= 19
+    assert len(flagged) <= 21
 
 
 def test_equal_pictures_in_two_folders_are_named(pets, tmp_path):
@@ -551,11 +611,11 @@ BAD = {
     "infinity": (GOOD + "inf,2,x\n", "column 'a' holds infinity in row 40"),
     "one class": (GOOD.replace(",y", ",x"), "one label ('x' in all 40 rows)"),
     "one row": ("a,b,label\n1,2,x\n", "two are needed"),
-    "no label": (GOOD + "1,2,\n1,2,NA\n", "2 of 42 rows have no label in column 'label' (rows 40, 41 counted from 0)"),
+    "no label": ("a,label\n1,\n2,NA\n", "no row has a label in column 'label'; name another column with --target"),
     "no target": (GOOD.replace("label", "lable"), "data.csv has no column 'label'; did you mean 'lable'?"),
     "two targets": (GOOD.replace("b,label", "label,label"), "did you mean 'label (2)', 'label (1)'?"),
     "ids": ("a,label\n" + "".join(f"{i % 3},n{i}\n" for i in range(30)), "30 different labels in 30 rows"),
-    "text only": ("a,label\n" + "".join(f"some words {i},{i % 2}\n" for i in range(30)), "--features"),
+    "ids only": ("a,label\n" + "".join(f"n{i},{i % 2}\n" for i in range(30)), "identifiers): 'a'); name embeddings"),
     "transposed": ("a," * 200_000 + "label\n", "more than 100,000 columns"),
 }
 

@@ -100,15 +100,14 @@ def test_numbers_categories_and_what_is_left_out():
 
 def messy(n=60, seed=0):
     rng = np.random.default_rng(seed)
+    words = ["soil", "rose", "oven", "flour", "chain", "brake"]
     frame = pd.DataFrame(
         {
             "weight": [f"{value:.1f} kg" for value in rng.uniform(1, 90, n)],
             "colour": rng.choice(["red", "blue", "green"], n),
             "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 700, n), "D"),
             "paid": rng.random(n) < 0.5,
-            "note": [
-                " ".join(rng.choice(["soil", "rose", "oven", "flour", "chain", "brake"], 4)) + f" {i}" for i in range(n)
-            ],
+            "note": [" ".join(rng.choice(words, 4)) + f" {i}" for i in range(n)],
             "score": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)),
         }
     )
@@ -263,7 +262,7 @@ def test_other_cleaners_encode_what_only_the_attributor_reads():
     pruner = InfluencePruner(HistGradientBoostingClassifier(max_iter=5), prune_ratio=8 / 150)
     table = frame.assign(note=[len(text) for text in frame["note"]], price=np.where(y == "garden", np.nan, 1.0))
     assert pruner.fit(table, y).support_.sum() == 142
-    kept, _ = CoresetSelector(budget=30, random_state=0).fit_resample(frame, y)
+    kept, _ = CoresetSelector(n_samples=30, random_state=0).fit_resample(frame, y)
     assert kept.columns.tolist() == ["note", "price"]
     assert len(kept) == 30
 
@@ -285,8 +284,9 @@ def test_what_gives_the_label_away_is_left_out_of_a_messy_table():
     assert [column.kind for column in detector.encoder_.columns_] == ["identifier", "text", "number", "leak"]
 
 
-@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, ""])
-@pytest.mark.parametrize("unlabelled", ["keep", "drop", "predict"])
+@pytest.mark.parametrize(
+    ("unlabelled", "missing"), [("keep", None), ("drop", np.nan), ("predict", pd.NA), ("keep", "")]
+)
 def test_rows_without_a_label_are_not_judged(unlabelled, missing):
     frame, y = topics()
     y = y.astype(object)
