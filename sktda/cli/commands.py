@@ -10,7 +10,6 @@ import typer
 
 from sktda.cli.options import (
     Action,
-    Comparison,
     Data,
     Drop,
     Features,
@@ -18,6 +17,7 @@ from sktda.cli.options import (
     Index,
     Json,
     Method,
+    NoComparison,
     Quiet,
     Seed,
     Size,
@@ -72,7 +72,7 @@ def clean(
     ],
     target: Target = None,
     report: Annotated[Path | None, option("--report", "HTML page of what was found.", "FILE")] = None,
-    comparison: Comparison = True,
+    no_comparison: NoComparison = False,
     action: Annotated[
         Action,
         option(
@@ -142,7 +142,9 @@ def clean(
                 job.source.copy(place["copy"], plan.rows, plan.relabelled)
             if report:
                 progress(WRITING_REPORT)
-                numbers["report"] = job.write_report(place["report"], frame, judgement, command_line(ctx), comparison)
+                numbers["report"] = job.write_report(
+                    place["report"], frame, judgement, command_line(ctx), not no_comparison
+                )
             job.notes[:0] = _verdict(numbers)
         summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
@@ -249,7 +251,7 @@ def report(
     data: Annotated[Path, option("--data -d", "The table or folder that was scored.", "DATA")],
     out: Annotated[Path, option("--out -o", "The HTML page.", "FILE")],
     target: Target = None,
-    comparison: Comparison = True,
+    no_comparison: NoComparison = False,
     drop: Drop = "auto",
     method: Method = "label-posterior",
     index: Index = None,
@@ -280,7 +282,7 @@ def report(
         job.notes.extend(remarks)
         with staged([out], force=force) as (place,):
             progress(WRITING_REPORT)
-            numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx), comparison)}
+            numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx), not no_comparison)}
             job.notes[:0] = _verdict(numbers)
         summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)

@@ -70,9 +70,7 @@ def command_line(ctx: typer.Context) -> str:
             continue
         if parameter.param_type_name == "option":
             words.append(max(parameter.opts, key=len))
-        if value is False:
-            words[-1] = parameter.secondary_opts[0]
-        elif value is not True:
+        if value is not True:
             words.append(str(value))
     return shlex.join(words)
 

@@ -147,7 +147,7 @@ class Review:
                 "row": at,
                 "given_label": self.frame["given_label"].to_numpy()[at],
                 "decision": [fates[i] for i in made],
-                "new_label": np.array([labels[i] if fates[i] == "relabel" else None for i in made], dtype=object),
+                "new_label": [labels[i] if fates[i] == "relabel" else None for i in made],
             },
             index=self.frame.index[at],
         )

@@ -74,7 +74,8 @@ def test_decisions_come_back_as_a_frame_and_order_the_rest_anew(blobs, tmp_path)
     assert back["row"].tolist() == rows[:3]
     assert back.index.tolist() == y.index[rows[:3]].tolist()
     assert back["decision"].tolist() == ["relabel", "keep", "drop"]
-    assert back["new_label"].tolist() == [true[rows[0]], None, None]
+    assert back["new_label"].iloc[0] == true[rows[0]]
+    assert back["new_label"].isna().tolist() == [False, True, True]
 
     again = detector.review(X, y, tmp_path / "decisions.csv")
     corrected = y.copy()
