@@ -15,6 +15,7 @@ from pages.finetuning import finetuning
 from pages.hessian_free import hessian_free
 from pages.lds import lds
 from pages.noisy_labels import cleaning, cost, detection
+from pages.review import review
 from pages.trajectory import coreset, deletion, trajectory
 from pages.which import adult, strategies, which
 
@@ -26,7 +27,7 @@ def main() -> None:
         [
             "# Benchmarks",
             "Made by `python benchmarks/tables.py` from the JSON files beside the scripts.",
-            *filter(None, (battery(), encoders(), decisions())),
+            *filter(None, (battery(), encoders(), decisions(), review())),
             detection(),
             cleaning(),
             cost(),

@@ -12,7 +12,8 @@ MISSING = [
 ]
 # fmt: off
 OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic",
-           "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars")
+           "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+           "--hide-scrollbars")
 # fmt: on
 
 

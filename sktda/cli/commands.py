@@ -11,7 +11,6 @@ import typer
 from sktda.cli.options import (
     Action,
     AsCategory,
-    Comparison,
     Data,
     Drop,
     Embeddings,
@@ -25,6 +24,7 @@ from sktda.cli.options import (
     Listing,
     Method,
     NaValues,
+    NoComparison,
     Query,
     Quiet,
     Seed,
@@ -93,7 +93,7 @@ def clean(
     ] = None,
     target: Target = None,
     report: Annotated[Path | None, option("--report", "HTML page of what was found.", "FILE")] = None,
-    comparison: Comparison = True,
+    no_comparison: NoComparison = False,
     action: Annotated[
         Action,
         option(
@@ -174,7 +174,9 @@ def clean(
                 _copy(job, place["copy"], plan)
             if report:
                 progress(WRITING_REPORT)
-                numbers["report"] = job.write_report(place["report"], frame, judgement, command_line(ctx), comparison)
+                numbers["report"] = job.write_report(
+                    place["report"], frame, judgement, command_line(ctx), not no_comparison
+                )
             job.notes[:0] = _verdict(numbers)
         summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
@@ -313,7 +315,7 @@ def report(
     ],
     out: Annotated[Path, option("--out -o", "The HTML page.", "FILE")],
     target: Target = None,
-    comparison: Comparison = True,
+    no_comparison: NoComparison = False,
     drop: Drop = "auto",
     method: Method = "label-posterior",
     index: Index = None,
@@ -354,7 +356,7 @@ def report(
         job.notes.extend(remarks)
         with staged([out], force=force) as (place,):
             progress(WRITING_REPORT)
-            numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx), comparison)}
+            numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx), not no_comparison)}
             job.notes[:0] = _verdict(numbers)
         summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)

@@ -151,12 +151,8 @@ Unlabelled = Annotated[
         "WHAT",
     ),
 ]
-Comparison = Annotated[
-    bool,
-    option(
-        "--comparison/--no-comparison",
-        "Compare models before and after cleaning in the report, which takes a few seconds.",
-    ),
+NoComparison = Annotated[
+    bool, option("--no-comparison", "Leave the comparison of models before and after cleaning out of the report.")
 ]
 Method = Annotated[str, option("--method", "Attribution method that ranks the rows.", "NAME")]
 Seed = Annotated[int, option("--seed", "The same seed gives the same result.", "NUMBER", min=0)]

@@ -25,6 +25,8 @@ from sktda.cards.pairs import encode, label_text
 from sktda.cards.pictures import data_uri
 from sktda.cards.rendering import render
 from sktda.cards.suspects import given_text, rows_beside, suggested_text, suspects_of, worst_first
+from sktda.containers import read_target
+from sktda.data import row_index, sliceable
 from sktda.files import staged
 from sktda.model.fingerprint import row_fingerprints
 from sktda.review.active import Corrected, with_new_labels
@@ -85,7 +87,8 @@ class Review:
         """Of a NoisyLabelDetector that was fitted on X and y, which are shown as they are: see its method `review`."""
         import pandas as pd
 
-        given = pd.Series(np.asarray(y).ravel(), index=getattr(y, "index", getattr(X, "index", None)))
+        X = sliceable(X)
+        given = pd.Series(read_target(y).ravel(), index=row_index(X, y))
         if len(given) != len(detector.labels_):
             raise ValueError(f"y has {len(given)} labels but the detector was fitted on {len(detector.labels_)} rows")
         decided, fitted, rows = None, detector, np.arange(len(given))
@@ -106,15 +109,16 @@ class Review:
         )
         encoder = getattr(detector, "encoder_", None)
         features = X if encoder is None else encoder.transform(X)
-        is_table = hasattr(X, "columns")
-        pixels = np.asarray(X) if not is_table and not sparse.issparse(X) else None
+        features = features if sparse.issparse(features) else np.asarray(features)
+        cells = X if hasattr(X, "columns") else features
+        is_table = hasattr(X, "columns") or (cells.ndim <= 2 and not sparse.issparse(cells))
         return cls(
             name="Labels",
             frame=frame if decided is None else corrected.frame_of(frame, given),
             task=detector.task_,
-            features=features.to_numpy() if hasattr(features, "to_numpy") else features,
-            rows=pd.DataFrame(X) if is_table or (pixels is not None and pixels.ndim == 2) else None,
-            image=pixels.__getitem__ if pixels is not None and pixels.ndim in (3, 4) else None,
+            features=features if features.dtype.kind in "biuf" else None,
+            rows=pd.DataFrame(cells) if is_table else None,
+            image=None if is_table or sparse.issparse(cells) else cells.__getitem__,
             scale=getattr(detector, "scale_", None),
             decided=decided,
         )

@@ -99,7 +99,7 @@ def test_as_many_rows_go_at_random_as_by_the_sampler(spied):
 
 def test_after_is_the_score_of_a_resampled_estimator():
     X, y, _ = noisy_blobs(n=150)
-    detector = comparison.quick(NoisyLabelDetector(random_state=0))
+    detector = comparison.quick(NoisyLabelDetector(random_state=0), False)
     result = compare(X, y, detector, regression=False, cv=3, random_state=0)
     model = comparison._models(False, 0)["random forest"]
     folds = StratifiedKFold(3, shuffle=True, random_state=0).split(X, y)
