@@ -47,6 +47,7 @@ class Settings:
     method: str = "label-posterior"
     seed: int = 0
     unlabelled: str = "keep"
+    kinds: dict[str, str] | None = None
 
     def detector(self, task: str, unlabelled: str = "error") -> NoisyLabelDetector:
         """The unfitted detector."""
@@ -124,7 +125,7 @@ class Job:
             progress("preparing features")
             own = [name for name in FLAGS if name in frame]
             others = [name for name in frame if name not in (target, index, *own)]
-            X, findings, notes, columns = of_table(frame[others], given, task)
+            X, findings, notes, columns = of_table(frame[others], given, task, settings.kinds)
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
         notes = [*source.notes, *labels.notes, *notes]
         judged = given
