@@ -475,7 +475,7 @@ def test_rows_without_a_label_are_kept_aside_and_said(tmp_path, unlabelled, page
     args += ["-t", "kind", "-o", out, "--scores", scores, "--report", tmp_path / "r.html"]
     result = summary("clean", path, *args)
     assert result["n_unlabelled"] == 2
-    assert any("2 of 120 rows have no label in column 'kind' ('NA' is none)" in note for note in result["notes"])
+    assert any("2 of 120 rows have no label in column 'kind' ('NA' is none; --na-values '' says that it is one)" in note for note in result["notes"])
     found = read(out)
     if unlabelled == "predict":
         assert found.pop("sktda_suggested_label").iloc[[5, 50]].tolist() == true

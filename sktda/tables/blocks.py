@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from sktda.tables.dates import parts
 
 MAX_CATEGORIES = 50
 RARE = 200  # a category of its own from n / RARE rows on, and two
-TOPICS = 60
+TOPICS = 100
 TEXTS = 20_000  # that the words are learned from
 MAX_WORDS = 50_000
 WORD = r"(?u)\w+|[^\w\s]"  # signs such as ! and £ say something, too
@@ -107,6 +105,9 @@ class Topics:
     """A column of texts: latent semantic analysis of the words and letters that they share."""
 
     def fit(self, column: pd.Series) -> Topics:
+        from sklearn.decomposition import TruncatedSVD  # most tables have no text, and these take a while
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         texts = _texts(column)
         if len(texts) > TEXTS:
             texts = texts[np.sort(np.random.default_rng(0).choice(len(texts), TEXTS, replace=False))]
@@ -126,14 +127,16 @@ class Topics:
             except ValueError:  # no word occurs twice
                 continue
             self.vectorizers.append(vectorizer)
-        counts = self._counts(texts)
-        n_topics = min(TOPICS, counts.shape[1] - 1, len(texts) - 1)
-        self.svd = TruncatedSVD(n_topics, random_state=0).fit(counts)
+        n_words = sum(len(vectorizer.vocabulary_) for vectorizer in self.vectorizers)
+        n_topics = max(0, min(TOPICS, n_words - 1, len(texts) - 1))
+        self.svd = TruncatedSVD(n_topics, random_state=0).fit(self._counts(texts)) if n_topics else None
         self.names = [f"{column.name}_topic{j}" for j in range(n_topics)]
         self.how = f"{n_topics} topics of words and letters (TF-IDF, LSA)"
         return self
 
     def transform(self, column: pd.Series) -> np.ndarray:
+        if self.svd is None:
+            return np.empty((len(column), 0))
         texts = _texts(column)
         blocks = [self.svd.transform(self._counts(texts[i : i + TEXTS])) for i in range(0, len(texts), TEXTS)]
         return np.vstack(blocks)

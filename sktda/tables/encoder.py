@@ -158,10 +158,10 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         cells = [cells_of(column) for column in columns]
         readers = [learn_column(column, cells[j], kinds.get(column.name)) for j, column in enumerate(columns)]
         shown = {reader.numerals.shown for reader in readers} - {""}
-        if shown == {","}:
+        if len(shown) == 1:
             for j, reader in enumerate(readers):
                 if reader.numerals.doubtful:
-                    readers[j] = learn_column(columns[j], cells[j], kinds.get(columns[j].name), ",")
+                    readers[j] = learn_column(columns[j], cells[j], kinds.get(columns[j].name), *shown)
         self._readers: list[Reader] = readers
         self._stand_ins: dict[Any, list[float]] = {}
         self._left_out: set[Any] = set()

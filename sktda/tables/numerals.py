@@ -88,6 +88,7 @@ def learn(texts: Sequence[str], counts: np.ndarray, hint: str = "") -> tuple[Num
     if len({cell.unit.factor for _, cell, _ in used if cell.unit.base == unit.base}) > 1:
         notes.append("units converted")
     odd = [(text, cell) for text, cell, _ in used if PLAIN.fullmatch(text) is None or (mark == "," and "." in text)]
+    odd = odd or ([(text, cell) for text, cell, _ in used if cell.mark == "?"] if doubt else [])
     examples = [text for text, cell in odd if cell.unit == unit] + [text for text, _ in odd]
     return Numerals(mark, unit, bare, examples[0] if examples else "", "; ".join(notes), shown, bool(doubt)), ""
 
@@ -138,6 +139,8 @@ def _mark(cells: Cells, money: bool, hint: str) -> tuple[str | None, str, str]:
     dots = any("." in text for text in doubtful)
     if dots and any("," in text for text in doubtful):
         return None, f"cannot be one number: {doubtful[0]!r} has a decimal mark or one of thousands", ""
+    if hint == "." and dots and not money:
+        return hint, "", ""
     mark = _doubtful_mark("." if dots else ",", marks, cells, money, hint)
     seen, what = ("point", ".") if dots else ("comma", ",")
     return mark, f"the {seen} taken for {'the decimal mark' if mark == what else 'one of thousands'}", ""

