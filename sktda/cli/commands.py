@@ -199,7 +199,7 @@ def review(
     target: Target = None,
     decisions: Annotated[
         Path | None,
-        option("--decisions", "What was decided so far, as the page saved it; the rest is ordered anew.", "FILE"),
+        option("--decisions", "What was decided so far, as the page saved it: the page goes on from there.", "FILE"),
     ] = None,
     sheet: Annotated[
         Path | None, option("--sheet", "The same rows as a spreadsheet with a list of decisions.", "FILE")
@@ -224,16 +224,16 @@ def review(
     outputs = _named(review=out, sheet=sheet)
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.jobs import Job, Settings
-        from sktda.cli.reviews import lines_of, review_of, scored
+        from sktda.cli.reviews import lines_of, review_of
         from sktda.files import staged
         from sktda.review.sheet import write_sheet
 
         settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
         _check(settings, outputs, decisions, force=force)
         job = Job.load(settings, progress)
-        frame, judgement, decided = scored(job, decisions, progress)
+        frame, judgement = job.score(progress)
         job.notes.extend(remarks)
-        page = review_of(job, frame, judgement, decided)
+        page = review_of(job, frame, judgement, decisions)
         with staged(list(outputs.values()), force=force) as places:
             place = dict(zip(outputs, places, strict=True))
             progress("writing the page")
