@@ -357,7 +357,8 @@ def test_all_outputs_of_one_command(wine, table, tmp_path, pages):
 
 
 def test_the_report_shows_pictures(pets, tmp_path, pages):
-    done("clean", pets, "-o", tmp_path / "c.csv", "--report", tmp_path / "r.html", "--size", "8")
+    result = run("clean", pets, "-o", tmp_path / "c.csv", "--report", tmp_path / "r.html", "--size", "8")
+    assert result.stderr.splitlines() == ["sktda: scoring 40 rows ...", "sktda: writing the report ..."]  # piped
     assert pages[0].rows is None
     assert pages[0].features.shape == (40, 8, 8, 3)
     assert pages[0].image(0).size == (12, 12)
