@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", type=int, default=2_000, help="at most, per table; 0 = all")
     parser.add_argument("--decisions", type=int, default=100)
-    chosen = begin(parser, arguments)
+    chosen = begin(parser, arguments, threads=1)
     if chosen.quick:
         chosen.data, chosen.settings, chosen.seeds, chosen.rows, chosen.decisions = QUICK, ["u15"], [0], 90, 40
     warnings.simplefilter("ignore")  # what the detector says of odd data

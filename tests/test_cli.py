@@ -366,7 +366,8 @@ def test_all_outputs_of_one_command(wine, table, tmp_path, pages):
 
 
 def test_the_report_shows_pictures(pets, tmp_path, pages):
-    done("clean", pets, "-o", tmp_path / "c.csv", "--report", tmp_path / "r.html", "--size", "8")
+    result = run("clean", pets, "-o", tmp_path / "c.csv", "--report", tmp_path / "r.html", "--size", "8")
+    assert result.stderr.splitlines() == ["sktda: scoring 40 rows ...", "sktda: writing the report ..."]  # piped
     assert pages[0].rows is None
     assert pages[0].features.shape == (40, 8, 8, 3)
     assert pages[0].image(0).size == (12, 12)
@@ -475,7 +476,10 @@ def test_rows_without_a_label_are_kept_aside_and_said(tmp_path, unlabelled, page
     args += ["-t", "kind", "-o", out, "--scores", scores, "--report", tmp_path / "r.html"]
     result = summary("clean", path, *args)
     assert result["n_unlabelled"] == 2
-    assert any("2 of 120 rows have no label in column 'kind' ('NA' is none; --na-values '' says that it is one)" in note for note in result["notes"])
+    assert any(
+        "2 of 120 rows have no label in column 'kind' ('NA' is none; --na-values '' says that it is one)" in note
+        for note in result["notes"]
+    )
     found = read(out)
     if unlabelled == "predict":
         assert found.pop("sktda_suggested_label").iloc[[5, 50]].tolist() == true

@@ -350,8 +350,7 @@ class NoisyLabelDetector(BaseEstimator):
         X, y
             As they were given to `fit`: X is shown.
         decisions : path-like, default=None
-            A file of earlier decisions that the page exported. They correct the labels, by which the other rows are
-            then judged anew.
+            A file of earlier decisions that the page exported, from which it goes on.
 
         Returns
         -------

@@ -250,7 +250,7 @@ def review(
     target: Target = None,
     decisions: Annotated[
         Path | None,
-        option("--decisions", "What was decided so far, as the page saved it; the rest is ordered anew.", "FILE"),
+        option("--decisions", "What was decided so far, as the page saved it: the page goes on from there.", "FILE"),
     ] = None,
     spreadsheet: Annotated[
         Path | None, option("--spreadsheet", "The same rows as a spreadsheet with a list of decisions.", "FILE")
@@ -285,16 +285,16 @@ def review(
     outputs = _named(review=out, spreadsheet=spreadsheet)
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.jobs import Job
-        from sktda.cli.reviews import lines_of, review_of, scored
+        from sktda.cli.reviews import lines_of, review_of
         from sktda.files import staged
         from sktda.review.sheet import write_sheet
 
         settings = _settings(ctx)
         _check(settings, outputs, decisions, force=force, json_output=json_output)
         job = Job.load(settings, progress)
-        frame, judgement, decided = scored(job, decisions, progress)
+        frame, judgement = job.score(progress)
         job.notes.extend(remarks)
-        page = review_of(job, frame, judgement, decided)
+        page = review_of(job, frame, judgement, decisions)
         with staged(list(outputs.values()), force=force) as places:
             place = dict(zip(outputs, places, strict=True))
             progress("writing the page")

@@ -27,7 +27,7 @@ from sktda.data import n_columns
 # judge cost little and make the differences exact; rows that are learnt from cost much.
 MAX_ROWS = 10_000
 MAX_TRAIN = 600  # per fold; more where there are many classes:
-TRAIN_PER_CLASS = 20
+TRAIN_PER_CLASS = 15
 MAX_VALUES = 30_000_000  # of the rows used, for images and other wide rows
 MAX_FEATURES = 100  # more columns than this are projected to N_COMPONENTS
 N_COMPONENTS = 50
@@ -198,9 +198,9 @@ class _Judge:
 def _models(regression: bool, random_state: int) -> dict:
     """A linear model, which wrong labels move little, and a flexible one, which can fit them."""
     if regression:
-        forest = RandomForestRegressor(25, max_features=1 / 3, random_state=random_state)
+        forest = RandomForestRegressor(20, max_features=1 / 3, random_state=random_state)
         return {"ridge regression": Ridge(), "random forest": forest}
-    forest = RandomForestClassifier(25, random_state=random_state)
+    forest = RandomForestClassifier(20, random_state=random_state)
     return {"logistic regression": LogisticRegression(tol=1e-3, max_iter=1_000), "random forest": forest}
 
 

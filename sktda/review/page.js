@@ -43,6 +43,7 @@ function save() {
   }
 }
 
+const brief = (text) => (text.length > 40 ? text.slice(0, 39) + "…" : text);
 const pairOf = (card) => (regression ? card.direction : JSON.stringify([card.given, card.suggested]));
 const pairText = (card) =>
   regression ? `given value ${card.direction}` : `${card.givenText} → ${card.suggestedText}`;
@@ -209,7 +210,7 @@ function buttons(card) {
     $(id).setAttribute("aria-pressed", String(made[0] === id));
   }
   $("relabel").disabled = !card || card.suggested === card.given;
-  $("to").textContent = card ? `Relabel to ${card.suggestedText}` : "Relabel";
+  $("to").textContent = card ? `Relabel to ${brief(card.suggestedText)}` : "Relabel";
   $("undo").disabled = !history.length;
   for (const button of document.querySelectorAll("#classes button")) button.disabled = !card;
 }
@@ -223,7 +224,7 @@ function alike(card) {
   $("alike").hidden = !found.length;
   if (!found.length) return;
   $("alike-title").textContent = `${found.length} more like it: ${pairText(card)}`;
-  $("to-all").textContent = regression ? "Relabel all as suggested" : `Relabel all to ${card.suggestedText}`;
+  $("to-all").textContent = regression ? "Relabel all as suggested" : `Relabel all to ${brief(card.suggestedText)}`;
   $("relabel-all").disabled = card.suggested === card.given;
   $("tiles").replaceChildren(...found.map((other) => {
     const label = element("label", {}, element("input", { type: "checkbox", checked: true, value: other.row }), " ", title(other));
@@ -298,7 +299,7 @@ function choices() {
   }
   if (data.classes.length <= 10) {
     data.classes.forEach(([label, shown], i) => {
-      const button = element("button", { type: "button", value: label }, element("kbd", {}, String((i + 1) % 10)), " ", shown);
+      const button = element("button", { type: "button", value: label }, element("kbd", {}, String((i + 1) % 10)), " ", brief(shown));
       button.addEventListener("click", () => current !== null && decide([current], "relabel", label));
       box.append(button);
     });

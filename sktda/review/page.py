@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import clone
-from sklearn.utils import _safe_indexing
 
 from sktda.cards.cells import Cells
 from sktda.cards.pairs import encode, label_text
@@ -29,7 +27,6 @@ from sktda.containers import read_target
 from sktda.data import row_index, sliceable
 from sktda.files import staged
 from sktda.model.fingerprint import row_fingerprints
-from sktda.review.active import Corrected, with_new_labels
 from sktda.review.decisions import index_column, positions_and_decisions
 
 if TYPE_CHECKING:
@@ -91,21 +88,15 @@ class Review:
         given = pd.Series(read_target(y).ravel(), index=row_index(X, y))
         if len(given) != len(detector.labels_):
             raise ValueError(f"y has {len(given)} labels but the detector was fitted on {len(detector.labels_)} rows")
-        decided, fitted, rows = None, detector, np.arange(len(given))
-        if decisions is not None:
-            decided = with_new_labels(pd.read_csv(decisions, dtype=str, keep_default_na=False))
-            corrected = Corrected.of(given, given, detector.task_, decided, Path(decisions).name)
-            rows = corrected.rows
-            fitted = clone(detector).fit(_safe_indexing(X, rows), corrected.labels.to_numpy())
         frame = pd.DataFrame(
             {
-                "given_label": given.to_numpy()[rows],
-                "suggested_label": pd.Series(fitted.suggested_labels_, dtype=given.dtype).to_numpy(),
-                "label_quality": fitted.label_quality_,
-                "score": fitted.scores_,
-                "noisy": fitted.labels_ == -1,
+                "given_label": given,
+                "suggested_label": pd.Series(detector.suggested_labels_, given.index, given.dtype),
+                "label_quality": detector.label_quality_,
+                "score": detector.scores_,
+                "noisy": detector.labels_ == -1,
             },
-            index=given.index[rows],
+            index=given.index,
         )
         encoder = getattr(detector, "encoder_", None)
         features = X if encoder is None else encoder.transform(X)
@@ -114,13 +105,13 @@ class Review:
         is_table = hasattr(X, "columns") or (cells.ndim <= 2 and not sparse.issparse(cells))
         return cls(
             name="Labels",
-            frame=frame if decided is None else corrected.frame_of(frame, given),
+            frame=frame,
             task=detector.task_,
             features=features if features.dtype.kind in "biuf" else None,
             rows=pd.DataFrame(cells) if is_table else None,
             image=None if is_table or sparse.issparse(cells) else cells.__getitem__,
             scale=getattr(detector, "scale_", None),
-            decided=decided,
+            decided=None if decisions is None else pd.read_csv(decisions, dtype=str, keep_default_na=False),
         )
 
     def save(self, path: str | os.PathLike) -> dict:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy import sparse
 
-from sktda.cards.cells import MAX_COLUMNS, MAX_TEXT, Cells
+from sktda.cards.cells import MAX_COLUMNS, MAX_TEXT, Cells, number_text
 from sktda.cards.neighbours import nearest_agreeing
 from sktda.cards.pairs import encode
 from sktda.cards.pictures import SIDE, data_uri
@@ -152,3 +152,21 @@ def test_no_neighbours_without_features():
     assert [card["neighbours"] for card in cards] == [[]] * 5
     assert all(len(column["values"]) == 1 for card in cards for column in card["columns"])
     assert suspect_cards(data, encode(frame_of([0, 1])), 0) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "text"),
+    [
+        (74_500.0, None, "74500"),
+        (0.1, None, "0.1"),
+        (1_234_567.8, None, "1234567.8"),
+        (1_234_567.8, 6, "1234568"),
+        (74_499.98712, 6, "74500"),
+        (-0.00012345678, 6, "-0.000123457"),
+        (0.0, 6, "0"),
+        (1e300, None, "1e+300"),
+        (np.nan, 6, "nan"),
+    ],
+)
+def test_numbers_are_written_as_people_write_them(number, digits, text):
+    assert number_text(number, digits) == text

@@ -64,7 +64,7 @@ def test_a_notebook_shows_the_same_page(blobs, tmp_path):
     assert frame["srcdoc"] == (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_decisions_come_back_as_a_frame_and_order_the_rest_anew(blobs, tmp_path):
+def test_decisions_come_back_as_a_frame_and_a_new_page_goes_on_from_there(blobs, tmp_path):
     X, y, true, detector = blobs
     rows = [card["row"] for card in json.loads(json.dumps(page._content(detector.review(X, y))[0]))["rows"]][:4]
     cells = {"row": rows, "given_label": y.iloc[rows].tolist(), "decision": ["relabel", "keep", "drop", ""]}
@@ -78,12 +78,6 @@ def test_decisions_come_back_as_a_frame_and_order_the_rest_anew(blobs, tmp_path)
     assert back["new_label"].isna().tolist() == [False, True, True]
 
     again = detector.review(X, y, tmp_path / "decisions.csv")
-    corrected = y.copy()
-    corrected.iloc[rows[0]] = true[rows[0]]
-    stay = np.delete(np.arange(len(y)), rows[2])
-    fresh = NoisyLabelDetector(random_state=0).fit(X.iloc[stay], corrected.iloc[stay])
-    np.testing.assert_allclose(again.frame["label_quality"].to_numpy()[stay], fresh.label_quality_)
-    assert again.frame["given_label"].tolist() == y.tolist()
     content, numbers = page._content(again)
     assert content["decided"] == {rows[0]: ["relabel", true[rows[0]]], rows[1]: ["keep", ""], rows[2]: ["drop", ""]}
     assert numbers["n_decided"] == 3
