@@ -41,7 +41,7 @@ def table(tmp_path_factory):
         writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(["height", "girth", "age", "crown", "soil", "label"])
         writer.writerows([*row, label] for row, label in zip(cells.tolist(), NAMES[y].tolist(), strict=True))
-    run("review", path, "-o", path.with_suffix(".html"))
+    run("review", path, "-t", "label", "-o", path.with_suffix(".html"))
     return path
 
 
@@ -126,7 +126,7 @@ def test_ten_rows_are_reviewed_by_click_and_key_and_the_cleaned_file_is_what_was
     path, rows = exported(browser, downloads)
     assert {int(row["row"]): (row["decision"], row["new_label"]) for row in rows} == expected
     assert {row["given_label"] for row in rows} <= set(NAMES)
-    run("clean", table, "--decisions", path, "-o", tmp_path / "clean.csv")
+    run("clean", table, "-t", "label", "--decisions", path, "-o", tmp_path / "clean.csv")
     lines = table.read_bytes().splitlines(keepends=True)
     result = [lines[0]]
     for row, line in enumerate(lines[1:]):
@@ -161,7 +161,7 @@ def test_rows_are_found_and_filtered_and_a_new_page_begins_with_what_was_decided
     made = browser.execute_script("return [...decided]")
     path, _ = exported(browser, downloads)
     browser.execute_script("localStorage.clear()")
-    run("review", table, "--decisions", path, "-o", tmp_path / "again.html")
+    run("review", table, "-t", "label", "--decisions", path, "-o", tmp_path / "again.html")
     look(browser, tmp_path / "again.html")
     assert sorted(browser.execute_script("return [...decided]")) == sorted(made)
     assert current(browser) not in dict(made)

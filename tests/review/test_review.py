@@ -143,7 +143,18 @@ def test_the_spreadsheet_has_the_lines_of_the_file_a_list_of_decisions_and_no_fo
     rows = ["height,note,label", *(f'{a:.3f},"two\nlines",{NAMES[c]}' for a, c in zip(X[:, 0], y, strict=True)), ""]
     table = tmp_path / "trees.csv"
     table.write_text("\n".join(rows))
-    command = ["review", table, "-o", tmp_path / "r.html", "--spreadsheet", tmp_path / "r.xlsx", "--drop", "0.1"]
+    command = [
+        "review",
+        table,
+        "-o",
+        tmp_path / "r.html",
+        "--spreadsheet",
+        tmp_path / "r.xlsx",
+        "--drop",
+        "0.1",
+        "-t",
+        "label",
+    ]
     result = CliRunner().invoke(app, list(map(str, command)))
     assert result.exit_code == 0, result.stderr
     book = openpyxl.load_workbook(tmp_path / "r.xlsx")
