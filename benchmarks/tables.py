@@ -8,12 +8,14 @@ from pages.adversarial import adversarial, objectives_cost
 from pages.battery import battery
 from pages.decisions import decisions
 from pages.distributional import distributional
+from pages.encoders import encoders
 from pages.engine import engine, scale
 from pages.fairness import fairness
 from pages.finetuning import finetuning
 from pages.hessian_free import hessian_free
 from pages.lds import lds
 from pages.noisy_labels import cleaning, cost, detection
+from pages.review import review
 from pages.structure import structure
 from pages.trajectory import coreset, deletion, trajectory
 from pages.which import adult, strategies, which
@@ -26,7 +28,7 @@ def main() -> None:
         [
             "# Benchmarks",
             "Made by `python benchmarks/tables.py` from the JSON files beside the scripts.",
-            *filter(None, (battery(), decisions())),
+            *filter(None, (battery(), encoders(), decisions(), review())),
             detection(),
             cleaning(),
             cost(),

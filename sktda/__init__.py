@@ -26,6 +26,7 @@ __all__ = [
     "NothingToLearnWarning",
     "PruningWarning",
     "ResampledEstimator",
+    "TableEncoder",
     "TrajectoryRecorder",
     "retrain",
 ]
@@ -43,6 +44,7 @@ __getattr__, __dir__ = lazy_names(
         "NothingToLearnWarning": "sktda.cleaning.base",
         "PruningWarning": "sktda.cleaning.base",
         "ResampledEstimator": "sktda.cleaning.resampled",
+        "TableEncoder": "sktda.tables.encoder",
         "TrajectoryRecorder": "sktda.model.recorder",
         "retrain": "sktda.model.many_trainings",
     },

@@ -23,6 +23,29 @@ def is_frame(X: Any) -> bool:
     return hasattr(X, "columns") and hasattr(X, "dtypes")
 
 
+def is_table(X: Any) -> bool:
+    """Whether X is a table of pandas, polars or pyarrow."""
+    return is_frame(X) or (hasattr(X, "column_names") and hasattr(X, "to_pandas"))
+
+
+def needs_encoding(X: Any) -> bool:
+    """Whether X is a table in which some cells are missing or no numbers, or one of pyarrow."""
+    if not is_table(X) or not len(X):
+        return False
+    if not is_frame(X):
+        return True
+    try:
+        cells = numbers(X)
+    except (TypeError, ValueError):
+        return True
+    return bool(np.asarray(cells.isna() if cells is X else np.isnan(cells)).any())
+
+
+def as_columns(X: Any) -> Any:
+    """X, a table of pyarrow as a DataFrame."""
+    return X.to_pandas() if is_table(X) and not is_frame(X) else X
+
+
 def refuse_kind(kind: str, where: str) -> None:
     """Raise ValueError if kind, NumPy's letter, is that of dates, durations, complex numbers or records."""
     if kind in "mM":
@@ -110,7 +133,7 @@ def _as_numbers(columns: list[np.ndarray], names: Any) -> np.ndarray:
         shown = ", ".join(text[:5]) + (f" and {len(text) - 5} more" if len(text) > 5 else "")
         raise ValueError(
             f"could not convert string to float: columns {shown} of X are not numbers; encode them first, e.g. with "
-            "sklearn.compose.ColumnTransformer and OneHotEncoder, in a Pipeline before (or inside) the cleaner, or, "
+            "sktda.TableEncoder, in a Pipeline before (or inside) the cleaner, or, "
             "where the text is that of numbers, give X.astype(float)"
         )
     return values

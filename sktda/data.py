@@ -126,11 +126,11 @@ def check_columns(X: Any, estimator: Any) -> None:
                 f"X has {names.count(name)} columns named {name!r}; give every column a name of its own, e.g. "
                 "X.columns = range(X.shape[1])"
             )
-    if estimator is not None and _reads_numbers_only(estimator):
+    if estimator is not None and reads_numbers_only(estimator):
         check_kinds(X)
 
 
-def _reads_numbers_only(estimator: Any) -> bool:
+def reads_numbers_only(estimator: Any) -> bool:
     """Whether this is an estimator of scikit-learn's without a transformer in it."""
     if not type(estimator).__module__.startswith("sklearn."):
         return False

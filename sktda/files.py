@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+STANDARD = Path("-")  # standard output, which nothing can be in the way of
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, force: bool) -> None:
@@ -17,6 +21,8 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, force: boo
     for position, path in enumerate(outputs):
         if path.resolve() in {other.resolve() for other in outputs[:position]}:
             raise ValueError(f"{path} is named for two outputs; give each its own name")
+        if path == STANDARD:
+            continue
         if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
             raise ValueError(f"{path} is an input and is never written over; choose another name")
         _refuse_existing(path, force)
@@ -48,18 +54,26 @@ def _temporary(path: Path) -> Path:
 
 
 @contextmanager
-def staged(outputs: Sequence[Path], *, force: bool) -> Iterator[list[Path]]:
+def staged(outputs: Sequence[Path], *, force: bool, ending: str = "") -> Iterator[list[Path]]:
     """Temporary paths to write the outputs to; all are renamed at the end, or none if anything fails.
 
+    What is meant for standard output, the path `-`, is written to a file with this ending, and then there.
     Raises OSError naming the outputs if the disk is full, for example; the temporary files are gone then.
     """
-    temporary = [_temporary(path) for path in outputs]
+    elsewhere = Path(tempfile.mkdtemp(prefix="sktda-")) if STANDARD in outputs else Path()
+    temporary = [elsewhere / f"out{ending}" if path == STANDARD else _temporary(path) for path in outputs]
     try:
         yield temporary
         for path in outputs:
-            _refuse_existing(path, force)
-        for source, path in zip(temporary, outputs, strict=True):
-            os.replace(source, path)
+            if path != STANDARD:
+                _refuse_existing(path, force)
+        for source, path in sorted(zip(temporary, outputs, strict=True), key=lambda pair: pair[1] != STANDARD):
+            if path == STANDARD:  # first: it may be closed
+                with open(source, "rb") as file:
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+            else:
+                os.replace(source, path)
     except FileExistsError:
         raise
     except OSError as error:
@@ -74,3 +88,5 @@ def staged(outputs: Sequence[Path], *, force: bool) -> Iterator[list[Path]]:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+        if STANDARD in outputs:
+            shutil.rmtree(elsewhere, ignore_errors=True)

@@ -16,9 +16,9 @@ import sktda.cleaning
 ROOT = Path(sktda.__file__).parent
 STAGE = {
     **dict.fromkeys(["containers", "seeds", "selection", "distributions", "findings", "noise", "files"], 0),
-    **dict.fromkeys(["data", "images", "metrics", "weighting"], 1),
-    "model": 2,
-    "engine": 3,
+    **dict.fromkeys(["data", "images", "metrics", "tables", "weighting"], 1),
+    **dict.fromkeys(["model", "cards"], 2),
+    **dict.fromkeys(["engine", "review"], 3),
     "objectives": 4,
     **dict.fromkeys(["attribution", "adversarial"], 5),
     "cleaning": 6,

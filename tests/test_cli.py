@@ -22,7 +22,12 @@ NAMES = np.array(["barolo", "grignolino", "barbera"])
 
 
 def run(*args):
-    return CliRunner().invoke(app, [str(arg) for arg in args])
+    """A command; the column of labels is called label where a test of a table names none."""
+    args = [str(arg) for arg in args]
+    data = args[1:2] if args[:1] in (["clean"], ["score"]) else args[args.index("-d") + 1 :][:1] if "-d" in args else []
+    if any(Path(name).suffix not in ("", ".npz") for name in data) and not {"-t", "--target", "--help"} & set(args):
+        args += ["-t", "label"]
+    return CliRunner().invoke(app, args)
 
 
 def done(*args):
@@ -87,7 +92,7 @@ def test_clean_drops_the_wrong_rows_and_nothing_else(wine, table, tmp_path):
     assert result["noise_rate"] == pytest.approx(18 / 178, abs=0.05)
     assert result["outputs"] == {"out": str(out)}
     assert result["task"] == "classification"
-    assert any("'day'" in note for note in result["notes"])
+    assert result["columns"][-1] == {"name": "day", "kind": "date", "how": "days, weekday", "note": ""}
     assert {path.name for path in tmp_path.iterdir()} == {"wine.csv", "clean.csv"}
 
 
@@ -163,7 +168,9 @@ def test_npz_and_embeddings(wine, table, tmp_path):
     assert result["noise_rate"] == pytest.approx(wrong.mean(), abs=0.05)
     pd.DataFrame({"text": [f"picture number {i}" for i in range(600)], "label": y}).to_csv(tmp_path / "t.csv")
     np.savez(tmp_path / "e.npz", digits.data[:600])
-    done("clean", tmp_path / "t.csv", "-o", tmp_path / "tc.csv", "--features", tmp_path / "e.npz", "--target", "label")
+    done(
+        "clean", tmp_path / "t.csv", "-o", tmp_path / "tc.csv", "--embeddings", tmp_path / "e.npz", "--target", "label"
+    )
     assert recall(~np.isin(np.arange(600), pd.read_csv(tmp_path / "tc.csv").iloc[:, 0]), wrong) > 0.9
 
 
@@ -172,9 +179,9 @@ def test_regression(tmp_path):
     frame = data.data.assign(target=data.target)
     frame.loc[[10, 20, 30], "target"] = [900, 800, 1]
     frame.to_csv(tmp_path / "d.csv", index=False)
-    assert summary("score", tmp_path / "d.csv", "-o", tmp_path / "s.csv")["task"] == "regression"
+    assert summary("score", tmp_path / "d.csv", "-t", "target", "-o", tmp_path / "s.csv")["task"] == "regression"
     assert set(read(tmp_path / "s.csv")["row"][:2]) == {"10", "20"}
-    done("clean", tmp_path / "d.csv", "-o", tmp_path / "c.csv", "--drop", "0.01", "--action", "relabel")
+    done("clean", tmp_path / "d.csv", "-o", tmp_path / "c.csv", "--drop", "0.01", "--action", "relabel", "-t", "target")
     cleaned = pd.read_csv(tmp_path / "c.csv")
     assert cleaned["target"][10] < 400
     assert (cleaned["target"] % 1 == 0).all()  # as the targets of this table are
@@ -194,7 +201,7 @@ def test_regression(tmp_path):
 def test_what_the_labels_are(tmp_path, target, task):
     frame = pd.DataFrame({"x": np.random.default_rng(0).normal(size=120), "target": target})
     frame.to_csv(tmp_path / "d.csv", index=False)
-    assert summary("score", tmp_path / "d.csv", "-o", tmp_path / "s.csv")["task"] == task
+    assert summary("score", tmp_path / "d.csv", "-t", "target", "-o", tmp_path / "s.csv")["task"] == task
 
 
 @pytest.fixture
@@ -236,7 +243,7 @@ def test_embeddings_of_images_are_aligned_by_path(pets, tmp_path):
     X = np.random.default_rng(0).normal(size=(40, 4)) + 5 * (number % 2)[:, None]
     np.savez(tmp_path / "e.npz", X=X, paths=names)
     (pets / "cat" / "00.png").write_bytes(b"no image")  # pixels are not read
-    done("score", pets, "-o", tmp_path / "s.csv", "--features", tmp_path / "e.npz", "--drop", "0.075")
+    done("score", pets, "-o", tmp_path / "s.csv", "--embeddings", tmp_path / "e.npz", "--drop", "0.075")
     assert set(read(tmp_path / "s.csv")["path"][:3]) == WRONG_PETS
 
 
@@ -326,7 +333,7 @@ def pages(monkeypatch):
     """What the report gets, in place of the report."""
     seen = []
 
-    def write_report(path, data, *, random_state):
+    def write_report(path, data, *, comparison, random_state):
         path.write_text("page")
         seen.append(data)
         return {"accuracy_before": 0.5}
@@ -345,23 +352,26 @@ def test_all_outputs_of_one_command(wine, table, tmp_path, pages):
     assert page.name == "wine.csv"
     assert page.frame.index.tolist() == wine[0]["code"].tolist()
     assert page.frame["given_label"].tolist() == wine[0]["label"].tolist()
-    assert page.features.shape == (178, 13)
+    assert page.features.shape == (178, 15)  # of the day two numbers
     assert "label" not in page.rows
     assert page.rows["day"].tolist() == wine[0]["day"].tolist()
     assert page.detector.contamination == 0.1
     assert page.detector.random_state == 3
     assert not hasattr(page.detector, "scores_")
-    assert page.reproduce == f"sktda clean {table} --out {tmp_path}/c.csv --report {tmp_path}/r.html --drop 0.1 " + (
-        f"--index code --scores {tmp_path}/s.csv --seed 3 --json"
+    assert (
+        page.reproduce
+        == f"sktda clean {table} --out {tmp_path}/c.csv --target label --report {tmp_path}/r.html --drop 0.1 "
+        + (f"--index code --scores {tmp_path}/s.csv --seed 3 --json")
     )
     page.check()
-    done("report", tmp_path / "s.csv", "--data", table, "--index", "code", "-o", tmp_path / "r2.html", "--drop", "0.1")
+    done("report", tmp_path / "s.csv", "-d", table, "--index", "code", "-o", tmp_path / "r2.html", "--drop", "0.1")
     pd.testing.assert_frame_equal(pages[1].frame, page.frame, check_dtype=False)
     assert pages[1].noise_rate == pytest.approx(18 / 178)
 
 
 def test_the_report_shows_pictures(pets, tmp_path, pages):
-    done("clean", pets, "-o", tmp_path / "c.csv", "--report", tmp_path / "r.html", "--size", "8")
+    result = run("clean", pets, "-o", tmp_path / "c.csv", "--report", tmp_path / "r.html", "--size", "8")
+    assert result.stderr.splitlines() == ["sktda: scoring 40 rows ...", "sktda: writing the report ..."]  # piped
     assert pages[0].rows is None
     assert pages[0].features.shape == (40, 8, 8, 3)
     assert pages[0].image(0).size == (12, 12)
@@ -455,8 +465,71 @@ def test_sentinels_are_named_and_taken_as_missing(tmp_path, pages):
     assert any("'b' holds -999 in 30 rows" in note and "taken as missing" in note for note in result["notes"])
     assert pages[0].features.shape == (240, 5)
     assert pages[0].features.min() > -100
-    np.testing.assert_array_equal(pages[0].features[:, 4], np.arange(240) % 8 == 0)
+    np.testing.assert_array_equal(pages[0].features[:, 2], np.arange(240) % 8 == 0)
     assert "-999" in (tmp_path / "c.csv").read_text()
+
+
+@pytest.mark.parametrize("unlabelled", ["keep", "drop", "predict"])
+def test_rows_without_a_label_are_kept_aside_and_said(tmp_path, unlabelled, pages):
+    frame = blobs(120).astype(str)
+    true = frame["kind"].iloc[[5, 50]].tolist()
+    frame.loc[[5, 50], "kind"] = ["", "NA"]
+    path, out, scores = tmp_path / "d.csv", tmp_path / "c.csv", tmp_path / "s.csv"
+    frame.to_csv(path, index=False)
+    args = [] if unlabelled == "keep" else ["--unlabelled", unlabelled]
+    args += ["-t", "kind", "-o", out, "--scores", scores, "--report", tmp_path / "r.html"]
+    result = summary("clean", path, *args)
+    assert result["n_unlabelled"] == 2
+    assert any(
+        "2 of 120 rows have no label in column 'kind' ('NA' is none; --na-values '' says that it is one)" in note
+        for note in result["notes"]
+    )
+    found = read(out)
+    if unlabelled == "predict":
+        assert found.pop("sktda_suggested_label").iloc[[5, 50]].tolist() == true
+    expected = frame.drop(index=[5, 50]) if unlabelled == "drop" else frame
+    pd.testing.assert_frame_equal(found, expected.reset_index(drop=True))
+    assert len(pages[0].frame) == len(pages[0].features) == 118
+    told = read(scores).set_index("row").loc[["5", "50"]]
+    assert told["noisy"].tolist() == ["False", "False"]
+    assert told["suggested_label"].tolist() == (true if unlabelled == "predict" else ["", ""])
+    told = read(scores)
+    told.loc[told["row"] == "5", ["decision", "new_label"]] = ["relabel", true[0]]
+    told.to_csv(scores, index=False)
+    done("clean", path, "-t", "kind", "-o", out, "--force", "--decisions", scores)
+    assert read(out)["kind"].iloc[[5, 50]].tolist() == [true[0], "NA"]
+
+
+def test_numbers_to_predict_are_read_and_corrected_as_they_are_written(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 9, 150)
+    pay = 1000 * x + 500
+    pay[9] = 250_000
+    path, out = tmp_path / "d.csv", tmp_path / "c.csv"
+    written = [f"{value:,.2f} €".replace(",", "_").replace(".", ",").replace("_", ".") for value in pay]
+    pd.DataFrame({"size": [f"{value:.3f} kg".replace(".", ",") for value in x], "pay": written}).to_csv(
+        path, index=False
+    )
+    result = summary("clean", path, "-t", "pay", "-o", out, "--action", "relabel", "--drop", "0.0067")
+    assert result["task"] == "regression"
+    assert f"labels: {written[0]!r} read as {pay[0]:.2f} €" in " ".join(result["notes"])
+    new = read(out)["pay"].iloc[9]
+    assert re.fullmatch(r"\d+\.\d{3},\d\d+ €", new), new
+    assert float(new[:-2].replace(".", "").replace(",", ".")) == pytest.approx(1000 * x[9] + 500, rel=0.2)
+
+
+def test_a_table_of_one_column_of_text_needs_no_option(tmp_path):
+    rng = np.random.default_rng(0)
+    words = {"ham": "home love dinner later mum sleep tomorrow", "spam": "prize free win cash claim urgent txt"}
+    label = rng.choice(["ham", "spam"], 200, p=[0.7, 0.3])
+    text = [" ".join([*rng.choice(words[k].split(), 5), *rng.choice(["the", "you", "to", "a"], 4)]) for k in label]
+    label[:20] = np.where(label[:20] == "ham", "spam", "ham")
+    path = tmp_path / "sms.csv"
+    pd.DataFrame({"label": label, "message": text}).to_csv(path, index=False)
+    done("clean", path, "--target", "label", "-o", tmp_path / "c.csv", "--scores", tmp_path / "s.csv")
+    flagged = read(tmp_path / "s.csv").query("noisy == 'True'")["row"].astype(int)
+    assert len(set(flagged) & set(range(20))) >= 19
+    assert len(flagged) <= 21
 
 
 def test_equal_pictures_in_two_folders_are_named(pets, tmp_path):
@@ -474,18 +547,18 @@ def test_where_features_do_not_predict_the_first_sentence_says_so(tmp_path, kind
     frame["y"] = rng.choice(["p", "q"], 200) if kind == "labels" else rng.normal(size=200).round(3)
     path, out = tmp_path / "d.csv", tmp_path / "c.csv"
     frame.to_csv(path, index=False)
-    text = done("clean", path, "-o", out)
+    text = done("clean", path, "-o", out, "-t", "y")
     assert text.startswith("The features do not predict the " + kind[:-1])
     assert "none is called wrong; 200 rows written" in text.splitlines()[0]
     assert ("balanced accuracy" if kind == "labels" else "R²") in text.splitlines()[0]
     assert "Worst rows" not in text
     assert out.read_bytes() == path.read_bytes()
-    result = summary("clean", path, "-o", out, "--force")  # to replace a file is not to drop rows
+    result = summary("clean", path, "-o", out, "--force", "-t", "y")  # to replace a file is not to drop rows
     assert result["can_tell"] is False
     assert (result["n_noisy"], result["noise_rate"], result["noise_rate_interval"][0]) == (0, 0.0, 0.0)
     assert result["predictability"] < result["chance"] + 3 * result["predictability_error"]
     assert not [note for note in result["notes"] if "predict" in note]
-    text = done("clean", path, "-o", out, "--force", "--drop", "0.1")
+    text = done("clean", path, "-o", out, "--force", "--drop", "0.1", "-t", "y")
     assert text.startswith("The features do not predict the " + kind[:-1])
     assert "--drop asked for 20 rows" in text.splitlines()[0]
     assert len(read(out)) == 180
@@ -529,7 +602,7 @@ def test_many_flags_are_doubted(tmp_path, monkeypatch, n_flagged, drop, said):
 
 
 def test_a_cleaning_that_makes_models_worse_is_warned_of(table, tmp_path, monkeypatch):
-    def write_report(path, data, *, random_state):
+    def write_report(path, data, *, comparison, random_state):
         path.write_text("page")
         return {"verdict": "worse"}
 
@@ -546,11 +619,11 @@ BAD = {
     "infinity": (GOOD + "inf,2,x\n", "column 'a' holds infinity in row 40"),
     "one class": (GOOD.replace(",y", ",x"), "one label ('x' in all 40 rows)"),
     "one row": ("a,b,label\n1,2,x\n", "two are needed"),
-    "no label": (GOOD + "1,2,\n1,2,NA\n", "2 of 42 rows have no label in column 'label' (rows 40, 41 counted from 0)"),
-    "no target": (GOOD.replace("label", "lable"), "name one with --target: data.csv has 'a', 'b', 'lable'"),
-    "two targets": (GOOD.replace("b,label", "y,label"), "several columns could be the labels ('y', 'label')"),
+    "no label": ("a,label\n1,\n2,NA\n", "no row has a label in column 'label'; name another column with --target"),
+    "no target": (GOOD.replace("label", "lable"), "data.csv has no column 'label'; did you mean 'lable'?"),
+    "two targets": (GOOD.replace("b,label", "label,label"), "did you mean 'label (2)', 'label (1)'?"),
     "ids": ("a,label\n" + "".join(f"{i % 3},n{i}\n" for i in range(30)), "30 different labels in 30 rows"),
-    "text only": ("a,label\n" + "".join(f"some words {i},{i % 2}\n" for i in range(30)), "--features"),
+    "ids only": ("a,label\n" + "".join(f"n{i},{i % 2}\n" for i in range(30)), "identifiers): 'a'); name embeddings"),
     "transposed": ("a," * 200_000 + "label\n", "more than 100,000 columns"),
 }
 
@@ -581,10 +654,10 @@ def test_bad_data_gives_one_error_and_no_output(tmp_path, case):
         (["clean", "DATA", "-o", "DATA/x.csv"], 1, "data.csv is not a folder"),
         (["clean", "DATA", "-o", "OUT", "--scores", "OUT"], 1, "two outputs"),
         (["clean", "NO", "-o", "OUT"], 1, "no.csv does not exist"),
-        (["clean", "DATA", "-o", "OUT", "--features", "NO"], 1, "no.csv does not exist"),
+        (["clean", "DATA", "-o", "OUT", "--embeddings", "NO"], 1, "no.csv does not exist"),
         (["clean", "FOLDER", "-o", "OUT"], 1, "no images in class folders"),
-        (["clean", "DATA", "-o", "OUT.xlsx"], 2, "unknown ending; allowed are .csv"),
-        (["clean", "DATA", "-o", "OUT", "--drop", "1"], 2, "--drop '1' is neither auto nor a number in [0, 1)"),
+        (["clean", "DATA", "-o", "OUT.docx"], 2, "unknown ending; allowed are .csv"),
+        (["clean", "DATA", "-o", "OUT", "--drop", "1.5"], 2, "--drop '1.5' is neither auto, nor a share"),
         (["clean", "DATA", "-o", "OUT", "--drop", "nan"], 2, "--drop 'nan'"),
         (
             ["clean", "DATA", "-o", "OUT", "--method", "magic"],
@@ -592,7 +665,8 @@ def test_bad_data_gives_one_error_and_no_output(tmp_path, case):
             "--method 'magic' is unknown; available: aum, complexity-gap",
         ),
         (["clean", "DATA", "-o", "OUT", "--copy", "NEW"], 2, "--copy needs an image folder"),
-        (["clean", "DATA"], 2, "Missing option '--out'"),
+        (["clean", "DATA", "-o", "OUT", "--drop", "40"], 1, "--drop 40 is no fewer than the 40 rows there are"),
+        (["clean", "DATA"], 2, "name the output with --out"),
         (["clean", "DATA", "-o", "OUT", "--task", "magic"], 2, "'--task'"),
         (["magic"], 2, "No such command 'magic'"),
     ],
@@ -668,17 +742,19 @@ def test_scores_that_were_spoilt_are_refused(tmp_path, column, cell, message):
 def test_features_of_another_length_are_refused(tmp_path):
     (tmp_path / "data.csv").write_text(GOOD)
     np.savez(tmp_path / "e.npz", X=np.ones((39, 2)))
-    result = run("clean", tmp_path / "data.csv", "-o", tmp_path / "out.csv", "--features", tmp_path / "e.npz")
+    result = run("clean", tmp_path / "data.csv", "-o", tmp_path / "out.csv", "--embeddings", tmp_path / "e.npz")
     assert result.exit_code == 1
     assert "shape (39, 2) but the data has 40 rows" in result.stderr
 
 
-def test_broken_images_are_named(pets, tmp_path):
+def test_broken_images_are_named_and_left_out(pets, tmp_path):
     (pets / "cat" / "bad.png").write_bytes(b"no")
-    result = run("clean", pets, "-o", tmp_path / "out.csv")
-    assert result.exit_code == 1
-    assert "1 of 41 images cannot be read: cat/bad.png (not an image)" in result.stderr
-    assert not (tmp_path / "out.csv").exists()
+    result = summary("clean", pets, "-o", tmp_path / "out.csv", "--size", "8")
+    said = "1 of 41 images cannot be read: cat/bad.png (not an image); they are neither judged nor in the output"
+    assert said in result["notes"]
+    assert ("unreadable", said) in [(finding["kind"], finding["message"]) for finding in result["findings"]]
+    assert result["n_rows"] == 40
+    assert "bad.png" not in (tmp_path / "out.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -801,14 +877,28 @@ def test_help_fits_the_screen(command, monkeypatch):
 def test_the_command_as_a_user_runs_it(table, tmp_path):
     """From the shell, with the real report; the summary is on stdout and nothing is on stderr."""
     out, page = tmp_path / "clean.csv", tmp_path / "report.html"
-    command = [sys.executable, "-m", "sktda", "clean", "wine.csv", "--out", "clean.csv", "--report", "report.html"]
+    command = [
+        sys.executable,
+        "-m",
+        "sktda",
+        "clean",
+        "wine.csv",
+        "-t",
+        "label",
+        "--out",
+        "clean.csv",
+        "--report",
+        "report.html",
+    ]
     finished = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
     result = json.loads(finished.stdout)
     assert result["n_written"] == len(read(out))
     assert 0 < result["report"]["accuracy_before"] <= 1
-    assert "sktda clean wine.csv --out clean.csv --report report.html" in page.read_text(encoding="utf-8")
+    assert "sktda clean wine.csv --out clean.csv --target label --report report.html" in page.read_text(
+        encoding="utf-8"
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clean.csv", "report.html", "wine.csv"]
 
 

@@ -42,6 +42,7 @@ from sktda import (
     InfluenceReweighter,
     NoisyLabelDetector,
     ResampledEstimator,
+    TableEncoder,
 )
 from sktda.attribution import (
     AUM,
@@ -202,9 +203,11 @@ def test_constructible_without_arguments(cls):
 @pytest.mark.parametrize("instance", PLAIN, ids=short)
 def test_tags_say_what_is_taken(instance):
     tags = get_tags(instance)
-    assert tags.target_tags.required == (not isinstance(instance, PrecomputedScores))
-    assert tags.input_tags.sparse
-    assert tags.input_tags.allow_nan == isinstance(instance, PrecomputedScores)
+    encodes = isinstance(instance, TableEncoder)
+    assert tags.target_tags.required == (not isinstance(instance, PrecomputedScores) and not encodes)
+    assert tags.input_tags.sparse != encodes
+    assert tags.input_tags.string == encodes
+    assert tags.input_tags.allow_nan == (encodes or isinstance(instance, PrecomputedScores))
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)

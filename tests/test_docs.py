@@ -18,6 +18,7 @@ import sktda
 import sktda.attribution
 import sktda.displays
 import sktda.report
+import sktda.review
 from sktda.cli.commands import app
 from sktda.report import comparison
 from sktda.report.page import write_report
@@ -70,6 +71,7 @@ def workplace(tmp_path, monkeypatch):
         folder = tmp_path / "photos" / f"digit{y[row]}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((X[row].reshape(8, 8) * 15).astype(np.uint8)).save(folder / f"{row}.png")
+    (tmp_path / "decisions.csv").write_text("row,decision\n0,keep\n1,drop\n")  # as the page of a review saves it
     monkeypatch.chdir(tmp_path)
     # no page shows what a report says of the models, so that two folds are as good as five
     monkeypatch.setitem(write_report.__kwdefaults__, "cv", 2)
@@ -82,7 +84,7 @@ def run(language: str, code: str, names: dict) -> str:
         results = [CliRunner().invoke(app, arguments, prog_name="sktda") for arguments in commands(code)]
         for result in results:
             assert result.exit_code == 0, result.output
-        return "".join(result.output for result in results)
+        return "".join(result.stdout for result in results)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "block", "exec"), names)
@@ -116,7 +118,7 @@ def test_links_lead_somewhere(page):
 
 def test_every_shell_option_is_documented():
     page = (ROOT / "docs" / "shell.md").read_text(encoding="utf-8")
-    for command in ("clean", "score", "report"):
+    for command in ("clean", "score", "report", "review"):
         usage = CliRunner().invoke(app, [command, "--help"], prog_name="sktda").output
         for option in sorted(set(re.findall(r"--[a-z]+", usage)) - {"--help"}):
             assert f"`{option}" in page, f"{option} of sktda {command} is missing in docs/shell.md"
@@ -124,6 +126,6 @@ def test_every_shell_option_is_documented():
 
 def test_every_public_name_is_in_the_reference():
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    for package in (sktda, sktda.attribution, sktda.displays, sktda.report):
+    for package in (sktda, sktda.attribution, sktda.displays, sktda.report, sktda.review):
         for name in package.__all__:
             assert f"{package.__name__}.{name}" in page, f"{package.__name__}.{name} is missing in docs/api.md"

@@ -90,13 +90,13 @@ def test_all_broken_images_are_named(folder):
 def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "top.png")
-    with pytest.raises(ValueError, match=r"has no images in class folders; expected e\.g\. .*/cat/1\.png"):
+    with pytest.raises(ValueError, match=r"has no images in class folders.* expected e\.g\. .*/cat/1\.png"):
         ImageFolder.read(tmp_path, 8)
 
 
 def test_the_list_and_the_copy_follow_the_plan_and_the_folder_stays(folder, tmp_path):
     (folder / "dog" / "2.png").write_bytes((folder / "dog" / "1.png").read_bytes())
-    images = ImageListing.read(folder, 8, print)
+    images = ImageListing(ImageFolder.read(folder, 8))
     before = contents(folder)
     rows, relabelled = np.array([0, 1, 3, 4]), {1: "dog"}
     images.write(tmp_path / "list.csv", rows, "label", relabelled, pd.DataFrame({"flag": range(5)}))
@@ -107,7 +107,7 @@ def test_the_list_and_the_copy_follow_the_plan_and_the_folder_stays(folder, tmp_
         "dog/1.png,dog,3",
         "dog/2.png,dog,4",
     ]
-    images.copy(tmp_path / "copy", rows, relabelled)
+    images.copy(tmp_path / "copy", rows, "label", relabelled)
     copied = {
         path.relative_to(tmp_path / "copy").as_posix(): data for path, data in contents(tmp_path / "copy").items()
     }

@@ -34,7 +34,8 @@ from sktda.attribution.base import (
     takes_missing_values,
     told_task,
 )
-from sktda.data import sliceable
+from sktda.containers import needs_encoding
+from sktda.data import reads_numbers_only, sliceable
 
 
 class PruningWarning(UserWarning):
@@ -192,11 +193,31 @@ def transformers_of(estimator: Any) -> Pipeline | None:
 
 
 def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any = None) -> tuple[Any, Any]:
-    """(X, X_val) as the attributor sees them: through the transformers of a Pipeline if it needs numeric features."""
+    """(X, X_val) as the attributor sees them: numbers, if it needs them.
+
+    A Pipeline's transformers make them; of a table that another model reads itself, `TableEncoder` does.
+    """
     transformers = transformers_of(estimator)
-    if transformers is None or not needs_of(attributor).features:
+    if not needs_of(attributor).features:
         return X, X_val
+    if transformers is None:
+        takes_more = not reads_numbers_only(estimator) or get_tags(estimator).input_tags.allow_nan
+        if not takes_more or not needs_encoding(X):
+            return X, X_val
+        from sktda.tables.encoder import TableEncoder
+
+        transformers = make_pipeline(TableEncoder())
     return fit_transformed(transformers, X, y, X_val)
+
+
+def reads_tables(attributor: Any) -> bool:
+    """Whether a model in the attributor may read text, dates and missing cells itself.
+
+    Not where there is none, nor a model of scikit-learn's without a transformer in front: these read numbers.
+    """
+    inside = attributor.get_params(deep=True)
+    models = [value for name, value in inside.items() if name.rpartition("__")[2] == "estimator" and value is not None]
+    return any(not reads_numbers_only(model) for model in models)
 
 
 def _fit_attributor(key: str, attributor: Any, X: Any, y: Any, params: dict) -> Any:

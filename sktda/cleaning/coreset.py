@@ -13,12 +13,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
 from sktda.attribution.base import loo_decision_of, takes_missing_values
-from sktda.cleaning.base import prepare_attributor, refuse_constant
+from sktda.cleaning.base import prepare_attributor, reads_tables, refuse_constant
 from sktda.cleaning.scoring import Given, Scores
 from sktda.cleaning.strategies.base import Candidates, CoresetStrategy
 from sktda.cleaning.strategies.features import D2, Herding, KCenter, Moderate
 from sktda.cleaning.strategies.gradients import CRAIG, GLISTER, GradMatch
 from sktda.cleaning.strategies.scores import CCS, RandomRows, Stratified, Top
+from sktda.containers import as_columns, needs_encoding
 from sktda.data import check_weights, encode_target, note_columns, plain_target, read_features, sliceable
 from sktda.noise import label_noise_rate, outliers
 from sktda.seeds import random_of
@@ -140,8 +141,9 @@ class CoresetSelector(BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, ...), or a dict of them by argument name
-            As the attributor and the estimator take it.
+        X : array-like, sparse matrix or table of shape (n_samples, ...), or a dict of arrays by argument name
+            As the attributor and the estimator take it. A table with text, dates or missing cells is encoded by
+            `TableEncoder` where no model reads it.
         y : array-like of shape (n_samples,)
             Class labels of any kind, or numbers.
 
@@ -158,10 +160,11 @@ class CoresetSelector(BaseEstimator):
         check_consistent_length(X, y)
         self.strategy_ = strategy = self._strategy()
         strategy._validate_params()
+        table, X = X, self._numbers(X, strategy)
         if strategy.uses_scores:
             self._score(X, y, strategy.estimator)
         numbers = read_features(self, X) if strategy.reads_numbers else None
-        note_columns(self, X, strategy.estimator)
+        note_columns(self, as_columns(table), strategy.estimator)
         target, codes = self._encoded(y, strategy.estimator)
         budget = self._budget(len(codes), codes.max() + 1)
         self._n_rows, self.sample_weight_ = len(codes), None
@@ -191,6 +194,17 @@ class CoresetSelector(BaseEstimator):
         scores = Scores(self.attributor, Given.of(X, y), estimator, self.random_state)
         scores.score(np.ones(n, dtype=bool))
         self.scores_, self.attributor_ = scores.values, scores.attributor
+
+    def _numbers(self, X, strategy):
+        """X, or a table that is not all numbers as `TableEncoder` makes it, where no model reads it."""
+        looked_at = strategy.uses_scores or strategy.reads_numbers
+        if not looked_at or strategy.estimator is not None or not needs_encoding(X):
+            return X
+        if self.attributor and reads_tables(self.attributor):
+            return X
+        from sktda.tables.encoder import TableEncoder
+
+        return TableEncoder().fit_transform(X)
 
     def _encoded(self, y, estimator):
         """(codes or values, class codes) of the target; sets task_ and classes_."""

@@ -10,17 +10,19 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
 from sktda.attribution.base import loo_decision_of, takes_missing_values
 from sktda.cleaning.base import (
     NothingToLearnWarning,
     fit_attributor,
     prepare_attributor,
+    reads_tables,
     refuse_constant,
 )
 from sktda.cleaning.frame import frame_of
-from sktda.containers import read_target
+from sktda.cleaning.unlabelled import labelled_rows, labels_of, predicted, spread
+from sktda.containers import as_columns, needs_encoding, read_target
 from sktda.data import encode_target, is_dictionary, note_columns, row_index, sliceable
 from sktda.findings import check_classes, inspect, without_leaks
 from sktda.noise import (
@@ -54,18 +56,23 @@ class NoisyLabelDetector(BaseEstimator):
         Share of rows to call noisy. "auto" estimates how many labels are wrong: for classes by
         `sktda.noise.label_noise`, from the labels that the most predictable rows carry; for regression as the share of
         outlying residuals.
+    unlabelled : {"error", "keep", "drop", "predict"}, default="error"
+        What becomes of rows without a label (None, NaN), which are not judged: an error names them; they stay in what
+        `fit_resample` returns, or do not; or they stay and get a suggestion, by a forest on the clean rows.
     random_state : int, RandomState instance or None, default=None
         Seed of the attributor, unless it has its own. None is 0, so that a fit can be repeated.
 
     Attributes
     ----------
     labels_ : ndarray of shape (n_samples,)
-        1 clean, -1 noisy; ``round(noise_rate_ * n_samples)`` rows are noisy. The best row of each class stays clean.
+        1 clean, -1 noisy, 0 without a label; ``round(noise_rate_ * n)`` of the n rows with a label are noisy. The best
+        row of each class stays clean.
     label_quality_ : ndarray of shape (n_samples,)
-        In [0, 1], in the order of the scores: below 0.5 = noisy. It is not a probability.
+        In [0, 1], in the order of the scores: below 0.5 = noisy. It is not a probability. NaN without a label.
     suggested_labels_ : ndarray of shape (n_samples,)
         What the other rows suggest: for a noisy row the best class beside the given one, for a clean row the
-        predicted class; for regression the prediction, within the range of the believable values.
+        predicted class; for regression the prediction, within the range of the believable values. None (for
+        regression NaN) for a row without a label, unless it is to be predicted.
     noise_rate_ : float
         Estimated (or given) share of wrong labels; 0 where `can_tell_` is False.
     noise_rate_interval_ : tuple of float
@@ -90,9 +97,11 @@ class NoisyLabelDetector(BaseEstimator):
     scale_ : {"standard", "unit"}
         The representation that the kernel of the attributor took, where it has one; see `ComplexityGap`.
     scores_ : ndarray of shape (n_samples,)
-        The attributor's, higher = keep.
+        The attributor's, higher = keep. NaN without a label.
     sample_indices_ : ndarray of shape (n_clean,)
-        Positions of the clean rows.
+        Positions of the clean rows, and of those without a label that stay.
+    encoder_ : TableEncoder
+        How a table that is not all numbers was read, what was left out of it and why; None for other X.
     classes_ : ndarray of shape (n_classes,)
         Only for classification.
     task_ : str
@@ -126,13 +135,15 @@ class NoisyLabelDetector(BaseEstimator):
     """
 
     _parameter_constraints: dict = {
+        "unlabelled": [StrOptions({"error", "keep", "drop", "predict"})],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="left")],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, attributor=None, *, contamination="auto", random_state=None):
+    def __init__(self, attributor=None, *, contamination="auto", unlabelled="error", random_state=None):
         self.attributor = attributor
         self.contamination = contamination
+        self.unlabelled = unlabelled
         self.random_state = random_state
 
     def fit(self, X, y):
@@ -140,7 +151,9 @@ class NoisyLabelDetector(BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, ...)
+        X : array-like, sparse matrix or table (pandas, polars, pyarrow) of shape (n_samples, ...)
+            A table with text, dates, categories or missing cells is encoded by `TableEncoder`, unless the attributor
+            has a model that reads it itself.
         y : array-like of shape (n_samples,)
             Class labels of any kind, or numbers.
 
@@ -158,19 +171,21 @@ class NoisyLabelDetector(BaseEstimator):
             )
         X = sliceable(X)
         attributor = prepare_attributor(self.attributor, random_state=self.random_state)
-        given, y = y, self._inspected(X, y, attributor)
-        judged = without_leaks(X, self.findings_)
-        self.attributor_ = fit_attributor(attributor, judged, y, {})
+        rows = None if y is None or self.unlabelled == "error" else labelled_rows(y)
+        labels, judged, features = self._inspected(X, y, attributor, rows)
+        some, whole = (features, judged) if rows is None else (_safe_indexing(features, rows), judged)
+        judged = judged if rows is None else _safe_indexing(judged, rows)
+        self.attributor_ = fit_attributor(attributor, judged, labels, {})
         reference = self.attributor_
         if loo_decision_of(reference) is None:
             reference = prepare_attributor(None, random_state=self.random_state)
-            reference.set_params(task=getattr(self.attributor_, "task_", "auto")).fit(judged, y)
+            reference.set_params(task=getattr(self.attributor_, "task_", "auto")).fit(some, labels)
         for name in ("n_features_in_", "feature_names_in_", "scale_"):  # a list of texts has no columns
             if hasattr(reference, name):
                 setattr(self, name, getattr(reference, name))
-        if judged is not X:
-            note_columns(self, X, None)  # all of its columns
-        self.task_, target, classes = encode_target(y, reference.task_)
+        if whole is not X:
+            note_columns(self, as_columns(X), None)  # all of its columns
+        self.task_, target, classes = encode_target(labels, reference.task_)
         self.scores_ = self.attributor_.scores_
         if classes is not None:
             self.classes_ = classes
@@ -180,23 +195,51 @@ class NoisyLabelDetector(BaseEstimator):
         self.noise_rate_interval_ = (estimate.low if self.can_tell_ else 0.0, estimate.high)
         self.noise_rate_ = rate if self.contamination == "auto" else float(self.contamination)
         self._decide(reference, target)
-        self._given = read_target(given).ravel()
-        self._index = row_index(X, given)
+        self._given = read_target(y if rows is None else labels_of(y, rows)).ravel()
+        self._index = row_index(X, y)
         self._warn()
+        if rows is not None:
+            self._add_unlabelled(rows, labels, features)
         return self
 
-    def _inspected(self, X, y, attributor):
-        """Labels (n,) with one spelling per class; sets findings_."""
-        self.findings_ = []
+    def _inspected(self, X, y, attributor, rows):
+        """Labels (of the rows) with one spelling per class, X as the attributor reads it, and as the default does.
+
+        Sets findings_ and encoder_.
+        """
+        self.findings_, self.encoder_ = [], None
         if y is None:
-            return y  # the attributor says so
-        labels = read_target(y)
-        check_consistent_length(X, labels)
+            return y, X, X  # the attributor says so
+        check_consistent_length(X, y)
+        labels = read_target(y if rows is None else labels_of(y, rows))
         task = encode_target(labels, attributor.get_params(deep=False).get("task", "auto"))[0]
-        labels, self.findings_ = inspect(X, labels, task)
+        if needs_encoding(X):
+            from sktda.tables.prepare import prepare
+
+            features, self.encoder_, labels, self.findings_ = prepare(X, labels, task, rows=rows)
+            judged = without_leaks(X, self.findings_) if reads_tables(attributor) else features
+        else:
+            some = X if rows is None else _safe_indexing(X, rows)
+            labels, self.findings_ = inspect(some, labels, task, rows=rows)
+            judged = features = without_leaks(X, self.findings_)
         if task == "classification" and labels.dtype.kind in "OU":
             check_classes(labels)
-        return labels
+        return labels, judged, features
+
+    def _add_unlabelled(self, rows, labels, features):
+        """What was learned of the rows (k,) with a label, as that of all rows."""
+        clean, n = rows[self.sample_indices_], _num_samples(features)
+        others = np.setdiff1d(np.arange(n), rows)
+        missing = np.nan if self.task_ == "regression" else None
+        suggested = spread(self.suggested_labels_, rows, n, missing)
+        if self.unlabelled == "predict" and self.can_tell_:
+            right = labels[self.sample_indices_]
+            suggested[others] = predicted(features, clean, right, others, self.task_, self.random_state)
+        self.suggested_labels_, self._given = suggested, spread(self._given, rows, n, missing)
+        self.sample_indices_ = clean if self.unlabelled == "drop" else np.sort(np.append(clean, others))
+        self.labels_ = spread(self.labels_, rows, n, 0)
+        self.label_quality_ = spread(self.label_quality_, rows, n, np.nan)
+        self.scores_ = spread(np.asarray(self.scores_, dtype=float), rows, n, np.nan)
 
     def _judge(self, reference, target):
         """How many labels are wrong, as a NoiseRate; sets predictability_, chance_ and can_tell_."""
@@ -295,6 +338,26 @@ class NoisyLabelDetector(BaseEstimator):
             "noisy": self.labels_ == -1,
         }
         return frame_of(columns, self._index, np.argsort(self.scores_, kind="stable"))
+
+    def review(self, X, y, decisions=None):
+        """A page on which a human decides about the noisy rows; a notebook shows it, `save(path)` writes it.
+
+        Parameters
+        ----------
+        X, y
+            As they were given to `fit`: X is shown.
+        decisions : path-like, default=None
+            A file of earlier decisions that the page exported, from which it goes on.
+
+        Returns
+        -------
+        review : sktda.review.Review
+            Its `decisions(path)` reads what was exported from the page, as a DataFrame.
+        """
+        check_is_fitted(self)
+        from sktda.review import Review
+
+        return Review.of(self, X, y, decisions)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

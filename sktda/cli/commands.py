@@ -10,39 +10,56 @@ import typer
 
 from sktda.cli.options import (
     Action,
+    AsCategory,
     Data,
     Drop,
-    Features,
+    Embeddings,
     Force,
+    Header,
+    Ignore,
     Index,
     Json,
+    Labels,
+    Level,
+    Listing,
     Method,
+    NaValues,
+    NoComparison,
+    Query,
     Quiet,
     Seed,
+    Sheet,
     Size,
     Target,
     Task,
     TaskKind,
+    Text,
+    Unlabelled,
+    Without,
+    data_path,
+    drop_amount,
     option,
+    values,
 )
-from sktda.cli.session import command_line, fail, session, show
+from sktda.cli.session import Commands, command_line, fail, list_features, session, show
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sktda.cli.jobs import Job, Settings
+    from sktda.cli.jobs import Job, Plan, Settings
     from sktda.report.judgement import Judgement
 
-WRITING_REPORT = "writing the report (comparing models before and after cleaning)"
+WRITING_REPORT = "writing the report"
 
 app = typer.Typer(
+    cls=Commands,
     help="""Find wrong labels in a table or a folder of images, and clean them.
 
     No model is chosen or trained: what the other rows say about the label of a row is compared with the label that
     it has.
 
-    DATA is a CSV, TSV or JSON lines file (also .gz; encoding and delimiter are detected), a Parquet file, an NPZ file
-    with arrays X and y, or a folder that has one folder of images per class.
+    DATA is a CSV, Excel, OpenDocument, JSON, Parquet, Feather, ARFF or SQLite file (encoding, delimiter and header are
+    found out; also compressed), an NPZ file with arrays X and y, or a folder of images.
     """,
     epilog="Example: sktda clean data.csv --target label --out clean.csv",
     no_args_is_help=True,
@@ -67,10 +84,16 @@ def clean(
     ctx: typer.Context,
     data: Data,
     out: Annotated[
-        Path, option("--out -o", "The cleaned data; for an image folder a table of paths and labels.", "FILE")
-    ],
+        Path | None,
+        option(
+            "--out -o",
+            "The cleaned data, - for standard output; for an image folder a table of paths and labels.",
+            "FILE",
+        ),
+    ] = None,
     target: Target = None,
     report: Annotated[Path | None, option("--report", "HTML page of what was found.", "FILE")] = None,
+    no_comparison: NoComparison = False,
     action: Annotated[
         Action,
         option(
@@ -82,7 +105,17 @@ def clean(
     drop: Drop = "auto",
     method: Method = "label-posterior",
     index: Index = None,
-    features: Features = None,
+    ignore: Ignore = None,
+    text: Text = None,
+    as_category: AsCategory = None,
+    features: Listing = False,
+    embeddings: Embeddings = None,
+    na_values: NaValues = None,
+    header: Header = None,
+    sheet: Sheet = None,
+    query: Query = None,
+    labels: Labels = None,
+    label_level: Level = None,
     size: Size = 64,
     task: TaskKind = Task.auto,
     scores: Annotated[Path | None, option("--scores", "Scores of all rows, as from sktda score.", "FILE")] = None,
@@ -98,6 +131,7 @@ def clean(
     copy: Annotated[
         Path | None, option("--copy", "Cleaned copy of an image folder, as a new folder.", "FOLDER")
     ] = None,
+    unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,
     force: Force = False,
     json_output: Json = False,
@@ -110,17 +144,17 @@ def clean(
     started = time.perf_counter()
     outputs = _named(out=out, report=report, scores=scores, copy=copy)
     with session(silent=json_output or quiet) as (progress, remarks):
-        from sktda.cli.formats import write_frame
-        from sktda.cli.formats.images import ImageListing
-        from sktda.cli.jobs import Job, Plan, Settings
-        from sktda.cli.review import scores_file
+        from sktda.cli.formats.escapes import write_for_spreadsheet
+        from sktda.cli.jobs import Job, Plan
         from sktda.files import staged
+        from sktda.review.decisions import scores_file
 
         if copy and (not data.is_dir() or action is Action.flag):
             fail("--copy needs an image folder and --action drop or relabel", 2)
-        settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
-        _check(settings, outputs, decisions, force=force)
+        settings = _settings(ctx)
+        _check(settings, outputs, decisions, force=force, json_output=json_output)
         job = Job.load(settings, progress)
+        _listed(job, features, out)
         frame, judgement = job.score(progress)
         plan = Plan.make(job, frame, action.value, decisions)
         job.notes.insert(job.n_contradictions, plan.describe(len(frame)))
@@ -130,17 +164,19 @@ def clean(
             "n_relabelled": len(plan.relabelled),
             "n_reviewed": plan.n_reviewed,
         }
-        with staged(list(outputs.values()), force=force) as places:
+        with staged(list(outputs.values()), force=force, ending=job.source.ending) as places:
             place = dict(zip(outputs, places, strict=True))
             progress("writing")
             job.source.write(place["out"], plan.rows, job.target, plan.relabelled, plan.extra)
             if scores:
-                write_frame(scores_file(frame), place["scores"])
-            if copy and isinstance(job.source, ImageListing):
-                job.source.copy(place["copy"], plan.rows, plan.relabelled)
+                write_for_spreadsheet(scores_file(frame), place["scores"])
+            if copy:
+                _copy(job, place["copy"], plan)
             if report:
                 progress(WRITING_REPORT)
-                numbers["report"] = job.write_report(place["report"], frame, judgement, command_line(ctx))
+                numbers["report"] = job.write_report(
+                    place["report"], frame, judgement, command_line(ctx), not no_comparison
+                )
             job.notes[:0] = _verdict(numbers)
         summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
@@ -148,15 +184,32 @@ def clean(
 
 @app.command()
 def score(
+    ctx: typer.Context,
     data: Data,
-    out: Annotated[Path, option("--out -o", "Scores as .csv, .tsv, .jsonl or .parquet, the worst row first.", "FILE")],
+    out: Annotated[
+        Path | None,
+        option(
+            "--out -o", "Scores, the worst row first: .csv, .xlsx or any other table, - for standard output.", "FILE"
+        ),
+    ] = None,
     target: Target = None,
     drop: Drop = "auto",
     method: Method = "label-posterior",
     index: Index = None,
-    features: Features = None,
+    ignore: Ignore = None,
+    text: Text = None,
+    as_category: AsCategory = None,
+    features: Listing = False,
+    embeddings: Embeddings = None,
+    na_values: NaValues = None,
+    header: Header = None,
+    sheet: Sheet = None,
+    query: Query = None,
+    labels: Labels = None,
+    label_level: Level = None,
     size: Size = 64,
     task: TaskKind = Task.auto,
+    unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,
     force: Force = False,
     json_output: Json = False,
@@ -171,20 +224,84 @@ def score(
     started = time.perf_counter()
     outputs = _named(scores=out)
     with session(silent=json_output or quiet) as (progress, remarks):
-        from sktda.cli.formats import write_frame
-        from sktda.cli.jobs import Job, Settings
-        from sktda.cli.review import scores_file
+        from sktda.cli.formats.escapes import write_for_spreadsheet
+        from sktda.cli.jobs import Job
         from sktda.files import staged
+        from sktda.review.decisions import scores_file
 
-        settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
-        _check(settings, outputs, force=force)
+        settings = _settings(ctx)
+        _check(settings, outputs, force=force, json_output=json_output)
+        job = Job.load(settings, progress)
+        _listed(job, features, out)
+        frame, judgement = job.score(progress)
+        job.notes.extend(remarks)
+        with staged(list(outputs.values()), force=force, ending=".csv") as (place,):
+            progress("writing")
+            write_for_spreadsheet(scores_file(frame), place)
+        summary = _summary(job, frame, judgement, {"n_written": len(frame)}, outputs, started)
+    show(summary, frame, outputs, json_output, quiet)
+
+
+@app.command()
+def review(
+    ctx: typer.Context,
+    data: Data,
+    out: Annotated[Path, option("--out -o", "The page.", "FILE")] = Path("review.html"),
+    target: Target = None,
+    decisions: Annotated[
+        Path | None,
+        option("--decisions", "What was decided so far, as the page saved it: the page goes on from there.", "FILE"),
+    ] = None,
+    spreadsheet: Annotated[
+        Path | None, option("--spreadsheet", "The same rows as a spreadsheet with a list of decisions.", "FILE")
+    ] = None,
+    drop: Drop = "auto",
+    method: Method = "label-posterior",
+    index: Index = None,
+    ignore: Ignore = None,
+    text: Text = None,
+    as_category: AsCategory = None,
+    embeddings: Embeddings = None,
+    na_values: NaValues = None,
+    header: Header = None,
+    sheet: Sheet = None,
+    query: Query = None,
+    labels: Labels = None,
+    label_level: Level = None,
+    size: Size = 64,
+    task: TaskKind = Task.auto,
+    unlabelled: Unlabelled = Without.keep,
+    seed: Seed = 0,
+    force: Force = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a page on which you decide about the flagged rows of DATA.
+
+    Open it in a browser, where it works without a network. Keep, relabel or drop row by row, save decisions.csv, and
+    give that to sktda clean --decisions.
+    """
+    started = time.perf_counter()
+    outputs = _named(review=out, spreadsheet=spreadsheet)
+    with session(silent=json_output or quiet) as (progress, remarks):
+        from sktda.cli.jobs import Job
+        from sktda.cli.reviews import lines_of, review_of
+        from sktda.files import staged
+        from sktda.review.sheet import write_sheet
+
+        settings = _settings(ctx)
+        _check(settings, outputs, decisions, force=force, json_output=json_output)
         job = Job.load(settings, progress)
         frame, judgement = job.score(progress)
         job.notes.extend(remarks)
-        with staged([out], force=force) as (place,):
-            progress("writing")
-            write_frame(scores_file(frame), place)
-        summary = _summary(job, frame, judgement, {"n_written": len(frame)}, outputs, started)
+        page = review_of(job, frame, judgement, decisions)
+        with staged(list(outputs.values()), force=force) as places:
+            place = dict(zip(outputs, places, strict=True))
+            progress("writing the page")
+            numbers = page.save(place["review"])
+            if spreadsheet:
+                write_sheet(place["spreadsheet"], page, lines_of(job.source))
+        summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
 
 
@@ -192,15 +309,29 @@ def score(
 def report(
     ctx: typer.Context,
     scores: Annotated[Path, typer.Argument(help="Scores of all rows of DATA, from sktda score.")],
-    data: Annotated[Path, option("--data -d", "The table or folder that was scored.", "DATA")],
+    data: Annotated[
+        Path,
+        typer.Option("--data", "-d", help="The table or folder that was scored.", metavar="DATA", parser=data_path),
+    ],
     out: Annotated[Path, option("--out -o", "The HTML page.", "FILE")],
     target: Target = None,
+    no_comparison: NoComparison = False,
     drop: Drop = "auto",
     method: Method = "label-posterior",
     index: Index = None,
-    features: Features = None,
+    ignore: Ignore = None,
+    text: Text = None,
+    as_category: AsCategory = None,
+    embeddings: Embeddings = None,
+    na_values: NaValues = None,
+    header: Header = None,
+    sheet: Sheet = None,
+    query: Query = None,
+    labels: Labels = None,
+    label_level: Level = None,
     size: Size = 64,
     task: TaskKind = Task.auto,
+    unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,
     force: Force = False,
     json_output: Json = False,
@@ -213,19 +344,19 @@ def report(
     started = time.perf_counter()
     outputs = _named(report=out)
     with session(silent=json_output or quiet) as (progress, remarks):
-        from sktda.cli.jobs import Job, Settings
+        from sktda.cli.jobs import Job
         from sktda.files import staged
         from sktda.report.judgement import Judgement
 
-        settings = Settings(data, target, index, features, size, task.value, _share(drop), method, seed)
-        _check(settings, outputs, scores, force=force)
+        settings = _settings(ctx)
+        _check(settings, outputs, scores, force=force, json_output=json_output)
         job = Job.load(settings, progress)
         frame = job.read_scores(scores)
         judgement = Judgement(float(frame["noisy"].mean()))
         job.notes.extend(remarks)
         with staged([out], force=force) as (place,):
             progress(WRITING_REPORT)
-            numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx))}
+            numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx), not no_comparison)}
             job.notes[:0] = _verdict(numbers)
         summary = _summary(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
@@ -233,6 +364,13 @@ def report(
 
 def _named(**paths: Path | None) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if path}
+
+
+def _copy(job: Job, destination: Path, plan: Plan) -> None:
+    from sktda.cli.formats.images import ImageListing
+
+    if isinstance(job.source, ImageListing):
+        job.source.copy(destination, plan.rows, job.target, plan.relabelled)
 
 
 def _verdict(numbers: dict[str, Any]) -> list[str]:
@@ -244,34 +382,67 @@ def _verdict(numbers: dict[str, Any]) -> list[str]:
     ]
 
 
-def _share(drop: str) -> str | float:
-    if drop == "auto":
-        return drop
+def _settings(ctx: typer.Context) -> Settings:
+    """The options that all commands share, as they were given."""
+    from sktda.cli.jobs import Settings
+
+    given = ctx.params
     try:
-        share = float(drop)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < 1:
-        fail(f"--drop {drop!r} is neither auto nor a number in [0, 1)", 2)
-    return share
+        drop = drop_amount(given["drop"])
+    except ValueError as error:
+        fail(str(error), 2)
+    kinds = {"ignore": given["ignore"], "text": given["text"], "category": given["as_category"]}
+    columns = {name: kind for kind, names in kinds.items() for name in names or ()}
+    if len(columns) < sum(len(set(names or ())) for names in kinds.values()):
+        fail("a column is named by two of --ignore, --text and --as-category; choose one", 2)
+    same = {name: given[name] for name in ("data", "target", "index", "embeddings", "size", "method", "seed")}
+    return Settings(
+        **same,
+        task=given["task"].value,
+        drop=drop,
+        kinds=columns,
+        na_values=values(given["na_values"]),
+        part=given["sheet"],
+        query=given["query"],
+        header=given["header"],
+        labels=given["labels"],
+        level=given["label_level"],
+        unlabelled=given["unlabelled"].value,
+    )
 
 
-def _check(settings: Settings, outputs: dict[str, Path], other: Path | None = None, *, force: bool) -> None:
+def _listed(job: Job, features: bool, out: Path | None) -> None:
+    """List the features and stop, where that was asked; an output is needed from here on."""
+    if features:
+        if not job.columns:
+            fail("--features lists the columns of a table; here features are pixels, arrays or embeddings", 2)
+        list_features(job.columns)
+        raise typer.Exit()
+    if out is None:
+        fail("name the output with --out", 2)
+
+
+def _check(
+    settings: Settings, outputs: dict[str, Path], other: Path | None = None, *, force: bool, json_output: bool
+) -> None:
     """All that can be wrong with the command line and the outputs, before anything is read."""
-    from sktda.cli.formats import ending, output_endings, table_endings
-    from sktda.cli.jobs import methods
-    from sktda.files import check_outputs
+    from sktda.cli.formats import check_ending
+    from sktda.cli.jobs import DEFAULT_METHOD, methods
+    from sktda.files import STANDARD, check_outputs
 
-    if settings.method not in methods():
+    if settings.method != DEFAULT_METHOD and settings.method not in methods():
         fail(f"--method {settings.method!r} is unknown; available: {', '.join(sorted(methods()))}", 2)
-    allowed = {"out": output_endings(settings.data), "scores": table_endings()}
-    for name in allowed.keys() & outputs.keys():
-        if ending(outputs[name]) not in allowed[name]:
-            fail(f"the output {outputs[name]} has an unknown ending; allowed are {', '.join(allowed[name])}", 2)
+    if json_output and STANDARD in outputs.values():
+        fail("--json and an output named - would both go to standard output; name a file", 2)
+    try:
+        for name in {"out", "scores"} & outputs.keys():
+            check_ending(outputs[name], settings.data if name == "out" else None)
+    except ValueError as error:
+        fail(str(error), 2)
     if "report" in outputs:
         import jinja2  # noqa: F401  a missing extra shows before the work is done
         import matplotlib  # noqa: F401
-    inputs = [path for path in (settings.data, settings.features, other) if path]
+    inputs = [path for path in (settings.data, settings.embeddings, settings.labels, other) if path]
     check_outputs(list(outputs.values()), inputs, force=force)
 
 
@@ -288,11 +459,13 @@ def _summary(
         "target": job.target,
         "task": job.task,
         "n_rows": len(frame),
+        "n_unlabelled": int(job.unlabelled.sum()),
         "n_noisy": int(frame["noisy"].sum()),
         "noise_rate": judgement.noise_rate,
         **judgement.numbers(),
         "evidence": judgement.evidence(job.task == "regression"),
         **numbers,
+        "columns": [column._asdict() for column in job.columns],
         "findings": [finding.to_dict() for finding in job.findings],
         "notes": job.notes,
         "outputs": {name: str(path) for name, path in outputs.items()},

@@ -7,42 +7,52 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sktda.cli.columns import encode, read_columns
-from sktda.findings import Finding, inspect, leak_positions, merge_spellings, without_leaks
+from sktda.findings import Finding, inspect, merge_spellings, without_leaks
+from sktda.tables.columns import Column
+from sktda.tables.prepare import prepare
 
 LEFT_OUT = "it was left out of the features"
 ONLY_FEATURE = "it stays, as there is no other feature"
 
 
-def of_table(cells: pd.DataFrame, given: pd.Series, task: str) -> tuple[np.ndarray, list[Finding], list[str]]:
-    """(features (n, p), findings, notes) of the columns beside the labels.
+def of_table(
+    cells: pd.DataFrame, given: pd.Series, task: str, kinds: dict[Any, str] | None = None
+) -> tuple[np.ndarray, list[Finding], list[str], list[Column]]:
+    """(features (n, p), findings, notes, what was made of each column) of the columns beside the labels.
 
-    A column that gives the label away is no feature, unless it is the only one; sentinels are taken as missing.
-    Rows are compared in all columns but identifiers. Raises ValueError if no column can be used.
+    Raises ValueError if no column can be used.
     """
-    typed, comparable, notes = read_columns(cells)
-    _, findings = inspect(pd.concat([typed, comparable], axis=1), given.to_numpy(), task)
-    leaking = [typed.columns[j] for j in leak_positions(findings) if j < typed.shape[1]]
-    stays = len(leaking) == typed.shape[1]
-    for finding in findings:
-        if finding.kind == "sentinel" and finding.positions:
-            typed.iloc[finding.rows, finding.positions[0]] = np.nan
-    typed = typed if stays else typed.drop(columns=leaking)
+    rows = _labelled(given)
+    X, encoder, _, findings = prepare(cells, given.dropna().to_numpy(), task, kinds, rows)
+    stays = all(column.kind != "leak" for column in encoder.columns_)
     actions = {"leak": ONLY_FEATURE if stays else LEFT_OUT, "sentinel": "it was taken as missing"}
-    return encode(typed), findings, _notes(findings, actions) + notes
+    return X, findings, _notes(findings, actions) + encoder.notes_, encoder.columns_
 
 
 def of_arrays(X: Any, given: pd.Series, task: str) -> tuple[Any, list[Finding], list[str]]:
     """(features, findings, notes) of features that are numbers already: pixels, embeddings, arrays."""
-    _, findings = inspect(X, given.to_numpy(), task)
+    rows = _labelled(given)
+    _, findings = inspect(X if rows is None else X[rows], given.dropna().to_numpy(), task, rows=rows)
     kept = without_leaks(X, findings)
     return kept, findings, _notes(findings, {"leak": ONLY_FEATURE if kept is X else LEFT_OUT})
 
 
 def one_spelling(given: pd.Series, features: Any = None) -> pd.Series:
     """The labels with one spelling per class, in their type; see `sktda.findings.merge_spellings`."""
-    merged, findings = merge_spellings(given.to_numpy(), features)
-    return pd.Series(merged, index=given.index, name=given.name, dtype=given.dtype) if findings else given
+    rows = _labelled(given)
+    if features is not None and rows is not None:
+        features = features[rows]
+    merged, findings = merge_spellings(given.dropna().to_numpy(), features)
+    if not findings:
+        return given
+    judged = given.copy()
+    judged[given.notna().to_numpy()] = merged
+    return judged
+
+
+def _labelled(given: pd.Series) -> np.ndarray | None:
+    """Positions of the rows that have a label; None for all."""
+    return np.flatnonzero(given.notna()) if given.hasnans else None
 
 
 def _notes(findings: list[Finding], actions: dict[str, str]) -> list[str]:

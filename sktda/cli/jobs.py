@@ -6,29 +6,26 @@ import difflib
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from numbers import Number
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-import sktda.attribution
-from sktda import NoisyLabelDetector
-from sktda.attribution.base import needs_of
-from sktda.cleaning.base import NothingToLearnWarning
-from sktda.cli.features import of_arrays, of_table, one_spelling
 from sktda.cli.formats import read_source
-from sktda.cli.formats.arrays import read_features
-from sktda.cli.formats.base import Source
-from sktda.cli.review import check_given, decide, row_positions
-from sktda.data import infer_task
-from sktda.findings import Finding
-from sktda.report.judgement import Judgement
+from sktda.cli.formats.base import Reading, Source
+from sktda.cli.formats.escapes import unescaped
+from sktda.review.decisions import check_given, decide, row_positions
 
-TARGETS = {"label", "target", "y", "class"}
-NO_LABEL = {"", "na", "n/a", "nan", "<na>", "null"}  # after stripping, in lower case
+if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the file is read before
+    from sktda import NoisyLabelDetector
+    from sktda.findings import Finding
+    from sktda.report.judgement import Judgement
+    from sktda.tables.columns import Column
+    from sktda.tables.numerals import Numerals
+
+DEFAULT_METHOD = "label-posterior"
 MANY = 1 / 3  # of the rows flagged, from where on the data are rather odd than dirty
 FLAGS = ("sktda_noisy", "sktda_suggested_label", "sktda_label_quality")
 
@@ -40,15 +37,45 @@ class Settings:
     data: Path
     target: str | None = None
     index: str | None = None
-    features: Path | None = None
+    embeddings: Path | None = None
     size: int = 64
     task: str = "auto"
-    drop: str | float = "auto"
-    method: str = "label-posterior"
+    drop: str | float | int = "auto"  # a share, or a number of rows
+    method: str = DEFAULT_METHOD
     seed: int = 0
+    unlabelled: str = "keep"
+    kinds: dict[str, str] = field(default_factory=dict)  # column: text, category or ignore
+    na_values: tuple[str, ...] | None = None
+    part: str | None = None
+    query: str | None = None
+    header: bool | None = None
+    labels: Path | None = None
+    level: int | None = None
 
-    def detector(self, task: str) -> NoisyLabelDetector:
-        """The unfitted detector."""
+    @property
+    def no_label(self) -> frozenset[str]:
+        """What stands for no label, in lower case."""
+        from sktda.cli.labels import NO_LABEL
+
+        return NO_LABEL if self.na_values is None else frozenset({"", *map(str.lower, self.na_values)})
+
+    @property
+    def reading(self) -> Reading:
+        """How the data are to be read."""
+        named = tuple(name for name in (self.target, self.index, *self.kinds) if name)
+        pixels = self.embeddings is None
+        return Reading(self.part, self.query, self.header, named, self.size, self.labels, self.level, pixels)
+
+    def detector(self, task: str, n_rows: int, unlabelled: str = "error") -> NoisyLabelDetector:
+        """The unfitted detector. Raises ValueError where more rows are to be dropped than there are."""
+        from sktda import NoisyLabelDetector
+        from sktda.attribution.base import needs_of
+
+        contamination = self.drop
+        if isinstance(contamination, int):
+            if contamination >= n_rows:
+                raise ValueError(f"--drop {contamination} is no fewer than the {n_rows:,} rows there are; keep some")
+            contamination = contamination / n_rows
         attributor = methods()[self.method]()
         params = attributor.get_params(deep=False)
         if "task" in params:
@@ -58,12 +85,15 @@ class Settings:
             from sktda.model.proxy import default_net
 
             attributor.set_params(estimator=default_net(task, **needs.net))
-        return NoisyLabelDetector(attributor, contamination=self.drop, random_state=self.seed)
+        return NoisyLabelDetector(
+            attributor, contamination=contamination, unlabelled=unlabelled, random_state=self.seed
+        )
 
 
 def methods() -> dict[str, type]:
     """Attribution methods by their name in the shell: those that need nothing but X and y."""
-    package = sktda.attribution
+    import sktda.attribution as package
+
     # a hyphen before every word of three letters or more: names such as TracIn are one word
     found = {name: getattr(package, name) for name in package.__all__ if name != "PrecomputedScores"}
     return {
@@ -77,8 +107,9 @@ def methods() -> dict[str, type]:
 class Job:
     """Data that is ready to be scored.
 
-    given: the labels as they were read (text, or float for regression) with the user's index; judged: with one spelling
-    per class. X: features without columns that give the label away.
+    given: the labels as they were read (text, or float for regression; missing where there is none) with the user's
+    index; judged: with one spelling per class. X: features without columns that give the label away; columns: what was
+    made of the table's, empty where the features are no table; numerals: how the labels are written as numbers.
     """
 
     settings: Settings
@@ -90,53 +121,84 @@ class Job:
     X: Any
     findings: list[Finding]
     notes: list[str]
+    columns: list[Column]
+    numerals: Numerals
 
     @classmethod
     def load(cls, settings: Settings, progress: Callable[[str], None]) -> Job:
         """Read everything. Raises ValueError or OSError with one sentence for what is wrong with the input."""
         path = settings.data
         progress(f"reading {path}")
-        source = read_source(path, settings.size, progress)
+        source = read_source(path, settings.reading, progress)
         frame = source.frame
-        target = _target(frame, settings.target, path.name)
+        target = _target(source, settings.target, path.name)
         index = source.default_index if settings.index is None else settings.index
-        if index is not None and index not in frame:
-            raise ValueError(_unknown_column(frame, index, path.name))
-        if index == target:
-            raise ValueError(f"column {index!r} cannot be both --index and --target; name another")
-        task, given = _labels(frame[target], settings.task)
+        kinds = _each(settings.kinds, frame)
+        for name in (index, *kinds):
+            if name is not None and name not in frame:
+                raise ValueError(_unknown_column(frame, name, path.name))
+        if target in (index, *kinds):
+            used = "--index" if target == index else f"--{_OPTIONS[kinds[target]]}"
+            raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
+        from sktda.cli.features import of_arrays, of_table, one_spelling
+        from sktda.cli.labels import check_classes, read_labels
+        from sktda.findings import Finding
+
+        labels = read_labels(frame[target], settings.task, settings.no_label)
+        task, given = labels.task, labels.given
         if task == "classification":
-            _check_classes(one_spelling(given))
+            check_classes(one_spelling(given))
         if index is not None:
             given.index = pd.Index(frame[index], name=index)
-        if settings.features:
-            names = frame["path"] if path.is_dir() else None
-            X, findings, notes = of_arrays(read_features(settings.features, len(frame), names), given, task)
+        columns: list[Column] = []
+        if settings.embeddings:
+            from sktda.cli.formats.arrays import read_features
+
+            images = getattr(source, "images", None)
+            names = None if images is None else images.frame["path"]
+            X, findings, notes = of_arrays(read_features(settings.embeddings, len(frame), names), given, task)
         elif source.X is not None:
             X, findings, notes = of_arrays(source.X, given, task)
         else:
             progress("preparing features")
             own = [name for name in FLAGS if name in frame]
             others = [name for name in frame if name not in (target, index, *own)]
-            X, findings, notes = of_table(frame[others], given, task)
+            cells = frame[others]
+            if settings.na_values:
+                cells = cells.mask(cells.astype(str).apply(lambda column: column.str.strip()).isin(settings.na_values))
+            X, findings, notes, columns = of_table(cells, given, task, _without(kinds, index))
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
-        notes = [*source.notes, *notes]
+        first = sum(finding.kind == "contradiction" for finding in findings)
+        notes = [*notes[:first], *filter(None, [source.unreadable]), *source.notes, *labels.notes, *notes[first:]]
+        if source.unreadable:
+            findings.append(Finding("unreadable", source.unreadable, np.empty(0, dtype=int)))
         judged = given
         if task == "classification":
             judged = one_spelling(given, X)
-            _check_classes(judged)
-        return cls(settings, source, target, given, judged, task, X, findings, notes)
+            check_classes(judged)
+        return cls(settings, source, target, given, judged, task, X, findings, notes, columns, labels.numerals)
+
+    @property
+    def unlabelled(self) -> np.ndarray:
+        """Whether a row has no label (n,)."""
+        return self.given.isna().to_numpy()
+
+    def _detector(self, unlabelled: str = "error") -> NoisyLabelDetector:
+        return self.settings.detector(self.task, int((~self.unlabelled).sum()), unlabelled)
 
     def score(self, progress: Callable[[str], None]) -> tuple[pd.DataFrame, Judgement]:
         """(verdicts in file order, what is said of all labels together); the columns of ReportInput.frame."""
         progress(f"scoring {len(self.given):,} rows")
+        from sktda.cleaning.base import NothingToLearnWarning
+        from sktda.report.judgement import Judgement
+
         regression = self.task == "regression"
-        # classes go in as text: whole numbers could be taken for measurements
-        y = self.judged.to_numpy() if regression else self.judged.astype(str).to_numpy(dtype=object)
+        y = self.judged.to_numpy() if regression else _as_text(self.judged)
         with warnings.catch_warnings():  # both are said in the shell's own words
             warnings.simplefilter("ignore", NothingToLearnWarning)
             warnings.filterwarnings("ignore", r"\d+% of the labels are called wrong")
-            detector = self.settings.detector(self.task).fit(self.X, y)
+            unlabelled = self.settings.unlabelled if self.unlabelled.any() else "error"
+            detector = self._detector(unlabelled).fit(self.X, y)
         judgement = Judgement.of(detector)
         self.notes.extend(judgement.notes())
         share = float(np.mean(detector.labels_ == -1))
@@ -144,9 +206,9 @@ class Job:
             self.notes.insert(self.n_contradictions, _many(share))
         suggested = detector.suggested_labels_
         if not regression:
-            typed = {str(label): label for label in self.judged.unique()}
-            suggested = [typed[label] for label in suggested]
-        elif (self.given == self.given.round()).all():
+            typed = {str(label): label for label in self.judged.dropna().unique()}
+            suggested = [None if label is None else typed[label] for label in suggested]
+        elif (self.given.dropna() == self.given.dropna().round()).all():
             suggested = np.rint(suggested)
         verdicts = {
             "given_label": self.given,
@@ -162,6 +224,19 @@ class Job:
         """How many of the notes are about equal rows with different labels; these come first."""
         return sum(finding.kind == "contradiction" for finding in self.findings)
 
+    @property
+    def cells(self) -> pd.DataFrame | None:
+        """The columns that a page shows: all but the labels and the names of the rows; None of pictures."""
+        cells = self.source.frame.drop(columns=[self.target, *filter(None, [self.given.index.name])])
+        return None if self.source.picture or cells.empty else cells
+
+    @property
+    def written(self) -> list[str] | None:
+        """Labels as they stand in the file, where that is text and they were read as numbers."""
+        labels = self.source.frame[self.target]
+        is_text = self.task == "regression" and labels.dtype.kind not in "iuf"
+        return labels.astype(str).tolist() if is_text else None
+
     def read_scores(self, path: Path) -> pd.DataFrame:
         """The verdicts of a scores file in the data's row order, as `score` returned them."""
         table = read_text_cells(path)
@@ -176,8 +251,9 @@ class Job:
         table = table.iloc[np.argsort(positions)].set_index(self.given.index)
         numeric = ["label_quality", "score", *(["suggested_label"] if self.task == "regression" else [])]
         numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in numeric}
+        none = self.given.isna()  # and so no verdict
         noisy = table["noisy"].str.strip().str.lower()
-        valid = {name: np.isfinite(column) for name, column in numbers.items()} | {
+        valid = {name: np.isfinite(column) | none for name, column in numbers.items()} | {
             "noisy": noisy.isin(["true", "false"])
         }
         for name, right in valid.items():
@@ -196,28 +272,39 @@ class Job:
             }
         )
 
-    def write_report(self, path: Path, frame: pd.DataFrame, judgement: Judgement, command: str) -> dict[str, Any]:
+    def write_report(
+        self, path: Path, frame: pd.DataFrame, judgement: Judgement, command: str, comparison: bool = True
+    ) -> dict[str, Any]:
         """Write the page; returns the numbers on it. Spellings of one label are one class there, too."""
         from sktda.report import ReportInput, write_report
 
         if self.judged is not self.given:
             frame = frame.assign(given_label=self.judged.astype(frame["given_label"].dtype))
-        cells = self.source.frame.drop(columns=[self.target, *filter(None, [self.given.index.name])])
+        picture, X, rows = self.source.picture, self.X, np.flatnonzero(~self.unlabelled)
+        cells, written = self.cells, self.written
+        if len(rows) < len(frame):
+            frame, X = frame.iloc[rows], X[rows]
+            cells = None if cells is None else cells.iloc[rows]
+            written = None if written is None else [written[row] for row in rows]
+            if (all_pictures := picture) is not None:
+                picture = lambda position: all_pictures(int(rows[position]))  # noqa: E731
+        findings = [_among(rows, finding) for finding in self.findings]
         data = ReportInput(
             name=self.settings.data.resolve().name,
             frame=frame,
             noise_rate=judgement.noise_rate,
             judgement=judgement,
             task=self.task,
-            detector=self.settings.detector(self.task),
-            features=self.X,
-            rows=None if self.source.picture or cells.empty else cells,
-            image=self.source.picture,
+            detector=self._detector(),
+            features=X,
+            rows=cells,
+            image=picture,
             reproduce=command,
             notes=tuple(self.notes),
-            findings=tuple(self.findings),
+            findings=tuple(findings),
+            written=written,
         )
-        return write_report(path, data, random_state=self.settings.seed)
+        return write_report(path, data, comparison=comparison, random_state=self.settings.seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,14 +323,19 @@ class Plan:
         verdict = "relabel" if action == "relabel" else "drop"
         fate, labels, n_reviewed = decide(frame, job.task, verdict, review, decisions.name if decisions else "")
         everything = np.arange(len(frame))
+        without = job.unlabelled & (fate == "keep")  # and no decision about them
+        if job.settings.unlabelled == "drop" and action != "flag":
+            fate[without] = "drop"
         if job.task == "regression" and job.source.frame[job.target].dtype.kind not in "iuf":
-            labels = [np.format_float_positional(v, 8, unique=False, fractional=False, trim="-") for v in labels]
+            labels = [job.numerals.write(value) if np.isfinite(value) else "" for value in labels]
         if action != "flag":
             relabelled = {row: labels[row] for row in np.flatnonzero(fate == "relabel").tolist()}
-            return cls(np.flatnonzero(fate != "drop"), relabelled, pd.DataFrame(index=everything), n_reviewed)
-        taken = [name for name in FLAGS if name in job.source.frame]
-        if taken:
-            raise ValueError(f"the data has the columns {', '.join(taken)} already; remove them before --action flag")
+            extra = pd.DataFrame(index=everything)
+            if job.settings.unlabelled == "predict" and without.any():
+                _check_free(job, FLAGS[1:2], "--unlabelled predict")
+                extra[FLAGS[1]] = np.where(without, np.array(labels, dtype=object), "")
+            return cls(np.flatnonzero(fate != "drop"), relabelled, extra, n_reviewed)
+        _check_free(job, FLAGS, "--action flag")
         values = (fate != "keep", labels, frame["label_quality"].round(4).to_numpy())
         return cls(everything, {}, pd.DataFrame(dict(zip(FLAGS, values, strict=True))), n_reviewed)
 
@@ -256,19 +348,73 @@ class Plan:
         return "; ".join(done) or "all rows written as they were"
 
 
+def _among(rows: np.ndarray, finding: Finding) -> Finding:
+    """The finding with positions among these rows (ascending) in place of those in the data."""
+    detail = dict(finding.detail)
+    if "groups" in detail:
+        detail["groups"] = [np.searchsorted(rows, group) for group in detail["groups"]]
+    return replace(finding, rows=np.searchsorted(rows, finding.rows), detail=detail)
+
+
+def _check_free(job: Job, names: tuple[str, ...], before: str) -> None:
+    """Raise ValueError if the data has a column of a name that is to be added."""
+    if taken := [name for name in names if name in job.source.frame]:
+        raise ValueError(f"the data has the columns {', '.join(taken)} already; remove them before {before}")
+
+
+def _as_text(labels: pd.Series) -> np.ndarray:
+    """Classes as text (n,), None where there is none: whole numbers could be taken for measurements."""
+    texts = labels.astype(str).to_numpy(dtype=object, copy=True)
+    texts[labels.isna().to_numpy()] = None
+    return texts
+
+
 def read_text_cells(path: Path) -> pd.DataFrame:
-    """Any table with all cells as text and missing cells empty."""
+    """Any table with all cells as text and missing cells empty; quotes put before formulas are taken away."""
     frame = read_source(path).frame
-    return frame.astype(object).where(frame.notna(), "").astype(str)
+    return unescaped(frame.astype(object).where(frame.notna(), "").astype(str))
 
 
-def _target(frame: pd.DataFrame, target: str | None, file: str) -> str:
+def _each(kinds: dict[str, str], frame: pd.DataFrame) -> dict[str, str]:
+    """Names that were written with commas between them, one by one."""
+    names = {name: [name] if name in frame else [part.strip() for part in name.split(",")] for name in kinds}
+    return {part: kind for name, kind in kinds.items() for part in names[name]}
+
+
+def _without(kinds: dict[str, str], index: str | None) -> dict[str, str]:
+    return {name: kind for name, kind in kinds.items() if name != index}
+
+
+_OPTIONS = {"ignore": "ignore", "text": "text", "category": "as-category"}
+
+
+class TargetNeeded(ValueError):
+    """No column of labels was named. listing: the columns with some of their values, to choose from."""
+
+    def __init__(self, frame: pd.DataFrame, file: str) -> None:
+        super().__init__(f"name the column of labels with --target; {file} has {_names(frame.columns.tolist())}")
+        self.listing = [(str(name), _some_values(frame[name])) for name in frame]
+
+
+def _some_values(column: pd.Series, n_values: int = 4) -> str:
+    """The most frequent values where some recur, else the first."""
+    cells = column.dropna().astype(str)
+    counts = cells[cells.str.strip() != ""].value_counts(sort=False)
+    if not len(counts):
+        return "(empty)"
+    counts = counts if counts.max() == 1 else counts.sort_values(ascending=False, kind="stable")
+    shown = ", ".join(value if len(value) <= 24 else f"{value[:23]}…" for value in counts.index[:n_values])
+    return shown if len(counts) <= n_values else f"{shown}, ... ({len(counts):,} different)"
+
+
+def _target(source: Source, target: str | None, file: str) -> str:
+    frame = source.frame
     if target is None:
-        found = [name for name in frame.columns if name.strip().lower() in TARGETS]
-        if len(found) != 1:
-            what = f"several columns could be the labels ({_names(found)})" if found else "no column is called label"
-            raise ValueError(f"{what}; name one with --target: {file} has {_names(frame.columns.tolist())}")
-        return found[0]
+        if source.default_target is None or source.default_target not in frame:
+            raise TargetNeeded(frame, file)
+        return source.default_target
+    if target not in frame and target.isdecimal() and f"column {target}" in frame:  # of a file without header
+        return f"column {target}"
     if target not in frame:
         raise ValueError(_unknown_column(frame, target, file))
     return target
@@ -286,67 +432,6 @@ def _names(names: list[str]) -> str:
         return "no columns"
     shown = list(map(repr, names))
     return ", ".join(shown if len(names) <= 20 else [*shown[:10], f"... ({len(names) - 15} more)", *shown[-5:]])
-
-
-def _labels(column: pd.Series, task: str) -> tuple[str, pd.Series]:
-    """(task, labels): float for regression, else as they are. Raises ValueError for labels that cannot be used."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    missing = column.isna() | column.astype(str).str.strip().str.lower().isin(NO_LABEL)
-    if missing.any():
-        first = ", ".join(map(str, np.flatnonzero(missing)[:5]))
-        raise ValueError(
-            f"{missing.sum()} of {len(column)} rows have no label in column {column.name!r} (rows {first} counted from "
-            "0); label or remove them: a row that cannot be judged is neither kept nor dropped"
-        )
-    _check_types(column)
-    numbers = pd.to_numeric(column, errors="coerce") if column.dtype.kind not in "mM" else column * np.nan
-    if task == "auto":
-        task = "classification"
-        if column.dtype != bool and np.isfinite(numbers).all():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # many different numbers: that is what is asked
-                task = infer_task(numbers.to_numpy())
-    if task == "regression":
-        wrong = ~np.isfinite(numbers.to_numpy(dtype=float))
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise ValueError(
-                f"column {column.name!r} has {column.iloc[row]!r} in row {row} (counted from 0); regression needs "
-                "finite numbers in all rows, with a decimal point and without units"
-            )
-        return task, numbers.astype(float)
-    return task, column.copy()
-
-
-def _check_types(column: pd.Series) -> None:
-    """Refuse labels that are neither text nor numbers, and some of each."""
-    if column.dtype != object:
-        return
-    types = column.map(lambda label: str if isinstance(label, str) else Number if isinstance(label, Number) else None)
-    strange = types.map(lambda kind: kind is None or kind is not types.iloc[0]).to_numpy()
-    if pd.api.types.infer_dtype(column) in ("date", "datetime") or not strange.any():
-        return
-    row = int(strange.argmax())
-    beside = f" beside {column.iloc[0]!r} in row 0" if types.iloc[row] is not None else ""
-    raise ValueError(
-        f"column {column.name!r} holds {column.iloc[row]!r} in row {row} (counted from 0){beside}; labels are all text "
-        "or all numbers"
-    )
-
-
-def _check_classes(labels: pd.Series) -> None:
-    """Refuse one label, and labels that are nearly all different."""
-    n_labels = labels.nunique()
-    if n_labels == 1:
-        raise ValueError(
-            f"column {labels.name!r} has one label ({labels.iloc[0]!r} in all {len(labels)} rows); two are needed"
-        )
-    if n_labels > max(2, len(labels) // 2):
-        raise ValueError(
-            f"column {labels.name!r} has {n_labels} different labels in {len(labels)} rows, such as {labels.iloc[0]!r}"
-            "; name the column of labels with --target, or use --task regression"
-        )
 
 
 def _many(share: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,30 +26,103 @@ class Action(StrEnum):
     flag = "flag"
 
 
+class Without(StrEnum):
+    """What becomes of rows without a label."""
+
+    keep = "keep"
+    drop = "drop"
+    predict = "predict"
+
+
 def option(names: str, text: str, metavar: str | None = None, **checks: Any) -> Any:
     """A typer option."""
     return typer.Option(*names.split(), help=text, metavar=metavar, **checks)
 
 
-Data = Annotated[Path, typer.Argument(help="Table, or folder of class folders of images.")]
+def data_path(text: str) -> Path:
+    """The path of DATA; `sqlite:///` may stand before that of a database."""
+    return Path(re.sub(r"^sqlite:///", "", text))
+
+
+def drop_amount(text: str) -> str | float | int:
+    """ "auto", a share such as 0.1 or 10%, or a number of rows such as 10. Raises ValueError for anything else."""
+    plain = text.strip().lower()
+    if plain == "auto":
+        return plain
+    if re.fullmatch(r"\d+", plain):
+        return int(plain)
+    number = re.fullmatch(r"(\d+\.?\d*|\d*\.\d+)\s*(%?)", plain)
+    share = float(number[1]) / (100 if number[2] else 1) if number else -1.0
+    if not 0 <= share < 1:
+        raise ValueError(
+            f"--drop {text!r} is neither auto, nor a share such as 0.1 or 10%, nor a number of rows such as 10"
+        )
+    return share
+
+
+def values(text: str | None) -> tuple[str, ...] | None:
+    """Values that are written with commas between them."""
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+Data = Annotated[
+    Path,
+    typer.Argument(help="Table, folder of images, or - for standard input.", metavar="DATA", parser=data_path),
+]
 Target = Annotated[
     str | None,
     option(
         "--target -t",
-        "Column of labels; by default the only one called label, target, y or class. A row without a label is "
-        "an error.",
+        "Column of labels; without it the columns of a table are listed.",
         "COLUMN",
     ),
 ]
 Index = Annotated[str | None, option("--index", "Column that names the rows. It is no feature, and is kept.", "COLUMN")]
-Features = Annotated[
+Embeddings = Annotated[
     Path | None,
     option(
-        "--features",
+        "--embeddings",
         "NPZ with embeddings X, one row per data row, in place of columns or pixels. For an image folder: in the "
         "order of the sorted relative paths, or with an array named paths.",
         "FILE",
     ),
+]
+Listing = Annotated[
+    bool, option("--features", "List the columns, what each is used as and which are not used, and stop.")
+]
+Text = Annotated[
+    list[str] | None, option("--text", "Column of free text, whatever it looks like. May be repeated.", "COLUMN")
+]
+Ignore = Annotated[
+    list[str] | None, option("--ignore", "Column that is no feature, and is kept. May be repeated.", "COLUMN")
+]
+AsCategory = Annotated[
+    list[str] | None,
+    option("--as-category", "Column whose numbers are names of categories. May be repeated.", "COLUMN"),
+]
+NaValues = Annotated[
+    str | None,
+    option(
+        "--na-values",
+        "What stands for no label beside empty cells, with commas; '' says that NA is a label. By default NA, N/A, "
+        "nan and null.",
+        "VALUES",
+    ),
+]
+Sheet = Annotated[str | None, option("--sheet --table", "Sheet of a spreadsheet, table of a database.", "NAME")]
+Query = Annotated[str | None, option("--query", "What to read of a SQLite database: a SELECT.", "SQL")]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header", help="Whether the first line holds the names of columns; found out by default."
+    ),
+]
+Labels = Annotated[
+    Path | None, option("--labels", "Table of the labels of an image folder; one of its columns names images.", "FILE")
+]
+Level = Annotated[
+    int | None,
+    option("--label-level", "Which folder of an image is its label: 1 for the first one below DATA.", "N", min=1),
 ]
 Size = Annotated[int, option("--size", "Images are resized to this width and height.", "PIXELS", min=4, max=1024)]
 TaskKind = Annotated[
@@ -63,10 +137,22 @@ Drop = Annotated[
     str,
     option(
         "--drop",
-        "auto: estimate how many labels are wrong; none where the features do not predict them. Or their share, such "
-        "as 0.1: the worst rows in any case.",
-        "SHARE",
+        "auto: estimate how many labels are wrong; none where the features do not predict them. Or the worst rows in "
+        "any case: a share such as 0.1 or 10%, or a number of rows such as 10.",
+        "AMOUNT",
     ),
+]
+Unlabelled = Annotated[
+    Without,
+    option(
+        "--unlabelled",
+        "What becomes of rows without a label, which are not judged: keep, drop, or predict: they stay, with a label "
+        "suggested in the column sktda_suggested_label.",
+        "WHAT",
+    ),
+]
+NoComparison = Annotated[
+    bool, option("--no-comparison", "Leave the comparison of models before and after cleaning out of the report.")
 ]
 Method = Annotated[str, option("--method", "Attribution method that ranks the rows.", "NAME")]
 Seed = Annotated[int, option("--seed", "The same seed gives the same result.", "NUMBER", min=0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,11 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+import typer.core
+
+from sktda.cli.formats.escapes import visible
+from sktda.files import STANDARD
 
 if TYPE_CHECKING:
     import pandas as pd
 
-REPORT_EXTRA = {"jinja2", "matplotlib"}
+EXTRA = {"jinja2": "report", "matplotlib": "report", "pillow_heif": "heic"}
+
+
+class Commands(typer.core.TyperGroup):
+    """What a terminal would act upon is shown in complaints about the command line, too: shells fill in file names."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # of click, which typer brings under names that change
+            message = getattr(error, "message", None)
+            if isinstance(message, str):
+                error.__dict__["message"] = visible(message)
+            raise
 
 
 @contextmanager
@@ -29,28 +47,60 @@ def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
         console = Console(stderr=True)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: remarks.append(str(message))
-            if silent or not console.is_terminal:
+            if silent:
                 yield lambda text: None, remarks
+            elif not console.is_terminal:
+                yield _line, remarks
             else:
                 with console.status("starting") as status:
-                    yield lambda text: status.update(Text(f"{text} ...")), remarks  # brackets are no markup
+                    yield lambda text: status.update(Text(f"{visible(text)} ...")), remarks  # brackets are no markup
     except KeyboardInterrupt:
         fail("interrupted; nothing was written", 130)
     except ModuleNotFoundError as error:
         if (error.name or "sktda").startswith("sktda"):
             raise
-        extra = "report" if error.name in REPORT_EXTRA else "shell"
+        extra = EXTRA.get(error.name or "", "shell")
         fail(f'{error.name} is not installed; install it with: pip install "sktda[{extra}]"')
     except MemoryError:
         fail("the memory is full; use fewer rows or columns, or a smaller --size")
     except (ValueError, OSError) as error:
-        fail(" ".join(str(error).split()))
+        listing = getattr(error, "listing", None)
+        if listing:
+            _say("\n".join(["Columns:", *_aligned(listing)]))
+        fail(str(error), 2 if listing else 1)
+
+
+def _line(text: str) -> None:
+    """Progress where standard error is a file or a pipe: what can take long, once the input is known to be right."""
+    if text.startswith(("scoring", "writing the report")):
+        _say(f"sktda: {text} ...", err=True)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """One line on stderr; 1: the data or a file is at fault, 2: the command line."""
-    typer.echo(f"sktda: error: {message}", err=True)
+    line = re.sub(r"[ \t\r\n]+", " ", message.strip())
+    _say(f"sktda: error: {line}", err=True)
     raise typer.Exit(code)
+
+
+def _say(text: str, err: bool = False) -> None:
+    """Print; what a terminal would act upon is shown."""
+    typer.echo(visible(text), err=err)
+
+
+def _aligned(rows: list[tuple[str, str]]) -> list[str]:
+    rows = [(_one_line(first), _one_line(second)) for first, second in rows]
+    width = min(40, max(len(first) for first, _ in rows))
+    return [f"  {first:<{width}}  {second}".rstrip() for first, second in rows]
+
+
+def _one_line(text: str) -> str:
+    return visible(text).replace("\n", "\\n")
+
+
+def list_features(columns: list[Any]) -> None:
+    """Print what each column of a table is used as."""
+    _say("\n".join(_aligned([(c.name, f"{c.how}{f' ({c.note})' if c.note else ''}") for c in columns])))
 
 
 def command_line(ctx: typer.Context) -> str:
@@ -58,11 +108,15 @@ def command_line(ctx: typer.Context) -> str:
     words = ["sktda", ctx.info_name or ""]
     for parameter in ctx.command.params:
         value = ctx.params.get(parameter.name or "")
-        if value is None or value == parameter.default:
+        if value in (None, (), []) or value == parameter.default:
             continue
         if parameter.param_type_name == "option":
             words.append(max(parameter.opts, key=len))
-        if value is not True:
+        if value is False:
+            words[-1] = parameter.secondary_opts[0]
+        elif isinstance(value, (list, tuple)):
+            words[-1:] = [word for one in value for word in (words[-1], str(one))]
+        elif value is not True:
             words.append(str(value))
     return shlex.join(words)
 
@@ -70,25 +124,32 @@ def command_line(ctx: typer.Context) -> str:
 def show(
     summary: dict[str, Any], frame: pd.DataFrame, outputs: dict[str, Path], json_output: bool, quiet: bool
 ) -> None:
-    """Print the summary and the worst rows, or one JSON object."""
+    """Print the summary and the worst rows, or one JSON object; on stderr where stdout is taken by an output."""
+    err = STANDARD in outputs.values()
     if json_output:
         typer.echo(json.dumps(summary))
         return
     if quiet:
         return
-    typer.echo(_first_sentence(summary))
+    from sktda.cards.cells import number_text
+
+    _say(_first_sentence(summary), err)
     if summary["n_noisy"]:
         order = frame["label_quality"].to_numpy().argsort(kind="stable")
         worst = frame.iloc[order[: min(5, summary["n_noisy"])]]
         worst = worst[["given_label", "suggested_label", "label_quality"]]
+        worst = worst.assign(label_quality=worst["label_quality"].map("{:.3f}".format))
         name = str(frame.index.name or "row")  # may be the name of one of the other columns
         worst.insert(0, name, worst.index.to_numpy(), allow_duplicates=True)
-        typer.echo("\nWorst rows:")
-        typer.echo(worst.to_string(index=False, max_colwidth=28, float_format="{:.4g}".format) + "\n")
+        worst = worst.apply(lambda column: column.map(lambda cell: _one_line(cell) if isinstance(cell, str) else cell))
+        worst.columns = [_one_line(called) for called in worst.columns]
+        _say("\nWorst rows:", err)
+        rounded = worst.to_string(index=False, max_colwidth=28, float_format=lambda number: number_text(number, 6))
+        _say(rounded + "\n", err)
     for note in summary["notes"]:
-        typer.echo(f"Note: {note}")
+        _say(f"Note: {_one_line(note)}", err)
     for name, path in outputs.items():
-        typer.echo(f"{name:<7} {path}")
+        _say(f"{name:<7} {_one_line(str(path))}", err)
 
 
 def _first_sentence(summary: dict[str, Any]) -> str:

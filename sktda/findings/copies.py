@@ -26,12 +26,13 @@ COMMON = 10, 0.01  # rows, and share of them: larger groups are a state that is 
 BLOCK = 1 << 17  # values hashed at a time
 
 
-def contradictions(columns: Columns, y: Any) -> list[Finding]:
+def contradictions(columns: Columns, y: Any, names: np.ndarray | None = None) -> list[Finding]:
     """One finding (or none) of the groups of equal rows with more than one label.
 
-    y (n,) labels. `rows`: those of each group without its majority label, all rows of a group without a majority;
-    detail["groups"]: positions of all rows of each group. Rows are compared by a hash of 64 bits and then cell by
-    cell; O(n p), and, where there are any, up to MAX_ATTRIBUTES sorts of n.
+    y (n,) labels; names (n,): what the message and the groups call the rows, their positions if None. `rows`: those of
+    each group without its majority label, all rows of a group without a majority; detail["groups"]: all rows of each
+    group. Rows are compared by a hash of 64 bits and then cell by cell; O(n p), and, where there are any, up to
+    MAX_ATTRIBUTES sorts of n.
     """
     labels, codes = codes_of(y)
     if columns.values.shape[1] == 0:
@@ -48,12 +49,13 @@ def contradictions(columns: Columns, y: Any) -> list[Finding]:
     rows = np.sort(np.concatenate([_minority(group, codes) for group in groups]))
     what = "1 group of equal rows has" if len(groups) == 1 else f"{len(groups):,} groups of equal rows have"
     first, other = _two_labels(groups[0], codes)
+    names = np.arange(len(codes)) if names is None else names
     message = (
-        f"{what} different labels ({sum(map(len, groups)):,} rows; the first: row {first} has "
-        f"{labels[codes[first]]!r} and row {other} has {labels[codes[other]]!r}, counted from 0), so that at least one "
-        "label of each is wrong"
+        f"{what} different labels ({sum(map(len, groups)):,} rows; the first: row {names[first]} has "
+        f"{labels[codes[first]]!r} and row {names[other]} has {labels[codes[other]]!r}, counted from 0), so that at "
+        "least one label of each is wrong"
     )
-    return [Finding("contradiction", message, rows, detail={"groups": groups})]
+    return [Finding("contradiction", message, rows, detail={"groups": [names[group] for group in groups]})]
 
 
 def row_hashes(columns: Columns, weights: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ class Finding:
 
     Parameters
     ----------
-    kind : {"contradiction", "leak", "spelling", "sentinel"}
+    kind : {"contradiction", "leak", "spelling", "sentinel", "unreadable"}
     message : str
         One sentence.
     rows : ndarray of shape (k,)
@@ -138,6 +138,12 @@ def _is_nan(cell: Any) -> bool:
 def _numbers(column: Any) -> tuple[np.ndarray, bool]:
     """(cells as float64, whether they are numbers); other cells become codes, missing ones NaN."""
     kind = getattr(column.dtype, "kind", "O")
+    if kind == "M" and hasattr(column, "isna"):
+        days = column.to_numpy(dtype="datetime64[us]")
+        return np.where(np.isnat(days), np.nan, days.astype(np.int64)), False
+    if hasattr(column, "cat") and all(isinstance(each, str) for each in column.cat.categories):
+        codes = np.asarray(column.cat.codes)
+        return np.where(codes < 0, np.nan, codes), False
     if kind in "biuf":
         try:
             values = np.asarray(column, dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from sktda.findings.sentinels import sentinels, target_sentinels
 from sktda.findings.spellings import merge_spellings
 
 
-def inspect(X: Any, y: Any, task: str = "classification", names: Any = None) -> tuple[np.ndarray, list[Finding]]:
+def inspect(
+    X: Any, y: Any, task: str = "classification", names: Any = None, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, list[Finding]]:
     """Labels with one spelling per class, and what a reader should know of labels and rows before any statistics.
 
     Parameters
@@ -27,6 +30,8 @@ def inspect(X: Any, y: Any, task: str = "classification", names: Any = None) -> 
     task : {"classification", "regression"}, default="classification"
     names : list of str, default=None
         Names of the columns; those of a DataFrame if None.
+    rows : ndarray of shape (n,), default=None
+        What findings call the rows, where these are some of many; their positions in X if None.
 
     Returns
     -------
@@ -47,17 +52,25 @@ def inspect(X: Any, y: Any, task: str = "classification", names: Any = None) -> 
     contradiction [3 7]
     """
     with np.errstate(over="ignore", invalid="ignore"):  # huge and infinite cells are named by who reads the features
-        return _inspect(Columns.read(X, names), X, y, task)
+        labels, findings = _inspect(Columns.read(X, names), X, y, task, rows)
+    return labels, findings if rows is None else [replace(each, rows=rows[each.rows]) for each in findings]
 
 
-def _inspect(columns: Columns | None, X: Any, y: Any, task: str) -> tuple[np.ndarray, list[Finding]]:
+def _inspect(
+    columns: Columns | None, X: Any, y: Any, task: str, rows: np.ndarray | None
+) -> tuple[np.ndarray, list[Finding]]:
     if columns is None or (len(np.shape(y)) > 1 and np.shape(y)[1] > 1):
         return np.asarray(y), []
     y = np.ravel(y)
     if task == "regression":
         return y, [*leaks(columns, y, task), *target_sentinels(y), *sentinels(columns)]
     merged, spellings = merge_spellings(y, X)
-    return merged, [*contradictions(columns, merged), *leaks(columns, merged, task), *spellings, *sentinels(columns)]
+    return merged, [
+        *contradictions(columns, merged, rows),
+        *leaks(columns, merged, task),
+        *spellings,
+        *sentinels(columns),
+    ]
 
 
 def check_classes(y: Any) -> None:

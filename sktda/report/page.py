@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sktda.cards.pairs import MAX_PAIRS, Labels, encode, flagged_pairs, heat_map
+from sktda.cards.rendering import render
+from sktda.cards.suspects import given_text, suspect_cards
 from sktda.displays.drawing import short
 from sktda.displays.plotting import comparison_plot, prediction_scatter, score_histogram
 from sktda.files import staged
 from sktda.report.comparison import N_REPEATS, compare, visible_gain
 from sktda.report.judgement import Judgement
-from sktda.report.pairs import MAX_PAIRS, Labels, encode, flagged_pairs, heat_map, label_text
-from sktda.report.suspects import suspect_cards
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,8 @@ class ReportInput:
         Remarks for the summary, e.g. which columns were skipped.
     findings : tuple of Finding, default=()
         What `sktda.findings.inspect` found; groups of equal rows with different labels get a section of their own.
+    written : sequence of str, default=None
+        The given labels as they stand in the file, where frame has them as numbers.
     judgement : Judgement, default=None
         What the detector says of all labels together. Without it the folds of the comparison say whether the features
         predict the labels.
@@ -76,7 +79,13 @@ class ReportInput:
     reproduce: str = ""
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    written: Sequence[str] | None = None
     judgement: Judgement | None = None
+
+    @property
+    def scale(self) -> str | None:
+        """How the kernel took the features, by which neighbours are found."""
+        return self.judgement.scale if self.judgement else None
 
     def check(self) -> None:
         """Raise ValueError if the parts do not fit together."""
@@ -94,7 +103,13 @@ class ReportInput:
 
 
 def write_report(
-    path: str | os.PathLike, data: ReportInput, *, n_suspects: int = 24, cv: int = 5, random_state: int = 0
+    path: str | os.PathLike,
+    data: ReportInput,
+    *,
+    n_suspects: int = 24,
+    comparison: bool = True,
+    cv: int = 5,
+    random_state: int = 0,
 ) -> dict:
     """Write one self-contained HTML page and return the numbers printed on it.
 
@@ -104,7 +119,9 @@ def write_report(
         Where the page goes; replaced atomically, so that it is never half a page.
     data : ReportInput
     n_suspects : int, default=24
-        How many of the flagged rows are shown, worst first.
+        How many of the flagged rows are shown, worst first; where none is flagged, of the most doubtful ones.
+    comparison : bool, default=True
+        Whether models are compared before and after the cleaning, which takes a few seconds.
     cv : int, default=5
         Folds of the comparison before and after.
     random_state : int, default=0
@@ -134,7 +151,10 @@ def write_report(
     _add_labels(numbers, page, data, labels)
     _add_scores(numbers, page, data)
     page["suspects"] = suspect_cards(data, labels, n_suspects)
-    _add_comparison(numbers, page, data, labels, cv, random_state)
+    if comparison:
+        _add_comparison(numbers, page, data, labels, cv, random_state)
+    else:
+        numbers["left_out"]["comparison"] = "it was not asked for"
     judgement = data.judgement or Judgement(data.noise_rate)
     untold = 2 * numbers.get("n_untold_folds", 0) > numbers.get("n_folds", 0)
     numbers["can_tell"] = not untold if judgement.can_tell is None else judgement.can_tell
@@ -164,9 +184,8 @@ def _add_contradictions(numbers: dict, page: dict, data: ReportInput) -> None:
     """Equal rows with different labels, the first MAX_GROUPS groups."""
     groups = [group for f in data.findings if f.kind == "contradiction" for group in f.detail["groups"]]
     numbers["n_contradictions"] = len(groups)
-    labels = data.frame["given_label"]
     page["contradictions"] = [
-        [{"index": str(data.frame.index[row]), "given": label_text(labels.iloc[row])} for row in group[:MAX_GROUPS]]
+        [{"index": str(data.frame.index[row]), "given": given_text(data, row)} for row in group[:MAX_GROUPS]]
         for group in groups[:MAX_GROUPS]
     ]
 
@@ -217,23 +236,18 @@ def _add_comparison(
         label="Score of each model trained as given, after random removal and after cleaning, with standard errors",
     )
     page["n_components"] = comparison.n_components
+    page["is_sampled"] = comparison.is_sampled
     page["visible_gain"] = None if regression else visible_gain(data.noise_rate, numbers["n_classes"])
 
 
 def _render(data: ReportInput, numbers: dict, page: dict, random_state: int) -> str:
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        autoescape=True,
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["short"] = short
     page["plots"] = {name: Markup(svg) for name, svg in page["plots"].items()}
-    return environment.get_template(TEMPLATE).render(
+    return render(
+        Path(__file__).parent,
+        TEMPLATE,
+        {"short": short},
         data=data,
         detector=repr(data.detector),
         numbers=numbers,

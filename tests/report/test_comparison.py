@@ -95,13 +95,13 @@ def test_as_many_rows_go_at_random_as_by_the_sampler(spied):
     for fold, sampled in enumerate(samplers):
         given, cleaned, *at_random = [trained for trained, _ in fits[fold * per_fold : (fold + 1) * per_fold]]
         assert given == sampled
-        assert [len(rows) for rows in at_random] == [len(cleaned)] * comparison.N_REPEATS == [40] * 3
+        assert [len(rows) for rows in at_random] == [len(cleaned)] * comparison.N_REPEATS == [40] * comparison.N_REPEATS
         assert len({frozenset(rows) for rows in [cleaned, *at_random]}) == 1 + comparison.N_REPEATS
 
 
 def test_after_is_the_score_of_a_resampled_estimator():
     X, y, _ = noisy_blobs(n=150)
-    detector = NoisyLabelDetector(random_state=0)
+    detector = comparison.quick(NoisyLabelDetector(random_state=0), False)
     result = compare(X, y, detector, regression=False, cv=3, random_state=0)
     model = comparison._models(False, 0)["random forest"]
     folds = StratifiedKFold(3, shuffle=True, random_state=0).split(X, y)
@@ -237,3 +237,16 @@ def test_wide_rows_are_thinned_out_and_too_few_refused(monkeypatch):
     assert result.n_rows == 1_100
     with pytest.raises(ValueError, match="3 rows are too few"):
         compare(X[:3], np.arange(3), SpySampler(), regression=False, cv=5, random_state=0)
+
+
+def test_large_data_are_learnt_from_in_part_and_judged_by_all_rows(monkeypatch):
+    monkeypatch.setattr(comparison, "MAX_TRAIN", 20)
+    monkeypatch.setattr(comparison, "TRAIN_PER_CLASS", 8)
+    SpySampler.seen = []
+    X, y = np.column_stack([np.arange(90.0), np.ones(90)]), np.arange(90) % 3
+    result = compare(X, y, SpySampler(), regression=False, cv=3, random_state=0)
+    assert (result.n_train, result.n_rows, result.is_sampled) == ((24, 24, 24), 90, True)  # 8 rows of each class
+    assert [len(rows) for rows in SpySampler.seen] == [24, 24, 24]
+    held_out = list(StratifiedKFold(3, shuffle=True, random_state=0).split(X, y))
+    for (train, _), seen in zip(held_out, SpySampler.seen, strict=True):
+        assert set(seen.astype(int)) < set(train)

@@ -1,7 +1,5 @@
 import json
 import re
-import shutil
-import subprocess
 import sys
 import time
 
@@ -20,8 +18,6 @@ from tests.report.pages import Page, blobs_input, detected, frame_of
 from tests.spies import noisy_blobs
 
 pytestmark = pytest.mark.usefixtures("few_trees")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def written(path, data, **options):
@@ -86,7 +82,7 @@ def test_page_asks_nothing_of_the_network(kind, request):
 def test_pictures_are_data_uris_with_alternatives(pictures):
     numbers, page = pictures
     images = page.all("img")
-    assert len(images) == 4 * min(24, numbers["n_noisy"])
+    assert len(images) == 4 * min(24, numbers["n_noisy"] or 24)
     assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in images)
     assert all(re.match(r"Row \d+, (given )?label \d", attrs["alt"]) for attrs in images)
 
@@ -236,11 +232,11 @@ def test_every_kind_of_data_gets_a_page(case, tmp_path):
     data = case()
     numbers, page = written(tmp_path / "page.html", data)
     assert numbers["n_noisy"] == data.frame["noisy"].sum()
-    assert len(page.all("article")) == min(24, numbers["n_noisy"])
+    assert len(page.all("article")) == min(24, numbers["n_noisy"] or numbers["n_rows"])
     assert ("models" in numbers) == (data.features is not None)
     assert numbers["left_out"].keys() == (set() if data.features is not None else {"comparison"})
     expected = {
-        "unflagged": "No row is flagged",
+        "unflagged": "These are the 24 rows whose labels the other rows support least",
         "one_flag": "The row with the lowest score is flagged",
         "no_features": "There is no comparison: the features that the scores came from are not at hand",
         "fifty_classes": "With 50 classes a full map would not be readable",
@@ -452,25 +448,3 @@ def test_a_missing_extra_is_named(name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=re.escape(f'{name}, which is missing: pip install "sktda[report]"')):
         write_report(tmp_path / "page.html", blobs_input())
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-@pytest.mark.parametrize("width", [1200, 420])
-def test_page_in_a_browser(width, tmp_path):
-    write_report(tmp_path / "page.html", blobs_input(), cv=2)
-    # fmt: off
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-               "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-               f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / 'shot.png'}",
-               f"--window-size={width},3000", (tmp_path / "page.html").as_uri()]
-    # fmt: on
-    subprocess.run(command, check=True, timeout=120, capture_output=True)
-    with Image.open(tmp_path / "shot.png") as shot:
-        pixels = np.asarray(shot.convert("RGB"), dtype=int)
-    assert pixels.shape == (3000, width, 3)
-    ink = np.abs(pixels - pixels[0, 0]).sum(axis=2) > 60
-    bands = ink.reshape(6, 500, width).mean(axis=(1, 2))
-    assert (bands > 0.005).all(), f"share of ink per 500 pixels: {bands.round(4)}"
-    assert not ink[:, -5:].any(), "something runs over the right edge"
-    flagged = np.abs(pixels - [0xC2, 0x50, 0x0A]).sum(axis=2) < 12  # the histogram's bars have the page's colours
-    assert flagged.sum() > 100

@@ -11,10 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sktda.cli.formats.files import COMPRESSIONS, STANDARD, Input, ending, plain_ending
+
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sktda.cli.formats.base import Source
+    from sktda.cli.formats.base import Reading, Source
 
 
 class Format(NamedTuple):
@@ -23,12 +25,8 @@ class Format(NamedTuple):
     endings: tuple[str, ...]
     module: str
     source: str
-    gzipped: bool = False  # each ending also with .gz
     is_table: bool = True  # a `base.Table`, so that other tables can be written as it
-
-    @property
-    def all_endings(self) -> tuple[str, ...]:
-        return self.endings + tuple(f"{end}.gz" for end in self.endings if self.gzipped)
+    is_written: bool = True
 
     def load(self) -> Any:
         """The class."""
@@ -36,55 +34,91 @@ class Format(NamedTuple):
 
 
 FORMATS = (
-    Format((".csv", ".txt", ".tsv", ".tab"), "text", "TextTable", gzipped=True),
-    Format((".jsonl", ".ndjson"), "lines", "LineTable", gzipped=True),
-    Format((".parquet", ".pq"), "parquet", "ParquetTable"),
+    Format((".csv", ".tsv", ".txt", ".tab", ".psv", ".data", ".dat"), "text", "TextTable"),
+    Format((".jsonl", ".ndjson"), "lines", "LineTable"),
+    Format((".json",), "lines", "RecordTable"),
+    Format((".xlsx",), "sheets", "ExcelTable"),
+    Format((".ods",), "sheets", "OpenDocumentTable"),
+    Format((".xls", ".xlsb", ".xlsm"), "sheets", "ExcelTable", is_written=False),
+    Format((".parquet", ".pq"), "arrow", "ParquetTable"),
+    Format((".feather", ".arrow", ".ipc"), "arrow", "FeatherTable"),
+    Format((".arff",), "arff", "ArffTable"),
+    Format((".sqlite", ".sqlite3", ".db"), "sqlite", "SqliteTable"),
     Format((".npz",), "arrays", "ArrayFile", is_table=False),
 )
 
 
-def ending(path: Path) -> str:
-    """The ending that names the format, in lower case: `.csv.gz` for `Data.CSV.gz`."""
-    last = [suffix.lower() for suffix in path.suffixes[-2:]]
-    return "".join(last if last[-1:] == [".gz"] else last[-1:])
+def _listed(endings: list[str]) -> str:
+    return f"{', '.join(endings)}, each also with {', '.join(COMPRESSIONS)}"
+
+
+def _format(end: str) -> Format | None:
+    return next((format for format in FORMATS if end in format.endings), None)
 
 
 def format_of(path: Path) -> Format:
     """The format of a file by its ending; raises ValueError for an ending that is unknown."""
-    for format in FORMATS:
-        if ending(path) in format.all_endings:
-            return format
-    allowed = ", ".join(end for format in FORMATS for end in format.all_endings)
-    raise ValueError(
-        f"{path.name} has the unknown ending {ending(path)!r}; allowed are {allowed}, and a folder of class folders of "
-        "images"
-    )
+    found = _format(plain_ending(path))
+    if found is None:
+        allowed = _listed([end for format in FORMATS for end in format.endings])
+        raise ValueError(f"{path.name} has the unknown ending {ending(path)!r}; allowed are {allowed}")
+    return found
 
 
 def table_endings() -> list[str]:
-    """The endings that any table can be written with."""
-    return [end for format in FORMATS if format.is_table for end in format.all_endings]
+    """The endings that any table can be written with, each also compressed."""
+    return [end for format in FORMATS if format.is_table and format.is_written for end in format.endings]
 
 
-def output_endings(data: Path) -> list[str]:
-    """The endings that the cleaned data can have: those of its own format, or of any table where it is one."""
-    own = None if data.is_dir() else format_of(data)
-    return table_endings() if own is None or own.is_table else list(own.all_endings)
+def check_ending(path: Path, data: Path | None = None) -> None:
+    """Raise ValueError unless a table, or the data that come from the file `data`, can be written with this ending."""
+    own = _format(plain_ending(data)) if data is not None and not data.is_dir() else None
+    allowed = table_endings() if own is None or own.is_table else list(own.endings)
+    if own is None and data is not None and not data.is_dir():  # what it holds is only known once it is read
+        allowed = [end for format in FORMATS if format.is_written for end in format.endings]
+    if path != STANDARD and plain_ending(path) not in allowed:
+        raise ValueError(f"the output {path} has an unknown ending; allowed are {_listed(allowed)}")
 
 
-def read_source(path: Path, size: int = 64, progress: Callable[[str], None] = lambda text: None) -> Source:
-    """Read a file by its ending, or a folder of images, which are resized to `size` pixels.
+def read_source(
+    path: Path, reading: Reading | None = None, progress: Callable[[str], None] = lambda text: None
+) -> Source:
+    """Read a file by its ending or its first bytes, a folder of images, or standard input where the path is `-`.
 
     Raises ValueError or OSError with one sentence for what is wrong with it.
     """
-    if path.is_dir():
-        from sktda.cli.formats.images import ImageListing
+    from sktda.cli.formats.base import Reading
 
-        return ImageListing.read(path, size, progress)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist or is not a file; check the path")
-    source: Source = format_of(path).load().read(path)
+    reading = reading or Reading()
+    if path.is_dir():
+        from sktda.cli.formats.images import read_images
+
+        return read_images(path, reading, progress)
+    if not _might_be_table(path):
+        format_of(path)  # says which endings are allowed
+    file = Input.of(path, lambda end: _format(end) is not None)
+    found = format_of(Path(f"x{file.ending}"))
+    _check_reading(reading, found, file.name)
+    source: Source = found.load().read(file, reading)
     return source
+
+
+def _might_be_table(path: Path) -> bool:
+    """Whether the first bytes are asked where the ending is unknown: not for a picture or a program."""
+    end = plain_ending(path)
+    return path == STANDARD or not path.is_file() or end == "" or _format(end) is not None or not end[1:].isalpha()
+
+
+def _check_reading(reading: Reading, found: Format, name: str) -> None:
+    """Refuse options that would do nothing."""
+    if reading.part is not None and found.module not in ("sheets", "sqlite"):
+        raise ValueError(f"--sheet and --table are for spreadsheets and databases; {name} has one table")
+    if reading.query is not None and found.module != "sqlite":
+        raise ValueError(f"--query is for SQLite databases; {name} is none")
+    if reading.header is False and found.module not in ("text", "sheets"):
+        raise ValueError(f"--no-header is for text and spreadsheets; the columns of {name} have names")
+    if reading.labels is not None or reading.level is not None:
+        raise ValueError(f"--labels and --label-level are for folders of images; {name} is a file")
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:

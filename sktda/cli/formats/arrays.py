@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from sktda.cli.formats.base import Source, check_numbers
+from sktda.cli.formats.base import Reading, Source, check_numbers
+from sktda.cli.formats.files import Input, plain_ending, write_bytes
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayFile(Source):
     """An .npz with X (rows first), labels y and whatever else; all arrays with a row per row of X are cut alike."""
 
-    path: Path
+    name: str
     arrays: dict[str, np.ndarray]
+    ending: str = ".npz"
+
+    default_target: ClassVar[str | None] = "y"
 
     @classmethod
-    def read(cls, path: Path) -> ArrayFile:
+    def read(cls, file: Input, reading: Reading) -> ArrayFile:
         """Read all arrays. Raises ValueError if there is no X of finite numbers."""
-        arrays = _load(path)
+        arrays = _load(io.BytesIO(file.read()), file.name)
         if arrays.get("X", np.empty(0)).ndim < 2 or not len(arrays["X"]):
             found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-            raise ValueError(f"{path.name} holds {found or 'nothing'}; X (rows, features...) and y (rows,) are needed")
-        check_numbers(arrays["X"], f"X of {path.name}")
+            raise ValueError(f"{file.name} holds {found or 'nothing'}; X (rows, features...) and y (rows,) are needed")
+        check_numbers(arrays["X"], f"X of {file.name}")
         shape = arrays.get("y", np.empty(len(arrays["X"]))).shape
         if np.prod(shape) != len(arrays["X"]):
-            raise ValueError(f"y of {path.name} has shape {shape}; {len(arrays['X'])} labels are needed, one per row")
-        return cls(path, arrays)
+            raise ValueError(f"y of {file.name} has shape {shape}; {len(arrays['X'])} labels are needed, one per row")
+        return cls(file.name, arrays)
 
     @property
     def X(self) -> np.ndarray:
@@ -69,17 +74,21 @@ class ArrayFile(Source):
 
     def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
         """Cut every per-row array; dtypes stay."""
+        if plain_ending(path) != self.ending:
+            raise ValueError(f"{self.name} holds arrays, which are written as .npz; name such an output")
         labels = self.arrays[target].copy()
         for row, label in relabelled.items():
             labels[row] = label
             if labels.dtype.kind != "f" and labels[row] != label:  # cut off, without an error
-                raise ValueError(f"{target} of {self.path.name} holds {labels.dtype}, which cannot take {label!r}")
+                raise ValueError(f"{target} of {self.name} holds {labels.dtype}, which cannot take {label!r}")
         arrays = {**self.arrays, target: labels, **{name: np.array(extra[name].tolist()) for name in extra.columns}}
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:  # numpy.savez takes no array named "file"
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:  # numpy.savez takes no array named "file"
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                     kept = array[rows] if self._per_row(array) else array
                     np.lib.format.write_array(file, kept, allow_pickle=False)
+        write_bytes(path, packed.getvalue())
 
 
 def read_features(path: Path, n_rows: int, names: pd.Series | None = None) -> np.ndarray:
@@ -88,7 +97,9 @@ def read_features(path: Path, n_rows: int, names: pd.Series | None = None) -> np
     names: relative paths of the images of a folder; an array `paths` in the file is then used to align the rows.
     Raises ValueError if rows do not match one to one.
     """
-    arrays = _load(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist or is not a file; check the path")
+    arrays = _load(path, path.name)
     paths = arrays.pop("paths", None)
     if "X" not in arrays and len(arrays) != 1:
         raise ValueError(f"{path.name} holds the arrays {', '.join(arrays) or '(none)'}; name the features X")
@@ -112,16 +123,14 @@ def read_features(path: Path, n_rows: int, names: pd.Series | None = None) -> np
     return X
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist or is not a file; check the path")
+def _load(file: Any, name: str) -> dict[str, np.ndarray]:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"X": loaded}
         with loaded:
             return dict(loaded)
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"{path.name} cannot be read as arrays (pickled objects are not read); write it with numpy.savez"
+            f"{name} cannot be read as arrays (pickled objects are not read); write it with numpy.savez"
         ) from error

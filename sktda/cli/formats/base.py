@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
+from sktda.cli.formats.files import Input, plain_ending
+
 MAX_COLUMNS = 100_000
+EXACT_FLOAT = 2**53  # from here on floats lose integers
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a user said about files that could be read in several ways.
+
+    part: sheet of a spreadsheet, or table of a database; query: SQL in place of a table; header: whether the first line
+    holds names, None to find out; named: columns that the user named, which can only be names of a header; labels: a
+    table of the labels of images; level: of the folders of images, which is the label; pixels: whether they are needed.
+    """
+
+    part: str | None = None
+    query: str | None = None
+    header: bool | None = None
+    named: tuple[str, ...] = ()
+    size: int = 64
+    labels: Path | None = None
+    level: int | None = None
+    pixels: bool = True
 
 
 class Source(ABC):
@@ -21,8 +42,17 @@ class Source(ABC):
     default_index: ClassVar[str | None] = None
     """The column that names the rows where the user names none."""
 
+    default_target: ClassVar[str | None] = None
+    """The column of labels where the user names none; None for tables, in which any could be."""
+
+    ending: str
+    """That of the format, which standard output gets."""
+
     notes: tuple[str, ...] = ()
     """What was assumed while reading, one sentence each."""
+
+    unreadable: str = ""
+    """A sentence that names what could not be read and is left out."""
 
     @property
     @abstractmethod
@@ -50,31 +80,38 @@ class Source(ABC):
 class Table(Source):
     """A file of rows and columns, in a format that can hold any table."""
 
+    own: ClassVar[frozenset[str]] = frozenset()
+    """Endings with which rows are written as they were read, beside that of the source itself."""
+
     @classmethod
     @abstractmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, file: Input, reading: Reading) -> Self:
         """Read a file. Raises ValueError with one sentence for what is wrong with it, and where."""
 
     @staticmethod
     @abstractmethod
     def write_frame(frame: pd.DataFrame, path: Path) -> None:
-        """Write a DataFrame without its index."""
+        """Write a DataFrame without its index. Raises ValueError naming a column that the format cannot hold."""
 
+    @property
+    def exact(self) -> pd.DataFrame:
+        """The cells for writing in another format: `frame`, unless reading them as features has changed some."""
+        return self.frame
 
-def read_bytes(path: Path, look: Callable[[bytes], None] = lambda head: None) -> bytes:
-    """The bytes of a file, which is gzipped where its name ends with .gz; `look` may refuse it by its beginning."""
-    try:
-        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
-            head: bytes = file.read(1 << 20)
-            look(head)
-            return head + file.read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path.name} is not a whole gzip file ({error}); compress it again") from error
+    def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
+        """Rows as they were read, or their cells in another format."""
+        from sktda.cli.formats import write_frame
 
+        if plain_ending(path) in {self.ending, *self.own}:
+            self.write_rows(path, rows, target, relabelled, extra)
+        else:
+            write_frame(edited(self.exact, rows, target, relabelled, extra), path)
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write bytes, gzipped where the name ends with .gz."""
-    path.write_bytes(gzip.compress(data, mtime=0) if path.name.lower().endswith(".gz") else data)
+    @abstractmethod
+    def write_rows(
+        self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
+    ) -> None:
+        """As `write`, in the format of the source: only relabelled rows and added columns are composed anew."""
 
 
 def check_width(n_columns: int, name: str) -> None:
@@ -86,12 +123,28 @@ def check_width(n_columns: int, name: str) -> None:
         )
 
 
-def check_header(names: list[str], file: str) -> None:
-    """Refuse too many columns and names that occur twice."""
+def distinct(names: Sequence[str], file: str) -> tuple[list[str], tuple[str, ...]]:
+    """(names that differ, notes): `a (1)` and `a (2)` of two columns a, so that neither is taken for the other.
+
+    Raises ValueError for too many columns, and where such names are there already.
+    """
     check_width(len(names), file)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if len(set(names)) == len(names):
+        return list(names), ()
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    seen: dict[str, int] = {}
+    changed = []
+    for number, name in enumerate(names, 1):
+        seen[name] = seen.get(name, 0) + 1
+        shown = f"{name} ({seen[name]})" if name.strip() else f"column {number}"
+        changed.append(shown if counts[name] > 1 else name)
+    twice = next(name for name in names if counts[name] > 1)
+    if len(set(changed)) < len(changed):
         raise ValueError(f"{file} has several columns named {twice!r}; give every column its own name")
+    called = next(new for name, new in zip(names, changed, strict=True) if name == twice)
+    return changed, (f"{file} has several columns named {twice!r}; they are called {called!r} and so on here",)
 
 
 def check_numbers(X: np.ndarray, name: str) -> None:
@@ -106,12 +159,34 @@ def check_numbers(X: np.ndarray, name: str) -> None:
         )
 
 
+def check_flat(frame: pd.DataFrame, ending: str) -> None:
+    """Refuse, by name, cells that a format of text cells would write as something else."""
+    for position, name in enumerate(frame.columns):
+        column = frame.iloc[:, position]
+        if column.dtype != object:
+            continue
+        nested = column.map(lambda cell: isinstance(cell, (list, dict, tuple, set, np.ndarray, bytes)))
+        if nested.any():
+            cell = column[nested].iloc[0]
+            what = "bytes" if isinstance(cell, bytes) else "lists or records"
+            raise ValueError(
+                f"column {name!r} holds {what}, which {ending} cannot hold; write the format it came in, or "
+                + (".parquet" if what == "bytes" else ".jsonl or .parquet")
+            )
+
+
+def column_of(cells: list[Any]) -> pd.Series:
+    """Cells as a column: pandas would make floats of integers among which one is missing."""
+    return pd.Series(cells, dtype=object if any(cell is None for cell in cells) else None)
+
+
 def edited(
     frame: pd.DataFrame, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
 ) -> pd.DataFrame:
     """The rows at these positions with their new labels and the added columns."""
-    labels = frame[target].tolist()
-    for row, label in relabelled.items():
-        labels[row] = label
-    frame = frame.assign(**{target: pd.Series(labels, index=frame.index, dtype=frame[target].dtype)})
+    if relabelled:
+        labels = frame[target].tolist()
+        for row, label in relabelled.items():
+            labels[row] = label
+        frame = frame.assign(**{target: pd.Series(labels, index=frame.index, dtype=frame[target].dtype)})
     return pd.concat([frame, extra], axis=1).iloc[rows]

@@ -1,4 +1,4 @@
-"""Delimited text: encoding and delimiter detected, every record kept as it stands in the file."""
+"""Delimited text: encoding, delimiter and header detected, every record kept as it stands in the file."""
 
 from __future__ import annotations
 
@@ -10,85 +10,70 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import charset_normalizer
 import numpy as np
 import pandas as pd
 
-from sktda.cli.formats import ending, write_frame
-from sktda.cli.formats.base import Table, check_header, check_width, edited, read_bytes, write_bytes
+from sktda.cli.formats.base import Reading, Table, check_flat, check_width, distinct
+from sktda.cli.formats.dialect import Dialect, decode, find_dialect
+from sktda.cli.formats.files import Input, plain_ending, write_bytes
 
-BYTE_ORDER_MARKS = {  # the longer marks first: UTF-32 begins like UTF-16
-    b"\xef\xbb\xbf": "utf-8-sig",
-    b"\xff\xfe\x00\x00": "utf-32",
-    b"\x00\x00\xfe\xff": "utf-32",
-    b"\xff\xfe": "utf-16",
-    b"\xfe\xff": "utf-16",
-}
-NO_TEXT = {
-    b"\x1f\x8b": "compressed by gzip; rename it to end with .gz",
-    b"PK": "a spreadsheet or ZIP archive; save it as CSV",
-    b"PAR1": "a Parquet file; rename it to end with .parquet",
-}
-# in order of preference, for short texts that fit several
-ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp932", "gb18030", "euc_kr", "big5", "euc_jp", "cp1253", "cp1254"]
-DELIMITERS = {".csv": ",", ".txt": ",", ".tsv": "\t", ".tab": "\t"}  # of what is written anew
-HEAD = 1 << 16
-ROW_NAMES = "rows have one cell more than the header: the first was taken for the name of the row, as R writes it"
-TRAILING = "rows end with a delimiter that the header lacks"
+LINE = re.compile(r"[^\n]+\n?")
+DELIMITERS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}  # of what is written anew; else a comma
 
 
 @dataclass(frozen=True, eq=False)
 class TextTable(Table):
     """A delimited text file. `records` is the text of each row, line end included.
 
-    names: those of all cells of a row; columns that have neither a name nor cells are not in `cells`.
+    header: all text above the rows; names: those of all cells of a row; columns that have neither a name nor cells are
+    not in `cells`; n_trailing: the most empty cells that a row has beyond its columns.
     """
 
-    path: Path
+    ending: str
     cells: pd.DataFrame
     header: str
     records: list[str]
     names: list[str]
-    delimiter: str
+    dialect: Dialect
     encoding: str
+    n_trailing: int
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, path: Path) -> TextTable:
+    def read(cls, file: Input, reading: Reading) -> Self:
         """Read with all cells as text. Raises ValueError naming the line that is wrong."""
-        text, encoding = _decode(read_bytes(path, partial(_check_first_line, name=path.name)), path.name)
+        data = file.read(partial(_check_first_line, name=file.name))
+        text, encoding = decode(data, file.name)
         if not text.strip():
-            raise ValueError(f"{path.name} is empty; a header line and at least two rows are needed")
-        notes = []
-        said = re.match(r"sep=(.)\r?\n", text, re.IGNORECASE)  # as spreadsheets write it
-        if said:
-            notes.append(f"the first line says that cells are separated by {said[1]!r}, and stays")
-        text = text[said.end() :] if said else text
-        delimiter = said[1] if said else _find_delimiter(text)
-        more = _more_than_header(text, delimiter)
-        records = _records(text, delimiter, path.name, 2 if said else 1, more)
-        names, header = next(records)
-        if more:
-            names = ["", *names] if more == ROW_NAMES else [*names, ""]
-            notes.append(more)
-        check_header([name for name in names if name.strip()], path.name)
-        frames, texts = [], []
-        while block := list(islice(records, 50_000)):  # a frame takes far less memory than lists of strings
-            frames.append(pd.DataFrame([fields for fields, _ in block], dtype=str))
-            texts += [record for _, record in block]
+            raise ValueError(f"{file.name} is empty; a header line and at least two rows are needed")
+        dialect = find_dialect(text, reading.header, reading.named)
+        notes = list(dialect.notes)
+        names, header, start = _header(text, dialect, file.name)
+        n_trailing = 0
+        texts = _lines(text, start, dialect)
+        text = "" if texts else text  # large files are held once
+        cells = _parsed(data, encoding, start, texts, dialect, len(names)) if texts else None
+        if cells is None:
+            records = _Records(text or decode(data, file.name)[0], dialect, file.name, start, len(names))
+            cells, texts = _cells(iter(records))
+            n_trailing = records.n_trailing
         if not texts:
-            raise ValueError(f"{path.name} has a header but no rows; at least two rows are needed")
-        cells = pd.concat(frames, ignore_index=True)
+            raise ValueError(f"{file.name} has a header but no rows; at least two rows are needed")
+        names = names or [f"column {number}" for number in range(1, 1 + cells.shape[1])]
+        if n_trailing:
+            notes.append("rows end with delimiters that the header lacks")
         nothing = [j for j, name in enumerate(names) if not name.strip() and (cells[j] == "").all()]
         if nothing:
             notes.append("columns that have neither a name nor cells are not used, and stay")
         used = [j for j in range(len(names)) if j not in nothing]
-        cells = cells[used].set_axis([names[j] for j in used], axis=1)
-        check_header(cells.columns.tolist(), path.name)
-        header = (said[0] if said else "") + header
-        return cls(path, cells, header, texts, names, delimiter, encoding, tuple(notes))
+        called, said = distinct([names[j] for j in used], file.name)
+        for j, name in zip(used, called, strict=True):
+            names[j] = name
+        cells = (cells[used] if nothing else cells).set_axis(called, axis=1)
+        header = dialect.preamble + header
+        return cls(file.ending, cells, header, texts, names, dialect, encoding, n_trailing, (*notes, *said))
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -97,38 +82,101 @@ class TextTable(Table):
 
     @staticmethod
     def write_frame(frame: pd.DataFrame, path: Path) -> None:
-        """Write UTF-8 with the delimiter of the ending, compressed for .gz."""
-        delimiter = DELIMITERS[ending(path).removesuffix(".gz")]
-        frame.to_csv(path, sep=delimiter, index=False, lineterminator="\n")
+        """Write UTF-8 with the delimiter of the ending."""
+        ending = plain_ending(path)
+        check_flat(frame, ending)
+        text = ""
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC):
+            if quoting == csv.QUOTE_MINIMAL or "\r" in text:  # which is only quoted where it ends lines
+                separator = DELIMITERS.get(ending, ",")
+                text = frame.to_csv(None, sep=separator, index=False, lineterminator="\n", quoting=quoting)
+        write_bytes(path, text.encode())
 
-    def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
+    def write_rows(
+        self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
+    ) -> None:
         """Write records as they were read; only relabelled rows and added columns are composed anew."""
-        if ending(path).removesuffix(".gz") != ending(self.path).removesuffix(".gz"):
-            write_frame(edited(self.frame, rows, target, relabelled, extra), path)
-            return
         position = self.names.index(target)
         added = extra.astype(str).to_numpy().tolist()
-        padding = [""] if len(extra.columns) and TRAILING in self.notes else []  # the header lacks a cell
-        lines = [self._extended(self.header, [*padding, *extra.columns])]
+        lines = [self.header]
+        if len(extra.columns) and self.dialect.has_header:
+            lines = [self._extended(self.header, [*[""] * self.n_trailing, *extra.columns])]
         for row in rows.tolist():
             record = self.records[row]
             if row in relabelled:
-                fields = next(csv.reader([record], delimiter=self.delimiter))
+                fields = self.dialect.parse(record)
                 fields[position] = relabelled[row]
                 record = self._composed(fields) + _line_end(record)
+            if added[row] and self.n_trailing:
+                missing = len(self.names) + self.n_trailing - len(self.dialect.parse(record))
+                record = self._extended(record, [""] * missing)
             lines.append(self._extended(record, added[row]))
         write_bytes(path, "".join(lines).encode(self.encoding))
 
     def _composed(self, fields: list[str]) -> str:
         buffer = io.StringIO()
-        csv.writer(buffer, delimiter=self.delimiter, lineterminator="").writerow(fields)
-        return buffer.getvalue()
+        csv.writer(buffer, delimiter=self.dialect.delimiter, lineterminator="\r\n").writerow(fields)  # both are quoted
+        return buffer.getvalue().removesuffix("\r\n")
 
     def _extended(self, record: str, fields: list[str]) -> str:
         if not fields:
             return record
         end = _line_end(record)
-        return record.removesuffix(end) + self.delimiter + self._composed(fields) + end
+        return record.removesuffix(end) + self.dialect.delimiter + self._composed(fields) + end
+
+
+def _cells(records: Iterator[tuple[list[str], str]]) -> tuple[pd.DataFrame, list[str]]:
+    """(cells, text of every row)."""
+    frames, texts = [pd.DataFrame(dtype=str)], []
+    while block := list(islice(records, 50_000)):  # a frame takes far less memory than lists of strings
+        frames.append(pd.DataFrame([fields for fields, _ in block], dtype=str))
+        texts += [record for _, record in block]
+    return pd.concat(frames[1:] or frames, ignore_index=True), texts
+
+
+def _header(text: str, dialect: Dialect, name: str) -> tuple[list[str], str, int]:
+    """(names, text of the header, where the rows start); no names where they are to be made up."""
+    start = len(dialect.preamble)
+    if not dialect.has_header:
+        return list(dialect.header), "", start
+    names, header = next(iter(_Records(text, dialect, name, start)))
+    return ["", *names] if dialect.row_names else names, header, text.index(header, start) + len(header)
+
+
+def _lines(text: str, start: int, dialect: Dialect) -> list[str] | None:
+    """The text of every row where each is a line: where there are no quotes, and all lines end in one way."""
+    if dialect.runs or '"' in text or text.count("\r") != text.count("\r\n"):
+        return None
+    return [line for line in LINE.findall(text, start) if line != "\r\n"]
+
+
+def _parsed(
+    data: bytes, encoding: str, start: int, texts: list[str], dialect: Dialect, n_cells: int
+) -> pd.DataFrame | None:
+    """The cells of lines without quotes, quickly and in little memory; None where one wants a closer look.
+
+    start: number of characters before the first line.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    columns = [str(j) for j in range(n_cells or len(dialect.parse(texts[0])))]
+    if encoding == "utf-8":
+        body = memoryview(data)[len(data[: 4 * start].decode(errors="ignore")[:start].encode()) :]
+    else:
+        body = memoryview("".join(texts).encode())
+    try:
+        table = arrow.read_csv(
+            pa.BufferReader(body),
+            arrow.ReadOptions(column_names=columns),
+            arrow.ParseOptions(delimiter=dialect.delimiter, quote_char=False),
+            arrow.ConvertOptions(column_types=dict.fromkeys(columns, pa.large_string()), strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid:  # rows of other lengths
+        return None
+    if table.num_rows != len(texts):
+        return None
+    return table.to_pandas(split_blocks=True, self_destruct=True).set_axis(range(len(columns)), axis=1)
 
 
 def _check_first_line(head: bytes, name: str) -> None:
@@ -136,110 +184,58 @@ def _check_first_line(head: bytes, name: str) -> None:
     check_width(1 + max(head.split(b"\n", 1)[0].count(mark) for mark in b",;\t|"), name)
 
 
-def _decode(data: bytes, name: str) -> tuple[str, str]:
-    """(text, encoding); encoding the text again gives the same bytes."""
-    mark = next((mark for mark in BYTE_ORDER_MARKS if data.startswith(mark)), None)
-    encoding = BYTE_ORDER_MARKS[mark] if mark else "utf-8"
-    if mark is None and b"\0" in data:
-        encoding = _without_mark(data, name)
-    try:
-        return data.decode(encoding), encoding
-    except UnicodeDecodeError as error:
-        if encoding != "utf-8":
-            raise ValueError(f"{name} begins like {encoding} but is not: {error}; save it again as UTF-8") from error
-    telling = b"\n".join(line for line in data.splitlines() if not line.isascii())[:HEAD]
-    guesses = charset_normalizer.from_bytes(telling, cp_isolation=ENCODINGS)
-    for guess in sorted(guesses, key=lambda g: (g.chaos, -g.coherence, ENCODINGS.index(g.encoding))):
+@dataclass
+class _Records:
+    """Iterates (fields, text) of every record. A quoted cell may span lines; blank lines are skipped.
+
+    start: where they begin in the text; n_cells: of a record, by the first one where it is 0; n_trailing: the most
+    empty cells beyond them.
+    """
+
+    text: str
+    dialect: Dialect
+    name: str
+    start: int
+    n_cells: int = 0
+    n_trailing: int = 0
+
+    def __iter__(self) -> Iterator[tuple[list[str], str]]:
+        taken: list[str] = []
+        above = self.text[: self.start]
+        start = above.count("\n") or above.count("\r")
+        first_line = start + 1
+
+        def lines() -> Iterator[str]:
+            for line in io.StringIO(self.text[self.start :], newline=""):
+                taken.append(line)
+                yield self.dialect.plain(line)
+
+        csv.field_size_limit(max(csv.field_size_limit(), len(self.text)))  # a cell may hold a book
+        reader = csv.reader(lines(), strict=True, **self.dialect.options)
         try:
-            text = data.decode(guess.encoding)
-            if text.encode(guess.encoding) == data:
-                return text, guess.encoding
-        except UnicodeError:  # the sample fitted, a later line does not
-            continue
-    return data.decode("latin-1"), "latin-1"  # never fails
+            for fields in reader:
+                if fields:
+                    self.n_cells = self.n_cells or len(fields)
+                    yield self._checked(fields, first_line), "".join(taken)
+                taken.clear()
+                first_line = reader.line_num + start + 1
+        except csv.Error as error:
+            raise ValueError(
+                f"{self.name}, line {first_line}: {error}; a quoted cell ends with a quote before the next "
+                f'{self.dialect.delimiter!r} or line end, and quotes inside it are doubled ("")'
+            ) from error
 
-
-def _without_mark(data: bytes, name: str) -> str:
-    """UTF-16 without a byte order mark: every other byte of what is mostly ASCII is zero."""
-    for encoding, zeros, others in (("utf-16-le", data[1::2], data[::2]), ("utf-16-be", data[::2], data[1::2])):
-        if zeros.count(0) > len(zeros) / 2 and 0 not in others:
-            return encoding
-    found = next((what for start, what in NO_TEXT.items() if data.startswith(start)), "not text: it has zero bytes")
-    raise ValueError(f"{name} is {found}")
-
-
-def _find_delimiter(text: str) -> str:
-    """The delimiter under which most records are as long as the header; ties go to the longer header.
-
-    csv.Sniffer is not used: it takes letters for delimiters where a file has one column.
-    """
-    head = list(islice(io.StringIO(text[:HEAD], newline=""), 500))
-    best, best_key = ",", (0.0, 1)
-    for delimiter in ",;\t| ":
-        lengths = [len(fields) for fields in csv.reader(head, delimiter=delimiter) if fields]
-        lengths = lengths[:1] + lengths[1:-1] if len(text) > HEAD else lengths  # the last one is cut off
-        if not lengths or lengths[0] == 1:
-            continue
-        if _more_than_header(text, delimiter):
-            lengths[0] += 1
-        key = (float(np.mean([length == lengths[0] for length in lengths])), lengths[0])
-        if delimiter == " " and (best_key[0] or key[0] < 1):  # spaces are common inside cells
-            continue
-        if key > best_key:
-            best, best_key = delimiter, key
-    return best
-
-
-def _more_than_header(text: str, delimiter: str) -> str:
-    """TRAILING or ROW_NAMES where all rows at the beginning have one cell more than the header, and look like that."""
-    head = list(islice(io.StringIO(text[:HEAD], newline=""), 500))
-    records = [fields for fields in csv.reader(head, delimiter=delimiter) if fields]
-    header, *rows = records[: -1 if len(text) > HEAD else None] or [[]]  # the last one is cut off
-    if not rows or any(len(fields) != len(header) + 1 for fields in rows):
-        return ""
-    if not any(fields[-1] for fields in rows):
-        return TRAILING
-    # a decimal comma would look the same, but R quotes its header
-    quoted = text.lstrip().startswith('"') and len({fields[0] for fields in rows}) == len(rows)
-    return ROW_NAMES if quoted else ""
-
-
-def _records(
-    text: str, delimiter: str, name: str, first_line: int = 1, more: str = ""
-) -> Iterator[tuple[list[str], str]]:
-    """(fields, text) of every record, the header first. A quoted cell may span lines; blank lines are skipped.
-
-    first_line: number of the first line of `text` in the file; more: rows have one cell more than the header.
-    """
-    taken: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for line in io.StringIO(text, newline=""):
-            taken.append(line)
-            yield line
-
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell may hold a book
-    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
-    expected, offset = 0, first_line
-    try:
-        for fields in reader:
-            if fields:
-                expected = expected or len(fields)
-                if len(fields) != expected:
-                    raise ValueError(
-                        f"{name}, line {first_line}: {len(fields)} fields where the header has {expected} (delimiter "
-                        f"{delimiter!r}); complete the line, and quote cells that contain the delimiter"
-                    )
-                yield fields, "".join(taken)
-                if more:
-                    expected, more = expected + 1, ""
-            taken.clear()
-            first_line = reader.line_num + offset
-    except csv.Error as error:
+    def _checked(self, fields: list[str], line: int) -> list[str]:
+        if len(fields) == self.n_cells:
+            return fields
+        if len(fields) > self.n_cells and not any(fields[self.n_cells :]):
+            self.n_trailing = max(self.n_trailing, len(fields) - self.n_cells)
+            return fields[: self.n_cells]
+        expected = "header" if self.dialect.has_header else "first row"
         raise ValueError(
-            f"{name}, line {first_line}: {error}; a quoted cell ends with a quote before the next {delimiter!r} or "
-            'line end, and quotes inside it are doubled ("")'
-        ) from error
+            f"{self.name}, line {line}: {len(fields)} fields where the {expected} has {self.n_cells} (delimiter "
+            f"{self.dialect.delimiter!r}); complete the line, and quote cells that contain the delimiter"
+        )
 
 
 def _line_end(record: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 MAX_COLUMNS = 12
-MAX_TEXT = 60  # characters of a cell
+MAX_TEXT = 60  # characters of a cell, where a page wants no more
 SAMPLE = 1_000  # rows that the spread of a column is taken from, beside those shown;
 SAMPLE_CELLS = 1_000_000  # fewer in very wide tables
 DIFFERENT = 2.0  # gap of a text that no neighbour shares; numbers differ beyond 1
@@ -16,10 +16,11 @@ DIFFERENT = 2.0  # gap of a text that no neighbour shares; numbers differ beyond
 class Cells:
     """The data file's cells of the rows that are shown, and the spread of each column of numbers.
 
-    rows: DataFrame of n rows; shown: positions of the rows that will be compared.
+    rows: DataFrame of n rows; shown: positions of the rows that will be compared; max_text: characters of a cell.
     """
 
-    def __init__(self, rows: Any, shown: np.ndarray) -> None:
+    def __init__(self, rows: Any, shown: np.ndarray, max_text: int = MAX_TEXT) -> None:
+        self.max_text = max_text
         shown = np.unique(shown)
         size = min(len(rows), SAMPLE, max(50, SAMPLE_CELLS // max(1, rows.shape[1])))
         sample = np.linspace(0, len(rows) - 1, size).astype(int)
@@ -43,7 +44,7 @@ class Cells:
         columns = [
             {
                 "name": self.names[j],
-                "values": [_cell_text(value) for value in self.values[at, j]],
+                "values": [self._text(value) for value in self.values[at, j]],
                 "differs": bool(gaps[j] > 1),
             }
             for j in shown
@@ -57,9 +58,16 @@ class Cells:
         mean = np.nansum(others, axis=0) / np.maximum(filled, 1)
         gaps = np.abs(own - mean) / np.where(self.spread > 0, self.spread, 1)
         for j in np.flatnonzero(~np.isfinite(gaps) | np.isnan(self.spread) | (filled == 0)):
-            first, *rest = (_cell_text(value) for value in self.values[at, j])
+            first, *rest = (self._text(value) for value in self.values[at, j])
             gaps[j] = 0.0 if first in rest else DIFFERENT
         return gaps
+
+    def _text(self, value: Any) -> str:
+        import pandas as pd
+
+        if pd.api.types.is_scalar(value) and pd.isna(value):
+            return "–"
+        return _short(number_text(value) if isinstance(value, float | np.floating) else str(value), self.max_text)
 
 
 def _numbers(column: Any) -> tuple[np.ndarray, float]:
@@ -76,14 +84,20 @@ def _numbers(column: Any) -> tuple[np.ndarray, float]:
     return numbers, float(numbers[filled].std())
 
 
-def _cell_text(value: Any) -> str:
-    import pandas as pd
+def number_text(value: Any, digits: int | None = None) -> str:
+    """A number as people write it, 74500 and not 7.45e+04; digits: rounded to as many, but never before the unit.
 
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return "–"
-    return _short(f"{value:.6g}" if isinstance(value, float | np.floating) else str(value))
+    An exponent only where there would be more than 15 digits or zeros.
+    """
+    value = float(value)
+    if not np.isfinite(value) or (value and not 1e-15 < abs(value) < 1e15):
+        return f"{value:g}"
+    if digits is None:
+        return np.format_float_positional(value, trim="-")
+    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    return np.format_float_positional(value, max(digits, whole), unique=False, fractional=False, trim="-")
 
 
-def _short(text: str) -> str:
+def _short(text: str, length: int = MAX_TEXT) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from sktda.cards.pairs import MAX_CLASSES, encode, flagged_pairs, heat_map, label_text
 from sktda.displays.drawing import short
-from sktda.report.pairs import MAX_CLASSES, encode, flagged_pairs, heat_map, label_text
 from tests.report.pages import frame_of
 
 pytestmark = pytest.mark.usefixtures("few_trees")

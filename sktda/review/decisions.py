@@ -1,4 +1,4 @@
-"""The scores file: written for a human to review, and read back with the decisions filled in."""
+"""The scores file and the decisions: written for a human to review, and read back with the decisions filled in."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def check_given(review: pd.DataFrame, positions: np.ndarray, given: pd.Series, n
     """Raise ValueError if the labels in a scores file are not those of the data it is used with."""
     if "given_label" not in review.columns:
         return
-    expected = given.iloc[positions]
+    expected = given.astype(object).where(given.notna(), "").iloc[positions]
     # spreadsheets rewrite 007 as 7 and True as TRUE
     read, known = (
         cells.astype(str).str.strip().str.lower().reset_index(drop=True) for cells in (review["given_label"], expected)
@@ -106,14 +106,29 @@ def decide(
     labels = frame["suggested_label"].tolist()
     if review is None:
         return fate, labels, 0
+    positions, decisions, new_labels = positions_and_decisions(frame, task, review, name)
+    for row, decision, label in zip(positions.tolist(), decisions, new_labels, strict=True):
+        fate[row], labels[row] = decision or fate[row], label
+    return fate, labels, sum(map(bool, decisions))
+
+
+def positions_and_decisions(
+    frame: pd.DataFrame, task: str, review: pd.DataFrame, name: str
+) -> tuple[np.ndarray, list[str], list[Any]]:
+    """(row, decision or "", label if relabelled) of each row of a review, whose cells are text.
+
+    frame: as in `decide`; name: of the review's file, for messages. The label is new_label where that is filled, else
+    the suggested one. Raises ValueError naming the row for a decision or a label that is unknown.
+    """
     if "decision" not in review.columns:
         raise ValueError(f"{name} has no column 'decision'; fill in one with {', '.join(DECISIONS)} or nothing")
     positions = row_positions(review, frame.index, name)
     check_given(review, positions, frame["given_label"], name)
+    given, labels = frame["given_label"].iloc[positions].tolist(), frame["suggested_label"].iloc[positions].tolist()
     decisions = review["decision"].str.strip().str.lower().tolist()
     new_labels = review["new_label"].str.strip().tolist() if "new_label" in review.columns else [""] * len(review)
     known = None if task == "regression" else frame["given_label"].unique().tolist()
-    for row, decision, new_label in zip(positions.tolist(), decisions, new_labels, strict=True):
+    for i, (row, decision, new_label) in enumerate(zip(positions.tolist(), decisions, new_labels, strict=True)):
         if decision not in ("", *DECISIONS) or (new_label and decision != "relabel"):
             raise ValueError(
                 f"{name}: row {row} has the decision {decision!r}"
@@ -121,11 +136,10 @@ def decide(
                 + "; allowed are keep, drop, relabel (with or without new_label), or nothing to follow the tool"
             )
         if new_label:
-            labels[row] = _label(new_label, known, f"{name}: row {row}")
-        if decision == "relabel" and labels[row] == frame["given_label"].iloc[row]:
+            labels[i] = _label(new_label, known, f"{name}: row {row}")
+        if decision == "relabel" and labels[i] == given[i]:
             raise ValueError(f"{name}: row {row} is to be relabelled but has that label; fill in another new_label")
-        fate[row] = decision or fate[row]
-    return fate, labels, sum(map(bool, decisions))
+    return positions, decisions, labels
 
 
 def _label(text: str, known: list[Any] | None, where: str) -> Any:

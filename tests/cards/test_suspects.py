@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from scipy import sparse
 
-from sktda.report.cells import MAX_COLUMNS, MAX_TEXT, Cells
-from sktda.report.neighbours import nearest_agreeing
-from sktda.report.pairs import encode
-from sktda.report.pictures import SIDE, data_uri
-from sktda.report.suspects import suspect_cards
+from sktda.cards.cells import MAX_COLUMNS, MAX_TEXT, Cells, number_text
+from sktda.cards.neighbours import nearest_agreeing
+from sktda.cards.pairs import encode
+from sktda.cards.pictures import SIDE, data_uri
+from sktda.cards.suspects import suspect_cards
 from tests.report.pages import blobs_input, frame_of
 
 pytestmark = pytest.mark.usefixtures("few_trees")
@@ -49,7 +49,7 @@ def test_a_flagged_row_is_no_witness():
 @pytest.mark.parametrize("scale", ["standard", "unit"])
 @pytest.mark.parametrize("kind", ["table", "pictures", "sparse"])
 def test_neighbours_are_the_nearest_in_the_detectors_space(kind, scale, monkeypatch):
-    monkeypatch.setattr("sktda.report.neighbours.block_rows", lambda X: 7)  # several blocks, the last a short one
+    monkeypatch.setattr("sktda.cards.neighbours.block_rows", lambda X: 7)  # several blocks, the last a short one
     X = np.random.default_rng(0).normal(size=(60, 12)) * np.geomspace(1, 1000, 12)
     unit = np.column_stack([(X - X.mean(0)) / X.std(0), np.ones(60)]) if scale == "standard" else X
     unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
@@ -154,3 +154,21 @@ def test_no_neighbours_without_features():
     assert [card["neighbours"] for card in cards] == [[]] * 5
     assert all(len(column["values"]) == 1 for card in cards for column in card["columns"])
     assert suspect_cards(data, encode(frame_of([0, 1])), 0) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "text"),
+    [
+        (74_500.0, None, "74500"),
+        (0.1, None, "0.1"),
+        (1_234_567.8, None, "1234567.8"),
+        (1_234_567.8, 6, "1234568"),
+        (74_499.98712, 6, "74500"),
+        (-0.00012345678, 6, "-0.000123457"),
+        (0.0, 6, "0"),
+        (1e300, None, "1e+300"),
+        (np.nan, 6, "nan"),
+    ],
+)
+def test_numbers_are_written_as_people_write_them(number, digits, text):
+    assert number_text(number, digits) == text

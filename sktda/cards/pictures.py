@@ -12,8 +12,8 @@ SIDE = 128  # pixels; with this, four dozen photographs stay below a megabyte
 EXACT_SIDE = 64  # up to here a picture is stored without loss
 
 
-def data_uri(picture: Any) -> str:
-    """A PIL image or an array (height, width[, 1, 3 or 4 channels]) as the URI of a thumbnail of at most SIDE pixels.
+def data_uri(picture: Any, side: int = SIDE) -> str:
+    """A PIL image or an array (height, width[, 1, 3 or 4 channels]) as the URI of a thumbnail of at most `side` pixels.
 
     Arrays of floats in [0, 1] are taken as shares of white, all others but bytes are stretched to their own range.
     """
@@ -27,7 +27,7 @@ def data_uri(picture: Any) -> str:
         picture = picture.convert("RGBA" if "transparency" in picture.info or picture.mode in {"PA", "LA"} else "RGB")
     exact = max(picture.size) <= EXACT_SIDE
     picture = picture.copy()
-    picture.thumbnail((SIDE, SIDE))
+    picture.thumbnail((side, side))
     kind = "PNG" if exact or picture.mode == "RGBA" else "JPEG"
     buffer = io.BytesIO()
     picture.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))

@@ -1,0 +1,164 @@
+"""Parquet and Feather files, held as Arrow tables; schema and metadata stay as they are."""
+
+from __future__ import annotations
+
+import io
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather as pf
+import pyarrow.parquet as pq
+
+from sktda.cli.formats.base import Reading, Table, distinct
+from sktda.cli.formats.files import Input, write_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class _ArrowTable(Table):
+    """names: those of the columns, which differ."""
+
+    table: pa.Table
+    names: list[str]
+    ending: str
+    notes: tuple[str, ...] = ()
+
+    kind: ClassVar[str]
+
+    @classmethod
+    def read(cls, file: Input, reading: Reading) -> Self:
+        """Read all columns; the schema is checked before any data is read."""
+        try:
+            schema, load = cls._open(pa.BufferReader(file.read()))
+            names, notes = distinct(schema.names, file.name)
+            table = load()
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{file.name} cannot be read as {cls.kind} ({error})") from error
+        if not table.num_rows:
+            raise ValueError(f"{file.name} has no rows; at least two rows are needed")
+        return cls(table, names, file.ending, notes)
+
+    @staticmethod
+    @abstractmethod
+    def _open(data: pa.BufferReader) -> tuple[pa.Schema, Callable[[], pa.Table]]:
+        """The schema, and what reads the table."""
+
+    @staticmethod
+    @abstractmethod
+    def _write(table: pa.Table, path: Path) -> None:
+        """Write a table."""
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """In the types of pandas; texts that were stored as bytes are texts, and an index is a column."""
+        columns = [_as_text(column) for column in self.table.columns]
+        return pa.table(columns, names=self.names).to_pandas(ignore_metadata=True)
+
+    @property
+    def exact(self) -> pd.DataFrame:
+        """pandas makes floats of integers among which one is missing."""
+        frame = self.frame.copy(deep=False)
+        for name, column in zip(self.names, self.table.columns, strict=True):
+            if pa.types.is_integer(column.type) and column.null_count:
+                dtype = "UInt64" if pa.types.is_unsigned_integer(column.type) else "Int64"
+                frame[name] = pd.array(column.to_pylist(), dtype=dtype)
+        return frame
+
+    @classmethod
+    def write_frame(cls, frame: pd.DataFrame, path: Path) -> None:
+        """Write with the types of pandas. Raises ValueError naming a column that Arrow has no type for."""
+        try:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            raise ValueError(
+                f"these columns cannot be written as {cls.kind} ({error}); write .csv or .jsonl instead"
+            ) from error
+        cls._write(table, path)
+
+    def write_rows(
+        self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
+    ) -> None:
+        """Take the rows; a relabelled column keeps its type."""
+        table = self.table
+        if relabelled:
+            position = self.names.index(target)
+            field, column = table.schema.field(position), table.column(position)
+            values = _as_text(column).to_pylist()
+            for row, label in relabelled.items():
+                values[row] = label
+            try:
+                table = table.set_column(position, field, pa.array(values).cast(field.type))
+            except pa.ArrowException as error:
+                raise ValueError(
+                    f"column {target!r} holds {field.type}, which cannot take the labels ({error})"
+                ) from error
+        for name in extra:
+            table = table.append_column(name, pa.array(extra[name].tolist()))
+        columns = [_take(column, rows) for column in table.columns]
+        self._write(pa.table(columns, schema=table.schema), path)
+
+
+def _take(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+    try:
+        return column.take(pa.array(rows))
+    except pa.ArrowNotImplementedError:  # of views, which come out of no take
+        whole = pa.large_string() if pa.types.is_string_view(column.type) else pa.large_binary()
+        return column.cast(whole).take(pa.array(rows)).cast(column.type)
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Bytes that are UTF-8 as text: many programs store texts so."""
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    if any(is_kind(column.type) for is_kind in binary):
+        try:
+            return column.cast(pa.binary()).cast(pa.string())
+        except pa.ArrowException:
+            return column
+    return column
+
+
+class ParquetTable(_ArrowTable):
+    """A Parquet file."""
+
+    kind = "Parquet"
+    own = frozenset({".parquet", ".pq"})
+
+    @staticmethod
+    def _open(data: pa.BufferReader) -> tuple[pa.Schema, Callable[[], pa.Table]]:
+        file = pq.ParquetFile(data)
+        return file.schema_arrow, file.read
+
+    @staticmethod
+    def _write(table: pa.Table, path: Path) -> None:
+        data = io.BytesIO()
+        pq.write_table(table, data)
+        write_bytes(path, data.getvalue())
+
+
+class FeatherTable(_ArrowTable):
+    """A Feather file, or Arrow's own file or stream format."""
+
+    kind = "Feather"
+    own = frozenset({".feather", ".arrow", ".ipc"})
+
+    @staticmethod
+    def _open(data: pa.BufferReader) -> tuple[pa.Schema, Callable[[], pa.Table]]:
+        start = data.read(6)
+        data.seek(0)
+        if start.startswith(b"FEA1"):  # the first version, which has no schema of its own
+            table = pf.read_table(data)
+            return table.schema, lambda: table
+        reader = pa.ipc.open_file(data) if start == b"ARROW1" else pa.ipc.open_stream(data)
+        return reader.schema, reader.read_all
+
+    @staticmethod
+    def _write(table: pa.Table, path: Path) -> None:
+        data = io.BytesIO()
+        pf.write_feather(table, data)
+        write_bytes(path, data.getvalue())

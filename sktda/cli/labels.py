@@ -1,0 +1,114 @@
+"""The column of labels: classes or numbers, as people write them, and rows that have none."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from numbers import Number
+
+import numpy as np
+import pandas as pd
+
+from sktda.data import infer_task
+from sktda.tables.numerals import Numerals, learn, unit_name
+
+NO_LABEL = frozenset({"", "na", "n/a", "nan", "<na>", "null"})  # after stripping, in lower case
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels (n,): float for regression, else as they are; missing where a row has none.
+
+    numerals: how numbers are written in the file.
+    """
+
+    task: str
+    given: pd.Series
+    numerals: Numerals
+    notes: tuple[str, ...] = ()
+
+
+def read_labels(column: pd.Series, task: str, no_label: frozenset[str] = NO_LABEL) -> Labels:
+    """The labels of a column; task may be "auto". Raises ValueError for labels that cannot be used."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    missing = (column.isna() | column.astype(str).str.strip().str.lower().isin(no_label)).to_numpy()
+    if missing.all():
+        raise ValueError(f"no row has a label in column {column.name!r}; name another column with --target")
+    known = column[~missing]
+    _check_types(known)
+    numbers, numerals = _numbers(known)
+    if task == "auto":
+        task = "classification"
+        if known.dtype != bool and np.isfinite(numbers).all():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # many different numbers: that is what is asked
+                task = infer_task(numbers)
+    notes = [_without_label(column, missing)] if missing.any() else []
+    if task != "regression":
+        return Labels(task, column.mask(missing) if missing.any() else column.copy(), Numerals(), tuple(notes))
+    if not (finite := np.isfinite(numbers)).all():
+        row = int(np.flatnonzero(~missing)[finite.argmin()])
+        raise ValueError(
+            f"column {column.name!r} has {column.iloc[row]!r} in row {row} (counted from 0); regression needs finite "
+            "numbers in all rows that have a label, of one unit"
+        )
+    if numerals.example:
+        value = f"{numerals.read([numerals.example])[0]:.12g} {unit_name(numerals.example)}".rstrip(" ?")
+        notes.append("; ".join(filter(None, (f"labels: {numerals.example!r} read as {value}", numerals.note))))
+    values = np.full(len(column), np.nan)
+    values[~missing] = numbers
+    return Labels(task, pd.Series(values, index=column.index, name=column.name), numerals, tuple(notes))
+
+
+def check_classes(labels: pd.Series) -> None:
+    """Refuse one label, and labels that are nearly all different."""
+    labels = labels.dropna()
+    n_labels = labels.nunique()
+    if n_labels == 1:
+        raise ValueError(
+            f"column {labels.name!r} has one label ({labels.iloc[0]!r} in all {len(labels)} rows); two are needed"
+        )
+    if n_labels > max(2, len(labels) // 2):
+        raise ValueError(
+            f"column {labels.name!r} has {n_labels} different labels in {len(labels)} rows, such as {labels.iloc[0]!r}"
+            "; name the column of labels with --target, or use --task regression"
+        )
+
+
+def _numbers(known: pd.Series) -> tuple[np.ndarray, Numerals]:
+    """(labels as numbers (n,), NaN for what is none; how they are written)."""
+    if known.dtype.kind in "mM":
+        return np.full(len(known), np.nan), Numerals()
+    numbers = pd.to_numeric(known, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.isnan(numbers).any() and isinstance(known.iloc[0], str):
+        codes, texts = pd.factorize(known.str.strip())
+        numerals, _ = learn(list(texts), np.bincount(codes))
+        if numerals is not None:
+            return numerals.read(list(texts))[codes], numerals
+    return numbers, Numerals()
+
+
+def _without_label(column: pd.Series, missing: np.ndarray) -> str:
+    rows = np.flatnonzero(missing)
+    first = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    texts = {text for text in column[missing].dropna().astype(str).str.strip() if text}
+    written = f" ({', '.join(map(repr, sorted(texts)))} is none; --na-values '' says that it is one)" if texts else ""
+    have = "1 row has" if len(rows) == 1 else f"{len(rows):,} of {len(column):,} rows have"
+    return f"{have} no label in column {column.name!r}{written} and cannot be judged: {first} (from 0)"
+
+
+def _check_types(column: pd.Series) -> None:
+    """Refuse labels that are neither text nor numbers, and some of each."""
+    if column.dtype != object:
+        return
+    types = column.map(lambda label: str if isinstance(label, str) else Number if isinstance(label, Number) else None)
+    strange = types.map(lambda kind: kind is None or kind is not types.iloc[0]).to_numpy()
+    if pd.api.types.infer_dtype(column) in ("date", "datetime") or not strange.any():
+        return
+    row = int(strange.argmax())
+    beside = f" beside {column.iloc[0]!r} in row {column.index[0]}" if types.iloc[row] is not None else ""
+    raise ValueError(
+        f"column {column.name!r} holds {column.iloc[row]!r} in row {column.index[row]} (counted from 0){beside}; "
+        "labels are all text or all numbers"
+    )

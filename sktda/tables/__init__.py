@@ -1,0 +1,1 @@
+"""Tables as people have them: what their columns hold, values as they are written, and numbers for estimators."""

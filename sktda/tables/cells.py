@@ -1,0 +1,128 @@
+"""The cells of a column whatever type they came in: numbers, dates, or texts that are stored once each."""
+
+from __future__ import annotations
+
+import re
+from numbers import Number
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sktda.containers import refuse_kind
+from sktda.tables.numerals import PLAIN
+
+MISSING = {"", "na", "n/a", "nan", "<na>", "null", "none", "?", "-"}  # after stripping, in lower case
+HEAD = 10_000  # cells, of which one with a decimal point beyond doubt is looked for
+IN_DOUBT = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")  # one and a bit, or more than a thousand?
+
+
+class Texts(NamedTuple):
+    """Cells of text: codes (n,) into `different`, -1 where a cell is missing."""
+
+    codes: np.ndarray
+    different: list[str]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How often each of the different texts occurs."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.different))
+
+    def take(self, values: Any) -> np.ndarray:
+        """(n,) from one value for each of the different texts; NaN or NaT where a cell is missing."""
+        values = np.asarray(values)
+        missing = np.array([np.nan if values.dtype.kind == "f" else "NaT"]).astype(values.dtype)
+        return np.concatenate([values, missing])[self.codes]
+
+    @classmethod
+    def of(cls, cells: np.ndarray) -> Texts:
+        """From cells (n,) of any kind."""
+        codes, different = pd.factorize(np.asarray(cells, dtype=object))
+        table: dict[str, int] = {}
+        new = np.full(len(different) + 1, -1)
+        for code, cell in enumerate(different):
+            text = _text(cell)
+            if text.lower() not in MISSING:
+                new[code] = table.setdefault(text, len(table))
+        return cls(new[codes], list(table))
+
+
+class Values(NamedTuple):
+    """Cells that are no text: array (n,) float64 or datetime64[us], NaN or NaT where a cell is missing.
+
+    shows_point: they were text, and showed a decimal point beyond doubt.
+    """
+
+    array: np.ndarray
+    shows_point: bool = False
+
+
+def as_texts(cells: Values | Texts) -> Texts:
+    """The cells as text, numbers and dates as they are shown."""
+    return cells if isinstance(cells, Texts) else Texts.of(pd.Series(cells.array).astype(object).to_numpy())
+
+
+def cells_of(column: pd.Series) -> Values | Texts | None:
+    """The cells of a column; None for anything but numbers, dates, booleans and text."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    kind = getattr(column.dtype, "kind", "O")
+    refuse_kind(kind if kind == "c" else "O", f"column {column.name!r}")
+    if kind in "iuf":
+        return Values(np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan)))
+    if kind == "M":
+        return _dates(column)
+    if kind == "m":
+        return Values(np.asarray(column.dt.total_seconds(), dtype=np.float64))
+    if kind == "b":
+        return Texts.of(column.to_numpy(dtype=object, na_value=np.nan))
+    cells = column.to_numpy(dtype=object, na_value=np.nan)
+    if (plain := _plain(cells)) is not None:
+        return plain
+    found = pd.api.types.infer_dtype(cells, skipna=True)
+    if found in {"integer", "floating", "mixed-integer-float", "decimal", "empty"}:
+        return Values(cells.astype(np.float64))
+    if found in {"date", "datetime", "datetime64"}:
+        return _dates(pd.Series(pd.to_datetime(cells, utc=True, errors="coerce")))
+    if found in {"string", "boolean"} or all(isinstance(cell, str | Number) for cell in cells):
+        return Texts.of(cells)
+    return None
+
+
+def _plain(cells: np.ndarray) -> Values | None:
+    """Texts that are all numbers as programs write them, or missing; None if any is another, or 1.234 is in doubt."""
+    first = next((cell for cell in cells if isinstance(cell, str) and cell), None)
+    if first is None or PLAIN.fullmatch(first) is None:
+        return None
+    try:
+        values = cells.astype(np.float64)
+    except ValueError:
+        empty = cells == ""
+        if not empty.any():
+            return None
+        try:
+            values = np.where(empty, np.nan, cells).astype(np.float64)
+        except ValueError:
+            return None
+    in_doubt = False
+    for cell in cells[:HEAD]:
+        if isinstance(cell, str) and "." in cell:
+            if IN_DOUBT.fullmatch(cell) is None:
+                return Values(values, True)
+            in_doubt = True
+    return None if in_doubt else Values(values)
+
+
+def _dates(column: pd.Series) -> Values:
+    """Of any unit and time zone, as those of UTC."""
+    if getattr(column.dt, "tz", None) is not None:
+        column = column.dt.tz_convert(None)
+    return Values(column.to_numpy().astype("datetime64[us]"))
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, str):
+        return cell.strip()
+    if isinstance(cell, bool | np.bool_):
+        return "true" if cell else "false"
+    return f"{cell:.15g}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,34 @@
+"""A table and its labels as they are judged: what was found about them is acted upon."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from sktda.findings import Finding, inspect, leak_positions
+from sktda.tables.encoder import TableEncoder
+
+
+def prepare(
+    X: Any, y: Any, task: str, kinds: dict[Any, str] | None = None, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, TableEncoder, np.ndarray, list[Finding]]:
+    """(features (n, p), the fitted encoder, labels with one spelling per class, findings) of a table.
+
+    y: labels of the rows at the positions `rows`, of all if None. A column that gives the label away is no feature,
+    unless it is the only one; values that stand for a missing one are taken as missing. Rows are compared in all
+    columns but identifiers. Raises as `TableEncoder.fit`.
+    """
+    encoder = TableEncoder(kinds=kinds)
+    typed = encoder._read(X)
+    labels, findings = inspect(typed if rows is None else typed.iloc[rows], y, task, rows=rows)
+    leaking = [typed.columns[j] for j in leak_positions(findings)]
+    if len(leaking) < typed.shape[1]:
+        encoder._leave_out(leaking)
+    for finding in findings:
+        if finding.kind == "sentinel" and finding.positions:
+            encoder._take_as_missing(finding, typed)
+    origin = {name: j for j, names in enumerate(encoder._typed_names) for name in names}
+    findings = [replace(each, positions=tuple(origin[typed.columns[j]] for j in each.positions)) for each in findings]
+    return encoder._learn(typed), encoder, labels, findings
