@@ -146,7 +146,8 @@ def clean(
     outputs = named_outputs(out=out, report=report, scores=scores, copy=copy)
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.formats.escapes import write_for_spreadsheet
-        from sktda.cli.jobs import Job, Plan
+        from sktda.cli.jobs import Job
+        from sktda.cli.plan import Plan
         from sktda.files import staged
         from sktda.review.decisions import scores_file
 

@@ -14,9 +14,9 @@ import pandas as pd
 
 from sktda.cli.formats import read_source
 from sktda.cli.formats.base import Reading, Source
-from sktda.cli.formats.escapes import unescaped
 from sktda.cli.named import OPTIONS, each_named, target_of, unknown_column, without
-from sktda.review.decisions import check_given, decide, row_positions
+from sktda.cli.plan import FLAGS, read_text_cells
+from sktda.review.decisions import check_given, row_positions
 
 if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the file is read before
     from sktda import NoisyLabelDetector
@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the
 
 DEFAULT_METHOD = "label-posterior"
 MANY = 1 / 3  # of the rows flagged, from where on the data are rather odd than dirty
-FLAGS = ("sktda_noisy", "sktda_suggested_label", "sktda_label_quality")
 
 
 @dataclass(frozen=True)
@@ -307,47 +306,6 @@ class Job:
         return write_report(path, data, comparison=comparison, random_state=self.settings.seed)
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Which rows are written, with which labels and added columns."""
-
-    rows: np.ndarray
-    relabelled: dict[int, Any]
-    extra: pd.DataFrame
-    n_reviewed: int
-
-    @classmethod
-    def make(cls, job: Job, frame: pd.DataFrame, action: str, decisions: Path | None) -> Plan:
-        """From verdicts and a human's review of them; raises ValueError for a review that does not fit."""
-        review = read_text_cells(decisions) if decisions else None
-        verdict = "relabel" if action == "relabel" else "drop"
-        fate, labels, n_reviewed = decide(frame, job.task, verdict, review, decisions.name if decisions else "")
-        everything = np.arange(len(frame))
-        without = job.unlabelled & (fate == "keep")  # and no decision about them
-        if job.settings.unlabelled == "drop" and action != "flag":
-            fate[without] = "drop"
-        if job.task == "regression" and job.source.frame[job.target].dtype.kind not in "iuf":
-            labels = [job.numerals.write(value) if np.isfinite(value) else "" for value in labels]
-        if action != "flag":
-            relabelled = {row: labels[row] for row in np.flatnonzero(fate == "relabel").tolist()}
-            extra = pd.DataFrame(index=everything)
-            if job.settings.unlabelled == "predict" and without.any():
-                _check_free(job, FLAGS[1:2], "--unlabelled predict")
-                extra[FLAGS[1]] = np.where(without, np.array(labels, dtype=object), "")
-            return cls(np.flatnonzero(fate != "drop"), relabelled, extra, n_reviewed)
-        _check_free(job, FLAGS, "--action flag")
-        values = (fate != "keep", labels, frame["label_quality"].round(4).to_numpy())
-        return cls(everything, {}, pd.DataFrame(dict(zip(FLAGS, values, strict=True))), n_reviewed)
-
-    def describe(self, n_rows: int) -> str:
-        """What was done, for the report."""
-        done = [f"{n_rows - len(self.rows):,} of {n_rows:,} rows dropped"] if len(self.rows) < n_rows else []
-        done += [f"{len(self.relabelled):,} relabelled"] if self.relabelled else []
-        done += ["all rows written with added columns"] if len(self.extra.columns) else []
-        done += [f"{self.n_reviewed:,} decisions taken from the review"] if self.n_reviewed else []
-        return "; ".join(done) or "all rows written as they were"
-
-
 def _among(rows: np.ndarray, finding: Finding) -> Finding:
     """The finding with positions among these rows (ascending) in place of those in the data."""
     detail = dict(finding.detail)
@@ -356,23 +314,11 @@ def _among(rows: np.ndarray, finding: Finding) -> Finding:
     return replace(finding, rows=np.searchsorted(rows, finding.rows), detail=detail)
 
 
-def _check_free(job: Job, names: tuple[str, ...], before: str) -> None:
-    """Raise ValueError if the data has a column of a name that is to be added."""
-    if taken := [name for name in names if name in job.source.frame]:
-        raise ValueError(f"the data has the columns {', '.join(taken)} already; remove them before {before}")
-
-
 def _as_text(labels: pd.Series) -> np.ndarray:
     """Classes as text (n,), None where there is none: whole numbers could be taken for measurements."""
     texts = labels.astype(str).to_numpy(dtype=object, copy=True)
     texts[labels.isna().to_numpy()] = None
     return texts
-
-
-def read_text_cells(path: Path) -> pd.DataFrame:
-    """Any table with all cells as text and missing cells empty; quotes put before formulas are taken away."""
-    frame = read_source(path).frame
-    return unescaped(frame.astype(object).where(frame.notna(), "").astype(str))
 
 
 def _many(share: float) -> str:

@@ -14,7 +14,8 @@ from sktda.cli.session import fail, list_features
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sktda.cli.jobs import Job, Plan, Settings
+    from sktda.cli.jobs import Job, Settings
+    from sktda.cli.plan import Plan
     from sktda.report.judgement import Judgement
 
 
