@@ -254,12 +254,13 @@ class Plan:
         review = read_text_cells(decisions) if decisions else None
         verdict = "relabel" if action == "relabel" else "drop"
         fate, labels, n_reviewed = decide(frame, job.task, verdict, review, decisions.name if decisions else "")
+        labels = [None if pd.isna(label) else label for label in labels]  # of rows without one
         everything = np.arange(len(frame))
         without = job.unlabelled & (fate == "keep")  # and no decision about them
         if job.settings.unlabelled == "drop" and action != "flag":
             fate[without] = "drop"
         if job.task == "regression" and job.source.frame[job.target].dtype.kind not in "iuf":
-            labels = [job.numerals.write(value) if np.isfinite(value) else "" for value in labels]
+            labels = [None if value is None else job.numerals.write(value) for value in labels]
         if action != "flag":
             relabelled = {row: labels[row] for row in np.flatnonzero(fate == "relabel").tolist()}
             extra = pd.DataFrame(index=everything)

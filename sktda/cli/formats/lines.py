@@ -52,7 +52,7 @@ class LineTable(Table):
         if format_of(path) is not format_of(self.path):
             write_frame(edited(self.frame, rows, target, relabelled, extra), path)
             return
-        added = extra.astype(object).to_dict("records")
+        added = extra.astype(object).where(extra.notna(), None).to_dict("records")
         written = []
         for row in rows.tolist():
             line = self.lines[row]

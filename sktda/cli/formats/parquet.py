@@ -65,7 +65,7 @@ class ParquetTable(Table):
                 values[row] = label
             table = table.set_column(position, field, pa.array(values).cast(field.type))
         for name in extra:
-            table = table.append_column(name, pa.array(extra[name].tolist()))
+            table = table.append_column(name, pa.array(extra[name].tolist(), from_pandas=True))
         pq.write_table(table.take(pa.array(rows)), path)
 
     def _exact(self) -> pd.DataFrame:

@@ -107,7 +107,7 @@ class TextTable(Table):
             write_frame(edited(self.frame, rows, target, relabelled, extra), path)
             return
         position = self.names.index(target)
-        added = extra.astype(str).to_numpy().tolist()
+        added = extra.astype(object).where(extra.notna(), "").astype(str).to_numpy().tolist()
         padding = [""] if len(extra.columns) and TRAILING in self.notes else []  # the header lacks a cell
         lines = [self._extended(self.header, [*padding, *extra.columns])]
         for row in rows.tolist():
