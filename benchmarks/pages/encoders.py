@@ -25,8 +25,8 @@ def encoders() -> str:
         [
             "## Preparing tables",
             "`python benchmarks/tables_encoders.py` says what is measured, beside skrub 0.11.0: average precision of "
-            "planted wrong labels (15 %, three seeds: mean ± standard deviation), ranked by `LabelPosterior()` on what each encoder makes "
-            "of the same frame. Bold: the highest mean, and what is within 0.01 of it.",
+            "planted wrong labels (15 %, three seeds: mean ± standard deviation), ranked by `LabelPosterior()` on what "
+            "each encoder makes of the same frame. Bold: the highest mean, and what is within 0.01 of it.",
             where(environment),
             table(["table", "rows", *methods, "features"], body),
         ]
