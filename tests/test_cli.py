@@ -914,3 +914,20 @@ def test_the_entry_point_is_installed():
         pytest.skip("the package is not installed as a distribution")
     finished = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=60)
     assert finished.stdout == f"sktda {sktda.__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet"])
+def test_flags_of_rows_without_a_label_are_empty(tmp_path, name):
+    frame = blobs(90)
+    frame.loc[[5, 50], "kind"] = None
+    path, out = tmp_path / name, tmp_path / f"out-{name}"
+    {"d.csv": frame.to_csv, "d.parquet": frame.to_parquet}.get(name, lambda path, **_: None)(path, index=False)
+    if name == "d.jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    done("clean", path, "-t", "kind", "-o", out, "--action", "flag")
+    assert "nan" not in out.read_bytes().lower().decode("latin-1") or name == "d.parquet"
+    found = read(out) if name == "d.csv" else pd.read_parquet(out) if name == "d.parquet" else None
+    found = pd.DataFrame(map(json.loads, out.read_text().splitlines())) if found is None else found
+    told = found.iloc[[5, 50]]
+    assert (told["sktda_label_quality"].isna() | (told["sktda_label_quality"].astype(str) == "")).all()
+    assert (told["sktda_suggested_label"].isna() | (told["sktda_suggested_label"] == "")).all()

@@ -210,8 +210,8 @@ class NoisyLabelDetector(BaseEstimator):
         self.findings_, self.encoder_ = [], None
         if y is None:
             return y, X, X  # the attributor says so
-        check_consistent_length(X, y)
         labels = read_target(y if rows is None else labels_of(y, rows))
+        check_consistent_length(X, labels if rows is None else y)
         task = encode_target(labels, attributor.get_params(deep=False).get("task", "auto"))[0]
         if needs_encoding(X):
             from sktda.tables.prepare import prepare

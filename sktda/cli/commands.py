@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -37,17 +37,18 @@ from sktda.cli.options import (
     Unlabelled,
     Without,
     data_path,
-    drop_amount,
     option,
-    values,
 )
-from sktda.cli.session import Commands, command_line, fail, list_features, session, show
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from sktda.cli.jobs import Job, Plan, Settings
-    from sktda.report.judgement import Judgement
+from sktda.cli.session import Commands, command_line, fail, session, show
+from sktda.cli.steps import (
+    check_command,
+    copy_images,
+    list_features_and_stop,
+    named_outputs,
+    settings_of,
+    summary_of,
+    verdict_of,
+)
 
 WRITING_REPORT = "writing the report"
 
@@ -142,19 +143,20 @@ def clean(
     Rows that stay are written exactly as they were read. Outputs appear whole or not at all.
     """
     started = time.perf_counter()
-    outputs = _named(out=out, report=report, scores=scores, copy=copy)
+    outputs = named_outputs(out=out, report=report, scores=scores, copy=copy)
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.formats.escapes import write_for_spreadsheet
-        from sktda.cli.jobs import Job, Plan
+        from sktda.cli.jobs import Job
+        from sktda.cli.plan import Plan
         from sktda.files import staged
         from sktda.review.decisions import scores_file
 
         if copy and (not data.is_dir() or action is Action.flag):
             fail("--copy needs an image folder and --action drop or relabel", 2)
-        settings = _settings(ctx)
-        _check(settings, outputs, decisions, force=force, json_output=json_output)
+        settings = settings_of(ctx)
+        check_command(settings, outputs, decisions, force=force, json_output=json_output)
         job = Job.load(settings, progress)
-        _listed(job, features, out)
+        list_features_and_stop(job, features, out)
         frame, judgement = job.score(progress)
         plan = Plan.make(job, frame, action.value, decisions)
         job.notes.insert(job.n_contradictions, plan.describe(len(frame)))
@@ -171,14 +173,14 @@ def clean(
             if scores:
                 write_for_spreadsheet(scores_file(frame), place["scores"])
             if copy:
-                _copy(job, place["copy"], plan)
+                copy_images(job, place["copy"], plan)
             if report:
                 progress(WRITING_REPORT)
                 numbers["report"] = job.write_report(
                     place["report"], frame, judgement, command_line(ctx), not no_comparison
                 )
-            job.notes[:0] = _verdict(numbers)
-        summary = _summary(job, frame, judgement, numbers, outputs, started)
+            job.notes[:0] = verdict_of(numbers)
+        summary = summary_of(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
 
 
@@ -222,23 +224,23 @@ def score(
     the file to sktda clean --decisions.
     """
     started = time.perf_counter()
-    outputs = _named(scores=out)
+    outputs = named_outputs(scores=out)
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.formats.escapes import write_for_spreadsheet
         from sktda.cli.jobs import Job
         from sktda.files import staged
         from sktda.review.decisions import scores_file
 
-        settings = _settings(ctx)
-        _check(settings, outputs, force=force, json_output=json_output)
+        settings = settings_of(ctx)
+        check_command(settings, outputs, force=force, json_output=json_output)
         job = Job.load(settings, progress)
-        _listed(job, features, out)
+        list_features_and_stop(job, features, out)
         frame, judgement = job.score(progress)
         job.notes.extend(remarks)
         with staged(list(outputs.values()), force=force, ending=".csv") as (place,):
             progress("writing")
             write_for_spreadsheet(scores_file(frame), place)
-        summary = _summary(job, frame, judgement, {"n_written": len(frame)}, outputs, started)
+        summary = summary_of(job, frame, judgement, {"n_written": len(frame)}, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
 
 
@@ -282,15 +284,15 @@ def review(
     give that to sktda clean --decisions.
     """
     started = time.perf_counter()
-    outputs = _named(review=out, spreadsheet=spreadsheet)
+    outputs = named_outputs(review=out, spreadsheet=spreadsheet)
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.jobs import Job
         from sktda.cli.reviews import lines_of, review_of
         from sktda.files import staged
         from sktda.review.sheet import write_sheet
 
-        settings = _settings(ctx)
-        _check(settings, outputs, decisions, force=force, json_output=json_output)
+        settings = settings_of(ctx)
+        check_command(settings, outputs, decisions, force=force, json_output=json_output)
         job = Job.load(settings, progress)
         frame, judgement = job.score(progress)
         job.notes.extend(remarks)
@@ -301,7 +303,7 @@ def review(
             numbers = page.save(place["review"])
             if spreadsheet:
                 write_sheet(place["spreadsheet"], page, lines_of(job.source))
-        summary = _summary(job, frame, judgement, numbers, outputs, started)
+        summary = summary_of(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
 
 
@@ -342,14 +344,14 @@ def report(
     Give the options that were given to sktda score: the page compares models before and after cleaning with them.
     """
     started = time.perf_counter()
-    outputs = _named(report=out)
+    outputs = named_outputs(report=out)
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.jobs import Job
         from sktda.files import staged
         from sktda.report.judgement import Judgement
 
-        settings = _settings(ctx)
-        _check(settings, outputs, scores, force=force, json_output=json_output)
+        settings = settings_of(ctx)
+        check_command(settings, outputs, scores, force=force, json_output=json_output)
         job = Job.load(settings, progress)
         frame = job.read_scores(scores)
         judgement = Judgement(float(frame["noisy"].mean()))
@@ -357,117 +359,6 @@ def report(
         with staged([out], force=force) as (place,):
             progress(WRITING_REPORT)
             numbers = {"report": job.write_report(place, frame, judgement, command_line(ctx), not no_comparison)}
-            job.notes[:0] = _verdict(numbers)
-        summary = _summary(job, frame, judgement, numbers, outputs, started)
+            job.notes[:0] = verdict_of(numbers)
+        summary = summary_of(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
-
-
-def _named(**paths: Path | None) -> dict[str, Path]:
-    return {name: path for name, path in paths.items() if path}
-
-
-def _copy(job: Job, destination: Path, plan: Plan) -> None:
-    from sktda.cli.formats.images import ImageListing
-
-    if isinstance(job.source, ImageListing):
-        job.source.copy(destination, plan.rows, job.target, plan.relabelled)
-
-
-def _verdict(numbers: dict[str, Any]) -> list[str]:
-    """What the report's comparison before and after says against the cleaning."""
-    if numbers.get("report", {}).get("verdict") != "worse":
-        return []
-    return [
-        "keep these rows: models trained without them did worse on held-out rows, by more than chance (see the report)"
-    ]
-
-
-def _settings(ctx: typer.Context) -> Settings:
-    """The options that all commands share, as they were given."""
-    from sktda.cli.jobs import Settings
-
-    given = ctx.params
-    try:
-        drop = drop_amount(given["drop"])
-    except ValueError as error:
-        fail(str(error), 2)
-    kinds = {"ignore": given["ignore"], "text": given["text"], "category": given["as_category"]}
-    columns = {name: kind for kind, names in kinds.items() for name in names or ()}
-    if len(columns) < sum(len(set(names or ())) for names in kinds.values()):
-        fail("a column is named by two of --ignore, --text and --as-category; choose one", 2)
-    same = {name: given[name] for name in ("data", "target", "index", "embeddings", "size", "method", "seed")}
-    return Settings(
-        **same,
-        task=given["task"].value,
-        drop=drop,
-        kinds=columns,
-        na_values=values(given["na_values"]),
-        part=given["sheet"],
-        query=given["query"],
-        header=given["header"],
-        labels=given["labels"],
-        level=given["label_level"],
-        unlabelled=given["unlabelled"].value,
-    )
-
-
-def _listed(job: Job, features: bool, out: Path | None) -> None:
-    """List the features and stop, where that was asked; an output is needed from here on."""
-    if features:
-        if not job.columns:
-            fail("--features lists the columns of a table; here features are pixels, arrays or embeddings", 2)
-        list_features(job.columns)
-        raise typer.Exit()
-    if out is None:
-        fail("name the output with --out", 2)
-
-
-def _check(
-    settings: Settings, outputs: dict[str, Path], other: Path | None = None, *, force: bool, json_output: bool
-) -> None:
-    """All that can be wrong with the command line and the outputs, before anything is read."""
-    from sktda.cli.formats import check_ending
-    from sktda.cli.jobs import DEFAULT_METHOD, methods
-    from sktda.files import STANDARD, check_outputs
-
-    if settings.method != DEFAULT_METHOD and settings.method not in methods():
-        fail(f"--method {settings.method!r} is unknown; available: {', '.join(sorted(methods()))}", 2)
-    if json_output and STANDARD in outputs.values():
-        fail("--json and an output named - would both go to standard output; name a file", 2)
-    try:
-        for name in {"out", "scores"} & outputs.keys():
-            check_ending(outputs[name], settings.data if name == "out" else None)
-    except ValueError as error:
-        fail(str(error), 2)
-    if "report" in outputs:
-        import jinja2  # noqa: F401  a missing extra shows before the work is done
-        import matplotlib  # noqa: F401
-    inputs = [path for path in (settings.data, settings.embeddings, settings.labels, other) if path]
-    check_outputs(list(outputs.values()), inputs, force=force)
-
-
-def _summary(
-    job: Job,
-    frame: pd.DataFrame,
-    judgement: Judgement,
-    numbers: dict[str, Any],
-    outputs: dict[str, Path],
-    started: float,
-) -> dict[str, Any]:
-    return {
-        "data": str(job.settings.data),
-        "target": job.target,
-        "task": job.task,
-        "n_rows": len(frame),
-        "n_unlabelled": int(job.unlabelled.sum()),
-        "n_noisy": int(frame["noisy"].sum()),
-        "noise_rate": judgement.noise_rate,
-        **judgement.numbers(),
-        "evidence": judgement.evidence(job.task == "regression"),
-        **numbers,
-        "columns": [column._asdict() for column in job.columns],
-        "findings": [finding.to_dict() for finding in job.findings],
-        "notes": job.notes,
-        "outputs": {name: str(path) for name, path in outputs.items()},
-        "seconds": round(time.perf_counter() - started, 3),
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
 from collections.abc import Callable
@@ -15,8 +14,9 @@ import pandas as pd
 
 from sktda.cli.formats import read_source
 from sktda.cli.formats.base import Reading, Source
-from sktda.cli.formats.escapes import unescaped
-from sktda.review.decisions import check_given, decide, row_positions
+from sktda.cli.named import OPTIONS, each_named, target_of, unknown_column, without
+from sktda.cli.plan import FLAGS, read_text_cells
+from sktda.review.decisions import check_given, row_positions
 
 if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the file is read before
     from sktda import NoisyLabelDetector
@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the
 
 DEFAULT_METHOD = "label-posterior"
 MANY = 1 / 3  # of the rows flagged, from where on the data are rather odd than dirty
-FLAGS = ("sktda_noisy", "sktda_suggested_label", "sktda_label_quality")
 
 
 @dataclass(frozen=True)
@@ -131,14 +130,14 @@ class Job:
         progress(f"reading {path}")
         source = read_source(path, settings.reading, progress)
         frame = source.frame
-        target = _target(source, settings.target, path.name)
+        target = target_of(source, settings.target, path.name)
         index = source.default_index if settings.index is None else settings.index
-        kinds = _each(settings.kinds, frame)
+        kinds = each_named(settings.kinds, frame)
         for name in (index, *kinds):
             if name is not None and name not in frame:
-                raise ValueError(_unknown_column(frame, name, path.name))
+                raise ValueError(unknown_column(frame, name, path.name))
         if target in (index, *kinds):
-            used = "--index" if target == index else f"--{_OPTIONS[kinds[target]]}"
+            used = "--index" if target == index else f"--{OPTIONS[kinds[target]]}"
             raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
         from sktda.cli.features import of_arrays, of_table, one_spelling
         from sktda.cli.labels import check_classes, read_labels
@@ -166,7 +165,7 @@ class Job:
             cells = frame[others]
             if settings.na_values:
                 cells = cells.mask(cells.astype(str).apply(lambda column: column.str.strip()).isin(settings.na_values))
-            X, findings, notes, columns = of_table(cells, given, task, _without(kinds, index))
+            X, findings, notes, columns = of_table(cells, given, task, without(kinds, index))
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
         first = sum(finding.kind == "contradiction" for finding in findings)
         notes = [*notes[:first], *filter(None, [source.unreadable]), *source.notes, *labels.notes, *notes[first:]]
@@ -307,47 +306,6 @@ class Job:
         return write_report(path, data, comparison=comparison, random_state=self.settings.seed)
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Which rows are written, with which labels and added columns."""
-
-    rows: np.ndarray
-    relabelled: dict[int, Any]
-    extra: pd.DataFrame
-    n_reviewed: int
-
-    @classmethod
-    def make(cls, job: Job, frame: pd.DataFrame, action: str, decisions: Path | None) -> Plan:
-        """From verdicts and a human's review of them; raises ValueError for a review that does not fit."""
-        review = read_text_cells(decisions) if decisions else None
-        verdict = "relabel" if action == "relabel" else "drop"
-        fate, labels, n_reviewed = decide(frame, job.task, verdict, review, decisions.name if decisions else "")
-        everything = np.arange(len(frame))
-        without = job.unlabelled & (fate == "keep")  # and no decision about them
-        if job.settings.unlabelled == "drop" and action != "flag":
-            fate[without] = "drop"
-        if job.task == "regression" and job.source.frame[job.target].dtype.kind not in "iuf":
-            labels = [job.numerals.write(value) if np.isfinite(value) else "" for value in labels]
-        if action != "flag":
-            relabelled = {row: labels[row] for row in np.flatnonzero(fate == "relabel").tolist()}
-            extra = pd.DataFrame(index=everything)
-            if job.settings.unlabelled == "predict" and without.any():
-                _check_free(job, FLAGS[1:2], "--unlabelled predict")
-                extra[FLAGS[1]] = np.where(without, np.array(labels, dtype=object), "")
-            return cls(np.flatnonzero(fate != "drop"), relabelled, extra, n_reviewed)
-        _check_free(job, FLAGS, "--action flag")
-        values = (fate != "keep", labels, frame["label_quality"].round(4).to_numpy())
-        return cls(everything, {}, pd.DataFrame(dict(zip(FLAGS, values, strict=True))), n_reviewed)
-
-    def describe(self, n_rows: int) -> str:
-        """What was done, for the report."""
-        done = [f"{n_rows - len(self.rows):,} of {n_rows:,} rows dropped"] if len(self.rows) < n_rows else []
-        done += [f"{len(self.relabelled):,} relabelled"] if self.relabelled else []
-        done += ["all rows written with added columns"] if len(self.extra.columns) else []
-        done += [f"{self.n_reviewed:,} decisions taken from the review"] if self.n_reviewed else []
-        return "; ".join(done) or "all rows written as they were"
-
-
 def _among(rows: np.ndarray, finding: Finding) -> Finding:
     """The finding with positions among these rows (ascending) in place of those in the data."""
     detail = dict(finding.detail)
@@ -356,82 +314,11 @@ def _among(rows: np.ndarray, finding: Finding) -> Finding:
     return replace(finding, rows=np.searchsorted(rows, finding.rows), detail=detail)
 
 
-def _check_free(job: Job, names: tuple[str, ...], before: str) -> None:
-    """Raise ValueError if the data has a column of a name that is to be added."""
-    if taken := [name for name in names if name in job.source.frame]:
-        raise ValueError(f"the data has the columns {', '.join(taken)} already; remove them before {before}")
-
-
 def _as_text(labels: pd.Series) -> np.ndarray:
     """Classes as text (n,), None where there is none: whole numbers could be taken for measurements."""
     texts = labels.astype(str).to_numpy(dtype=object, copy=True)
     texts[labels.isna().to_numpy()] = None
     return texts
-
-
-def read_text_cells(path: Path) -> pd.DataFrame:
-    """Any table with all cells as text and missing cells empty; quotes put before formulas are taken away."""
-    frame = read_source(path).frame
-    return unescaped(frame.astype(object).where(frame.notna(), "").astype(str))
-
-
-def _each(kinds: dict[str, str], frame: pd.DataFrame) -> dict[str, str]:
-    """Names that were written with commas between them, one by one."""
-    names = {name: [name] if name in frame else [part.strip() for part in name.split(",")] for name in kinds}
-    return {part: kind for name, kind in kinds.items() for part in names[name]}
-
-
-def _without(kinds: dict[str, str], index: str | None) -> dict[str, str]:
-    return {name: kind for name, kind in kinds.items() if name != index}
-
-
-_OPTIONS = {"ignore": "ignore", "text": "text", "category": "as-category"}
-
-
-class TargetNeeded(ValueError):
-    """No column of labels was named. listing: the columns with some of their values, to choose from."""
-
-    def __init__(self, frame: pd.DataFrame, file: str) -> None:
-        super().__init__(f"name the column of labels with --target; {file} has {_names(frame.columns.tolist())}")
-        self.listing = [(str(name), _some_values(frame[name])) for name in frame]
-
-
-def _some_values(column: pd.Series, n_values: int = 4) -> str:
-    """The most frequent values where some recur, else the first."""
-    cells = column.dropna().astype(str)
-    counts = cells[cells.str.strip() != ""].value_counts(sort=False)
-    if not len(counts):
-        return "(empty)"
-    counts = counts if counts.max() == 1 else counts.sort_values(ascending=False, kind="stable")
-    shown = ", ".join(value if len(value) <= 24 else f"{value[:23]}…" for value in counts.index[:n_values])
-    return shown if len(counts) <= n_values else f"{shown}, ... ({len(counts):,} different)"
-
-
-def _target(source: Source, target: str | None, file: str) -> str:
-    frame = source.frame
-    if target is None:
-        if source.default_target is None or source.default_target not in frame:
-            raise TargetNeeded(frame, file)
-        return source.default_target
-    if target not in frame and target.isdecimal() and f"column {target}" in frame:  # of a file without header
-        return f"column {target}"
-    if target not in frame:
-        raise ValueError(_unknown_column(frame, target, file))
-    return target
-
-
-def _unknown_column(frame: pd.DataFrame, name: str, file: str) -> str:
-    known = {str(column).strip().casefold(): str(column) for column in frame.columns}
-    close = [known[key] for key in difflib.get_close_matches(name.strip().casefold(), known, n=3)]
-    hint = f"did you mean {_names(close)}?" if close else f"it has {_names(frame.columns.tolist())}"
-    return f"{file} has no column {name!r}; {hint}"
-
-
-def _names(names: list[str]) -> str:
-    if not names:
-        return "no columns"
-    shown = list(map(repr, names))
-    return ", ".join(shown if len(names) <= 20 else [*shown[:10], f"... ({len(names) - 15} more)", *shown[-5:]])
 
 
 def _many(share: float) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sktda.cli.jobs import Job, read_text_cells
+from sktda.cli.jobs import Job
+from sktda.cli.plan import read_text_cells
 from sktda.report.judgement import Judgement
 from sktda.review import Review
 

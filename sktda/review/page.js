@@ -84,8 +84,7 @@ function pairs() {
 function move(step) {
   const rows = visible(current);
   const at = rows.findIndex((card) => card.row === current);
-  const next = rows[Math.min(Math.max(at + step, 0), rows.length - 1)];
-  show(next ? next.row : null);
+  show(rows[Math.min(Math.max(at + step, 0), rows.length - 1)]?.row ?? null);
 }
 
 /** Decide about rows and go on to the next; label: the new one of a relabelling, null for each row's suggestion. */
@@ -107,10 +106,9 @@ function decide(rows, decision, label = null) {
   const at = before.findIndex((card) => card.row === current);
   const open = (card) => !done.has(card.row);
   const next = before.slice(at + 1).find(open) || before.slice(0, Math.max(at, 0)).find(open);
-  const [last] = rows;
-  const what = rows.length > 1 ? `${rows.length} rows` : title(byRow.get(last));
+  const what = rows.length > 1 ? `${rows.length} rows` : title(byRow.get(rows[0]));
   show(next ? next.row : null);
-  say(`${what}: ${text(decided.get(last))}.`);
+  say(`${what}: ${text(decided.get(rows[0]))}.`);
 }
 
 function undo() {
@@ -128,9 +126,7 @@ function undo() {
 const text = ([decision, label]) =>
   decision === "relabel" ? `relabelled to ${name.get(label) || label}` : DONE[decision];
 
-function say(what) {
-  $("said").textContent = what;
-}
+const say = (what) => ($("said").textContent = what);
 
 function picture(uri, alt, large) {
   const image = element("img", { src: uri, alt });
@@ -219,8 +215,8 @@ function buttons(card) {
 function alike(card) {
   const rows = visible(current);
   const at = rows.findIndex((other) => card && other.row === card.row);
-  const same = (other) => !decided.has(other.row) && pairOf(other) === pairOf(card);
-  const found = card ? rows.slice(at + 1).filter(same).slice(0, ALIKE) : [];
+  const same = (other) => card && !decided.has(other.row) && pairOf(other) === pairOf(card);
+  const found = rows.slice(at + 1).filter(same).slice(0, ALIKE);
   $("alike").hidden = !found.length;
   if (!found.length) return;
   $("alike-title").textContent = `${found.length} more like it: ${pairText(card)}`;
@@ -322,14 +318,11 @@ function press(event) {
     k: () => click(event.shiftKey ? "keep-all" : "keep"),
     r: () => click(event.shiftKey ? "relabel-all" : "relabel"),
     d: () => click(event.shiftKey ? "drop-all" : "drop"),
-    s: () => click("skip"),
-    u: undo,
-    e: exportFile,
+    s: () => click("skip"), u: undo, e: exportFile,
     z: () => document.querySelector(".suspect button")?.click(),
     f: () => $("find").focus(),
     c: () => ($("value") || document.querySelector("#classes button"))?.focus(),
-    arrowleft: () => move(-1),
-    arrowright: () => move(1),
+    arrowleft: () => move(-1), arrowright: () => move(1),
   };
   const digit = /^[0-9]$/.test(key) ? document.querySelectorAll("#classes button")[(Number(key) + 9) % 10] : null;
   if (digit && !regression && data.classes.length <= 10) digit.click();

@@ -81,6 +81,8 @@ class Levels:
         room = MAX_CATEGORIES - (n_missing > 0)
         if len(frequent) > room or (counts[order] > 0).sum() > len(frequent):
             frequent = frequent[: room - 1]
+        if (counts > 0).sum() == len(frequent) + 1:  # the only other one
+            frequent = order[: len(frequent) + 1]
         self.levels = {text: j for j, text in enumerate(sorted(texts[frequent]))}
         n_others = int((counts > 0).sum()) - len(frequent)
         self.names = [f"{column.name}_{text}" for text in self.levels]

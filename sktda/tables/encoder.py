@@ -65,14 +65,12 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     >>> from sktda import TableEncoder
     >>> frame = pd.DataFrame({"price": ["$1,250.00", "$75.50", "(20.00)"], "paid": ["yes", "no", "yes"]})
     >>> encoder = TableEncoder().fit(frame)
-    >>> encoder.transform(frame)
-    array([[1250. ,    1. ,    0. ],
-           [  75.5,    0. ,    1. ],
-           [ -20. ,    1. ,    0. ]])
+    >>> encoder.transform(frame).tolist()
+    [[1250.0, 0.0, 1.0], [75.5, 1.0, 0.0], [-20.0, 0.0, 1.0]]
     >>> encoder.get_feature_names_out()
-    array(['price', 'paid_yes', 'paid_no'], dtype=object)
+    array(['price', 'paid_no', 'paid_yes'], dtype=object)
     >>> encoder.columns_[0].note
-    "column 'price': '$1,250.00' read as 1250 USD; 1 cells without a unit taken as USD"
+    "column 'price': '$1,250.00' read as 1250 $; 1 cells without a unit taken as $"
     """
 
     def __init__(self, *, kinds=None):

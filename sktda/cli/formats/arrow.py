@@ -99,7 +99,7 @@ class _ArrowTable(Table):
                     f"column {target!r} holds {field.type}, which cannot take the labels ({error})"
                 ) from error
         for name in extra:
-            table = table.append_column(name, pa.array(extra[name].tolist()))
+            table = table.append_column(name, pa.array(extra[name].tolist(), from_pandas=True))
         columns = [_take(column, rows) for column in table.columns]
         self._write(pa.table(columns, schema=table.schema), path)
 

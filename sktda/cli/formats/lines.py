@@ -49,7 +49,7 @@ class LineTable(Table):
         self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
     ) -> None:
         """Write lines as they were read; only relabelled rows and added columns are composed anew."""
-        added = extra.astype(object).to_dict("records")
+        added = extra.astype(object).where(extra.notna(), None).to_dict("records")
         written = []
         for row in rows.tolist():
             line = self.lines[row]
@@ -121,7 +121,7 @@ class RecordTable(Table):
         self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
     ) -> None:
         """Write objects as they were read; only relabelled rows and added columns are composed anew."""
-        added = extra.astype(object).to_dict("records")
+        added = extra.astype(object).where(extra.notna(), None).to_dict("records")
         written = []
         for row in rows.tolist():
             changes = added[row] | ({target: relabelled[row]} if row in relabelled else {})

@@ -97,7 +97,7 @@ class TextTable(Table):
     ) -> None:
         """Write records as they were read; only relabelled rows and added columns are composed anew."""
         position = self.names.index(target)
-        added = extra.astype(str).to_numpy().tolist()
+        added = extra.astype(object).where(extra.notna(), "").astype(str).to_numpy().tolist()
         lines = [self.header]
         if len(extra.columns) and self.dialect.has_header:
             lines = [self._extended(self.header, [*[""] * self.n_trailing, *extra.columns])]

@@ -1,0 +1,73 @@
+"""Which rows are written, by the verdicts and a human's review of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sktda.cli.formats import read_source
+from sktda.cli.formats.escapes import unescaped
+from sktda.review.decisions import decide
+
+if TYPE_CHECKING:
+    from sktda.cli.jobs import Job
+
+FLAGS = ("sktda_noisy", "sktda_suggested_label", "sktda_label_quality")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which rows are written, with which labels and added columns."""
+
+    rows: np.ndarray
+    relabelled: dict[int, Any]
+    extra: pd.DataFrame
+    n_reviewed: int
+
+    @classmethod
+    def make(cls, job: Job, frame: pd.DataFrame, action: str, decisions: Path | None) -> Plan:
+        """From verdicts and a human's review of them; raises ValueError for a review that does not fit."""
+        review = read_text_cells(decisions) if decisions else None
+        verdict = "relabel" if action == "relabel" else "drop"
+        fate, labels, n_reviewed = decide(frame, job.task, verdict, review, decisions.name if decisions else "")
+        labels = [None if pd.isna(label) else label for label in labels]  # of rows without one
+        everything = np.arange(len(frame))
+        without = job.unlabelled & (fate == "keep")  # and no decision about them
+        if job.settings.unlabelled == "drop" and action != "flag":
+            fate[without] = "drop"
+        if job.task == "regression" and job.source.frame[job.target].dtype.kind not in "iuf":
+            labels = [None if value is None else job.numerals.write(value) for value in labels]
+        if action != "flag":
+            relabelled = {row: labels[row] for row in np.flatnonzero(fate == "relabel").tolist()}
+            extra = pd.DataFrame(index=everything)
+            if job.settings.unlabelled == "predict" and without.any():
+                _check_free(job, FLAGS[1:2], "--unlabelled predict")
+                extra[FLAGS[1]] = np.where(without, np.array(labels, dtype=object), "")
+            return cls(np.flatnonzero(fate != "drop"), relabelled, extra, n_reviewed)
+        _check_free(job, FLAGS, "--action flag")
+        values = (fate != "keep", labels, frame["label_quality"].round(4).to_numpy())
+        return cls(everything, {}, pd.DataFrame(dict(zip(FLAGS, values, strict=True))), n_reviewed)
+
+    def describe(self, n_rows: int) -> str:
+        """What was done, for the report."""
+        done = [f"{n_rows - len(self.rows):,} of {n_rows:,} rows dropped"] if len(self.rows) < n_rows else []
+        done += [f"{len(self.relabelled):,} relabelled"] if self.relabelled else []
+        done += ["all rows written with added columns"] if len(self.extra.columns) else []
+        done += [f"{self.n_reviewed:,} decisions taken from the review"] if self.n_reviewed else []
+        return "; ".join(done) or "all rows written as they were"
+
+
+def _check_free(job: Job, names: tuple[str, ...], before: str) -> None:
+    """Raise ValueError if the data has a column of a name that is to be added."""
+    if taken := [name for name in names if name in job.source.frame]:
+        raise ValueError(f"the data has the columns {', '.join(taken)} already; remove them before {before}")
+
+
+def read_text_cells(path: Path) -> pd.DataFrame:
+    """Any table with all cells as text and missing cells empty; quotes put before formulas are taken away."""
+    frame = read_source(path).frame
+    return unescaped(frame.astype(object).where(frame.notna(), "").astype(str))

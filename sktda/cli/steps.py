@@ -1,0 +1,133 @@
+"""What the commands do alike: options to settings, checks before the work, the summary behind it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sktda.cli.options import drop_amount, values
+from sktda.cli.session import fail, list_features
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sktda.cli.jobs import Job, Settings
+    from sktda.cli.plan import Plan
+    from sktda.report.judgement import Judgement
+
+
+def named_outputs(**paths: Path | None) -> dict[str, Path]:
+    """The outputs that were asked for."""
+    return {name: path for name, path in paths.items() if path}
+
+
+def copy_images(job: Job, destination: Path, plan: Plan) -> None:
+    """Write the cleaned copy of a folder of images."""
+    from sktda.cli.formats.images import ImageListing
+
+    if isinstance(job.source, ImageListing):
+        job.source.copy(destination, plan.rows, job.target, plan.relabelled)
+
+
+def verdict_of(numbers: dict[str, Any]) -> list[str]:
+    """What the report's comparison before and after says against the cleaning."""
+    if numbers.get("report", {}).get("verdict") != "worse":
+        return []
+    return [
+        "keep these rows: models trained without them did worse on held-out rows, by more than chance (see the report)"
+    ]
+
+
+def settings_of(ctx: typer.Context) -> Settings:
+    """The options that all commands share, as they were given."""
+    from sktda.cli.jobs import Settings
+
+    given = ctx.params
+    try:
+        drop = drop_amount(given["drop"])
+    except ValueError as error:
+        fail(str(error), 2)
+    kinds = {"ignore": given["ignore"], "text": given["text"], "category": given["as_category"]}
+    columns = {name: kind for kind, names in kinds.items() for name in names or ()}
+    if len(columns) < sum(len(set(names or ())) for names in kinds.values()):
+        fail("a column is named by two of --ignore, --text and --as-category; choose one", 2)
+    same = {name: given[name] for name in ("data", "target", "index", "embeddings", "size", "method", "seed")}
+    return Settings(
+        **same,
+        task=given["task"].value,
+        drop=drop,
+        kinds=columns,
+        na_values=values(given["na_values"]),
+        part=given["sheet"],
+        query=given["query"],
+        header=given["header"],
+        labels=given["labels"],
+        level=given["label_level"],
+        unlabelled=given["unlabelled"].value,
+    )
+
+
+def list_features_and_stop(job: Job, features: bool, out: Path | None) -> None:
+    """List the features and stop, where that was asked; an output is needed from here on."""
+    if features:
+        if not job.columns:
+            fail("--features lists the columns of a table; here features are pixels, arrays or embeddings", 2)
+        list_features(job.columns)
+        raise typer.Exit()
+    if out is None:
+        fail("name the output with --out", 2)
+
+
+def check_command(
+    settings: Settings, outputs: dict[str, Path], other: Path | None = None, *, force: bool, json_output: bool
+) -> None:
+    """All that can be wrong with the command line and the outputs, before anything is read."""
+    from sktda.cli.formats import check_ending
+    from sktda.cli.jobs import DEFAULT_METHOD, methods
+    from sktda.files import STANDARD, check_outputs
+
+    if settings.method != DEFAULT_METHOD and settings.method not in methods():
+        fail(f"--method {settings.method!r} is unknown; available: {', '.join(sorted(methods()))}", 2)
+    if json_output and STANDARD in outputs.values():
+        fail("--json and an output named - would both go to standard output; name a file", 2)
+    try:
+        for name in {"out", "scores"} & outputs.keys():
+            check_ending(outputs[name], settings.data if name == "out" else None)
+    except ValueError as error:
+        fail(str(error), 2)
+    if "report" in outputs:
+        import jinja2  # noqa: F401  a missing extra shows before the work is done
+        import matplotlib  # noqa: F401
+    inputs = [path for path in (settings.data, settings.embeddings, settings.labels, other) if path]
+    check_outputs(list(outputs.values()), inputs, force=force)
+
+
+def summary_of(
+    job: Job,
+    frame: pd.DataFrame,
+    judgement: Judgement,
+    numbers: dict[str, Any],
+    outputs: dict[str, Path],
+    started: float,
+) -> dict[str, Any]:
+    """What the command says when it is done; with --json as it is."""
+    return {
+        "data": str(job.settings.data),
+        "target": job.target,
+        "task": job.task,
+        "n_rows": len(frame),
+        "n_unlabelled": int(job.unlabelled.sum()),
+        "n_noisy": int(frame["noisy"].sum()),
+        "noise_rate": judgement.noise_rate,
+        **judgement.numbers(),
+        "evidence": judgement.evidence(job.task == "regression"),
+        **numbers,
+        "columns": [column._asdict() for column in job.columns],
+        "findings": [finding.to_dict() for finding in job.findings],
+        "notes": job.notes,
+        "outputs": {name: str(path) for name, path in outputs.items()},
+        "seconds": round(time.perf_counter() - started, 3),
+    }
