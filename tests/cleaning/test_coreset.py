@@ -732,7 +732,7 @@ def test_features_must_be_finite_numbers_of_several_classes(strategy):
     holes = np.where(np.arange(480).reshape(120, 4) == 5, np.nan, X)
     with pytest.raises(ValueError, match="Input X contains NaN: column 1 has 1 values"):
         selector.fit(holes, Y)
-    with pytest.raises(ValueError, match="columns 'text' of X are not numbers"):
+    with pytest.raises(ValueError, match=r"no column can be used as a feature .*one value only"):
         selector.fit(pd.DataFrame({"text": ["a"] * 120}), Y)
     with pytest.raises(ValueError, match="y holds 1 class"):
         selector.fit(X, np.zeros(120, dtype=int))
