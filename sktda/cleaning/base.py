@@ -98,7 +98,7 @@ def _filled_in(attributor: Any, estimator: Any) -> Any:
             attributor.set_fit_request(sample_weight=False)  # ignored, and not the user's to request
     model = hasattr(attributor, "get_params") and not isinstance(attributor, type | Pipeline)
     if model and is_classifier(attributor) and hasattr(attributor, "predict_proba"):
-        from sktda.attribution.predictions.out_of_sample import SelfConfidence
+        from sktda.attribution.predictions.confidence import SelfConfidence
 
         attributor = SelfConfidence(attributor)  # what a classifier says of rows that it did not train on
         if _routing_enabled():

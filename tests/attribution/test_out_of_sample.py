@@ -22,6 +22,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sktda import CoresetSelector, InfluencePruner, NoisyLabelDetector
+from sktda.attribution.predictions.confidence import NormalizedMargin, SelfConfidence
 from sktda.attribution.predictions.confident_learning import (
     ConfidentLearning,
     calibrated_joint,
@@ -29,7 +30,7 @@ from sktda.attribution.predictions.confident_learning import (
     rounded,
     wrong_labels,
 )
-from sktda.attribution.predictions.out_of_sample import NormalizedMargin, SelfConfidence, margins
+from sktda.attribution.predictions.out_of_sample import margins
 from tests.spies import flip, noisy_blobs
 
 ALL = [SelfConfidence, NormalizedMargin, ConfidentLearning]

@@ -24,9 +24,9 @@ from sktda.attribution.base import (
     told_task,
 )
 from sktda.attribution.features.complexity_gap import ComplexityGap
+from sktda.attribution.predictions.confidence import SelfConfidence
 from sktda.attribution.predictions.data_oob import DataOOB
 from sktda.attribution.predictions.label_posterior import LabelPosterior
-from sktda.attribution.predictions.out_of_sample import SelfConfidence
 from sktda.data import check_weights, encode_target, sliceable
 from sktda.seeds import random_of
 
