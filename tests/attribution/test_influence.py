@@ -255,9 +255,9 @@ MLP_NUMBERS = quiet(
 @pytest.mark.parametrize(
     ("estimator", "data", "damping"),
     [
-        (Ridge(), NUMBERS, None),
-        (logistic(), TWO, None),
-        (logistic(), THREE, None),
+        (Ridge(), NUMBERS, "auto"),
+        (logistic(), TWO, "auto"),
+        (logistic(), THREE, "auto"),
         (logistic(), THREE, 0.1),
         (FrozenEstimator(MLP), THREE, 0.05),
         (FrozenEstimator(MLP_NUMBERS), (NUMBERS[0], NUMBERS[1] / 50), 0.05),
