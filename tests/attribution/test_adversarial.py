@@ -220,7 +220,7 @@ def test_unfitted_models_and_wrong_rows():
         adversarial_accuracy(model, inputs, labels[:-1])
 
 
-@pytest.mark.parametrize("size", [None, 1])
+@pytest.mark.parametrize("size", ["auto", 1])
 def test_an_eps_in_the_wrong_units(size):
     net, inputs, labels = trained("images")
     with pytest.raises(ValueError, match="eps=8 is no small change of inputs that lie between 0 and"):

@@ -164,7 +164,7 @@ def test_no_direction_changes_nothing(central):
     assert torch.equal(engine.formed(found.factors), close_to)
 
 
-@pytest.mark.parametrize("size", [1, 7, 66, None])
+@pytest.mark.parametrize("size", [1, 7, 66, "auto"])
 @each_form
 def test_batch_sizes_agree(size, central):
     model, rows = losses.problem("categorical, class weights", 66)

@@ -434,7 +434,7 @@ def results(engine, rows, directions):
     ]
 
 
-@pytest.mark.parametrize("size", [1, 7, 64, 66, None])
+@pytest.mark.parametrize("size", [1, 7, 64, 66, "auto"])
 def test_batch_sizes_agree_to_rounding_in_double_precision(size):
     model, rows = problem("categorical, class weights", 66)
     _, directions = direction(model)

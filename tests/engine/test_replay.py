@@ -278,7 +278,7 @@ def test_checkpoints_are_taken_as_recorded():
     assert torch.equal(points[trajectory.steps[1]][:15].reshape(5, 3), changed)
 
 
-@pytest.mark.parametrize("size", [1, 2, 100, None])
+@pytest.mark.parametrize("size", [1, 2, 100, "auto"])
 def test_rows_of_a_step_at_a_time_do_not_matter(size):
     X, y = data()
     net, expected = recorded(X, y, **run("weights of classes"))

@@ -56,7 +56,7 @@ def test_every_loss_has_its_roots(name):
     close(phi @ phi.T, gradients @ gauss_newton(engine, rows) @ gradients.T, 1e-9)
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 9, None])
+@pytest.mark.parametrize("size", [1, 2, 5, 9, "auto"])
 def test_batch_sizes_agree(size):
     model, rows = losses.problem("categorical")
     engine = PerRow(model, size)

@@ -117,7 +117,7 @@ def test_a_dict_of_inputs():
         close(flat(got), flat(other))
 
 
-@pytest.mark.parametrize("size", [1, 3, N, None])
+@pytest.mark.parametrize("size", [1, 3, N, "auto"])
 def test_batch_sizes_agree(size):
     model, rows = problem(LINEAR, (0.3, 0.0))
     along = stacked([direction(model, 2)[1]])
