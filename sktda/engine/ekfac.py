@@ -20,7 +20,7 @@ from sktda.engine.curvature import Spectral, Visit, along_root, here
 from sktda.engine.functional import Direction
 from sktda.engine.journal import Passes
 from sktda.engine.kronecker import Bases, Block, eigenvectors, squared, turned, turned_back
-from sktda.engine.kronecker_blocks import ProductBlock, covered_blocks, shares
+from sktda.engine.kronecker_blocks import ProductBlock, covered_blocks
 from sktda.engine.layers import Layer, LayerRows, Product
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows, forward
@@ -37,7 +37,7 @@ class EKFAC:
     layer, or a parameter that is in no known layer. Left out, with one warning that names them, are parameters that
     the losses do not depend on, and of those in no known layer the ones of more than four million numbers, and all if
     they hold less than a twentieth of the squared gradients of a model of more than 100,000 parameters.
-    `parameter_share` of the parameters and `energy_share` of the squared gradients (of up to 64 rows) are covered.
+    `parameter_share` of the parameters and `energy_share` of the squared gradients (of up to 16 rows) are covered.
     Labels are drawn from the model with `seed`, one draw per row and state; the fit has its own batch size, so that the
     engine's does not matter.
     visit: a generator function that puts one state after another into the model and yields their names: factors are
@@ -52,7 +52,7 @@ class EKFAC:
         passes = passes or Passes()
         engine.prepare(rows)
         own = engine.model.parameters
-        self.layers = covered_blocks(engine, rows)
+        self.layers, self.energy_share = covered_blocks(engine, rows)
         covered = {name for block in self.layers for name in block.parameters}
         self.left_out = [name for name in own if name not in covered]
         if not self.layers:
@@ -62,9 +62,8 @@ class EKFAC:
             )
         self._sources = {REST: sum(own[name].numel() for name in engine.rest)}
         self._sources |= {layer.name: layer.n_parameters for layer in engine.layers or []}
-        self.parameter_share, self.energy_share = 1.0, 1.0
+        self.parameter_share = sum(own[name].numel() for name in covered) / sum(value.numel() for value in own.values())
         if self.left_out:
-            self.parameter_share, self.energy_share = shares(engine, rows, self.left_out)
             much = "" if self.energy_share >= 0.5 else ", most of it: use curvature='cg', or parameters= without these"
             warnings.warn(
                 f"EK-FAC leaves out {len(self.left_out)} parameters that are not used, or in no known layer and too "

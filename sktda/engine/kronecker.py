@@ -10,12 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 
 from sktda.engine.functional import Direction
 from sktda.engine.layers import Formed, LayerRows
 
 FORMED_BYTES = 64 * 2**20  # per-row gradients of one layer that are formed at a time
+LARGE = 256  # columns from which SciPy's eigenvectors on a processor take a quarter to a third less time than torch's
 
 Bases = tuple[Tensor | None, Tensor | None]
 """(for the columns (in, in), for the rows (out, out)) of a block's matrix."""
@@ -126,7 +128,9 @@ def flat(values: Tensor) -> Tensor:
 
 def eigenvectors(matrix: Tensor) -> Tensor:
     """Columns of eigenvectors of a symmetric matrix, of which the lower triangle is read, in float64."""
-    return torch.linalg.eigh(matrix, UPLO="L")[1]
+    if matrix.device.type != "cpu" or len(matrix) < LARGE or not matrix.isfinite().all():
+        return torch.linalg.eigh(matrix, UPLO="L")[1]
+    return torch.from_numpy(eigh(matrix.numpy(), driver="evd", check_finite=False)[1])
 
 
 def self_product(x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from sktda.model.base import Rows
 
 EXACT = 1_024  # parameters up to which a layer without factors has an exact block
 SIDE = 4_096  # rows or columns up to which a matrix of formed gradients has an eigenbasis of its own
-ENERGY_ROWS = 64  # by which it is told how much is left out
+ENERGY_ROWS = 16  # by which it is told how much is left out: forming the gradients of one costs several of its passes
 FORMED_SIZE = 2**22  # numbers of a parameter without factors up to which its gradients are formed
 CHEAP = 100_000  # parameters of a model up to which those without factors are covered in any case: gradients that are
 RARE = 0.05  # formed cost several passes, so that of a larger one they have to hold this share of the squared gradients
@@ -291,51 +291,35 @@ def met(factor: Product) -> Tensor:
     return factor.a * factor.delta.any(-1, keepdim=True)
 
 
-def covered_blocks(engine: PerRow, rows: Rows) -> list[Block]:
-    """The blocks that EK-FAC makes of a model's parameters; some may be left out."""
+def covered_blocks(engine: PerRow, rows: Rows) -> tuple[list[Block], float]:
+    """(the blocks that EK-FAC makes of a model's parameters, share of the squared gradients of a few rows in them)."""
     layers, own = list(engine.layers or []), engine.model.parameters
     seen = engine.capture(rows.block(slice(0, 1), engine.model.device), None, layers)[1]
-    found = [
-        block
-        for layer in layers
-        for block in blocks_of(layer, seen[layer.name])
-        if not (layer.is_product and isinstance(block, FormedBlock))  # without its products it is never called
-    ]
-    found += [
-        block
-        for block in formed_blocks(REST, {name: own[name].shape for name in engine.rest})
-        if block.n_parameters <= FORMED_SIZE
-    ]
+    found = [block for layer in layers for block in blocks_of(layer, seen[layer.name])]
+    found += formed_blocks(REST, {name: own[name].shape for name in engine.rest})
     if not any(isinstance(block, FormedBlock) for block in found):
-        return found
-    energy, few = dict.fromkeys([block.name for block in found], 0.0), few_of(rows)
+        return found, 1.0
+    energy = _energies(engine, rows, found)
+    size = sum(value.numel() for value in own.values())
+    small = [block for block in found if block.source != REST or block.n_parameters <= FORMED_SIZE]
+    rest = sum(energy[block.name] for block in small if block.source == REST)
+    cheap = size <= CHEAP or rest >= RARE * sum(energy[block.name] for block in small)
+    unused = {layer.name for layer in layers if layer.is_product}  # without its products a layer is never called
+    taken = [
+        block
+        for block in small
+        if not isinstance(block, FormedBlock)
+        or (energy[block.name] and block.source not in unused and (cheap or block.source != REST))
+    ]
+    return taken, sum(energy[block.name] for block in taken) / (sum(energy.values()) or 1.0)
+
+
+def _energies(engine: PerRow, rows: Rows, blocks: list[Block]) -> dict[str, float]:
+    """Sum of the squared gradients of ENERGY_ROWS rows, evenly spread, in each block."""
+    few = rows.chosen(np.unique(np.linspace(0, len(rows) - 1, ENERGY_ROWS).astype(int)))
+    energy = dict.fromkeys([block.name for block in blocks], 0.0)
     for part in engine.batches(few):
         factors = engine.capture(few.block(part, engine.model.device))[1]
-        for block in found:
+        for block in blocks:
             energy[block.name] += float(block.taken(factors).square_norms().double().sum())
-    rest = sum(energy[block.name] for block in found if block.source == REST)
-    size = sum(value.numel() for value in own.values())
-    cheap = size <= CHEAP or rest >= RARE * sum(energy.values())
-    return [
-        block
-        for block in found
-        if not isinstance(block, FormedBlock) or (energy[block.name] and (cheap or block.source != REST))
-    ]
-
-
-def few_of(rows: Rows) -> Rows:
-    """ENERGY_ROWS of the rows, evenly."""
-    return rows.chosen(np.unique(np.linspace(0, len(rows) - 1, ENERGY_ROWS).astype(int)))
-
-
-def shares(engine: PerRow, rows: Rows, left_out: list[str]) -> tuple[float, float]:
-    """(share of the parameters, share of the squared gradients of a few rows) that are not left out."""
-    sizes = {name: value.numel() for name, value in engine.model.parameters.items()}
-    few, energy = few_of(rows), dict.fromkeys(sizes, 0.0)
-    for part in engine.batches(few):
-        gradients = engine.block_gradients(few.block(part, engine.model.device)).double().square().sum(0)
-        for name, value in zip(sizes, gradients.split(list(sizes.values())), strict=True):
-            energy[name] += float(value.sum())
-    covered = [name for name in sizes if name not in left_out]
-    total = sum(energy.values()) or 1.0
-    return sum(sizes[name] for name in covered) / sum(sizes.values()), sum(energy[n] for n in covered) / total
+    return energy

@@ -23,7 +23,9 @@ class TrajectoryRecorder(Callback):
 
     Recorded and unrecorded training give the same parameters, bit for bit. Before the first step the training data
     are read once, to recognise their rows later. Where the optimiser gets other gradients than those of the loss
-    (clipped, scaled, accumulated over batches), the rates that are recorded are those that moved the parameters.
+    (clipped, scaled, accumulated over batches), the rates that are recorded are those that moved the parameters. To see
+    that costs 50 to 90 microseconds a step and 3 for each parameter: up to a sixth of a training of tiny nets on tiny
+    batches, a few percent of others.
 
     Parameters
     ----------

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-WHOLE = 32  # first steps at which whole gradients are compared, and then every EVERY-th: it costs as much as reading
-EVERY = 8  # and copying them
-SAMPLE = 4_096  # numbers of each parameter that are compared at the other steps, in rows that take turns
+WHOLE = 8  # first steps at which all gradients are compared, all of them
+EVERY = 8  # then at every so many steps LARGE numbers of each parameter: in small nets that costs a fifth of the step
+LARGE = 2**16
+SMALL = 4_096  # at the other steps numbers of one parameter of each group; samples are rows that take turns
 
 
 class StepGradients:
@@ -19,6 +21,9 @@ class StepGradients:
 
     A criterion is watched for what its value is multiplied by before it is differentiated (a scaler, accumulation),
     parameters for the gradient that autograd computed. Nothing in the training is changed.
+
+    Whether all of a gradient is a multiple of the loss's is seen at the first steps and at every EVERY-th; by how much
+    it was multiplied, at every step, from the parameter of each group that the backward pass reaches first.
     """
 
     def __init__(self) -> None:
@@ -27,10 +32,11 @@ class StepGradients:
     def _clear(self) -> None:
         self._handles: list[Any] = []
         self._watched: set[Tensor] = set()
-        self._computed: dict[Tensor, Tensor] = {}
+        self._first: dict[int, Tensor] = {}  # group: its parameter that is compared at the present step, if not all are
+        self._computed: dict[Tensor, tuple[Any, Tensor]] = {}  # parameter: (what is compared, its gradient there)
         self._passing: dict[object, tuple[Tensor, int]] = {}
         self._losses: list[tuple[Tensor, int]] = []
-        self._steps = 0
+        self._steps, self._all = 0, True  # _all: whether all parameters are compared at the present step
         self.total = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -51,11 +57,11 @@ class StepGradients:
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
         """Watch the optimiser's parameters, those too that it has since the last call, or that were unfrozen since."""
-        for group in optimizer.param_groups:
+        for k, group in enumerate(optimizer.param_groups):
             for value in group["params"]:
-                if value.requires_grad and value not in self._watched and not is_lazy(value):
+                if value not in self._watched and value.requires_grad and not is_lazy(value):
                     self._watched.add(value)
-                    handle = value.register_hook(lambda gradient, value=value: self._found(value, gradient))
+                    handle = value.register_hook(partial(self._found, value, k))
                     self._handles.append(handle)
                     hooks = value._backward_hooks
                     if len(hooks) > 1:  # a hook of the user's that changes the gradient comes after this one
@@ -72,26 +78,42 @@ class StepGradients:
 
     def _passed(self, call: object, gradient: Tensor, n: int) -> None:
         if self._losses and not self._passing and not any(_some(value.grad) for value in self._watched):
-            self._losses.clear()  # the gradients since the last step were dropped
+            self._forget()  # the gradients since the last step were dropped
         self._passing[call] = gradient.detach().sum(), n
 
-    def _found(self, value: Tensor, gradient: Tensor) -> None:
-        self._losses += self._passing.values()  # now they have reached parameters, and not inputs alone
-        self._passing.clear()
-        gradient = self._part(gradient.detach())
-        before = self._computed.get(value)
+    def _found(self, value: Tensor, group: int, gradient: Tensor) -> None:
+        if self._passing:
+            self._losses += self._passing.values()  # now they have reached parameters, and not inputs alone
+            self._passing.clear()
+        if not self._all and self._first.get(group, value) is not value:
+            return
+        gradient = _dense(gradient.detach())
+        rows, before = self._computed.get(value) or (self._sample(gradient), None)
+        part = gradient[rows]
+        if not self._all and group not in self._first:
+            if not part.any():  # zeros do not tell what they were multiplied by
+                return
+            self._first[group] = value
         if before is None or value.grad is None:
-            self._computed[value] = gradient.clone()
+            part = part.clone()
         else:  # accumulated, unless zeros have been put there
-            self._computed[value] = gradient + torch.where(_dense(value.grad).any(), before, torch.zeros_like(before))
+            part = part + torch.where(_dense(value.grad).any(), before, torch.zeros_like(before))
+        self._computed[value] = rows, part
 
-    def _part(self, gradient: Tensor) -> Tensor:
-        """What is compared of a gradient at the present step."""
-        gradient = _dense(gradient)
-        if self._steps < WHOLE or self._steps % EVERY == 0 or not gradient.ndim:
-            return gradient
-        stride = max(1, min(len(gradient), gradient.numel() // SAMPLE))
-        return gradient[self._steps % stride :: stride]
+    def _sample(self, gradient: Tensor) -> Any:
+        """Index of what is compared of a gradient at the present step: all, if the sample would be zeros."""
+        limit = LARGE if self._all else SMALL
+        if self._steps < WHOLE or gradient.numel() <= limit:
+            return ...
+        stride = min(len(gradient), gradient.numel() // limit)
+        rows = slice(self._steps % stride, None, stride)
+        return rows if gradient[rows].any() else ...
+
+    def _forget(self) -> None:
+        """A step is over, or was given up."""
+        self._computed.clear()
+        self._first.clear()
+        self._losses.clear()
 
     @property
     def n_losses(self) -> int:
@@ -108,18 +130,16 @@ class StepGradients:
             return [1.0] * len(optimizer.param_groups), 0.0
         loss = sum(float(g) * (size / n if self.total else 1.0) for g, size in self._losses)
         scales, misfit = [], 0.0 if self._losses else 1.0
-        for group in optimizer.param_groups:
-            pairs = [
-                (self._computed[value], self._part(value.grad))
-                for value in group["params"]
-                if value in self._computed and value.grad is not None
-            ]
+        for k, group in enumerate(optimizer.param_groups):
+            compared = group["params"] if self._all else [self._first[k]] if k in self._first else []
+            found = [(value.grad, self._computed[value]) for value in compared if value in self._computed]
+            pairs = [(part, _dense(grad)[rows]) for grad, (rows, part) in found if grad is not None]
             scale, rest = _multiple(pairs)
             scales.append(scale * loss if self._losses else scale)
             misfit = max(misfit, rest)
-        self._computed.clear()
-        self._losses.clear()
+        self._forget()
         self._steps += 1
+        self._all = self._steps < WHOLE or self._steps % EVERY == 0
         return scales, misfit
 
 

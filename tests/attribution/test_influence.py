@@ -371,6 +371,7 @@ def test_parameters_left_out_of_ekfac_are_named_in_one_warning():
 @pytest.mark.parametrize("most", [False, True])
 def test_how_much_ekfac_leaves_out_is_said(most, monkeypatch):
     monkeypatch.setattr("sktda.engine.kronecker_blocks.FORMED_SIZE", 20)
+    monkeypatch.setattr("sktda.engine.kronecker_blocks.ENERGY_ROWS", 1_000)
     X, y = rows()
     net = make_net(module=Normed, module__used=3.0 if most else 0.1).fit(X, y)
     with pytest.warns(UserWarning, match="EK-FAC leaves out") as caught:

@@ -220,7 +220,7 @@ def test_gradients_of_no_multiple_of_the_loss_are_refused(name):
 
 
 def test_a_part_of_the_gradients_tells_as_much_after_the_first_steps(monkeypatch):
-    for name, value in {"WHOLE": 1, "EVERY": 1_000, "SAMPLE": 2}.items():
+    for name, value in {"WHOLE": 1, "EVERY": 1_000, "LARGE": 2, "SMALL": 2}.items():
         monkeypatch.setattr(step_gradients, name, value)
     for name in ("clipped in the step", "accumulated into zeros", "plain"):
         options, how = CASES[name]
@@ -239,6 +239,27 @@ def test_a_part_of_the_gradients_tells_as_much_after_the_first_steps(monkeypatch
     misfits = run_of(trained({"clip": Late()})).misfits
     assert not misfits[:2].any()
     assert (misfits[2:] > 0.01).all()
+
+
+class Looked(nn.Module):
+    """Rows of a long table, few of them in a batch; a bias that changes nothing stands last."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.bias = nn.Embedding(200, 3, dtype=torch.float64), nn.Parameter(torch.zeros(3).double())
+
+    def forward(self, X):
+        return self.table((37 * X[:, 0].abs()).long() % 200) + 0 * self.bias
+
+
+@pytest.mark.parametrize("groups", [{}, {"optimizer__param_groups": [("table.*", {"lr": LR})]}])
+def test_zeros_do_not_hide_that_gradients_were_clipped(groups, monkeypatch):
+    for name, value in {"WHOLE": 0, "EVERY": 4, "LARGE": 6, "SMALL": 6}.items():
+        monkeypatch.setattr(step_gradients, name, value)
+    options = {"module": Looked, "cls": Stepping, "then": lambda net: net.module_.table.weight.grad.mul_(0.25)}
+    run = run_of(trained(options | groups, TrajectoryRecorder(n_checkpoints=18)))
+    np.testing.assert_allclose(run.group_effective_rate_sums[:, 0], 0.25 * LR)
+    assert not run.misfits.any()
 
 
 def test_a_hook_that_changes_gradients_on_their_way_is_seen_by_the_record():
