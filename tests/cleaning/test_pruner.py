@@ -545,10 +545,13 @@ def test_the_tolerance_is_the_largest_drop_allowed():
         refused_pruner(validation=CLEAN, guard=drop - 1e-3).fit(X, Y)
 
 
-@pytest.mark.parametrize("guard", [0, 0.0, np.float64(0), np.True_], ids=["0", "0.0", "float64", "numpy True"])
-def test_a_tolerance_of_nothing_is_a_guard_like_true(guard):
-    with pytest.warns(PruningWarning):
-        assert refused_pruner(validation=CLEAN, guard=guard).fit(X, Y).n_pruned_ == 0
+@pytest.mark.parametrize(
+    "guard", [True, np.True_, 0, 0.0, np.float64(0)], ids=lambda guard: f"{type(guard).__name__} {guard}"
+)
+def test_without_a_tolerance_any_drop_is_too_much(guard):
+    scores = iter([0.8, 0.799])
+    with pytest.warns(PruningWarning, match=r"from 0\.8000 to 0\.7990, a drop of more than 0$"):
+        refused_pruner(validation=CLEAN, guard=guard, scoring=lambda *_: next(scores)).fit(X, Y)
 
 
 @pytest.mark.parametrize("guard", [False, np.False_])
