@@ -669,6 +669,20 @@ def test_a_guard_with_a_class_rarer_than_the_folds():
     assert cleaner.fit(X, y).support_[:2].all()
 
 
+def test_a_class_is_not_pruned_away_in_the_guards_folds():
+    """Its six rows score lowest; the folds' models would not know it."""
+    labels, n_classes = np.where(np.arange(len(TRUE)) % 20 == 0, 3, TRUE), []
+
+    def scorer(model, X_test, y_test):
+        n_classes.append(len(set(getattr(model, "estimator_", model).y_)))
+        return 1.0
+
+    lowest = PrecomputedScores(lambda X, y: np.where(y == 3, -1.0, 0.0) + 1e-3 * X[:, 1])
+    cleaner = InfluencePruner(RecordingClassifier(), lowest, prune_ratio=0.2, stratify=False, guard=True)
+    cleaner.set_params(scoring=scorer, min_samples_per_class=2).fit(X, labels)
+    assert n_classes == [4] * 10
+
+
 def test_guard_folds_in_workers_keep_the_configuration():
     """Metadata routing is set per process: the folds must route as the outer fit does."""
     sklearn.set_config(enable_metadata_routing=True)
