@@ -53,6 +53,24 @@ def few_trees():
         yield
 
 
+@pytest.fixture(scope="module")
+def short_training():
+    """Nets that a user gets unasked take two epochs: for files that are about what is done with them."""
+    from sktda.model import proxy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxy, "EPOCHS", (2, 2))
+        yield
+
+
+@pytest.fixture
+def full_training(short_training, monkeypatch):
+    """Default nets learn as much as those of users, in a file where they take two epochs."""
+    from sktda.model import proxy
+
+    monkeypatch.setattr(proxy, "EPOCHS", (6, 100))
+
+
 @pytest.fixture
 def all_trees(few_trees, monkeypatch):
     """The default kernel forest with the trees that users get, in a file with few."""

@@ -71,6 +71,7 @@ from sktda.attribution import (
 from sktda.attribution.base import Attributor
 from sktda.attribution.gradients import outlier_gradient
 from sktda.attribution.predictions import out_of_sample
+from sktda.cleaning import judge
 from sktda.model import proxy
 from tests.spies import CountingScores, RecordingClassifier, fits, noisy_blobs
 
@@ -115,7 +116,7 @@ ESTIMATORS = sorted(walked_estimators() | exported_estimators(), key=lambda cls:
 KERNEL = ComplexityGap(ridge=0.3, scale="unit")  # nothing to choose
 CHEAP = {
     "n_members": 2,
-    "n_estimators": 50,
+    "n_estimators": 20,
     "cv": 2,
     "prune_ratios": (0, 0.1),
     "attributor": KERNEL,
@@ -130,8 +131,12 @@ def differentiates(instance):
 
 @pytest.fixture(autouse=True, scope="module")
 def short_training():
-    """Default nets take two epochs and default forests a few trees: the contract is not about what they learn."""
+    """Default nets take two epochs and default forests a few trees: the contract is not about what they learn.
+
+    Nor about which rows judge a guard or a search, that the kernel's scores can say as well as a forest's.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge, "prepare_attributor", lambda _, estimator: clone(KERNEL))
         patch.setattr(proxy, "EPOCHS", (2, 2))
         patch.setattr(out_of_sample, "ExtraTreesClassifier", lambda _, **options: ExtraTreesClassifier(5, **options))
         patch.setattr(outlier_gradient, "IsolationForest", lambda: IsolationForest(n_estimators=5))
@@ -147,6 +152,8 @@ def instances(cls):
     cheap = {
         name: value for name, value in CHEAP.items() if name in parameters and (any_attributor or name != "attributor")
     }
+    if cls is RobustResidual:
+        cheap["n_estimators"] = 50  # the fewest it takes
     if "estimator" in parameters and issubclass(cls, MetaEstimatorMixin):
         return [cls(LogisticRegression(), **cheap), cls(Ridge(), **cheap)]
     return [cls(**cheap)]

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from sktda.cli.commands import app
 from sktda.cli.options import drop_amount
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 TEXT = "a,b,word,kind\n" + "".join(
     f"{i * 7 % 11},{i * i % 13},{'pqr'[i % 3]},{'xy'[(i * 7 % 11 > 5) ^ (i % 9 == 4)]}\n" for i in range(60)
 )

@@ -258,8 +258,8 @@ def test_the_coreset_leaves_planted_flips_out():
 
 def test_images_sparse_rows_and_frames_equal_the_table():
     X, y = load_digits(return_X_y=True)
-    X, y = X[:150], y[:150]
-    for estimator in (None, BaggingClassifier(TREE, 50, max_features=0.5)):
+    X, y = X[:60], y[:60]
+    for estimator in (None, BaggingClassifier(TREE, 30, max_features=0.5)):
         base = DataOOB(estimator).fit(X, y).scores_
         forms = [sp.csr_matrix(X), sp.coo_array(X), pd.DataFrame(X).add_prefix("p")]
         for form in forms + ([X.reshape(-1, 8, 8)] if estimator is None else []):

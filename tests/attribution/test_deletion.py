@@ -77,8 +77,9 @@ def direction_of(name, rows, weight=None):
     return total
 
 
-@pytest.mark.parametrize("hvp", ["exact", "finite-difference"])
-@pytest.mark.parametrize("name", ONE_RATE)
+@pytest.mark.parametrize(
+    ("name", "hvp"), [*((name, "exact") for name in ONE_RATE), *((name, "finite-difference") for name in ONE_RATE[:3])]
+)
 def test_diff_in_goes_along_its_own_direction_to_the_lowest_point(name, hvp):
     gauss_newtons = runs.curvatures_of(name, 5)[1]
     gradients = runs.gradients_of(name, 5)

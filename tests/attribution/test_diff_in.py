@@ -432,7 +432,7 @@ def test_self_scores_are_minus_the_diagonal_and_validation_scores_the_mean(name,
 
 @pytest.mark.parametrize(
     ("name", "hvp"),
-    [("softmax, momentum, decay", "auto"), *(("squares", hvp) for hvp in ("auto", "exact", "finite-difference"))],
+    [("softmax, momentum, decay", "auto"), ("squares", "exact"), ("squares", "finite-difference")],
 )
 def test_the_batch_size_changes_nothing(name, hvp):
     net, small, y_small = single(name)

@@ -146,8 +146,12 @@ def test_every_runs_own_losses(name, weight):
     np.testing.assert_allclose(fit.scores_, -fit.member_scores_.mean(axis=0), rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [  # every base with half of the objectives, every objective with half of the bases
+        (name, objective) for i, name in enumerate(BASES) for j, objective in enumerate(OBJECTIVES) if (i + j) % 2 == 0
+    ],
+)
 def test_every_runs_objective(name, objective):
     asked, value = OBJECTIVES[objective]
     base = clone(BASES[name]).set_params(objective=asked)
@@ -449,12 +453,12 @@ def test_the_order_of_the_runs_changes_nothing(measure):
     np.testing.assert_allclose(other.member_scores_, FIT.member_scores_[order], rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["exact", "tracin", "source", "sgd"])
+@pytest.mark.parametrize("name", ["exact", "source", "sgd"])
 def test_the_order_of_rows_changes_nothing(name):
     order = np.random.default_rng(0).permutation(N)
     for given in ({}, {"X_val": XQ, "y_val": YQ}):
-        plain = Distributional(BASES[name], members=RUNS[:3], measure="variance", random_state=0).fit(X, Y, **given)
-        moved = clone(plain).set_params(members=RUNS[:3]).fit(X[order], Y[order], **given)
+        plain = Distributional(BASES[name], members=RUNS[:2], measure="variance", random_state=0).fit(X, Y, **given)
+        moved = clone(plain).set_params(members=RUNS[:2]).fit(X[order], Y[order], **given)
         np.testing.assert_allclose(moved.scores_, plain.scores_[order], rtol=1e-7, atol=1e-12)
         np.testing.assert_allclose(moved.std_error_, plain.std_error_[order], rtol=1e-7, atol=1e-12)
         np.testing.assert_allclose(moved.attribute(XQ, YQ), plain.attribute(XQ, YQ)[:, order], rtol=1e-7, atol=1e-12)

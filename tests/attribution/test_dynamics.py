@@ -22,7 +22,7 @@ from sktda.model.recorder import TrajectoryRecorder
 from tests.attribution.run_reference import Perceptron, X, Y, run_of, targets_of, trained
 from tests.spies import flip
 
-pytestmark = pytest.mark.usefixtures("few_trees")
+pytestmark = pytest.mark.usefixtures("few_trees", "short_training")
 
 KINDS = [AUM, EL2N, Forgetting, GraNd, LogitMargin, Loss]
 ROWS = np.arange(len(Y))
@@ -246,6 +246,7 @@ def noisy_digits():
     return X, given, given != y
 
 
+@pytest.mark.usefixtures("full_training")
 @pytest.mark.parametrize(("kind", "least"), list(zip(KINDS, [0.98, 0.93, 0.85, 0.9, 0.9, 0.85], strict=True)))
 def test_wrong_labels_score_low(noisy_digits, kind, least):
     X, y, wrong = noisy_digits
@@ -264,13 +265,25 @@ def test_labels_as_text_and_images_and_frames(noisy_digits):
     assert np.isfinite(Forgetting(random_state=0).fit(X.reshape(-1, 8, 8), names).scores_).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_in_every_cleaner(noisy_digits, kind):
+@pytest.mark.usefixtures("full_training")
+@pytest.mark.parametrize("kind", [AUM, GraNd])
+def test_in_a_pruner(noisy_digits, kind):
     X, y, wrong = noisy_digits
     pruner = InfluencePruner(RandomForestClassifier(10), kind(random_state=0), prune_ratio=0.2).fit(X, y)
     assert wrong[~pruner.support_].mean() > 0.4
+
+
+@pytest.mark.parametrize("kind", [EL2N, Forgetting])
+def test_in_a_detector(noisy_digits, kind):
+    X, y, _ = noisy_digits
     detector = NoisyLabelDetector(kind(random_state=0)).fit(X, y)
     assert (detector.labels_ == -1).sum() == round(detector.noise_rate_ * len(y))
+
+
+@pytest.mark.usefixtures("full_training")
+@pytest.mark.parametrize("kind", [LogitMargin, Loss])
+def test_in_a_coreset(noisy_digits, kind):
+    X, y, wrong = noisy_digits
     kept = CoresetSelector(kind(random_state=0), n_samples=200, random_state=0).fit(X, y).sample_indices_
     assert wrong[kept].mean() < 0.15
 
@@ -278,6 +291,7 @@ def test_in_every_cleaner(noisy_digits, kind):
 # ---- the threshold of a made-up class --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("full_training")
 def test_the_threshold_separates_right_from_wrong(noisy_digits):
     X, y, wrong = noisy_digits
     aum = AUM(percentile=99, random_state=0).fit(X, y)
@@ -290,6 +304,7 @@ def test_the_threshold_separates_right_from_wrong(noisy_digits):
     assert not hasattr(aum.set_params(percentile=None).fit(X, y), "threshold_")
 
 
+@pytest.mark.usefixtures("full_training")
 def test_rows_of_the_made_up_class_are_scored_with_their_own_label(noisy_digits):
     """A row that only one run left its label has a score from it; all rows have one."""
     X, y, _ = noisy_digits
@@ -323,6 +338,7 @@ def test_regression_targets_of_the_default_net():
     assert np.isfinite(Loss(Ridge()).fit(X, y).scores_).all()
 
 
+@pytest.mark.usefixtures("full_training")
 def test_the_threshold_of_many_classes_with_text_labels():
     X, y = make_blobs(300, 6, centers=30, random_state=0)
     names = np.char.mod("class %02d", y)

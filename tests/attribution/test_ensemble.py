@@ -33,7 +33,7 @@ from sktda.attribution import (
 from sktda.attribution.base import Attributor, Needs
 from tests.spies import noisy_blobs
 
-pytestmark = pytest.mark.usefixtures("few_trees")
+pytestmark = pytest.mark.usefixtures("few_trees", "short_training")
 
 X, Y, TRUE = noisy_blobs(120, rate=0.2, centers=3)
 A, B, C = np.random.default_rng(0).normal(size=(3, 120))
@@ -68,6 +68,7 @@ def test_units_of_the_members_do_not_matter(change):
     )
 
 
+@pytest.mark.usefixtures("full_training")  # as in the workers, which know nothing of these fixtures
 def test_the_order_of_members_and_workers_does_not_matter():
     members = [ComplexityGap(), EL2N(random_state=0), KNNShapley(random_state=0)]
     expected = Ensemble(members).fit(X, Y).scores_

@@ -24,7 +24,9 @@ from sktda.attribution import Influence, InnerProduct, TracIn
 from sktda.model.recorder import TrajectoryRecorder
 from tests.model.nets import Mlp, make_net, rows
 
-N = 100
+pytestmark = pytest.mark.usefixtures("short_training")
+
+N = 50
 TWO = make_classification(N, 4, flip_y=0.2, random_state=1)
 THREE = make_classification(N, 4, n_informative=3, n_redundant=0, n_classes=3, flip_y=0.1, random_state=2)
 NUMBERS = make_regression(N, 4, noise=20.0, random_state=0)
@@ -156,7 +158,7 @@ def test_validation_scores_are_the_mean_of_the_queries_values(method, model):
 def test_the_batch_size_changes_nothing(method, model):
     tolerance = 1e-5 if precision(model) > 1e-9 else 1e-9
     results = []
-    for size in (N, 7) if method == "cg" else (N, 1, 7, 64, None):
+    for size in (N, 7) if method == "cg" else (N, 7, 1):
         attributor, X, y = built(method, model, batch_size=size)
         scores = attributor.fit(X, y, X_val=X[:9], y_val=y[:9]).scores_
         if method == "cg":
@@ -198,12 +200,11 @@ def test_equal_rows_have_equal_values_and_twice_the_data_halves_them(method):
 
 
 @pytest.mark.parametrize(("method", "model"), [pair for pair in PAIRS if pair != ("cg", "perceptron")])
-@pytest.mark.parametrize("harmful", [False, True])
-def test_top_k_is_the_sorted_matrix(method, model, harmful):
+def test_top_k_is_the_sorted_matrix(method, model):
     attributor, X, y = built(method, model, objective=None, batch_size=13)
     values = attributor.fit(X, y).attribute(X[:6], y[:6])
-    order = np.argsort(values if harmful else -values, axis=1, kind="stable")
-    for k in (17, len(X)):
+    for k, harmful in ((17, False), (17, True), (len(X), False)):
+        order = np.argsort(values if harmful else -values, axis=1, kind="stable")
         found, best = attributor.top_k(X[:6], y[:6], k, harmful=harmful)
         np.testing.assert_array_equal(best, np.take_along_axis(values, found, axis=1))
         assert_close(best, np.take_along_axis(values, order, axis=1)[:, :k], 1e-9)
@@ -466,7 +467,7 @@ def test_input_that_is_refused(cls):
         cls(model).fit(X, y, X_val=X)
     with pytest.raises(ValueError, match="y_val came without X_val"):
         cls(model).fit(X, y, y_val=y)
-    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: 100 and 99"):
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: 50 and 49"):
         cls(model).fit(X, y[:-1])
     with pytest.raises(ValueError, match=r"sample_weight has shape \(99,\)"):
         cls(model).fit(X, y, sample_weight=WEIGHTS[:-1])

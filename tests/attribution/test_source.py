@@ -630,7 +630,7 @@ def test_the_stage_that_did_the_harm():
 
 # ---- what a fit keeps to --------------------------------------------------------------------------------------------
 
-SINGLE = float_rows(80)
+SINGLE = float_rows(40)
 
 
 @cache
@@ -672,7 +672,7 @@ def test_self_scores_are_minus_the_diagonal(form):
 def test_the_batch_size_changes_nothing(form):
     inputs, labels = SINGLE
     results = []
-    for size in (80, 1, 7, 64, None):
+    for size in (40, 7, 1):
         own = of_form(form, batch_size=size)
         held = of_form(form, batch_size=size, X_val=inputs[:9], y_val=labels[:9])
         results.append((own.scores_, held.scores_, own.attribute(inputs[:9], labels[:9])))
@@ -716,22 +716,21 @@ def test_pickle_keeps_stages():
 
 
 @by_form
-@pytest.mark.parametrize("harmful", [False, True])
-def test_top_k_is_the_sorted_matrix(form, harmful):
+def test_top_k_is_the_sorted_matrix(form):
     fitted = of_form(form, objective=None, batch_size=13)
     values = fitted.attribute(SINGLE[0][:6], SINGLE[1][:6])
-    found, best = fitted.top_k(SINGLE[0][:6], SINGLE[1][:6], 17, harmful=harmful)
-    order = np.argsort(values if harmful else -values, axis=1, kind="stable")[:, :17]
-    np.testing.assert_array_equal(best, np.take_along_axis(values, found, axis=1))
-    assert_close(best, np.take_along_axis(values, order, axis=1), 1e-9)
+    for harmful in (False, True):
+        found, best = fitted.top_k(SINGLE[0][:6], SINGLE[1][:6], 17, harmful=harmful)
+        order = np.argsort(values if harmful else -values, axis=1, kind="stable")[:, :17]
+        np.testing.assert_array_equal(best, np.take_along_axis(values, found, axis=1))
+        assert_close(best, np.take_along_axis(values, order, axis=1), 1e-9)
 
 
-@by_form
+@pytest.mark.parametrize("form", ["exact", "fast", "adam, exact"])
 def test_the_order_of_rows_plays_no_part(form):
-    order = np.random.default_rng(0).permutation(80)
+    order = np.random.default_rng(0).permutation(40)
     net, options = FORMS[form]
-    if options.get("curvature") != "exact":
-        options = options | {"curvature": "exact"}  # EK-FAC draws a label for the k-th row
+    options = options | {"curvature": "exact"}  # EK-FAC draws a label for the k-th row
     plain = source(net(), *SINGLE, **options).scores_
     assert_close(source(net(), SINGLE[0][order], SINGLE[1][order], **options).scores_, plain[order], 1e-5)
 
@@ -863,7 +862,7 @@ def test_a_pruner_in_a_pipeline_and_a_search_over_the_segments():
     net = make_net(max_epochs=6)
     pipe = make_pipeline(StandardScaler(), InfluencePruner(net, Source(), prune_ratio=0.1, random_state=0))
     fitted = pipe.fit(inputs, labels)
-    assert fitted[-1].n_pruned_ == 8
+    assert fitted[-1].n_pruned_ == 4
     assert isinstance(fitted[-1].attributor_, Source)
     assert len(fitted[-1].attributor_.trajectory_) == 6
     assert fitted.score(inputs, labels) > 0.7
@@ -872,7 +871,7 @@ def test_a_pruner_in_a_pipeline_and_a_search_over_the_segments():
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     inner = make_pipeline(StandardScaler(), net)
     outer = InfluencePruner(inner, Source(), prune_ratio=0.1, random_state=0).fit(inputs, labels)
-    assert outer.n_pruned_ == 8
+    assert outer.n_pruned_ == 4
     direct = Source(inner, random_state=0).fit(inputs, labels)
     assert np.isfinite(direct.scores_).all()
 

@@ -44,8 +44,9 @@ def net():
     )
 
 
-@pytest.mark.parametrize("validation", [None, 3, 0.25, "holdout", "routed"])
-@pytest.mark.parametrize("guard", [False, 0.5])
+@pytest.mark.parametrize(
+    ("validation", "guard"), [(None, 0.5), (3, False), (0.25, 0.5), ("holdout", False), ("routed", 0.5)]
+)
 def test_a_pruner_takes_and_keeps_a_dictionary(validation, guard):
     routed = {"X_val": {k: v[:20] for k, v in X.items()}, "y_val": Y[:20]} if validation == "routed" else {}
     validation = {"holdout": Holdout({k: v[:20] for k, v in X.items()}, Y[:20]), "routed": None}.get(

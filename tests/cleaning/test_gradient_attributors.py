@@ -287,6 +287,7 @@ IMAGES, DIGITS = load_digits(return_X_y=True)
 IMAGES, NOISY = IMAGES / 16, flip(DIGITS, 0.2)
 
 
+@pytest.mark.usefixtures("all_trees")
 @pytest.mark.parametrize(
     ("attributor", "least"),
     [

@@ -13,6 +13,8 @@ from sktda.attribution import ComplexityGap, ConfidentLearning, LabelPosterior, 
 from sktda.cleaning import GLISTER
 from tests.spies import ValidationScores, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 X, Y, _ = noisy_blobs(60, centers=2)
 GROUPS = np.arange(60) // 6
 FRAME = pd.DataFrame(X, index=[f"row {i}" for i in range(60)]).add_prefix("f")

@@ -545,10 +545,13 @@ def test_the_tolerance_is_the_largest_drop_allowed():
         refused_pruner(validation=CLEAN, guard=drop - 1e-3).fit(X, Y)
 
 
-@pytest.mark.parametrize("guard", [0, 0.0, np.float64(0), np.True_], ids=["0", "0.0", "float64", "numpy True"])
-def test_a_tolerance_of_nothing_is_a_guard_like_true(guard):
-    with pytest.warns(PruningWarning):
-        assert refused_pruner(validation=CLEAN, guard=guard).fit(X, Y).n_pruned_ == 0
+@pytest.mark.parametrize(
+    "guard", [True, np.True_, 0, 0.0, np.float64(0)], ids=lambda guard: f"{type(guard).__name__} {guard}"
+)
+def test_without_a_tolerance_any_drop_is_too_much(guard):
+    scores = iter([0.8, 0.799])
+    with pytest.warns(PruningWarning, match=r"from 0\.8000 to 0\.7990, a drop of more than 0$"):
+        refused_pruner(validation=CLEAN, guard=guard, scoring=lambda *_: next(scores)).fit(X, Y)
 
 
 @pytest.mark.parametrize("guard", [False, np.False_])
@@ -664,6 +667,20 @@ def test_a_guard_with_a_class_rarer_than_the_folds():
     y = np.append([2, 2], np.arange(118) % 2)
     cleaner = InfluencePruner(KNeighborsClassifier(1), CountingScores(), min_samples_per_class=2, guard=1.0)
     assert cleaner.fit(X, y).support_[:2].all()
+
+
+def test_a_class_is_not_pruned_away_in_the_guards_folds():
+    """Its six rows score lowest; the folds' models would not know it."""
+    labels, n_classes = np.where(np.arange(len(TRUE)) % 20 == 0, 3, TRUE), []
+
+    def scorer(model, X_test, y_test):
+        n_classes.append(len(set(getattr(model, "estimator_", model).y_)))
+        return 1.0
+
+    lowest = PrecomputedScores(lambda X, y: np.where(y == 3, -1.0, 0.0) + 1e-3 * X[:, 1])
+    cleaner = InfluencePruner(RecordingClassifier(), lowest, prune_ratio=0.2, stratify=False, guard=True)
+    cleaner.set_params(scoring=scorer, min_samples_per_class=2).fit(X, labels)
+    assert n_classes == [4] * 10
 
 
 def test_guard_folds_in_workers_keep_the_configuration():

@@ -48,6 +48,11 @@ each_case = pytest.mark.parametrize("name", NAMES)
 each_form = pytest.mark.parametrize("exact", [True, False])
 
 
+def by_turns(first):
+    """Every case with one of the two forms: what pairs have in both, one direction and a row alone have by turns."""
+    return pytest.mark.parametrize(("name", "exact"), [(name, k % 2 == first) for k, name in enumerate(NAMES)])
+
+
 @dataclass(frozen=True)
 class Problem:
     """Engine with a penalty and rows; dense: gradients g (n, p), the risk's G (p,), H_i G and H g_i (n, p)."""
@@ -100,8 +105,7 @@ def query(name):
 # ---- one v for all rows --------------------------------------------------------------------------------------------
 
 
-@each_form
-@each_case
+@by_turns(0)
 def test_values_of_one_query_direction(name, exact):
     of = problem(name)
     engine, rows, gradients = of.engine, of.rows, of.gradients
@@ -170,8 +174,7 @@ def test_values_of_pairs(name, exact):
         close(own, (curved * gradients).sum(1)[:5], tolerance)
 
 
-@each_form
-@each_case
+@by_turns(1)
 def test_values_of_rows_for_themselves(name, exact):
     of = problem(name)
     engine, rows, gradients, slope = of.engine, of.rows, of.gradients, by_name(of.engine, of.slope)

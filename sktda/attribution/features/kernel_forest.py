@@ -162,7 +162,7 @@ class KernelForest(Attributor):
                 out = np.ones(len(codes), dtype=bool)
                 out[drawn] = False
                 if out.any():
-                    total[order[out]] += tree.predict_proba(rows[out])
+                    total[order[out]] += tree.predict_proba(rows[out], check_input=False)  # float32 already
         total[total.sum(axis=1) == 0] = 1
         return total / total.sum(axis=1, keepdims=True)
 
