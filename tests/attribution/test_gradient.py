@@ -469,7 +469,7 @@ def test_input_that_is_refused(cls):
         cls(model).fit(X, y, y_val=y)
     with pytest.raises(ValueError, match=r"inconsistent numbers of samples: 50 and 49"):
         cls(model).fit(X, y[:-1])
-    with pytest.raises(ValueError, match=r"sample_weight has shape \(99,\)"):
+    with pytest.raises(ValueError, match=r"sample_weight has shape \(49,\)"):
         cls(model).fit(X, y, sample_weight=WEIGHTS[:-1])
     with pytest.raises(ValueError, match="finite and non-negative"):
         cls(model).fit(X, y, sample_weight=-WEIGHTS)
