@@ -301,6 +301,7 @@ class Job:
             reproduce=command,
             notes=tuple(self.notes),
             findings=tuple(findings),
+            columns=self.columns,
             written=written,
         )
         return write_report(path, data, comparison=comparison, random_state=self.settings.seed)

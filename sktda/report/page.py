@@ -20,12 +20,14 @@ from sktda.displays.plotting import comparison_plot, prediction_scatter, score_h
 from sktda.files import staged
 from sktda.report.comparison import N_REPEATS, compare, visible_gain
 from sktda.report.judgement import Judgement
+from sktda.tables.columns import LEFT_OUT
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sktda import NoisyLabelDetector
     from sktda.findings import Finding
+    from sktda.tables.columns import Column
 
 COLUMNS = ("given_label", "suggested_label", "label_quality", "score", "noisy")
 TEMPLATE = "page.html.j2"
@@ -61,6 +63,8 @@ class ReportInput:
         Remarks for the summary, e.g. which columns were skipped.
     findings : tuple of Finding, default=()
         What `sktda.findings.inspect` found; groups of equal rows with different labels get a section of their own.
+    columns : sequence of Column, default=()
+        What was made of each column of a table, as `TableEncoder.columns_` says it.
     written : sequence of str, default=None
         The given labels as they stand in the file, where frame has them as numbers.
     judgement : Judgement, default=None
@@ -79,6 +83,7 @@ class ReportInput:
     reproduce: str = ""
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    columns: Sequence[Column] = ()
     written: Sequence[str] | None = None
     judgement: Judgement | None = None
 
@@ -251,6 +256,7 @@ def _render(data: ReportInput, numbers: dict, page: dict, random_state: int) -> 
         data=data,
         detector=repr(data.detector),
         numbers=numbers,
+        left_out=LEFT_OUT,
         estimated=getattr(data.detector, "contamination", "auto") == "auto",
         page=page,
         n_repeats=N_REPEATS,

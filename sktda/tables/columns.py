@@ -114,7 +114,12 @@ def _of_texts(cells: Texts, name: object, kind: str | None, hint: str) -> Reader
     dates = learn_dates(sampled)
     if dates is not None or kind == "date":
         dates = dates or DateFormat()
-        return Reader("date", dates=dates, note=_said(name, dates.note))
+        unread = np.asarray(dates.read(sampled).isna())
+        other = ""
+        if unread.any():
+            example = sampled[int(unread.argmax())]
+            other = f"{counts[some][unread].sum()} cells are no dates that can be read ({example!r}), taken as missing"
+        return Reader("date", dates=dates, note=_said(name, dates.note, other))
     note = number.note if number is not None else ""
     lowered = {text.lower() for text in texts[:3]}
     if len(texts) == 2 and any(lowered == pair for pair in TRUTH):

@@ -178,7 +178,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     def _refuse_nothing(self) -> NoReturn:
         raise ValueError(
             f"no column can be used as a feature ({'; '.join(self.notes_)}); name embeddings of the rows with "
-            "--features"
+            "--embeddings"
         )
 
     def _take_as_missing(self, finding: Finding, typed: pd.DataFrame) -> None:
@@ -205,7 +205,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"{len(typed):,} rows x {n_features:,} features after encoding would take "
                 f"{len(typed) * n_features * 8e-9:.0f} GB; remove columns, or name embeddings of the rows with "
-                "--features"
+                "--embeddings"
             )
         self.columns_ = [self._column(j) for j in range(len(self._readers))]
         if not n_features:

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 from scipy import sparse
 from sklearn.datasets import load_diabetes, load_digits
+from typer.testing import CliRunner
 
 from sktda import NoisyLabelDetector
+from sktda.cli.commands import app
 from sktda.findings import inspect
 from sktda.report import ReportInput, comparison, write_report
 from sktda.report.judgement import Judgement
@@ -448,3 +450,14 @@ def test_a_missing_extra_is_named(name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=re.escape(f'{name}, which is missing: pip install "sktda[report]"')):
         write_report(tmp_path / "page.html", blobs_input())
+
+
+def test_the_page_lists_which_columns_were_used_how_and_which_were_not(tmp_path):
+    rows = pd.DataFrame({"a": np.arange(30) % 7 + 0.5, "x<y": ["same"] * 30, "label": ["p", "q"] * 15})
+    rows.to_csv(tmp_path / "d.csv", index=False)
+    command = ["clean", str(tmp_path / "d.csv"), "-t", "label", "-o", str(tmp_path / "o.csv"), "--no-comparison"]
+    done = CliRunner().invoke(app, [*command, "--report", str(tmp_path / "r.html")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Columns: 1 of 2 used" in page
+    assert '<th scope="row">x&lt;y</th><td>constant</td><td>not used: one value only</td>' in page

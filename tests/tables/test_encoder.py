@@ -209,7 +209,7 @@ def test_what_cannot_become_numbers_is_refused(monkeypatch):
         TableEncoder().fit(pd.DataFrame({"a": ["1", "-inf", "3"]}))
     with pytest.raises(ValueError, match=r"column 'a' holds 1e\+308, beyond what can be compared, in row 2"):
         TableEncoder().fit(pd.DataFrame({"a": [1, -3, 1e308]}))
-    with pytest.raises(ValueError, match=r"no column can be used as a feature .*identifiers.*--features"):
+    with pytest.raises(ValueError, match=r"no column can be used as a feature .*identifiers.*--embeddings"):
         TableEncoder().fit(pd.DataFrame({"a": [f"n{i}" for i in range(9)]}))
     with pytest.raises(ValueError, match="none beside the labels"):
         TableEncoder().fit(pd.DataFrame(index=range(9)))
@@ -348,3 +348,10 @@ def test_other_columns_say_what_1_234_is():
         assert encoder.transform(frame)[0, -1] == value
         assert len(encoder.notes_) == len(notes)
         assert all(part in note for part, note in zip(notes, encoder.notes_, strict=True))
+
+
+def test_dates_that_cannot_be_read_are_said_and_not_only_missing():
+    days = [f"{day}. {month} 2021" for month in ("März", "April") for day in range(1, 16)]
+    column = TableEncoder().fit(pd.DataFrame({"when": days})).columns_[0]
+    assert column.kind == "date"
+    assert "15 cells are no dates that can be read ('1. März 2021'), taken as missing" in column.note
