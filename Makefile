@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
-# Compared with in the tests. Resolved by pip pyDVL would replace NumPy, so they come without what they ask for, and
-# with the small packages that pyDVL imports.
-PEERS := aum==1.0.2 captum==0.9.0 pydvl==0.10.0 'more-itertools>=9' 'pydeprecate>=0.3.2,<0.4'
+# Compared with in the tests. Resolved by pip they would replace NumPy or torch, so they come without what they ask for;
+# the small packages that they import are in the extra `test`.
+PEERS := aum==1.0.2 captum==0.9.0 einconv==0.1.0 kronfluence==1.0.1 pydvl==0.10.0 'more-itertools>=9' \
+	'pydeprecate>=0.3.2,<0.4'
 # One file for each part that everything else stands on, and what sees a wrong name or a wrong import.
 QUICK := tests/test_architecture.py tests/test_data.py tests/test_selection.py tests/test_noise.py \
 	tests/test_distributions.py tests/engine/test_kernel.py tests/engine/test_last_layer.py tests/engine/test_blocks.py \
