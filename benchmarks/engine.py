@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"unknown parts {', '.join(sorted(unknown))}; allowed are {', '.join(PARTS)}, gpu")
     from shared import gpu, peers
 
-    n = 200 if options.quick else options.rows
+    n = 180 if options.quick else options.rows
     repeats = 1 if options.quick else 5
     jobs = {
         "mlp": (mlp_part, n, repeats),

@@ -200,7 +200,7 @@ def pydvl_part(repeats: int) -> dict:
     rows[-1]["note"] = "pyDVL takes the Hessian, sktda the Gauss-Newton matrix; for a linear model they are the same."
     for name, setting in (
         ("wine, MLP 13-16-16-3", wine()),
-        ("digits, MLP 64-64-64-10", digits(*((200, 60) if quick() else ()))),
+        ("digits, MLP 64-64-64-10", digits(*((150, 50) if quick() else ()))),
     ):
         peer = EkfacInfluence(module_of(setting), update_diagonal=True, hessian_regularization=damping)
         rows.append(pydvl_row(f"EK-FAC, {name}", setting, peer, "ekfac", damping, repeats))
@@ -287,7 +287,7 @@ def dattri_part(repeats: int) -> dict:
     rows = []
     for what, setting, curvature, damping in (
         ("exact, two Gaussians, linear", gaussians(), "exact", 0.1),
-        ("EK-FAC, digits, MLP 64-64-64-10", digits(*((200, 60) if quick() else ())), "ekfac", 0.01),
+        ("EK-FAC, digits, MLP 64-64-64-10", digits(*((150, 50) if quick() else ())), "ekfac", 0.01),
     ):
         train, queries = tensors(setting)
         module, likelihood = module_of(setting), setting.model.likelihood
