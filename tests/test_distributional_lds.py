@@ -194,7 +194,7 @@ def with_nan(array):
     ids=lambda changes: "",
 )
 def test_shapes_that_do_not_match(changes):
-    with pytest.raises(ValueError, match=r"expected \(n_runs, n_query\)"):
+    with pytest.raises(ValueError, match=r"expected \(n_members, n_query\)"):
         distributional_lds(**broken(**changes))
 
 
