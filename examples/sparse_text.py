@@ -86,7 +86,7 @@ def main() -> None:
     frame = detector.to_frame()
     frame["in_fact"], frame["text"] = truth[frame.index], X[frame.index].str[:40]
     print("the worst documents")
-    print(frame.drop(columns="noisy").head(8).round(2).to_string())
+    print(frame.drop(columns=["score", "noisy"]).head(8).round(2).to_string())
     found = frame[frame["noisy"] & (frame["given_label"] != frame["in_fact"])]
     share = (found["suggested_label"] == found["in_fact"]).mean()
     print(f"\nof the {len(found)} wrong ones called noisy, {share:.0%} get their true topic suggested")

@@ -355,7 +355,7 @@ def test_every_batch_size_gives_the_same(name):
     model, rows = table.build(name, 23)
     directions = direction(model, 5, K)[1]
     found = []
-    for size in (5, 1, 7, 23, None):
+    for size in (5, 1, 7, 23, "auto"):
         engine = PerRow(model, size)
         engine.prepare(rows)
         second = SecondOrder(engine)
