@@ -42,7 +42,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         are "constant", "identifier", "other", "ignore" and, by who knows the labels, "leak"), ``how`` it is used, and a
         ``note``: what was read as a number, with an example, and what was taken for missing.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Columns of the table.
+    feature_names_in_ : ndarray of shape (n_features,)
         Only where all columns are named by text.
 
     Raises
