@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -49,11 +50,9 @@ class LineTable(Table):
         self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
     ) -> None:
         """Write lines as they were read; only relabelled rows and added columns are composed anew."""
-        added = extra.astype(object).where(extra.notna(), None).to_dict("records")
         written = []
-        for row in rows.tolist():
+        for row, changes in _changes(rows, target, relabelled, extra):
             line = self.lines[row]
-            changes = added[row] | ({target: relabelled[row]} if row in relabelled else {})
             written.append(f"{_text(_row(line, '') | changes)}\n".encode() if changes else line)
         write_bytes(path, b"".join(line if line.endswith((b"\n", b"\r")) else line + b"\n" for line in written))
 
@@ -121,12 +120,19 @@ class RecordTable(Table):
         self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
     ) -> None:
         """Write objects as they were read; only relabelled rows and added columns are composed anew."""
-        added = extra.astype(object).where(extra.notna(), None).to_dict("records")
         written = []
-        for row in rows.tolist():
-            changes = added[row] | ({target: relabelled[row]} if row in relabelled else {})
+        for row, changes in _changes(rows, target, relabelled, extra):
             written.append(_text(json.loads(self.texts[row]) | changes) if changes else self.texts[row])
         _write_array(written, path)
+
+
+def _changes(
+    rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (row, what is new in its object): the cells of added columns, and its label where it was relabelled."""
+    added = extra.astype(object).where(extra.notna(), None).to_dict("records")
+    for row in rows.tolist():
+        yield row, added[row] | ({target: relabelled[row]} if row in relabelled else {})
 
 
 def _of_lines(file: Input, reading: Reading) -> LineTable:
