@@ -424,6 +424,27 @@ def test_relabelled_rows_of_aligned_and_ragged_text_stay_readable(tmp_path):
         assert again["size"].tolist() == ["5.5", "-6"]
 
 
+def test_rows_know_their_lines(tmp_path):
+    """From 1, as editors and spreadsheets count them, whatever stands between and above."""
+    texts = {
+        "plain.csv": "a,label\n1,x\n\n2,y\n",
+        "quotes.csv": '\n\n"a",label\n"1\n",x\n\n2,y\n',
+        "title.csv": "Results\n\na,label\r\n1,x\r\n\r\n2,y",
+        "x.jsonl": '\n{"label": "x"}\n\n{"label": "y"}',
+        "x.arff": "@relation x\n@attribute label {x,y}\n\n@data\n% no row\nx\n\ny\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode())
+        found = [text.splitlines()[line - 1] for line in read_source(tmp_path / name).line_numbers]
+        assert found[0] in ("1,x", '"1', '{"label": "x"}', "x"), name
+        assert found[1] in ("2,y", '{"label": "y"}', "y"), name
+    book = openpyxl.Workbook()
+    for at, value in {"B3": "Title", "B5": "a", "C5": "label", "B7": 1, "C7": "x", "B9": 2, "C9": "y"}.items():
+        book.active[at] = value
+    book.save(tmp_path / "x.xlsx")
+    assert read_source(tmp_path / "x.xlsx").line_numbers.tolist() == [7, 9]
+
+
 def zipped(**members):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:

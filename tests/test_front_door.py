@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from sktda.cli.commands import app
 from sktda.cli.options import drop_amount
+from sktda.cli.plan import read_text_cells
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 
@@ -257,6 +258,36 @@ def test_scores_for_spreadsheets_have_no_formulas_and_come_back_as_decisions(tmp
         assert (tmp_path / f"{name}.out.csv").read_text().splitlines() == expected  # exact, without quotes
 
 
+@pytest.mark.parametrize("end", [".csv", ".xlsx", ".xlsx.gz"])
+def test_scores_with_data_have_the_lines_and_cells_of_the_rows_and_come_back_as_decisions(tmp_path, judged, end):
+    lines = [f'{i},{i % 7},"=a{i}\nb",@x,{"xy"[i % 2]}\n' + "\n" * (i % 5 == 4) for i in range(60)]
+    path = tmp_path / "t.csv"
+    path.write_text("# a comment\n\nid,score,note,1,kind\n" + "".join(lines))
+    scores, args = tmp_path / f"s{end}", ["-t", "kind", "--index", "id", "-o"]
+    done("score", path, *args, scores, "--with-data")
+    cells = read_text_cells(scores)
+    assert cells.columns[-3:].tolist() == ["score_", "note", "1"]
+    assert cells.columns[:4].tolist() == ["row", "line", "id", "given_label"]
+    raw = path.read_text().split("\n")
+    for _, row in cells.iterrows():
+        assert raw[int(row["line"]) - 1] == f'{row["id"]},{row["score_"]},"=a{row["row"]}'
+        assert row[["note", "1"]].tolist() == [f"=a{row['row']}\nb", "@x"]
+    if end == ".csv":
+        assert not any(cell.startswith(("=", "@")) for cell in pd.read_csv(scores, dtype=str)["note"])
+    if end == ".xlsx":
+        book = openpyxl.load_workbook(scores)
+        sheet = book["review"]
+        assert "f" not in {cell.data_type for row in sheet.iter_rows() for cell in row}
+        assert all(row[-1].quotePrefix for row in sheet.iter_rows(min_row=2))
+        assert {str(rule.sqref) for rule in sheet.data_validations.dataValidation} == {"I2:I61", "J2:J61"}
+        assert [cell.value for cell in book["lists"]["B"]] == ["x", "y", None]
+    cells["decision"] = np.where(cells["id"] == "7", "relabel", "keep")
+    cells.to_csv(tmp_path / "d.csv", index=False)
+    done("clean", path, *args, tmp_path / "o.csv", "--decisions", tmp_path / "d.csv")
+    kept = (tmp_path / "o.csv").read_text().splitlines()
+    assert len(kept) == 3 - 1 + 2 * 60
+
+
 def cells_of(sheet):
     header, *rows = sheet.iter_rows(values_only=True)
     return pd.DataFrame(rows, columns=header).astype(str)
@@ -416,6 +447,7 @@ def test_every_format_that_pillow_opens_is_read(tmp_path, judged, end):
         (["clean", "t.csv", "-t", "kind", "-o", "empty"], 2, "unknown ending"),
         (["clean", "sqlite:///no.db", "-t", "kind", "-o", "o.csv"], 1, "no.db does not exist"),
         (["score", "t.csv", "-t", "kind"], 2, "name the output with --out"),
+        (["clean", "t.csv", "-t", "kind", "-o", "o.csv", "--with-data"], 2, "is about the file of --scores"),
     ],
 )
 def test_a_wrong_command_leaves_everything_as_it_was(tmp_path, monkeypatch, args, code, message):

@@ -160,7 +160,7 @@ class CoresetSelector(BaseEstimator):
         check_consistent_length(X, y)
         self.strategy_ = strategy = self._strategy()
         strategy._validate_params()
-        table, X = X, self._numbers(X, strategy)
+        table, (X, encoder) = X, self._numbers(X, strategy)
         if strategy.uses_scores:
             self._score(X, y, strategy.estimator)
         numbers = read_features(self, X) if strategy.reads_numbers else None
@@ -172,7 +172,7 @@ class CoresetSelector(BaseEstimator):
             self.sample_indices_ = np.arange(budget)
             return self
         candidates = Candidates(
-            X, y, self.task_, codes, random_of(self.random_state), self.random_state, numbers=numbers
+            X, y, self.task_, codes, random_of(self.random_state), self.random_state, numbers=numbers, encoder=encoder
         )
         if strategy.uses_scores:
             refuse_constant(self.scores_, self.attributor_)
@@ -196,15 +196,16 @@ class CoresetSelector(BaseEstimator):
         self.scores_, self.attributor_ = scores.values, scores.attributor
 
     def _numbers(self, X, strategy):
-        """X, or a table that is not all numbers as `TableEncoder` makes it, where no model reads it."""
+        """(X, None), or (a table that is not all numbers as an encoder makes it, that) where no model reads it."""
         looked_at = strategy.uses_scores or strategy.reads_numbers
         if not looked_at or strategy.estimator is not None or not needs_encoding(X):
-            return X
+            return X, None
         if self.attributor and reads_tables(self.attributor):
-            return X
+            return X, None
         from sktda.tables.encoder import TableEncoder
 
-        return TableEncoder().fit_transform(X)
+        encoder = TableEncoder()
+        return encoder.fit_transform(X), encoder
 
     def _encoded(self, y, estimator):
         """(codes or values, class codes) of the target; sets task_ and classes_."""

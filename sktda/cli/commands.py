@@ -35,6 +35,7 @@ from sktda.cli.options import (
     TaskKind,
     Text,
     Unlabelled,
+    WithData,
     Without,
     data_path,
     option,
@@ -120,6 +121,7 @@ def clean(
     size: Size = 64,
     task: TaskKind = Task.auto,
     scores: Annotated[Path | None, option("--scores", "Scores of all rows, as from sktda score.", "FILE")] = None,
+    with_data: WithData = False,
     decisions: Annotated[
         Path | None,
         option(
@@ -145,14 +147,15 @@ def clean(
     started = time.perf_counter()
     outputs = named_outputs(out=out, report=report, scores=scores, copy=copy)
     with session(silent=json_output or quiet) as (progress, remarks):
-        from sktda.cli.formats.escapes import write_for_spreadsheet
         from sktda.cli.jobs import Job
         from sktda.cli.plan import Plan
+        from sktda.cli.reviews import write_scores
         from sktda.files import staged
-        from sktda.review.decisions import scores_file
 
         if copy and (not data.is_dir() or action is Action.flag):
             fail("--copy needs an image folder and --action drop or relabel", 2)
+        if with_data and not scores:
+            fail("--with-data is about the file of --scores; name one", 2)
         settings = settings_of(ctx)
         check_command(settings, outputs, decisions, force=force, json_output=json_output)
         job = Job.load(settings, progress)
@@ -171,7 +174,7 @@ def clean(
             progress("writing")
             job.source.write(place["out"], plan.rows, job.target, plan.relabelled, plan.extra)
             if scores:
-                write_for_spreadsheet(scores_file(frame), place["scores"])
+                write_scores(job, frame, place["scores"], with_data)
             if copy:
                 copy_images(job, place["copy"], plan)
             if report:
@@ -194,6 +197,7 @@ def score(
             "--out -o", "Scores, the worst row first: .csv, .xlsx or any other table, - for standard output.", "FILE"
         ),
     ] = None,
+    with_data: WithData = False,
     target: Target = None,
     drop: Drop = "auto",
     method: Method = "label-posterior",
@@ -226,10 +230,9 @@ def score(
     started = time.perf_counter()
     outputs = named_outputs(scores=out)
     with session(silent=json_output or quiet) as (progress, remarks):
-        from sktda.cli.formats.escapes import write_for_spreadsheet
         from sktda.cli.jobs import Job
+        from sktda.cli.reviews import write_scores
         from sktda.files import staged
-        from sktda.review.decisions import scores_file
 
         settings = settings_of(ctx)
         check_command(settings, outputs, force=force, json_output=json_output)
@@ -239,7 +242,7 @@ def score(
         job.notes.extend(remarks)
         with staged(list(outputs.values()), force=force, ending=".csv") as (place,):
             progress("writing")
-            write_for_spreadsheet(scores_file(frame), place)
+            write_scores(job, frame, place, with_data)
         summary = summary_of(job, frame, judgement, {"n_written": len(frame)}, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
 
@@ -287,9 +290,9 @@ def review(
     outputs = named_outputs(review=out, spreadsheet=spreadsheet)
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.jobs import Job
-        from sktda.cli.reviews import lines_of, review_of
+        from sktda.cli.reviews import labels_to_choose, review_of
         from sktda.files import staged
-        from sktda.review.sheet import write_sheet
+        from sktda.review.sheet import review_table, write_sheet
 
         settings = settings_of(ctx)
         check_command(settings, outputs, decisions, force=force, json_output=json_output)
@@ -302,7 +305,8 @@ def review(
             progress("writing the page")
             numbers = page.save(place["review"])
             if spreadsheet:
-                write_sheet(place["spreadsheet"], page, lines_of(job.source))
+                table = review_table(page, job.source.line_numbers)
+                write_sheet(place["spreadsheet"], table, labels_to_choose(job, frame))
         summary = summary_of(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
 

@@ -154,6 +154,13 @@ Unlabelled = Annotated[
 NoComparison = Annotated[
     bool, option("--no-comparison", "Leave the comparison of models before and after cleaning out of the report.")
 ]
+WithData = Annotated[
+    bool,
+    option(
+        "--with-data",
+        "Beside the scores of each row its line in DATA and its own cells; in an .xlsx with lists of decisions.",
+    ),
+]
 Method = Annotated[str, option("--method", "Attribution method that ranks the rows.", "NAME")]
 Seed = Annotated[int, option("--seed", "The same seed gives the same result.", "NUMBER", min=0)]
 Force = Annotated[bool, option("--force", "Replace files that exist, but never an input or a folder.")]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sktda.cli.formats import read_source
+from sktda.cli.formats.base import Reading
 from sktda.cli.formats.escapes import unescaped
 from sktda.review.decisions import decide
 
@@ -69,5 +70,5 @@ def _check_free(job: Job, names: tuple[str, ...], before: str) -> None:
 
 def read_text_cells(path: Path) -> pd.DataFrame:
     """Any table with all cells as text and missing cells empty; quotes put before formulas are taken away."""
-    frame = read_source(path).frame
+    frame = read_source(path, Reading(header=True)).frame
     return unescaped(frame.astype(object).where(frame.notna(), "").astype(str))

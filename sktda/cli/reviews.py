@@ -1,21 +1,25 @@
-"""The command `review`: a job as a page."""
+"""What a human reviews: a job as a page, and its scores as a table."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from sktda.cli.jobs import Job
 from sktda.cli.plan import read_text_cells
 from sktda.report.judgement import Judgement
-from sktda.review import Review
+from sktda.review.decisions import scores_file
+
+if TYPE_CHECKING:
+    from sktda.review import Review
 
 
 def review_of(job: Job, frame: pd.DataFrame, judgement: Judgement, decisions: Path | None) -> Review:
     """What the page is made from."""
+    from sktda.review import Review
+
     return Review(
         name=job.settings.data.resolve().name,
         frame=frame,
@@ -29,10 +33,26 @@ def review_of(job: Job, frame: pd.DataFrame, judgement: Judgement, decisions: Pa
     )
 
 
-def lines_of(source: Any) -> np.ndarray | None:
-    """The line of the file on which each row (n,) begins, from 1; None where rows are no lines."""
-    records = getattr(source, "records", None)
-    if records is None:
-        return None
-    breaks = np.array([source.header, *records[:-1]], dtype=object)
-    return np.cumsum([len(text.splitlines()) for text in breaks]) + 1
+def write_scores(job: Job, frame: pd.DataFrame, path: Path, with_data: bool) -> None:
+    """Write the scores of all rows, the worst first, for a review by hand, as the ending says.
+
+    with_data: also the line and the cells of each row; a spreadsheet then has lists to choose from.
+    """
+    from sktda.cli.formats.escapes import write_for_spreadsheet
+
+    if not with_data:
+        write_for_spreadsheet(scores_file(frame), path)
+        return
+    from sktda.review.sheet import with_cells, write_sheet
+
+    rows = scores_file(frame)["row"].to_numpy()
+    table = with_cells(frame, rows, job.cells, job.source.line_numbers)
+    if path.suffix.lower() == ".xlsx":
+        write_sheet(path, table, labels_to_choose(job, frame))
+    else:
+        write_for_spreadsheet(table, path)
+
+
+def labels_to_choose(job: Job, frame: pd.DataFrame) -> list[str]:
+    """The classes; none where labels are numbers."""
+    return [] if job.task == "regression" else sorted(map(str, frame["given_label"].dropna().unique()))

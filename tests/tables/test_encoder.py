@@ -11,7 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from sktda import CoresetSelector, InfluencePruner, NoisyLabelDetector, TableEncoder
+from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector, TableEncoder
+from sktda.cleaning import GLISTER
 from sktda.tables import encoder as encoder_module
 from sktda.tables.cells import cells_of
 from sktda.tables.columns import learn_column
@@ -272,6 +273,18 @@ def test_other_cleaners_encode_what_only_the_attributor_reads():
     kept, _ = CoresetSelector(n_samples=30, random_state=0).fit_resample(frame, y)
     assert kept.columns.tolist() == ["note", "price"]
     assert len(kept) == 30
+
+
+def test_validation_rows_of_a_strategy_are_encoded_as_the_rows_are():
+    frame, y = messy()
+    encoder = TableEncoder().fit(frame)
+    chosen = [
+        CoresetSelector(strategy=GLISTER(validation=Holdout(rows(frame[:20]), y[:20])), n_samples=20, random_state=0)
+        .fit(rows(frame), y)
+        .sample_indices_.tolist()
+        for rows in (encoder.transform, lambda part: part)
+    ]
+    assert chosen[0] == chosen[1]
 
 
 def test_numbers_are_taken_as_they_are():

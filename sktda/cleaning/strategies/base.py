@@ -48,6 +48,8 @@ class Candidates:
         Share of the rows with the lowest scores that is wrong, or an outlier, and not worth covering.
     numbers : ndarray of shape (n_samples, ...), CSR matrix or None
         X as finite numbers, where the strategy has ``reads_numbers = True``.
+    encoder : TableEncoder or None
+        What made X of the user's table, where that was not all numbers: other rows of theirs need it, too.
     """
 
     X: Any
@@ -59,6 +61,7 @@ class Candidates:
     scores: Any = None
     drop: float = 0.0
     numbers: Any = None
+    encoder: Any = None
 
     def by_class(self, budget: int, choose: Callable[[np.ndarray, int], Chosen]) -> Chosen:
         """What choose(positions of a class, its share of the budget) finds in each class, together."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sktda.cleaning.base import Holdout
 from sktda.cleaning.scoring import rows_of
 from sktda.cleaning.strategies.base import Candidates, Chosen, ModelStrategy
 from sktda.cleaning.validation import VALIDATION, check_validation_rows, set_aside, validation_rows
@@ -149,7 +150,10 @@ class GLISTER(ModelStrategy):
     def _parts(self, candidates: Candidates) -> Iterator[matching.Part]:
         """The rows at the model that is trained on them, beside the validation rows there: once, or once per fold."""
         X, y = candidates.X, candidates.y
-        validation = check_validation_rows(self.validation, X, None, None)
+        validation = self.validation
+        if isinstance(validation, Holdout) and candidates.encoder is not None:
+            validation = Holdout(candidates.encoder.transform(validation.X), validation.y, **validation.metadata)
+        validation = check_validation_rows(validation, X, None, None)
         classes = candidates.codes if candidates.task == "classification" else None
         if isinstance(validation, float):
             validation = [set_aside(validation, len(candidates.codes), classes, candidates.random_state)]

@@ -32,6 +32,7 @@ class ArffTable(Table):
     encoding: str
     ending: str = ".arff"
     notes: tuple[str, ...] = ()
+    line_numbers: np.ndarray | None = None
 
     @classmethod
     def read(cls, file: Input, reading: Reading) -> Self:
@@ -41,7 +42,8 @@ class ArffTable(Table):
         if begin is None:
             raise ValueError(f"{file.name} has no line @data; it is no whole ARFF file")
         lines = text[begin.end() :].splitlines(keepends=True)
-        lines = [line for line in lines if line.strip() and not line.lstrip().startswith("%")]
+        numbers = [i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("%")]
+        lines = [lines[i] for i in numbers]
         if not lines:
             raise ValueError(f"{file.name} has no rows below @data; at least two rows are needed")
         if lines[0].lstrip().startswith("{"):
@@ -58,7 +60,8 @@ class ArffTable(Table):
         for j, name in enumerate(names):
             cells = [row[j] for row in found["data"]]
             columns[name] = _numbers(cells, name, file.name) if numeric[j] else column_of(cells)
-        return cls(pd.DataFrame(columns), text[: begin.end()], lines, encoding, notes=notes)
+        at = np.array(numbers) + len(text[: begin.end()].splitlines()) + 1
+        return cls(pd.DataFrame(columns), text[: begin.end()], lines, encoding, notes=notes, line_numbers=at)
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -51,6 +51,9 @@ class Source(ABC):
     notes: tuple[str, ...] = ()
     """What was assumed while reading, one sentence each."""
 
+    line_numbers: np.ndarray | None = None
+    """The line of the file, or row of the sheet, on which each row (n,) begins, from 1; None where there is none."""
+
     unreadable: str = ""
     """A sentence that names what could not be read and is left out."""
 

@@ -23,18 +23,20 @@ class LineTable(Table):
     cells: pd.DataFrame
     lines: list[bytes]
     ending: str
+    line_numbers: np.ndarray | None = None
 
     own = frozenset({".jsonl", ".ndjson"})
 
     @classmethod
     def read(cls, file: Input, reading: Reading) -> Self:
         """Read all lines but blank ones. Raises ValueError naming the line that is no object."""
-        rows, lines = [], []
+        rows, lines, numbers = [], [], []
         for number, line in enumerate(file.read().splitlines(keepends=True), 1):
             if line.strip():
                 rows.append(_row(line, f"{file.name}, line {number}"))
                 lines.append(line)
-        return cls(_cells(rows, file.name), lines, file.ending)
+                numbers.append(number)
+        return cls(_cells(rows, file.name), lines, file.ending, np.array(numbers))
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -32,6 +32,7 @@ class _Sheet(Table):
     above: Rows
     names: list[str]
     notes: tuple[str, ...] = ()
+    line_numbers: np.ndarray | None = None
 
     kind: ClassVar[str]
 
@@ -40,14 +41,15 @@ class _Sheet(Table):
         """Read the sheet that was named, or the only one that holds a table."""
         try:
             book = CalamineWorkbook.from_filelike(io.BytesIO(file.read()))
-            sheets = {name: _cropped(book.get_sheet_by_name(name).to_python()) for name in book.sheet_names}
+            read = {name: book.get_sheet_by_name(name) for name in book.sheet_names}
+            sheets = {name: _cropped(sheet.to_python()) for name, sheet in read.items()}
         except PasswordError as error:
             raise ValueError(f"{file.name} is protected by a password; save it without one") from error
         except (CalamineError, OSError) as error:
             raise ValueError(f"{file.name} cannot be read as {cls.kind} ({error}); save it again, or as CSV") from error
         shown = [sheet.name for sheet in book.sheets_metadata if sheet.visible == SheetVisibleEnum.Visible]
-        name, notes = _choose(sheets, shown, reading.part, file.name)
-        rows = sheets[name]
+        name, notes = _choose({name: rows for name, (_, rows) in sheets.items()}, shown, reading.part, file.name)
+        first, rows = sheets[name]
         top = _header_row(rows) if reading.header is None else 0
         if top:
             notes.append(
@@ -56,13 +58,15 @@ class _Sheet(Table):
         header, body = _split(rows[top:], reading, notes)
         used = [j for j, called in enumerate(header) if called.strip() or any(row[j] != "" for row in body)]
         names, said = distinct([header[j] for j in used], file.name)
-        body = [row for row in body if any(cell != "" for cell in row)]
+        filled = [i for i, row in enumerate(body) if any(cell != "" for cell in row)]
+        numbers = np.array(filled) + 1 + (read[name].start or (0, 0))[0] + first + len(rows) - len(body)
+        body = [body[i] for i in filled]
         if len(body) < 2:
             raise ValueError(f"sheet {name!r} of {file.name} has {len(body)} rows below its header; two are needed")
         columns = {called: _column([row[j] for row in body]) for called, j in zip(names, used, strict=True)}
         headers = names if _has_names(header, names) else []
         ending = ".ods" if file.ending == ".ods" else ".xlsx"  # older kinds of Excel are only read
-        return cls(ending, pd.DataFrame(columns), name, rows[:top], headers, (*notes, *said))
+        return cls(ending, pd.DataFrame(columns), name, rows[:top], headers, (*notes, *said), numbers)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -181,16 +185,16 @@ def _typed(value: Any) -> dict[str, Any]:
     return {"valuetype": "string"}
 
 
-def _cropped(rows: Rows) -> Rows:
-    """Without the empty rows and columns around a table."""
+def _cropped(rows: Rows) -> tuple[int, Rows]:
+    """(number of empty rows above a table, the table without empty rows and columns around it)."""
     filled = [i for i, row in enumerate(rows) if any(cell != "" for cell in row)]
     if not filled:
-        return []
+        return 0, []
     rows = rows[filled[0] : filled[-1] + 1]
     width = max(map(len, rows))
     rows = [row + [""] * (width - len(row)) for row in rows]
     used = [j for j in range(width) if any(row[j] != "" for row in rows)]
-    return [row[used[0] : used[-1] + 1] for row in rows]
+    return filled[0], [row[used[0] : used[-1] + 1] for row in rows]
 
 
 def _choose(sheets: dict[str, Rows], shown: list[str], wanted: str | None, file: str) -> tuple[str, list[str]]:
@@ -214,11 +218,11 @@ def _choose(sheets: dict[str, Rows], shown: list[str], wanted: str | None, file:
 
 
 def _header_row(rows: Rows) -> int:
-    """The first row with as many cells as most rows have: titles above a table have fewer."""
+    """The first row with more than half as many cells as rows usually have: titles above a table have fewer."""
     counts = [sum(cell != "" for cell in row) for row in rows[:100]]
-    usual = sorted(counts)[len(counts) // 2]
-    first = next(i for i, count in enumerate(counts) if count >= usual)
-    return first if all(count <= 1 for count in counts[:first]) else 0
+    filled = sorted(filter(None, counts))
+    usual = filled[len(filled) // 2]
+    return next(i for i, count in enumerate(counts) if count > usual / 2)
 
 
 def _split(rows: Rows, reading: Reading, notes: list[str]) -> tuple[list[str], Rows]:

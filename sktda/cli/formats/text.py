@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -40,6 +40,7 @@ class TextTable(Table):
     encoding: str
     n_trailing: int
     notes: tuple[str, ...] = ()
+    line_numbers: np.ndarray | None = None
 
     @classmethod
     def read(cls, file: Input, reading: Reading) -> Self:
@@ -53,12 +54,14 @@ class TextTable(Table):
         names, header, start = _header(text, dialect, file.name)
         n_trailing = 0
         texts = _lines(text, start, dialect)
+        above = text.count("\n", 0, start) or text.count("\r", 0, start)
+        numbers = _numbers(text, start, len(texts)) + above if texts else None
         text = "" if texts else text  # large files are held once
         cells = _parsed(data, encoding, start, texts, dialect, len(names)) if texts else None
         if cells is None:
             records = _Records(text or decode(data, file.name)[0], dialect, file.name, start, len(names))
             cells, texts = _cells(iter(records))
-            n_trailing = records.n_trailing
+            n_trailing, numbers = records.n_trailing, np.array(records.lines)
         if not texts:
             raise ValueError(f"{file.name} has a header but no rows; at least two rows are needed")
         names = names or [f"column {number}" for number in range(1, 1 + cells.shape[1])]
@@ -73,7 +76,8 @@ class TextTable(Table):
             names[j] = name
         cells = (cells[used] if nothing else cells).set_axis(called, axis=1)
         header = dialect.preamble + header
-        return cls(file.ending, cells, header, texts, names, dialect, encoding, n_trailing, (*notes, *said))
+        notes += said
+        return cls(file.ending, cells, header, texts, names, dialect, encoding, n_trailing, tuple(notes), numbers)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -150,6 +154,13 @@ def _lines(text: str, start: int, dialect: Dialect) -> list[str] | None:
     return [line for line in LINE.findall(text, start) if line != "\r\n"]
 
 
+def _numbers(text: str, start: int, n_lines: int) -> np.ndarray:
+    """Which of the lines from `start` on are not blank, from 1."""
+    if text.count("\n", start) - text.endswith("\n") + 1 == n_lines:
+        return np.arange(1, 1 + n_lines)
+    return 1 + np.flatnonzero([line not in ("\n", "\r\n") for line in io.StringIO(text[start:], newline="")])
+
+
 def _parsed(
     data: bytes, encoding: str, start: int, texts: list[str], dialect: Dialect, n_cells: int
 ) -> pd.DataFrame | None:
@@ -189,7 +200,7 @@ class _Records:
     """Iterates (fields, text) of every record. A quoted cell may span lines; blank lines are skipped.
 
     start: where they begin in the text; n_cells: of a record, by the first one where it is 0; n_trailing: the most
-    empty cells beyond them.
+    empty cells beyond them; lines: on which they began.
     """
 
     text: str
@@ -198,6 +209,7 @@ class _Records:
     start: int
     n_cells: int = 0
     n_trailing: int = 0
+    lines: list[int] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[list[str], str]]:
         taken: list[str] = []
@@ -216,6 +228,7 @@ class _Records:
             for fields in reader:
                 if fields:
                     self.n_cells = self.n_cells or len(fields)
+                    self.lines.append(first_line)
                     yield self._checked(fields, first_line), "".join(taken)
                 taken.clear()
                 first_line = reader.line_num + start + 1
