@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the
     from sktda import NoisyLabelDetector
     from sktda.findings import Finding
     from sktda.report.judgement import Judgement
+    from sktda.tables.clocks import Clock
     from sktda.tables.columns import Column
     from sktda.tables.numerals import Numerals
 
@@ -121,7 +122,7 @@ class Job:
     findings: list[Finding]
     notes: list[str]
     columns: list[Column]
-    numerals: Numerals
+    numerals: Numerals | Clock
 
     @classmethod
     def load(cls, settings: Settings, progress: Callable[[str], None]) -> Job:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sktda.data import infer_task
+from sktda.tables.clocks import Clock, learn_clocks
 from sktda.tables.numerals import Numerals, learn, unit_name
 
 NO_LABEL = frozenset({"", "na", "n/a", "nan", "<na>", "null"})  # after stripping, in lower case
@@ -24,7 +25,7 @@ class Labels:
 
     task: str
     given: pd.Series
-    numerals: Numerals
+    numerals: Numerals | Clock
     notes: tuple[str, ...] = ()
 
 
@@ -37,7 +38,7 @@ def read_labels(column: pd.Series, task: str, no_label: frozenset[str] = NO_LABE
         raise ValueError(f"no row has a label in column {column.name!r}; name another column with --target")
     known = column[~missing]
     _check_types(known)
-    numbers, numerals = _numbers(known)
+    numbers, numerals = _numbers(known, task)
     if task == "auto":
         task = "classification"
         if known.dtype != bool and np.isfinite(numbers).all():
@@ -53,7 +54,9 @@ def read_labels(column: pd.Series, task: str, no_label: frozenset[str] = NO_LABE
             f"column {column.name!r} has {column.iloc[row]!r} in row {row} (counted from 0); regression needs finite "
             "numbers in all rows that have a label, of one unit"
         )
-    if numerals.example:
+    if isinstance(numerals, Clock):
+        notes.append(f"labels: {numerals.note}")
+    elif numerals.example:
         value = f"{numerals.read([numerals.example])[0]:.12g} {unit_name(numerals.example)}".rstrip(" ?")
         notes.append("; ".join(filter(None, (f"labels: {numerals.example!r} read as {value}", numerals.note))))
     values = np.full(len(column), np.nan)
@@ -69,15 +72,23 @@ def check_classes(labels: pd.Series) -> None:
         raise ValueError(
             f"column {labels.name!r} has one label ({labels.iloc[0]!r} in all {len(labels)} rows); two are needed"
         )
-    if n_labels > max(2, len(labels) // 2):
+    if _too_many(n_labels, len(labels)):
         raise ValueError(
             f"column {labels.name!r} has {n_labels} different labels in {len(labels)} rows, such as {labels.iloc[0]!r}"
             "; name the column of labels with --target, or use --task regression"
         )
 
 
-def _numbers(known: pd.Series) -> tuple[np.ndarray, Numerals]:
-    """(labels as numbers (n,), NaN for what is none; how they are written)."""
+def _too_many(n_labels: int, n_rows: int) -> bool:
+    """Whether so many different labels are no classes."""
+    return n_labels > max(2, n_rows // 2)
+
+
+def _numbers(known: pd.Series, task: str) -> tuple[np.ndarray, Numerals | Clock]:
+    """(labels as numbers (n,), NaN for what is none; how they are written).
+
+    Times such as 1:02:33 are numbers where they are no classes: where they are nearly all different.
+    """
     if known.dtype.kind in "mM":
         return np.full(len(known), np.nan), Numerals()
     numbers = pd.to_numeric(known, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
@@ -86,6 +97,8 @@ def _numbers(known: pd.Series) -> tuple[np.ndarray, Numerals]:
         numerals, _ = learn(list(texts), np.bincount(codes))
         if numerals is not None:
             return numerals.read(list(texts))[codes], numerals
+        if (task == "regression" or _too_many(len(texts), len(known))) and (clock := learn_clocks(list(texts))):
+            return clock.read(list(texts))[codes], clock
     return numbers, Numerals()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from numbers import Number
 from typing import Any, NamedTuple
 
@@ -13,6 +14,24 @@ from sktda.containers import refuse_kind
 from sktda.tables.numerals import PLAIN
 
 MISSING = {"", "na", "n/a", "nan", "<na>", "null", "none", "?", "-"}  # after stripping, in lower case
+MISSING |= {
+    "–",
+    "—",
+    "--",
+    ".",
+    "..",
+    "...",
+    "\\n",
+    "n.a.",
+    "n. a.",
+    "k.a.",
+    "k. a.",
+    "n.d.",
+    "s/d",
+    "(null)",
+    "(blank)",
+}
+MISSING |= {"#n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!", "#wert!", "#bezug!", "#nv"}
 HEAD = 10_000  # cells, of which one with a decimal point beyond doubt is looked for
 IN_DOUBT = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")  # one and a bit, or more than a thousand?
 
@@ -104,6 +123,8 @@ def _plain(cells: np.ndarray) -> Values | None:
             values = np.where(empty, np.nan, cells).astype(np.float64)
         except ValueError:
             return None
+    if first.startswith("+") or (len(first) > 2 and first.isdecimal() and _may_be_padded(cells, values)):
+        return None
     in_doubt = False
     for cell in cells[:HEAD]:
         if isinstance(cell, str) and "." in cell:
@@ -113,6 +134,15 @@ def _plain(cells: np.ndarray) -> Values | None:
     return None if in_doubt else Values(values)
 
 
+def _may_be_padded(cells: np.ndarray, values: np.ndarray) -> bool:
+    """Whether `zeros_in_front` should look at all cells: some of the first have, or are longer than their numbers."""
+    head = [text for cell in cells[:HEAD] if isinstance(cell, str) and (text := cell.strip())]
+    if zeros_in_front(head):
+        return True
+    length = len(head[0])
+    return all(len(text) == length for text in head) and bool(np.nanmin(values) < 10 ** (length - 1))
+
+
 def _dates(column: pd.Series) -> Values:
     """Of any unit and time zone, as those of UTC."""
     if getattr(column.dt, "tz", None) is not None:
@@ -120,9 +150,26 @@ def _dates(column: pd.Series) -> Values:
     return Values(column.to_numpy().astype("datetime64[us]"))
 
 
+def zeros_in_front(texts: Sequence[str]) -> str | None:
+    """One of the texts, where they are digits that are not written so as numbers: 01067 among others of its length.
+
+    None where they are numbers: none has zeros in front, or they are short, such as months.
+    """
+    first = texts[0]
+    if len(first) < 3 or not first.isdecimal():
+        return None
+    padded = [text for text in texts if text[0] == "0" and len(text) > 2]
+    if not padded or not all(text.isdecimal() for text in texts):
+        return None
+    if len(padded) > len(texts) / 2 or all(len(text) == len(first) for text in texts):
+        return padded[0]
+    return None
+
+
 def _text(cell: Any) -> str:
     if isinstance(cell, str):
-        return cell.strip()
+        text = cell.strip()
+        return text[2:-1] if text.startswith('="') and text.endswith('"') else text  # as Excel is told what is a text
     if isinstance(cell, bool | np.bool_):
         return "true" if cell else "false"
     return f"{cell:.15g}" if isinstance(cell, float) else str(cell)

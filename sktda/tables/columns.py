@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sktda.tables.cells import Texts, Values, as_texts
+from sktda.tables.cells import Texts, Values, as_texts, zeros_in_front
+from sktda.tables.clocks import Clock, learn_clocks
 from sktda.tables.dates import DateFormat, learn_dates
 from sktda.tables.numerals import MOSTLY, Numerals, learn, unit_name
+from sktda.tables.pairs import Pair, learn_pairs
 
 TRUTH = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
 MAX_CATEGORIES = 50
@@ -20,7 +23,8 @@ SAMPLE = 20_000  # different texts, from which it is learned how they are to be 
 FEW_WORDS = 20  # different ones, which may stand among numbers
 SENTENCE = 3  # words on average, from where on texts that recur are no names of categories
 NO_SPACES = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]{4}")  # scripts that put none between words
-LONG = re.compile(r"[+-]?\d{16,}")
+LONG = re.compile(r"[+-]?\d{16,}|\+\d{10,}")  # numbers of things, or of telephones
+NO_WORD = re.compile(r"[\W_]+")
 KINDS = ("number", "category", "date", "text", "ignore")
 LEFT_OUT = {
     "constant": "one value only",
@@ -47,13 +51,15 @@ class Column(NamedTuple):
 class Reader:
     """How the cells of a column are read; kind: number, category, boolean, date, text, or a key of LEFT_OUT.
 
-    words: the texts among the numbers are kept, as categories.
+    words: the texts among the numbers are kept, as categories; padded: zeros in front are, where all look like numbers.
     """
 
     kind: str
-    numerals: Numerals = PLAIN
+    numerals: Numerals | Clock = PLAIN
+    pair: Pair | None = None
     dates: DateFormat = ANY_DATE
     words: bool = False
+    padded: bool = False
     note: str = ""
 
     @property
@@ -65,6 +71,9 @@ class Reader:
 
         Raises ValueError naming the row of a number that is infinite or beyond what can be compared.
         """
+        if self.pair is not None:
+            both = [cells.take(values) for values in self.pair.read(as_texts(cells).different)]
+            return tuple(pd.Series(values, name=f"{name} ({i})") for i, values in enumerate(both, 1))
         if self.kind == "number":
             numbers = cells.take(self.numerals.read(cells.different)) if isinstance(cells, Texts) else cells.array
             numbers = numbers if numbers.dtype.kind == "f" else np.full(len(numbers), np.nan)
@@ -108,9 +117,17 @@ def _of_texts(cells: Texts, name: object, kind: str | None, hint: str) -> Reader
         return Reader("identifier")  # as floats several would be one
     some = _sample(len(texts))
     sampled = [texts[i] for i in some]
+    if kind is None and (zeros := zeros_in_front(sampled)):
+        return Reader(
+            "category" if len(texts) <= max(2, int(counts.sum()) / 2) else "identifier",
+            padded=True,
+            note=_said(name, f"{zeros!r} has zeros in front, so it is no number"),
+        )
     number = _of_numbers(cells, sampled, counts[some], name, kind, hint) if kind != "date" else None
     if number is not None and number.kind:
         return number
+    if kind is None and (clock := learn_clocks(sampled)) is not None:
+        return Reader("number", clock, note=_said(name, clock.note))
     dates = learn_dates(sampled)
     if dates is not None or kind == "date":
         dates = dates or DateFormat()
@@ -124,11 +141,12 @@ def _of_texts(cells: Texts, name: object, kind: str | None, hint: str) -> Reader
     lowered = {text.lower() for text in texts[:3]}
     if len(texts) == 2 and any(lowered == pair for pair in TRUTH):
         return Reader("boolean", note=note)
+    if kind is None and len(texts) > MAX_CATEGORIES and (pair := learn_pairs(sampled)) is not None:
+        return Reader("number", pair=pair, note=_said(name, pair.note))
     n_known = int(counts.sum())
     words = np.mean([1 + text.count(" ") for text in sampled])
     if len(texts) > max(2, n_known / 2):
-        spaced = np.mean([any(map(str.isspace, text)) or NO_SPACES.search(text) is not None for text in sampled])
-        return Reader("text" if spaced > 0.5 else "identifier", note=note)
+        return Reader("text" if _are_sentences(sampled) else "identifier", note=note)
     return Reader("text" if len(texts) > MAX_CATEGORIES and words >= SENTENCE else "category", note=note)
 
 
@@ -146,7 +164,9 @@ def _of_numbers(
     share = counts[~wrong].sum() / counts.sum()
     others = [text for text, is_wrong in zip(sampled, wrong, strict=True) if is_wrong]
     words = share < MOSTLY
-    if words and kind is None and (share < 0.5 or len(values) <= MAX_CATEGORIES or len(others) > FEW_WORDS):
+    recurs = len(cells.different) <= max(2, cells.counts.sum() / 2)
+    few = recurs and len(values) <= MAX_CATEGORIES  # names of categories, with numbers among them
+    if words and kind is None and (share < 0.5 or few or len(others) > FEW_WORDS):
         return None
     notes = [numerals.note] if numerals.note else []
     if others:
@@ -159,6 +179,19 @@ def _of_numbers(
     if kind is None and not numerals.unit.base and _counts_up_or_down(cells.take(numerals.read(cells.different))):
         return replace(found, kind="identifier", note="")
     return found
+
+
+def _are_sentences(texts: list[str]) -> bool:
+    """Whether texts that are nearly all different have words in common: sentences, names, tags."""
+    spaced = np.mean([any(map(str.isspace, text)) or NO_SPACES.search(text) is not None for text in texts])
+    words = [set(filter(str.isalpha, NO_WORD.split(text.lower()))) for text in texts]
+    if np.mean([any(map(str.isalpha, text)) for text in texts]) < 0.5:
+        return False
+    if spaced > 0.5:
+        return True
+    counts = Counter(word for own in words for word in own)
+    shared = {word for word, count in counts.items() if 2 <= count <= 0.8 * len(texts)}
+    return bool(np.mean([len(own & shared) for own in words]) >= 1)
 
 
 def _said(name: object, *notes: str) -> str:

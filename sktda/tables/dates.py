@@ -1,4 +1,4 @@
-"""Dates and times of day: how the cells of a column write them, and the numbers that they become."""
+"""Dates: how the cells of a column write them, and the numbers that they become."""
 
 from __future__ import annotations
 
@@ -10,75 +10,76 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sktda.tables.months import iso
+
+MOSTLY = 0.95  # of the texts decide
 ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.*)?")
-DATE = re.compile(
-    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[T ]\d.*)?|\d{1,2}([-/.])\d{1,2}\1(?:\d{4}|\d{2})(?:,? \d.*)?"
-    r"|\d{1,2}\.?[- ][^\W\d_]{3,9}\.?[- ,]+\d{2,4}(?: \d.*)?"
-    r"|(?:[^\W\d_]{3,9},? )?[^\W\d_]{3,9}\.? \d{1,2},? \d{4}(?: \d.*)?"
-)
-TIME = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?::([0-5]\d)(?:\.\d+)?)?(?:\s*([AaPp])\.?[Mm]\.?)?")
+DIGITS = re.compile(r"\d{4}([-/.])\d{1,2}\1\d{1,2}\.?(?:[T ]\d.*)?|\d{1,2}([-/.])\d{1,2}\2(?:\d{4}|\d{2})(?:,? \d.*)?")
 TWO = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2\d{2,4}.*")
 
 
 @dataclass(frozen=True)
 class DateFormat:
-    """How the cells of a column write dates; day_first: 3/4/2020 is in April; time: cells are times of a day."""
+    """How the cells of a column write dates; day_first: 3/4/2020 is in April."""
 
     day_first: bool = False
-    time: bool = False
     note: str = ""
 
     def read(self, texts: Sequence[str]) -> pd.DatetimeIndex:
-        """Dates, NaT for what is none; times of day are those of 1970-01-01."""
-        if self.time:
-            return pd.to_datetime([_seconds(text) for text in texts], unit="s")
-        column = pd.Series(list(texts), dtype=object)
-        iso = column.str.fullmatch(ISO)
-        read = pd.Series(pd.NaT, index=column.index, dtype="datetime64[ns]")
+        """Dates, NaT for what is none."""
+        column = pd.Series([text if DIGITS.fullmatch(text) else iso(text) or text for text in texts], dtype=object)
+        is_iso, is_digits = column.str.fullmatch(ISO), column.str.fullmatch(DIGITS)
+        read = pd.Series(pd.NaT, index=column.index, dtype="datetime64[us]")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a format was guessed cell by cell
             for rows, options in (
-                (iso, {"format": "ISO8601"}),
-                (~iso, {"format": "mixed", "dayfirst": self.day_first}),
+                (is_iso, {"format": "ISO8601"}),
+                (is_iso, {"format": "mixed"}),  # such as with a zone behind a space
+                (is_digits & ~is_iso, {"format": "mixed", "dayfirst": self.day_first}),
             ):
-                if rows.any():
-                    found = pd.to_datetime(column[rows], errors="coerce", utc=True, **options)
-                    read[rows] = found.dt.tz_localize(None).astype("datetime64[ns]")
+                left = rows & read.isna()
+                if left.any():
+                    found = pd.to_datetime(column[left], errors="coerce", utc=True, **options)
+                    read[left] = found.dt.tz_localize(None).astype("datetime64[us]")
         return pd.DatetimeIndex(read)
 
 
 def learn_dates(texts: Sequence[str]) -> DateFormat | None:
     """How the different texts of a column write dates, None where hardly any does."""
-    if np.mean([TIME.fullmatch(text) is not None for text in texts]) >= 0.95:
-        return DateFormat(time=True)
-    if np.mean([DATE.fullmatch(text) is not None for text in texts]) < 0.95:
+    looks_so = [DIGITS.fullmatch(text) is not None or iso(text) is not None for text in texts[:100]]
+    if np.mean(looks_so) < 0.8:
         return None
-    pairs = [(int(found[1]), int(found[3]), found[2]) for text in texts if (found := TWO.fullmatch(text))]
+    found = _with_order(texts)
+    return found if np.mean(found.read(texts).isna()) <= 1 - MOSTLY else None
+
+
+def _with_order(texts: Sequence[str]) -> DateFormat:
+    """Whether 3/4/2020 is in April: where the first number is beyond 12 somewhere, or a point stands between."""
+    pairs = [(text, int(found[1]), int(found[3]), found[2]) for text in texts if (found := TWO.fullmatch(text))]
     if not pairs:
         return DateFormat()
-    day_first = any(first > 12 for first, _, _ in pairs)
-    if day_first == any(second > 12 for _, second, _ in pairs):  # neither or both
-        day_first = pairs[0][2] == "."
-        example = next(text for text in texts if TWO.fullmatch(text))
-        return DateFormat(day_first, note="" if day_first else f"{example!r} read with the month first")
-    return DateFormat(day_first)
-
-
-def _seconds(text: str) -> float:
-    found = TIME.fullmatch(text)
-    if found is None:
-        return np.nan
-    hour = int(found[1])
-    if found[4]:
-        hour = hour % 12 + (12 if found[4] in "Pp" else 0)
-    return hour * 3600.0 + int(found[2]) * 60 + int(found[3] or 0)
+    day, month = ([pair for pair in pairs if pair[which] > 12] for which in (1, 2))
+    if bool(day) != bool(month):
+        return DateFormat(bool(day))
+    if pairs[0][3] == ".":
+        return DateFormat(True)
+    if not day:
+        return DateFormat(note=f"{pairs[0][0]!r} read with the month first")
+    day_first = len(day) > len(month)
+    example, other = (day, month) if day_first else (month, day)
+    order = "day" if day_first else "month"
+    return DateFormat(
+        day_first,
+        f"both orders of day and month occur ({example[0][0]!r}, {other[0][0]!r}); read with the {order} first where "
+        "either could be",
+    )
 
 
 def parts(dates: np.ndarray) -> dict[str, np.ndarray]:
     """Numbers (n,) float64 of dates (n,) datetime64, NaN where there is none: what varies among days, year, ..."""
     index = pd.DatetimeIndex(dates)
     days = (dates.astype("datetime64[us]").astype(np.int64) / 86_400e6).astype(np.float64)
-    hour = index.hour + index.minute / 60
+    hour = index.hour + index.minute / 60 + index.second / 3600
     found = {"days": days, "year": index.year, "month": index.month, "weekday": index.day_of_week, "hour": hour}
     missing = np.isnat(dates)
     return {name: np.where(missing, np.nan, np.asarray(values, dtype=np.float64)) for name, values in found.items()}

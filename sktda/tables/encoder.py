@@ -237,6 +237,8 @@ def _typed(reader: Reader, column: pd.Series, cells: Values | Texts | None = Non
     """What a reader makes of a column, whose cells may have been looked at before."""
     if not reader.is_used:
         return ()
+    if reader.padded:
+        return reader.read(column.name, Texts.of(column.to_numpy(dtype=object, na_value=np.nan)))
     cells = cells_of(column) if cells is None else cells
     return reader.read(column.name, Texts.of(column.astype(str).to_numpy()) if cells is None else cells)
 

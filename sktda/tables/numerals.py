@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sktda.tables.units import BARE, Unit, is_known, is_money
-from sktda.tables.values import NUMBER, OTHER, SPACES, Cell, parse
+from sktda.tables.values import FOOTNOTE, NUMBER, OTHER, SPACES, Cell, of_parts, parse
 
 MOSTLY = 0.95  # of the known cells decide what a column holds
 PLAIN = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|inf(?:inity)?)", re.IGNORECASE)  # what programs write
+PARTS = {"°": "°", "m": "ft"}  # what cells of several parts are counted in
 FEW = 10  # cells like 1.234, below which nothing is concluded from them
 
 
@@ -49,6 +50,8 @@ class Numerals:
         mark = self.mark or "."
         text = np.format_float_positional(abs(value), digits, unique=False, fractional=False, trim="-")
         sign = "-" if value < 0 else ""
+        if of_parts(self.example) is not None:
+            return f"{sign}{text.replace('.', mark)} {PARTS[self.unit.base]}"
         found = NUMBER.fullmatch(self.example)
         if found is None or found["power"]:
             return sign + text.replace(".", mark)
@@ -97,9 +100,13 @@ Cells = list[tuple[str, Cell, int]]  # text, what it says, how often
 
 
 def unit_name(text: str) -> str:
-    """The unit of a cell as it is written there, or ""."""
-    found = NUMBER.fullmatch(text)
-    return (found["before"] or found["after"] or "").strip() if found else ""
+    """What the value of a cell is counted in, as it is written there: "$M" for "$2M"; "" of mere counts such as 2M."""
+    cell, found = parse(text), NUMBER.fullmatch(FOOTNOTE.sub("", text.strip()))
+    if cell is None or not cell.unit.base:
+        return ""
+    if found is None or of_parts(text.strip()) is not None:
+        return PARTS[cell.unit.base]
+    return "".join(part.strip() for part in found.group("before", "after") if part)
 
 
 def _units(cells: Cells) -> tuple[tuple[Unit, int] | None, str]:

@@ -27,6 +27,17 @@ GROUPED = {  # what a body may be, by its decimal mark
     ",": re.compile(rf"\d*(?:,\d+)?|[1-9]\d{{0,2}}(?P<mark>[.{SPACES}])\d{{3}}(?:(?P=mark)\d{{3}})*(?:,\d+)?"),
 }
 OTHER = {".": ",", ",": "."}
+POWER = re.compile(r"\s*[×x*·]\s*10\s*\^?\s*([-+−]?\d+)$")  # 1.5 × 10^-3
+FOOTNOTES = "]*†‡§"
+FOOTNOTE = re.compile(r"(?<=\d)\s*(?:\[[^\]\s]{1,6}\]|[*†‡§]{1,3})$")
+DEGREES = re.compile(
+    r"(?P<sign>[-−]?)(?P<whole>\d{1,3}(?:[.,]\d+)?)\s*°\s*(?:(?P<minutes>\d{1,2}(?:[.,]\d+)?)\s*['′’]\s*)?"
+    r"(?:(?P<seconds>\d{1,2}(?:[.,]\d+)?)\s*(?:[\"″”]|''|′′)\s*)?(?P<side>[NSEW])?"
+)
+FEET_SIGNS = " '′’f"  # behind one or two digits
+FEET = re.compile(
+    r"(?P<feet>\d{1,2})\s*(?:['′’]|ft\.?|feet)\s*(?P<inches>\d{1,2}(?:\.\d+)?)\s*(?:[\"″”]|''|′′|in\.?|inch(?:es)?)?"
+)
 
 
 class Cell(NamedTuple):
@@ -57,7 +68,14 @@ def parse(text: str) -> Cell | None:
         text = unicodedata.normalize("NFKC", text)
         if not text.isascii():
             text = "".join(str(unicodedata.decimal(c, c)) for c in text).replace("٫", ".").replace("٬", "'")
-    found = NUMBER.fullmatch(text.strip())
+    text = text.strip()
+    if text[-1:] in FOOTNOTES:
+        text = FOOTNOTE.sub("", text)
+    if "10" in text:
+        text = POWER.sub(r"e\1", text)
+    if (several := of_parts(text)) is not None:
+        return several
+    found = NUMBER.fullmatch(text)
     if found is None or bool(found["open"]) != bool(found["close"]):
         return None
     after = (found["after"] or "").strip()
@@ -73,6 +91,33 @@ def parse(text: str) -> Cell | None:
     if dot is None and comma is None:
         return None
     return Cell(dot if dot is None else sign * dot, comma if comma is None else sign * comma, unit)
+
+
+def of_parts(text: str) -> Cell | None:
+    """What a cell of several parts says, such as 5'11" in feet or 48° 8' N in degrees; None for all others."""
+    if "°" in text:
+        return _degrees(text)
+    return _feet(text) if text[1:2] in FEET_SIGNS or text[2:3] in FEET_SIGNS else None
+
+
+def _degrees(text: str) -> Cell | None:
+    """Degrees with minutes or the side of the earth, south and west being negative."""
+    found = DEGREES.fullmatch(text)
+    if found is None or not (found["minutes"] or found["side"]):
+        return None
+    parts = [float((found[name] or "0").replace(",", ".")) for name in ("whole", "minutes", "seconds")]
+    value = parts[0] + parts[1] / 60 + parts[2] / 3600
+    value = -value if found["sign"] or found["side"] in ("S", "W") else value
+    return Cell(value, value, Unit("°"))
+
+
+def _feet(text: str) -> Cell | None:
+    """Feet and inches, in feet."""
+    found = FEET.fullmatch(text)
+    if found is None or float(found["inches"]) >= 12:
+        return None
+    value = int(found["feet"]) + float(found["inches"]) / 12
+    return Cell(value, value, unit_of("", "ft") or Unit("m"))
 
 
 def _value(body: str, mark: str, power: str) -> float | None:

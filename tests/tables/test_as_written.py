@@ -1,0 +1,174 @@
+"""Cells as people write them, read as what they mean, and what is no number kept from being one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sktda import TableEncoder
+from sktda.cli.labels import read_labels
+from sktda.tables.cells import cells_of
+from sktda.tables.clocks import learn_clocks
+from sktda.tables.columns import learn_column
+
+
+def learned(cells):
+    column = pd.Series(cells, name="c", dtype=object)
+    read = cells_of(column)
+    reader = learn_column(column, read)
+    return reader, reader.read("c", read) if reader.is_used else ()
+
+
+NUMBERS = {  # cells and what they mean, in the unit of the note
+    "hours and minutes": (["9:30", "0:45", "23:15"], [9.5, 0.75, 23.25], "'9:30' read as 9.5 h"),
+    "with seconds": (["01:30:36", "12:00:00", "0:00:36"], [1.51, 12, 0.01], "read as 1.51 h"),
+    "midnight behind a day": (["00:00", "24:00", "12:30"], [0, 24, 12.5], " h"),
+    "before and after noon": (["12:30 AM", "1:15 pm", "12:00 p.m."], [0.5, 13.25, 12], " h"),
+    "beyond a day": (["37:30", "9:15", "120:00"], [37.5, 9.25, 120], "'37:30' read as 37.5, behind the colon"),
+    "hours beyond a day": (["37:30:00", "9:15:00", "120:00:00"], [37.5, 9.25, 120], " h"),
+    "a race": (["21:03", "1:02:33", "00:45"], [1263, 3753, 45], "'21:03' read as 1263, '1:02:33' read as 3753 s"),
+    "times that drop seconds of zero": (["21:03", "01:02:33", "00:45"], [21.05, 1.0425, 0.75], " h"),
+    "laps": (["1:23.4", "0:59.9", "12:00.0"], [83.4, 59.9, 720], " s"),
+    "parts in words": (["1h 30m", "45 min", "2 h"], [5400, 2700, 7200], "'1h 30m' read as 5400 s"),
+    "French": (["1h30", "2h05", "0h45"], [5400, 7500, 2700], " s"),
+    "German": (["1 Std. 30 Min.", "2 Std. 5 Min.", "1 Tag 2 Std."], [5400, 7500, 93600], " s"),
+    "ISO": (["PT1H30M", "PT45M", "P1DT1H"], [5400, 2700, 90000], " s"),
+    "timedelta": (["1 days 06:00:00", "0 days 00:00:30", "-1 days +23:00:00"], [108000, 30, -3600], " s"),
+    "fractions of hours": (["1,5 h 30 m", "1.25h 0m", "2h 0m"], [7200, 4500, 7200], " s"),
+    "degrees": (["48° 8' N", "33°52'10.5\"S", "0°30'W"], [48 + 8 / 60, -33.8695833333, -0.5], " °"),
+    "degrees with a side": (["48.5° N", "12.25° S", "7°N"], [48.5, -12.25, 7], " °"),
+    "feet and inches": (["5'11\"", "6 ft 3 in", "5' 0\""], [5 + 11 / 12, 6.25, 5], " ft"),
+    "powers of ten": (["1.5 × 10^3", "2x10^-2", "7·10⁴"], [1500, 0.02, 7e4], ""),
+    "footnotes": (["1,234[1]", "56*", "7 **", "8 †"], [1234, 56, 7, 8], "read as 1234"),
+    "millions of dollars": (["$2M", "$15M", "$0.5M"], [2, 15, 0.5], "'$2M' read as 2 $M"),
+    "thousands": (["2k", "1.5k", "12k"], [2000, 1500, 12000], "'2k' read as 2000"),
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_numbers_are_what_the_cells_mean_and_it_is_said(case):
+    cells, expected, note = NUMBERS[case]
+    reader, (read,) = learned(cells * 4)
+    assert reader.kind == "number"
+    np.testing.assert_allclose(read[: len(cells)], expected, rtol=1e-9)
+    assert note in reader.note
+
+
+DATES = {
+    "German": (["3. März 2021", "14. Okt. 2020", "1. Mai 99"], ["2021-03-03", "2020-10-14", "1999-05-01"]),
+    "with a weekday": (["Mi, 3. März 2021", "Montag, 5. Juli 2021"], ["2021-03-03", "2021-07-05"]),
+    "French": (["12 févr. 2020", "1er août 2021", "3 juillet 2019"], ["2020-02-12", "2021-08-01", "2019-07-03"]),
+    "Spanish": (["3 de enero de 2020", "14 de dic de 2021", "7 ago 2019"], ["2020-01-03", "2021-12-14", "2019-08-07"]),
+    "Italian": (["3 gennaio 2020", "14 giu 2021", "7 ott. 2019"], ["2020-01-03", "2021-06-14", "2019-10-07"]),
+    "Portuguese": (["3 de fevereiro de 2020", "14 out 2021"], ["2020-02-03", "2021-10-14"]),
+    "Dutch": (["3 maart 2020", "14 mei 2021"], ["2020-03-03", "2021-05-14"]),
+    "English": (["March 3rd, 2020", "14-Apr-21", "1st of May 2019"], ["2020-03-03", "2021-04-14", "2019-05-01"]),
+    "Japanese": (["2020年6月9日", "2021年12月31日"], ["2020-06-09", "2021-12-31"]),
+    "servers": (["19/Mar/2021:10:00:00 +0200", "Wed Mar 10 10:30:00 2021"], ["2021-03-19 08:00", "2021-03-10 10:30"]),
+    "e-mails": (["Mon, 01 Mar 2021 10:41 +0100", "2 Mar 2021 10:41 GMT"], ["2021-03-01 09:41", "2021-03-02 10:41"]),
+    "months": (["Mar 2015", "Dez-18", "2019-07", "08/2020"], ["2015-03-01", "2018-12-01", "2019-07-01", "2020-08-01"]),
+    "quarters": (["2019Q3", "Q4 2020", "2021-Q1"], ["2019-07-01", "2020-10-01", "2021-01-01"]),
+    "three styles": (["2020-03-04", "31.12.2020", "5 Mar 2020"], ["2020-03-04", "2020-12-31", "2020-03-05"]),
+    "long ago": (["1492-10-12", "1066-10-14"], ["1492-10-12", "1066-10-14"]),
+    "with a time": (["3. März 2021, 10:30", "March 3, 2021 at 1:05 PM"], ["2021-03-03 10:30", "2021-03-03 13:05"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DATES)
+def test_dates_with_words_are_read(case):
+    cells, expected = DATES[case]
+    reader, (read,) = learned(cells * 4)
+    assert reader.kind == "date"
+    assert read[: len(cells)].tolist() == [pd.Timestamp(text) for text in expected]
+
+
+def test_a_column_of_both_orders_says_how_the_others_are_read():
+    reader, (read,) = learned(["25/12/2020", "31/12/2020", "12/26/2020", "3/4/2020"] * 3)
+    assert read[3] == pd.Timestamp("2020-04-03")
+    assert "both orders of day and month occur ('25/12/2020', '12/26/2020'); read with the day first" in reader.note
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["01067", "10115", "80331"], "category"),
+        ([f"{number:05d}" for number in range(900, 960)], "identifier"),
+        ([f"0{number}" for number in range(171234567, 171234590, 3)], "identifier"),
+        (["007", "012", "123"], "category"),
+        (['="01067"', '="10115"'], "category"),
+        (["01", "02", "12"], "number"),  # months
+        (["0", "0.50", "0.125"], "number"),
+        (["000", "100", "00.5"], "number"),
+        (["0", "10", "100"], "number"),
+        ([f"+49 171 {number}" for number in range(2000000, 2000500, 7)], "identifier"),
+        ([f"+49171{number}" for number in range(2000000, 2000500, 7)], "identifier"),
+        ([f"(0{number}) 555-{number}" for number in range(200, 280)], "identifier"),
+        ([f"{number:08x}-{number * 7:04x}" for number in range(4000, 4080)], "identifier"),
+        ([f"order_{number}_de" for number in range(80)], "identifier"),
+        ([f"{a};{b}{c}" for a in ("red", "blue") for b in ("big", "small") for c in (";", ";;", ";;;")] * 1, "text"),
+        ([f"{name}{i}@{host}.com" for i, (name, host) in enumerate([("a", "x"), ("b", "y")] * 9)], "text"),
+        (["10-20", "20-30"], "category"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)  # fmt: skip
+def test_what_is_no_number_is_none(cells, kind):
+    reader, read = learned(cells * (1 if len(cells) > 5 else 4))
+    assert reader.kind == kind
+    if kind == "category" and cells[0].strip('="').startswith("0"):
+        assert "has zeros in front, so it is no number" in reader.note
+        assert read[0].iloc[0] == cells[0].strip('="')
+
+
+@pytest.mark.parametrize(
+    ("form", "first"),
+    [
+        ("{a}.25, {b}.5", "-7.25"), ("({a}.25, {b}.5)", "-7.25"), ("POINT ({a}.25 {b}.5)", "-7.25"),
+        ("{a}.25; {b}.5", "-7.25"), ("{b}/{c}", "4"), ("{b} x {c}", "4"), ("{b} - {c}", "4"), ("{b} to {c}", "4"),
+    ],
+)  # fmt: skip
+def test_two_numbers_in_a_cell_are_two_columns(form, first):
+    reader, read = learned([form.format(a=i - 7, b=i + 4, c=2 * i + 90) for i in range(60)])
+    assert reader.kind == "number"
+    assert [column.name for column in read] == ["c (1)", "c (2)"]
+    assert float(read[0].iloc[0]) == float(first)
+    assert np.isfinite(read[1]).all()
+    assert "read as two numbers" in reader.note
+
+
+@pytest.mark.parametrize("mark", ["#N/A", "#DIV/0!", "–", ".", "k.A.", "n.d.", "\\N", "(null)", "..."])
+def test_marks_of_missing_cells_do_not_cost_a_column(mark):
+    reader, (read,) = learned([mark if i % 4 == 0 else f"{i / 7:.3f}" for i in range(60)])
+    assert reader.kind == "number"
+    assert read.isna().sum() == 15
+
+
+@pytest.mark.parametrize("mark", ["<5", "> 100", "below limit", "$ -"])
+def test_words_among_measurements_are_a_category_beside_them(mark):
+    reader, read = learned([mark if i % 4 == 0 else f"{i / 7:.3f}" for i in range(60)])
+    assert reader.kind == "number"
+    assert [column.name for column in read] == ["c", "c (words)"]
+    assert f"15 cells are no numbers ({mark!r}), a category" in reader.note
+
+
+def test_zeros_in_front_stay_in_rows_that_were_never_seen():
+    frame = pd.DataFrame({"zip": ["01067", "10115", "80331"] * 4})
+    encoder = TableEncoder().fit(frame)
+    assert encoder.get_feature_names_out().tolist() == ["zip_01067", "zip_10115", "zip_80331"]
+    for rows in ([0], [1, 2], [0, 1, 2]):
+        np.testing.assert_array_equal(encoder.transform(frame.iloc[rows]), np.eye(3)[rows])
+
+
+@pytest.mark.parametrize("texts", [["21:03", "1:02:33", "0:45"], ["9:30", "23:05", "0:00"], ["37:30:05", "0:00:10"]])
+def test_times_are_written_as_they_are_read(texts):
+    clock = learn_clocks(texts)
+    assert [clock.write(value) for value in clock.read(texts)] == texts
+
+
+def test_labels_may_be_times_where_they_are_no_classes():
+    times = pd.Series([f"{minute // 60}:{minute % 60:02d}:00" for minute in range(50, 110)], name="t")
+    labels = read_labels(times, "auto")
+    assert labels.task == "regression"
+    assert labels.given.iloc[10] == 1
+    assert labels.notes == ("labels: '0:50:00' read as 0.833333 h",)
+    slots = pd.Series(["9:00", "9:30", "10:00"] * 20, name="t")
+    assert read_labels(slots, "auto").task == "classification"
+    assert read_labels(slots, "regression").given.tolist()[:3] == [9, 9.5, 10]
