@@ -403,6 +403,77 @@ def test_the_header_is_found_or_said_to_be_missing(tmp_path, case):
     assert (tmp_path / "y.csv").read_text() == "".join(lines[:first] + lines[first + 1 :])
 
 
+BELOW = {
+    "units": ("a,b,label\n", "kg,€,\n", "1,2.5,x\n2,3.5,y\n3,4,x\n"),
+    "units in brackets": ("a;b;label\n", "[kg];(m/s);[-]\n", "1;2,5;x\n2;3,5;y\n3;4;x\n"),
+    "types": ("a,b,label\n", "int,float,string\n", "1,2.5,x\n2,3.5,y\n3,4,x\n"),
+    "a line": ("a    b label\n", "---- - -----\n", "1    2 x\n2    3 y\n"),
+    "Markdown": ("| a | label |\n", "|---|:---:|\n", "| 1 | x |\n| 2 | y |\n"),
+    "two lines of names": (",g,g,label\n", ",a,b,\n", "0,1,5,x\n1,2,7,y\n2,3,9,x\n"),
+    "a missing cell is no unit": ("a,b,label\n", "", "n/a,2.5,x\n2,3.5,y\n3,4,x\n"),
+    "nor is a word": ("a,b,label\n", "", "low,2.5,x\n2,3.5,y\n3,4,x\n"),
+    "nor a label": ("a,label\n", "", "m,x\n2,x\n3,y\n"),
+    "nor in a column of words": ("a,label\n", "", "kg,x\nm,y\nl,x\n"),
+}
+
+
+@pytest.mark.parametrize("case", BELOW)
+def test_units_and_the_like_under_the_header_are_no_row_and_stay(tmp_path, case):
+    header, below, rows = BELOW[case]
+    (tmp_path / "x.csv").write_text(header + below + rows)
+    source = read_source(tmp_path / "x.csv")
+    assert [len(source.frame), source.line_numbers[0]] == [rows.count("\n"), 2 + bool(below)]
+    assert any("is no row, and stays" in note for note in source.notes) == bool(below)
+    extra = pd.DataFrame(index=range(len(source.frame)))
+    source.write(tmp_path / "y.csv", np.array([1]), "label", {}, extra)
+    assert (tmp_path / "y.csv").read_text() == header + below + rows.splitlines(keepends=True)[1]
+
+
+def test_units_under_the_header_of_a_sheet_are_no_row_and_stay(tmp_path):
+    rows = [
+        ("Report", "2021"),
+        (),
+        ("a", "b", "label"),
+        ("kg", "m", None),
+        *((i, i / 3, "xy"[i % 2]) for i in range(9)),
+    ]
+    workbook(tmp_path / "x.xlsx", Data=rows)
+    source = read_source(tmp_path / "x.xlsx")
+    assert source.frame["a"].tolist() == list(range(9))
+    assert source.line_numbers[0] == 5
+    assert [note.split("(")[0] for note in source.notes] == [
+        "rows above the header are no rows, and stay ", "the row below the header, 'kg, m', is no row, and stays"
+    ]  # fmt: skip
+    source.write(tmp_path / "y.xlsx", np.array([3]), "label", {}, pd.DataFrame(index=range(9)))
+    assert read_source(tmp_path / "y.xlsx", Reading(header=False)).frame.to_numpy().tolist()[-3:] == [
+        ["a", "b", "label"], ["kg", "m", None], [3, 1, "y"]
+    ]  # fmt: skip
+
+
+DELIMITED = {
+    "spaces behind commas": 'a, "b, c", label\n1, "x, y", p\n2, "z", q\n',
+    "spaces around bars": "a | b, c | label\n1 | x, y | p\n2 | z | q\n",
+    "carets": "a^b, c^label\n1^x, y^p\n2^z^q\n",
+    "tildes": "a~b, c~label\n1~x, y~p\n2~z~q\n",
+    "control characters": "a\x01b, c\x01label\n1\x01x, y\x01p\n2\x01z\x01q\n",
+    "names in spaces": " a ;b, c; label\n1;x, y;p\n2;z;q\n",
+}
+
+
+@pytest.mark.parametrize("case", DELIMITED)
+def test_cells_are_found_whatever_stands_between_them(tmp_path, case):
+    (tmp_path / "x.txt").write_text(DELIMITED[case])
+    source = read_source(tmp_path / "x.txt")
+    assert source.frame.columns.tolist() == ["a", "b, c", "label"]
+    assert [cell.strip() for cell in source.frame["b, c"]] == ["x, y", "z"]
+    source.write(tmp_path / "y.txt", np.arange(2), "label", {0: "q"}, pd.DataFrame({"flag": [1, 2]}))
+    again = read_source(tmp_path / "y.txt").frame
+    assert [[cell.strip() for cell in row] for row in again.to_numpy()] == [
+        ["1", "x, y", "q", "1"],
+        ["2", "z", "q", "2"],
+    ]
+
+
 def test_the_user_decides_about_the_header(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,x\n2,y\n")
     assert read_source(tmp_path / "x.csv", Reading(header=False)).frame["column 1"].tolist() == ["a", "1", "2"]
@@ -482,7 +553,9 @@ BAD = {
     "latin.json": (b'[{"a": "\xff"}]', "save it as UTF-8"),
     "x.xlsx": (zipped(a=b"x"), "cannot be read as an Excel file"),
     "x.ods": (GOOD, "cannot be read as an OpenDocument spreadsheet"),
-    "x.xls": (GOOD, "cannot be read as an Excel file"),
+    "x.xls": (GOOD, "it holds text; rename it to end with .csv"),
+    "web.xls": (b"<html><table>", "it is a web page or XML file; export its table as CSV"),
+    "cut.xlsx": (b"PK\x03\x04zz", "cannot be read as an Excel file .*save it again"),
     "x.feather": (GOOD, "cannot be read as Feather"),
     "x.arff": (b"@relation x\n@attribute a numeric\n", "no line @data"),
     "rows.arff": (b"@relation x\n@attribute a numeric\n@data\n% nothing\n", "no rows below @data"),

@@ -27,6 +27,7 @@ NO_TEXT = {
 }
 # in order of preference, for short texts that fit several
 ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp932", "gb18030", "euc_kr", "big5", "euc_jp", "cp1253", "cp1254"]
+DELIMITERS = ",;\t|^~\x01\x1f"
 HEAD = 1 << 16
 COMMENT = re.compile(r"[ \t]*(#|%|//)(?!\s*[,;\t|])")  # a column may be called #
 MAX_TITLES = 20
@@ -34,7 +35,7 @@ MAX_TITLES = 20
 
 @dataclass(frozen=True)
 class Dialect:
-    """delimiter: one character; runs: any number of spaces and tabs delimits cells.
+    """delimiter: one character; runs: any number of spaces and tabs delimits cells; spaced: quotes follow a space.
 
     preamble: what stands above the header, as it is in the file; row_names: rows begin with a cell that the header
     lacks; header: the names, where they stand in a comment; has_header: whether the first line holds names.
@@ -42,6 +43,7 @@ class Dialect:
 
     delimiter: str = ","
     runs: bool = False
+    spaced: bool = False
     preamble: str = ""
     row_names: bool = False
     header: tuple[str, ...] = ()
@@ -59,7 +61,7 @@ class Dialect:
     @property
     def options(self) -> dict[str, Any]:
         """For the csv module."""
-        return {"delimiter": self.delimiter, "skipinitialspace": self.runs}
+        return {"delimiter": self.delimiter, "skipinitialspace": self.runs or self.spaced}
 
     def records(self, text: str) -> list[list[str]]:
         """The first records of a text."""
@@ -176,8 +178,9 @@ def _delimiter(text: str) -> Dialect:
     csv.Sniffer is not used: it takes letters for delimiters where a file has one column.
     """
     best, best_key = Dialect(), (0.0, 1)
-    for delimiter in ",;\t|":
-        dialect = Dialect(delimiter)
+    dialects = [Dialect(delimiter) for delimiter in DELIMITERS]
+    dialects += [replace(each, spaced=True) for each in dialects if f'{each.delimiter} "' in text[:HEAD]]
+    for dialect in dialects:
         below = text[sum(map(len, _titles(text, dialect))) :]
         records = dialect.records(below)
         if not records or len(records[0]) == 1:

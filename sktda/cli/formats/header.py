@@ -1,4 +1,4 @@
-"""Whether the first row of a table holds the names of its columns."""
+"""Whether the first rows of a table hold the names of its columns, and what else stands there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from sktda.tables.units import is_known, unit_of
+
 NUMBER = re.compile(r"[+-]?(\d[\d.,]*|\.\d+)([eE][+-]?\d+)?\s*%?")
 DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?([T ].*)?|\d\d?[-/.]\d\d?[-/.]\d{2,4}( .*)?")
 NO_CELL = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
+LINE = re.compile(r"[\s|+:=-]*--[\s|+:=-]*")
+IN_BRACKETS = re.compile(r"[\[(].*[\])]")
+TYPES = {"float", "double", "int", "integer", "numeric", "number", "string", "str", "text", "char", "object", "bool"}
 SAMPLE = 300
 MOSTLY = 0.9
 
@@ -48,6 +53,36 @@ def has_header(first: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool | No
     sentence = any(str(cell).count(" ") >= 4 for cell in first)
     again = (n_again >= 2 and n_again >= n_texts / 2) or (n_again == 1 and n_texts <= 2 and sentence)
     return False if again else None
+
+
+def is_no_row(first: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether the row below the names holds units, types, a line, or further names: words where numbers stand below."""
+    if all(LINE.fullmatch(f"-{str(cell).strip()}") for cell in first if str(cell).strip()):
+        return any(str(cell).strip() for cell in first)
+    words, n_numeric = [], 0
+    for position, cell in enumerate(first):
+        text = str(cell).strip()
+        below = [str(row[position]).strip() for row in rows[:SAMPLE] if position < len(row)]
+        known = [other for other in below if other.lower() not in NO_CELL]
+        if len(known) > 1 and [_kind(other) for other in known].count("number") >= MOSTLY * len(known):
+            n_numeric += 1
+            if is_number(text):
+                return False
+            words += [text] if text.lower() not in NO_CELL else []
+        elif text and text in below:
+            return False
+    further_names = 2 <= n_numeric == len(words) == len(set(words))
+    return bool(words) and (further_names or all(map(_says_what, words)))
+
+
+def _says_what(text: str) -> bool:
+    """Whether a text is a unit or a type."""
+    unit = unit_of("", text) if text else None
+    return (
+        IN_BRACKETS.fullmatch(text) is not None
+        or text.lower() in TYPES
+        or (unit is not None and bool(unit.base) and is_known(unit.base))
+    )
 
 
 def _kind(text: str) -> str:

@@ -15,8 +15,8 @@ from python_calamine import CalamineError, CalamineWorkbook, PasswordError, Shee
 
 from sktda.cli.formats.base import EXACT_FLOAT, Reading, Table, check_flat, column_of, distinct, edited
 from sktda.cli.formats.escapes import FORMULA
-from sktda.cli.formats.files import Input, write_bytes
-from sktda.cli.formats.header import has_header
+from sktda.cli.formats.files import Input, kind_of, write_bytes
+from sktda.cli.formats.header import has_header, is_no_row
 
 Rows = list[list[Any]]
 MAX_ROWS, MAX_CELL = 1_048_576, 32_767  # of a sheet, and characters of a cell
@@ -24,13 +24,14 @@ MAX_ROWS, MAX_CELL = 1_048_576, 32_767  # of a sheet, and characters of a cell
 
 @dataclass(frozen=True, eq=False)
 class _Sheet(Table):
-    """name: that of the sheet; above: rows above the header, which stay."""
+    """name: that of the sheet; above, below: rows above the header, and units under it, which stay."""
 
     ending: str
     cells: pd.DataFrame
     name: str
     above: Rows
     names: list[str]
+    below: Rows
     notes: tuple[str, ...] = ()
     line_numbers: np.ndarray | None = None
 
@@ -46,16 +47,18 @@ class _Sheet(Table):
         except PasswordError as error:
             raise ValueError(f"{file.name} is protected by a password; save it without one") from error
         except (CalamineError, OSError) as error:
-            raise ValueError(f"{file.name} cannot be read as {cls.kind} ({error}); save it again, or as CSV") from error
+            raise ValueError(f"{file.name} cannot be read as {cls.kind} ({_what_it_is(file, error)})") from error
         shown = [sheet.name for sheet in book.sheets_metadata if sheet.visible == SheetVisibleEnum.Visible]
         name, notes = _choose({name: rows for name, (_, rows) in sheets.items()}, shown, reading.part, file.name)
         first, rows = sheets[name]
         top = _header_row(rows) if reading.header is None else 0
         if top:
-            notes.append(
-                f"rows above the header are no rows, and stay ({top}, such as {''.join(map(str, rows[0]))[:60]!r})"
-            )
+            notes.append(f"rows above the header are no rows, and stay ({top}, such as {_joined(rows[0])!r})")
         header, body = _split(rows[top:], reading, notes)
+        below = body[:1] if _has_names(header) and body and is_no_row(body[0], body[1:]) else []
+        if below:
+            notes.append(f"the row below the header, {_joined(below[0])!r}, is no row, and stays")
+            body = body[1:]
         used = [j for j, called in enumerate(header) if called.strip() or any(row[j] != "" for row in body)]
         names, said = distinct([header[j] for j in used], file.name)
         filled = [i for i, row in enumerate(body) if any(cell != "" for cell in row)]
@@ -64,9 +67,10 @@ class _Sheet(Table):
         if len(body) < 2:
             raise ValueError(f"sheet {name!r} of {file.name} has {len(body)} rows below its header; two are needed")
         columns = {called: _column([row[j] for row in body]) for called, j in zip(names, used, strict=True)}
-        headers = names if _has_names(header, names) else []
+        headers = names if _has_names(header) else []
+        below = [[row[j] for j in used] for row in below]
         ending = ".ods" if file.ending == ".ods" else ".xlsx"  # older kinds of Excel are only read
-        return cls(ending, pd.DataFrame(columns), name, rows[:top], headers, (*notes, *said), numbers)
+        return cls(ending, pd.DataFrame(columns), name, rows[:top], headers, below, (*notes, *said), numbers)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -83,7 +87,7 @@ class _Sheet(Table):
     ) -> None:
         """Write the values of the sheet and what stood above them, as a new sheet of this name."""
         frame = edited(self.cells, rows, target, relabelled, extra)
-        top = [*self.above, *([[*self.names, *extra.columns]] if self.names else [])]
+        top = [*self.above, *([[*self.names, *extra.columns]] if self.names else []), *self.below]
         self._write(top, frame, self.name, path)
 
     @classmethod
@@ -185,6 +189,19 @@ def _typed(value: Any) -> dict[str, Any]:
     return {"valuetype": "string"}
 
 
+def _what_it_is(file: Input, error: Exception) -> str:
+    """Many programs write text or web pages under the ending of a spreadsheet."""
+    try:
+        kind = kind_of(file.read(), "it")
+    except ValueError as what:
+        return f"{what}" if "web page" in str(what) else f"{error}; save it again, or as CSV"
+    return f"it holds text; rename it to end with {kind}" if kind == ".csv" else f"{error}; save it again, or as CSV"
+
+
+def _joined(row: list[Any]) -> str:
+    return ", ".join(str(cell) for cell in row if cell != "")[:60]
+
+
 def _cropped(rows: Rows) -> tuple[int, Rows]:
     """(number of empty rows above a table, the table without empty rows and columns around it)."""
     filled = [i for i, row in enumerate(rows) if any(cell != "" for cell in row)]
@@ -218,16 +235,24 @@ def _choose(sheets: dict[str, Rows], shown: list[str], wanted: str | None, file:
 
 
 def _header_row(rows: Rows) -> int:
-    """The first row with more than half as many cells as rows usually have: titles above a table have fewer."""
+    """The row of the names: titles above a table have fewer cells than its rows usually have.
+
+    It is the first full row where names stand above numbers, else the first with more than half of the usual cells.
+    """
     counts = [sum(cell != "" for cell in row) for row in rows[:100]]
     filled = sorted(filter(None, counts))
     usual = filled[len(filled) // 2]
+    full = next(i for i, count in enumerate(counts) if count >= usual)
+    if all(isinstance(cell, str) for cell in rows[full]) and any(
+        has_header(rows[full], rows[full + skipped :]) for skipped in (1, 2)
+    ):  # below it, or below a row of units
+        return full
     return next(i for i, count in enumerate(counts) if count > usual / 2)
 
 
 def _split(rows: Rows, reading: Reading, notes: list[str]) -> tuple[list[str], Rows]:
     """(names, rows below them)."""
-    first = ["" if cell == "" else str(_whole(cell)) for cell in rows[0]]
+    first = ["" if cell == "" else str(_whole(cell)).strip() for cell in rows[0]]
     header = reading.header
     if header is None:
         header = bool(set(reading.named) & set(first)) or has_header(first, rows[1:]) is not False
@@ -238,8 +263,8 @@ def _split(rows: Rows, reading: Reading, notes: list[str]) -> tuple[list[str], R
     return [f"column {number}" for number in range(1, 1 + len(first))], rows
 
 
-def _has_names(header: list[str], names: list[str]) -> bool:
-    return names != [f"column {number}" for number in range(1, 1 + len(header))]
+def _has_names(header: list[str]) -> bool:
+    return header != [f"column {number}" for number in range(1, 1 + len(header))]
 
 
 def _whole(cell: Any) -> Any:

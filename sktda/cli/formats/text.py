@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 
 from sktda.cli.formats.base import Reading, Table, check_flat, check_width, distinct
-from sktda.cli.formats.dialect import Dialect, decode, find_dialect
+from sktda.cli.formats.dialect import HEAD, Dialect, decode, find_dialect
 from sktda.cli.formats.files import Input, plain_ending, write_bytes
+from sktda.cli.formats.header import LINE as LINE_OF_DASHES
+from sktda.cli.formats.header import is_no_row
 
 LINE = re.compile(r"[^\n]+\n?")
 DELIMITERS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}  # of what is written anew; else a comma
@@ -52,6 +54,10 @@ class TextTable(Table):
         dialect = find_dialect(text, reading.header, reading.named)
         notes = list(dialect.notes)
         names, header, start = _header(text, dialect, file.name)
+        names = [name.strip() for name in names]
+        if dialect.has_header and (below := _below_header(text, start, dialect)):
+            header, start = header + below, start + len(below)
+            notes.append(f"the line below the header, {below.strip()[:60]!r}, is no row, and stays")
         n_trailing = 0
         texts = _lines(text, start, dialect)
         above = text.count("\n", 0, start) or text.count("\r", 0, start)
@@ -145,6 +151,15 @@ def _header(text: str, dialect: Dialect, name: str) -> tuple[list[str], str, int
         return list(dialect.header), "", start
     names, header = next(iter(_Records(text, dialect, name, start)))
     return ["", *names] if dialect.row_names else names, header, text.index(header, start) + len(header)
+
+
+def _below_header(text: str, start: int, dialect: Dialect) -> str:
+    """The line below the header where it holds units, types or the like, with its end."""
+    line = next(iter(io.StringIO(text[start : start + HEAD], newline="")), "")
+    if LINE_OF_DASHES.fullmatch(line) and line.strip():
+        return line
+    first, *rows = dialect.records(text[start : start + HEAD + 1]) or [[]]
+    return line if rows and '"' not in line and is_no_row(first, rows) else ""
 
 
 def _lines(text: str, start: int, dialect: Dialect) -> list[str] | None:
