@@ -90,6 +90,43 @@ def test_json_arrays_keep_their_objects_as_they_stand(tmp_path):
     assert json.loads((tmp_path / "z.json").read_text())[0]["flag"] is True
 
 
+@pytest.mark.parametrize("keys", [["data"], ["result", "records"]])
+def test_objects_within_an_object_are_rows_and_what_is_around_them_stays(tmp_path, keys):
+    before, after = '{ "ok":true, "n": {"m": [1, 2]}, ', ', "more": [{"page": 2}] }\n'
+    for key in keys[:-1]:
+        before, after = f'{before}"{key}": {{', f"}}{after}"
+    objects = [f'{{"a": {i}.0, "label": "{"xy"[i % 2]}"}}' for i in range(4)]
+    text = f'{before}"{keys[-1]}": [{", ".join(objects)}]{after}'
+    (tmp_path / "x.json").write_text(text)
+    source = read_source(tmp_path / "x.json")
+    assert source.frame["label"].tolist() == ["x", "y", "x", "y"]
+    assert f"{'.'.join(keys)!r}; what stands around them stays" in source.notes[0]
+    source.write(tmp_path / "y.json", np.array([1, 3]), "label", {3: "x"}, NOTHING)
+    changed = objects[3].replace('"y"', '"x"')
+    assert (tmp_path / "y.json").read_text() == f'{before}"{keys[-1]}": [\n{objects[1]},\n{changed}\n]{after}'
+
+
+@pytest.mark.parametrize("end", [".jsonl", ".json"])
+def test_objects_in_cells_are_columns_and_come_out_as_they_were(tmp_path, end):
+    rows = [{"id": i, "at": {"city": "pq"[i % 2], "geo": {"lat": i / 2}}, "a.b": 1, "a": {"b": 2}} for i in range(4)]
+    rows[2]["at"] = None
+    texts_of = [json.dumps(row, indent=None) for row in rows]
+    (tmp_path / f"x{end}").write_text("\n".join(texts_of) if end == ".jsonl" else f"[{','.join(texts_of)}]")
+    source = read_source(tmp_path / f"x{end}")
+    assert source.frame.columns.tolist() == ["id", "at.city", "at.geo.lat", "a.b", "a"]
+    assert source.frame["at.geo.lat"].tolist() == [0, 0.5, None, 1.5]
+    rows[1]["at"]["city"], rows[2]["at"] = "p", {"city": "q"}
+    for out in ("y.jsonl", "y.json", "y.parquet"):
+        source.write(tmp_path / out, np.array([0, 1, 2]), "at.city", {1: "p", 2: "q"}, NOTHING)
+    assert [json.loads(line) for line in (tmp_path / "y.jsonl").read_text().splitlines()] == rows[:3]
+    assert json.loads((tmp_path / "y.json").read_text()) == rows[:3]
+    assert pq.read_table(tmp_path / "y.parquet")["at"].to_pylist()[:2] == [row["at"] for row in rows[:2]]
+    source.write(tmp_path / "z.jsonl", np.arange(4), "at.city", {}, NOTHING)
+    assert (tmp_path / "z.jsonl").read_text().splitlines() == texts_of or end == ".json"
+    with pytest.raises(ValueError, match="'a' holds lists or records"):
+        source.write(tmp_path / "y.csv", np.arange(4), "at.city", {}, NOTHING)
+
+
 def test_json_of_lines_is_read_and_kept_as_lines(tmp_path):
     text = '{"a": 1, "label": "x"}\n{"a":2, "label": "y"}\n'
     (tmp_path / "x.json").write_text(text)
@@ -193,7 +230,8 @@ def test_nested_cells_are_refused_by_name_where_there_is_no_place_for_them(tmp_p
     source.write(tmp_path / "y.parquet", np.arange(2), "label", {}, NOTHING)
     assert pq.read_table(tmp_path / "y.parquet")["words"].to_pylist() == nested.to_pylist()
     source.write(tmp_path / "y.jsonl", np.arange(2), "label", {}, NOTHING)
-    assert read_source(tmp_path / "y.jsonl").frame["words"].tolist() == nested.to_pylist()
+    again = [json.loads(line)["words"] for line in (tmp_path / "y.jsonl").read_text().splitlines()]
+    assert again == nested.to_pylist()
 
 
 def test_bytes_that_are_no_text_are_refused_by_name(tmp_path):
@@ -547,7 +585,15 @@ BAD = {
     "comma.json": (b'[{"a": 1} {"a": 2}]', "where a comma or ] is needed"),
     "more.json": (b'[{"a": 1}] x', "goes on after the end of its array"),
     "word.json": (b'"hello"', "begins with '\"'; an array of objects is needed"),
-    "object.json": (b'{"data": [\n1]}', "neither an array of objects nor one object per line"),
+    "object.json": (b'{"data": [\n1]}', "one object, and no array of objects is in it"),
+    "columns.json": (b'{"a": {"0": 1}, "y": {"0": 2}}', r"as pandas writes it by default; .*orient='records'"),
+    "split.json": (b'{"columns": ["a"], "data": [[1], [2]]}', r"as pandas writes it by default; .*orient='records'"),
+    "lists.json": (b'{"meta": {"columns": [{"a": 1}, {"a": 2}]}, "data": [[1], [2]]}', "arrays without names .'data'"),
+    "several.json": (
+        b'{"a": [{"x": 1}, {"x": 2}], "b": [{"x": 1}, {"x": 2}]}',
+        "several arrays: 'a', 'b'; write the one",
+    ),
+    "broken.json": (b'{"data": [{"a": 1}, {', "neither an array of objects nor one object per line"),
     "empty.json": (b" ", "empty.json is empty"),
     "none.json": (b"[]", "none.json is empty"),
     "latin.json": (b'[{"a": "\xff"}]', "save it as UTF-8"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from datetime import time
 from numbers import Number
 from typing import Any, NamedTuple
 
@@ -103,9 +104,28 @@ def cells_of(column: pd.Series) -> Values | Texts | None:
         return Values(cells.astype(np.float64))
     if found in {"date", "datetime", "datetime64"}:
         return _dates(pd.Series(pd.to_datetime(cells, utc=True, errors="coerce")))
+    if found == "time":
+        return Values(np.array([np.nan if pd.isna(cell) else _hours(cell) for cell in cells]))
+    if found in {"timedelta", "timedelta64"}:
+        return Values(np.asarray(pd.to_timedelta(cells).total_seconds(), dtype=np.float64))
+    if found == "mixed" and all(map(_is_list_or_missing, cells)):
+        return Texts.of(
+            np.array(["; ".join(cell) if isinstance(cell, Sized) else None for cell in cells], dtype=object)
+        )
     if found in {"string", "boolean"} or all(isinstance(cell, str | Number) for cell in cells):
         return Texts.of(cells)
     return None
+
+
+def _hours(cell: time) -> float:
+    return cell.hour + cell.minute / 60 + (cell.second + cell.microsecond / 1e6) / 3600
+
+
+def _is_list_or_missing(cell: Any) -> bool:
+    """Whether a cell is a list of texts, such as tags, or nothing."""
+    if isinstance(cell, list | tuple | np.ndarray):
+        return all(isinstance(each, str) for each in cell)
+    return cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))
 
 
 def _plain(cells: np.ndarray) -> Values | None:

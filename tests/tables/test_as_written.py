@@ -1,5 +1,7 @@
 """Cells as people write them, read as what they mean, and what is no number kept from being one."""
 
+import datetime
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -172,3 +174,19 @@ def test_labels_may_be_times_where_they_are_no_classes():
     slots = pd.Series(["9:00", "9:30", "10:00"] * 20, name="t")
     assert read_labels(slots, "auto").task == "classification"
     assert read_labels(slots, "regression").given.tolist()[:3] == [9, 9.5, 10]
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "first"),
+    [
+        ([["p", "q"], ["p"], [], None] * 5, "category", "p; q"),
+        ([np.array(["p", "q"]), np.array(["q"])] * 5, "category", "p; q"),
+        ([datetime.time(9, 30), datetime.time(18, 0, 36), None] * 5, "number", 9.5),
+        ([datetime.timedelta(hours=1), datetime.timedelta(days=2), None] * 5, "number", 3600),
+    ],
+    ids=["lists", "arrays", "times", "durations"],
+)
+def test_objects_of_python_are_read(cells, kind, first):
+    reader, (read,) = learned(cells)
+    assert (reader.kind, read.iloc[0]) == (kind, first)
+    assert read.isna().sum() == sum(cell is None or len(np.atleast_1d(cell)) == 0 for cell in cells)

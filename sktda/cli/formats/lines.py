@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -12,17 +13,70 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from sktda.cli.formats.base import Reading, Table, check_width, column_of
-from sktda.cli.formats.files import Input, write_bytes
+from sktda.cli.formats.base import Reading, Table, check_width, column_of, edited
+from sktda.cli.formats.files import Input, plain_ending, write_bytes
+from sktda.cli.formats.wrapped import next_of, rows_within
+
+NESTED = (".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".feather", ".arrow", ".ipc")  # can hold objects in cells
 
 
 @dataclass(frozen=True, eq=False)
-class LineTable(Table):
-    """A file of JSON objects, one per line. A key that a line lacks is a missing cell."""
+class _Objects(Table):
+    """cells: those of objects within objects have columns such as `address.city`; paths: the keys of each column."""
 
     cells: pd.DataFrame
-    lines: list[bytes]
+    paths: dict[str, tuple[str, ...]]
     ending: str
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The cells in the types of JSON."""
+        return self.cells
+
+    @abstractmethod
+    def _object(self, row: int) -> dict[str, Any]:
+        """The object of a row."""
+
+    def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
+        """Objects as they were read, whole in formats that can hold them, else their cells."""
+        from sktda.cli.formats import write_frame
+
+        end = plain_ending(path)
+        if end in {self.ending, *self.own}:
+            self.write_rows(path, rows, target, relabelled, extra)
+        elif end in NESTED:
+            objects = [
+                self._object(row) if made is None else made for row, made in self._made(rows, target, relabelled, extra)
+            ]
+            names = list(dict.fromkeys(name for each in objects for name in each))
+            write_frame(pd.DataFrame({name: column_of([each.get(name) for each in objects]) for name in names}), path)
+        else:
+            write_frame(edited(self.cells, rows, target, relabelled, extra), path)
+
+    def _made(
+        self, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
+    ) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """Yields (row, its object with its new label and the added columns; None where nothing is new in it)."""
+        added = extra.astype(object).where(extra.notna(), None).to_dict("records")
+        *above, last = self.paths[target]
+        for row in rows.tolist():
+            if not added[row] and row not in relabelled:
+                yield row, None
+                continue
+            made = self._object(row)
+            if row in relabelled:
+                inner = made
+                for key in above:
+                    inner[key] = inner = dict(inner.get(key) or {})
+                inner[last] = relabelled[row]
+            yield row, made | added[row]
+
+
+@dataclass(frozen=True, eq=False)
+class LineTable(_Objects):
+    """A file of JSON objects, one per line. A key that a line lacks is a missing cell."""
+
+    lines: list[bytes]
     line_numbers: np.ndarray | None = None
 
     own = frozenset({".jsonl", ".ndjson"})
@@ -36,12 +90,8 @@ class LineTable(Table):
                 rows.append(_row(line, f"{file.name}, line {number}"))
                 lines.append(line)
                 numbers.append(number)
-        return cls(_cells(rows, file.name), lines, file.ending, np.array(numbers))
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """The cells in the types of JSON."""
-        return self.cells
+        cells, paths = _cells(rows, file.name)
+        return cls(cells, paths, file.ending, lines, np.array(numbers))
 
     @staticmethod
     def write_frame(frame: pd.DataFrame, path: Path) -> None:
@@ -53,19 +103,25 @@ class LineTable(Table):
     ) -> None:
         """Write lines as they were read; only relabelled rows and added columns are composed anew."""
         written = []
-        for row, changes in _changes(rows, target, relabelled, extra):
-            line = self.lines[row]
-            written.append(f"{_text(_row(line, '') | changes)}\n".encode() if changes else line)
+        for row, made in self._made(rows, target, relabelled, extra):
+            written.append(self.lines[row] if made is None else f"{_text(made)}\n".encode())
         write_bytes(path, b"".join(line if line.endswith((b"\n", b"\r")) else line + b"\n" for line in written))
+
+    def _object(self, row: int) -> dict[str, Any]:
+        return _row(self.lines[row], "")
 
 
 @dataclass(frozen=True, eq=False)
-class RecordTable(Table):
-    """An array of JSON objects. `texts` is that of each object as it stands in the file."""
+class RecordTable(_Objects):
+    """An array of JSON objects. `texts` is that of each object as it stands in the file.
 
-    cells: pd.DataFrame
+    before, after: what stands around the array where that is within an object, such as {"data": [...]}.
+    """
+
     texts: list[str]
-    ending: str
+    before: str = ""
+    after: str = "\n"
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, file: Input, reading: Reading) -> Self | LineTable:  # type: ignore[override]
@@ -74,44 +130,26 @@ class RecordTable(Table):
             text = file.read().decode("utf-8-sig")
         except ValueError as error:
             raise ValueError(f"{file.name}: {error}; save it as UTF-8") from error
-        if text.lstrip().startswith("{"):
-            return _of_lines(file, reading)
         if not text.strip():
             raise ValueError(f"{file.name} is empty; at least two objects are needed")
-        decoder = json.JSONDecoder()
-        rows: list[dict[str, Any]] = []
-        texts: list[str] = []
-        at = _next(text, 0)
-        if text[at] != "[":
+        at, notes = next_of(text, 0), []
+        if text[at] == "{":
+            try:
+                found = rows_within(text, at, file.name)
+            except json.JSONDecodeError:
+                found = None
+            if found is None:
+                return _of_lines(file, reading)
+            at, key = found
+            notes.append(f"the rows are the objects of {key!r}; what stands around them stays")
+        elif text[at] != "[":
             raise ValueError(f"{file.name} begins with {text[at]!r}; an array of objects is needed, or one per line")
-        at = _next(text, at + 1)
-        try:
-            while text[at] != "]":
-                row, end = decoder.raw_decode(text, at)
-                if not isinstance(row, dict):
-                    raise ValueError(
-                        f"{file.name}, element {len(rows)} (counted from 0): a JSON {type(row).__name__}; every "
-                        "element of the array is one object"
-                    )
-                rows.append(row)
-                texts.append(text[at:end])
-                at = _next(text, end)
-                if text[at] == ",":
-                    at = _next(text, at + 1)
-                elif text[at] != "]":
-                    raise ValueError(f"{file.name}: {text[at]!r} where a comma or ] is needed (character {at})")
-            if text[at + 1 :].strip():
-                raise ValueError(f"{file.name} goes on after the end of its array (character {at + 1})")
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file.name}: {error}; an array of objects is needed") from error
-        except IndexError as error:
-            raise ValueError(f"{file.name} ends within its array; was it cut off?") from error
-        return cls(_cells(rows, file.name), texts, file.ending)
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """The cells in the types of JSON."""
-        return self.cells
+        rows, texts, end = _elements(text, at, file.name)
+        if not notes and text[end:].strip():
+            raise ValueError(f"{file.name} goes on after the end of its array (character {end})")
+        cells, paths = _cells(rows, file.name)
+        around = (text[:at], text[end:]) if notes else ("", "\n")
+        return cls(cells, paths, file.ending, texts, *around, tuple(notes))
 
     @staticmethod
     def write_frame(frame: pd.DataFrame, path: Path) -> None:
@@ -122,19 +160,41 @@ class RecordTable(Table):
         self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
     ) -> None:
         """Write objects as they were read; only relabelled rows and added columns are composed anew."""
-        written = []
-        for row, changes in _changes(rows, target, relabelled, extra):
-            written.append(_text(json.loads(self.texts[row]) | changes) if changes else self.texts[row])
-        _write_array(written, path)
+        changed = self._made(rows, target, relabelled, extra)
+        written = [self.texts[row] if made is None else _text(made) for row, made in changed]
+        _write_array(written, path, self.before, self.after)
+
+    def _object(self, row: int) -> dict[str, Any]:
+        made: dict[str, Any] = json.loads(self.texts[row])
+        return made
 
 
-def _changes(
-    rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (row, what is new in its object): the cells of added columns, and its label where it was relabelled."""
-    added = extra.astype(object).where(extra.notna(), None).to_dict("records")
-    for row in rows.tolist():
-        yield row, added[row] | ({target: relabelled[row]} if row in relabelled else {})
+def _elements(text: str, at: int, name: str) -> tuple[list[dict[str, Any]], list[str], int]:
+    """(the objects of the array that begins there, the text of each, where it ends)."""
+    decoder = json.JSONDecoder()
+    rows: list[dict[str, Any]] = []
+    texts: list[str] = []
+    at = next_of(text, at + 1)
+    try:
+        while text[at] != "]":
+            row, end = decoder.raw_decode(text, at)
+            if not isinstance(row, dict):
+                raise ValueError(
+                    f"{name}, element {len(rows)} (counted from 0): a JSON {type(row).__name__}; every element of the "
+                    "array is one object"
+                )
+            rows.append(row)
+            texts.append(text[at:end])
+            at = next_of(text, end)
+            if text[at] == ",":
+                at = next_of(text, at + 1)
+            elif text[at] != "]":
+                raise ValueError(f"{name}: {text[at]!r} where a comma or ] is needed (character {at})")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}: {error}; an array of objects is needed") from error
+    except IndexError as error:
+        raise ValueError(f"{name} ends within its array; was it cut off?") from error
+    return rows, texts, at + 1
 
 
 def _of_lines(file: Input, reading: Reading) -> LineTable:
@@ -144,19 +204,32 @@ def _of_lines(file: Input, reading: Reading) -> LineTable:
         raise ValueError(f"{file.name} is neither an array of objects nor one object per line ({error})") from error
 
 
-def _next(text: str, at: int) -> int:
-    """The position of the next character that is no space."""
-    while text[at : at + 1].isspace():
-        at += 1
-    return at
-
-
-def _cells(rows: list[dict[str, Any]], name: str) -> pd.DataFrame:
+def _cells(rows: list[dict[str, Any]], name: str) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
+    """(the cells, those of objects within objects in columns of their own, the keys of each column)."""
     if not rows:
         raise ValueError(f"{name} is empty; at least two objects are needed")
     names = list(dict.fromkeys(name for row in rows for name in row))
     check_width(len(names), name)
-    return pd.DataFrame({name: column_of([row.get(name) for row in rows]) for name in names})
+    columns: dict[str, list[Any]] = {}
+    paths: dict[str, tuple[str, ...]] = {}
+
+    def add(path: tuple[str, ...], cells: list[Any]) -> None:
+        known = [cell for cell in cells if cell is not None]
+        inner = list(dict.fromkeys(key for cell in known for key in cell)) if _are_objects(known) else []
+        if inner and not {".".join([*path, key]) for key in inner} & {*names, *paths}:
+            for key in inner:
+                add((*path, key), [None if cell is None else cell.get(key) for cell in cells])
+        else:
+            columns[".".join(path)], paths[".".join(path)] = cells, path
+
+    for key in names:
+        add((key,), [row.get(key) for row in rows])
+    check_width(len(columns), name)
+    return pd.DataFrame({called: column_of(cells) for called, cells in columns.items()}), paths
+
+
+def _are_objects(cells: list[Any]) -> bool:
+    return bool(cells) and all(isinstance(cell, dict) for cell in cells)
 
 
 def _row(line: bytes, where: str) -> dict[str, Any]:
@@ -178,8 +251,8 @@ def _objects(frame: pd.DataFrame) -> list[str]:
     return [_text(row) for row in rows]
 
 
-def _write_array(rows: list[str], path: Path) -> None:
-    write_bytes(path, ("[\n" + ",\n".join(rows) + "\n]\n").encode())
+def _write_array(rows: list[str], path: Path, before: str = "", after: str = "\n") -> None:
+    write_bytes(path, (before + "[\n" + ",\n".join(rows) + "\n]" + after).encode())
 
 
 def _text(row: dict[Any, Any]) -> str:
