@@ -25,6 +25,7 @@ from sktda.cli.formats.files import COMPRESSIONS, Input, write_bytes
 
 NOTHING = pd.DataFrame(index=range(4))
 LONG = 2**53 + 1
+GOOD = b"a,label\n1,x\n2,y\n"
 WRITTEN = [end for format in FORMATS if format.is_table and format.is_written for end in format.endings]
 CELLS = pd.DataFrame(
     {
@@ -70,6 +71,38 @@ def test_every_format_may_be_compressed(tmp_path, end, compression):
     source = read_source(path)
     source.write(tmp_path / f"y{end}{compression}", np.arange(4), "label", {1: "x"}, NOTHING)
     assert texts(tmp_path / f"y{end}{compression}")["label"].tolist() == ["x", "x", "x", "y"]
+
+
+def test_the_table_beside_descriptions_is_read_from_an_archive(tmp_path):
+    for name, table in {"a": ("d/x.jsonl", b'{"a": 1}\n'), "b": ("x.npz", None), "c": ("x.csv", GOOD)}.items():
+        data = table[1]
+        if data is None:
+            file = io.BytesIO()
+            np.savez(file, X=np.eye(3), y=[0, 1, 0])
+            data = file.getvalue()
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            for member in ("README.txt", "__MACOSX/._x", ".DS_Store", "licence.pdf"):
+                archive.writestr(member, b"...")
+            archive.writestr(table[0], data)
+        source = read_source(tmp_path / f"{name}.zip")
+        assert len(source.frame) >= 1
+        assert source.notes[0] == f"{table[0]} of {name}.zip was read; it also holds README.txt, licence.pdf"
+
+
+def test_stata_files_are_read_with_their_labels(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "n": pd.array([1, None, 3], "Int32").astype(float),
+            "label": pd.Categorical(["p", "q", "p"]),
+            "text": list("äöü"),
+        }
+    )
+    frame.to_stata(tmp_path / "x.dta", write_index=False, version=118)
+    source = read_source(tmp_path / "x.dta")
+    source.write(tmp_path / "y.csv", np.array([1, 2]), "label", {2: "q"}, NOTHING)
+    assert (tmp_path / "y.csv").read_text() == "n,label,text\n,q,ö\n3.0,q,ü\n"
+    source.write(tmp_path / "y.parquet", np.array([0]), "label", {}, NOTHING)
+    assert pq.read_table(tmp_path / "y.parquet").to_pylist() == [{"n": 1.0, "label": "p", "text": "ä"}]
 
 
 def test_the_same_data_give_the_same_compressed_file(tmp_path):
@@ -418,6 +451,7 @@ HEADERS = {
     "mushrooms": ("p,x,s\ne,x,s\np,b,y\ne,x,y\n", None),
     "SMS": ("ham\tGo until jurong point crazy\nspam\tFree entry in a comp\nham\tOk lar joking wif u\n", None),
     "missing cell first": ("?,3.5,a\n4.9,3.0,a\n6.3,2.5,b\n", None),
+    "times beside numbers": ("1 10:30 5\n2 11:45 7\n4 9:15 8\n", None),
     "dates": ("2020-01-01,5.5,x\n2020-01-02,6.5,x\n2020-01-03,7.5,y\n", None),
 }
 
@@ -562,7 +596,6 @@ def zipped(**members):
     return data.getvalue()
 
 
-GOOD = b"a,label\n1,x\n2,y\n"
 BAD = {
     "cut.csv.gz": (gzip.compress(GOOD * 99)[:40], "cut.csv.gz is not a whole compressed file"),
     "cut.csv.bz2": (bz2.compress(GOOD * 99)[:40], "not a whole compressed file"),
@@ -577,8 +610,20 @@ BAD = {
     "pickle.data1": (b"\x80\x05\x95", "a pickle, which is never read"),
     "array": (b"\x93NUMPY\x01", "a single array; write X and y with numpy.savez"),
     "h5": (b"\x89HDF\r\n", "an HDF5 file"),
-    "x.pdf": (b"%PDF-1.4", r"unknown ending '\.pdf'; allowed are \.csv"),
-    "x.docx": (zipped(a_xml=b"x"), r"unknown ending '\.docx'"),
+    "x.png": (b"\x89PNG", r"unknown ending '\.png'; allowed are \.csv"),
+    "x.pdf": (b"%PDF-1.4", "a document; export its table as .csv"),
+    "x.docx": (zipped(a_xml=b"x"), "a document; export its table as .csv"),
+    "x.sav": (b"$FL2@(#)", "an SPSS file; save it there as .csv or .dta"),
+    "x.sas7bdat": (b"\0" * 99, r"a SAS file; write pandas.read_sas\(...\) as .csv or .parquet"),
+    "x.XPT": (b"HEADER RECORD*******LIBRARY", "a SAS file"),
+    "x.RData": (b"RDX3\n", r"a file of R's; write the table there with write\.csv"),
+    "x.pkl.gz": (gzip.compress(b"\x80"), "a pickle, which is never read"),
+    "x.npy": (b"\x93NUMPY\x01", "write X and y with numpy.savez as .npz"),
+    "x.svm": (b"1 1:0.5\n", "a LIBSVM file; read it with sklearn.datasets.load_svmlight_file"),
+    "svm.txt": (b"-1 3:0.5 7:1\n+1 1:.5\n" * 9, "a LIBSVM file; read it with sklearn.datasets.load_svmlight_file"),
+    "x.tar.gz": (gzip.compress(GOOD), "an archive of a kind that is not read; extract it"),
+    "x.7z": (b"7z", "an archive of a kind that is not read; extract it"),
+    "x.dta": (b"<stata_dta>", "cannot be read as a Stata file .*export it as .csv"),
     "x.csv.": (b"\x00\x01\x02\x03zz", "in no format that is known here|zero bytes"),
     "x.json": (b"[1, 2]", r"element 0 \(counted from 0\): a JSON int; every element"),
     "cut.json": (b'[{"a": 1}, ', "ends within its array; was it cut off"),

@@ -216,7 +216,7 @@ def test_bytes_are_kept_whatever_they_mean(tmp_path, data):
         ("x.parquet", b"no", "cannot be read as Parquet"),
         ("x.npz", b"no", "cannot be read as arrays"),
         ("x.xlsx", b"no", "x.xlsx cannot be read as an Excel file"),
-        ("x.docx", b"no", "unknown ending '.docx'; allowed are .csv"),
+        ("x.png", b"no", "unknown ending '.png'; allowed are .csv"),
     ],
 )
 def test_a_bad_file_gives_one_clear_error(tmp_path, name, data, message):

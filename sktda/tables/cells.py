@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence
 from datetime import time
 from numbers import Number
 from typing import Any, NamedTuple
@@ -109,9 +109,8 @@ def cells_of(column: pd.Series) -> Values | Texts | None:
     if found in {"timedelta", "timedelta64"}:
         return Values(np.asarray(pd.to_timedelta(cells).total_seconds(), dtype=np.float64))
     if found == "mixed" and all(map(_is_list_or_missing, cells)):
-        return Texts.of(
-            np.array(["; ".join(cell) if isinstance(cell, Sized) else None for cell in cells], dtype=object)
-        )
+        joined = ["; ".join(cell) if isinstance(cell, Iterable) else None for cell in cells]
+        return Texts.of(np.array(joined, dtype=object))
     if found in {"string", "boolean"} or all(isinstance(cell, str | Number) for cell in cells):
         return Texts.of(cells)
     return None

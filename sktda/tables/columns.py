@@ -72,7 +72,8 @@ class Reader:
         Raises ValueError naming the row of a number that is infinite or beyond what can be compared.
         """
         if self.pair is not None:
-            both = [cells.take(values) for values in self.pair.read(as_texts(cells).different)]
+            texts = as_texts(cells)
+            both = [texts.take(values) for values in self.pair.read(texts.different)]
             return tuple(pd.Series(values, name=f"{name} ({i})") for i, values in enumerate(both, 1))
         if self.kind == "number":
             numbers = cells.take(self.numerals.read(cells.different)) if isinstance(cells, Texts) else cells.array

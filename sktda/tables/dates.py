@@ -55,13 +55,13 @@ def learn_dates(texts: Sequence[str]) -> DateFormat | None:
 
 def _with_order(texts: Sequence[str]) -> DateFormat:
     """Whether 3/4/2020 is in April: where the first number is beyond 12 somewhere, or a point stands between."""
-    pairs = [(text, int(found[1]), int(found[3]), found[2]) for text in texts if (found := TWO.fullmatch(text))]
+    pairs = [found for text in texts if (found := TWO.fullmatch(text))]
     if not pairs:
         return DateFormat()
-    day, month = ([pair for pair in pairs if pair[which] > 12] for which in (1, 2))
+    day, month = ([found for found in pairs if int(found[which]) > 12] for which in (1, 3))
     if bool(day) != bool(month):
         return DateFormat(bool(day))
-    if pairs[0][3] == ".":
+    if pairs[0][2] == ".":
         return DateFormat(True)
     if not day:
         return DateFormat(note=f"{pairs[0][0]!r} read with the month first")

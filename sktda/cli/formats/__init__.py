@@ -7,11 +7,12 @@ as they were read.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sktda.cli.formats.files import COMPRESSIONS, STANDARD, Input, ending, plain_ending
+from sktda.cli.formats.files import COMPRESSIONS, STANDARD, Input, ending, of_other_program, plain_ending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,7 @@ FORMATS = (
     Format((".feather", ".arrow", ".ipc"), "arrow", "FeatherTable"),
     Format((".arff",), "arff", "ArffTable"),
     Format((".sqlite", ".sqlite3", ".db"), "sqlite", "SqliteTable"),
+    Format((".dta",), "stata", "StataTable", is_written=False),
     Format((".npz",), "arrays", "ArrayFile", is_table=False),
 )
 
@@ -94,13 +96,15 @@ def read_source(
         from sktda.cli.formats.images import read_images
 
         return read_images(path, reading, progress)
+    if path.is_file() and _format(plain_ending(path)) is None and (what := of_other_program(path)):
+        raise ValueError(f"{path.name} is {what}")
     if not _might_be_table(path):
         format_of(path)  # says which endings are allowed
     file = Input.of(path, lambda end: _format(end) is not None)
     found = format_of(Path(f"x{file.ending}"))
     _check_reading(reading, found, file.name)
     source: Source = found.load().read(file, reading)
-    return source
+    return replace(source, notes=(file.note, *source.notes)) if file.note else source  # type: ignore[type-var]
 
 
 def _might_be_table(path: Path) -> bool:

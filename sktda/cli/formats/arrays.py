@@ -25,6 +25,7 @@ class ArrayFile(Source):
     name: str
     arrays: dict[str, np.ndarray]
     ending: str = ".npz"
+    notes: tuple[str, ...] = ()
 
     default_target: ClassVar[str | None] = "y"
 

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import sys
 import zipfile
 import zlib
@@ -33,6 +34,33 @@ NOT_A_TABLE = {
     b"\x80": "a pickle, which is never read; write CSV or Parquet",
     b"\x89HDF": "an HDF5 file; export its table as CSV or Parquet",
 }
+HIDDEN = re.compile(r"(^|/)(__MACOSX/|\.[^/]*$)")
+DESCRIPTION = re.compile(r"(^|/)(readme|licen[cs]e|notes?|changelog)[^/]*$", re.IGNORECASE)
+LIBSVM = "a LIBSVM file; read it with sklearn.datasets.load_svmlight_file and write X and y with numpy.savez as .npz"
+OTHER_PROGRAMS = {  # endings that people try, and what to do
+    (".sav", ".zsav", ".por"): "an SPSS file; save it there as .csv or .dta (Stata)",
+    (".sas7bdat", ".xpt", ".sas7bcat"): "a SAS file; write pandas.read_sas(...) as .csv or .parquet",
+    (".rds", ".rda", ".rdata"): "a file of R's; write the table there with write.csv",
+    (".pkl", ".pickle", ".joblib"): "a pickle, which is never read; write .csv or .parquet",
+    (".h5", ".hdf5", ".hdf"): "an HDF5 file; export its table as .csv or .parquet",
+    (".npy", ".mat"): "an array without names; write X and y with numpy.savez as .npz",
+    (
+        ".svm",
+        ".libsvm",
+        ".svmlight",
+    ): "a LIBSVM file; read it with sklearn.datasets.load_svmlight_file and write X and y with numpy.savez as .npz",
+    (".tar", ".tgz", ".7z", ".rar", ".z", ".lz4", ".br"): "an archive of a kind that is not read; extract it",
+    (".xml", ".html", ".htm"): "a web page or XML file; export its table as .csv",
+    (".pdf", ".doc", ".docx"): "a document; export its table as .csv",
+    (".numbers",): "a file of Numbers; export it as .csv or .xlsx",
+    (".mdb", ".accdb"): "an Access database; export its table as .csv",
+    (".geojson",): "GeoJSON; rename it to end with .json",
+}
+
+
+def of_other_program(path: Path) -> str:
+    """What a file is by an ending that is known but not read, and what to do; "" for all others."""
+    return next((what for ends, what in OTHER_PROGRAMS.items() if {*map(str.lower, path.suffixes[-2:])} & {*ends}), "")
 
 
 def ending(path: Path) -> str:
@@ -54,6 +82,7 @@ class Input:
     ending: str
     opened: Callable[[], IO[bytes]]
     path: Path | None = None
+    note: str = ""
 
     @classmethod
     def of(cls, path: Path, known: Callable[[str], bool]) -> Input:
@@ -73,7 +102,7 @@ class Input:
             source = cls(path.name, plain_ending(path), lambda: path.open("rb"), path)
             compression = ending(path).removeprefix(source.ending)
         if compression:
-            source = _decompressed(source, compression)
+            source = _decompressed(source, compression, known)
         if not known(source.ending):
             with source.opened() as file:
                 found = kind_of(source.read() if file.read(2) == b"PK" else source.head, source.name, source.ending)
@@ -106,9 +135,9 @@ class Input:
             raise ValueError(f"{self.name} is not a whole compressed file ({error}); compress it again") from error
 
 
-def _decompressed(source: Input, compression: str) -> Input:
+def _decompressed(source: Input, compression: str, known: Callable[[str], bool]) -> Input:
     if compression == ".zip":
-        return _member(source)
+        return _member(source, known)
 
     def opened() -> IO[bytes]:
         file: Any = source.path or source.opened()
@@ -121,15 +150,20 @@ def _decompressed(source: Input, compression: str) -> Input:
     return Input(source.name, source.ending, opened)
 
 
-def _member(source: Input) -> Input:
-    """The one file of a ZIP archive; what a Mac adds does not count."""
+def _member(source: Input, known: Callable[[str], bool]) -> Input:
+    """The one file of a ZIP archive, or the one table in it beside descriptions; what a Mac adds does not count."""
     data = source.read()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = [e for e in archive.infolist() if not e.is_dir() and not e.filename.startswith("__MACOSX/")]
+            entries = [e for e in archive.infolist() if not e.is_dir() and not HIDDEN.search(e.filename)]
     except zipfile.BadZipFile as error:
         raise ValueError(f"{source.name} is not a whole ZIP archive ({error}); compress it again") from error
-    names = [entry.filename for entry in entries]
+    names, note = [entry.filename for entry in entries], ""
+    tables = [e for e in entries if known(plain_ending(Path(e.filename))) and not DESCRIPTION.search(e.filename)]
+    if len(tables) == 1 < len(entries):
+        entries, left_out = tables, [name for name in names if name != tables[0].filename]
+        names = [tables[0].filename]
+        note = f"{names[0]} of {source.name} was read; it also holds {', '.join(left_out[:5])}"
     if len(names) != 1:
         raise ValueError(
             f"{source.name} holds {len(names)} files ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}); "
@@ -138,7 +172,7 @@ def _member(source: Input) -> Input:
     if entries[0].flag_bits & 1:
         raise ValueError(f"{source.name} is protected by a password; extract it first")
     found = plain_ending(Path(names[0])) or source.ending
-    return Input(source.name, found, lambda: zipfile.ZipFile(io.BytesIO(data)).open(names[0]))
+    return Input(source.name, found, lambda: zipfile.ZipFile(io.BytesIO(data)).open(names[0]), note=note)
 
 
 def _of_archive(data: bytes) -> str:

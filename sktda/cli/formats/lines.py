@@ -78,6 +78,7 @@ class LineTable(_Objects):
 
     lines: list[bytes]
     line_numbers: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     own = frozenset({".jsonl", ".ndjson"})
 

@@ -17,10 +17,12 @@ import pandas as pd
 
 from sktda.cli.formats.base import Reading, Table, check_flat, check_width, distinct
 from sktda.cli.formats.dialect import HEAD, Dialect, decode, find_dialect
-from sktda.cli.formats.files import Input, plain_ending, write_bytes
+from sktda.cli.formats.files import LIBSVM, Input, plain_ending, write_bytes
 from sktda.cli.formats.header import LINE as LINE_OF_DASHES
 from sktda.cli.formats.header import is_no_row
 
+SPARSE = re.compile(r"(?:[+-]?\d+(?:\.\d+)?(?: +\d+:[-+.\deE]+)+ *\r?\n){2}")
+TIMES = re.compile(r"(?:\S+(?: +\d\d?:[0-5]\d)+\s+)+")
 LINE = re.compile(r"[^\n]+\n?")
 DELIMITERS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}  # of what is written anew; else a comma
 
@@ -51,6 +53,8 @@ class TextTable(Table):
         text, encoding = decode(data, file.name)
         if not text.strip():
             raise ValueError(f"{file.name} is empty; a header line and at least two rows are needed")
+        if (sparse := SPARSE.match(text)) and not TIMES.fullmatch(sparse[0]):
+            raise ValueError(f"{file.name} is {LIBSVM}")
         dialect = find_dialect(text, reading.header, reading.named)
         notes = list(dialect.notes)
         names, header, start = _header(text, dialect, file.name)
