@@ -9,7 +9,7 @@ from typing import Any
 from sktda.tables.units import is_known, unit_of
 
 NUMBER = re.compile(r"[+-]?(\d[\d.,]*|\.\d+)([eE][+-]?\d+)?\s*%?")
-DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?([T ].*)?|\d\d?[-/.]\d\d?[-/.]\d{2,4}( .*)?")
+DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?([T ].*)?|\d\d?[-/.]\d\d?[-/.]\d{2,4}( .*)?|\d\d?:\d\d(:\d\d)?")
 NO_CELL = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
 LINE = re.compile(r"[\s|+:=-]*--[\s|+:=-]*")
 IN_BRACKETS = re.compile(r"[\[(].*[\])]")
