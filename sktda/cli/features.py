@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,12 @@ from sktda.findings import Finding, inspect, merge_spellings, without_leaks
 from sktda.tables.columns import Column
 from sktda.tables.prepare import prepare
 
+TOTAL = re.compile(
+    r"(grand |sub-?)?totals?:?|sums?:?|(gesamt)?summe:?|gesamt:?|insgesamt:?|(sous-)?total général:?|somme:?|suma:?|"
+    r"averages?:?|means?:?|durchschnitt:?|mittelwert:?|moyenne:?|media:?",
+    re.IGNORECASE,
+)
+FEW_KINDS = 20  # of rows, of which 2,000 are looked at
 LEFT_OUT = "it was left out of the features"
 ONLY_FEATURE = "it stays, as there is no other feature"
 
@@ -35,6 +42,27 @@ def of_arrays(X: Any, given: pd.Series, task: str) -> tuple[Any, list[Finding], 
     _, findings = inspect(X if rows is None else X[rows], given.dropna().to_numpy(), task, rows=rows)
     kept = without_leaks(X, findings)
     return kept, findings, _notes(findings, {"leak": ONLY_FEATURE if kept is X else LEFT_OUT})
+
+
+def last_row_sums_up(frame: pd.DataFrame) -> list[str]:
+    """A sentence if the last row is called a total, and no other is."""
+    for position in range(frame.shape[1]):
+        cell = frame.iat[-1, position]
+        if isinstance(cell, str) and TOTAL.fullmatch(cell.strip()) and (frame.iloc[:, position] == cell).sum() == 1:
+            return [f"the last row is called {cell.strip()!r}; take it out of the file if it sums up the others"]
+    return []
+
+
+def few_kinds(X: np.ndarray) -> list[str]:
+    """A sentence if nearly all rows are equal to many others, so that what is rare looks wrong."""
+    some = X[:: max(1, len(X) // 2000)]
+    n_kinds = len(np.unique(some.reshape(len(some), -1), axis=0))
+    if n_kinds > FEW_KINDS or len(X) < 10 * n_kinds:
+        return []
+    return [
+        f"the features tell only {n_kinds} kinds of rows apart: where rows are equal the rarer label is called wrong, "
+        "and it may just be rare"
+    ]
 
 
 def one_spelling(given: pd.Series, features: Any = None) -> pd.Series:

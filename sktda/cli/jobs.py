@@ -140,7 +140,7 @@ class Job:
         if target in (index, *kinds):
             used = "--index" if target == index else f"--{OPTIONS[kinds[target]]}"
             raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
-        from sktda.cli.features import of_arrays, of_table, one_spelling
+        from sktda.cli.features import last_row_sums_up, of_arrays, of_table, one_spelling
         from sktda.cli.labels import check_classes, read_labels
         from sktda.findings import Finding
 
@@ -170,6 +170,7 @@ class Job:
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
         first = sum(finding.kind == "contradiction" for finding in findings)
         notes = [*notes[:first], *filter(None, [source.unreadable]), *source.notes, *labels.notes, *notes[first:]]
+        notes += last_row_sums_up(frame)
         if source.unreadable:
             findings.append(Finding("unreadable", source.unreadable, np.empty(0, dtype=int)))
         judged = given
@@ -190,6 +191,7 @@ class Job:
         """(verdicts in file order, what is said of all labels together); the columns of ReportInput.frame."""
         progress(f"scoring {len(self.given):,} rows")
         from sktda.cleaning.base import NothingToLearnWarning
+        from sktda.cli.features import few_kinds
         from sktda.report.judgement import Judgement
 
         regression = self.task == "regression"
@@ -202,6 +204,8 @@ class Job:
         judgement = Judgement.of(detector)
         self.notes.extend(judgement.notes())
         share = float(np.mean(detector.labels_ == -1))
+        if share and not regression:
+            self.notes[self.n_contradictions : self.n_contradictions] = few_kinds(self.X)
         if share > MANY and self.settings.drop == "auto":
             self.notes.insert(self.n_contradictions, _many(share))
         suggested = detector.suggested_labels_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from dataclasses import dataclass
 from numbers import Number
@@ -38,6 +39,7 @@ def read_labels(column: pd.Series, task: str, no_label: frozenset[str] = NO_LABE
         raise ValueError(f"no row has a label in column {column.name!r}; name another column with --target")
     known = column[~missing]
     _check_types(known)
+    given_task = task
     numbers, numerals = _numbers(known, task)
     if task == "auto":
         task = "classification"
@@ -45,6 +47,12 @@ def read_labels(column: pd.Series, task: str, no_label: frozenset[str] = NO_LABE
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # many different numbers: that is what is asked
                 task = infer_task(numbers)
+    n_numbers = int(np.isfinite(numbers).sum())
+    if given_task == "auto" and len(known) / 2 < n_numbers < len(known) and _too_many(known.nunique(), len(known)):
+        raise ValueError(
+            f"column {column.name!r} has numbers in {n_numbers:,} of {len(known):,} rows, and no number in the others"
+            f"{_none_of(known[~np.isfinite(numbers)])}"
+        )
     notes = [_without_label(column, missing)] if missing.any() else []
     if task != "regression":
         return Labels(task, column.mask(missing) if missing.any() else column.copy(), Numerals(), tuple(notes))
@@ -52,7 +60,7 @@ def read_labels(column: pd.Series, task: str, no_label: frozenset[str] = NO_LABE
         row = int(np.flatnonzero(~missing)[finite.argmin()])
         raise ValueError(
             f"column {column.name!r} has {column.iloc[row]!r} in row {row} (counted from 0); regression needs finite "
-            "numbers in all rows that have a label, of one unit"
+            f"numbers in all rows that have a label, of one unit{_none_of(known[~finite])}"
         )
     if isinstance(numerals, Clock):
         notes.append(f"labels: {numerals.note}")
@@ -111,6 +119,12 @@ def _without_label(column: pd.Series, missing: np.ndarray) -> str:
     return f"{have} no label in column {column.name!r}{written} and cannot be judged: {first} (from 0)"
 
 
+def _none_of(words: pd.Series) -> str:
+    """How to say that these are no labels."""
+    texts = [text for text in dict.fromkeys(words.astype(str).str.strip()) if "," not in text]
+    return f"; --na-values {shlex.quote(','.join(texts[:5]))} says that these are no labels" if texts else ""
+
+
 def _check_types(column: pd.Series) -> None:
     """Refuse labels that are neither text nor numbers, and some of each."""
     if column.dtype != object:
@@ -121,7 +135,8 @@ def _check_types(column: pd.Series) -> None:
         return
     row = int(strange.argmax())
     beside = f" beside {column.iloc[0]!r} in row {column.index[0]}" if types.iloc[row] is not None else ""
+    is_text = types.map(lambda kind: kind is str).to_numpy()
     raise ValueError(
         f"column {column.name!r} holds {column.iloc[row]!r} in row {column.index[row]} (counted from 0){beside}; "
-        "labels are all text or all numbers"
+        "labels are all text or all numbers" + (_none_of(column[is_text]) if is_text.mean() < 0.5 else "")
     )

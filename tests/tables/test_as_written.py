@@ -1,12 +1,14 @@
 """Cells as people write them, read as what they mean, and what is no number kept from being one."""
 
 import datetime
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sktda import TableEncoder
+from sktda.cli.features import few_kinds, last_row_sums_up
 from sktda.cli.labels import read_labels
 from sktda.tables.cells import cells_of
 from sktda.tables.clocks import learn_clocks
@@ -174,6 +176,38 @@ def test_labels_may_be_times_where_they_are_no_classes():
     slots = pd.Series(["9:00", "9:30", "10:00"] * 20, name="t")
     assert read_labels(slots, "auto").task == "classification"
     assert read_labels(slots, "regression").given.tolist()[:3] == [9, 9.5, 10]
+
+
+@pytest.mark.parametrize("task", ["auto", "regression"])
+@pytest.mark.parametrize("word", ["-", "on request", "?"])
+@pytest.mark.parametrize("number", ["${}.50", "{}", "{} %"])
+def test_words_among_numbers_to_predict_are_named_with_the_remedy(task, word, number):
+    labels = pd.Series([word if i % 9 == 4 else number.format(i + 200) for i in range(60)], name="y", dtype=object)
+    with pytest.raises(ValueError, match=f"--na-values .?{re.escape(word)}.? says that these are no labels"):
+        read_labels(labels, task)
+    assert read_labels(labels, task, frozenset({"", word})).task == "regression"
+
+
+def test_words_in_a_sheet_of_numbers_to_predict_are_named_with_the_remedy():
+    with pytest.raises(ValueError, match=r"'sold' in row 1 .* beside 1.5 in row 0; .*--na-values sold says"):
+        read_labels(pd.Series([1.5, "sold", *range(50)], name="y", dtype=object), "auto")
+
+
+@pytest.mark.parametrize(
+    ("last", "is_total"), [("Total", True), ("Grand total:", True), ("Summe", True), ("i3", False)]
+)
+def test_a_last_row_that_sums_up_is_said(last, is_total):
+    frame = pd.DataFrame({"weight": range(9), "item": [*(f"i{i}" for i in range(8)), last]})
+    assert bool(last_row_sums_up(frame)) == is_total
+    frame.loc[3, "item"] = last
+    assert not last_row_sums_up(frame)
+
+
+def test_features_that_tell_few_kinds_of_rows_apart_are_said():
+    X = np.repeat(np.eye(4)[:, :3], 50, axis=0)
+    assert "only 4 kinds of rows apart" in few_kinds(X)[0]
+    assert not few_kinds(X[::20])
+    assert not few_kinds(np.random.default_rng(0).normal(size=(200, 1)))
 
 
 @pytest.mark.parametrize(
