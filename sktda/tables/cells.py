@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import time
+from datetime import date, time
 from numbers import Number
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ MISSING |= {
     "(blank)",
 }
 MISSING |= {"#n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!", "#wert!", "#bezug!", "#nv"}
+EXACT = 2**53  # from here on floats lose integers
 HEAD = 10_000  # cells, of which one with a decimal point beyond doubt is looked for
 IN_DOUBT = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")  # one and a bit, or more than a thousand?
 
@@ -85,9 +86,16 @@ def as_texts(cells: Values | Texts) -> Texts:
 def cells_of(column: pd.Series) -> Values | Texts | None:
     """The cells of a column; None for anything but numbers, dates, booleans and text."""
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
+        kept = column.cat.categories.dtype
+        column = column.astype(np.float64 if kept.kind in "iu" and column.hasnans else kept)
+    if isinstance(column.dtype, pd.IntervalDtype):
+        return Texts.of(column.astype(object).map(str, na_action="ignore").to_numpy())
+    if isinstance(column.dtype, pd.PeriodDtype):
+        column = column.dt.to_timestamp()
     kind = getattr(column.dtype, "kind", "O")
     refuse_kind(kind if kind == "c" else "O", f"column {column.name!r}")
+    if kind in "iu" and len(known := column.dropna()) and (int(known.max()) >= EXACT or int(known.min()) <= -EXACT):
+        return Texts.of(column.to_numpy(dtype=object, na_value=np.nan))  # as floats several would be one
     if kind in "iuf":
         return Values(np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan)))
     if kind == "M":
@@ -113,6 +121,9 @@ def cells_of(column: pd.Series) -> Values | Texts | None:
         return Texts.of(np.array(joined, dtype=object))
     if found in {"string", "boolean"} or all(isinstance(cell, str | Number) for cell in cells):
         return Texts.of(cells)
+    if all(isinstance(cell, str | Number | date | time | None) or cell is pd.NaT or cell is pd.NA for cell in cells):
+        shown = [cell.isoformat() if isinstance(cell, date | time) else cell for cell in cells]
+        return Texts.of(np.array(shown, dtype=object))
     return None
 
 
@@ -164,8 +175,8 @@ def _may_be_padded(cells: np.ndarray, values: np.ndarray) -> bool:
 
 def _dates(column: pd.Series) -> Values:
     """Of any unit and time zone, as those of UTC."""
-    if getattr(column.dt, "tz", None) is not None:
-        column = column.dt.tz_convert(None)
+    if isinstance(column.dtype, pd.DatetimeTZDtype) or getattr(column.dtype, "pyarrow_dtype", None) is not None:
+        column = pd.to_datetime(column, utc=True).dt.tz_convert(None)
     return Values(column.to_numpy().astype("datetime64[us]"))
 
 

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from sktda import TableEncoder
@@ -224,3 +225,24 @@ def test_objects_of_python_are_read(cells, kind, first):
     reader, (read,) = learned(cells)
     assert (reader.kind, read.iloc[0]) == (kind, first)
     assert read.isna().sum() == sum(cell is None or len(np.atleast_1d(cell)) == 0 for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (pd.period_range("2020-01", periods=20, freq="M"), "date"),
+        (pd.cut(np.arange(20.0), 3), "category"),
+        (pd.Categorical([1, 2, None, 5] * 5), "number"),
+        (pd.array([datetime.date(2020, 1, 1 + i) for i in range(20)], dtype=pd.ArrowDtype(pa.date32())), "date"),
+        ([*(datetime.date(2020, 1, 1 + i) for i in range(20)), "2020-02-03", None], "date"),
+        (np.array([2**63 + i % 7 for i in range(20)], dtype=np.uint64), "identifier"),
+        (np.arange(20) % 7 - 3, "number"),
+    ],
+    ids=["periods", "intervals", "gaps", "arrow", "mixed", "huge", "small"],
+)
+def test_types_of_pandas_are_what_they_hold(cells, kind):
+    column = pd.Series(cells, name="c")
+    read = cells_of(column)
+    reader = learn_column(column, read)
+    assert reader.kind == kind
+    assert not reader.is_used or reader.read("c", read)[0].notna().sum() == column.notna().sum()
