@@ -478,6 +478,7 @@ def test_the_header_is_found_or_said_to_be_missing(tmp_path, case):
 BELOW = {
     "units": ("a,b,label\n", "kg,€,\n", "1,2.5,x\n2,3.5,y\n3,4,x\n"),
     "units in brackets": ("a;b;label\n", "[kg];(m/s);[-]\n", "1;2,5;x\n2;3,5;y\n3;4;x\n"),
+    "units above words": ("a,b,label\n", "mg/dl,,\n", "<5,2.5,x\n2,n.d.,y\n3,4,x\n5,6,x\n"),
     "types": ("a,b,label\n", "int,float,string\n", "1,2.5,x\n2,3.5,y\n3,4,x\n"),
     "a line": ("a    b label\n", "---- - -----\n", "1    2 x\n2    3 y\n"),
     "Markdown": ("| a | label |\n", "|---|:---:|\n", "| 1 | x |\n| 2 | y |\n"),

@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 
 MOSTLY = 0.95  # of the texts decide
-CLOCK = re.compile(r"(-?)(\d{1,4}):([0-5]\d)(?::([0-5]\d))?([.,]\d+)?(?:\s*([AaPp])\.?\s?[Mm]\.?)?(?:\s*(?:Uhr|h))?")
+CLOCK = re.compile(
+    r"(-?)(\d{1,4}):([0-5]\d)(?::([0-5]\d))?([.,]\d+)?(?:\s*([AaPp])\.?\s?[Mm]\.?)?"
+    r"(?:\s*(?:Uhr|h))?(\s*(?:min)?\s?/\s?[\w ]{1,6})?"
+)
 WORDS = re.compile(
     r"-?P?T?(?:\d+(?:[.,]\d+)?\s*[A-Za-z]{1,7}\.?[\s,]*(?:and\s|T)?)+(?:[-+]?\d\d(?::\d\d){0,2}(?:\.\d+)?)?"
 )
@@ -56,7 +59,7 @@ class Clock:
         found = CLOCK.fullmatch(text)
         if found is None:
             return np.nan
-        sign, first, second, third, fraction, half = found.groups()
+        sign, first, second, third, fraction, half, _ = found.groups()
         a, b, c = int(first), int(second), int(third or 0)
         part = float((fraction or ".0").replace(",", "."))
         if half:
@@ -102,7 +105,8 @@ def learn_clocks(texts: Sequence[str]) -> Clock | None:
         shown = [max(group, key=lambda match: int(match[2]))[0] for group in (two, three) if group]
         return _noted(clock, shown)
     example = found[0][0]
-    clock = Clock("h" if longest <= 24 or three else "", example=example)
+    is_pace = any(match[7] for match in found)  # 4:30 /km
+    clock = Clock("h" if (longest <= 24 or three) and not is_pace else "", example=example)
     return _noted(clock, [example])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sktda.tables.units import BARE, Unit, is_known, is_money
-from sktda.tables.values import FOOTNOTE, NUMBER, OTHER, SPACES, Cell, of_parts, parse
+from sktda.tables.values import NUMBER, OTHER, SPACES, Cell, of_parts, parse, plain
 
 MOSTLY = 0.95  # of the known cells decide what a column holds
 PLAIN = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|inf(?:inity)?)", re.IGNORECASE)  # what programs write
@@ -101,12 +101,12 @@ Cells = list[tuple[str, Cell, int]]  # text, what it says, how often
 
 def unit_name(text: str) -> str:
     """What the value of a cell is counted in, as it is written there: "$M" for "$2M"; "" of mere counts such as 2M."""
-    cell, found = parse(text), NUMBER.fullmatch(FOOTNOTE.sub("", text.strip()))
+    cell, found = parse(text), NUMBER.fullmatch(plain(text))
     if cell is None or not cell.unit.base:
         return ""
-    if found is None or of_parts(text.strip()) is not None:
+    if of_parts(plain(text)) is not None:
         return PARTS[cell.unit.base]
-    return "".join(part.strip() for part in found.group("before", "after") if part)
+    return "".join(part.strip() for part in found.group("before", "after") if part) if found else ""
 
 
 def _units(cells: Cells) -> tuple[tuple[Unit, int] | None, str]:

@@ -64,15 +64,7 @@ class Cell(NamedTuple):
 
 def parse(text: str) -> Cell | None:
     """What the text of a cell says as a number, None if nothing."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-        if not text.isascii():
-            text = "".join(str(unicodedata.decimal(c, c)) for c in text).replace("٫", ".").replace("٬", "'")
-    text = text.strip()
-    if text[-1:] in FOOTNOTES:
-        text = FOOTNOTE.sub("", text)
-    if "10" in text:
-        text = POWER.sub(r"e\1", text)
+    text = plain(text)
     if (several := of_parts(text)) is not None:
         return several
     found = NUMBER.fullmatch(text)
@@ -91,6 +83,18 @@ def parse(text: str) -> Cell | None:
     if dot is None and comma is None:
         return None
     return Cell(dot if dot is None else sign * dot, comma if comma is None else sign * comma, unit)
+
+
+def plain(text: str) -> str:
+    """The text of a cell in digits, spaces and marks of ASCII, without a mark of a footnote."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+        if not text.isascii():
+            text = "".join(str(unicodedata.decimal(c, c)) for c in text).replace("٫", ".").replace("٬", "'")
+    text = text.strip()
+    if text[-1:] in FOOTNOTES:
+        text = FOOTNOTE.sub("", text)
+    return POWER.sub(r"e\1", text) if "10" in text else text
 
 
 def of_parts(text: str) -> Cell | None:

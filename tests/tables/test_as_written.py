@@ -33,6 +33,16 @@ NUMBERS = {  # cells and what they mean, in the unit of the note
     "a race": (["21:03", "1:02:33", "00:45"], [1263, 3753, 45], "'21:03' read as 1263, '1:02:33' read as 3753 s"),
     "times that drop seconds of zero": (["21:03", "01:02:33", "00:45"], [21.05, 1.0425, 0.75], " h"),
     "laps": (["1:23.4", "0:59.9", "12:00.0"], [83.4, 59.9, 720], " s"),
+    "a pace": (
+        ["4:33 /km", "12:06 /km", "5:15/km"],
+        [4.55, 12.1, 5.25],
+        "read as 4.55, behind the colon being sixtieths",
+    ),
+    "spaces of the French": (
+        ["1\u202f050,50\u00a0€", "999,00\u00a0€"],
+        [1050.5, 999],
+        "'1\\u202f050,50\\xa0€' read as 1050.5 €",
+    ),
     "parts in words": (["1h 30m", "45 min", "2 h"], [5400, 2700, 7200], "'1h 30m' read as 5400 s"),
     "French": (["1h30", "2h05", "0h45"], [5400, 7500, 2700], " s"),
     "German": (["1 Std. 30 Min.", "2 Std. 5 Min.", "1 Tag 2 Std."], [5400, 7500, 93600], " s"),

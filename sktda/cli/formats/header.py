@@ -10,9 +10,10 @@ from sktda.tables.units import is_known, unit_of
 
 NUMBER = re.compile(r"[+-]?(\d[\d.,]*|\.\d+)([eE][+-]?\d+)?\s*%?")
 DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?([T ].*)?|\d\d?[-/.]\d\d?[-/.]\d{2,4}( .*)?|\d\d?:\d\d(:\d\d)?")
-NO_CELL = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
+NO_CELL = {"", "na", "n/a", "nan", "null", "none", "?", "-", "–", ".", "n.d.", "k.a.", "#n/a", "\\n"}
 LINE = re.compile(r"[\s|+:=-]*--[\s|+:=-]*")
 IN_BRACKETS = re.compile(r"[\[(].*[\])]")
+RATIO = re.compile(r"[^\s/]{1,6}(?:/[^\s/]{1,6}){1,2}")  # mg/dl
 TYPES = {"float", "double", "int", "integer", "numeric", "number", "string", "str", "text", "char", "object", "bool"}
 SAMPLE = 300
 MOSTLY = 0.9
@@ -64,7 +65,7 @@ def is_no_row(first: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
         text = str(cell).strip()
         below = [str(row[position]).strip() for row in rows[:SAMPLE] if position < len(row)]
         known = [other for other in below if other.lower() not in NO_CELL]
-        if len(known) > 1 and [_kind(other) for other in known].count("number") >= MOSTLY * len(known):
+        if len(known) > 1 and [_kind(other) for other in known].count("number") > len(known) / 2 and text not in below:
             n_numeric += 1
             if is_number(text):
                 return False
@@ -80,6 +81,7 @@ def _says_what(text: str) -> bool:
     unit = unit_of("", text) if text else None
     return (
         IN_BRACKETS.fullmatch(text) is not None
+        or RATIO.fullmatch(text) is not None
         or text.lower() in TYPES
         or (unit is not None and bool(unit.base) and is_known(unit.base))
     )
