@@ -170,7 +170,7 @@ def test_json_of_lines_is_read_and_kept_as_lines(tmp_path):
 ARFF = """% made by hand
 @relation 'a b'
 @attribute 'the size' NUMERIC
-@attribute colour {red, 'dark blue'}
+@attribute colour {red, 'dark blue'} % of the bike
 @attribute day date "yyyy-MM-dd"
 @ATTRIBUTE class {p,q}
 @DATA

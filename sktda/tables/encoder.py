@@ -26,8 +26,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     """Numbers from a table of text, categories, dates, booleans and numbers, missing cells and all.
 
     What a column holds, its cells decide, not the type that they came in. Numbers are read as people write them
-    ("12,5 %", "€ 1.234,50", "3.4 kg", "(1,234)"), categories are one-hot encoded, dates become days, year, month,
-    weekday and hour, texts the topics of their words and letters. Identifiers and constant columns are left out.
+    ("12,5 %", "€ 1.234,50", "3.4 kg", "(1,234)", "1:02:33"), categories are one-hot encoded, dates become days, year,
+    month, weekday and hour, texts the topics of their words and letters, two numbers in a cell ("120/80") two columns.
+    Identifiers and constant columns are left out.
     What was made of each column is in `columns_`. It is what `NoisyLabelDetector` and the shell do with a table.
 
     Parameters

@@ -103,12 +103,12 @@ class ArffTable(Table):
 
 
 def _known_types(header: str) -> str:
-    """A header with what the parser does not know: dates are text, and spaces may stand within braces.
+    """A header with what the parser does not know: dates are text, spaces in braces, comments behind them.
 
     Numbers are left to `_numbers`: the parser makes floats of them.
     """
     header = ATTRIBUTE.sub(lambda match: f"{match[1]}STRING" if match[3] or match[4] else match[0], header)
-    return re.sub(r"\{\s+", "{", header)
+    return re.sub(r"\}[ \t]*%[^\n]*", "}", re.sub(r"\{\s+", "{", header))
 
 
 def _numbers(cells: list[str | None], name: str, file: str) -> pd.Series:
