@@ -32,6 +32,7 @@ MISSING |= {
     "(null)",
     "(blank)",
 }
+MISSING |= {"0000-00-00", "0000-00-00 00:00:00", "00/00/0000", "00.00.0000"}
 MISSING |= {"#n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!", "#wert!", "#bezug!", "#nv"}
 EXACT = 2**53  # from here on floats lose integers
 HEAD = 10_000  # cells, of which one with a decimal point beyond doubt is looked for

@@ -12,7 +12,7 @@ import pandas as pd
 
 from sktda.tables.cells import Texts, Values, as_texts, zeros_in_front
 from sktda.tables.clocks import Clock, learn_clocks
-from sktda.tables.dates import DateFormat, learn_dates
+from sktda.tables.dates import DateFormat, learn_dates, without_end
 from sktda.tables.numerals import MOSTLY, Numerals, learn, unit_name
 from sktda.tables.pairs import Pair, learn_pairs
 
@@ -84,7 +84,7 @@ class Reader:
         if self.kind == "date":
             dates = cells.take(self.dates.read(cells.different)) if isinstance(cells, Texts) else cells.array
             dates = dates if dates.dtype.kind == "M" else np.full(len(dates), "NaT", dtype="datetime64[us]")
-            return (pd.Series(dates, name=name, copy=False),)
+            return (pd.Series(without_end(dates)[0], name=name, copy=False),)
         return (_categories(name, as_texts(cells)),)
 
 
@@ -109,7 +109,9 @@ def _of_values(cells: Values, column: pd.Series, kind: str | None) -> Reader:
             return Reader("identifier")
         if not len(known) or (len(known) == len(array) and (known == known[0]).all()):
             return Reader("constant")
-    return Reader("date") if array.dtype.kind == "M" else Reader("number", SHOWS_POINT if cells.shows_point else PLAIN)
+    if array.dtype.kind == "M":
+        return Reader("date", note=_said(column.name, without_end(array)[1]))
+    return Reader("number", SHOWS_POINT if cells.shows_point else PLAIN)
 
 
 def _of_texts(cells: Texts, name: object, kind: str | None, hint: str) -> Reader:
@@ -132,12 +134,14 @@ def _of_texts(cells: Texts, name: object, kind: str | None, hint: str) -> Reader
     dates = learn_dates(sampled)
     if dates is not None or kind == "date":
         dates = dates or DateFormat()
-        unread = np.asarray(dates.read(sampled).isna())
+        read = dates.read(sampled)
+        unread = np.asarray(read.isna())
+        never = without_end(np.repeat(read.to_numpy(), counts[some]))[1]
         other = ""
         if unread.any():
             example = sampled[int(unread.argmax())]
             other = f"{counts[some][unread].sum()} cells are no dates that can be read ({example!r}), taken as missing"
-        return Reader("date", dates=dates, note=_said(name, dates.note, other))
+        return Reader("date", dates=dates, note=_said(name, dates.note, other, never))
     note = number.note if number is not None else ""
     lowered = {text.lower() for text in texts[:3]}
     if len(texts) == 2 and any(lowered == pair for pair in TRUTH):
@@ -184,12 +188,12 @@ def _of_numbers(
 
 def _are_sentences(texts: list[str]) -> bool:
     """Whether texts that are nearly all different have words in common: sentences, names, tags."""
-    spaced = np.mean([any(map(str.isspace, text)) or NO_SPACES.search(text) is not None for text in texts])
-    words = [set(filter(str.isalpha, NO_WORD.split(text.lower()))) for text in texts]
     if np.mean([any(map(str.isalpha, text)) for text in texts]) < 0.5:
         return False
+    spaced = np.mean([any(map(str.isspace, text)) or NO_SPACES.search(text) is not None for text in texts])
     if spaced > 0.5:
         return True
+    words = [set(filter(str.isalpha, NO_WORD.split(text.lower()))) for text in texts]
     counts = Counter(word for own in words for word in own)
     shared = {word for word, count in counts.items() if 2 <= count <= 0.8 * len(texts)}
     return bool(np.mean([len(own & shared) for own in words]) >= 1)

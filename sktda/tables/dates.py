@@ -29,19 +29,30 @@ class DateFormat:
         """Dates, NaT for what is none."""
         column = pd.Series([text if DIGITS.fullmatch(text) else iso(text) or text for text in texts], dtype=object)
         is_iso, is_digits = column.str.fullmatch(ISO), column.str.fullmatch(DIGITS)
+        year_first = column.str.match(r"\d{4}")
         read = pd.Series(pd.NaT, index=column.index, dtype="datetime64[us]")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a format was guessed cell by cell
             for rows, options in (
                 (is_iso, {"format": "ISO8601"}),
                 (is_iso, {"format": "mixed"}),  # such as with a zone behind a space
-                (is_digits & ~is_iso, {"format": "mixed", "dayfirst": self.day_first}),
+                (is_digits & year_first, {"format": "mixed"}),
+                (is_digits & ~year_first, {"format": "mixed", "dayfirst": self.day_first}),
             ):
                 left = rows & read.isna()
                 if left.any():
                     found = pd.to_datetime(column[left], errors="coerce", utc=True, **options)
                     read[left] = found.dt.tz_localize(None).astype("datetime64[us]")
         return pd.DatetimeIndex(read)
+
+
+def without_end(dates: np.ndarray) -> tuple[np.ndarray, str]:
+    """(dates (n,), NaT for those of the year 9999, which stand for no end; what is said of them, or "")."""
+    never = dates >= np.datetime64("9999-01-01")
+    if not never.any():
+        return dates, ""
+    example = str(dates[never][0].astype("datetime64[D]"))
+    return np.where(never, np.datetime64("NaT"), dates), f"{never.sum()} cells are {example}, taken as missing"
 
 
 def learn_dates(texts: Sequence[str]) -> DateFormat | None:

@@ -83,6 +83,7 @@ DATES = {
     "months": (["Mar 2015", "Dez-18", "2019-07", "08/2020"], ["2015-03-01", "2018-12-01", "2019-07-01", "2020-08-01"]),
     "quarters": (["2019Q3", "Q4 2020", "2021-Q1"], ["2019-07-01", "2020-10-01", "2021-01-01"]),
     "three styles": (["2020-03-04", "31.12.2020", "5 Mar 2020"], ["2020-03-04", "2020-12-31", "2020-03-05"]),
+    "years in front": (["2020/03/04", "2020.3.4", "31/12/2020"], ["2020-03-04", "2020-03-04", "2020-12-31"]),
     "long ago": (["1492-10-12", "1066-10-14"], ["1492-10-12", "1066-10-14"]),
     "with a time": (["3. März 2021, 10:30", "March 3, 2021 at 1:05 PM"], ["2021-03-03 10:30", "2021-03-03 13:05"]),
 }  # fmt: skip
@@ -94,6 +95,15 @@ def test_dates_with_words_are_read(case):
     reader, (read,) = learned(cells * 4)
     assert reader.kind == "date"
     assert read[: len(cells)].tolist() == [pd.Timestamp(text) for text in expected]
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_day_that_stands_for_none_is_missing(as_text):
+    cells = ["9999-12-31", *(f"2020-01-{day:02d}" for day in range(1, 29))] + ["0000-00-00"] * as_text
+    reader, (read,) = learned(cells if as_text else [datetime.datetime.fromisoformat(cell) for cell in cells])
+    assert reader.kind == "date"
+    assert reader.note == "column 'c': 1 cells are 9999-12-31, taken as missing"
+    assert read.isna().tolist() == [True] + [False] * 28 + [True] * as_text
 
 
 def test_a_column_of_both_orders_says_how_the_others_are_read():
