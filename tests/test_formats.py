@@ -589,6 +589,16 @@ def test_rows_know_their_lines(tmp_path):
     assert read_source(tmp_path / "x.xlsx").line_numbers.tolist() == [7, 9]
 
 
+@pytest.mark.parametrize("encodings", [("utf-8",), ("cp1252",), ("utf-8", "cp1252")], ids="+".join)
+def test_files_of_two_encodings_stay_as_they_are_and_it_is_said(tmp_path, encodings):
+    lines = [f"größe {i},{'xy'[i % 2]}\n".encode(encodings[i % len(encodings)]) for i in range(8)]
+    (tmp_path / "x.csv").write_bytes(b"a,label\n" + b"".join(lines))
+    source = read_source(tmp_path / "x.csv")
+    assert any("some letters are wrong" in note for note in source.notes) == (len(encodings) == 2)
+    source.write(tmp_path / "y.csv", np.arange(8), "label", {}, pd.DataFrame(index=range(8)))
+    assert (tmp_path / "y.csv").read_bytes() == (tmp_path / "x.csv").read_bytes()
+
+
 def zipped(**members):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:

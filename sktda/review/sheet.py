@@ -44,15 +44,18 @@ def with_cells(
         names.insert(1, index)
     table = table[names].iloc[rows].reset_index(drop=True)
     if lines is not None:
-        table.insert(1, "line", np.asarray(lines)[rows])
+        table.insert(1, _free("line", table), np.asarray(lines)[rows])
     if cells is not None:
         own = cells.iloc[rows].reset_index(drop=True).astype(object)
         for position, called in enumerate(own.columns):
-            name = str(called)
-            while name in table:
-                name += "_"
-            table[name] = own.iloc[:, position].map(_flat)
+            table[_free(str(called), table)] = own.iloc[:, position].map(_flat)
     return table
+
+
+def _free(name: str, table: pd.DataFrame) -> str:
+    while name in table:
+        name += "_"
+    return name
 
 
 def review_table(review: Review, lines: np.ndarray | None = None) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from sktda import NoisyLabelDetector
 from sktda.cli.commands import app
 from sktda.review import Review, page, write_review
+from sktda.review.sheet import with_cells
 from tests.report.pages import Page, frame_of
 from tests.spies import noisy_blobs
 
@@ -173,3 +174,15 @@ def test_the_spreadsheet_has_the_lines_of_the_file_a_list_of_decisions_and_no_fo
     assert rules == {"lists!$A$1:$A$3", "lists!$B$1:$B$3"}
     assert [cell.value for cell in book["lists"]["A"]] == ["keep", "drop", "relabel"]
     assert book["lists"].sheet_state == "hidden"
+
+
+def test_names_that_are_taken_get_underscores():
+    frame = pd.DataFrame(
+        {"given_label": ["a", "b"], "suggested_label": ["b", "a"], "label_quality": 0.1, "score": 0.0, "noisy": True},
+        index=pd.Index([7, 8], name="line"),
+    )
+    cells = pd.DataFrame([[1, 2, [3]], [4, 5, {"x": 6}]], columns=["line", "score", "score_"])
+    table = with_cells(frame, np.array([1, 0]), cells, np.array([2, 3]))
+    assert table.columns.tolist()[:3] == ["row", "line_", "line"]
+    assert table.columns.tolist()[-3:] == ["line__", "score_", "score__"]
+    assert table.iloc[0, [0, 1, 2, -3, -2, -1]].tolist() == [1, 3, 8, 4, 5, '{"x": 6}']

@@ -95,6 +95,20 @@ def decode(data: bytes, name: str) -> tuple[str, str]:
     return data.decode("latin-1"), "latin-1"  # never fails
 
 
+def two_encodings(data: bytes) -> bool:
+    """Whether some lines beyond ASCII are UTF-8 and others are not, as where files were put together."""
+    telling = [line for line in data[: 1 << 22].splitlines() if not line.isascii()]
+    n_utf8 = sum(_is_utf8(line) for line in telling)
+    return 0 < n_utf8 < len(telling)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        return bool(line.decode())
+    except UnicodeDecodeError:
+        return False
+
+
 def _without_mark(data: bytes, name: str) -> str:
     """UTF-16 without a byte order mark: every other byte of what is mostly ASCII is zero."""
     for encoding, zeros, others in (("utf-16-le", data[1::2], data[::2]), ("utf-16-be", data[::2], data[1::2])):

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from sktda.cli.formats.base import Reading, Table, check_flat, check_width, distinct
-from sktda.cli.formats.dialect import HEAD, Dialect, decode, find_dialect
+from sktda.cli.formats.dialect import HEAD, Dialect, decode, find_dialect, two_encodings
 from sktda.cli.formats.files import LIBSVM, Input, plain_ending, write_bytes
 from sktda.cli.formats.header import LINE as LINE_OF_DASHES
 from sktda.cli.formats.header import is_no_row
@@ -57,6 +57,10 @@ class TextTable(Table):
             raise ValueError(f"{file.name} is {LIBSVM}")
         dialect = find_dialect(text, reading.header, reading.named)
         notes = list(dialect.notes)
+        if not encoding.startswith("utf") and two_encodings(data):
+            notes.append(
+                f"some lines are UTF-8 and others are not; all were read as {encoding}, so some letters are wrong"
+            )
         names, header, start = _header(text, dialect, file.name)
         names = [name.strip() for name in names]
         if dialect.has_header and (below := _below_header(text, start, dialect)):
