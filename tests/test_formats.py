@@ -267,6 +267,21 @@ def test_nested_cells_are_refused_by_name_where_there_is_no_place_for_them(tmp_p
     assert again == nested.to_pylist()
 
 
+@pytest.mark.parametrize("name", ["x.parquet", "x.feather"])
+def test_fields_of_records_are_columns_and_the_records_stay(tmp_path, name):
+    rows = [{"n": i, "at": {"city": "pq"[i % 2], "geo": {"lat": i / 2}}} for i in range(4)]
+    table = pa.Table.from_pylist(rows)
+    {"x.parquet": pq.write_table, "x.feather": pf.write_feather}[name](table, tmp_path / name)
+    source = read_source(tmp_path / name)
+    assert source.frame.columns.tolist() == ["n", "at.city", "at.geo.lat"]
+    source.write(tmp_path / f"y-{name}", np.array([1, 2]), "at.city", {}, NOTHING)
+    assert {"x.parquet": pq.read_table, "x.feather": pf.read_table}[name](tmp_path / f"y-{name}") == table.slice(1, 2)
+    source.write(tmp_path / "y.jsonl", np.array([1, 2]), "at.city", {}, NOTHING)
+    assert [json.loads(line) for line in (tmp_path / "y.jsonl").read_text().splitlines()] == rows[1:3]
+    with pytest.raises(ValueError, match=r"'at\.city' is within another, where labels cannot be changed"):
+        source.write(tmp_path / f"z-{name}", np.arange(4), "at.city", {1: "p"}, NOTHING)
+
+
 def test_bytes_that_are_no_text_are_refused_by_name(tmp_path):
     pq.write_table(pa.table({"blob": [b"\xff\x00", b"\xfe"], "label": ["a", "b"]}), tmp_path / "x.parquet")
     source = read_source(tmp_path / "x.parquet")

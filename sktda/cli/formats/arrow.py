@@ -54,21 +54,42 @@ class _ArrowTable(Table):
     def _write(table: pa.Table, path: Path) -> None:
         """Write a table."""
 
+    @property
+    def _as_texts(self) -> pa.Table:
+        return pa.table([_as_text(column) for column in self.table.columns], names=self.names)
+
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """In the types of pandas; texts that were stored as bytes are texts, and an index is a column."""
-        columns = [_as_text(column) for column in self.table.columns]
-        return pa.table(columns, names=self.names).to_pandas(ignore_metadata=True)
+        """In the types of pandas, by columns; so are an index, and the fields of records, called `address.city`.
+
+        Texts that were stored as bytes are texts.
+        """
+        table = self._as_texts
+        while any(pa.types.is_struct(kind) for kind in table.schema.types):
+            flat = table.flatten()
+            if len(set(flat.column_names)) < len(flat.column_names):
+                break
+            table = flat
+        return table.to_pandas(ignore_metadata=True)
 
     @property
     def exact(self) -> pd.DataFrame:
         """pandas makes floats of integers among which one is missing."""
-        frame = self.frame.copy(deep=False)
+        whole = list(self.frame) == self.names
+        frame = self.frame.copy(deep=False) if whole else self._as_texts.to_pandas(ignore_metadata=True)
         for name, column in zip(self.names, self.table.columns, strict=True):
             if pa.types.is_integer(column.type) and column.null_count:
                 dtype = "UInt64" if pa.types.is_unsigned_integer(column.type) else "Int64"
                 frame[name] = pd.array(column.to_pylist(), dtype=dtype)
         return frame
+
+    def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
+        """As every table, but labels within records stay."""
+        if relabelled and target not in self.names:
+            raise ValueError(
+                f"column {target!r} is within another, where labels cannot be changed; drop or flag the rows"
+            )
+        super().write(path, rows, target, relabelled, extra)
 
     @classmethod
     def write_frame(cls, frame: pd.DataFrame, path: Path) -> None:
