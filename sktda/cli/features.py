@@ -31,7 +31,7 @@ def of_table(
     """
     rows = _labelled(given)
     X, encoder, _, findings = prepare(cells, given.dropna().to_numpy(), task, kinds, rows)
-    stays = all(column.kind != "leak" for column in encoder.columns_)
+    stays = not encoder._left_out
     actions = {"leak": ONLY_FEATURE if stays else LEFT_OUT, "sentinel": "it was taken as missing"}
     return X, findings, _notes(findings, actions) + encoder.notes_, encoder.columns_
 

@@ -219,9 +219,12 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         name = str(self._names[j])
         if not reader.is_used:
             return Column(name, reader.kind, f"not used: {LEFT_OUT[reader.kind]}", reader.note)
-        if names[0] in self._left_out:
+        if self._left_out.issuperset(names):
             return Column(name, "leak", f"not used: {LEFT_OUT['leak']}", reader.note)
-        how = "; ".join(self._blocks[each].how for each in names)
+        how = "; ".join(
+            f"{each!r} not used: {LEFT_OUT['leak']}" if each in self._left_out else self._blocks[each].how
+            for each in names
+        )
         values = self._stand_ins.get(names[0], [])
         stands = f"; {', '.join(f'{value:g}' for value in values)} stands for a missing value" if values else ""
         return Column(name, reader.kind, how + stands, reader.note)

@@ -304,6 +304,13 @@ def test_what_gives_the_label_away_is_left_out_of_a_messy_table():
     assert [column.kind for column in detector.encoder_.columns_] == ["identifier", "text", "number", "leak"]
 
 
+def test_one_of_two_numbers_in_a_cell_may_give_the_label_away():
+    frame, y = topics()
+    frame["pair"] = [f"{i * 7 % 101 + 10}/{200 + (label == 'garden')}" for i, label in enumerate(y)]
+    column = NoisyLabelDetector().fit(frame, y).encoder_.columns_[-1]
+    assert (column.kind, column.how) == ("number", "as it is; 'pair (2)' not used: they give the label away")
+
+
 @pytest.mark.parametrize(
     ("unlabelled", "missing"), [("keep", None), ("drop", np.nan), ("predict", pd.NA), ("keep", "")]
 )
