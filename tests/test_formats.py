@@ -282,6 +282,15 @@ def test_fields_of_records_are_columns_and_the_records_stay(tmp_path, name):
         source.write(tmp_path / f"z-{name}", np.arange(4), "at.city", {1: "p"}, NOTHING)
 
 
+def test_texts_that_are_no_utf8_are_refused_when_they_are_read(tmp_path):
+    text = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(np.array([0, 1, 2], "i4")), pa.py_buffer(b"\xffa")]
+    )
+    pq.write_table(pa.table({"a": text, "label": ["x", "y"]}), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"x\.parquet cannot be read as Parquet .*UTF8"):
+        read_source(tmp_path / "x.parquet")
+
+
 def test_bytes_that_are_no_text_are_refused_by_name(tmp_path):
     pq.write_table(pa.table({"blob": [b"\xff\x00", b"\xfe"], "label": ["a", "b"]}), tmp_path / "x.parquet")
     source = read_source(tmp_path / "x.parquet")

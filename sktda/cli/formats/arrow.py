@@ -38,6 +38,7 @@ class _ArrowTable(Table):
             schema, load = cls._open(pa.BufferReader(file.read()))
             names, notes = distinct(schema.names, file.name)
             table = load()
+            table.validate(full=True)  # texts that are no UTF-8
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{file.name} cannot be read as {cls.kind} ({error})") from error
         if not table.num_rows:
