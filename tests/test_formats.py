@@ -637,6 +637,8 @@ BAD = {
     "cut.csv.xz": (lzma.compress(GOOD * 99)[:60], "not a whole compressed file"),
     "no.csv.zst": (GOOD, "not a whole compressed file"),
     "no.csv.zip": (GOOD, "not a whole ZIP archive"),
+    "new.csv.zip": (zipped(a_csv=GOOD).replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\xe1"), "version 22.5"),
+    "new.xlsx": (zipped(a_csv=GOOD).replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\xe1"), "as an Excel file"),
     "two.zip": (zipped(a_csv=GOOD, b_csv=GOOD), r"holds 2 files \(a.csv, b.csv\); one table is read: extract it"),
     "none.zip": (zipped(), "holds 0 files"),
     "doc.zip": (zipped(a_pdf=b"%PDF-1.4"), "a PDF file; export its table as CSV"),

@@ -129,7 +129,15 @@ class Input:
     def _safely(self, read: Callable[[], bytes]) -> bytes:
         try:
             return read()
-        except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile, OSError) as error:
+        except (
+            EOFError,
+            gzip.BadGzipFile,
+            zlib.error,
+            lzma.LZMAError,
+            zipfile.BadZipFile,
+            OSError,
+            NotImplementedError,
+        ) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ValueError(f"{self.name} is not a whole compressed file ({error}); compress it again") from error
@@ -156,7 +164,7 @@ def _member(source: Input, known: Callable[[str], bool]) -> Input:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = [e for e in archive.infolist() if not e.is_dir() and not HIDDEN.search(e.filename)]
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{source.name} is not a whole ZIP archive ({error}); compress it again") from error
     names, note = [entry.filename for entry in entries], ""
     tables = [e for e in entries if known(plain_ending(Path(e.filename))) and not DESCRIPTION.search(e.filename)]
@@ -185,7 +193,7 @@ def _of_archive(data: bytes) -> str:
             if "mimetype" in names and b"opendocument.spreadsheet" in archive.read("mimetype"):
                 return ".ods"
             return ".npz" if names and all(name.endswith(".npy") for name in names) else ""
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError):
         return ""
 
 
