@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from sktda.noise import (
     NoiseRate,
@@ -36,6 +37,7 @@ TRANSITIONS = {
     "two classes": np.array([[0.9, 0.1], [0.3, 0.7]]),
     "two classes, one way": np.array([[1, 0], [0.35, 0.65]]),
 }
+FEWER_AND_FEWER = (1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05)
 SHARES = {2: [0.7, 0.3], 3: [0.5, 0.3, 0.2], 4: [0.4, 0.3, 0.2, 0.1], 5: [0.2] * 5}
 N = 20_000
 
@@ -176,6 +178,43 @@ def test_overlap_is_not_taken_for_noise(n_classes, noise):
     decision = clean * (1 - noise - other) + other
     assert np.mean(decision.argmax(axis=1) != given) > noise + 0.05
     assert abs(label_noise_rate(decision, given) - noise) < 0.05
+
+
+def planted(wrong):
+    """(decisions, codes) of two classes, predicted with falling confidence; labels are wrong where `wrong` says so."""
+    n = len(wrong)
+    top = np.arange(n) % 2
+    decision = np.eye(2)[top] * np.linspace(0.99, 0.6, n)[:, None]
+    return decision + (1 - decision.sum(axis=1, keepdims=True)) * np.eye(2)[1 - top], np.where(wrong, 1 - top, top)
+
+
+@pytest.mark.parametrize("n_wrong", [3, 4, 6, 12, 30])
+@pytest.mark.parametrize("n", [100, 300, 1000])
+def test_few_wrong_labels_are_seen_as_many_as_there_are(n, n_wrong):
+    """None among the most confident ones is chance where few are wrong, and does not mean that none is."""
+    rates = []
+    for seed in range(40):
+        wrong = np.random.default_rng(seed).permutation(n) < n_wrong
+        rates.append(label_noise_rate(*planted(wrong)))
+    assert np.mean(np.array(rates) == 0) < 0.15
+    assert np.mean(rates) > 0.7 * n_wrong / n
+
+
+def score_bounds(k, m, z):
+    """Wilson's, where (p - k / m)^2 = z^2 p (1 - p) / m."""
+    return np.sort(np.roots([1 + z**2 / m, -2 * k / m - z**2 / m, (k / m) ** 2]))
+
+
+@pytest.mark.parametrize("n", [60, 300, 1000])
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.3])
+def test_the_rate_is_the_share_with_the_lowest_upper_bound(n, noise):
+    rng = np.random.default_rng(n)
+    wrong = rng.random(n) < noise + 0.4 * (np.arange(n) > 0.6 * n)
+    found = label_noise(*planted(wrong))
+    sizes = [max(round(share * n), 20) for share in FEWER_AND_FEWER]
+    _, k, m = min((score_bounds(wrong[:m].sum(), m, norm.ppf(0.99))[1], wrong[:m].sum(), m) for m in sizes)
+    assert found.rate == pytest.approx(k / m)
+    assert [found.low, found.high] == pytest.approx(score_bounds(k, m, norm.ppf(0.9985)), abs=1e-9)
 
 
 @pytest.mark.parametrize(("rate", "n", "low", "high"), [(0, 100, 0, 0.02), (0.5, 10_000, 0.49, 0.51), (1, 50, 0.97, 1)])
