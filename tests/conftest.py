@@ -22,9 +22,10 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True)
 def default_config():
-    """Undo what a test sets with sklearn.set_config."""
+    """Undo what a test sets with sklearn.set_config; more threads than one would make all later tests slower."""
     with sklearn.config_context():
         yield
+    assert torch.get_num_threads() == 1
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -22,6 +23,7 @@ def undo(monkeypatch):
     """What a run sets for its process; data that are here must not be asked for; default nets need not learn."""
     monkeypatch.setattr(common, "_quick", False)
     monkeypatch.setattr(proxy, "EPOCHS", (2, 2))
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     monkeypatch.setenv("SKTDA_DATA", "/there/is/nothing/here")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
