@@ -518,7 +518,9 @@ def test_lines_without_quotes_are_read_as_those_with_them(tmp_path, start, encod
         (tmp_path / "x.csv").write_bytes(text.encode(encoding))
         source = read_source(tmp_path / "x.csv")
         frames.append(source.frame)
-        assert source.records == [f"{line}{end}" for line in lines[1:] if line] + [last]
+        assert list(source.records) == [f"{line}{end}" for line in lines[1:] if line] + [last]
+        source.release()
+        pd.testing.assert_frame_equal(source.frame, frames[-1])
         source.write(tmp_path / "y.csv", np.arange(5), "label", {}, pd.DataFrame(index=range(5)))
         assert opened(tmp_path / "y.csv") == text.replace(f"{end}{end} 2", f"{end} 2").lstrip("\r\n").encode(encoding)
     pd.testing.assert_frame_equal(*frames)

@@ -167,6 +167,8 @@ class Job:
                 cells = cells.mask(cells.astype(str).apply(lambda column: column.str.strip()).isin(settings.na_values))
             X, findings, notes, columns = of_table(cells, given, task, without(kinds, index))
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
+            del frame, cells
+            source.release()
         first = sum(finding.kind == "contradiction" for finding in findings)
         notes = [*notes[:first], *filter(None, [source.unreadable]), *source.notes, *labels.notes, *notes[first:]]
         if source.unreadable:

@@ -211,7 +211,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         self.columns_ = [self._column(j) for j in range(len(self._readers))]
         if not n_features:
             self._refuse_nothing()
-        return self._filled(len(typed), ((self._blocks[name], typed[name]) for name in used))
+        n = len(typed)
+        return self._filled(n, ((self._blocks[name], typed.pop(name)) for name in used))  # memory holds a column once
 
     def _column(self, j: int) -> Column:
         reader, names = self._readers[j], self._typed_names[j]

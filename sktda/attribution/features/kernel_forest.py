@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 
@@ -22,10 +24,13 @@ NARROW = 256  # columns up to which the forest is grown; beyond, it would cost m
 LARGEST = 2**27  # values that the forest may hold in memory, half a GiB
 EXACT_ROWS, LANDMARKS = 2_000, 1_000  # of the kernel beside a forest, which sees what landmarks blur: it costs as much
 KERNEL_ROWS = 100_000  # beyond, fewer landmarks: n m^2 operations are as many as here
-TREE_ROWS = 80_000  # that a tree draws from more rows
+TREE_ROWS = 50_000  # different ones, that a tree is grown from where a bag would hold more
 MANY_ROWS = 20_000  # beyond, the weights of kernel and forest can be told by their likelihood
 BATCH, BLOCK = 10, 50_000  # trees in memory, and rows that they predict at a time, where rows are many
 WEIGHT_STEPS = 50
+LEAF = 3  # rows: leaves of one would hand its wrong label on to the neighbours
+DRAWN = 1 - 1 / math.e  # share of the rows that are in a bag of as many
+Grown = tuple[Any, np.ndarray]  # a tree, and the positions of its rows
 ALONE = 0.6  # over the number of classes: the least probability of a kernel that no forest holds back
 FAR = 100.0  # spreads from the median, from where on values count as equal
 SAMPLE, SAMPLE_TREES, CLEARLY = 500, 20, 3.0  # rows and trees that decide about wide data, standard errors to win by
@@ -40,9 +45,9 @@ class KernelForest(Attributor):
     without cross-validation. Beside the forest the kernel is exact up to 2,000 rows and has 1,000 landmarks above.
 
     Of many rows the work is bounded. Above 20,000 rows the weights of kernel and forest are those under which the
-    given labels are likeliest: one of the two may then be left with all of it. Above 80,000 rows each tree draws 80,000
-    of them, and there are as many trees as leave each row the same number of predictions, from 200 down to 74. Above
-    100,000 rows the kernel has 1,000 landmarks times the root of 100,000 / n.
+    given labels are likeliest: one of the two may then be left with all of it. Above 79,000 rows each tree is grown
+    from 50,000 of them, and there are as many trees as leave each row the same number of predictions, from 200 down to
+    74. Above 100,000 rows the kernel has 1,000 landmarks times the root of 100,000 / n.
 
     Parameters
     ----------
@@ -53,7 +58,7 @@ class KernelForest(Attributor):
     device : str or torch.device, default="auto"
         Of the kernel; "auto" is CUDA where there is one.
     n_jobs : int or None, default=None
-        Trees grown at a time; None is one, or, above 80,000 rows, as many as PyTorch has threads. Does not change the
+        Trees grown at a time; None is one, or, above 79,000 rows, as many as PyTorch has threads. Does not change the
         result.
     random_state : int, RandomState instance or None, default=None
         Seeds the forest and the kernel's landmarks. None is 0, so that a fit can be repeated.
@@ -169,36 +174,28 @@ class KernelForest(Attributor):
 
     def _out_of_bag(self, X: Any, codes: np.ndarray, n_trees: int, seed: int) -> np.ndarray:
         """Probabilities (n, n_classes) by the trees that did not draw the row; equal ones where all drew it."""
-        rows, n, jobs = evened(X), len(codes), self.n_jobs
+        rows, n = evened(X), len(codes)
         order = any_order(rows, codes)  # bags are drawn by position: let it not matter which row comes first
         for columns in slices(rows.shape[1], 16):  # in place: a second copy of many rows may not fit
             rows[:, columns] = rows[order, columns]
-        options: dict[str, Any] = {
-            "min_samples_leaf": 3,
-            "bootstrap": True,
-        }  # leaves of one row would hand on its label
-        batch = n_trees
-        if n > TREE_ROWS:
+        total = np.zeros((n, int(codes.max()) + 1))
+        if n * DRAWN <= TREE_ROWS:
+            grown, jobs = bagged(rows, codes[order], n_trees, self.n_jobs, seed), self.n_jobs
+        else:
             import torch
 
-            # a tree leaves out the share exp(-TREE_ROWS / n) of the rows, and not 1 / e
-            n_trees, batch = math.ceil(n_trees * math.exp(TREE_ROWS / n - 1)), BATCH
-            options["max_samples"] = TREE_ROWS
-            jobs = torch.get_num_threads() if jobs is None else jobs
-        total = np.zeros((n, int(codes.max()) + 1))
-        sizes = {ExtraTreesClassifier: n_trees - n_trees // 2, RandomForestClassifier: n_trees // 2}
-        for kind, size in sizes.items():
-            for first in range(0, size, batch):
-                forest = kind(min(batch, size - first), n_jobs=jobs, random_state=seed + first, **options)
-                forest.fit(rows, codes[order])
-                bags = [np.ones(n, dtype=bool) for _ in forest.estimators_]
-                for out, drawn in zip(bags, forest.estimators_samples_, strict=True):
-                    out[drawn] = False
-                add = delayed(_add_votes)
-                parts = slices(n, BLOCK)
-                Parallel(n_jobs=jobs, require="sharedmem")(
-                    add(total[part], forest.estimators_, rows[part], [out[part] for out in bags]) for part in parts
-                )
+            jobs = torch.get_num_threads() if self.n_jobs is None else self.n_jobs
+            grown = subsampled(rows, codes[order], n_trees, jobs, seed)
+        for batch in grown:
+            outside = []
+            for _, drawn in batch:
+                outside.append(np.ones(n, dtype=bool))
+                outside[-1][drawn] = False
+            trees = [tree for tree, _ in batch]
+            Parallel(n_jobs=jobs, require="sharedmem")(
+                delayed(add_votes)(total[part], trees, rows[part], [out[part] for out in outside])
+                for part in slices(n, BLOCK)
+            )
         total[total.sum(axis=1) == 0] = 1
         found = np.empty_like(total)
         found[order] = total / total.sum(axis=1, keepdims=True)
@@ -216,13 +213,52 @@ class KernelForest(Attributor):
         return bool(gain.mean() > CLEARLY * gain.std() / np.sqrt(len(rows)))
 
 
-def _add_votes(total: np.ndarray, trees: list, rows: np.ndarray, bags: list[np.ndarray]) -> None:
-    """Add the probabilities (n, n_classes) of the rows by each tree to those rows that are out of its bag."""
-    for tree, out in zip(trees, bags, strict=True):
+def halves(n_trees: int) -> dict[str, int]:
+    """How many trees of the forest split in which way: at random thresholds, and at the best ones."""
+    return {"random": n_trees - n_trees // 2, "best": n_trees // 2}
+
+
+def bagged(rows: np.ndarray, codes: np.ndarray, n_trees: int, n_jobs: int | None, seed: int) -> Iterator[list[Grown]]:
+    """The trees of a forest, each of a bag of all rows, with the positions that it drew: half by half."""
+    kinds = {"random": ExtraTreesClassifier, "best": RandomForestClassifier}
+    for splitter, size in halves(n_trees).items():
+        if size:
+            forest = kinds[splitter](size, min_samples_leaf=LEAF, bootstrap=True, n_jobs=n_jobs, random_state=seed)
+            forest.fit(rows, codes)
+            yield list(zip(forest.estimators_, forest.estimators_samples_, strict=True))
+
+
+def subsampled(
+    rows: np.ndarray, codes: np.ndarray, n_trees: int, n_jobs: int | None, seed: int
+) -> Iterator[list[Grown]]:
+    """As `bagged`, of TREE_ROWS different rows for each tree; a few at a time, for large trees take memory.
+
+    Each row is left out by as many trees, on the average, as n_trees bags leave it out.
+    """
+    left_out = 1 - TREE_ROWS / len(rows)
+    random = np.random.RandomState(seed)
+
+    def grow(splitter: str, own_seed: int) -> Grown:
+        drawn = np.sort(np.random.RandomState(own_seed).permutation(len(rows))[:TREE_ROWS])
+        tree = DecisionTreeClassifier(
+            splitter=splitter, max_features="sqrt", min_samples_leaf=LEAF, random_state=own_seed
+        )
+        return tree.fit(rows[drawn], codes[drawn]), drawn
+
+    for splitter, size in halves(math.ceil(n_trees * (1 - DRAWN) / left_out)).items():
+        seeds = random.randint(2**31 - 1, size=size).tolist()
+        for part in slices(size, BATCH):
+            yield Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(grow)(splitter, own) for own in seeds[part])
+
+
+def add_votes(total: np.ndarray, trees: list, rows: np.ndarray, outside: list[np.ndarray]) -> None:
+    """Add the probabilities (n, n_classes) of the rows by each tree to those rows that it did not draw."""
+    for tree, out in zip(trees, outside, strict=True):
         if out.any():
-            few = 2 * out.sum() < len(out)  # else their copy costs more than to predict the others, too
+            few = 2 * out.sum() < len(out)  # else to copy them costs more than to predict the others, too
             found = tree.predict_proba(rows[out] if few else rows, check_input=False)  # float32 already
-            total[out] += found if few else found[out]
+            known = tree.classes_.astype(int)  # a few rows may lack a class
+            total[np.ix_(out, known)] += found if few else found[out]
 
 
 def likeliest_weight(first: np.ndarray, second: np.ndarray, codes: np.ndarray) -> float:

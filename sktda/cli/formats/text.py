@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,23 +17,24 @@ import pandas as pd
 from sktda.cli.formats.base import Reading, Table, check_flat, check_width, distinct
 from sktda.cli.formats.dialect import Dialect, decode, find_dialect
 from sktda.cli.formats.files import Input, plain_ending, write_bytes
+from sktda.cli.formats.line_bytes import Lines
 
-LINE = re.compile(r"[^\n]+\n?")
 DELIMITERS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}  # of what is written anew; else a comma
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class TextTable(Table):
     """A delimited text file. `records` is the text of each row, line end included.
 
     header: all text above the rows; names: those of all cells of a row; columns that have neither a name nor cells are
-    not in `cells`; n_trailing: the most empty cells that a row has beyond its columns.
+    not in `cells`, which are only their names where they were released; n_trailing: the most empty cells that a row has
+    beyond its columns.
     """
 
     ending: str
-    cells: pd.DataFrame
+    cells: pd.DataFrame | list[str]
     header: str
-    records: list[str]
+    records: Sequence[str]
     names: list[str]
     dialect: Dialect
     encoding: str
@@ -52,9 +52,10 @@ class TextTable(Table):
         notes = list(dialect.notes)
         names, header, start = _header(text, dialect, file.name)
         n_trailing = 0
-        texts = _lines(text, start, dialect)
+        lines = _lines(text, start, dialect)
+        texts: Sequence[str] = lines or ()
         text = "" if texts else text  # large files are held once
-        cells = _parsed(data, encoding, start, texts, dialect, len(names)) if texts else None
+        cells = _parsed(lines, dialect, len(names)) if lines else None
         if cells is None:
             records = _Records(text or decode(data, file.name)[0], dialect, file.name, start, len(names))
             cells, texts = _cells(iter(records))
@@ -78,7 +79,16 @@ class TextTable(Table):
     @property
     def frame(self) -> pd.DataFrame:
         """All cells as text."""
-        return self.cells
+        if isinstance(self.cells, list) and isinstance(self.records, Lines):
+            cells = _parsed(self.records, self.dialect, len(self.names))
+            used = [j for j, name in enumerate(self.names) if name in self.cells]
+            self.cells = cells[used].set_axis(self.cells, axis=1)  # type: ignore[index]  # they were read before
+        return self.cells  # type: ignore[return-value]
+
+    def release(self) -> None:
+        names = list(self.frame.columns)
+        if isinstance(self.records, Lines) and [name for name in self.names if name in names] == names:
+            self.cells = names
 
     @staticmethod
     def write_frame(frame: pd.DataFrame, path: Path) -> None:
@@ -125,9 +135,10 @@ class TextTable(Table):
         return record.removesuffix(end) + self.dialect.delimiter + self._composed(fields) + end
 
 
-def _cells(records: Iterator[tuple[list[str], str]]) -> tuple[pd.DataFrame, list[str]]:
+def _cells(records: Iterator[tuple[list[str], str]]) -> tuple[pd.DataFrame, Sequence[str]]:
     """(cells, text of every row)."""
-    frames, texts = [pd.DataFrame(dtype=str)], []
+    frames: list[pd.DataFrame] = [pd.DataFrame(dtype=str)]
+    texts: list[str] = []
     while block := list(islice(records, 50_000)):  # a frame takes far less memory than lists of strings
         frames.append(pd.DataFrame([fields for fields, _ in block], dtype=str))
         texts += [record for _, record in block]
@@ -143,31 +154,22 @@ def _header(text: str, dialect: Dialect, name: str) -> tuple[list[str], str, int
     return ["", *names] if dialect.row_names else names, header, text.index(header, start) + len(header)
 
 
-def _lines(text: str, start: int, dialect: Dialect) -> list[str] | None:
+def _lines(text: str, start: int, dialect: Dialect) -> Lines | None:
     """The text of every row where each is a line: where there are no quotes, and all lines end in one way."""
     if dialect.runs or '"' in text or text.count("\r") != text.count("\r\n"):
         return None
-    return [line for line in LINE.findall(text, start) if line != "\r\n"]
+    return Lines.of(text[start:].encode())
 
 
-def _parsed(
-    data: bytes, encoding: str, start: int, texts: list[str], dialect: Dialect, n_cells: int
-) -> pd.DataFrame | None:
-    """The cells of lines without quotes, quickly and in little memory; None where one wants a closer look.
-
-    start: number of characters before the first line.
-    """
+def _parsed(texts: Lines, dialect: Dialect, n_cells: int) -> pd.DataFrame | None:
+    """The cells of lines without quotes, quickly and in little memory; None where one wants a closer look."""
     import pyarrow as pa
     from pyarrow import csv as arrow
 
     columns = [str(j) for j in range(n_cells or len(dialect.parse(texts[0])))]
-    if encoding == "utf-8":
-        body = memoryview(data)[len(data[: 4 * start].decode(errors="ignore")[:start].encode()) :]
-    else:
-        body = memoryview("".join(texts).encode())
     try:
         table = arrow.read_csv(
-            pa.BufferReader(body),
+            pa.BufferReader(texts.data),
             arrow.ReadOptions(column_names=columns),
             arrow.ParseOptions(delimiter=dialect.delimiter, quote_char=False),
             arrow.ConvertOptions(column_types=dict.fromkeys(columns, pa.large_string()), strings_can_be_null=False),
