@@ -46,15 +46,29 @@ def shell(*arguments: str) -> dict:
 
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
             app(list(arguments))
-        used = resource.getrusage(resource.RUSAGE_SELF)
+        peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         cpu = time.process_time() - before
     else:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sktda", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "sktda", *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # else threads that wait for each other count as work
         )
-        _, _, used = os.wait4(process.pid, 0)
+        peak, ended = 0.0, 0
+        while not ended:
+            peak = max(peak, peak_kib(process.pid))
+            time.sleep(0.02)
+            ended, _, used = os.wait4(process.pid, os.WNOHANG)
         cpu = used.ru_utime + used.ru_stime
-    return {"seconds": time.perf_counter() - start, "cpu": cpu, "peak_gib": used.ru_maxrss / 2**20}
+    return {"seconds": time.perf_counter() - start, "cpu": cpu, "peak_gib": peak / 2**20}
+
+
+def peak_kib(process: int) -> float:
+    """The peak of a running process so far; what the system says when it ended holds that of its parent, too."""
+    with contextlib.suppress(OSError, IndexError):
+        return float(Path(f"/proc/{process}/status").read_text().split("VmHWM:")[1].split()[0])
+    return 0.0
 
 
 def cleaned(frame: pd.DataFrame, wrong: np.ndarray | None, folder: Path, *options: str) -> dict:

@@ -319,6 +319,9 @@ def _among(rows: np.ndarray, finding: Finding) -> Finding:
 
 def _as_text(labels: pd.Series) -> np.ndarray:
     """Classes as text (n,), None where there is none: whole numbers could be taken for measurements."""
+    if pd.api.types.is_string_dtype(labels.dtype) and labels.dtype != object:  # one object for each of the few texts
+        codes, different = pd.factorize(labels)
+        return np.array([*different, None], dtype=object)[codes]
     texts = labels.astype(str).to_numpy(dtype=object, copy=True)
     texts[labels.isna().to_numpy()] = None
     return texts

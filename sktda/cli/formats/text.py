@@ -89,6 +89,9 @@ class TextTable(Table):
         names = list(self.frame.columns)
         if isinstance(self.records, Lines) and [name for name in self.names if name in names] == names:
             self.cells = names
+            import pyarrow as pa
+
+            pa.default_memory_pool().release_unused()  # which would stay with it
 
     @staticmethod
     def write_frame(frame: pd.DataFrame, path: Path) -> None:
