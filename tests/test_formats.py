@@ -535,4 +535,6 @@ def test_lines_are_those_that_are_not_blank(text, size, monkeypatch):
     found = line_bytes.Lines.of(text.encode())
     expected = [line for line in text.splitlines(keepends=True) if line.strip("\r\n")]
     assert list(found) == found[:] == expected
+    for rows in (np.arange(len(found)), np.arange(0, len(found), 2), np.arange(len(found))[1:]):
+        assert found.joined(rows) == "".join(expected[row] for row in rows).encode()
     assert len(found) == len(expected)

@@ -31,7 +31,11 @@ def escaped(column: pd.Series) -> pd.Series:
     """With a quote before texts that are no numbers but begin like a formula, or with such a quote."""
     if column.dtype.kind in "iufbM":
         return column
-    return column.astype(object).map(_escaped)
+    if column.dtype == object:
+        return column.map(_escaped)
+    codes, different = column.factorize()  # of a million texts few are different
+    texts = [*map(_escaped, different), None]
+    return type(column)(texts, dtype=object).take(codes).set_axis(column.index).rename(column.name)
 
 
 def unescaped(frame: pd.DataFrame) -> pd.DataFrame:

@@ -35,6 +35,14 @@ class Lines(Sequence[str]):
         blank[returned] = (values[starts[returned]] == ord("\r")) & (values[stops[returned] - 1] == ord("\n"))
         return cls(data, starts[~blank], stops[~blank])
 
+    def joined(self, rows: np.ndarray) -> bytes:
+        """The lines at these positions one after the other, copied in runs of such as follow each other in the text."""
+        starts, stops = self.starts[rows], self.stops[rows]
+        first = np.flatnonzero(np.append(True, starts[1:] != stops[:-1])[: len(rows)])
+        last = np.append(first[1:] - 1, len(rows) - 1)[: len(first)]
+        text = memoryview(self.data)
+        return b"".join([text[i:j] for i, j in zip(starts[first].tolist(), stops[last].tolist(), strict=True)])
+
     def __len__(self) -> int:
         return len(self.starts)
 

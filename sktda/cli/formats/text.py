@@ -109,6 +109,10 @@ class TextTable(Table):
         self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
     ) -> None:
         """Write records as they were read; only relabelled rows and added columns are composed anew."""
+        if isinstance(self.records, Lines) and not relabelled and not len(extra.columns):
+            kept = self.header.encode() + self.records.joined(rows)
+            write_bytes(path, kept if self.encoding == "utf-8" else kept.decode().encode(self.encoding))
+            return
         position = self.names.index(target)
         added = extra.astype(object).where(extra.notna(), "").astype(str).to_numpy().tolist()
         lines = [self.header]
