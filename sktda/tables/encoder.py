@@ -211,8 +211,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         self.columns_ = [self._column(j) for j in range(len(self._readers))]
         if not n_features:
             self._refuse_nothing()
-        n = len(typed)
-        return self._filled(n, ((self._blocks[name], typed.pop(name)) for name in used))  # memory holds a column once
+        return self._filled(len(typed), ((self._blocks[name], typed[name]) for name in used))
 
     def _column(self, j: int) -> Column:
         reader, names = self._readers[j], self._typed_names[j]
