@@ -34,8 +34,8 @@ def escaped(column: pd.Series) -> pd.Series:
     if column.dtype == object:
         return column.map(_escaped)
     codes, different = column.factorize()  # of a million texts few are different
-    texts = [*map(_escaped, different), None]
-    return type(column)(texts, dtype=object).take(codes).set_axis(column.index).rename(column.name)
+    texts = type(column)([*map(_escaped, different), None], dtype=object)
+    return type(column)(texts.to_numpy()[codes], index=column.index, name=column.name, dtype=object)
 
 
 def unescaped(frame: pd.DataFrame) -> pd.DataFrame:
