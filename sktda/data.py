@@ -217,7 +217,7 @@ def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarr
         if y.dtype.kind not in "iufb":
             raise ValueError(f"Unknown label type: regression needs numbers as target, got {y.dtype} such as {y[0]!r}")
         return task, y.astype(np.float64), None
-    classes, codes = np.unique(y, return_inverse=True)
+    classes, codes = _sorted_classes(y)
     if y.dtype.kind == "f" and (classes != np.round(classes)).any():
         raise ValueError(
             "Unknown label type: continuous. Classes cannot be fractions such as "
@@ -229,6 +229,17 @@ def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarr
             "labels apart"
         )
     return task, codes, classes
+
+
+def _sorted_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As np.unique(y, return_inverse=True), which sorts a million objects where a few are different."""
+    if y.dtype.kind != "O":
+        return np.unique(y, return_inverse=True)
+    labels = y.tolist()
+    code = dict.fromkeys(labels, 0)
+    classes = np.unique(np.fromiter(code, dtype=object, count=len(code)))
+    code.update((label, k) for k, label in enumerate(classes.tolist()))
+    return classes, np.fromiter(map(code.__getitem__, labels), dtype=np.int64, count=len(labels))
 
 
 def check_weights(sample_weight: Any, n: int) -> np.ndarray:

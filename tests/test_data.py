@@ -219,3 +219,12 @@ def test_a_pipeline_is_told_how_to_become_an_attributor():
 def test_a_series_of_texts_is_text():
     with pytest.raises(ValueError, match="X holds texts"):
         NoisyLabelDetector().fit(pd.Series(["red apple", "blue car"] * 5), [0, 1] * 5)
+
+
+@pytest.mark.parametrize("labels", [["b", "a", "b", "c"], ["ä", "", "a", "ä"]])
+def test_classes_of_texts_are_sorted_and_coded_as_numpy_does(labels):
+    y = np.array(labels, dtype=object)
+    _, codes, classes = encode_target(y)
+    expected = np.unique(y, return_inverse=True)
+    np.testing.assert_array_equal(classes, expected[0])
+    np.testing.assert_array_equal(codes, expected[1])

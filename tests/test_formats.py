@@ -18,7 +18,7 @@ import pyarrow.feather as pf
 import pyarrow.parquet as pq
 import pytest
 
-from sktda.cli.formats import FORMATS, read_source, write_frame
+from sktda.cli.formats import FORMATS, line_bytes, read_source, write_frame
 from sktda.cli.formats.base import Reading
 from sktda.cli.formats.escapes import unescaped, visible, write_for_spreadsheet
 from sktda.cli.formats.files import COMPRESSIONS, Input, write_bytes
@@ -740,7 +740,23 @@ def test_lines_without_quotes_are_read_as_those_with_them(tmp_path, start, encod
         (tmp_path / "x.csv").write_bytes(text.encode(encoding))
         source = read_source(tmp_path / "x.csv")
         frames.append(source.frame)
-        assert source.records == [f"{line}{end}" for line in lines[1:] if line] + [last]
+        assert list(source.records) == [f"{line}{end}" for line in lines[1:] if line] + [last]
+        source.release()
+        pd.testing.assert_frame_equal(source.frame, frames[-1])
         source.write(tmp_path / "y.csv", np.arange(5), "label", {}, pd.DataFrame(index=range(5)))
         assert opened(tmp_path / "y.csv") == text.replace(f"{end}{end} 2", f"{end} 2").lstrip("\r\n").encode(encoding)
     pd.testing.assert_frame_equal(*frames)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "a\n", "\n", "a\n\nb", "\r\na\r\n\r\nbc\r\n", "é\n\n\r\nß\n", "ab\n\r\n"], ids=repr
+)
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_lines_are_those_that_are_not_blank(text, size, monkeypatch):
+    monkeypatch.setattr(line_bytes, "BLOCK", size)
+    found = line_bytes.Lines.of(text.encode())
+    expected = [line for line in text.splitlines(keepends=True) if line.strip("\r\n")]
+    assert list(found) == found[:] == expected
+    for rows in (np.arange(len(found)), np.arange(0, len(found), 2), np.arange(len(found))[1:]):
+        assert found.joined(rows) == "".join(expected[row] for row in rows).encode()
+    assert len(found) == len(expected)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.ensemble import ExtraTreesRegressor
 
 from sktda.containers import is_missing, numbers
 
@@ -41,6 +40,8 @@ def predicted(features: Any, rows: np.ndarray, labels: np.ndarray, others: np.nd
 
     X = numbers(features)
     X = X if sparse.issparse(X) else np.asarray(X).reshape(X.shape[0], -1)
+    from sklearn.ensemble import ExtraTreesRegressor  # most data have no rows without a label
+
     forest = default_classifier() if task == "classification" else ExtraTreesRegressor(300, min_samples_leaf=3)
     return forest.set_params(random_state=0 if seed is None else seed).fit(X[rows], labels).predict(X[others])
 

@@ -150,6 +150,7 @@ class Job:
             check_classes(one_spelling(given))
         if index is not None:
             given.index = pd.Index(frame[index], name=index)
+        summed = last_row_sums_up(frame)
         columns: list[Column] = []
         if settings.embeddings:
             from sktda.cli.formats.arrays import read_features
@@ -168,9 +169,17 @@ class Job:
                 cells = cells.mask(cells.astype(str).apply(lambda column: column.str.strip()).isin(settings.na_values))
             X, findings, notes, columns = of_table(cells, given, task, without(kinds, index))
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
+            del frame, cells
+            source.release()
         first = sum(finding.kind == "contradiction" for finding in findings)
-        notes = [*notes[:first], *filter(None, [source.unreadable]), *source.notes, *labels.notes, *notes[first:]]
-        notes += last_row_sums_up(frame)
+        notes = [
+            *notes[:first],
+            *filter(None, [source.unreadable]),
+            *source.notes,
+            *labels.notes,
+            *notes[first:],
+            *summed,
+        ]
         if source.unreadable:
             findings.append(Finding("unreadable", source.unreadable, np.empty(0, dtype=int)))
         judged = given
@@ -322,6 +331,9 @@ def _among(rows: np.ndarray, finding: Finding) -> Finding:
 
 def _as_text(labels: pd.Series) -> np.ndarray:
     """Classes as text (n,), None where there is none: whole numbers could be taken for measurements."""
+    if pd.api.types.is_string_dtype(labels.dtype) and labels.dtype != object:  # one object for each of the few texts
+        codes, different = pd.factorize(labels)
+        return np.array([*different, None], dtype=object)[codes]
     texts = labels.astype(str).to_numpy(dtype=object, copy=True)
     texts[labels.isna().to_numpy()] = None
     return texts

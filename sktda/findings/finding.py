@@ -118,14 +118,15 @@ class Columns:
 
 def codes_of(values: Any) -> tuple[list[Any], np.ndarray]:
     """(different values in order of appearance, codes (n,)) of values of any kind; missing ones are one value."""
-    table: dict[Any, int] = {}
     cells = np.asarray(values, dtype=object).ravel().tolist()
-    cells = [None if cell is not None and _is_nan(cell) else cell for cell in cells]
     try:
-        codes = np.fromiter((table.setdefault(cell, len(table)) for cell in cells), dtype=np.int64, count=len(cells))
+        code: dict[Any, int] = dict.fromkeys(cells, 0)
     except TypeError:  # a cell that cannot be hashed, such as a list
-        return codes_of([repr(cell) for cell in cells])
-    return list(table), codes
+        return codes_of([repr(None if cell is not None and _is_nan(cell) else cell) for cell in cells])
+    table: dict[Any, int] = {}
+    for cell in code:  # the different ones, of which a million rows have few
+        code[cell] = table.setdefault(None if cell is not None and _is_nan(cell) else cell, len(table))
+    return list(table), np.fromiter(map(code.__getitem__, cells), dtype=np.int64, count=len(cells))
 
 
 def _is_nan(cell: Any) -> bool:

@@ -26,7 +26,7 @@ from sktda.data import n_columns
 # With these limits the comparison takes two or three seconds on one core, for large data with many classes. Rows that
 # judge cost little and make the differences exact; rows that are learnt from cost much.
 MAX_ROWS = 10_000
-MAX_TRAIN = 600  # per fold; more where there are many classes:
+MAX_TRAIN = 500, 400  # per fold, of classes and of numbers; more where there are many classes:
 TRAIN_PER_CLASS = 15
 MAX_VALUES = 30_000_000  # of the rows used, for images and other wide rows
 MAX_FEATURES = 100  # more columns than this are projected to N_COMPONENTS
@@ -121,7 +121,7 @@ def compare(
     # As text, classes stay classes also in a fold with so few rows that whole numbers look like measurements.
     labels = target if regression else target.astype(str)
 
-    size = max(MAX_TRAIN, 0 if regression else TRAIN_PER_CLASS * len(np.unique(target)))
+    size = MAX_TRAIN[1] if regression else max(MAX_TRAIN[0], TRAIN_PER_CLASS * len(np.unique(target)))
     detector = quick(detector, regression)
 
     models = _models(regression, random_state)
@@ -198,9 +198,9 @@ class _Judge:
 def _models(regression: bool, random_state: int) -> dict:
     """A linear model, which wrong labels move little, and a flexible one, which can fit them."""
     if regression:
-        forest = RandomForestRegressor(20, max_features=1 / 3, random_state=random_state)
+        forest = RandomForestRegressor(12, max_features=1 / 3, random_state=random_state)
         return {"ridge regression": Ridge(), "random forest": forest}
-    forest = RandomForestClassifier(20, random_state=random_state)
+    forest = RandomForestClassifier(12, random_state=random_state)
     return {"logistic regression": LogisticRegression(tol=1e-3, max_iter=1_000), "random forest": forest}
 
 

@@ -98,8 +98,8 @@ class Levels:
         others = nowhere if self.others is None else self.others
         missing = nowhere if self.missing is None else self.missing
         places = np.array([self.levels.get(text, others) for text in column.cat.categories] + [missing], dtype=int)
-        encoded = np.zeros((len(column), nowhere + 1))
-        encoded[np.arange(len(column)), places[column.cat.codes]] = 1
+        encoded = np.zeros((len(column), nowhere + 1), dtype=bool)
+        encoded[np.arange(len(column)), places[column.cat.codes]] = True
         return encoded[:, :nowhere]
 
 

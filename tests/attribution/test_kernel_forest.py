@@ -9,7 +9,8 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.metrics import average_precision_score
 
 from sktda.attribution import ComplexityGap, KernelForest
-from sktda.attribution.features.kernel_forest import any_order, evened
+from sktda.attribution.features import kernel_forest
+from sktda.attribution.features.kernel_forest import any_order, evened, likeliest_weight
 from sktda.noise import as_probabilities, log_margin
 from tests.spies import flip, noisy_blobs
 
@@ -118,3 +119,57 @@ def test_no_column_is_left_without_thresholds():
         assert np.diff(middle_half) > 0.05 * np.ptp(column)
     assert len(np.unique(found[:, 2])) == 2
     np.testing.assert_array_equal(found[:, 3], 0)
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """As if 200 rows were many: trees of 60, and weights by their likelihood."""
+    monkeypatch.setattr(kernel_forest, "TREE_ROWS", 60)
+    monkeypatch.setattr(kernel_forest, "MANY_ROWS", 100)
+    monkeypatch.setattr(kernel_forest, "BLOCK", 70)
+
+
+def test_trees_of_many_rows_are_few_small_and_leave_each_row_as_many_predictions(many):
+    batches = list(kernel_forest.subsampled(evened(X), Y, 40, 1, 0))
+    grown = [pair for batch in batches for pair in batch]
+    assert max(map(len, batches)) <= kernel_forest.BATCH
+    assert len(grown) == np.ceil(40 / np.e / (1 - 60 / 200))
+    assert all(len(np.unique(drawn)) == 60 for _, drawn in grown)
+    assert {tree.splitter for tree, _ in grown} == {"random", "best"}
+    votes = np.sum([~np.isin(np.arange(200), drawn) for _, drawn in grown], axis=0)
+    assert abs(votes.mean() - 40 / np.e) < 1
+
+
+def test_planted_labels_come_first_among_many_rows_whatever_their_order_and_the_threads(many):
+    found = KernelForest(n_estimators=60, n_jobs=1).fit(X, Y)
+    assert average_precision_score(WRONG, -found.scores_) > 0.9
+    rows = np.random.default_rng(0).permutation(200)
+    again = KernelForest(n_estimators=60, n_jobs=2).fit(X[rows], Y[rows])
+    np.testing.assert_allclose(again.scores_, found.scores_[rows], atol=1e-6)
+
+
+def test_a_class_that_most_trees_do_not_draw_is_a_class_all_the_same(many):
+    y = Y.copy()
+    y[:2] = 3
+    assert KernelForest(n_estimators=20).fit(X, y).loo_decision_.shape == (200, 4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_weight_is_the_share_of_labels_that_each_prediction_explains(share):
+    rng = np.random.default_rng(0)
+    first, second = rng.dirichlet(np.full(4, 0.3), size=(2, 20_000))
+    drawn = np.where((rng.random(20_000) < share)[:, None], first, second).cumsum(axis=1)
+    codes = np.minimum((rng.random((20_000, 1)) > drawn).sum(axis=1), 3)
+    assert likeliest_weight(first, second, codes) == pytest.approx(share, abs=0.03)
+
+
+def test_one_of_the_two_can_be_left_with_all_the_weight_where_rows_are_many(monkeypatch):
+    monkeypatch.setattr(kernel_forest, "MANY_ROWS", 100)
+    rng = np.random.default_rng(0)
+    cauchy = rng.standard_cauchy(size=(600, 8))
+    normal = rng.normal(size=(600, 12))
+    by_columns = KernelForest(n_estimators=60).fit(cauchy, (cauchy[:, 0] > 0) & (cauchy[:, 1] > -1))
+    by_direction = KernelForest(n_estimators=60).fit(normal, normal @ rng.normal(size=12) > 0)
+    assert by_columns.forest_weight_ > 0.8
+    assert by_direction.forest_weight_ < 0.2
+    assert KernelForest(n_estimators=10).fit(X[:99], Y[:99]).forest_weight_ == 0.5

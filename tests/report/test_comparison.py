@@ -240,7 +240,7 @@ def test_wide_rows_are_thinned_out_and_too_few_refused(monkeypatch):
 
 
 def test_large_data_are_learnt_from_in_part_and_judged_by_all_rows(monkeypatch):
-    monkeypatch.setattr(comparison, "MAX_TRAIN", 20)
+    monkeypatch.setattr(comparison, "MAX_TRAIN", (20, 20))
     monkeypatch.setattr(comparison, "TRAIN_PER_CLASS", 8)
     SpySampler.seen = []
     X, y = np.column_stack([np.arange(90.0), np.ones(90)]), np.arange(90) % 3

@@ -14,7 +14,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector, TableEncoder
 from sktda.cleaning import GLISTER
 from sktda.tables import encoder as encoder_module
-from sktda.tables.cells import cells_of
+from sktda.tables.cells import _floats, cells_of
 from sktda.tables.columns import learn_column
 
 
@@ -375,3 +375,18 @@ def test_dates_that_cannot_be_read_are_said_and_not_only_missing():
     column = TableEncoder().fit(pd.DataFrame({"when": days})).columns_[0]
     assert column.kind == "date"
     assert "1 cells are no dates that can be read ('neulich'), taken as missing" in column.note
+
+
+@pytest.mark.parametrize(
+    "odd", [" 12", "1_000", "-Infinity", "nan", "1e400", "1e-400", "+5", "5.", "１２", None, 3.5, "0x1A", "1,5", ""]
+)
+def test_numbers_are_read_fast_as_python_reads_them(odd):
+    cells = np.array(["1.5", "123456789.123456789", "2.2250738585072011e-308", odd], dtype=object)
+
+    def read(function):
+        try:
+            return function(cells)
+        except ValueError:
+            return np.empty(0)
+
+    np.testing.assert_array_equal(read(_floats), read(lambda each: each.astype(float)))

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.parallel import Parallel, delayed
 
 from sktda.attribution.base import Attributor, Needs
 from sktda.attribution.features.complexity_gap import ComplexityGap
-from sktda.data import n_columns
+from sktda.data import n_columns, slices
 from sktda.noise import as_probabilities, log_margin
 from sktda.seeds import random_of
 
 NARROW = 256  # columns up to which the forest is grown; beyond, it would cost more than the kernel
 LARGEST = 2**27  # values that the forest may hold in memory, half a GiB
 EXACT_ROWS, LANDMARKS = 2_000, 1_000  # of the kernel beside a forest, which sees what landmarks blur: it costs as much
+KERNEL_ROWS = 100_000  # beyond, fewer landmarks: n m^2 operations are as many as here
+TREE_ROWS = 50_000  # different ones, that a tree is grown from where a bag would hold more
+MANY_ROWS = 20_000  # beyond, the weights of kernel and forest can be told by their likelihood
+BATCH, BLOCK = 10, 50_000  # trees in memory, and rows that they predict at a time, where rows are many
+WEIGHT_STEPS = 50
+LEAF = 3  # rows: leaves of one would hand its wrong label on to the neighbours
+DRAWN = 1 - 1 / math.e  # share of the rows that are in a bag of as many
+Grown = tuple[Any, np.ndarray]  # a tree, and the positions of its rows
 ALONE = 0.6  # over the number of classes: the least probability of a kernel that no forest holds back
 FAR = 100.0  # spreads from the median, from where on values count as equal
 SAMPLE, SAMPLE_TREES, CLEARLY = 500, 20, 3.0  # rows and trees that decide about wide data, standard errors to win by
@@ -30,8 +42,12 @@ class KernelForest(Attributor):
     Half of each probability comes from the kernel of `ComplexityGap`, which leaves rows out in closed form, half from
     the out-of-bag trees of one forest, in which every other tree is extremely randomised and the others look for the
     best thresholds. Smooth classes and classes cut out by single columns are then both seen, for one fit each and
-    without cross-validation. Beside the forest the kernel is exact up
-    to 2,000 rows and has 1,000 landmarks above.
+    without cross-validation. Beside the forest the kernel is exact up to 2,000 rows and has 1,000 landmarks above.
+
+    Of many rows the work is bounded. Above 20,000 rows the weights of kernel and forest are those under which the
+    given labels are likeliest: one of the two may then be left with all of it. Above 79,000 rows each tree is grown
+    from 50,000 of them, and there are as many trees as leave each row the same number of predictions, from 200 down to
+    74. Above 100,000 rows the kernel has 1,000 landmarks times the root of 100,000 / n.
 
     Parameters
     ----------
@@ -42,7 +58,8 @@ class KernelForest(Attributor):
     device : str or torch.device, default="auto"
         Of the kernel; "auto" is CUDA where there is one.
     n_jobs : int or None, default=None
-        Trees grown at a time. Does not change the result.
+        Trees grown at a time; None is one, or, above 79,000 rows, as many as PyTorch has threads. Does not change the
+        result.
     random_state : int, RandomState instance or None, default=None
         Seeds the forest and the kernel's landmarks. None is 0, so that a fit can be repeated.
 
@@ -54,6 +71,8 @@ class KernelForest(Attributor):
     loo_decision_ : ndarray of shape (n_samples, n_classes)
         The probabilities, in the order of `classes_`. Those of the kernel are at least 0.1 / n_classes, or 0.6 /
         n_classes where it predicts alone: its decisions are no probabilities, and below that only scatter.
+    forest_weight_ : float
+        That of the forest in them, in [0, 1]: one half up to 20,000 rows; 0 where the kernel predicts alone.
     uses_forest_ : bool
         Whether the forest took part: for up to 256 columns always, for wider data where a small one of 500 rows
         predicts these clearly better than the kernel of all rows does. Elsewhere the kernel predicts alone.
@@ -73,8 +92,8 @@ class KernelForest(Attributor):
     Notes
     -----
     Out-of-bag predictions: Breiman 1996; the trees: Breiman 2001, Geurts, Ernst and Wehenkel 2006. Weights are accepted
-    and do not enter. benchmarks/tables_battery.py measures what kernel and forest find together; weighing them by their
-    log loss was not better than halves.
+    and do not enter. benchmarks/tables_battery.py measures what kernel and forest find together; on its tables of up to
+    3,000 rows, weighing them by their log loss was not better than halves.
 
     Examples
     --------
@@ -134,37 +153,53 @@ class KernelForest(Attributor):
         kernel_seed, forest_seed = random.randint(2**31 - 1, size=2).tolist()
         labels = classes[codes]
         wide, large = n_columns(X) > NARROW, X.shape[0] * n_columns(X) > LARGEST
-        fewer = {} if wide or len(codes) <= EXACT_ROWS else {"mode": "nystrom", "n_landmarks": LANDMARKS}
+        landmarks = round(LANDMARKS * min(1.0, KERNEL_ROWS / len(codes)) ** 0.5)
+        fewer = {} if wide or len(codes) <= EXACT_ROWS else {"mode": "nystrom", "n_landmarks": landmarks}
         kernel = ComplexityGap(task="classification", device=self.device, random_state=kernel_seed, **fewer)
         self.kernel_ = kernel.fit(X, labels)
         self.scale_ = self.kernel_.scale_
         self.uses_forest_ = not wide or (not large and self._forest_wins(X, codes, random))
         if self.uses_forest_:
-            kernel = as_probabilities(self.kernel_.loo_decision_)
-            self.loo_decision_ = (kernel + self._out_of_bag(X, codes, self.n_estimators, forest_seed)) / 2
+            by_kernel = as_probabilities(self.kernel_.loo_decision_)
+            by_forest = self._out_of_bag(X, codes, self.n_estimators, forest_seed)
+            if len(codes) <= MANY_ROWS:
+                self.forest_weight_, self.loo_decision_ = 0.5, (by_kernel + by_forest) / 2
+            else:
+                self.forest_weight_ = weight = likeliest_weight(by_forest, by_kernel, codes)
+                self.loo_decision_ = weight * by_forest + (1 - weight) * by_kernel
         else:
-            self.loo_decision_ = as_probabilities(self.kernel_.loo_decision_, ALONE)
+            self.forest_weight_, self.loo_decision_ = 0.0, as_probabilities(self.kernel_.loo_decision_, ALONE)
         self.scores_ = log_margin(as_probabilities(self.loo_decision_), codes)
         return self
 
     def _out_of_bag(self, X: Any, codes: np.ndarray, n_trees: int, seed: int) -> np.ndarray:
         """Probabilities (n, n_classes) by the trees that did not draw the row; equal ones where all drew it."""
-        rows = evened(X)
+        rows, n = evened(X), len(codes)
         order = any_order(rows, codes)  # bags are drawn by position: let it not matter which row comes first
-        rows = rows[order]
-        total = np.zeros((len(codes), int(codes.max()) + 1))
-        sizes = {ExtraTreesClassifier: n_trees - n_trees // 2, RandomForestClassifier: n_trees // 2}
-        for kind in [kind for kind, size in sizes.items() if size]:
-            # leaves of one row would hand its wrong label on to the neighbours
-            forest = kind(sizes[kind], min_samples_leaf=3, bootstrap=True, n_jobs=self.n_jobs, random_state=seed)
-            forest.fit(rows, codes[order])
-            for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
-                out = np.ones(len(codes), dtype=bool)
-                out[drawn] = False
-                if out.any():
-                    total[order[out]] += tree.predict_proba(rows[out], check_input=False)  # float32 already
+        for columns in slices(rows.shape[1], 16):  # in place: a second copy of many rows may not fit
+            rows[:, columns] = rows[order, columns]
+        total = np.zeros((n, int(codes.max()) + 1))
+        if n * DRAWN <= TREE_ROWS:
+            grown, jobs = bagged(rows, codes[order], n_trees, self.n_jobs, seed), self.n_jobs
+        else:
+            import torch
+
+            jobs = torch.get_num_threads() if self.n_jobs is None else self.n_jobs
+            grown = subsampled(rows, codes[order], n_trees, jobs, seed)
+        for batch in grown:
+            outside = []
+            for _, drawn in batch:
+                outside.append(np.ones(n, dtype=bool))
+                outside[-1][drawn] = False
+            trees = [tree for tree, _ in batch]
+            Parallel(n_jobs=jobs, require="sharedmem")(
+                delayed(add_votes)(total[part], trees, rows[part], [out[part] for out in outside])
+                for part in slices(n, BLOCK)
+            )
         total[total.sum(axis=1) == 0] = 1
-        return total / total.sum(axis=1, keepdims=True)
+        found = np.empty_like(total)
+        found[order] = total / total.sum(axis=1, keepdims=True)
+        return found
 
     def _forest_wins(self, X: Any, codes: np.ndarray, random: np.random.RandomState) -> bool:
         """Whether a small forest of a sample predicts its labels better than the kernel of all rows, beyond chance."""
@@ -176,6 +211,67 @@ class KernelForest(Attributor):
         by_kernel = self.kernel_.loo_decision_[rows].argmax(axis=1) == codes[rows]
         gain = (forest.argmax(axis=1) == labels) - by_kernel.astype(float)
         return bool(gain.mean() > CLEARLY * gain.std() / np.sqrt(len(rows)))
+
+
+def halves(n_trees: int) -> dict[str, int]:
+    """How many trees of the forest split in which way: at random thresholds, and at the best ones."""
+    return {"random": n_trees - n_trees // 2, "best": n_trees // 2}
+
+
+def bagged(rows: np.ndarray, codes: np.ndarray, n_trees: int, n_jobs: int | None, seed: int) -> Iterator[list[Grown]]:
+    """The trees of a forest, each of a bag of all rows, with the positions that it drew: half by half."""
+    kinds = {"random": ExtraTreesClassifier, "best": RandomForestClassifier}
+    for splitter, size in halves(n_trees).items():
+        if size:
+            forest = kinds[splitter](size, min_samples_leaf=LEAF, bootstrap=True, n_jobs=n_jobs, random_state=seed)
+            forest.fit(rows, codes)
+            yield list(zip(forest.estimators_, forest.estimators_samples_, strict=True))
+
+
+def subsampled(
+    rows: np.ndarray, codes: np.ndarray, n_trees: int, n_jobs: int | None, seed: int
+) -> Iterator[list[Grown]]:
+    """As `bagged`, of TREE_ROWS different rows for each tree; a few at a time, for large trees take memory.
+
+    Each row is left out by as many trees, on the average, as n_trees bags leave it out.
+    """
+    left_out = 1 - TREE_ROWS / len(rows)
+    random = np.random.RandomState(seed)
+
+    def grow(splitter: str, own_seed: int) -> Grown:
+        drawn = np.sort(np.random.RandomState(own_seed).permutation(len(rows))[:TREE_ROWS])
+        tree = DecisionTreeClassifier(
+            splitter=splitter, max_features="sqrt", min_samples_leaf=LEAF, random_state=own_seed
+        )
+        return tree.fit(rows[drawn], codes[drawn]), drawn
+
+    for splitter, size in halves(math.ceil(n_trees * (1 - DRAWN) / left_out)).items():
+        seeds = random.randint(2**31 - 1, size=size).tolist()
+        for part in slices(size, BATCH):
+            yield Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(grow)(splitter, own) for own in seeds[part])
+
+
+def add_votes(total: np.ndarray, trees: list, rows: np.ndarray, outside: list[np.ndarray]) -> None:
+    """Add the probabilities (n, n_classes) of the rows by each tree to those rows that it did not draw."""
+    for tree, out in zip(trees, outside, strict=True):
+        if out.any():
+            few = 2 * out.sum() < len(out)  # else to copy them costs more than to predict the others, too
+            found = tree.predict_proba(rows[out] if few else rows, check_input=False)  # float32 already
+            known = tree.classes_.astype(int)  # a few rows may lack a class
+            total[np.ix_(out, known)] += found if few else found[out]
+
+
+def likeliest_weight(first: np.ndarray, second: np.ndarray, codes: np.ndarray) -> float:
+    """The weight w in [0, 1] under which labels drawn from w first + (1 - w) second, (n, n_classes), are likeliest.
+
+    50 steps of expectation and maximisation from one half, the share of the labels that the first one explains.
+    """
+    taken = np.arange(len(codes)), codes
+    first, second = first[taken], np.maximum(second[taken], 1e-12)
+    weight = 0.5
+    for _ in range(WEIGHT_STEPS):
+        weight = float(np.mean(weight * first / (weight * first + (1 - weight) * second)))
+    return weight
 
 
 def evened(X: Any) -> np.ndarray:
@@ -203,4 +299,5 @@ def evened(X: Any) -> np.ndarray:
 def any_order(rows: Any, target: np.ndarray) -> np.ndarray:
     """Positions (n,) of the rows (n, p) in an order that only their values decide: along a fixed random direction."""
     direction = np.random.RandomState(0).standard_normal(rows.shape[1])
-    return np.lexsort((target, rows.astype(np.float64) @ direction))
+    along = [rows[part].astype(np.float64) @ direction for part in slices(rows.shape[0], BLOCK)]
+    return np.lexsort((target, np.concatenate(along)))

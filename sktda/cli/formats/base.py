@@ -62,6 +62,9 @@ class Source(ABC):
     def frame(self) -> pd.DataFrame:
         """One row per data row, indexed from 0: the columns that a user can name."""
 
+    def release(self) -> None:  # noqa: B027  what most formats hold is all that they have
+        """Let go of cells that can be made again when `frame` is asked for: of many rows they fill the memory."""
+
     @property
     def X(self) -> np.ndarray | None:
         """Numeric features (n, ...), or None where they are made from the columns."""

@@ -31,7 +31,11 @@ def escaped(column: pd.Series) -> pd.Series:
     """With a quote before texts that are no numbers but begin like a formula, or with such a quote."""
     if column.dtype.kind in "iufbM":
         return column
-    return column.astype(object).map(_escaped)
+    if column.dtype == object:
+        return column.map(_escaped)
+    codes, different = column.factorize()  # of a million texts few are different
+    texts = type(column)([*map(_escaped, different), None], dtype=object)
+    return type(column)(texts.to_numpy()[codes], index=column.index, name=column.name, dtype=object)
 
 
 def unescaped(frame: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -18,27 +18,28 @@ import pandas as pd
 from sktda.cli.formats.base import Reading, Table, check_flat, check_width, distinct
 from sktda.cli.formats.dialect import HEAD, Dialect, decode, find_dialect, two_encodings
 from sktda.cli.formats.files import LIBSVM, Input, plain_ending, write_bytes
-from sktda.cli.formats.header import LINE as LINE_OF_DASHES
-from sktda.cli.formats.header import is_no_row
+from sktda.cli.formats.header import LINE, is_no_row
+from sktda.cli.formats.line_bytes import Lines
 
 SPARSE = re.compile(r"(?:[+-]?\d+(?:\.\d+)?(?: +\d+:[-+.\deE]+)+ *\r?\n){2}")
 TIMES = re.compile(r"(?:\S+(?: +\d\d?:[0-5]\d)+\s+)+")
-LINE = re.compile(r"[^\n]+\n?")
+
 DELIMITERS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}  # of what is written anew; else a comma
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class TextTable(Table):
     """A delimited text file. `records` is the text of each row, line end included.
 
     header: all text above the rows; names: those of all cells of a row; columns that have neither a name nor cells are
-    not in `cells`; n_trailing: the most empty cells that a row has beyond its columns.
+    not in `cells`, which are only their names where they were released; n_trailing: the most empty cells that a row has
+    beyond its columns.
     """
 
     ending: str
-    cells: pd.DataFrame
+    cells: pd.DataFrame | list[str]
     header: str
-    records: list[str]
+    records: Sequence[str]
     names: list[str]
     dialect: Dialect
     encoding: str
@@ -67,11 +68,12 @@ class TextTable(Table):
             header, start = header + below, start + len(below)
             notes.append(f"the line below the header, {below.strip()[:60]!r}, is no row, and stays")
         n_trailing = 0
-        texts = _lines(text, start, dialect)
+        lines = _lines(text, start, dialect)
+        texts: Sequence[str] = lines or ()
         above = text.count("\n", 0, start) or text.count("\r", 0, start)
-        numbers = _numbers(text, start, len(texts)) + above if texts else None
+        numbers = lines.numbers + above if lines else None
         text = "" if texts else text  # large files are held once
-        cells = _parsed(data, encoding, start, texts, dialect, len(names)) if texts else None
+        cells = _parsed(lines, dialect, len(names)) if lines else None
         if cells is None:
             records = _Records(text or decode(data, file.name)[0], dialect, file.name, start, len(names))
             cells, texts = _cells(iter(records))
@@ -96,7 +98,19 @@ class TextTable(Table):
     @property
     def frame(self) -> pd.DataFrame:
         """All cells as text."""
-        return self.cells
+        if isinstance(self.cells, list) and isinstance(self.records, Lines):
+            cells = _parsed(self.records, self.dialect, len(self.names))
+            used = [j for j, name in enumerate(self.names) if name in self.cells]
+            self.cells = cells[used].set_axis(self.cells, axis=1)  # type: ignore[index]  # they were read before
+        return self.cells  # type: ignore[return-value]
+
+    def release(self) -> None:
+        names = list(self.frame.columns)
+        if isinstance(self.records, Lines) and [name for name in self.names if name in names] == names:
+            self.cells = names
+            import pyarrow as pa
+
+            pa.default_memory_pool().release_unused()  # which would stay with it
 
     @staticmethod
     def write_frame(frame: pd.DataFrame, path: Path) -> None:
@@ -114,6 +128,10 @@ class TextTable(Table):
         self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
     ) -> None:
         """Write records as they were read; only relabelled rows and added columns are composed anew."""
+        if isinstance(self.records, Lines) and not relabelled and not len(extra.columns):
+            kept = self.header.encode() + self.records.joined(rows)
+            write_bytes(path, kept if self.encoding == "utf-8" else kept.decode().encode(self.encoding))
+            return
         position = self.names.index(target)
         added = extra.astype(object).where(extra.notna(), "").astype(str).to_numpy().tolist()
         lines = [self.header]
@@ -143,9 +161,10 @@ class TextTable(Table):
         return record.removesuffix(end) + self.dialect.delimiter + self._composed(fields) + end
 
 
-def _cells(records: Iterator[tuple[list[str], str]]) -> tuple[pd.DataFrame, list[str]]:
+def _cells(records: Iterator[tuple[list[str], str]]) -> tuple[pd.DataFrame, Sequence[str]]:
     """(cells, text of every row)."""
-    frames, texts = [pd.DataFrame(dtype=str)], []
+    frames: list[pd.DataFrame] = [pd.DataFrame(dtype=str)]
+    texts: list[str] = []
     while block := list(islice(records, 50_000)):  # a frame takes far less memory than lists of strings
         frames.append(pd.DataFrame([fields for fields, _ in block], dtype=str))
         texts += [record for _, record in block]
@@ -164,44 +183,28 @@ def _header(text: str, dialect: Dialect, name: str) -> tuple[list[str], str, int
 def _below_header(text: str, start: int, dialect: Dialect) -> str:
     """The line below the header where it holds units, types or the like, with its end."""
     line = next(iter(io.StringIO(text[start : start + HEAD], newline="")), "")
-    if LINE_OF_DASHES.fullmatch(line) and line.strip():
+    if LINE.fullmatch(line) and line.strip():
         return line
     first, *rows = dialect.records(text[start : start + HEAD + 1]) or [[]]
     return line if rows and '"' not in line and is_no_row(first, rows) else ""
 
 
-def _lines(text: str, start: int, dialect: Dialect) -> list[str] | None:
+def _lines(text: str, start: int, dialect: Dialect) -> Lines | None:
     """The text of every row where each is a line: where there are no quotes, and all lines end in one way."""
     if dialect.runs or '"' in text or text.count("\r") != text.count("\r\n"):
         return None
-    return [line for line in LINE.findall(text, start) if line != "\r\n"]
+    return Lines.of(text[start:].encode())
 
 
-def _numbers(text: str, start: int, n_lines: int) -> np.ndarray:
-    """Which of the lines from `start` on are not blank, from 1."""
-    if text.count("\n", start) - text.endswith("\n") + 1 == n_lines:
-        return np.arange(1, 1 + n_lines)
-    return 1 + np.flatnonzero([line not in ("\n", "\r\n") for line in io.StringIO(text[start:], newline="")])
-
-
-def _parsed(
-    data: bytes, encoding: str, start: int, texts: list[str], dialect: Dialect, n_cells: int
-) -> pd.DataFrame | None:
-    """The cells of lines without quotes, quickly and in little memory; None where one wants a closer look.
-
-    start: number of characters before the first line.
-    """
+def _parsed(texts: Lines, dialect: Dialect, n_cells: int) -> pd.DataFrame | None:
+    """The cells of lines without quotes, quickly and in little memory; None where one wants a closer look."""
     import pyarrow as pa
     from pyarrow import csv as arrow
 
     columns = [str(j) for j in range(n_cells or len(dialect.parse(texts[0])))]
-    if encoding == "utf-8":
-        body = memoryview(data)[len(data[: 4 * start].decode(errors="ignore")[:start].encode()) :]
-    else:
-        body = memoryview("".join(texts).encode())
     try:
         table = arrow.read_csv(
-            pa.BufferReader(body),
+            pa.BufferReader(texts.data),
             arrow.ReadOptions(column_names=columns),
             arrow.ParseOptions(delimiter=dialect.delimiter, quote_char=False),
             arrow.ConvertOptions(column_types=dict.fromkeys(columns, pa.large_string()), strings_can_be_null=False),
