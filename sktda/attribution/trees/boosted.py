@@ -1,0 +1,94 @@
+"""What the methods for boosted trees share: a row moves the value of its leaf, a query has a slope by its output."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
+
+from sktda.attribution.gradients.objective_gradients import row_measure
+from sktda.attribution.trees.asked import TreesAsked
+from sktda.attribution.trees.base import Entries, LeafScores
+from sktda.attribution.trees.reading import check_boosted, read_boosted
+from sktda.attribution.trees.steps import Block, Steps
+from sktda.model.given import GivenModel, GivenRows
+
+
+class BoostedScores(LeafScores):
+    """Base of the methods whose value is the sum over common leaves of a row's move times the query's slope."""
+
+    @abstractmethod
+    def _moves(self, rows: slice, block: Block) -> np.ndarray:
+        """(b, T, K) by how much the training rows move the outputs of their leaves when they are removed."""
+
+    @abstractmethod
+    def _slopes(self, block: Block, targets: np.ndarray, measure: Any) -> np.ndarray:
+        """(b, T, K) derivative of the queries' measure, None = the loss, by what each tree adds to their outputs."""
+
+    @abstractmethod
+    def _asked_slopes(self, asked: TreesAsked, before: np.ndarray, outputs: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields (k, m, K) step by step: derivatives of objectives by what the trees of a step add to the outputs."""
+
+    def _default(self, classes: bool, sparse: bool) -> Any:
+        if sparse:
+            return GradientBoostingClassifier() if classes else GradientBoostingRegressor()
+        kind = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
+        return kind(early_stopping=False)
+
+    def _check_model(self, model: Any) -> None:
+        check_boosted(model, type(self).__name__)
+
+    def _read(self, given: GivenModel) -> None:
+        trees = read_boosted(given.model, type(self).__name__)
+        self._note_task(given.model, trees.facts.classes)
+        self._transformed = given.transformed(self._data.X)
+        rows = self._transformed, self._targets(self._data.y), self._training_weights()
+        self._steps = Steps(trees, *rows, trained_here=not given.frozen)
+        self._n_columns = len(trees.facts.values)
+
+    def _given(self) -> Iterator[tuple[slice, Entries]]:
+        for rows, block in self._steps.blocks(self._transformed):
+            yield rows, (_flat(block.leaves), _flat(self._moves(rows, block)))
+
+    def _taken(self, queries: GivenRows) -> Iterator[tuple[slice, Entries]]:
+        measure = row_measure(self.objective, self._steps.facts.loss.likelihood)
+        for rows, block in self._steps.blocks(queries.X):
+            yield rows, (_flat(block.leaves), _flat(self._slopes(block, queries.y[rows], measure)))
+
+    def _self_scores(self) -> np.ndarray:
+        scores = np.empty(len(self._data))
+        for rows, block in self._steps.blocks(self._transformed):
+            slopes = self._slopes(block, self._steps.targets[rows], None)
+            scores[rows] = -(self._moves(rows, block) * slopes).sum(axis=(1, 2))
+        return scores
+
+    def _objective_columns(self, objective: Any, rows: GivenRows, metadata: dict) -> tuple[TreesAsked, np.ndarray]:
+        # of the objectives that are no mean of rows all rows are needed together
+        blocks = [block for _, block in self._steps.blocks(rows.X)]
+        leaves = np.concatenate([block.leaves for block in blocks])
+        before = np.concatenate([block.before for block in blocks])
+        outputs = np.concatenate([block.outputs for block in blocks])
+        asked = TreesAsked(objective, self._steps.facts.loss, rows.X, rows.y, outputs, metadata, self._encode())
+        table = np.zeros((len(asked.names), self._n_columns))
+        for step, slopes in enumerate(self._asked_slopes(asked, before, outputs)):
+            for total, slope in zip(table, slopes, strict=True):
+                total += np.bincount(leaves[:, step].ravel(), slope.ravel(), self._n_columns)
+        return asked, table
+
+    def _encode(self) -> Any:
+        if self.task_ == "regression":
+            return None
+        return lambda labels: torch.from_numpy(self._targets(labels))
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1)
