@@ -57,7 +57,7 @@ class BoostIn(BoostedScores):
     -----
     The squared error counts half, as the libraries have it. Rows that are drawn for each step (subsample below 1)
     count by the chance to be drawn, and a frozen model that drew some is refused: whether the rows are its own could
-    not be checked. Class weights count as weights. Source: arXiv:2205.00359, with the rise of the loss where a row goes.
+    not be checked. Class weights count as weights. Source: arXiv:2205.00359, the rise of the loss where a row goes.
 
     Examples
     --------
@@ -78,6 +78,9 @@ class BoostIn(BoostedScores):
 
     def _moves(self, rows: slice, block: Block) -> np.ndarray:
         return self._steps.moves(rows, block)
+
+    def _moves_and_slopes(self, rows: slice, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        return self._steps.moves_and_slopes(rows, block)  # the same derivatives for both
 
     def _slopes(self, block: Block, targets: np.ndarray, measure: Any) -> np.ndarray:
         b, T, K = block.before.shape

@@ -38,6 +38,9 @@ class BoostedScores(LeafScores):
     def _asked_slopes(self, asked: TreesAsked, before: np.ndarray, outputs: np.ndarray) -> Iterator[np.ndarray]:
         """Yields (k, m, K) step by step: derivatives of objectives by what the trees of a step add to the outputs."""
 
+    def _moves_and_slopes(self, rows: slice, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        return self._moves(rows, block), self._slopes(block, self._steps.targets[rows], None)
+
     def _default(self, classes: bool, sparse: bool) -> Any:
         if sparse:
             return GradientBoostingClassifier() if classes else GradientBoostingRegressor()
@@ -50,13 +53,12 @@ class BoostedScores(LeafScores):
     def _read(self, given: GivenModel) -> None:
         trees = read_boosted(given.model, type(self).__name__)
         self._note_task(given.model, trees.facts.classes)
-        self._transformed = given.transformed(self._data.X)
-        rows = self._transformed, self._targets(self._data.y), self._training_weights()
+        rows = given.transformed(self._data.X), self._targets(self._data.y), self._training_weights()
         self._steps = Steps(trees, *rows, trained_here=not given.frozen)
         self._n_columns = len(trees.facts.values)
 
     def _given(self) -> Iterator[tuple[slice, Entries]]:
-        for rows, block in self._steps.blocks(self._transformed):
+        for rows, block in self._steps.training_blocks():
             yield rows, (_flat(block.leaves), _flat(self._moves(rows, block)))
 
     def _taken(self, queries: GivenRows) -> Iterator[tuple[slice, Entries]]:
@@ -66,9 +68,8 @@ class BoostedScores(LeafScores):
 
     def _self_scores(self) -> np.ndarray:
         scores = np.empty(len(self._data))
-        for rows, block in self._steps.blocks(self._transformed):
-            slopes = self._slopes(block, self._steps.targets[rows], None)
-            scores[rows] = -(self._moves(rows, block) * slopes).sum(axis=(1, 2))
+        for rows, block in self._steps.training_blocks():
+            scores[rows] = -np.einsum("ntk,ntk->n", *self._moves_and_slopes(rows, block))
         return scores
 
     def _objective_columns(self, objective: Any, rows: GivenRows, metadata: dict) -> tuple[TreesAsked, np.ndarray]:

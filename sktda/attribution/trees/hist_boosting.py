@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 from sklearn.utils.class_weight import compute_sample_weight
 
 from sktda.attribution.trees.gradient_boosting import held_back
@@ -56,11 +57,12 @@ class HistBoosting(Trees):
     def leaves(self, X: Any) -> np.ndarray:
         """By the library's own walk."""
         X = self.model._preprocess_X(X, reset=False)
+        threads = _openmp_effective_n_threads()
         known, positions = self.model._bin_mapper.make_known_categories_bitsets()
         found = np.empty((X.shape[0], len(self._walks), self.facts.loss.n_outputs), dtype=np.int32)
         for step, walks in enumerate(self._walks):
             for k, walk in enumerate(walks):
-                found[:, step, k] = walk.predict(X, known, positions, n_threads=1)
+                found[:, step, k] = walk.predict(X, known, positions, n_threads=threads)
         return found
 
     def raw(self, X: Any) -> np.ndarray:

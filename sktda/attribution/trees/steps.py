@@ -20,7 +20,9 @@ from sktda.data import slices
 from sktda.model.given import part_of
 from sktda.model.reading import count
 
-ENTRIES = 2_000_000  # leaves of rows that are held at a time
+ENTRIES = 1_000_000  # leaves of rows that are worked on at a time
+KEPT = 64_000_000  # leaves of the training rows that are kept, 256 MB; beyond that the trees are asked again
+CHECKED = 256  # rows of every block whose outputs are compared with the library's own
 STEP_TOLERANCE = 2e-3  # relative, of what libraries compute in single precision
 ROUNDING = 16 * float(np.finfo(np.float32).eps)
 DRAWN_AGREEMENT = 0.8  # correlation of leaves of drawn rows with what all rows say; measured are 0.92 to 0.99
@@ -85,7 +87,7 @@ class Steps:
     def __init__(
         self, trees: Trees, X: Any, targets: np.ndarray, sample_weight: np.ndarray, trained_here: bool = False
     ) -> None:
-        self.trees, self.facts = trees, trees.facts
+        self.trees, self.facts, self.X = trees, trees.facts, X
         self.targets = targets
         self.weights = trees.weights(targets, sample_weight)
         facts = self.facts
@@ -103,9 +105,13 @@ class Steps:
         n_leaves = len(facts.values)
         sums = np.zeros((4, n_leaves))  # G, H, |G| and rounding
         self.theta = facts.values / facts.rate
-        self.n_steps = 0
-        for rows, block in self.blocks(X, check=True):
-            self.n_steps = block.leaves.shape[1]
+        self._kept: list[np.ndarray] | None = None
+        kept = []
+        for rows, block in self.blocks(X):
+            some = np.arange(rows.start, min(rows.stop, rows.start + CHECKED))
+            self._check_outputs(block.outputs[:CHECKED], trees.raw(part_of(X, some)), rows.start)
+            if count(X) * block.leaves[0].size <= KEPT:
+                kept.append(block.leaves)
             g, h = facts.loss.derivatives(block.before, targets[rows, None])
             weight = self.weights[rows, None, None]
             flat = block.leaves.ravel()
@@ -114,6 +120,10 @@ class Steps:
                 each = weight * each
                 total += np.bincount(flat, each.ravel(), n_leaves)
         self._settle(*sums)
+        self._kept = kept or None
+
+    def __getstate__(self) -> dict:
+        return vars(self) | {"_kept": None}
 
     def _settle(self, G: np.ndarray, H: np.ndarray, size: np.ndarray, rounding: np.ndarray) -> None:
         """Check the leaves' values against the sums over their rows, and set `scale`."""
@@ -127,14 +137,16 @@ class Steps:
         chosen = np.abs(step - theta).argmin(axis=0)
         l2, step = candidates[chosen, 0], step[chosen, np.arange(len(theta))]
         mass = H + l2
+        idle = theta == 0  # libraries leave a tree without a split at 0, whatever its rows say
         if facts.share == 1:
             wrong = np.abs(theta - step) * mass > STEP_TOLERANCE * (size + np.abs(theta) * mass) + ROUNDING * rounding
+            wrong &= ~idle
         else:
             sizes = np.sqrt((mass * theta**2).sum() * (mass * step**2).sum())
             wrong = np.full(len(theta), (mass * theta * step).sum() < DRAWN_AGREEMENT * sizes)
         if wrong.any():
             raise ValueError(self._disagreement(int(wrong.sum()), len(theta)))
-        free = (H > 0) & ((np.abs(G) > l1) | (facts.l1 == 0))
+        free = (H > 0) & ((np.abs(G) > l1) | (facts.l1 == 0)) & ~(idle & (step != 0))
         if facts.limit:
             free &= np.abs(theta) < facts.limit * (1 - 1e-6)
         self.scale = np.divide(facts.rate, mass, out=np.zeros(len(theta)), where=free & (mass > 0))
@@ -147,20 +159,27 @@ class Steps:
             f"FrozenEstimator, and without what changes its leaves afterwards{named}"
         )
 
-    def blocks(self, X: Any, check: bool = False) -> Iterator[tuple[slice, Block]]:
-        """Yields (rows, what the trees say of them). check: whether the leaves add up to the library's outputs."""
-        n, facts = count(X), self.facts
-        first = part_of(X, np.arange(min(n, 1)))
-        width = max(1, int(np.prod(self.trees.leaves(first).shape[1:])))
+    def training_blocks(self) -> Iterator[tuple[slice, Block]]:
+        """Yields (rows, what the trees say of them) of the rows that the ensemble was trained on."""
+        if self._kept is None:
+            yield from self.blocks(self.X)
+            return
+        start = 0
+        for leaves in self._kept:
+            yield slice(start, start + len(leaves)), self._block(leaves)
+            start += len(leaves)
+
+    def blocks(self, X: Any) -> Iterator[tuple[slice, Block]]:
+        """Yields (rows, what the trees say of them)."""
+        n = count(X)
+        width = max(1, self.trees.leaves(part_of(X, np.arange(min(n, 1)))).size)
         for rows in slices(n, max(64, ENTRIES // width)):
-            part = part_of(X, np.arange(rows.start, rows.stop))
-            leaves = self.trees.leaves(part)
-            values = facts.values[leaves]
-            sums = self.start + np.cumsum(values, axis=1)
-            outputs = sums[:, -1] if sums.shape[1] else np.broadcast_to(self.start, (len(leaves), len(self.start)))
-            if check:
-                self._check_outputs(outputs, self.trees.raw(part), rows.start)
-            yield rows, Block(leaves, sums - values, outputs)
+            yield rows, self._block(self.trees.leaves(part_of(X, np.arange(rows.start, rows.stop))))
+
+    def _block(self, leaves: np.ndarray) -> Block:
+        values = self.facts.values[leaves]
+        sums = self.start + np.cumsum(values, axis=1)
+        return Block(leaves, sums - values, sums[:, -1])
 
     def _check_outputs(self, outputs: np.ndarray, raw: np.ndarray, start: int) -> None:
         """ValueError unless the leaves' values add up to the library's raw outputs."""
@@ -176,8 +195,13 @@ class Steps:
 
     def moves(self, rows: slice, block: Block) -> np.ndarray:
         """(b, T, K) by how much each training row moves the output of its leaf when it is removed, to first order."""
+        return self.moves_and_slopes(rows, block)[0]
+
+    def moves_and_slopes(self, rows: slice, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """(moves, derivatives of the rows' own losses by their outputs before each step), each (b, T, K)."""
         g, h = self.facts.loss.derivatives(block.before, self.targets[rows, None])
-        return self.weights[rows, None, None] * self.scale[block.leaves] * (g + h * self.theta[block.leaves])
+        moves = self.weights[rows, None, None] * self.scale[block.leaves] * (g + h * self.theta[block.leaves])
+        return moves, g
 
 
 def numbered(is_leaf: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
