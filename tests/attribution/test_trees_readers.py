@@ -50,9 +50,17 @@ def lightgbm(task, **options):
     return kind(**chosen)
 
 
-LIBRARIES = [scikit, hist, xgboost, lightgbm]
-RATE = {scikit: 0.3, hist: 0.3, xgboost: 0.3, lightgbm: 0.1}
-L2 = {scikit: 0.0, hist: 0.5, xgboost: 1.0, lightgbm: 0.5}
+def catboost(task, **options):
+    library = pytest.importorskip("catboost")
+    kind = library.CatBoostRegressor if task == "regression" else library.CatBoostClassifier
+    fixed = {"verbose": 0, "allow_writing_files": False, "thread_count": 1, "random_seed": 0}
+    return kind(**{"iterations": STEPS, "depth": 3, "learning_rate": 0.3, **fixed, **options})
+
+
+LIBRARIES = [scikit, hist, xgboost, lightgbm, catboost]
+CASES = [(make, task) for make in LIBRARIES for task in TASKS if (make, task) != (catboost, "three classes")]
+RATE = {scikit: 0.3, hist: 0.3, xgboost: 0.3, lightgbm: 0.1, catboost: 0.3}
+L2 = {scikit: 0.0, hist: 0.5, xgboost: 1.0, lightgbm: 0.5, catboost: 3.0}
 FACTOR = {scikit: 1.5, hist: 1.0, xgboost: 2.0, lightgbm: 1.5}  # of the curvature of one of three classes
 
 
@@ -68,6 +76,9 @@ def staged(make, model, task, X):
         config = model.get_booster().save_config()
         scores = np.array([float(v) for v in config.split('"base_score":"[')[1].split("]")[0].split(",")])
         start = logit(scores) if task == "two classes" else scores
+    elif make is catboost:
+        after = np.stack([each.reshape(len(X), -1) for each in model.staged_predict(X, "RawFormulaVal")])
+        start = np.array([model.get_scale_and_bias()[1]])
     else:
         said = [model.predict(X, raw_score=True, num_iteration=t + 1) for t in range(STEPS)]
         after = np.stack([np.reshape(each, (len(X), -1)) for each in said])
@@ -81,7 +92,10 @@ def leaves(make, model, task, X, steps):
         return np.moveaxis(model.apply(X).reshape(len(X), STEPS, -1), 1, 0)
     if make is hist:
         return np.round(steps, 10)  # no two leaves of a tree have the same value
-    found = model.apply(X) if make is xgboost else model.predict(X, pred_leaf=True)
+    if make is catboost:
+        found = model.calc_leaf_indexes(X)
+    else:
+        found = model.apply(X) if make is xgboost else model.predict(X, pred_leaf=True)
     return np.moveaxis(np.asarray(found).reshape(len(X), STEPS, -1), 1, 0)
 
 
@@ -110,15 +124,14 @@ def in_loops(make, model, task, X, y, weights, n_queries):
             for e in range(n_queries):
                 there = np.flatnonzero(at[t][:, k] == at[t][e, k])
                 theta = (before[t + 1][e, k] - before[t][e, k]) / RATE[make]
-                mass = (weights[there] * h[there, k]).sum() + L2[make]
+                mass = (weights[there] * h[there, k]).sum() + L2[make] * (weights.mean() if make is catboost else 1)
                 for i in there:
                     values[e, i] += g[e, k] * RATE[make] * weights[i] * (g[i, k] + theta * h[i, k]) / mass
     return values
 
 
 @pytest.mark.parametrize("weighed", [False, True])
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("make", LIBRARIES)
+@pytest.mark.parametrize(("make", "task"), CASES)
 def test_every_library_as_its_own_staged_outputs_say(make, task, weighed):
     X, y = rows(task)
     weights = np.random.default_rng(1).uniform(0.3, 3, len(y)) if weighed else np.ones(len(y))
@@ -288,8 +301,7 @@ def test_what_is_not_read_is_refused_by_name(make, task, options, said):
         BoostIn(make(task, **options)).fit(X, y)
 
 
-@pytest.mark.parametrize("make", LIBRARIES)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("make", "task"), CASES)
 def test_a_frozen_model_with_other_rows_labels_or_weights_is_refused(make, task):
     X, y = rows(task)
     model = FrozenEstimator(make(task).fit(X, y))
@@ -300,6 +312,42 @@ def test_a_frozen_model_with_other_rows_labels_or_weights_is_refused(make, task)
     for rows_, labels, weights in others:
         with pytest.raises(ValueError, match="do not follow from these rows"):
             BoostIn(model).fit(rows_, labels, sample_weight=weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"class_weights": [1.0, 3.0]}, None),
+        ({"auto_class_weights": "Balanced"}, None),
+        ({"boosting_type": "Ordered"}, None),
+        ({"grow_policy": "Lossguide"}, None),
+        ({"cat_features": ["kind"], "one_hot_max_size": 10}, None),
+        (
+            {"cat_features": ["kind"], "iterations": 30, "depth": 6},
+            "cat_features",
+        ),  # training sees other numbers for a category than prediction
+        ({"model_shrink_rate": 0.3}, "model_shrink_rate"),
+        ({"leaf_estimation_iterations": 3}, "set leaf_estimation_iterations=1"),
+        ({"leaf_estimation_method": "Gradient"}, "set 'Newton'"),
+        ({"loss_function": "CrossEntropy"}, "CrossEntropy"),
+    ],
+    ids=str,
+)
+def test_options_of_catboost(options, said):  # which cannot be cloned with some of them, and is given frozen
+    X, y = rows("two classes")
+    frame = table(X).drop(columns=[] if "cat_features" in options else ["kind"])
+    model = FrozenEstimator(catboost("two classes", **options).fit(frame, y))
+    if said is None:
+        assert np.abs(BoostIn(model).fit(frame, y).scores_).max() > 1e-4
+        return
+    with pytest.raises(ValueError, match=said):
+        BoostIn(model).fit(frame, y)
+
+
+def test_several_classes_of_catboost_are_refused():
+    X, y = rows("three classes")
+    with pytest.raises(ValueError, match="solve for all classes at once"):
+        BoostIn(catboost("three classes")).fit(X, y)
 
 
 def test_a_model_trained_from_a_margin_of_ones_own_is_refused():

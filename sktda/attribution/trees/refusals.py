@@ -15,8 +15,9 @@ def refuse_loss(model: Any, loss: Any, allowed: Collection[Any]) -> None:
         )
 
 
-def refuse_option(model: Any, option: str, why: str) -> NoReturn:
+def refuse_option(model: Any, option: str, why: str, remedy: str = "leave it out") -> NoReturn:
     """ValueError that names an option in force."""
     raise ValueError(
-        f"{type(model).__name__} was trained with {option}, and {why}; leave it out of the model that scores the rows"
+        f"{type(model).__name__} was trained with {option}, and {why}; {remedy} in the model that scores the rows (the "
+        "final one may keep it)"
     )

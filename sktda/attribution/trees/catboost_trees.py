@@ -1,0 +1,70 @@
+"""CatBoostClassifier and CatBoostRegressor, by `calc_leaf_indexes` and `get_leaf_values`.
+
+CatBoost draws rows for the splits alone: the values of the leaves are Newton steps of all rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sktda.attribution.trees.losses import Logistic, SquaredError
+from sktda.attribution.trees.refusals import refuse_loss, refuse_option
+from sktda.attribution.trees.steps import Facts, Trees
+
+
+class CatBoostTrees(Trees):
+    """A fitted one, of numbers or two classes. Raises ValueError for what is no single Newton step per tree."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        params = model.get_all_params()
+        if params["loss_function"] == "MultiClass":
+            refuse_option(
+                model, "loss_function='MultiClass'", "its leaves solve for all classes at once", "take another library"
+            )
+        refuse_loss(model, params["loss_function"], {"Logloss", "RMSE"})
+        self.classifier = params["loss_function"] == "Logloss"
+        if params.get("leaf_estimation_iterations", 1) > 1:
+            why = "a leaf of several Newton steps is not read"
+            refuse_option(model, "leaf_estimation_iterations above 1", why, "set leaf_estimation_iterations=1")
+        if self.classifier and params["leaf_estimation_method"] != "Newton":
+            method = params["leaf_estimation_method"]
+            refuse_option(model, f"leaf_estimation_method={method!r}", "its leaves are no Newton steps", "set 'Newton'")
+        self._class_weights = params.get("class_weights") or None
+        self._first = np.cumsum([0, *model.get_tree_leaf_counts()])[:-1]
+        self._l2 = float(params["l2_leaf_reg"])
+        stumbling = {
+            "model_shrink_rate",
+            "langevin",
+            "posterior_sampling",
+            "monotone_constraints",
+            "penalties_coefficient",
+        }
+        named = [name for name in sorted(stumbling) if params.get(name) not in (None, 0, 1, False, [], {})]
+        self.facts = Facts(
+            loss=Logistic() if self.classifier else SquaredError(),
+            classes=np.asarray(model.classes_) if self.classifier else None,
+            start=None,
+            values=np.array(model.get_leaf_values(), dtype=float),
+            rate=float(params["learning_rate"]),
+            named=[*named, *(["cat_features"] if len(model.get_cat_feature_indices()) else [])],
+        )
+
+    def leaves(self, X: Any) -> np.ndarray:
+        """By `calc_leaf_indexes`."""
+        found = np.asarray(self.model.calc_leaf_indexes(X), dtype=np.int64).reshape(-1, len(self._first))
+        return (found + self._first).astype(np.int32)[:, :, None]
+
+    def raw(self, X: Any) -> np.ndarray:
+        """Raw formula values."""
+        found = np.asarray(self.model.predict(X, prediction_type="RawFormulaVal"), dtype=float)
+        return found.reshape(len(found), -1)
+
+    def weights(self, targets: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
+        """Times the weights of the classes; the penalty of a leaf is per mean weight of a row."""
+        if self._class_weights is not None:
+            sample_weight = sample_weight * np.asarray(self._class_weights, dtype=float)[targets]
+        self.facts.l2 = (self._l2 * float(sample_weight.mean()),)
+        return sample_weight
