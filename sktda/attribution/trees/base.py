@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from sklearn.base import is_classifier, is_regressor
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -27,6 +28,7 @@ from sktda.model.given import GivenModel, GivenRows
 from sktda.model.reading import count
 
 TABLE_BYTES = 128 * 2**20  # of what the queries of a portion take from all leaves
+PORTION = 1_024  # queries at a time where a dense table would be too large
 QUERIES = 64  # whose columns are multiplied at a time: the part of the table in use stays in a processor's cache
 
 Entries = tuple[np.ndarray, np.ndarray]
@@ -238,6 +240,12 @@ class LeafScores(CallbackSupportMixin, Attributor):
         if classes is not None:
             self.classes_ = np.asarray(classes)
 
+    def _encode(self) -> Any:
+        """The user's labels as codes, for objectives; None of numbers."""
+        if self.task_ == "regression":
+            return None
+        return lambda labels: torch.from_numpy(self._targets(labels))
+
     def _training_weights(self) -> np.ndarray:
         n, given = len(self._data), self._data.sample_weight
         return np.ones(n) if given is None else check_weights(given, n)
@@ -263,17 +271,24 @@ class LeafScores(CallbackSupportMixin, Attributor):
 
     def _blocks(self, queries: GivenRows) -> Iterator[tuple[slice, slice, np.ndarray]]:
         """Yields (queries, training rows, values (rows, queries)) until all pairs are covered."""
-        for asked in slices(count(queries.X), max(1, TABLE_BYTES // (8 * self._n_columns))):
-            part = queries.take(np.arange(asked.start, asked.stop))
-            tables = []
-            for some, (columns, values) in self._taken(part):
+        # of few columns a dense table is faster; of many, as of deep forests, it would be empty nearly everywhere
+        dense = 8 * QUERIES * self._n_columns <= TABLE_BYTES
+        portion = TABLE_BYTES // (8 * self._n_columns) if dense else PORTION
+        for asked in slices(count(queries.X), portion):
+            tables: list[tuple[slice, Any]] = []
+            for some, (columns, values) in self._taken(queries.take(np.arange(asked.start, asked.stop))):
                 for chosen in slices(some.stop - some.start, QUERIES):
-                    table = np.zeros((self._n_columns, chosen.stop - chosen.start))
-                    np.add.at(table, (columns[chosen], np.arange(table.shape[1])[:, None]), values[chosen])
                     start = asked.start + some.start + chosen.start
-                    tables.append((slice(start, start + table.shape[1]), table))
+                    taken = self._matrix(columns[chosen], values[chosen])
+                    table = np.ascontiguousarray(taken.toarray().T) if dense else taken.T.tocsr()
+                    tables.append((slice(start, start + taken.shape[0]), table))
             for rows, (columns, values) in self._given():
-                ends = np.arange(len(columns) + 1) * columns.shape[1]
-                matrix = sp.csr_array((values.ravel(), columns.ravel(), ends), shape=(len(columns), self._n_columns))
+                matrix = self._matrix(columns, values)
                 for some, table in tables:
-                    yield some, rows, matrix @ table
+                    product = matrix @ table
+                    yield some, rows, product if dense else product.toarray()
+
+    def _matrix(self, columns: np.ndarray, values: np.ndarray) -> sp.csr_array:
+        """(b, all columns) of the entries of b rows."""
+        ends = np.arange(len(columns) + 1) * columns.shape[1]
+        return sp.csr_array((values.ravel(), columns.ravel(), ends), shape=(len(columns), self._n_columns))

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.ensemble import (
     GradientBoostingClassifier,
     GradientBoostingRegressor,
@@ -84,11 +83,6 @@ class BoostedScores(LeafScores):
             for total, slope in zip(table, slopes, strict=True):
                 total += np.bincount(leaves[:, step].ravel(), slope.ravel(), self._n_columns)
         return asked, table
-
-    def _encode(self) -> Any:
-        if self.task_ == "regression":
-            return None
-        return lambda labels: torch.from_numpy(self._targets(labels))
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

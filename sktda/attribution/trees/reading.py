@@ -29,14 +29,16 @@ def reader_of(model: Any) -> str | None:
     return None
 
 
-def check_boosted(model: Any, method: str) -> str:
-    """The reader; TypeError for a model that is not boosted trees."""
+def check_boosted(model: Any, method: str, others: str = "") -> str:
+    """The reader; TypeError for a model that is not boosted trees (nor one of the others that the method takes)."""
     reader = reader_of(model)
     if reader is None:
-        names = ", ".join(sorted({name for _, name in READERS}))
+        names = ", ".join([*([others] if others else []), *sorted({name for _, name in READERS})])
+        what = "ensembles of trees" if others else "boosted trees"
+        hint = " For forests there is TreeKernel." if not others else ""
         raise TypeError(
-            f"{method} reads boosted trees, and {type(model).__name__} is none; allowed are {names}, and a Pipeline or "
-            f"FrozenEstimator of one. Give {method} one of these as its estimator (the final model may be another)"
+            f"{method} reads {what}, and {type(model).__name__} is none that it knows; allowed are {names}, and a "
+            f"Pipeline or FrozenEstimator of one. Give one as estimator (the final model may be another).{hint}"
         )
     return reader
 
