@@ -19,6 +19,7 @@ READERS = {  # by the class of the model, in its own module or below
     ("catboost", "CatBoostClassifier"): "catboost_trees.CatBoostTrees",
     ("catboost", "CatBoostRegressor"): "catboost_trees.CatBoostTrees",
 }
+FORESTS = {"RandomForestClassifier", "RandomForestRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor"}
 
 
 def reader_of(model: Any) -> str | None:
@@ -27,6 +28,14 @@ def reader_of(model: Any) -> str | None:
         if found := READERS.get((cls.__module__.split(".")[0], cls.__name__)):
             return found
     return None
+
+
+def attribution_of(model: Any) -> str | None:
+    """Name of the method that attributes to a model's own trees; None for other models."""
+    if reader_of(model) is not None:
+        return "BoostIn"
+    names = {cls.__name__ for cls in type(model).__mro__ if cls.__module__.split(".")[0] == "sklearn"}
+    return "TreeKernel" if names & FORESTS else None
 
 
 def check_boosted(model: Any, method: str, others: str = "") -> str:
