@@ -197,7 +197,8 @@ def test_missing_values_and_categories(make, options, method, task):
 )
 def test_rows_that_early_stopping_held_back_took_no_part(make, options, task):
     X, y = rows(task)
-    found = BoostIn(make(task, **options)).fit(X, y)
+    with pytest.warns(UserWarning, match="early stopping held 15 of 150 rows back"):
+        found = BoostIn(make(task, **options)).fit(X, y)
     held = found.scores_ == 0
     assert held.sum() == 15
     assert (found.attribute(X[:5], y[:5])[:, held] == 0).all()
@@ -231,11 +232,10 @@ LIMITS = [
 def test_a_leaf_at_its_bound_does_not_move(make, options):
     X, y = rows("two classes")
     found = BoostIn(make("two classes", **options)).fit(X, y)
-    steps = found._steps
-    idle = steps.scale == 0
+    (newton,) = found._steps.newton
+    idle = newton.scale == 0
     assert 0 < idle.sum() < len(idle)
-    bound = steps.facts.limit
-    np.testing.assert_allclose(np.abs(steps.theta[idle]), bound, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(np.abs(newton.theta[idle]), found._steps.facts.limit, rtol=1e-5, atol=1e-7)
 
 
 DRAWN = [
@@ -324,7 +324,7 @@ def test_a_frozen_model_with_other_rows_labels_or_weights_is_refused(make, task)
         ({"cat_features": ["kind"], "one_hot_max_size": 10}, None),
         ({"cat_features": ["kind"], "ignored_features": ["a", "b", "c"]}, "cat_features"),
         ({"model_shrink_rate": 0.3}, "model_shrink_rate"),
-        ({"leaf_estimation_iterations": 3}, "set leaf_estimation_iterations=1"),
+        ({"leaf_estimation_iterations": 3}, None),
         ({"leaf_estimation_method": "Gradient"}, "set 'Newton'"),
         ({"loss_function": "CrossEntropy"}, "CrossEntropy"),
     ],
@@ -340,6 +340,52 @@ def test_options_of_catboost(options, said):
         return
     with pytest.raises(ValueError, match=said):
         BoostIn(model).fit(frame, y)
+
+
+@pytest.mark.parametrize("task", ["regression", "two classes"])
+@pytest.mark.parametrize("method", [BoostIn, LeafInfluence])
+def test_leaves_of_several_newton_steps_against_leaves_that_are_made_again(method, task):
+    X, y = rows(task, 80)
+    model = catboost(task, iterations=2, depth=2, leaf_estimation_iterations=4).fit(X, y)
+    found = method(FrozenEstimator(model)).fit(X, y).attribute(X[:2], y[:2])
+    at, first = model.calc_leaf_indexes(X), model.get_scale_and_bias()[1]
+
+    def derivatives(output, label):
+        p = expit(output)
+        return (output - label, np.ones_like(output)) if task == "regression" else (p - label, p * (1 - p))
+
+    def outputs(weights, held=None, mover=None):  # (3, n) before each tree and at the end; all others' outputs held
+        before = [np.full(len(y), first)]
+        for t in range(2):
+            own = before[t].copy()
+            if held is not None:
+                still = np.full(len(y), True)
+                still[mover] = method is BoostIn  # LeafInfluence lets the row's own output follow
+                own[still] = held[t][still]
+            add = np.zeros(len(y))
+            for leaf in np.unique(at[:, t]):
+                there = at[:, t] == leaf
+                theta = 0.0
+                for _ in range(4):
+                    g, h = derivatives(own[there] + theta, y[there])
+                    w = weights[there]
+                    theta -= (w * g).sum() / ((w * h).sum() + 3.0 * 1.0)
+                add[there] = 0.3 * theta
+            before.append(before[t] + add)
+        return np.array(before)
+
+    plain = outputs(np.ones(len(y)))
+    said = model.predict(X, prediction_type="RawFormulaVal")
+    np.testing.assert_allclose(plain[-1], said, rtol=1e-5, atol=1e-6)
+    for e in range(2):
+        slopes = derivatives(plain[:, e], y[e])[0]
+        weigh = slopes[:2] if method is BoostIn else slopes[[2, 2]]
+        for i in (0, 1, 5):
+            change = np.zeros(len(y))
+            change[i] = 1e-4
+            up, down = (outputs(1 + s * change, plain, i)[:, e] for s in (1, -1))
+            expected = -(weigh * (np.diff(up) - np.diff(down))).sum() / 2e-4
+            assert found[e, i] == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
 def test_several_classes_of_catboost_are_refused():

@@ -77,10 +77,10 @@ class BoostIn(BoostedScores):
         self.random_state = random_state
 
     def _moves(self, rows: slice, block: Block) -> np.ndarray:
-        return self._steps.moves(rows, block)
+        return self._steps.moves(rows, block.leaves, block.before)[0]
 
     def _moves_and_slopes(self, rows: slice, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        return self._steps.moves_and_slopes(rows, block)  # the same derivatives for both
+        return self._steps.moves(rows, block.leaves, block.before)  # the same derivatives for both
 
     def _slopes(self, block: Block, targets: np.ndarray, measure: Any) -> np.ndarray:
         b, T, K = block.before.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -55,6 +56,14 @@ class BoostedScores(LeafScores):
         rows = given.transformed(self._data.X), self._targets(self._data.y), self._training_weights()
         self._steps = Steps(trees, *rows, trained_here=not given.frozen)
         self._n_columns = len(trees.facts.values)
+        held_back = int(((self._steps.weights == 0) & (rows[2] > 0)).sum())
+        if held_back:
+            warnings.warn(
+                f"early stopping held {held_back} of {len(self._data)} rows back from the {given.name}: they took no "
+                "part in its trees, and score 0; set early_stopping=False (n_iter_no_change=None) to score all rows",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _given(self) -> Iterator[tuple[slice, Entries]]:
         for rows, block in self._steps.training_blocks():

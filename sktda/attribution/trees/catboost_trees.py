@@ -1,6 +1,7 @@
 """CatBoostClassifier and CatBoostRegressor, by `calc_leaf_indexes` and `get_leaf_values`.
 
-CatBoost draws rows for the splits alone: the values of the leaves are Newton steps of all rows.
+CatBoost draws rows for the splits alone: the values of the leaves are Newton steps of all rows, several in a leaf where
+`leaf_estimation_iterations` says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sktda.attribution.trees.steps import Facts, Trees
 
 
 class CatBoostTrees(Trees):
-    """A fitted one, of numbers or two classes. Raises ValueError for what is no single Newton step per tree."""
+    """A fitted one, of numbers or two classes. Raises ValueError for leaves that are no Newton steps."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -26,9 +27,6 @@ class CatBoostTrees(Trees):
             )
         refuse_loss(model, params["loss_function"], {"Logloss", "RMSE"})
         self.classifier = params["loss_function"] == "Logloss"
-        if params.get("leaf_estimation_iterations", 1) > 1:
-            why = "a leaf of several Newton steps is not read"
-            refuse_option(model, "leaf_estimation_iterations above 1", why, "set leaf_estimation_iterations=1")
         if self.classifier and params["leaf_estimation_method"] != "Newton":
             method = params["leaf_estimation_method"]
             refuse_option(model, f"leaf_estimation_method={method!r}", "its leaves are no Newton steps", "set 'Newton'")
@@ -49,6 +47,7 @@ class CatBoostTrees(Trees):
             start=None,
             values=np.array(model.get_leaf_values(), dtype=float),
             rate=float(params["learning_rate"]),
+            inner=int(params.get("leaf_estimation_iterations", 1)),
             named=[*named, *(["cat_features"] if len(model.get_cat_feature_indices()) else [])],
         )
 

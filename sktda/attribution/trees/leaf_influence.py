@@ -70,15 +70,14 @@ class LeafInfluence(BoostedScores):
         self.random_state = random_state
 
     def _moves(self, rows: slice, block: Block) -> np.ndarray:
-        moves = self._steps.moves(rows, block)  # without what came before
-        loss, targets = self._steps.facts.loss, self._steps.targets[rows]
-        moved = np.zeros_like(block.outputs)
-        weight = self._steps.weights[rows, None]
-        for step in range(moves.shape[1]):
-            leaves = block.leaves[:, step]
-            slope, bend = loss.pushed(block.before[:, step], targets, moved)
-            moves[:, step] -= weight * self._steps.scale[leaves] * (slope + self._steps.theta[leaves] * bend)
-            moved = moved + moves[:, step]
+        n, n_steps, n_outputs = block.leaves.shape
+        moves = np.empty((n, n_steps, n_outputs))
+        moved: np.ndarray = np.zeros((n, 1, n_outputs))
+        for step in range(n_steps):
+            now = slice(step, step + 1)
+            found, _ = self._steps.moves(rows, block.leaves[:, now], block.before[:, now], moved)
+            moves[:, now] = found
+            moved = moved + found
         return moves
 
     def _slopes(self, block: Block, targets: np.ndarray, measure: Any) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 A step adds to the outputs of the rows of a leaf rate * theta, theta = -G / (H + l2), G and H the sums over the rows of
 the leaf of their weighted gradients and curvatures before the step: so a row moves the leaf's output, when it goes, by
-w_i rate (g_i + h_i theta) / (H + l2). What was read is used only if both hold of the rows: the values of the leaves
+w_i rate (g_i + h_i theta) / (H + l2). Some libraries take several Newton steps in a leaf, one after the other, before
+the rate. What was read is used only if both hold of the rows: the values of the leaves
 add up to the library's own raw outputs, and every value is the Newton step of the rows in its leaf.
 """
 
@@ -34,8 +35,8 @@ class Facts:
 
     start (K,): outputs before the first step; None = what the leaves leave of the library's outputs. values (L,): what
     a leaf adds to the output. rate: learning rate. l1, l2: penalties of a leaf; several of l2 where the library chooses
-    by the kind of split. limit: the largest step, 0 = none. share: of the rows, drawn for every step. named: options
-    in force that the check of the steps may stumble over.
+    by the kind of split. limit: the largest step, 0 = none. share: of the rows, drawn for every step. inner: Newton
+    steps in a leaf. named: options in force that the check of the steps may stumble over.
     """
 
     loss: Loss
@@ -47,6 +48,7 @@ class Facts:
     l1: float = 0.0
     limit: float = 0.0
     share: float = 1.0
+    inner: int = 1
     named: list[str] = field(default_factory=list)
 
 
@@ -77,10 +79,33 @@ class Block:
     outputs: np.ndarray
 
 
+@dataclass
+class Newton:
+    """A Newton step in every leaf (L,): its size theta, rate / (H + l2), where the leaf stands before it, and what it
+    keeps of a change that was there before it.
+    """
+
+    theta: np.ndarray
+    scale: np.ndarray
+    offset: np.ndarray
+    keep: np.ndarray
+
+
+@dataclass
+class Sums:
+    """Over the rows of every leaf (L,): gradients, curvatures, their change by the output, sizes, rounding."""
+
+    G: np.ndarray
+    H: np.ndarray
+    bend: np.ndarray
+    size: np.ndarray
+    rounding: np.ndarray
+
+
 class Steps:
     """The ensemble with the sums over the rows that it was trained on. Raises ValueError where these do not make it.
 
-    theta, scale (L,): the Newton step of a leaf, and rate / (H + l2), 0 where no row moves the value. weights (n,).
+    weights (n,). newton: the Newton steps in a leaf, mostly one; its scale is 0 where no row moves the value.
     trained_here: whether X, targets and weights are known to be those of the training.
     """
 
@@ -102,60 +127,95 @@ class Steps:
             self.start = trees.raw(first)[0] - facts.values[trees.leaves(first)[0]].sum(axis=0)
         else:
             self.start = facts.start
-        n_leaves = len(facts.values)
-        sums = np.zeros((4, n_leaves))  # G, H, |G| and rounding
         self.theta = facts.values / facts.rate
-        self._kept: list[np.ndarray] | None = None
-        kept = []
-        for rows, block in self.blocks(X):
-            some = np.arange(rows.start, min(rows.stop, rows.start + CHECKED))
-            self._check_outputs(block.outputs[:CHECKED], trees.raw(part_of(X, some)), rows.start)
-            if count(X) * block.leaves[0].size <= KEPT:
-                kept.append(block.leaves)
-            g, h = facts.loss.derivatives(block.before, targets[rows, None])
-            weight = self.weights[rows, None, None]
-            flat = block.leaves.ravel()
-            rounding = facts.loss.rounding(block.before, targets[rows, None])
-            for total, each in zip(sums, (g, h, np.abs(g), rounding), strict=True):
-                each = weight * each
-                total += np.bincount(flat, each.ravel(), n_leaves)
-        self._settle(*sums)
-        self._kept = kept or None
+        self._kept: list[np.ndarray] | None = self._checked_leaves()
+        if facts.inner == 1:
+            self.newton = [self._settled(self._sums(np.zeros(len(self.theta))))]
+        else:
+            self.newton = self._inner()
 
     def __getstate__(self) -> dict:
         return vars(self) | {"_kept": None}
 
-    def _settle(self, G: np.ndarray, H: np.ndarray, size: np.ndarray, rounding: np.ndarray) -> None:
-        """Check the leaves' values against the sums over their rows, and set `scale`."""
+    def _checked_leaves(self) -> list[np.ndarray] | None:
+        """Leaves of the training rows, block by block, where they are not too many; the outputs of some are checked."""
+        kept: list[np.ndarray] = []
+        small = True
+        for rows, block in self.blocks(self.X):
+            some = np.arange(rows.start, min(rows.stop, rows.start + CHECKED))
+            self._check_outputs(block.outputs[:CHECKED], self.trees.raw(part_of(self.X, some)), rows.start)
+            small = small and len(self.targets) * block.leaves[0].size <= KEPT
+            if small:
+                kept.append(block.leaves)
+        return kept if small else None
+
+    def _sums(self, offset: np.ndarray) -> Sums:
+        """Where the leaves' outputs stand this much above those before the step."""
+        loss, n_leaves = self.facts.loss, len(offset)
+        sums = Sums(*np.zeros((5, n_leaves)))
+        for rows, block in self.training_blocks():
+            at, targets = block.before + offset[block.leaves], self.targets[rows, None]
+            g, h = loss.derivatives(at, targets)
+            found = {"G": g, "H": h, "size": np.abs(g), "rounding": loss.rounding(at, targets)}
+            if self.facts.inner > 1:
+                found["bend"] = loss.pushed(at, targets, np.ones_like(at))[1]
+            for name, each in found.items():
+                each = self.weights[rows, None, None] * each
+                getattr(sums, name)[:] += np.bincount(block.leaves.ravel(), each.ravel(), n_leaves)
+        return sums
+
+    def _settled(self, sums: Sums) -> Newton:
+        """The one step of every leaf, checked against the sums over its rows."""
         facts, theta = self.facts, self.theta
         # of rows drawn by chance the sums are this share of those over all rows
         l1, candidates = facts.l1 / facts.share, np.array(facts.l2)[:, None] / facts.share
-        pulled = np.sign(G) * np.maximum(np.abs(G) - l1, 0)
-        step = -pulled / np.maximum(H + candidates, np.finfo(float).tiny)
+        pulled = np.sign(sums.G) * np.maximum(np.abs(sums.G) - l1, 0)
+        step = -pulled / np.maximum(sums.H + candidates, np.finfo(float).tiny)
         if facts.limit:
             step = step.clip(-facts.limit, facts.limit)
         chosen = np.abs(step - theta).argmin(axis=0)
         l2, step = candidates[chosen, 0], step[chosen, np.arange(len(theta))]
-        mass = H + l2
+        mass = sums.H + l2
         idle = theta == 0  # libraries leave a tree without a split at 0, whatever its rows say
         if facts.share == 1:
-            wrong = np.abs(theta - step) * mass > STEP_TOLERANCE * (size + np.abs(theta) * mass) + ROUNDING * rounding
-            wrong &= ~idle
+            self._check_steps(step, mass, sums)
         else:
             sizes = np.sqrt((mass * theta**2).sum() * (mass * step**2).sum())
-            wrong = np.full(len(theta), (mass * theta * step).sum() < DRAWN_AGREEMENT * sizes)
-        if wrong.any():
-            raise ValueError(self._disagreement(int(wrong.sum()), len(theta)))
-        free = (H > 0) & ((np.abs(G) > l1) | (facts.l1 == 0)) & ~(idle & (step != 0))
+            if (mass * theta * step).sum() < DRAWN_AGREEMENT * sizes:
+                raise ValueError(self._disagreement(len(theta)))
+        free = (sums.H > 0) & ((np.abs(sums.G) > l1) | (facts.l1 == 0)) & ~(idle & (step != 0))
         if facts.limit:
             free &= np.abs(theta) < facts.limit * (1 - 1e-6)
-        self.scale = np.divide(facts.rate, mass, out=np.zeros(len(theta)), where=free & (mass > 0))
+        scale = np.divide(facts.rate, mass, out=np.zeros(len(theta)), where=free & (mass > 0))
+        return Newton(theta, scale, np.zeros(len(theta)), np.zeros(len(theta)))
 
-    def _disagreement(self, wrong: int, n_leaves: int) -> str:
+    def _inner(self) -> list[Newton]:
+        """Several steps of every leaf, made again from the rows: their sum is checked."""
+        facts, offset = self.facts, np.zeros(len(self.theta))
+        found = []
+        for _ in range(facts.inner):
+            sums = self._sums(offset)
+            mass = np.maximum(sums.H + facts.l2[0], np.finfo(float).tiny)
+            step = np.where(sums.H > 0, -sums.G / mass, 0.0)
+            scale = np.where(sums.H > 0, facts.rate / mass, 0.0)
+            found.append(Newton(step, scale, offset, 1 - (sums.H + sums.bend * step) / mass))
+            offset = offset + step
+        self._check_steps(offset, mass, sums)
+        return found
+
+    def _check_steps(self, step: np.ndarray, mass: np.ndarray, sums: Sums) -> None:
+        """ValueError unless the leaves' values are these steps, as far as single precision tells."""
+        off = np.abs(self.theta - step) * mass
+        wrong = off > STEP_TOLERANCE * (sums.size + np.abs(self.theta) * mass) + ROUNDING * sums.rounding
+        wrong &= self.theta != 0
+        if wrong.any():
+            raise ValueError(self._disagreement(int(wrong.sum())))
+
+    def _disagreement(self, wrong: int) -> str:
         named = f" ({', '.join(self.facts.named)} may be why: leave it out)" if self.facts.named else ""
         return (
-            f"the values of {wrong} of {n_leaves} leaves do not follow from these rows, so nothing can be said of what "
-            "a row did: give X, y and sample_weight as the model was trained on, or the model without "
+            f"the values of {wrong} of {len(self.theta)} leaves do not follow from these rows, so nothing can be said "
+            "of what a row did: give X, y and sample_weight as the model was trained on, or the model without "
             f"FrozenEstimator, and without what changes its leaves afterwards{named}"
         )
 
@@ -193,15 +253,29 @@ class Steps:
                 f"{raw[row, 0]:g}: it has parts beyond its leaves' values{named}; leave them out"
             )
 
-    def moves(self, rows: slice, block: Block) -> np.ndarray:
-        """(b, T, K) by how much each training row moves the output of its leaf when it is removed, to first order."""
-        return self.moves_and_slopes(rows, block)[0]
+    def moves(
+        self, rows: slice, leaves: np.ndarray, before: np.ndarray, moved: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """By how much training rows move the outputs of their leaves when they are removed, to first order.
 
-    def moves_and_slopes(self, rows: slice, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """(moves, derivatives of the rows' own losses by their outputs before each step), each (b, T, K)."""
-        g, h = self.facts.loss.derivatives(block.before, self.targets[rows, None])
-        moves = self.weights[rows, None, None] * self.scale[block.leaves] * (g + h * self.theta[block.leaves])
-        return moves, g
+        leaves, before (b, T, K): of some steps. moved: by how much the removal has moved each row's own output before.
+        Returns (moves, derivatives of the rows' own losses by their outputs before the steps), each (b, T, K).
+        """
+        loss, targets = self.facts.loss, self.targets[rows, None]
+        weight = self.weights[rows, None, None]
+        moves: np.ndarray | float = 0.0
+        slopes = None
+        for newton in self.newton:
+            at = before if slopes is None else before + newton.offset[leaves]
+            g, h = loss.derivatives(at, targets)
+            slopes = g if slopes is None else slopes
+            lost = g + h * newton.theta[leaves]
+            if moved is not None:
+                slope, bend = loss.pushed(at, targets, moved)
+                lost -= slope + newton.theta[leaves] * bend
+            moves = newton.keep[leaves] * moves + weight * newton.scale[leaves] * lost
+        assert slopes is not None
+        return np.asarray(moves), slopes
 
 
 def numbered(is_leaf: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
