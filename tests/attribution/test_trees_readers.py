@@ -388,6 +388,15 @@ def test_leaves_of_several_newton_steps_against_leaves_that_are_made_again(metho
             assert found[e, i] == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
+def test_steps_that_catboost_takes_back_are_refused():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    y = (X[:, 0] > 0) * 1  # so well fitted in the end that no step is an improvement
+    model = catboost("two classes", iterations=150, learning_rate=1.0, leaf_estimation_iterations=10)
+    with pytest.raises(ValueError, match="leaf_estimation_backtracking"):
+        BoostIn(model).fit(X, y)
+
+
 def test_several_classes_of_catboost_are_refused():
     X, y = rows("three classes")
     with pytest.raises(ValueError, match="solve for all classes at once"):

@@ -40,6 +40,9 @@ class CatBoostTrees(Trees):
             "monotone_constraints",
             "penalties_coefficient",
         }
+        inner, backtracking = int(params.get("leaf_estimation_iterations", 1)), "leaf_estimation_backtracking"
+        if inner > 1 and params.get(backtracking) != "No":
+            stumbling.add(backtracking)
         named = [name for name in sorted(stumbling) if params.get(name) not in (None, 0, 1, False, [], {})]
         self.facts = Facts(
             loss=Logistic() if self.classifier else SquaredError(),
@@ -47,7 +50,7 @@ class CatBoostTrees(Trees):
             start=None,
             values=np.array(model.get_leaf_values(), dtype=float),
             rate=float(params["learning_rate"]),
-            inner=int(params.get("leaf_estimation_iterations", 1)),
+            inner=inner,
             named=[*named, *(["cat_features"] if len(model.get_cat_feature_indices()) else [])],
         )
 
