@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,8 +31,23 @@ def _derivative(loss: Loss, outputs: np.ndarray, value: Callable[[Tensor], Tenso
     return slope.numpy().reshape(outputs.shape)
 
 
+@dataclass(frozen=True)
+class ByRows:
+    """An objective that is a sum over the rows of weights (m,) times a measure of each, None = the loss."""
+
+    measure: Callable | None
+    weights: np.ndarray
+
+
+Whole = Callable[[np.ndarray], np.ndarray]
+"""An objective of all rows together: from their outputs (m, K) to its derivatives by them (m, K)."""
+
+
 class TreesAsked:
-    """One or several objectives on validation rows, settled at the outputs (m, K) of the whole ensemble."""
+    """One or several objectives on validation rows, settled at the outputs (m, K) of the whole ensemble.
+
+    parts: one of ByRows or Whole per objective.
+    """
 
     def __init__(
         self,
@@ -46,20 +63,16 @@ class TreesAsked:
         named = objective.named if several else Weighted([objective]).named
         self.names = list(named)
         self.shares = objective.shares if several else [1.0]
-        self._loss, self._targets, self._encode = loss, targets, encode
+        self._loss, self._encode = loss, encode
         self._X = _features(X)
         self._y = loss.torch_targets(targets)
         self._metadata = {name: as_tensor(value, torch.device("cpu")) for name, value in metadata.items()}
-        self.groups: list[tuple[str, str] | None] = [None] * len(named)
+        self.groups: list[tuple[str, str] | None] = []
         self.values: list[float] = []
-        self._slopes: list[Callable[[np.ndarray], np.ndarray]] = []
+        self.parts: list[ByRows | Whole] = []
         final = loss.torch_outputs(outputs)
-        for position, each in enumerate(named.values()):
-            self._add(each, position, final)
-
-    def slopes(self, outputs: np.ndarray) -> np.ndarray:
-        """(k, m, K) derivatives of the objectives by the rows' outputs, where these are `outputs` (m, K)."""
-        return np.stack([slope(outputs) for slope in self._slopes])
+        for each in named.values():
+            self._add(each, final)
 
     def found(self, scores: np.ndarray) -> dict[str, ObjectiveScores]:
         """By name, from scores (k, n)."""
@@ -77,29 +90,28 @@ class TreesAsked:
 
         return Predict(call, self._loss.likelihood, False, self._encode)
 
-    def _add(self, objective: Any, position: int, final: Tensor) -> None:
-        loss, m = self._loss, len(self._targets)
+    def _add(self, objective: Any, final: Tensor) -> None:
+        likelihood, groups = self._loss.likelihood, None
         if getattr(objective, "mean_of_rows", False):
-            measure = row_measure(objective, loss.likelihood)
-            losses = (measure or loss.likelihood.losses)(final, self._y)
-            self.values.append(float(losses.mean()))
-            self._slopes.append(lambda outputs: row_slopes(loss, measure, outputs, self._targets) / m)
+            measure = row_measure(objective, likelihood)
+            weights = torch.full((len(self._y),), 1 / len(self._y), dtype=torch.float64)
+        elif hasattr(objective, "settled"):
+            with torch.no_grad():
+                settled: Settled = objective.settled(self._predict(final), self._X, self._y, **self._metadata)
+            measure, weights, groups = settled.measure, settled.weights.double().cpu(), settled.groups
+        else:
+            with torch.no_grad():
+                value = objective(self._predict(final), self._X, self._y, **self._metadata)
+            self.values.append(float(checked(value, differentiable=False)))
+            self.groups.append(None)
+            self.parts.append(partial(self._slopes, objective))
             return
         with torch.no_grad():
-            if not hasattr(objective, "settled"):
-                value = objective(self._predict(final), self._X, self._y, **self._metadata)
-                self.values.append(float(checked(value, differentiable=False)))
-                self._slopes.append(lambda outputs: self._slope(objective, outputs))
-                return
-            settled: Settled = objective.settled(self._predict(final), self._X, self._y, **self._metadata)
-            weights = settled.weights.double().cpu()
-            losses = (settled.measure or loss.likelihood.losses)(final, self._y)
-        self.groups[position] = settled.groups
-        self.values.append(float((weights * losses).sum()))
-        share = weights.numpy()[:, None]
-        self._slopes.append(lambda outputs: share * row_slopes(loss, settled.measure, outputs, self._targets))
+            self.values.append(float((weights * (measure or likelihood.losses)(final, self._y)).sum()))
+        self.groups.append(groups)
+        self.parts.append(ByRows(measure, weights.numpy()))
 
-    def _slope(self, objective: Any, outputs: np.ndarray) -> np.ndarray:
+    def _slopes(self, objective: Any, outputs: np.ndarray) -> np.ndarray:
         return _derivative(
             self._loss, outputs, lambda found: objective(self._predict(found), self._X, self._y, **self._metadata)
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sktda.attribution.trees.asked import row_slopes
+from sktda.attribution.trees.asked import Whole, row_slopes
 from sktda.attribution.trees.boosted import BoostedScores
 from sktda.attribution.trees.steps import Block
 
@@ -87,6 +87,6 @@ class BoostIn(BoostedScores):
         found = row_slopes(self._steps.facts.loss, measure, block.before.reshape(b * T, K), np.repeat(targets, T))
         return found.reshape(b, T, K)
 
-    def _asked_slopes(self, asked: Any, before: np.ndarray, outputs: np.ndarray) -> Iterator[np.ndarray]:
+    def _whole_slopes(self, slopes: Whole, before: np.ndarray, outputs: np.ndarray) -> Iterator[np.ndarray]:
         for step in range(before.shape[1]):
-            yield asked.slopes(before[:, step])
+            yield slopes(before[:, step])

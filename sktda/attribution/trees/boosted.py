@@ -16,7 +16,7 @@ from sklearn.ensemble import (
 )
 
 from sktda.attribution.gradients.objective_gradients import row_measure
-from sktda.attribution.trees.asked import TreesAsked
+from sktda.attribution.trees.asked import ByRows, TreesAsked, Whole
 from sktda.attribution.trees.base import Entries, LeafScores
 from sktda.attribution.trees.reading import check_boosted, read_boosted
 from sktda.attribution.trees.steps import Block, Steps
@@ -35,8 +35,8 @@ class BoostedScores(LeafScores):
         """(b, T, K) derivative of the queries' measure, None = the loss, by what each tree adds to their outputs."""
 
     @abstractmethod
-    def _asked_slopes(self, asked: TreesAsked, before: np.ndarray, outputs: np.ndarray) -> Iterator[np.ndarray]:
-        """Yields (k, m, K) step by step: derivatives of objectives by what the trees of a step add to the outputs."""
+    def _whole_slopes(self, slopes: Whole, before: np.ndarray, outputs: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields (m, K) step by step: derivatives of an objective by what the trees of a step add to the outputs."""
 
     def _moves_and_slopes(self, rows: slice, block: Block) -> tuple[np.ndarray, np.ndarray]:
         return self._moves(rows, block), self._slopes(block, self._steps.targets[rows], None)
@@ -81,16 +81,22 @@ class BoostedScores(LeafScores):
         return scores
 
     def _objective_columns(self, objective: Any, rows: GivenRows, metadata: dict) -> tuple[TreesAsked, np.ndarray]:
-        # of the objectives that are no mean of rows all rows are needed together
-        blocks = [block for _, block in self._steps.blocks(rows.X)]
-        leaves = np.concatenate([block.leaves for block in blocks])
-        before = np.concatenate([block.before for block in blocks])
-        outputs = np.concatenate([block.outputs for block in blocks])
-        asked = TreesAsked(objective, self._steps.facts.loss, rows.X, rows.y, outputs, metadata, self._encode())
+        steps = self._steps
+        outputs = np.concatenate([block.outputs for _, block in steps.blocks(rows.X)])
+        asked = TreesAsked(objective, steps.facts.loss, rows.X, rows.y, outputs, metadata, self._encode())
         table = np.zeros((len(asked.names), self._n_columns))
-        for step, slopes in enumerate(self._asked_slopes(asked, before, outputs)):
-            for total, slope in zip(table, slopes, strict=True):
-                total += np.bincount(leaves[:, step].ravel(), slope.ravel(), self._n_columns)
+        for part, block in steps.blocks(rows.X):
+            for total, each in zip(table, asked.parts, strict=True):
+                if isinstance(each, ByRows):
+                    slopes = each.weights[part, None, None] * self._slopes(block, rows.y[part], each.measure)
+                    total += np.bincount(block.leaves.ravel(), slopes.ravel(), self._n_columns)
+        whole = [(total, each) for total, each in zip(table, asked.parts, strict=True) if not isinstance(each, ByRows)]
+        if whole:  # which need all rows at a time
+            blocks = [block for _, block in steps.blocks(rows.X)]
+            leaves, before = (np.concatenate([getattr(b, name) for b in blocks]) for name in ("leaves", "before"))
+            for total, each in whole:
+                for step, slopes in enumerate(self._whole_slopes(each, before, outputs)):
+                    total += np.bincount(leaves[:, step].ravel(), slopes.ravel(), self._n_columns)
         return asked, table
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sktda.attribution.trees.asked import row_slopes
+from sktda.attribution.trees.asked import Whole, row_slopes
 from sktda.attribution.trees.boosted import BoostedScores
 from sktda.attribution.trees.steps import Block
 
@@ -84,7 +84,7 @@ class LeafInfluence(BoostedScores):
         found = row_slopes(self._steps.facts.loss, measure, block.outputs, targets)
         return np.broadcast_to(found[:, None], block.leaves.shape)
 
-    def _asked_slopes(self, asked: Any, before: np.ndarray, outputs: np.ndarray) -> Iterator[np.ndarray]:
-        slopes = asked.slopes(outputs)
+    def _whole_slopes(self, slopes: Whole, before: np.ndarray, outputs: np.ndarray) -> Iterator[np.ndarray]:
+        found = slopes(outputs)
         for _ in range(before.shape[1]):
-            yield slopes
+            yield found

@@ -263,18 +263,17 @@ class Steps:
         """
         loss, targets = self.facts.loss, self.targets[rows, None]
         weight = self.weights[rows, None, None]
-        moves = slopes = None
-        for newton in self.newton:
-            at = before if slopes is None else before + newton.offset[leaves]
+        moves, slopes = np.zeros(0), np.zeros(0)
+        for position, newton in enumerate(self.newton):
+            at = before + newton.offset[leaves] if position else before
             g, h = loss.derivatives(at, targets)
-            slopes = g if slopes is None else slopes
+            slopes = slopes if position else g
             lost = g + h * newton.theta[leaves]
             if moved is not None:
                 slope, bend = loss.pushed(at, targets, moved)
                 lost -= slope + newton.theta[leaves] * bend
             found = weight * newton.scale[leaves] * lost
-            moves = found if moves is None else newton.keep[leaves] * moves + found
-        assert moves is not None and slopes is not None
+            moves = newton.keep[leaves] * moves + found if position else found
         return moves, slopes
 
 

@@ -12,7 +12,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from torch import Tensor
 
 from sktda.attribution.gradients.objective_gradients import row_measure
-from sktda.attribution.trees.asked import TreesAsked, row_slopes
+from sktda.attribution.trees.asked import ByRows, TreesAsked, row_slopes
 from sktda.attribution.trees.base import Entries, LeafScores
 from sktda.attribution.trees.forest import Forest, is_forest
 from sktda.attribution.trees.losses import Loss, SquaredError
@@ -233,7 +233,11 @@ class TreeKernel(LeafScores):
         outputs = np.concatenate([self._votes[part].mean(axis=1) for part in np.array_split(leaves, len(leaves))])
         asked = TreesAsked(objective, self._loss, rows.X, rows.y, outputs, metadata, self._encode())
         table = np.zeros((len(asked.names), self._n_columns))
-        for total, slopes in zip(table, asked.slopes(outputs), strict=True):
+        for total, each in zip(table, asked.parts, strict=True):
+            if isinstance(each, ByRows):
+                slopes = each.weights[:, None] * row_slopes(self._loss, each.measure, outputs, rows.y)
+            else:
+                slopes = each(outputs)
             columns, values = self._entries(leaves, outputs, slopes)
             total += np.bincount(columns.ravel(), values.ravel(), self._n_columns)
         return asked, table
