@@ -57,6 +57,11 @@ def catboost(task, **options):
     return kind(**{"iterations": STEPS, "depth": 3, "learning_rate": 0.3, **fixed, **options})
 
 
+def cubed(y, found):
+    """A loss of one's own: its derivatives."""
+    return (found - y) ** 3, 3 * (found - y) ** 2 + 1e-3
+
+
 LIBRARIES = [scikit, hist, xgboost, lightgbm, catboost]
 CASES = [(make, task) for make in LIBRARIES for task in TASKS if (make, task) != (catboost, "three classes")]
 RATE = {scikit: 0.3, hist: 0.3, xgboost: 0.3, lightgbm: 0.1, catboost: 0.3}
@@ -281,6 +286,8 @@ def test_drawn_columns_change_nothing_in_what_a_leaf_says(make, options):
         (hist, "regression", {"loss": "absolute_error"}, "absolute_error"),
         (hist, "regression", {"monotonic_cst": [1, 1, 1], "max_iter": 30}, "monotonic_cst"),
         (xgboost, "regression", {"objective": "reg:absoluteerror"}, "reg:absoluteerror"),
+        (xgboost, "regression", {"objective": cubed}, "do not follow from these rows"),
+        (lightgbm, "regression", {"objective": cubed}, "custom"),
         (xgboost, "two classes", {"booster": "dart"}, "dart"),
         (xgboost, "two classes", {"booster": "gblinear", "max_depth": None}, "gblinear"),
         (xgboost, "two classes", {"num_parallel_tree": 2}, "num_parallel_tree"),
@@ -301,7 +308,8 @@ def test_what_is_not_read_is_refused_by_name(make, task, options, said):
         BoostIn(make(task, **options)).fit(X, y)
 
 
-@pytest.mark.parametrize(("make", "task"), CASES)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("make", LIBRARIES)
 def test_a_frozen_model_with_other_rows_labels_or_weights_is_refused(make, task):
     X, y = rows(task)
     model = FrozenEstimator(make(task).fit(X, y))
@@ -397,10 +405,51 @@ def test_steps_that_catboost_takes_back_are_refused():
         BoostIn(model).fit(X, y)
 
 
-def test_several_classes_of_catboost_are_refused():
+@pytest.mark.parametrize("method", [BoostIn, LeafInfluence])
+def test_leaves_of_catboost_that_solve_for_all_classes_against_leaves_that_are_made_again(method):
+    X, y = rows("three classes", 80)
+    weights = np.random.default_rng(1).uniform(0.3, 3, len(y))
+    model = catboost("three classes", iterations=2, depth=2).fit(X, y, sample_weight=weights)
+    found = method(FrozenEstimator(model)).fit(X, y, sample_weight=weights).attribute(X[:2], y[:2])
+    at, penalty = model.calc_leaf_indexes(X), 3.0 * weights.mean() * np.eye(3)
+
+    def outputs(weights, held=None, mover=None):  # (3, n, 3) before each tree and at the end; all others' outputs held
+        before = [np.zeros((len(y), 3))]
+        for t in range(2):
+            own = before[t].copy()
+            if held is not None:
+                still = np.full(len(y), True)
+                still[mover] = method is BoostIn
+                own[still] = held[t][still]
+            add = np.zeros((len(y), 3))
+            for leaf in np.unique(at[:, t]):
+                there = np.flatnonzero(at[:, t] == leaf)
+                G, H = np.zeros(3), penalty.copy()
+                for i in there:
+                    p = softmax(own[i])
+                    G += weights[i] * (p - (np.arange(3) == y[i]))
+                    H += weights[i] * (np.diag(p) - np.outer(p, p))
+                add[there] = -0.3 * np.linalg.solve(H, G)
+            before.append(before[t] + add)
+        return np.array(before)
+
+    plain = outputs(weights)
+    np.testing.assert_allclose(plain[-1], model.predict(X, prediction_type="RawFormulaVal"), rtol=1e-5, atol=1e-6)
+    for e in range(2):
+        slopes = softmax(plain[:, e], axis=1) - (np.arange(3) == y[e])
+        weigh = slopes[:2] if method is BoostIn else slopes[[2, 2]]
+        for i in (0, 1, 5):
+            change = np.zeros(len(y))
+            change[i] = 1e-4 * weights[i]
+            up, down = (outputs(weights + s * change, plain, i)[:, e] for s in (1, -1))
+            expected = -(weigh * (np.diff(up, axis=0) - np.diff(down, axis=0))).sum() / 2e-4
+            assert found[e, i] == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+def test_several_newton_steps_of_all_classes_are_refused():
     X, y = rows("three classes")
-    with pytest.raises(ValueError, match="solve for all classes at once"):
-        BoostIn(catboost("three classes")).fit(X, y)
+    with pytest.raises(ValueError, match="set leaf_estimation_iterations=1"):
+        BoostIn(catboost("three classes", leaf_estimation_iterations=3)).fit(X, y)
 
 
 def test_a_model_trained_from_a_margin_of_ones_own_is_refused():

@@ -10,28 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from sktda.attribution.trees.losses import Logistic, SquaredError
+from sktda.attribution.trees.losses import CoupledSoftmax, Logistic, Loss, SquaredError
 from sktda.attribution.trees.refusals import refuse_loss, refuse_option
 from sktda.attribution.trees.steps import Facts, Trees
 
 
 class CatBoostTrees(Trees):
-    """A fitted one, of numbers or two classes. Raises ValueError for leaves that are no Newton steps."""
+    """A fitted one. Raises ValueError for leaves that are no Newton steps."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         params = model.get_all_params()
-        if params["loss_function"] == "MultiClass":
-            refuse_option(
-                model, "loss_function='MultiClass'", "its leaves solve for all classes at once", "take another library"
-            )
-        refuse_loss(model, params["loss_function"], {"Logloss", "RMSE"})
-        self.classifier = params["loss_function"] == "Logloss"
+        refuse_loss(model, params["loss_function"], {"Logloss", "MultiClass", "RMSE"})
+        self.classifier = params["loss_function"] != "RMSE"
+        self._outputs = len(model.classes_) if params["loss_function"] == "MultiClass" else 1
         if self.classifier and params["leaf_estimation_method"] != "Newton":
             method = params["leaf_estimation_method"]
             refuse_option(model, f"leaf_estimation_method={method!r}", "its leaves are no Newton steps", "set 'Newton'")
         self._class_weights = params.get("class_weights") or None
-        self._first = np.cumsum([0, *model.get_tree_leaf_counts()])[:-1]
+        self._first = self._outputs * np.cumsum([0, *model.get_tree_leaf_counts()])[:-1]
         self._l2 = float(params["l2_leaf_reg"])
         stumbling = {
             "model_shrink_rate",
@@ -43,9 +40,13 @@ class CatBoostTrees(Trees):
         inner, backtracking = int(params.get("leaf_estimation_iterations", 1)), "leaf_estimation_backtracking"
         if inner > 1 and params.get(backtracking) != "No":
             stumbling.add(backtracking)
+        if inner > 1 and self._outputs > 1:
+            why, remedy = "several Newton steps of all classes are not read", "set leaf_estimation_iterations=1"
+            refuse_option(model, "leaf_estimation_iterations above 1", why, remedy)
         named = [name for name in sorted(stumbling) if params.get(name) not in (None, 0, 1, False, [], {})]
+        loss: Loss = Logistic() if self.classifier else SquaredError()
         self.facts = Facts(
-            loss=Logistic() if self.classifier else SquaredError(),
+            loss=loss if self._outputs == 1 else CoupledSoftmax(self._outputs),
             classes=np.asarray(model.classes_) if self.classifier else None,
             start=None,
             values=np.array(model.get_leaf_values(), dtype=float),
@@ -57,7 +58,8 @@ class CatBoostTrees(Trees):
     def leaves(self, X: Any) -> np.ndarray:
         """By `calc_leaf_indexes`."""
         found = np.asarray(self.model.calc_leaf_indexes(X), dtype=np.int64).reshape(-1, len(self._first))
-        return (found + self._first).astype(np.int32)[:, :, None]
+        numbers = self._first + self._outputs * found  # the K values of a leaf follow each other
+        return (numbers[:, :, None] + np.arange(self._outputs)).astype(np.int32)
 
     def raw(self, X: Any) -> np.ndarray:
         """Raw formula values."""

@@ -21,6 +21,8 @@ class Loss(ABC):
     """A loss of rows with one raw output, or one per class."""
 
     n_outputs: int = 1
+    coupled: bool = False
+    """Whether a Newton step solves for all outputs at once."""
     likelihood: Likelihood
     """The same loss in torch, as objectives see it."""
 
@@ -29,8 +31,8 @@ class Loss(ABC):
         """(gradient, curvature) (..., K): by each output, the curvature as the library's Newton step takes it."""
 
     @abstractmethod
-    def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How `derivatives` change when the outputs move along a vector (..., K), to first order."""
+    def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
+        """(..., K) how gradient + curvature times theta changes when the outputs move along a vector (..., K)."""
 
     def rounding(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """(..., K) what a gradient in single precision is rounded relative to."""
@@ -54,9 +56,9 @@ class SquaredError(Loss):
         """Output minus target, and 1."""
         return outputs - targets[..., None], np.ones_like(outputs)
 
-    def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """The gradient changes by as much as the output, the curvature does not."""
-        return along, np.zeros_like(along)
+        return along
 
     def rounding(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """The size of output and target."""
@@ -73,11 +75,10 @@ class Logistic(Loss):
         p = expit(outputs)
         return p - targets[..., None], p * (1 - p)
 
-    def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """By p (1 - p) and p (1 - p) (1 - 2 p)."""
+    def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
+        """The gradient by p (1 - p), the curvature by p (1 - p) (1 - 2 p)."""
         p = expit(outputs)
-        curvature = p * (1 - p) * along
-        return curvature, curvature * (1 - 2 * p)
+        return p * (1 - p) * along * (1 + (1 - 2 * p) * theta)
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,31 @@ class Softmax(Loss):
         p = softmax(outputs, axis=-1)
         return p - (targets[..., None] == np.arange(self.n_outputs)), self.factor * p * (1 - p)
 
-    def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """Every probability changes with every output."""
         p = softmax(outputs, axis=-1)
-        change = p * (along - (p * along).sum(axis=-1, keepdims=True))
-        return change, self.factor * change * (1 - 2 * p)
+        change = self.curved(p, along)
+        return change * (1 + self.factor * (1 - 2 * p) * theta)
+
+    @staticmethod
+    def curved(p: np.ndarray, along: np.ndarray) -> np.ndarray:
+        """(diag(p) - p p') times a vector: the whole curvature at probabilities p."""
+        return p * (along - (p * along).sum(axis=-1, keepdims=True))
 
     def torch_targets(self, targets: np.ndarray) -> Tensor:
         """Codes."""
         return torch.from_numpy(np.asarray(targets, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class CoupledSoftmax(Softmax):
+    """Newton steps take the whole curvature, diag(p) - p p'."""
+
+    coupled = True
+
+    def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
+        """As of each class, and of all pairs of them."""
+        p = softmax(outputs, axis=-1)
+        change = self.curved(p, along)
+        both = (p * theta).sum(axis=-1, keepdims=True), (change * theta).sum(axis=-1, keepdims=True)
+        return change * (1 + theta - both[0]) - p * both[1]

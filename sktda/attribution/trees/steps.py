@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
-from sktda.attribution.trees.losses import Loss
+from sktda.attribution.trees.losses import Loss, Softmax
 from sktda.data import slices
 from sktda.model.given import part_of
 from sktda.model.reading import count
@@ -89,6 +90,14 @@ class Newton:
     scale: np.ndarray
     offset: np.ndarray
     keep: np.ndarray
+    inverse: np.ndarray | None = None
+    """Of steps that solve for all K outputs at once, in place of `scale`: rate times the inverses (L / K, K, K)."""
+
+    def scaled(self, leaves: np.ndarray, lost: np.ndarray) -> np.ndarray:
+        """What is lost by the leaves (b, T, K) as a move of their outputs."""
+        if self.inverse is None:
+            return self.scale[leaves] * lost
+        return np.einsum("btij,btj->bti", self.inverse[leaves[:, :, 0] // leaves.shape[2]], lost)
 
 
 @dataclass
@@ -129,7 +138,9 @@ class Steps:
             self.start = facts.start
         self.theta = facts.values / facts.rate
         self._kept: list[np.ndarray] | None = self._checked_leaves()
-        if facts.inner == 1:
+        if facts.loss.coupled:
+            self.newton = [self._coupled()]
+        elif facts.inner == 1:
             self.newton = [self._settled(self._sums(np.zeros(len(self.theta))))]
         else:
             self.newton = self._inner()
@@ -158,7 +169,8 @@ class Steps:
             g, h = loss.derivatives(at, targets)
             found = {"G": g, "H": h, "size": np.abs(g), "rounding": loss.rounding(at, targets)}
             if self.facts.inner > 1:
-                found["bend"] = loss.pushed(at, targets, np.ones_like(at))[1]
+                ones = np.ones_like(at)
+                found["bend"] = loss.pushed(at, targets, ones, ones) - h
             for name, each in found.items():
                 each = self.weights[rows, None, None] * each
                 getattr(sums, name)[:] += np.bincount(block.leaves.ravel(), each.ravel(), n_leaves)
@@ -188,6 +200,22 @@ class Steps:
             free &= np.abs(theta) < facts.limit * (1 - 1e-6)
         scale = np.divide(facts.rate, mass, out=np.zeros(len(theta)), where=free & (mass > 0))
         return Newton(theta, scale, np.zeros(len(theta)), np.zeros(len(theta)))
+
+    def _coupled(self) -> Newton:
+        """One step of every leaf for all outputs at once; the numbers of a leaf's K values follow each other."""
+        facts, zeros = self.facts, np.zeros(len(self.theta))
+        sums, n_outputs = self._sums(zeros), facts.loss.n_outputs
+        H = np.zeros((len(zeros) // n_outputs, n_outputs, n_outputs))
+        for rows, block in self.training_blocks():
+            of = (block.leaves[:, :, 0] // n_outputs).ravel()
+            for k, unit in enumerate(np.eye(n_outputs)):
+                column = self.weights[rows, None, None] * coupled_curvature(block.before, unit)
+                for j in range(n_outputs):
+                    H[:, j, k] += np.bincount(of, column[:, :, j].ravel(), len(H))
+        inverse = np.linalg.inv(H + (facts.l2[0] + np.finfo(float).tiny) * np.eye(n_outputs))
+        step = -np.einsum("lij,lj->li", inverse, sums.G.reshape(-1, n_outputs)).ravel()
+        self._check_steps(step, sums.H + facts.l2[0], sums)
+        return Newton(self.theta, zeros, zeros, zeros, facts.rate * inverse)
 
     def _inner(self) -> list[Newton]:
         """Several steps of every leaf, made again from the rows: their sum is checked."""
@@ -268,13 +296,18 @@ class Steps:
             at = before + newton.offset[leaves] if position else before
             g, h = loss.derivatives(at, targets)
             slopes = slopes if position else g
-            lost = g + h * newton.theta[leaves]
+            theta = newton.theta[leaves]
+            lost = g + (coupled_curvature(at, theta) if loss.coupled else h * theta)
             if moved is not None:
-                slope, bend = loss.pushed(at, targets, moved)
-                lost -= slope + newton.theta[leaves] * bend
-            found = weight * newton.scale[leaves] * lost
+                lost = lost - loss.pushed(at, targets, moved, theta)
+            found = weight * newton.scaled(leaves, lost)
             moves = newton.keep[leaves] * moves + found if position else found
         return moves, slopes
+
+
+def coupled_curvature(outputs: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """The curvature of a softmax at these outputs (..., K) times a vector of their shape."""
+    return Softmax.curved(softmax(outputs, axis=-1), along)
 
 
 def numbered(is_leaf: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -47,9 +47,9 @@ class Shares(Loss):
         """Share minus class, and 1."""
         return outputs - (targets[..., None] == np.arange(self.n_outputs)), np.ones_like(outputs)
 
-    def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """As of the squared error."""
-        return along, np.zeros_like(along)
+        return along
 
     def torch_outputs(self, outputs: np.ndarray) -> Tensor:
         """All columns."""
