@@ -256,6 +256,9 @@ def test_drawn_rows_count_by_their_chance_and_a_frozen_model_is_refused(make, op
     found = BoostIn(make("two classes", n_estimators=20, **options)).fit(X, y)
     whole = BoostIn(make("two classes", n_estimators=20)).fit(X, y)
     assert np.corrcoef(found.scores_, whole.scores_)[0, 1] > 0.7
+    steps = found._steps
+    mass = steps._sums(np.zeros(len(steps.theta))).H + L2[make] / 0.7  # of all rows, so that the penalty counts more
+    np.testing.assert_allclose(steps.newton[0].scale[mass > 0], RATE[make] / mass[mass > 0], rtol=1e-6)
     with pytest.raises(ValueError, match="drew 70 % of the rows"):
         BoostIn(FrozenEstimator(found.estimator_)).fit(X, y)
 

@@ -59,11 +59,11 @@ class HistBoosting(Trees):
         X = self.model._preprocess_X(X, reset=False)
         threads = _openmp_effective_n_threads()
         known, positions = self.model._bin_mapper.make_known_categories_bitsets()
-        found = np.empty((X.shape[0], len(self._walks), self.facts.loss.n_outputs), dtype=np.int32)
+        found = np.empty((len(self._walks), self.facts.loss.n_outputs, X.shape[0]), dtype=np.int32)  # as it is written
         for step, walks in enumerate(self._walks):
             for k, walk in enumerate(walks):
-                found[:, step, k] = walk.predict(X, known, positions, n_threads=threads)
-        return found
+                found[step, k] = walk.predict(X, known, positions, n_threads=threads)
+        return np.moveaxis(found, 2, 0)
 
     def raw(self, X: Any) -> np.ndarray:
         """Decision values, or predictions."""

@@ -22,9 +22,10 @@ from sktda.data import slices
 from sktda.model.given import part_of
 from sktda.model.reading import count
 
-ENTRIES = 1_000_000  # leaves of rows that are worked on at a time
+ENTRIES = 300_000  # leaves of rows that are worked on at a time
+WALKED = 16_000_000  # leaves that the library is asked for at a time
 KEPT = 64_000_000  # leaves of the training rows that are kept, 256 MB; beyond that the trees are asked again
-CHECKED = 256  # rows of every block whose outputs are compared with the library's own
+CHECKED = 32  # rows of every block whose outputs are compared with the library's own
 STEP_TOLERANCE = 2e-3  # relative, of what libraries compute in single precision
 ROUNDING = 64 * float(np.finfo(np.float32).eps)  # a sum over hundreds of trees is rounded as often
 DRAWN_AGREEMENT = 0.8  # correlation of leaves of drawn rows with what all rows say; measured are 0.92 to 0.99
@@ -102,13 +103,12 @@ class Newton:
 
 @dataclass
 class Sums:
-    """Over the rows of every leaf (L,): gradients, curvatures, their change by the output, sizes, rounding."""
+    """Over the rows of every leaf (L,): gradients, curvatures, what rounding may do to G, curvatures by the output."""
 
     G: np.ndarray
     H: np.ndarray
+    slack: np.ndarray
     bend: np.ndarray
-    size: np.ndarray
-    rounding: np.ndarray
 
 
 class Steps:
@@ -150,24 +150,25 @@ class Steps:
 
     def _checked_leaves(self) -> list[np.ndarray] | None:
         """Leaves of the training rows, block by block, where they are not too many; the outputs of some are checked."""
-        kept: list[np.ndarray] = []
-        small = True
-        for rows, block in self.blocks(self.X):
+        kept: list[np.ndarray] | None = []
+        for rows, leaves in self._walked(self.X):
             some = np.arange(rows.start, min(rows.stop, rows.start + CHECKED))
-            self._check_outputs(block.outputs[:CHECKED], self.trees.raw(part_of(self.X, some)), rows.start)
-            small = small and len(self.targets) * block.leaves[0].size <= KEPT
-            if small:
-                kept.append(block.leaves)
-        return kept if small else None
+            outputs = self._block(leaves[: len(some)]).outputs
+            self._check_outputs(outputs, self.trees.raw(part_of(self.X, some)), rows.start)
+            if kept is not None and len(self.targets) * leaves[0].size <= KEPT:
+                kept.append(leaves)
+            else:
+                kept = None
+        return kept
 
     def _sums(self, offset: np.ndarray) -> Sums:
         """Where the leaves' outputs stand this much above those before the step."""
         loss, n_leaves = self.facts.loss, len(offset)
-        sums = Sums(*np.zeros((5, n_leaves)))
+        sums = Sums(*np.zeros((4, n_leaves)))
         for rows, block in self.training_blocks():
             at, targets = block.before + offset[block.leaves], self.targets[rows, None]
             g, h = loss.derivatives(at, targets)
-            found = {"G": g, "H": h, "size": np.abs(g), "rounding": loss.rounding(at, targets)}
+            found = {"G": g, "H": h, "slack": STEP_TOLERANCE * np.abs(g) + ROUNDING * loss.rounding(at, targets)}
             if self.facts.inner > 1:
                 ones = np.ones_like(at)
                 found["bend"] = loss.pushed(at, targets, ones, ones) - h
@@ -234,7 +235,7 @@ class Steps:
     def _check_steps(self, step: np.ndarray, mass: np.ndarray, sums: Sums) -> None:
         """ValueError unless the leaves' values are these steps, as far as single precision tells."""
         off = np.abs(self.theta - step) * mass
-        wrong = off > STEP_TOLERANCE * (sums.size + np.abs(self.theta) * mass) + ROUNDING * sums.rounding
+        wrong = off > STEP_TOLERANCE * np.abs(self.theta) * mass + sums.slack
         wrong &= self.theta != 0
         if wrong.any():
             raise ValueError(self._disagreement(int(wrong.sum())))
@@ -259,15 +260,25 @@ class Steps:
 
     def blocks(self, X: Any) -> Iterator[tuple[slice, Block]]:
         """Yields (rows, what the trees say of them)."""
+        for rows, leaves in self._walked(X):
+            yield rows, self._block(leaves)
+
+    def _walked(self, X: Any) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yields (rows, their leaves (b, T, K))."""
         n = count(X)
         width = max(1, self.trees.leaves(part_of(X, np.arange(min(n, 1)))).size)
-        for rows in slices(n, max(64, ENTRIES // width)):
-            yield rows, self._block(self.trees.leaves(part_of(X, np.arange(rows.start, rows.stop))))
+        for part in slices(n, max(64, WALKED // width)):
+            leaves = self.trees.leaves(part_of(X, np.arange(part.start, part.stop)))
+            for rows in slices(len(leaves), max(64, ENTRIES // width)):
+                yield slice(part.start + rows.start, part.start + rows.stop), np.ascontiguousarray(leaves[rows])
 
     def _block(self, leaves: np.ndarray) -> Block:
         values = self.facts.values[leaves]
-        sums = self.start + np.cumsum(values, axis=1)
-        return Block(leaves, sums - values, sums[:, -1])
+        sums = np.cumsum(values, axis=1)
+        sums += self.start
+        outputs = sums[:, -1].copy()
+        sums -= values
+        return Block(leaves, sums, outputs)
 
     def _check_outputs(self, outputs: np.ndarray, raw: np.ndarray, start: int) -> None:
         """ValueError unless the leaves' values add up to the library's raw outputs."""
