@@ -49,7 +49,8 @@ class LeafInfluence(BoostedScores):
 
     Notes
     -----
-    A model that fits its rows has small derivatives at the end, where those that BoostIn takes along the way are large.
+    A model that fits its rows has small derivatives at the end, where those that BoostIn takes along the way are large:
+    among validation rows with wrong labels these decide nearly alone, and BoostIn is the better choice.
     Source: arXiv:1802.06640 (SinglePoint), arXiv:2205.00359, section 3, with all pairs of classes of a softmax.
 
     Examples
