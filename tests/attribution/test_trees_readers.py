@@ -10,6 +10,7 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
 )
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.class_weight import compute_sample_weight
 
@@ -144,6 +145,25 @@ def test_every_library_as_its_own_staged_outputs_say(make, task, weighed):
     expected = in_loops(make, found.estimator_, task, X, y, weights, 3)
     np.testing.assert_allclose(found.attribute(X[:3], y[:3]), expected, rtol=2e-3, atol=2e-5)
     assert np.abs(expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("make", [scikit, hist, lightgbm, catboost])
+@pytest.mark.parametrize("labels", [np.array(["no", "yes"]), np.array([False, True]), np.array([-1.0, 1.0])], ids=str)
+def test_labels_of_every_kind(make, labels):
+    X, y = rows("two classes")
+    found = BoostIn(make("two classes")).fit(X, labels[y])
+    plain = BoostIn(make("two classes")).fit(X, y)
+    np.testing.assert_allclose(found.scores_, plain.scores_, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(
+        found.attribute(X[:3], labels[y[:3]]), plain.attribute(X[:3], y[:3]), rtol=1e-6, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("make", LIBRARIES)
+def test_a_frozen_model_that_was_not_fitted_says_so(make):
+    X, y = rows("two classes")
+    with pytest.raises(NotFittedError):
+        BoostIn(FrozenEstimator(make("two classes"))).fit(X, y)
 
 
 @pytest.mark.parametrize("make", [hist, lightgbm])

@@ -195,6 +195,8 @@ class LeafScores(CallbackSupportMixin, Attributor):
             )
         given = GivenModel.of(self.estimator)
         self._check_model(given.model)
+        if given.frozen:
+            check_is_fitted(given.model)
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         if is_dictionary(X):
