@@ -29,7 +29,7 @@ REMOVAL = ("hr", "telco", "titanic", "sonar", "penguins", "wisc", "breast_cancer
 NOISE = ("credit", "hr", "letters", "mushrooms", "penguins", "sonar", "telco", "titanic", "winered", "wisc")
 BUNDLED = ("breast_cancer", "wine")  # with --quick, and where there is no folder of tables
 SHARES = (0.01, 0.02, 0.05)
-ROWS, QUERIES, CANDIDATES, STEPS = 500, 12, 60, 50
+ROWS, QUERIES, CANDIDATES, STEPS = 500, 24, 60, 50
 
 
 def problem(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -373,6 +373,26 @@ def test_options_of_catboost(options, said):
         BoostIn(model).fit(frame, y)
 
 
+@pytest.mark.parametrize(("task", "options"), [("regression", {"boost_from_average": False}), ("two classes", {})])
+def test_leaf_influence_is_minus_what_catboost_itself_calls_the_importance_of_a_row(task, options):
+    """Which is the rise of the loss with the row; CatBoost counts the mean that it starts from as a tree."""
+    X, y = rows(task)
+    model = catboost(task, **options).fit(X, y)
+    pool = pytest.importorskip("catboost").Pool
+    of, importance = model.get_object_importance(
+        pool(X[:3], y[:3]),
+        pool(X, y),
+        type="PerObject",
+        update_method="SinglePoint",
+        importance_values_sign="All",
+        thread_count=1,
+    )
+    theirs = np.zeros((3, len(y)))
+    np.put_along_axis(theirs, np.array(of), np.array(importance), axis=1)
+    found = LeafInfluence(FrozenEstimator(model)).fit(X, y).attribute(X[:3], y[:3])
+    np.testing.assert_allclose(found, -theirs, atol=1e-6)
+
+
 @pytest.mark.parametrize("task", ["regression", "two classes"])
 @pytest.mark.parametrize("method", [BoostIn, LeafInfluence])
 def test_leaves_of_several_newton_steps_against_leaves_that_are_made_again(method, task):

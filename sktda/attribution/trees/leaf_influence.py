@@ -51,7 +51,8 @@ class LeafInfluence(BoostedScores):
     -----
     A model that fits its rows has small derivatives at the end, where those that BoostIn takes along the way are large:
     among validation rows with wrong labels these decide nearly alone, and BoostIn is the better choice.
-    Source: arXiv:1802.06640 (SinglePoint), arXiv:2205.00359, section 3, with all pairs of classes of a softmax.
+    Source: arXiv:1802.06640 (SinglePoint), arXiv:2205.00359, section 3, with all pairs of classes of a softmax. Minus
+    what CatBoost's `get_object_importance` finds with update_method="SinglePoint" for its own models of two classes.
 
     Examples
     --------
