@@ -14,16 +14,10 @@ import sklearn
 import torch
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from joblib import parallel_config
+from sklearn import ensemble
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
 from sklearn.callback import ProgressBar
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    IsolationForest,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
+from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
@@ -148,14 +142,13 @@ def short_training():
         patch.setattr(judge, "prepare_attributor", lambda _, estimator: clone(KERNEL))
         patch.setattr(proxy, "EPOCHS", (2, 2))
         patch.setattr(out_of_sample, "ExtraTreesClassifier", lambda _, **options: ExtraTreesClassifier(5, **options))
-        patch.setattr(
-            boosted, "HistGradientBoostingClassifier", lambda **o: HistGradientBoostingClassifier(max_iter=3, **o)
-        )
-        patch.setattr(
-            boosted, "HistGradientBoostingRegressor", lambda **o: HistGradientBoostingRegressor(max_iter=3, **o)
-        )
-        patch.setattr(tree_kernel, "RandomForestClassifier", lambda: RandomForestClassifier(10))
-        patch.setattr(tree_kernel, "RandomForestRegressor", lambda: RandomForestRegressor(10))
+        few = {"Hist": {"max_iter": 3, "early_stopping": False}, "": {"n_estimators": 3}}
+        for kind, options in few.items():
+            for task in ("Classifier", "Regressor"):
+                name = f"{kind}GradientBoosting{task}"
+                patch.setattr(boosted, name, lambda name=name, options=options, **_: getattr(ensemble, name)(**options))
+        for name in ("RandomForestClassifier", "RandomForestRegressor"):
+            patch.setattr(tree_kernel, name, lambda name=name: getattr(ensemble, name)(10))
         patch.setattr(outlier_gradient, "IsolationForest", lambda: IsolationForest(n_estimators=5))
         patch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 10)
         patch.setitem(RobustResidual.__init__.__kwdefaults__, "n_estimators", 50)  # the fewest it takes
