@@ -273,6 +273,7 @@ class Steps:
                 yield slice(part.start + rows.start, part.start + rows.stop), np.ascontiguousarray(leaves[rows])
 
     def _block(self, leaves: np.ndarray) -> Block:
+        leaves = leaves.astype(np.intp)  # once, where every look-up would do it
         values = self.facts.values[leaves]
         sums = np.cumsum(values, axis=1)
         sums += self.start
