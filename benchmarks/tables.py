@@ -19,6 +19,7 @@ from pages.noisy_labels import cleaning, cost, detection
 from pages.review import review
 from pages.structure import structure
 from pages.trajectory import coreset, deletion, trajectory
+from pages.trees import trees
 from pages.which import adult, strategies, which
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -38,6 +39,7 @@ def main() -> None:
                 (
                     which(),
                     adult(),
+                    trees(),
                     engine(),
                     lds(),
                     trajectory(),

@@ -31,7 +31,7 @@ ROOMS = {  # of attribution/, by what a method needs
     "features": 1,
     "predictions": 2,
     "gradients": 3,
-    **dict.fromkeys(["dynamics", "runs"], 4),
+    **dict.fromkeys(["dynamics", "runs", "trees"], 4),
     **dict.fromkeys(["several", "unlearning"], 5),
 }
 FREE = {"__init__", "_lazy", "__main__"}  # of the package itself

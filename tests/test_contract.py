@@ -14,9 +14,10 @@ import sklearn
 import torch
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from joblib import parallel_config
+from sklearn import ensemble
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
 from sklearn.callback import ProgressBar
-from sklearn.ensemble import ExtraTreesClassifier, IsolationForest, RandomForestClassifier
+from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
@@ -27,6 +28,7 @@ from sklearn.model_selection import (
     cross_val_predict,
     cross_validate,
 )
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -71,6 +73,7 @@ from sktda.attribution import (
 from sktda.attribution.base import Attributor
 from sktda.attribution.gradients import outlier_gradient
 from sktda.attribution.predictions import out_of_sample
+from sktda.attribution.trees import boosted, tree_kernel
 from sktda.cleaning import judge
 from sktda.model import proxy
 from tests.spies import CountingScores, RecordingClassifier, fits, noisy_blobs
@@ -139,6 +142,13 @@ def short_training():
         patch.setattr(judge, "prepare_attributor", lambda _, estimator: clone(KERNEL))
         patch.setattr(proxy, "EPOCHS", (2, 2))
         patch.setattr(out_of_sample, "ExtraTreesClassifier", lambda _, **options: ExtraTreesClassifier(5, **options))
+        few = {"Hist": {"max_iter": 3, "early_stopping": False}, "": {"n_estimators": 3}}
+        for kind, options in few.items():
+            for task in ("Classifier", "Regressor"):
+                name = f"{kind}GradientBoosting{task}"
+                patch.setattr(boosted, name, lambda name=name, options=options, **_: getattr(ensemble, name)(**options))
+        for name in ("RandomForestClassifier", "RandomForestRegressor"):
+            patch.setattr(tree_kernel, name, lambda name=name: getattr(ensemble, name)(10))
         patch.setattr(outlier_gradient, "IsolationForest", lambda: IsolationForest(n_estimators=5))
         patch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 10)
         patch.setitem(RobustResidual.__init__.__kwdefaults__, "n_estimators", 50)  # the fewest it takes
@@ -319,7 +329,7 @@ SEEDED = [
     Influence(objective="validation", random_state=0),
     Influence(LogisticRegression(), random_state=0),
     InnerProduct(MLPClassifier((5,), max_iter=30, tol=1.0), random_state=0),
-    InfluencePruner(RandomForestClassifier(5, random_state=0), InnerProduct(), validation=3, random_state=0),
+    InfluencePruner(GaussianNB(), InnerProduct(), validation=3, random_state=0),
     InfluencePruner(LogisticRegression(), ComplexityGap(mode="nystrom", n_landmarks=20), random_state=0, guard=1.0),
 ]
 

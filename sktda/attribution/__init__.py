@@ -4,6 +4,7 @@ from sktda._lazy import lazy_names
 
 __all__ = [  # noqa: RUF022 (sorted by character, as dir() is)
     "AUM",
+    "BoostIn",
     "ComplexityGap",
     "ConfidentLearning",
     "DataOOB",
@@ -18,6 +19,7 @@ __all__ = [  # noqa: RUF022 (sorted by character, as dir() is)
     "KNNShapley",
     "KernelForest",
     "LabelPosterior",
+    "LeafInfluence",
     "LogitMargin",
     "Loss",
     "MoSo",
@@ -32,6 +34,7 @@ __all__ = [  # noqa: RUF022 (sorted by character, as dir() is)
     "Stage",
     "TRAK",
     "TracIn",
+    "TreeKernel",
     "adversarial_accuracy",
     "adversarial_examples",
     "training_dynamics",
@@ -43,6 +46,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "AUM": "sktda.attribution.dynamics.aum",
+        "BoostIn": "sktda.attribution.trees.boost_in",
         "ComplexityGap": "sktda.attribution.features.complexity_gap",
         "ConfidentLearning": "sktda.attribution.predictions.confident_learning",
         "DataOOB": "sktda.attribution.predictions.data_oob",
@@ -57,6 +61,7 @@ __getattr__, __dir__ = lazy_names(
         "KNNShapley": "sktda.attribution.features.knn_shapley",
         "KernelForest": "sktda.attribution.features.kernel_forest",
         "LabelPosterior": "sktda.attribution.predictions.label_posterior",
+        "LeafInfluence": "sktda.attribution.trees.leaf_influence",
         "LogitMargin": "sktda.attribution.dynamics.one_moment",
         "Loss": "sktda.attribution.dynamics.one_moment",
         "MoSo": "sktda.attribution.runs.moso",
@@ -70,6 +75,7 @@ __getattr__, __dir__ = lazy_names(
         "Source": "sktda.attribution.runs.source",
         "Stage": "sktda.attribution.runs.stages",
         "TRAK": "sktda.attribution.gradients.trak",
+        "TreeKernel": "sktda.attribution.trees.tree_kernel",
         "TracIn": "sktda.attribution.runs.tracin",
         "adversarial_accuracy": "sktda.adversarial",
         "adversarial_examples": "sktda.adversarial",

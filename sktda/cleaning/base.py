@@ -34,6 +34,7 @@ from sktda.attribution.base import (
     takes_missing_values,
     told_task,
 )
+from sktda.attribution.trees.reading import attribution_of
 from sktda.containers import needs_encoding
 from sktda.data import reads_numbers_only, sliceable
 
@@ -176,8 +177,22 @@ def scoring_estimator(attributor: Any, estimator: Any) -> Any:
 
     if can_differentiate(estimator) and (GivenModel.of(estimator).trained_by_steps or not needs.trajectory):
         return clone(estimator)
+    if needs.validation and attribution_of(GivenModel.of(estimator).model):
+        warn_of_stand_in(attributor, GivenModel.of(estimator).model)
     task = "regression" if is_regressor(estimator) else "classification"
     return behind_transformers(estimator, default_net(task, **needs.net))
+
+
+def warn_of_stand_in(attributor: Any, model: Any) -> None:
+    """UserWarning that a net will be asked what rows do to an ensemble of trees, and what asks the trees."""
+    kind, name = type(attributor).__name__, type(model).__name__
+    warnings.warn(
+        f"{name} has no gradients, so {kind} scores the rows by a small net that stands in for it; "
+        f"{attribution_of(model)}() scores them by the trees themselves. To have a net without this warning, give "
+        f"{kind} one as its estimator",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def behind_transformers(estimator: Any, model: Any) -> Any:

@@ -98,7 +98,8 @@ class GivenModel:
         allowed = ", ".join(each.__name__ for kind in (linear, perceptron) for each in kind.TYPES)
         raise TypeError(
             f"{self.name} cannot be differentiated; allowed are skorch nets, {allowed}, and a Pipeline or "
-            "FrozenEstimator of one. Use one of these to score the rows (a cheaper model than the final one is normal)"
+            "FrozenEstimator of one. Use one of these to score the rows (a cheaper one than the final model is usual); "
+            "for trees there are BoostIn and TreeKernel"
         )
 
     @property

@@ -313,6 +313,7 @@ def test_flipped_digits_come_last(members):
 # ---- inside the cleaners ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.* a small net that stands in for it")
 def test_a_pruner_hands_its_estimator_on():
     pruner = InfluencePruner(LogisticRegression(), ModelEnsemble(n_members=3), random_state=0).fit(BLOBS, LABELS)
     assert isinstance(pruner.attributor_.estimator_, LogisticRegression)

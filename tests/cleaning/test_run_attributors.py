@@ -60,6 +60,7 @@ NET = NeuralNetClassifier(
 )
 
 
+@pytest.mark.filterwarnings("ignore:.* a small net that stands in for it")
 @pytest.mark.parametrize(
     ("attributor", "name"),
     [
