@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sktda.data import resolve_device, slices
+from sktda.data import slices
+from sktda.devices import resolve_device
 from sktda.engine.layers import eval_kernels
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import differentiable

@@ -10,7 +10,8 @@ import torch
 from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
-from sktda.data import for_blocks, slices
+from sktda.data import slices
+from sktda.devices import for_blocks
 
 PIVOT_CUTOFF = 1e-6  # a landmark that the others determine to this share of its variance adds only rounding noise
 CACHE_ELEMENTS = 2**25  # features of up to 128 MiB are kept between the passes instead of being made again

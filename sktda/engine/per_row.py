@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from sktda.data import for_blocks, slices
+from sktda.data import slices
+from sktda.devices import for_blocks, out_of_memory
 from sktda.engine.functional import Direction, dual_numbers, forward_at
 from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, known_layers, plain_kernels, recording
 from sktda.engine.trusted import check_folded, formed_gradients, is_folded, joined, refuse_module, trusted
@@ -204,14 +205,14 @@ class PerRow:
                     losses, dots = forward_ad.unpack_dual(run(dual))
                     return torch.zeros_like(losses) if dots is None else dots
             except RuntimeError as error:  # no forward mode; an error of another kind comes again below
-                if isinstance(error, torch.OutOfMemoryError):
+                if out_of_memory(error):
                     raise
                 self._forward_mode = False
         try:
             return self._twice_backward(run, values, along)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # neither: the gradients are formed
+        except RuntimeError as error:  # neither: the gradients are formed
+            if out_of_memory(error):
+                raise
             pieces = self.block_gradients(block).split([v.numel() for v in self.model.parameters.values()], dim=1)
             formed = dict(zip(self.model.parameters, pieces, strict=True))
             return sum(formed[name] @ value.flatten() for name, value in along.items())  # type: ignore[return-value]

@@ -109,7 +109,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
             torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
             for value, own in ((expected, trained), (found, {name: copies[name] for name in trained}))
         ]
-    first, second = (torch.cat([each.reshape(-1).double() for each in every]) for every in gradients)
+    first, second = (torch.cat([each.reshape(-1) for each in every]) for every in gradients)
     if torch.isfinite(first).all() and (moved := _distance(first, second)) > 10 * tolerance:
         raise ValueError(
             f"the gradient of {type(criterion).__name__} differs by {moved:.2g} (relative) from that of the losses by "
@@ -136,7 +136,8 @@ def _tolerance(model: DifferentiableModel) -> float:
 
 def _distance(one: Tensor, other: Tensor) -> float:
     """Largest difference relative to the largest value; equal infinities and NaN are equal."""
-    one, other = one.detach().double(), other.detach().double()
+    # the model may be on another device than the net
+    one, other = (value.detach().cpu().double() for value in (one, other))
     both = torch.isfinite(one) & torch.isfinite(other)
     if one.shape != other.shape or not torch.equal(torch.isfinite(one), torch.isfinite(other)):
         return float("inf")

@@ -9,7 +9,8 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.base import Attributor, Needs
-from sktda.data import n_columns, resolve_device
+from sktda.data import n_columns
+from sktda.devices import resolve_device
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
 from sktda.engine.unit_rows import MANY_COLUMNS, UnitRows
 from sktda.seeds import random_of

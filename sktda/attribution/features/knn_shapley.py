@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sktda.attribution.base import Attributor, Needs
 from sktda.containers import read_target
-from sktda.data import BLOCK_BYTES, block_rows, for_blocks, read_features, resolve_device, slices
+from sktda.data import BLOCK_BYTES, block_rows, read_features, slices
+from sktda.devices import for_blocks, resolve_device
 from sktda.engine.unit_rows import UnitRows
 from sktda.seeds import random_of
 

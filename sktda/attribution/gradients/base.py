@@ -25,7 +25,8 @@ from sktda.attribution.cost import estimate_fit
 from sktda.attribution.gradients.cross_fit import cross_fitted
 from sktda.attribution.gradients.objective_gradients import Asked, checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
-from sktda.data import check_weights, infer_task, note_columns, plain_target, resolve_device, sliceable
+from sktda.data import check_weights, infer_task, note_columns, plain_target, sliceable
+from sktda.devices import resolve_device
 from sktda.engine.journal import Journal, Passes, digest
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable
