@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.data import slices
+from sktda.devices import for_blocks, in_blocks
 
 POOL = 2_048  # rows among which centers are looked for between two passes over all rows
 BLOCK = 2**24  # distances, or numbers of a column block, held at a time
@@ -57,10 +57,13 @@ def k_center(features: Tensor, k: int, pool: int = POOL) -> Tensor:
 def _approach(nearest: Tensor, rows: Tensor, lengths: Tensor, new: Tensor) -> None:
     """Lower `nearest` to the squared distances from the rows `new`, in place."""
     centers, center_lengths = rows[new], lengths[new]
-    for part in slices(len(rows), max(1, BLOCK // len(new))):
+
+    def approach(part: slice) -> None:
         products = torch.addmm(center_lengths, rows[part], centers.T, alpha=-2)
         distance = (products.amin(dim=1) + lengths[part]).clamp_(min=0)
         nearest[part] = torch.minimum(nearest[part], distance)
+
+    for_blocks(len(rows), max(1, BLOCK // len(new)), approach)
 
 
 def herding(features: Tensor, k: int) -> Tensor:
@@ -94,11 +97,13 @@ def moderate(features: Tensor, k: int) -> Tensor:
 
 def _medians(values: Tensor) -> Tensor:
     """(d,) medians of the columns of (n, d), the mean of the two middle values where n is even."""
-    n, found = len(values), []
-    for part in slices(values.shape[1], max(1, BLOCK // n)):
+    n = len(values)
+
+    def middle(part: slice) -> Tensor:
         ranked = values[:, part].sort(dim=0).values
-        found.append((ranked[(n - 1) // 2] + ranked[n // 2]) / 2)
-    return torch.cat(found)
+        return (ranked[(n - 1) // 2] + ranked[n // 2]) / 2
+
+    return torch.cat([found for _, found in in_blocks(values.shape[1], max(1, BLOCK // n), middle)])
 
 
 def message_passing(features: Tensor, difficulty: np.ndarray, k: int, n_neighbors: int = NEIGHBOURS) -> Tensor:
@@ -129,10 +134,13 @@ def neighbour_weights(features: Tensor, n_neighbors: int) -> tuple[np.ndarray, n
     size = min(n_neighbors, n - 1)
     distance = rows.new_empty(n, size)
     near = torch.empty(n, size, dtype=torch.long, device=rows.device)
-    for part in slices(n, max(1, BLOCK // n)):
+
+    def look(part: slice) -> None:
         block = torch.addmm(lengths, rows[part], rows.T, alpha=-2) + lengths[part, None]
-        block[torch.arange(len(block)), torch.arange(part.start, part.stop)] = torch.inf
+        block[:, part].fill_diagonal_(torch.inf)  # a row is no neighbour of its own
         distance[part], near[part] = block.topk(size, dim=1, largest=False)
+
+    for_blocks(n, max(1, BLOCK // n), look)
     roots = distance.clamp_(min=0).sqrt_().double().cpu().numpy()
     unit = roots.mean() if roots.size else 0.0
     return np.exp(-roots / (unit if unit > 0 else 1.0)), near.cpu().numpy()

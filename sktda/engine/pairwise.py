@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.data import slices
+from sktda.devices import in_blocks
 from sktda.engine.curvature import Spectral
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.kronecker import turned_back
@@ -286,12 +287,16 @@ class EKFACQueries:
 
     def blocks(self, engine: PerRow, queries: Rows, measure: Measure | None) -> Iterator[tuple[slice, Queries]]:
         """(query positions, prepared queries), as many at a time as memory takes."""
-        for part in slices(len(queries), self.size(len(queries))):
-            # activations of the queries in batches, as of any rows: there may be many queries of few parameters
-            batches = slices(part.stop - part.start, engine.batch_size or 1)
-            shifted = [slice(part.start + batch.start, part.start + batch.stop) for batch in batches]
-            ready = [self.prepared(self._capture(engine, queries, batch, measure)) for batch in shifted]
-            yield part, ready[0] if len(ready) == 1 else Joined(ready)
+        return in_blocks(len(queries), self.size(len(queries)), partial(self.part, engine, queries, measure))
+
+    def part(self, engine: PerRow, queries: Rows, measure: Measure | None, part: slice) -> Queries:
+        """Some of the queries, at most `size` of them, ready."""
+        # activations of the queries in batches, as of any rows: there may be many queries of few parameters
+        found = engine.computed(
+            queries, lambda batch: self.prepared(self._capture(engine, queries, batch, measure)), part.start, part.stop
+        )
+        ready = [each for _, each in found]
+        return ready[0] if len(ready) == 1 else Joined(ready)
 
 
 def by_layer(engine: PerRow, directions: Mapping[str, Tensor]) -> dict[str, Tensor]:

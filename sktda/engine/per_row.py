@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from sktda.data import slices
-from sktda.devices import for_blocks, out_of_memory
+from sktda.devices import in_blocks, out_of_memory
 from sktda.engine.functional import Direction, dual_numbers, forward_at
 from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, known_layers, plain_kernels, recording
 from sktda.engine.trusted import check_folded, formed_gradients, is_folded, joined, refuse_module, trusted
@@ -25,6 +25,7 @@ from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
 SECOND_ORDER_BYTES = 16 * 2**20  # the same where second derivatives are taken: larger tensors cost more to allocate
 REST = ""  # name of the part of the gradient that no known layer covers
+Found = TypeVar("Found")
 
 
 class PerRow:
@@ -87,10 +88,20 @@ class PerRow:
         size: int | None = None,
     ) -> None:
         """work(slice) for batches of `size` (batch_size) rows over start..stop; halves them when memory runs out."""
+        for _ in self.computed(rows, work, start, stop, size):
+            pass
+
+    def computed(
+        self,
+        rows: Rows,
+        compute: Callable[[slice], Found],
+        start: int = 0,
+        stop: int | None = None,
+        size: int | None = None,
+    ) -> Iterator[tuple[slice, Found]]:
+        """Yields (slice, compute(slice)), as `sweep` goes over the rows."""
         self.prepare(rows)
-        stop = len(rows) if stop is None else stop
-        size = size or self.batch_size or 1
-        for_blocks(stop - start, size, lambda s: work(slice(start + s.start, start + s.stop)))
+        return in_blocks(len(rows) if stop is None else stop, size or self.batch_size or 1, compute, start)
 
     def _measured(self, rows: Rows) -> int:
         inputs = rows.block(slice(0, 1), self.model.device)[0]
@@ -268,11 +279,6 @@ class PerRow:
             sizes = [self.model.parameters[name].numel() for name in self.rest]
             pieces |= dict(zip(self.rest, factors[REST].gradients().split(sizes, dim=1), strict=True))
         return torch.cat([pieces[name] for name in self.model.parameters], dim=1)
-
-    def batches(self, rows: Rows, start: int = 0, stop: int | None = None) -> Iterator[slice]:
-        """Slices of at most batch_size rows that cover start..stop."""
-        stop = len(rows) if stop is None else stop
-        return (slice(start + s.start, start + s.stop) for s in slices(stop - start, self.batch_size or 1))
 
     def mean_gradient(self, rows: Rows, losses: Callable[[Tensor, Tensor], Tensor] | None = None) -> dict[str, Tensor]:
         """Gradient of the rows' mean loss by parameter, without the penalty; `losses` replaces the model's own."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.data import slices
+from sktda.devices import in_blocks
 from sktda.engine.layers import eval_kernels
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
@@ -89,8 +89,10 @@ class Asked:
         with eval_kernels(model.module):
             if torch.is_grad_enabled() or isinstance(inputs, Mapping):  # a graph of all rows is held anyway
                 return forward(model.module, inputs)
-            size = self.engine.batch_size or 1
-            return torch.cat([forward(model.module, inputs[part]) for part in slices(len(inputs), size)])
+            found = in_blocks(
+                len(inputs), self.engine.batch_size or 1, lambda part: forward(model.module, inputs[part])
+            )
+            return torch.cat([outputs for _, outputs in found])
 
     def _add(self, objective: Any, position: int) -> None:
         engine, model = self.engine, self.engine.model

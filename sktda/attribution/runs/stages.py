@@ -132,8 +132,8 @@ def _decay(trajectory: Trajectory, part: np.ndarray, names: list[str]) -> dict[s
 class Run:
     """One stage of training as a method follows it: model, rows, segments, and the flow through each segment.
 
-    rows: those of this stage; positions (n_stage,): where they are among the rows of the fit; labels: a fingerprint of
-    their targets where these are not those of the fit.
+    rows: those of this stage; positions (n_stage,): where they are among the rows of the fit, and places the same on
+    the model's device; labels: a fingerprint of their targets where these are not those of the fit.
     n: rows that the stage was trained on. Weight decay that the optimiser decouples is not in the model's penalty.
     Curvatures are kept on disk once they are fitted, so that one at a time is in memory.
     """
@@ -160,6 +160,7 @@ class Run:
         self.engine = PerRow(model, batch_size)
         self.rows = rows
         self.positions = positions
+        self.places = torch.from_numpy(positions).to(model.device)
         self.labels = labels
         self.shapes = {name: value.shape for name, value in model.parameters.items()}
         self.trajectory = trajectory
