@@ -77,10 +77,17 @@ def release() -> None:
         torch.get_device_module(torch.accelerator.current_accelerator()).empty_cache()
 
 
-def in_blocks(n: int, size: int, compute: Callable[[slice], Found], start: int = 0) -> Iterator[tuple[slice, Found]]:
+def in_blocks(
+    n: int,
+    size: int,
+    compute: Callable[[slice], Found],
+    start: int = 0,
+    spare: Callable[[], bool] | None = None,
+) -> Iterator[tuple[slice, Found]]:
     """Yields (rows, compute(rows)) for slices that cover start..n; when memory runs out, halves them and goes on.
 
-    compute must change nothing before its last allocation, so that a block can be tried again.
+    compute must change nothing before its last allocation, so that a block can be tried again. spare lets go of what
+    can be made again, and says whether there was any: a block is then tried again as it is.
     Raises the error if a single row does not fit.
     """
     while start < n:
@@ -89,7 +96,8 @@ def in_blocks(n: int, size: int, compute: Callable[[slice], Found], start: int =
         try:
             found = compute(rows)
         except RuntimeError as error:
-            if rows.stop - rows.start == 1 or not out_of_memory(error):
+            single = rows.stop - rows.start == 1
+            if not out_of_memory(error) or (not (spared := spare is not None and spare()) and single):
                 raise
             fits = False
         if fits:
@@ -97,11 +105,26 @@ def in_blocks(n: int, size: int, compute: Callable[[slice], Found], start: int =
             del found  # before the next one is made
             start = rows.stop
         else:
-            size = (rows.stop - rows.start) // 2
+            size = size if spared else (rows.stop - rows.start) // 2
             release()
 
 
-def for_blocks(n: int, size: int, work: Callable[[slice], None]) -> None:
+def where_it_fits(device: torch.device, compute: Callable[[torch.device], Found]) -> Found:
+    """compute(device), or of the processor: where the device has no float64, or no room for what is made at once."""
+    import torch
+
+    place = exact_device(device)
+    if place.type != "cpu":
+        try:
+            return compute(place)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        release()
+    return compute(torch.device("cpu"))
+
+
+def for_blocks(n: int, size: int, work: Callable[[slice], object]) -> None:
     """work(rows) as `in_blocks` computes."""
     for _ in in_blocks(n, size, work):
         pass

@@ -86,9 +86,13 @@ class PerRow:
         start: int = 0,
         stop: int | None = None,
         size: int | None = None,
+        spare: Callable[[], bool] | None = None,
     ) -> None:
-        """work(slice) for batches of `size` (batch_size) rows over start..stop; halves them when memory runs out."""
-        for _ in self.computed(rows, work, start, stop, size):
+        """work(slice) for batches of `size` (batch_size) rows over start..stop; halves them when memory runs out.
+
+        spare: as of `sktda.devices.in_blocks`.
+        """
+        for _ in self.computed(rows, work, start, stop, size, spare):
             pass
 
     def computed(
@@ -98,10 +102,11 @@ class PerRow:
         start: int = 0,
         stop: int | None = None,
         size: int | None = None,
+        spare: Callable[[], bool] | None = None,
     ) -> Iterator[tuple[slice, Found]]:
         """Yields (slice, compute(slice)), as `sweep` goes over the rows."""
         self.prepare(rows)
-        return in_blocks(len(rows) if stop is None else stop, size or self.batch_size or 1, compute, start)
+        return in_blocks(len(rows) if stop is None else stop, size or self.batch_size or 1, compute, start, spare)
 
     def _measured(self, rows: Rows) -> int:
         inputs = rows.block(slice(0, 1), self.model.device)[0]

@@ -16,7 +16,7 @@ from torch import Tensor
 from sktda.attribution.base import Attributor, Needs
 from sktda.containers import read_target
 from sktda.data import BLOCK_BYTES, block_rows, read_features, slices
-from sktda.devices import for_blocks, resolve_device
+from sktda.devices import exact_device, for_blocks, resolve_device
 from sktda.engine.unit_rows import UnitRows
 from sktda.seeds import random_of
 
@@ -206,7 +206,7 @@ class KNNShapley(Attributor):
         held_codes: np.ndarray,
     ) -> np.ndarray:
         """Sums over the validation rows `held` of the values of the rows `train`."""
-        device, n = resolve_device(self.device), len(train)
+        device, n = exact_device(resolve_device(self.device)), len(train)
         labels, held_labels = torch.from_numpy(codes).to(device), torch.from_numpy(held_codes).to(device)
         total = torch.zeros(n, dtype=torch.float64, device=device)
         chunk = max(1, CHUNK.get(device.type, CHUNK["cpu"]) // n)
