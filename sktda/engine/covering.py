@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.devices import for_blocks, in_blocks
+from sktda.devices import exact_device, for_blocks, in_blocks
 
 POOL = 2_048  # rows among which centers are looked for between two passes over all rows
 BLOCK = 2**24  # distances, or numbers of a column block, held at a time
@@ -72,6 +72,7 @@ def herding(features: Tensor, k: int) -> Tensor:
     Each next row minimises |mean of the chosen - mean of all|, the first of equals. O(n k d) time.
     Source: Welling 2009, as in Rebuffi et al. 2017 (arXiv:1611.07725), algorithm 4.
     """
+    features = features.to(exact_device(features.device))
     rows = features - features.mean(dim=0, dtype=torch.float64).to(features.dtype)
     # |S + c|^2 = |S|^2 + 2 S.c + |c|^2 for the sum S of the chosen, centred; in float64, as k products add up
     cost = rows.square().sum(dim=1, dtype=torch.float64)
@@ -141,6 +142,6 @@ def neighbour_weights(features: Tensor, n_neighbors: int) -> tuple[np.ndarray, n
         distance[part], near[part] = block.topk(size, dim=1, largest=False)
 
     for_blocks(n, max(1, BLOCK // n), look)
-    roots = distance.clamp_(min=0).sqrt_().double().cpu().numpy()
+    roots = distance.clamp_(min=0).sqrt_().cpu().double().numpy()
     unit = roots.mean() if roots.size else 0.0
     return np.exp(-roots / (unit if unit > 0 else 1.0)), near.cpu().numpy()

@@ -16,6 +16,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from sktda.devices import exact_device
 from sktda.engine.curvature import Spectral, Visit, along_root, here
 from sktda.engine.functional import Direction
 from sktda.engine.journal import Passes
@@ -24,6 +25,7 @@ from sktda.engine.kronecker_blocks import ProductBlock, covered_blocks
 from sktda.engine.layers import Layer, LayerRows, Product
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows, forward
+from sktda.model.likelihood import Likelihood
 
 KEPT_BYTES = 256 * 2**20  # factors kept from the first pass over the rows, so that the second need not redo them
 
@@ -124,15 +126,15 @@ class EKFAC:
         inputs, targets, weight = rows.block(part, engine.model.device)
 
         def sampled(outputs: Tensor, noise: Tensor) -> Tensor:
-            return along_root(outputs, likelihood.slopes(outputs.detach(), targets, noise))
+            return along_root(outputs, drawn_slopes(likelihood, outputs, targets, noise))
 
         # curvature is linear in a row's weight, its gradient too: the root of it goes into the gradient
         root = None if weight is None else weight.sqrt()
-        own, drawn = self.own(engine), noise[part].to(engine.model.device)
+        own, drawn = self.own(engine), noise[part].to(exact_device(engine.model.device))
         if own is None:  # gradients without factors are of one row at a time: each needs its own slopes
             with torch.no_grad():
                 outputs = forward(engine.model.module, inputs)
-            block = (inputs, likelihood.slopes(outputs, targets, drawn), root)
+            block = (inputs, drawn_slopes(likelihood, outputs, targets, drawn), root)
             factors = engine.capture(block, along_root)[1]
         else:
             factors = engine.capture((inputs, drawn, root), sampled, own)[1]
@@ -157,7 +159,7 @@ class EKFAC:
                 products |= {f"in/{block.name}": columns, f"out/{block.name}": lines}
             for key, product in products.items():  # only now: a batch that runs out of memory is tried again
                 if product is not None:
-                    sums[key] += product
+                    sums[key] += product.to(sums[key].device)
             kept.keep((state, part.start, part.stop), factors)
 
         n = self._accumulate("factors", engine, rows, work, sums, passes, visit, kept.drop)
@@ -175,10 +177,10 @@ class EKFAC:
             factors = factors or self._captured(engine, rows, noise(state), part)
             squares = {b.name: b.squares(factors[b.name], self.bases(b.name)) for b in self.layers}
             for name, values in squares.items():
-                sums[name] += values
+                sums[name] += values.to(sums[name].device)
 
         n = self._accumulate("eigenvalues", engine, rows, work, sums, passes, visit, kept.drop)
-        return {name: (total / n).to(engine.model.dtype) for name, total in sums.items()}
+        return {name: (total / n).to(engine.model.device, engine.model.dtype) for name, total in sums.items()}
 
     @staticmethod
     def _accumulate(
@@ -207,7 +209,7 @@ class EKFAC:
 
     @staticmethod
     def _zeros(engine: PerRow, shapes: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
-        device = engine.model.device
+        device = exact_device(engine.model.device)
         return {key: torch.zeros(shape, dtype=torch.float64, device=device) for key, shape in shapes.items()}
 
     def _penalty(self, engine: PerRow, block: Block) -> Tensor:
@@ -339,3 +341,9 @@ class EKFAC:
 
         engine.sweep(rows, work, start, stop)
         return result
+
+
+def drawn_slopes(likelihood: Likelihood, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
+    """Slopes at labels that the noise, in float64, draws from the outputs; computed where the noise is."""
+    place = noise.device
+    return likelihood.slopes(outputs.detach().to(place), targets.to(place), noise).to(outputs)

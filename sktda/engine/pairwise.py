@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.devices import in_blocks
+from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.curvature import Spectral
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.kronecker import turned_back
@@ -134,7 +134,7 @@ def few_products(matrices: Tensor, allowed: Tensor | float) -> tuple[Tensor, Ten
     # a third of the terms first: they often suffice, at a third of the cost
     for most in sorted({min(most, out * width // (out + width)) for most in (RANK // 3, RANK)} - {0}):
         left, strength, right = leading_vectors(matrices, most)
-        missing = total - strength.double().square().sum(0).cumsum(0)  # Eckart & Young: squares that r terms leave out
+        missing = total - exact(strength).square().sum(0).cumsum(0)  # Eckart & Young: squares that r terms leave out
         enough = (missing <= allowed).nonzero()
         if len(enough):
             rank = int(enough[0]) + 1
@@ -157,7 +157,7 @@ def energies(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def squares(values: Tensor) -> Tensor:
     """Sum of squares, in float64: differences of such sums are taken."""
-    return torch.linalg.vector_norm(values, dtype=torch.float64).square()
+    return torch.linalg.vector_norm(values.to(exact_device(values.device)), dtype=torch.float64).square()
 
 
 def leading_vectors(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -349,9 +349,9 @@ def outer_products(values: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Ten
     The error is weighted by the size of gradients: with d_s and d_a the row and column means of `values`, the singular
     vectors are those of diag(d_s) inverse diag(d_a). Source: Eckart & Young 1936, with weights.
     """
-    s = values.double().mean(1).clamp_min(1e-12 * values.mean().item())
-    a = values.double().mean(0).clamp_min(1e-12 * values.mean().item())
-    weighted = s[:, None] * inverse.double() * a
+    least = 1e-12 * values.mean().item()
+    s, a = (exact(values).mean(axis).clamp_min(least) for axis in (1, 0))
+    weighted = s[:, None] * exact(inverse) * a
     wide = weighted.shape[0] < weighted.shape[1]
     square = weighted @ weighted.T if wide else weighted.T @ weighted  # the smaller Gram: cheap, exact to 1e-8
     found, vectors = torch.linalg.eigh(square)
@@ -360,5 +360,4 @@ def outer_products(values: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Ten
     far = (weighted.T @ near if wide else weighted @ near) / strength.clamp_min(1e-300)
     left, right = (near, far) if wide else (far, near)
     kept = strength > 1e-7 * strength[0]  # the Gram is exact to 1e-14 or so, its roots to 1e-7
-    kind = inverse.dtype
-    return strength[kept].to(kind), (left.T / s)[kept].to(kind), (right.T / a)[kept].to(kind)
+    return strength[kept].to(inverse), (left.T / s)[kept].to(inverse), (right.T / a)[kept].to(inverse)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from sktda.devices import exact_device
+
 WHOLE = 8  # first steps at which all gradients are compared, all of them
 EVERY = 8  # then at every so many steps LARGE numbers of each parameter: in small nets that costs a fifth of the step
 LARGE = 2**16
@@ -148,13 +150,13 @@ def _multiple(pairs: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
     if all(torch.equal(a, b) for a, b in pairs):
         return 1.0, 0.0
     ab, aa, bb = (
-        float(sum((one * other).sum(dtype=torch.float64) for one, other in chosen))
+        float(sum(_sum(one * other) for one, other in chosen))
         for chosen in (pairs, [(a, a) for a, _ in pairs], [(b, b) for _, b in pairs])
     )
     if not aa or not bb:  # nothing computed, or all of it dropped
         return float(not aa), float(bb > 0)
     scale = ab / aa
-    rest = sum(float((b - scale * a).square().sum(dtype=torch.float64)) for a, b in pairs)
+    rest = float(sum(_sum((b - scale * a).square()) for a, b in pairs))
     rounding = 4 * max(torch.finfo(b.dtype).eps for _, b in pairs)
     share = (rest / bb) ** 0.5
     return scale, 0.0 if share <= rounding else share
@@ -176,3 +178,8 @@ def _length(arguments: Any) -> int:
         if isinstance(value, Mapping | tuple | list):
             return _length(value)
     return 1
+
+
+def _sum(values: Tensor) -> Tensor:
+    """Of all values, in float64."""
+    return values.to(exact_device(values.device)).sum(dtype=torch.float64)

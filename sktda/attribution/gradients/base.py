@@ -137,7 +137,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         self._prepare(fitted)
         scores = self._scored(fitted, objective, X_val, y_val, metadata_val)
         if scores is not None:
-            self.scores_ = scores.double().cpu().numpy()
+            self.scores_ = scores.cpu().double().numpy()
             refuse_nan(self.scores_[None])
         fitted.passes.journal.clear()
         progress.end()
@@ -300,7 +300,7 @@ class GradientScores(TrainedScores):
             return self._self_scores(fitted)
         if objective is not None and X_val is not None:
             asked = self._asked_about(objective, fitted, X_val, y_val, metadata_val)
-            each = self._validation_scores(fitted, asked).double().cpu()
+            each = self._validation_scores(fitted, asked).cpu().double()
             self.objectives_ = asked.found(each.numpy())
             return torch.tensor(asked.shares, dtype=torch.float64) @ each
         if objective is not None and not GivenModel.of(self.estimator).fixed:

@@ -17,7 +17,7 @@ from sktda.attribution.gradients.deletion import Deletion, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate, rate_sums
-from sktda.devices import in_pairs
+from sktda.devices import exact_device, in_pairs
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import digest
@@ -214,12 +214,13 @@ class Influence(GradientAttributor, Deletion):
             values = partial(self.curvature_.quadratic, fitted.engine, rows, self._inverse(self._damping))
             return -fitted.passes.collect("self", len(rows), values) / fitted.n
         shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
-        scores = torch.empty(len(rows), dtype=torch.float64, device=fitted.model.device)
+        scores = torch.empty(len(rows), dtype=torch.float64, device=exact_device(fitted.model.device))
         fitted.engine.prepare(rows)
         for i in range(len(rows)):  # one system per row: exact, and slow
             gradient = fitted.engine.gradients(rows, slice(i, i + 1))[0]
             solved = self._solve(fitted, unflatten(gradient, shapes), self._damping)
-            scores[i] = -sum((solved[name] * part).sum() for name, part in unflatten(gradient, shapes).items())
+            parts = unflatten(gradient, shapes)
+            scores[i] = -sum((solved[name] * part.to(scores)).sum() for name, part in parts.items())
         return scores / fitted.n
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.devices import in_blocks
+from sktda.devices import exact, in_blocks
 from sktda.engine.layers import eval_kernels
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
@@ -98,7 +98,7 @@ class Asked:
         engine, model = self.engine, self.engine.model
         if getattr(objective, "mean_of_rows", False):
             measure = row_measure(objective, model.likelihood)
-            self.values.append(float(engine.losses(self.rows, measure).double().mean()))
+            self.values.append(float(exact(engine.losses(self.rows, measure)).mean()))
             self._gradients.append(lambda: engine.mean_gradient(self.rows, measure))
             return
         # all rows at once: what is no mean of rows, such as a gap between groups, needs them together
@@ -123,7 +123,7 @@ class Asked:
         # the engine takes the mean over these rows, and wanted is the weighted sum
         rows = Rows(len(count), read, len(count) * weights[count].to(model.dtype))
         self.groups[position] = settled.groups
-        self.values.append(float(engine.losses(rows, settled.measure).double().mean()))
+        self.values.append(float(exact(engine.losses(rows, settled.measure)).mean()))
         self._gradients.append(lambda: engine.mean_gradient(rows, settled.measure))
 
     def _gradient(self, objective: Any, inputs: Inputs, targets: Tensor) -> dict[str, Tensor]:

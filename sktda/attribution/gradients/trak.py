@@ -152,7 +152,7 @@ class TRAK(GradientAttributor):
         compute = partial(projected, engine, plain, projection, output)
         features = fitted.passes.collect(f"features {self._seed}", len(rows), compute)
         # K is of all n rows that were trained on, also where only some of them are given
-        weights = engine.losses(rows, curvature).double().cpu() * fitted.n / len(rows)
+        weights = engine.losses(rows, curvature).cpu().double() * fitted.n / len(rows)
         root, self.ridge_ = whitening(features, weights, self.ridge)
         self._root = root.numpy()
         slopes = engine.losses(plain, slope).cpu()

@@ -14,7 +14,7 @@ from sktda.attribution.gradients.deletion import Deletion
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.runs.portions import at_the_end
-from sktda.devices import in_blocks
+from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.differential import portion
 from sktda.engine.functional import Direction
 from sktda.engine.journal import digest
@@ -153,8 +153,8 @@ class SGDInfluence(GradientAttributor, Deletion):
         own: slice | None = None,
     ) -> Tensor:
         """(k, n) values of k directions at the end of training; with `own` (k,), of the rows there, each for itself."""
-        k = len(next(iter(directions.values())))
-        total = torch.zeros(k, *(() if own else (len(fitted.rows),)), dtype=torch.float64, device=fitted.model.device)
+        k, place = len(next(iter(directions.values()))), exact_device(fitted.model.device)
+        total = torch.zeros(k, *(() if own else (len(fitted.rows),)), dtype=torch.float64, device=place)
         state = {"total": total}
         for parameter, value in directions.items():
             state |= {f"u {parameter}": value.clone(), f"r {parameter}": torch.zeros_like(value)}
@@ -190,12 +190,13 @@ class SGDInfluence(GradientAttributor, Deletion):
         dots, moved = replay.products(batch, met)
         for parameter, (*_, decay) in settings.items():
             state[f"u {parameter}"] += moved[parameter] + decay * met[parameter]
+        dots = exact(dots)
         places = torch.from_numpy(batch.positions).to(dots.device)
         if own is None:
-            state["total"].index_add_(1, places, -dots.double().T)
+            state["total"].index_add_(1, places, -dots.T)
             return
         asked = torch.from_numpy(replay.copies[own]).to(dots.device)
-        state["total"] -= (dots.double() * (places[:, None] == asked)).sum(0)
+        state["total"] -= (dots * (places[:, None] == asked)).sum(0)
 
     # ---- deletion --------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.rates import Rates, group_rates
+from sktda.devices import exact, exact_device
 from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.ekfac import EKFAC
@@ -227,7 +228,7 @@ class Run:
         """Square root of what steps are preconditioned by, beside the segment's rate; None = nothing."""
         if self.trajectory.optimizer == "SGD" and segment.rates.roots is None:
             return None
-        return {name: value.double().sqrt() for name, value in self._scale(segment).items()}
+        return {name: exact(value).sqrt() for name, value in self._scale(segment).items()}
 
     def _decoupled(self, segment: Segment) -> dict[str, float]:
         """Decoupled weight decay by parameter, per unit of the segment's rate."""
@@ -237,7 +238,10 @@ class Run:
     def _curvature(self, segment: Segment, seed: int, passes: Passes) -> Curvature:
         kept = self._shelf.read(segment.name)
         if kept is not None and segment.name in self._fitted:
-            return self._fitted[segment.name].restored({k: v.to(self.model.device) for k, v in kept.items()})
+            place = {torch.float64: exact_device(self.model.device)}
+            return self._fitted[segment.name].restored(
+                {name: value.to(place.get(value.dtype, self.model.device)) for name, value in kept.items()}
+            )
         found: Curvature
         visit = partial(self.visit, segment)
         if self.kind == "ekfac":
