@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -19,12 +21,24 @@ Found = TypeVar("Found")
 
 
 def resolve_device(device: Any) -> torch.device:
-    """The torch device that is meant: "auto" is CUDA where there is one, else the processor."""
+    """The torch device that is meant: "auto" is CUDA where there is one, else the processor.
+
+    Of several cards, the workers of joblib (`n_jobs`) and of multiprocessing take the visible ones in turn.
+    """
     import torch
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    if device != "auto":
+        return torch.device(device)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number = _worker_number()
+    return torch.device("cuda") if number is None else torch.device("cuda", number % torch.cuda.device_count())
+
+
+def _worker_number() -> int | None:
+    """Which of the workers this process is, from 0; None where it is none. They are named LokyProcess-1, and so on."""
+    found = re.fullmatch(r"(?:LokyProcess|\w+PoolWorker)-(?:\d+:)*(\d+)", current_process().name)
+    return None if found is None else int(found[1]) - 1
 
 
 # ---- float64 -------------------------------------------------------------------------------------------------------

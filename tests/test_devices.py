@@ -1,12 +1,14 @@
 """Blocks are halved whatever says that memory ran out, and after the failed one has let go of its own."""
 
+import multiprocessing
 import weakref
 
 import pytest
 import torch
+from joblib import Parallel, delayed
 
 from sktda import devices
-from sktda.devices import for_blocks, in_blocks, in_pairs, out_of_memory, where_it_fits
+from sktda.devices import for_blocks, in_blocks, in_pairs, out_of_memory, resolve_device, where_it_fits
 
 SHORT = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -112,3 +114,29 @@ def test_what_fits_nowhere_else_is_computed_on_the_processor():
         return 7
 
     assert where_it_fits(torch.device("meta"), compute) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("MainProcess", "cuda"),
+        ("LokyProcess-1", "cuda:0"),
+        ("LokyProcess-4", "cuda:1"),
+        ("SpawnPoolWorker-3", "cuda:2"),
+    ],
+)
+def test_workers_take_the_cards_in_turn(name, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3 if expected != "cuda:1" else 2)
+    monkeypatch.setattr(multiprocessing.current_process(), "name", name)
+    assert resolve_device("auto") == torch.device(expected)
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_workers_of_joblib_are_told_apart():
+    names = Parallel(n_jobs=2)(delayed(called)(k) for k in range(4))
+    assert all(name.startswith("LokyProcess-") for name in names)
+
+
+def called(_):
+    return multiprocessing.current_process().name

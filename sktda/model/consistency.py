@@ -149,8 +149,7 @@ def _distance(one: Tensor, other: Tensor) -> float:
 @contextmanager
 def _undisturbed(*modules: nn.Module) -> Iterator[None]:
     """Eval mode, with random numbers, modes and buffers as before in the end."""
-    devices = sorted({value.device.index for module in modules for value in module.parameters() if value.is_cuda})
-    with torch_state_kept(devices):  # another thread may have the same modules in hand
+    with torch_state_kept():  # another thread may have the same modules in hand
         modes = [(part, part.training) for module in modules for part in module.modules()]
         buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
         for module in modules:

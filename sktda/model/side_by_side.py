@@ -231,7 +231,7 @@ class Stack:
 
     def _orders(self, loaders: list[Any]) -> Iterator[list[list[int]]]:
         """The batches of one epoch, of every net: as its iterator would draw them."""
-        with torch_state_kept([]):
+        with torch_state_kept():
             for k, loader in enumerate(loaders):
                 torch.set_rng_state(self._states[k])
                 torch.empty((), dtype=torch.int64).random_()  # a DataLoader draws this before the order
