@@ -5,6 +5,10 @@ All take the features of one class, (n, d), and return the positions of k rows i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +17,7 @@ from sktda.devices import exact_device, for_blocks, in_blocks
 
 POOL = 2_048  # rows among which centers are looked for between two passes over all rows
 BLOCK = 2**24  # distances, or numbers of a column block, held at a time
+AHEAD = 32  # centers that a device chooses before the processor looks at them
 NEIGHBOURS = 10  # of each row in the graph of `message_passing`
 
 
@@ -29,29 +34,55 @@ def k_center(features: Tensor, k: int, pool: int = POOL) -> Tensor:
     n = len(features)
     rows = features - features.mean(dim=0)  # shorter rows: less cancellation
     lengths = rows.square().sum(dim=1)
-    chosen = [int(lengths.argmin())]
-    nearest = torch.full_like(lengths, torch.inf)  # squared distance to the nearest of chosen[:seen]; -1 = a center
-    seen = 0
-    while len(chosen) < k:
-        new = torch.tensor(chosen[seen:], device=rows.device)
+    new = lengths.argmin().reshape(1)
+    chosen, count = [new], 1
+    nearest = torch.full_like(lengths, torch.inf)  # squared distance to the nearest center; -1 = one itself
+    while count < k:
         _approach(nearest, rows, lengths, new)
-        nearest[new], seen = -1.0, len(chosen)
+        nearest.index_fill_(0, new, -1.0)
         order = nearest.argsort(descending=True, stable=True)
         limit = float(nearest[order[pool]]) if pool < n else -torch.inf
         members = order[:pool].sort().values
-        own, own_lengths, left = rows[members], lengths[members], nearest[members]
-        best = int(left.argmax())
-        while True:
-            chosen.append(int(members[best]))
-            if len(chosen) == k:
-                break
-            distance = torch.addmv(own_lengths + own_lengths[best], own, own[best], alpha=-2).clamp_(min=0)
-            left = torch.minimum(left, distance)
-            left[best] = -1.0
-            best = int(left.argmax())
-            if not float(left[best]) > limit:
-                break
-    return torch.tensor(chosen[:k], device=rows.device)
+        new = members[_farthest(rows[members], lengths[members], nearest[members], k - count, limit)]
+        chosen.append(new)
+        count += len(new)
+    return torch.cat(chosen)
+
+
+def _farthest(rows: Tensor, lengths: Tensor, nearest: Tensor, most: int, limit: float) -> Tensor:
+    """Positions of the farthest row from all centers, which becomes one, and so on while one is farther than `limit`.
+
+    At most `most`. A device is not waited for at every row: several are chosen ahead, and those below are dropped.
+    """
+    at, joined, waits = _positions(rows.device)
+    ahead = AHEAD if waits else 1
+    found: list[Any] = []
+    while len(found) < most:
+        values = []
+        for step in range(min(ahead, most - len(found))):
+            best = at(nearest.argmax())  # the first of equals
+            value = nearest[best]
+            if not waits and (found or step) and not float(value) > limit:
+                return joined(found)
+            values.append(value)
+            found.append(best)
+            distance = torch.addmv(lengths + lengths[best], rows, rows[best].reshape(-1), alpha=-2).clamp_(min=0)
+            nearest = torch.minimum(nearest, distance)
+            nearest[best] = -1.0
+        if waits:
+            new = len(found) - len(values)
+            for step, value in enumerate(torch.cat(values).tolist(), start=new):
+                if step and not value > limit:
+                    return joined(found[:step])
+            ahead *= 2
+    return joined(found)
+
+
+def _positions(device: torch.device) -> tuple[Callable[[Tensor], Any], Callable[[list], Tensor], bool]:
+    """(0-d position -> an index, indices -> (m,) tensor, whether reading a number would wait for the device)."""
+    if device.type == "cpu":
+        return int, torch.tensor, False  # type: ignore[return-value]
+    return partial(torch.reshape, shape=(1,)), torch.cat, True
 
 
 def _approach(nearest: Tensor, rows: Tensor, lengths: Tensor, new: Tensor) -> None:
@@ -76,13 +107,14 @@ def herding(features: Tensor, k: int) -> Tensor:
     rows = features - features.mean(dim=0, dtype=torch.float64).to(features.dtype)
     # |S + c|^2 = |S|^2 + 2 S.c + |c|^2 for the sum S of the chosen, centred; in float64, as k products add up
     cost = rows.square().sum(dim=1, dtype=torch.float64)
+    at, joined, _ = _positions(rows.device)
     chosen = []
     for _ in range(k):
-        best = int(cost.argmin())
+        best = at(cost.argmin())
         chosen.append(best)
-        cost += 2 * (rows @ rows[best])
+        cost += 2 * (rows @ rows[best].reshape(-1))
         cost[best] = torch.inf
-    return torch.tensor(chosen, device=features.device)
+    return joined(chosen)
 
 
 def moderate(features: Tensor, k: int) -> Tensor:
