@@ -23,6 +23,7 @@ from sktda.engine.trusted import check_folded, formed_gradients, is_folded, join
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 
 BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
+ACCELERATED = 8  # times as much on an accelerator, which is idle between small batches
 SECOND_ORDER_BYTES = 16 * 2**20  # the same where second derivatives are taken: larger tensors cost more to allocate
 REST = ""  # name of the part of the gradient that no known layer covers
 Found = TypeVar("Found")
@@ -68,8 +69,12 @@ class PerRow:
 
     @property
     def own_batch(self) -> int:
-        """Rows whose activations take 256 MiB, at most 1,024: depends on the model only, not on `batch_size`."""
-        return min(max(BATCH_BYTES // self.row_bytes, 1), 1024)
+        """Rows whose activations take 256 MiB, at most 1,024, or eight times that on an accelerator.
+
+        Depends on the model and the kind of device only, not on `batch_size` or on how much memory is free.
+        """
+        times = 1 if self.model.device.type == "cpu" else ACCELERATED
+        return min(max(times * BATCH_BYTES // self.row_bytes, 1), times * 1024)
 
     @property
     def second_order_batch(self) -> int:

@@ -15,7 +15,6 @@ from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import Rates
 from sktda.devices import exact_device, in_pairs
-from sktda.engine.journal import digest
 from sktda.engine.layers import LayerRows
 from sktda.engine.pairwise import Plain, along_each
 from sktda.engine.per_row import PerRow
@@ -49,7 +48,7 @@ class CheckpointDots(GradientAttributor):
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         def values(rates: Rates) -> tuple[str, Callable[[int, int], Tensor]]:
             directions = rates.along(asked.gradients())
-            return digest(directions.values()), partial(along_each, fitted.engine, fitted.rows, directions)
+            return fitted.passes.code(directions.values()), partial(along_each, fitted.engine, fitted.rows, directions)
 
         return self._summed(fitted, values).T
 

@@ -20,7 +20,6 @@ from sktda.attribution.gradients.rates import one_rate, rate_sums
 from sktda.devices import exact_device, in_pairs
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
 from sktda.engine.ekfac import EKFAC
-from sktda.engine.journal import digest
 from sktda.engine.pairwise import (
     EXACT_WORK,
     QUERY_BYTES,
@@ -206,7 +205,10 @@ class Influence(GradientAttributor, Deletion):
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         directions = self._solve_each(fitted, asked.gradients())
         values = partial(along_each, fitted.engine, fitted.rows, directions)
-        return fitted.passes.collect(f"values {digest(directions.values())}", len(fitted.rows), values).T / fitted.n
+        return (
+            fitted.passes.collect(f"values {fitted.passes.code(directions.values())}", len(fitted.rows), values).T
+            / fitted.n
+        )
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         rows = fitted.rows.rooted()  # the root of a weight in either gradient: the weight once

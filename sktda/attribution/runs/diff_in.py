@@ -33,7 +33,6 @@ from sktda.engine.differential import (
     pairs_with,
     portion,
 )
-from sktda.engine.journal import digest
 from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.engine.softmax_head import SoftmaxHead
@@ -214,7 +213,7 @@ class DiffIn(GradientAttributor, Deletion):
                 ]
                 product = {name: torch.stack([one[name] for one in each]) for name in v}
             compute = partial(aggregated, engine, rows, bends, v, slope, product)
-            name = f"checkpoint {moment.checkpoint} {digest(v.values())}"
+            name = f"checkpoint {moment.checkpoint} {fitted.passes.code(v.values())}"
             total += weight * fitted.passes.collect(name, len(rows), compute)
         return total.T
 

@@ -17,7 +17,6 @@ from sktda.attribution.runs.portions import at_the_end
 from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.differential import portion
 from sktda.engine.functional import Direction
-from sktda.engine.journal import digest
 from sktda.engine.replay import Batch, Replay
 from sktda.model.base import Rows
 from sktda.model.given import GivenModel
@@ -122,7 +121,8 @@ class SGDInfluence(GradientAttributor, Deletion):
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         directions = asked.gradients()
-        return self._back(fitted, self._replay(fitted), directions, f"back {digest(directions.values())}")
+        name = f"back {fitted.passes.code(directions.values())}"
+        return self._back(fitted, self._replay(fitted), directions, name)
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         replay, queries = self._replay(fitted), fitted.rows.unweighted()  # a row's own loss, without its weight

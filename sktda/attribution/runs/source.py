@@ -22,7 +22,6 @@ from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, check_s
 from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.functional import Direction
-from sktda.engine.journal import digest
 from sktda.engine.pairwise import (
     EXACT_WORK,
     QUERY_BYTES,
@@ -280,7 +279,7 @@ class Source(GradientAttributor):
         directions, k = asked.gradients(), len(asked.names)
         total = torch.zeros(len(fitted.rows), len(fitted.runs), k, dtype=torch.float64)
         for stage, run, segment, met in self._back(fitted, directions, lambda _, flow, u: flow.gathered(u), (k,)):
-            code = digest(met.values())
+            code = fitted.passes.code(met.values())
             for state in run.visit(segment):
                 compute = partial(along_each, run.engine, run.rows, met)
                 values = fitted.passes.collect(f"values {state} {code}", len(run.rows), compute)
