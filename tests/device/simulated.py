@@ -1,10 +1,9 @@
 """A simulated accelerator: the torch device "simulated", whose memory is the processor's and whose rules are CUDA's.
 
 `backend.install` once per process, before the first backward pass: torch then starts the threads of all devices.
-Tensors of
-the device can meet only each other (and single numbers from the processor where CUDA takes these), draw from
-generators of the device only, and have no `.numpy()`; each read of a value waits, and is counted (`watched`). Memory
-can be short (`limited`) and float64 be missing, as on MPS (`without_float64`).
+Tensors of the device can meet only each other (and single numbers from the processor where CUDA takes these), draw
+from generators of the device only, and have no `.numpy()`; each read of a value waits, and is counted (`watched`).
+Memory can be short (`limited`) and float64 be missing, as on MPS (`without_float64`).
 
 Torch's backend in Python for the key PrivateUse1 gives the name, and one boxed fallback all operators: it checks, runs
 the operator of the processor on the same bytes, and makes device tensors of what is new. Views made in C++, detach()

@@ -92,7 +92,7 @@ SCORES = {
 @pytest.mark.parametrize("name", PAIRS)
 def test_pairs(name, counting):
     fitted = clone(PAIRS[name]).set_params(device=D, objective=None).fit(X, Y)
-    asked = X[:40], Y[:40]
+    asked = (X[:40], Y[:40]) if name != "SGDInfluence" else (X[:12], Y[:12])  # which takes them step by step
     plenty, few, emptied = within(counting, lambda: fitted.attribute(*asked))
     np.testing.assert_allclose(few, plenty, **SAME)
     assert emptied
