@@ -21,11 +21,10 @@ collect_ignore_glob = ["test_simulated_run.py"] if SIMULATED else [] if DEVICES 
 
 
 @pytest.fixture(params=DEVICES)
-def device(request, monkeypatch):
-    """Name of a torch device that is not the processor; on CUDA with products in full float32."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    return request.param
+def device(request):
+    """Name of a torch device that is not the processor; on CUDA convolutions are in full float32, as products are."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield request.param
 
 
 @pytest.fixture
