@@ -73,6 +73,7 @@ class CheckpointDots(GradientAttributor):
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
         rows, device = fitted.rows, fitted.model.device
+        fitted.engine.prepare(rows)  # by them, whatever the queries are
 
         def values(asked: slice, shard: slice) -> Tensor:
             shape = asked.stop - asked.start, shard.stop - shard.start
