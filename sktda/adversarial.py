@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sktda.data import resolve_device, slices
+from sktda.data import slices
+from sktda.devices import exact, resolve_device
 from sktda.engine.layers import eval_kernels
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import differentiable
@@ -129,7 +130,7 @@ def adversarial_accuracy(
         )
     moved = attack.perturbed(predict, inputs, targets)
     with torch.no_grad():
-        return float(classified(predict, predict(moved), targets).double().mean())
+        return float(exact(classified(predict, predict(moved), targets)).mean())
 
 
 def _checked(attack: Any) -> AdversarialLoss:

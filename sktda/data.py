@@ -6,10 +6,10 @@ become scaled float tensors block by block, so memory does not grow with a secon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,9 +19,6 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _num_samples, check_array, validate_data
 
 from sktda.containers import check_kinds, column_name, is_frame, is_missing, numbers, read_target
-
-if TYPE_CHECKING:
-    import torch
 
 BLOCK_BYTES = 64 * 2**20  # one float64 block of features in the streamed passes
 
@@ -322,34 +319,3 @@ def row_index(X: Any, y: Any = None) -> Any:
         if hasattr(data, "iloc"):
             return data.index
     return None
-
-
-def resolve_device(device: Any) -> torch.device:
-    """The torch device that is meant: "auto" is CUDA where there is one, else the processor."""
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
-
-
-def for_blocks(n: int, size: int, work: Callable[[slice], None]) -> None:
-    """Call work(rows) for slices that cover 0..n; when the device runs out of memory, halve and go on.
-
-    work must change nothing before its last allocation, so that a block can be tried again.
-    Raises torch.OutOfMemoryError if a single row does not fit.
-    """
-    import torch
-
-    start = 0
-    while start < n:
-        rows = slice(start, min(start + size, n))
-        try:
-            work(rows)
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            size = max(1, size // 2)
-            torch.cuda.empty_cache()
-            continue
-        start = rows.stop

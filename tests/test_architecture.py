@@ -15,7 +15,7 @@ import sktda.cleaning
 
 ROOT = Path(sktda.__file__).parent
 STAGE = {
-    **dict.fromkeys(["containers", "seeds", "selection", "distributions", "findings", "noise", "files"], 0),
+    **dict.fromkeys(["containers", "seeds", "selection", "distributions", "devices", "findings", "noise", "files"], 0),
     **dict.fromkeys(["data", "images", "metrics", "tables", "weighting"], 1),
     "model": 2,
     "engine": 3,

@@ -11,7 +11,8 @@ from sklearn.preprocessing import StandardScaler
 
 from sktda import InfluencePruner, NoisyLabelDetector
 from sktda.attribution import ComplexityGap
-from sktda.data import check_finite, encode_target, for_blocks, infer_task, row_index
+from sktda.data import check_finite, encode_target, infer_task, row_index
+from sktda.devices import for_blocks
 from sktda.engine.unit_rows import UnitRows
 
 CPU = torch.device("cpu")

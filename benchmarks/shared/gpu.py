@@ -49,7 +49,7 @@ def gpu_part(n: int) -> dict:
 def tasks(setting: Setting) -> dict[str, Callable[[], Tensor]]:
     """EK-FAC fit, self-influence, validation objective and pairs; each returns numbers to compare."""
     from sktda.engine.ekfac import EKFAC
-    from sktda.engine.pairwise import EKFACQueries
+    from sktda.engine.pairwise import EKFACQueries, Queries
     from sktda.engine.per_row import PerRow
 
     engine, rows = PerRow(setting.model), setting.rows
@@ -73,9 +73,12 @@ def tasks(setting: Setting) -> dict[str, Callable[[], Tensor]]:
         source.choose_ranks(engine, setting.validation, rows, None)
         values = torch.empty(len(setting.validation), len(rows), device=device)
         for asked, ready in source.blocks(engine, setting.validation, None):
-            for part in engine.batches(rows):
-                factors = engine.capture(rows.block(part, device), None, curvature.own(engine))[1]
-                values[asked, part] = ready.block(factors).to(values)
+
+            def block(part: slice, ready: Queries = ready) -> Tensor:
+                return ready.block(engine.capture(rows.block(part, device), None, curvature.own(engine))[1])
+
+            for part, found in engine.computed(rows, block):
+                values[asked, part] = found.to(values)
         return values
 
     return {"EK-FAC fit": fit, "EK-FAC self": itself, "aggregated": aggregated, f"pairs, {QUERIES} queries": pairs}

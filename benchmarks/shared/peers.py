@@ -54,7 +54,7 @@ def kronfluence_part(n: int, n_queries: int) -> dict:
     from kronfluence.task import Task
 
     from sktda.engine.ekfac import EKFAC
-    from sktda.engine.pairwise import EKFACQueries
+    from sktda.engine.pairwise import EKFACQueries, Queries
     from sktda.engine.per_row import PerRow
 
     warnings.filterwarnings("ignore", category=FutureWarning)  # kronfluence, of torch's GradScaler
@@ -101,9 +101,13 @@ def kronfluence_part(n: int, n_queries: int) -> dict:
                 source.choose_ranks(engine, setting.validation, rows, None)
             values = torch.empty(n_queries, n)
             for asked, ready in source.blocks(engine, setting.validation, None):
-                for part in engine.batches(rows):
+
+                def block(part: slice, ready: Queries = ready) -> Tensor:
                     factors = engine.capture(rows.block(part, setting.model.device), None, curvature.own(engine))[1]
-                    values[asked, part] = ready.block(factors)
+                    return ready.block(factors)
+
+                for part, each in engine.computed(rows, block):
+                    values[asked, part] = each
             found[f"pairs {tolerance}"] = values
 
         return run

@@ -175,7 +175,8 @@ def _distances(before: Any, after: Any, retrained: Any, X: Any) -> dict[str, flo
         model = differentiable(estimator, count(X))
         rows, engine = model.rows(X), PerRow(model)
         engine.prepare(rows)
-        outputs = [engine.outputs(rows.block(part, model.device)[0]).cpu() for part in engine.batches(rows)]
+        found = engine.computed(rows, lambda part: engine.outputs(rows.block(part, model.device)[0]).cpu())
+        outputs = [each for _, each in found]
         return flatten({name: value.detach().cpu() for name, value in model.parameters.items()}), torch.cat(outputs)
 
     true = seen(retrained)

@@ -8,6 +8,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from sktda.devices import exact
 from sktda.engine.curvature import DENSE_PARAMETERS, Spectral, Visit, here, root_gradients
 from sktda.engine.functional import Direction
 from sktda.engine.per_row import PerRow
@@ -44,11 +45,11 @@ class BlockCurvature:
         self._shapes = {name: value.shape for name, value in own.items()}
         penalty = self._by_block(
             {
-                name: (
+                name: exact(
                     # a penalty of the loss is preconditioned like the loss, decoupled decay is not
                     engine.model.decay.get(name, 0.0) * (torch.ones_like(value) if root is None else root[name] ** 2)
                     + (decay or {}).get(name, 0.0)
-                ).double()
+                )
                 for name, value in own.items()
             }
         )
@@ -80,13 +81,13 @@ class BlockCurvature:
             for gradients in root_gradients(engine, rows.block(part, engine.model.device)):
                 direction = unflatten(gradients, self._shapes)
                 if root is not None:
-                    direction = {name: root[name] * value for name, value in direction.items()}
+                    direction = {name: root[name] * value.to(root[name].device) for name, value in direction.items()}
                 for block, values in self._by_block(direction).items():
                     found[block].append(values)
             for block, each in found.items():  # only now: a batch that runs out of memory is tried again
                 joined = torch.cat(each)
                 if joined.shape[1] <= len(rows) * len(each):  # p <= m at one state: the sum is the smaller one
-                    squares[block] = squares.get(block, 0) + joined.double().T @ joined.double()
+                    squares[block] = squares.get(block, 0) + exact(joined).T @ exact(joined)
                 else:
                     parts[block].append(joined)
             self._refuse(squares, parts)  # after each batch: before the memory is full, not after
@@ -118,7 +119,7 @@ class BlockCurvature:
         if summed:
             self.values[block], self.bases[block] = torch.linalg.eigh((found + found.T) / 2 + torch.diag(penalty))
             return
-        wide = found.double()  # the Gram squares the condition number
+        wide = exact(found)  # the Gram squares the condition number
         values, vectors = torch.linalg.eigh(wide @ wide.T)
         kept = values > NULL * values[-1]
         values = values[kept]

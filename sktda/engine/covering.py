@@ -5,14 +5,19 @@ All take the features of one class, (n, d), and return the positions of k rows i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.data import slices
+from sktda.devices import exact_device, for_blocks, in_blocks
 
 POOL = 2_048  # rows among which centers are looked for between two passes over all rows
 BLOCK = 2**24  # distances, or numbers of a column block, held at a time
+AHEAD = 32  # centers that a device chooses before the processor looks at them
 NEIGHBOURS = 10  # of each row in the graph of `message_passing`
 
 
@@ -29,38 +34,67 @@ def k_center(features: Tensor, k: int, pool: int = POOL) -> Tensor:
     n = len(features)
     rows = features - features.mean(dim=0)  # shorter rows: less cancellation
     lengths = rows.square().sum(dim=1)
-    chosen = [int(lengths.argmin())]
-    nearest = torch.full_like(lengths, torch.inf)  # squared distance to the nearest of chosen[:seen]; -1 = a center
-    seen = 0
-    while len(chosen) < k:
-        new = torch.tensor(chosen[seen:], device=rows.device)
+    new = lengths.argmin().reshape(1)
+    chosen, count = [new], 1
+    nearest = torch.full_like(lengths, torch.inf)  # squared distance to the nearest center; -1 = one itself
+    while count < k:
         _approach(nearest, rows, lengths, new)
-        nearest[new], seen = -1.0, len(chosen)
+        nearest.index_fill_(0, new, -1.0)
         order = nearest.argsort(descending=True, stable=True)
         limit = float(nearest[order[pool]]) if pool < n else -torch.inf
         members = order[:pool].sort().values
-        own, own_lengths, left = rows[members], lengths[members], nearest[members]
-        best = int(left.argmax())
-        while True:
-            chosen.append(int(members[best]))
-            if len(chosen) == k:
-                break
-            distance = torch.addmv(own_lengths + own_lengths[best], own, own[best], alpha=-2).clamp_(min=0)
-            left = torch.minimum(left, distance)
-            left[best] = -1.0
-            best = int(left.argmax())
-            if not float(left[best]) > limit:
-                break
-    return torch.tensor(chosen[:k], device=rows.device)
+        new = members[_farthest(rows[members], lengths[members], nearest[members], k - count, limit)]
+        chosen.append(new)
+        count += len(new)
+    return torch.cat(chosen)
+
+
+def _farthest(rows: Tensor, lengths: Tensor, nearest: Tensor, most: int, limit: float) -> Tensor:
+    """Positions of the farthest row from all centers, which becomes one, and so on while one is farther than `limit`.
+
+    At most `most`. A device is not waited for at every row: several are chosen ahead, and those below are dropped.
+    """
+    at, joined, waits = _positions(rows.device)
+    ahead = AHEAD if waits else 1
+    found: list[Any] = []
+    while len(found) < most:
+        values = []
+        for step in range(min(ahead, most - len(found))):
+            best = at(nearest.argmax())  # the first of equals
+            value = nearest[best]
+            if not waits and (found or step) and not float(value) > limit:
+                return joined(found)
+            values.append(value)
+            found.append(best)
+            distance = torch.addmv(lengths + lengths[best], rows, rows[best].reshape(-1), alpha=-2).clamp_(min=0)
+            nearest = torch.minimum(nearest, distance)
+            nearest[best] = -1.0
+        if waits:
+            new = len(found) - len(values)
+            for step, value in enumerate(torch.cat(values).tolist(), start=new):
+                if step and not value > limit:
+                    return joined(found[:step])
+            ahead *= 2
+    return joined(found)
+
+
+def _positions(device: torch.device) -> tuple[Callable[[Tensor], Any], Callable[[list], Tensor], bool]:
+    """(0-d position -> an index, indices -> (m,) tensor, whether reading a number would wait for the device)."""
+    if device.type == "cpu":
+        return int, torch.tensor, False  # type: ignore[return-value]
+    return partial(torch.reshape, shape=(1,)), torch.cat, True
 
 
 def _approach(nearest: Tensor, rows: Tensor, lengths: Tensor, new: Tensor) -> None:
     """Lower `nearest` to the squared distances from the rows `new`, in place."""
     centers, center_lengths = rows[new], lengths[new]
-    for part in slices(len(rows), max(1, BLOCK // len(new))):
+
+    def approach(part: slice) -> None:
         products = torch.addmm(center_lengths, rows[part], centers.T, alpha=-2)
         distance = (products.amin(dim=1) + lengths[part]).clamp_(min=0)
         nearest[part] = torch.minimum(nearest[part], distance)
+
+    for_blocks(len(rows), max(1, BLOCK // len(new)), approach)
 
 
 def herding(features: Tensor, k: int) -> Tensor:
@@ -69,16 +103,18 @@ def herding(features: Tensor, k: int) -> Tensor:
     Each next row minimises |mean of the chosen - mean of all|, the first of equals. O(n k d) time.
     Source: Welling 2009, as in Rebuffi et al. 2017 (arXiv:1611.07725), algorithm 4.
     """
+    features = features.to(exact_device(features.device))
     rows = features - features.mean(dim=0, dtype=torch.float64).to(features.dtype)
     # |S + c|^2 = |S|^2 + 2 S.c + |c|^2 for the sum S of the chosen, centred; in float64, as k products add up
     cost = rows.square().sum(dim=1, dtype=torch.float64)
+    at, joined, _ = _positions(rows.device)
     chosen = []
     for _ in range(k):
-        best = int(cost.argmin())
+        best = at(cost.argmin())
         chosen.append(best)
-        cost += 2 * (rows @ rows[best])
+        cost += 2 * (rows @ rows[best].reshape(-1))
         cost[best] = torch.inf
-    return torch.tensor(chosen, device=features.device)
+    return joined(chosen)
 
 
 def moderate(features: Tensor, k: int) -> Tensor:
@@ -94,11 +130,13 @@ def moderate(features: Tensor, k: int) -> Tensor:
 
 def _medians(values: Tensor) -> Tensor:
     """(d,) medians of the columns of (n, d), the mean of the two middle values where n is even."""
-    n, found = len(values), []
-    for part in slices(values.shape[1], max(1, BLOCK // n)):
+    n = len(values)
+
+    def middle(part: slice) -> Tensor:
         ranked = values[:, part].sort(dim=0).values
-        found.append((ranked[(n - 1) // 2] + ranked[n // 2]) / 2)
-    return torch.cat(found)
+        return (ranked[(n - 1) // 2] + ranked[n // 2]) / 2
+
+    return torch.cat([found for _, found in in_blocks(values.shape[1], max(1, BLOCK // n), middle)])
 
 
 def message_passing(features: Tensor, difficulty: np.ndarray, k: int, n_neighbors: int = NEIGHBOURS) -> Tensor:
@@ -129,10 +167,13 @@ def neighbour_weights(features: Tensor, n_neighbors: int) -> tuple[np.ndarray, n
     size = min(n_neighbors, n - 1)
     distance = rows.new_empty(n, size)
     near = torch.empty(n, size, dtype=torch.long, device=rows.device)
-    for part in slices(n, max(1, BLOCK // n)):
+
+    def look(part: slice) -> None:
         block = torch.addmm(lengths, rows[part], rows.T, alpha=-2) + lengths[part, None]
-        block[torch.arange(len(block)), torch.arange(part.start, part.stop)] = torch.inf
+        block[:, part].fill_diagonal_(torch.inf)  # a row is no neighbour of its own
         distance[part], near[part] = block.topk(size, dim=1, largest=False)
-    roots = distance.clamp_(min=0).sqrt_().double().cpu().numpy()
+
+    for_blocks(n, max(1, BLOCK // n), look)
+    roots = distance.clamp_(min=0).sqrt_().cpu().double().numpy()
     unit = roots.mean() if roots.size else 0.0
     return np.exp(-roots / (unit if unit > 0 else 1.0)), near.cpu().numpy()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sktda.data import slices
+from sktda.devices import exact, exact_device
 from sktda.engine.functional import Direction
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Inputs, Rows, flatten, flatten_each, forward, unflatten
@@ -56,7 +57,7 @@ class DenseCurvature:
                 f"the model has {p} trainable parameters; a dense curvature is limited to {DENSE_PARAMETERS}: "
                 "use another curvature, such as 'ekfac', or freeze layers"
             )
-        matrix = torch.zeros(p, p, dtype=torch.float64, device=model.device)
+        matrix = torch.zeros(p, p, dtype=torch.float64, device=exact_device(model.device))
         found = 0
         for _ in visit():
             matrix += gauss_newton(engine, rows)
@@ -134,7 +135,7 @@ def penalty(engine: PerRow, decay: Mapping[str, float]) -> Tensor:
     """(p,) diagonal of the penalty's Hessian, float64."""
     model = engine.model
     parts = [
-        torch.full((value.numel(),), decay.get(name, 0.0), dtype=torch.float64, device=model.device)
+        torch.full((value.numel(),), decay.get(name, 0.0), dtype=torch.float64, device=exact_device(model.device))
         for name, value in model.parameters.items()
     ]
     return torch.cat(parts)
@@ -144,7 +145,7 @@ def gauss_newton(engine: PerRow, rows: Rows) -> Tensor:
     """(p, p) mean over rows of J' F J, float64: J the outputs' Jacobian, F the output Fisher."""
     model = engine.model
     p = sum(value.numel() for value in model.parameters.values())
-    total = torch.zeros(p, p, dtype=torch.float64, device=model.device)
+    total = torch.zeros(p, p, dtype=torch.float64, device=exact_device(model.device))
 
     with torch.no_grad():
         inputs, targets, _ = rows.block(slice(0, 1), model.device)
@@ -167,7 +168,7 @@ def block_gauss_newton(engine: PerRow, block: tuple) -> Tensor:
     """Sum over the block's rows of J' F J."""
     total = None
     for rows in root_gradients(engine, block):
-        rows = rows.double()
+        rows = exact(rows)
         total = rows.T @ rows if total is None else total.addmm_(rows.T, rows)
     assert total is not None
     return total
@@ -202,17 +203,17 @@ def conjugate_gradients(
     Raises ValueError where H + damping is not positive definite or max_iter products do not suffice: a half-solved
     system would be a silent number.
     """
-    vector = flatten(b).double()
+    vector = exact(flatten(b))
     shapes = {name: value.shape for name, value in b.items()}
-    dtype = next(iter(b.values())).dtype
+    like = next(iter(b.values()))
     x, r = torch.zeros_like(vector), vector.clone()
     d, squared = r.clone(), r @ r
     goal = tolerance**2 * squared
     for _ in range(max_iter):
         if squared <= goal:
             return unflatten(x, shapes)
-        product = multiply(unflatten(d.to(dtype), shapes))
-        moved = flatten({name: product[name] for name in shapes}).double() + damping * d
+        product = multiply(unflatten(d.to(like), shapes))
+        moved = exact(flatten({name: product[name] for name in shapes})) + damping * d
         bend = d @ moved
         if not bend > 0:
             raise ValueError(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from sktda.devices import exact
 from sktda.engine.functional import Direction
 from sktda.engine.layers import Sum
 from sktda.engine.per_row import PerRow
@@ -91,7 +92,7 @@ class FiniteDifferences:
 
 def length(direction: Direction) -> float:
     """Euclidean length over all parameters."""
-    return float(sum(value.double().square().sum() for value in direction.values())) ** 0.5
+    return float(sum(exact(value).square().sum() for value in direction.values())) ** 0.5
 
 
 def risk_gradient(engine: PerRow, rows: Rows) -> dict[str, Tensor]:

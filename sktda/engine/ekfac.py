@@ -16,6 +16,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from sktda.devices import exact_device
 from sktda.engine.curvature import Spectral, Visit, along_root, here
 from sktda.engine.functional import Direction
 from sktda.engine.journal import Passes
@@ -24,10 +25,36 @@ from sktda.engine.kronecker_blocks import ProductBlock, covered_blocks
 from sktda.engine.layers import Layer, LayerRows, Product
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows, forward
+from sktda.model.likelihood import Likelihood
 
 KEPT_BYTES = 256 * 2**20  # factors kept from the first pass over the rows, so that the second need not redo them
 
 Noise = Callable[[int], Tensor]
+
+
+class Kept:
+    """Factors of batches from the first pass over the rows, as many as KEPT_BYTES and the memory take."""
+
+    def __init__(self) -> None:
+        self._left = KEPT_BYTES
+        self._found: dict[tuple[int, int, int], dict[str, LayerRows]] = {}
+
+    def keep(self, batch: tuple[int, int, int], factors: dict[str, LayerRows]) -> None:
+        """Hold the factors of a batch, (state, start, stop), if there is room."""
+        self._left -= sum(factor.nbytes for factor in factors.values())
+        if self._left >= 0:
+            self._found[batch] = factors
+
+    def taken(self, batch: tuple[int, int, int]) -> dict[str, LayerRows] | None:
+        """The factors of a batch, which are held no longer."""
+        return self._found.pop(batch, None)
+
+    def drop(self) -> bool:
+        """Let go of all, and keep none from now on; returns whether there were any."""
+        some = bool(self._found)
+        self._found.clear()
+        self._left = -1
+        return some
 
 
 class EKFAC:
@@ -75,7 +102,7 @@ class EKFAC:
             )
         self._names = [block.name for block in self.layers]
         noise = cache(lambda state: self._noise(engine, rows, seed + state))
-        kept: dict[tuple[int, int, int], dict[str, LayerRows]] = {}
+        kept = Kept()
         self.basis_in, self.basis_out = self._bases(engine, rows, noise, kept, passes, visit)
         self.values = self._values(engine, rows, noise, kept, passes, visit)
         for block in self.layers:
@@ -99,22 +126,22 @@ class EKFAC:
         inputs, targets, weight = rows.block(part, engine.model.device)
 
         def sampled(outputs: Tensor, noise: Tensor) -> Tensor:
-            return along_root(outputs, likelihood.slopes(outputs.detach(), targets, noise))
+            return along_root(outputs, drawn_slopes(likelihood, outputs, targets, noise))
 
         # curvature is linear in a row's weight, its gradient too: the root of it goes into the gradient
         root = None if weight is None else weight.sqrt()
-        own, drawn = self.own(engine), noise[part].to(engine.model.device)
+        own, drawn = self.own(engine), noise[part].to(exact_device(engine.model.device))
         if own is None:  # gradients without factors are of one row at a time: each needs its own slopes
             with torch.no_grad():
                 outputs = forward(engine.model.module, inputs)
-            block = (inputs, likelihood.slopes(outputs, targets, drawn), root)
+            block = (inputs, drawn_slopes(likelihood, outputs, targets, drawn), root)
             factors = engine.capture(block, along_root)[1]
         else:
             factors = engine.capture((inputs, drawn, root), sampled, own)[1]
         return {block.name: block.taken(factors) for block in self.layers}
 
     def _bases(
-        self, engine: PerRow, rows: Rows, noise: Noise, kept: dict, passes: Passes, visit: Visit
+        self, engine: PerRow, rows: Rows, noise: Noise, kept: Kept, passes: Passes, visit: Visit
     ) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
         shapes: dict[str, tuple[int, int]] = {}
         for block in self.layers:
@@ -122,10 +149,8 @@ class EKFAC:
             shapes |= {f"in/{block.name}": (width, width)} if rotates[0] else {}
             shapes |= {f"out/{block.name}": (out, out)} if rotates[1] else {}
         sums = self._zeros(engine, shapes)
-        left = KEPT_BYTES
 
         def work(state: int, part: slice) -> None:
-            nonlocal left
             factors = self._captured(engine, rows, noise(state), part)
             root = None if rows.weight is None else rows.weight[part].sqrt().to(engine.model.device)
             products: dict[str, Tensor | None] = {}
@@ -134,28 +159,28 @@ class EKFAC:
                 products |= {f"in/{block.name}": columns, f"out/{block.name}": lines}
             for key, product in products.items():  # only now: a batch that runs out of memory is tried again
                 if product is not None:
-                    sums[key] += product
-            left -= sum(factor.nbytes for factor in factors.values())
-            if left >= 0:
-                kept[state, part.start, part.stop] = factors
+                    sums[key] += product.to(sums[key].device)
+            kept.keep((state, part.start, part.stop), factors)
 
-        n = self._accumulate("factors", engine, rows, work, sums, passes, visit)
-        found = {key: eigenvectors(total / n).to(engine.model.dtype) for key, total in sums.items()}
+        n = self._accumulate("factors", engine, rows, work, sums, passes, visit, kept.drop)
+        device, dtype = engine.model.device, engine.model.dtype
+        found = {key: eigenvectors(total / n).to(device, dtype) for key, total in sums.items()}
         return {n: found.get(f"in/{n}") for n in self._names}, {n: found.get(f"out/{n}") for n in self._names}
 
     def _values(
-        self, engine: PerRow, rows: Rows, noise: Noise, kept: dict, passes: Passes, visit: Visit
+        self, engine: PerRow, rows: Rows, noise: Noise, kept: Kept, passes: Passes, visit: Visit
     ) -> dict[str, Tensor]:
         sums = self._zeros(engine, {block.name: block.size for block in self.layers})
 
         def work(state: int, part: slice) -> None:
-            factors = kept.pop((state, part.start, part.stop), None) or self._captured(engine, rows, noise(state), part)
+            factors = kept.taken((state, part.start, part.stop))
+            factors = factors or self._captured(engine, rows, noise(state), part)
             squares = {b.name: b.squares(factors[b.name], self.bases(b.name)) for b in self.layers}
             for name, values in squares.items():
-                sums[name] += values
+                sums[name] += values.to(sums[name].device)
 
-        n = self._accumulate("eigenvalues", engine, rows, work, sums, passes, visit)
-        return {name: (total / n).to(engine.model.dtype) for name, total in sums.items()}
+        n = self._accumulate("eigenvalues", engine, rows, work, sums, passes, visit, kept.drop)
+        return {name: (total / n).to(engine.model.device, engine.model.dtype) for name, total in sums.items()}
 
     @staticmethod
     def _accumulate(
@@ -166,6 +191,7 @@ class EKFAC:
         sums: dict[str, Tensor],
         passes: Passes,
         visit: Visit,
+        spare: Callable[[], bool],
     ) -> int:
         """work(state, batch) for all rows at all states; returns how many rows that were."""
         n = 0
@@ -175,7 +201,7 @@ class EKFAC:
                 # Always in the same batches: eigenvectors of close eigenvalues turn with the rounding of a product in
                 # float32, and scores with them, by more than 1e-5. Products in float64 would do as well, and double
                 # the cost of the fit.
-                engine.sweep(rows, partial(work, state), start, stop, size=engine.own_batch)
+                engine.sweep(rows, partial(work, state), start, stop, engine.own_batch, spare)
 
             passes.accumulate(f"{name} {label}".strip(), len(rows), add, sums)
             n += len(rows)
@@ -183,7 +209,7 @@ class EKFAC:
 
     @staticmethod
     def _zeros(engine: PerRow, shapes: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
-        device = engine.model.device
+        device = exact_device(engine.model.device)
         return {key: torch.zeros(shape, dtype=torch.float64, device=device) for key, shape in shapes.items()}
 
     def _penalty(self, engine: PerRow, block: Block) -> Tensor:
@@ -315,3 +341,9 @@ class EKFAC:
 
         engine.sweep(rows, work, start, stop)
         return result
+
+
+def drawn_slopes(likelihood: Likelihood, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
+    """Slopes at labels that the noise, in float64, draws from the outputs; computed where the noise is."""
+    place = noise.device
+    return likelihood.slopes(outputs.detach().to(place), targets.to(place), noise).to(outputs)

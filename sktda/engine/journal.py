@@ -65,6 +65,10 @@ class Passes:
         self.journal = journal or Journal()
         self._begin = begin
 
+    def code(self, values: Iterable[Tensor]) -> str:
+        """A digest of the tensors that a pass depends on, for its name; without a journal they are not read."""
+        return "" if self.journal.folder is None else digest(values)
+
     def begin(self, name: str) -> None:
         """Report a pass that is not in shards."""
         if self._begin is not None:

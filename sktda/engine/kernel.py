@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
-from sktda.data import for_blocks, slices
+from sktda.data import slices
+from sktda.devices import for_blocks
 
 PIVOT_CUTOFF = 1e-6  # a landmark that the others determine to this share of its variance adds only rounding noise
 CACHE_ELEMENTS = 2**25  # features of up to 128 MiB are kept between the passes instead of being made again
@@ -29,21 +31,30 @@ class LeaveOneOut:
     residual: Tensor
 
 
-def arc_cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Kernel x.x' (pi - arccos(x.x')) / (2 pi) of rows of length 1: a (n, d), b (m, d) -> (n, m).
+def arc_cosine(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """Kernel x.x' (pi - arccos(x.x')) / (2 pi) of rows of length 1: a (n, d), b (m, d) -> (n, m), `out` or new.
 
     The infinite-width two-layer ReLU kernel of the complexity gap (arXiv:2301.00930, eq. 2); 1/2 at x = x'.
     """
-    cosine = a @ b.T
+    cosine = torch.mm(a, b.T, out=out)
     # a row with itself: rounding of 1 - 1e-7 would become an angle of 5e-4, different in every block
     cosine.masked_fill_(cosine > 1 - 8 * torch.finfo(cosine.dtype).eps, 1)
     angle = cosine.clamp_(min=-1).acos()
-    return angle.neg_().add_(math.pi).mul_(cosine).div_(2 * math.pi)
+    return cosine.mul_(angle.neg_().add_(math.pi)).div_(2 * math.pi)
 
 
 def arc_cosine_gram(a: Tensor) -> Tensor:
     """Kernel of rows with themselves, (n, n); the diagonal is exactly 1/2, also for rows of zeros."""
-    return arc_cosine(a, a).fill_diagonal_(0.5)
+    found = a.new_empty(len(a), len(a))
+    for_blocks(len(a), len(a), lambda rows: arc_cosine(a[rows], a, found[rows]))
+    return found.fill_diagonal_(0.5)
+
+
+def raised(matrix: Tensor, by: float) -> Tensor:
+    """A copy of the matrix with more on its diagonal."""
+    found = matrix.clone()
+    found.diagonal().add_(by)
+    return found
 
 
 def cholesky(matrix: Tensor) -> Tensor:
@@ -52,7 +63,7 @@ def cholesky(matrix: Tensor) -> Tensor:
     jitter = 0.0
     # none at first, then 1e-13 to 1e-5 of the diagonal: more would be a ridge that nobody asked for
     for power in range(-13, -3):
-        factor, info = torch.linalg.cholesky_ex(matrix + jitter * torch.eye(len(matrix), out=torch.empty_like(matrix)))
+        factor, info = torch.linalg.cholesky_ex(raised(matrix, jitter) if jitter else matrix)
         if not info.item():
             return factor
         jitter = float(scale) * 10.0**power
@@ -96,7 +107,7 @@ def leave_one_out_exact(gram: Tensor, targets: Tensor, ridge: float) -> LeaveOne
     gram (n, n) kernel H, targets (n, c), ridge >= 0, same dtype and device. With P = (H + ridge I)^-1 and
     A = P Y, the prediction without row i is f_{-i} = Y_i - A_i / P_ii. O(n^3) time, O(n^2) memory.
     """
-    factor = cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    factor = cholesky(raised(gram, ridge))
     precision = torch.cholesky_inverse(factor).diagonal().clone()  # a view would keep the inverse alive
     alpha = torch.cholesky_solve(targets, factor)
     return LeaveOneOut(precision, alpha / precision[:, None])
@@ -134,7 +145,10 @@ def leave_one_out_nystrom(
     moment = torch.zeros(rank, targets.shape[1], dtype=torch.float64, device=device)
     noise = torch.empty(n, dtype=torch.float64, device=device)
     project = inverse.to(dtype)
-    cache = torch.empty(n, rank, dtype=dtype, device=device) if n * rank <= CACHE_ELEMENTS else None
+    cache = None
+    if n * rank <= CACHE_ELEMENTS:
+        with suppress(torch.OutOfMemoryError):  # they are made again
+            cache = torch.empty(n, rank, dtype=dtype, device=device)
 
     def accumulate(rows: slice) -> None:
         phi = times_upper(arc_cosine(block(rows), landmarks), project)

@@ -13,6 +13,7 @@ import torch
 from scipy.linalg import eigh
 from torch import Tensor
 
+from sktda.devices import where_it_fits
 from sktda.engine.functional import Direction
 from sktda.engine.layers import Formed, LayerRows
 
@@ -128,6 +129,10 @@ def flat(values: Tensor) -> Tensor:
 
 def eigenvectors(matrix: Tensor) -> Tensor:
     """Columns of eigenvectors of a symmetric matrix, of which the lower triangle is read, in float64."""
+    return where_it_fits(matrix.device, lambda place: _eigenvectors(matrix.to(place)))
+
+
+def _eigenvectors(matrix: Tensor) -> Tensor:
     if matrix.device.type != "cpu" or len(matrix) < LARGE or not matrix.isfinite().all():
         return torch.linalg.eigh(matrix, UPLO="L")[1]
     return torch.from_numpy(eigh(matrix.numpy(), driver="evd", check_finite=False)[1])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sktda.data import slices
+from sktda.devices import exact
 from sktda.engine.functional import Direction
 from sktda.engine.kronecker import Bases, Block, flat, self_product, turned
 from sktda.engine.layers import Convolved, Layer, LayerRows, Lookup, Product
@@ -318,8 +319,12 @@ def _energies(engine: PerRow, rows: Rows, blocks: list[Block]) -> dict[str, floa
     """Sum of the squared gradients of ENERGY_ROWS rows, evenly spread, in each block."""
     few = rows.chosen(np.unique(np.linspace(0, len(rows) - 1, ENERGY_ROWS).astype(int)))
     energy = dict.fromkeys([block.name for block in blocks], 0.0)
-    for part in engine.batches(few):
+
+    def squares(part: slice) -> list[Tensor]:
         factors = engine.capture(few.block(part, engine.model.device))[1]
-        for block in blocks:
-            energy[block.name] += float(block.taken(factors).square_norms().double().sum())
+        return [exact(block.taken(factors).square_norms()).sum() for block in blocks]
+
+    for _, found in engine.computed(few, squares):
+        for block, value in zip(blocks, torch.stack(found).tolist(), strict=True):
+            energy[block.name] += value
     return energy

@@ -69,7 +69,7 @@ def last_layer(model: DifferentiableModel, rows: Rows) -> LastLayer:
     """
     name = type(model.module).__name__
     engine = PerRow(model)
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+    kept: list[Tensor] = []  # features, outputs, targets, and weights where there are some, of all rows
     layers: set[nn.Linear] = set()
     same = True
 
@@ -91,16 +91,20 @@ def last_layer(model: DifferentiableModel, rows: Rows) -> LastLayer:
         layers.add(layer)
         # equal numbers, in whatever shape, in every batch: an activation may leave those of one as they are
         same = same and made.numel() == outputs.numel() and torch.equal(made.reshape(outputs.shape), outputs)
-        parts.append((features, outputs, targets, weight))
+        found = [features, outputs, targets] + ([] if weight is None else [weight])
+        if not kept:
+            kept.extend([each.new_empty(len(rows), *each.shape[1:]) for each in found])
+        for whole, each in zip(kept, found, strict=True):
+            whole[part] = each
 
     engine.sweep(rows, work)
-    features, outputs, targets = (torch.cat([part[i] for part in parts]) for i in range(3))  # type: ignore[misc]
+    features, outputs, targets = kept[:3]
     if not bool(torch.isfinite(features).all() and torch.isfinite(outputs).all()):
         raise ValueError(
             f"features or outputs of {name} are NaN or infinite: its training diverged, or X holds values too large "
             "for it; standardise X, or train with a smaller learning rate"
         )
-    weight = None if rows.weight is None else torch.cat([part[3] for part in parts])  # type: ignore[misc]
+    weight = kept[3] if len(kept) > 3 else None
     bias = all(layer.bias is not None for layer in layers)  # branches may end in different layers
     return LastLayer(name, features, outputs, targets, weight, model.likelihood, bias, same and len(layers) == 1)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sktda.devices import in_blocks
 from sktda.engine.last_layer import LastLayer
 from sktda.engine.layers import Product
 from sktda.selection import removal_quota
@@ -47,8 +48,30 @@ def at(gradients: Product, rows: np.ndarray) -> Product:
 def closeness(gradients: Product) -> np.ndarray:
     """(n, n) largest distance between two gradients minus the distance of each pair."""
     lengths = gradients.square_norms()
-    distance = (lengths + lengths[:, None] - 2 * gradients.gram(gradients)).clamp_(min=0).fill_diagonal_(0).sqrt_()
-    return (distance.max() - distance).cpu().numpy()
+
+    def distances(rows: slice) -> Tensor:
+        part = gradients.like(gradients.inputs[rows], gradients.delta[rows])
+        found = (lengths + lengths[rows, None] - 2 * part.gram(gradients)).clamp_(min=0)
+        found[:, rows].fill_diagonal_(0)
+        return found.sqrt_().cpu()
+
+    distance = _stacked(len(lengths), distances)
+    return (distance.max() - distance).numpy()
+
+
+def products(gradients: Product) -> np.ndarray:
+    """(n, n) products of the gradients, float64."""
+
+    def of(rows: slice) -> Tensor:
+        return gradients.like(gradients.inputs[rows], gradients.delta[rows]).gram(gradients).cpu()
+
+    return _stacked(len(gradients.delta), of).double().numpy()
+
+
+def _stacked(n: int, compute: Callable[[slice], Tensor]) -> Tensor:
+    """The lines of an (n, n) matrix, computed at once or, where the memory is short, some at a time."""
+    parts = [found for _, found in in_blocks(n, n, compute)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def facility_location(similarity: np.ndarray, k: int) -> Chosen:

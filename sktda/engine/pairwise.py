@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.data import slices
+from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.curvature import Spectral
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.kronecker import turned_back
@@ -133,7 +134,7 @@ def few_products(matrices: Tensor, allowed: Tensor | float) -> tuple[Tensor, Ten
     # a third of the terms first: they often suffice, at a third of the cost
     for most in sorted({min(most, out * width // (out + width)) for most in (RANK // 3, RANK)} - {0}):
         left, strength, right = leading_vectors(matrices, most)
-        missing = total - strength.double().square().sum(0).cumsum(0)  # Eckart & Young: squares that r terms leave out
+        missing = total - exact(strength).square().sum(0).cumsum(0)  # Eckart & Young: squares that r terms leave out
         enough = (missing <= allowed).nonzero()
         if len(enough):
             rank = int(enough[0]) + 1
@@ -156,7 +157,7 @@ def energies(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def squares(values: Tensor) -> Tensor:
     """Sum of squares, in float64: differences of such sums are taken."""
-    return torch.linalg.vector_norm(values, dtype=torch.float64).square()
+    return torch.linalg.vector_norm(values.to(exact_device(values.device)), dtype=torch.float64).square()
 
 
 def leading_vectors(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -286,12 +287,16 @@ class EKFACQueries:
 
     def blocks(self, engine: PerRow, queries: Rows, measure: Measure | None) -> Iterator[tuple[slice, Queries]]:
         """(query positions, prepared queries), as many at a time as memory takes."""
-        for part in slices(len(queries), self.size(len(queries))):
-            # activations of the queries in batches, as of any rows: there may be many queries of few parameters
-            batches = slices(part.stop - part.start, engine.batch_size or 1)
-            shifted = [slice(part.start + batch.start, part.start + batch.stop) for batch in batches]
-            ready = [self.prepared(self._capture(engine, queries, batch, measure)) for batch in shifted]
-            yield part, ready[0] if len(ready) == 1 else Joined(ready)
+        return in_blocks(len(queries), self.size(len(queries)), partial(self.part, engine, queries, measure))
+
+    def part(self, engine: PerRow, queries: Rows, measure: Measure | None, part: slice) -> Queries:
+        """Some of the queries, at most `size` of them, ready."""
+        # activations of the queries in batches, as of any rows: there may be many queries of few parameters
+        found = engine.computed(
+            queries, lambda batch: self.prepared(self._capture(engine, queries, batch, measure)), part.start, part.stop
+        )
+        ready = [each for _, each in found]
+        return ready[0] if len(ready) == 1 else Joined(ready)
 
 
 def by_layer(engine: PerRow, directions: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -344,9 +349,9 @@ def outer_products(values: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Ten
     The error is weighted by the size of gradients: with d_s and d_a the row and column means of `values`, the singular
     vectors are those of diag(d_s) inverse diag(d_a). Source: Eckart & Young 1936, with weights.
     """
-    s = values.double().mean(1).clamp_min(1e-12 * values.mean().item())
-    a = values.double().mean(0).clamp_min(1e-12 * values.mean().item())
-    weighted = s[:, None] * inverse.double() * a
+    least = 1e-12 * values.mean().item()
+    s, a = (exact(values).mean(axis).clamp_min(least) for axis in (1, 0))
+    weighted = s[:, None] * exact(inverse) * a
     wide = weighted.shape[0] < weighted.shape[1]
     square = weighted @ weighted.T if wide else weighted.T @ weighted  # the smaller Gram: cheap, exact to 1e-8
     found, vectors = torch.linalg.eigh(square)
@@ -355,5 +360,4 @@ def outer_products(values: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Ten
     far = (weighted.T @ near if wide else weighted @ near) / strength.clamp_min(1e-300)
     left, right = (near, far) if wide else (far, near)
     kept = strength > 1e-7 * strength[0]  # the Gram is exact to 1e-14 or so, its roots to 1e-7
-    kind = inverse.dtype
-    return strength[kept].to(kind), (left.T / s)[kept].to(kind), (right.T / a)[kept].to(kind)
+    return strength[kept].to(inverse), (left.T / s)[kept].to(inverse), (right.T / a)[kept].to(inverse)

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from sktda.data import for_blocks, slices
+from sktda.devices import in_blocks, out_of_memory
 from sktda.engine.functional import Direction, dual_numbers, forward_at
 from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, known_layers, plain_kernels, recording
 from sktda.engine.trusted import check_folded, formed_gradients, is_folded, joined, refuse_module, trusted
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 
 BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
+ACCELERATED = 8  # times as much on an accelerator, which is idle between small batches
 SECOND_ORDER_BYTES = 16 * 2**20  # the same where second derivatives are taken: larger tensors cost more to allocate
 REST = ""  # name of the part of the gradient that no known layer covers
+Found = TypeVar("Found")
 
 
 class PerRow:
@@ -66,8 +69,12 @@ class PerRow:
 
     @property
     def own_batch(self) -> int:
-        """Rows whose activations take 256 MiB, at most 1,024: depends on the model only, not on `batch_size`."""
-        return min(max(BATCH_BYTES // self.row_bytes, 1), 1024)
+        """Rows whose activations take 256 MiB, at most 1,024, or eight times that on an accelerator.
+
+        Depends on the model and the kind of device only, not on `batch_size` or on how much memory is free.
+        """
+        times = 1 if self.model.device.type == "cpu" else ACCELERATED
+        return min(max(times * BATCH_BYTES // self.row_bytes, 1), times * 1024)
 
     @property
     def second_order_batch(self) -> int:
@@ -84,12 +91,27 @@ class PerRow:
         start: int = 0,
         stop: int | None = None,
         size: int | None = None,
+        spare: Callable[[], bool] | None = None,
     ) -> None:
-        """work(slice) for batches of `size` (batch_size) rows over start..stop; halves them when memory runs out."""
+        """work(slice) for batches of `size` (batch_size) rows over start..stop; halves them when memory runs out.
+
+        spare: as of `sktda.devices.in_blocks`.
+        """
+        for _ in self.computed(rows, work, start, stop, size, spare):
+            pass
+
+    def computed(
+        self,
+        rows: Rows,
+        compute: Callable[[slice], Found],
+        start: int = 0,
+        stop: int | None = None,
+        size: int | None = None,
+        spare: Callable[[], bool] | None = None,
+    ) -> Iterator[tuple[slice, Found]]:
+        """Yields (slice, compute(slice)), as `sweep` goes over the rows."""
         self.prepare(rows)
-        stop = len(rows) if stop is None else stop
-        size = size or self.batch_size or 1
-        for_blocks(stop - start, size, lambda s: work(slice(start + s.start, start + s.stop)))
+        return in_blocks(len(rows) if stop is None else stop, size or self.batch_size or 1, compute, start, spare)
 
     def _measured(self, rows: Rows) -> int:
         inputs = rows.block(slice(0, 1), self.model.device)[0]
@@ -204,14 +226,14 @@ class PerRow:
                     losses, dots = forward_ad.unpack_dual(run(dual))
                     return torch.zeros_like(losses) if dots is None else dots
             except RuntimeError as error:  # no forward mode; an error of another kind comes again below
-                if isinstance(error, torch.OutOfMemoryError):
+                if out_of_memory(error):
                     raise
                 self._forward_mode = False
         try:
             return self._twice_backward(run, values, along)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # neither: the gradients are formed
+        except RuntimeError as error:  # neither: the gradients are formed
+            if out_of_memory(error):
+                raise
             pieces = self.block_gradients(block).split([v.numel() for v in self.model.parameters.values()], dim=1)
             formed = dict(zip(self.model.parameters, pieces, strict=True))
             return sum(formed[name] @ value.flatten() for name, value in along.items())  # type: ignore[return-value]
@@ -267,11 +289,6 @@ class PerRow:
             sizes = [self.model.parameters[name].numel() for name in self.rest]
             pieces |= dict(zip(self.rest, factors[REST].gradients().split(sizes, dim=1), strict=True))
         return torch.cat([pieces[name] for name in self.model.parameters], dim=1)
-
-    def batches(self, rows: Rows, start: int = 0, stop: int | None = None) -> Iterator[slice]:
-        """Slices of at most batch_size rows that cover start..stop."""
-        stop = len(rows) if stop is None else stop
-        return (slice(start + s.start, start + s.stop) for s in slices(stop - start, self.batch_size or 1))
 
     def mean_gradient(self, rows: Rows, losses: Callable[[Tensor, Tensor], Tensor] | None = None) -> dict[str, Tensor]:
         """Gradient of the rows' mean loss by parameter, without the penalty; `losses` replaces the model's own."""

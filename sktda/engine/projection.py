@@ -20,6 +20,7 @@ from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows
 
 BLOCK = 65_536  # parameters that are formed and projected at a time; the draws depend on it
+DRAWN_BYTES = 128 * 2**20  # draws that are kept, of 2.8 million parameters in float32
 GROUPS = 4  # numbers that a parameter enters
 NEAR_BYTES = 2 * 2**20  # of a processor's cache, in which reordering takes less than half the time
 
@@ -44,6 +45,8 @@ class Projection:
         self.width = total if self.exact else dim
         edges = np.linspace(0, self.width, min(GROUPS, self.width) + 1).astype(int)
         self._groups = list(pairwise(edges.tolist()))
+        self._drawn: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        self._left = DRAWN_BYTES
 
     def __call__(self, factors: Mapping[str, LayerRows]) -> Tensor:
         """(n, width) projected gradients of a batch of rows, from their factors by layer."""
@@ -73,7 +76,13 @@ class Projection:
         )
 
     def _draws(self, number: int, part: slice, like: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """For each group the order (p,) in which the parameters of a block go round its numbers, and their signs."""
+        """For each group the order (p,) in which the parameters of a block go round its numbers, and their signs.
+
+        Kept for the next batch of rows, as far as DRAWN_BYTES take them.
+        """
+        kept = self._drawn.get((number, part.start))
+        if kept is not None and kept[0][1].device == like.device and kept[0][1].dtype == like.dtype:
+            return kept
         random = np.random.default_rng([self.seed, number, part.start])
         size = part.stop - part.start
         found = []
@@ -81,6 +90,10 @@ class Projection:
             order = torch.from_numpy(random.permutation(size)).to(like.device)
             signs = torch.from_numpy(random.integers(0, 2, size, dtype=np.int8) * 2 - 1).to(like)
             found.append((order, signs))
+        size = sum(order.nbytes + signs.nbytes for order, signs in found)
+        if kept is None and size <= self._left:
+            self._left -= size
+            self._drawn[number, part.start] = found
         return found
 
 

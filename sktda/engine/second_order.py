@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import grad, vmap
 
+from sktda.devices import out_of_memory
 from sktda.engine.functional import Direction, dual_numbers, forward_at
 from sktda.engine.layers import Formed, LayerRows, Lookup, Product, Sum, plain_kernels
 from sktda.engine.per_row import REST, PerRow
@@ -123,9 +124,9 @@ class SecondOrder:
         few = few, targets[:3], None
         try:
             found = self._by_dual_numbers(few, direction).changes
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # an operation without
+        except RuntimeError as error:  # an operation without
+            if out_of_memory(error):
+                raise
             return False
         layers = self.engine.layers or []
         true = self._formed(few, direction, {layer.name: layer.parameters for layer in layers}).changes
@@ -170,7 +171,7 @@ class SecondOrder:
             try:
                 changes, (dots, slopes) = vmap(both, in_dims=(None, 0, 0))(chosen, inputs, targets)
             except RuntimeError as error:  # recurrent layers, branches on values
-                if isinstance(error, torch.OutOfMemoryError):
+                if out_of_memory(error):
                     raise
                 changes, (dots, slopes) = self._row_by_row(block, along, wanted)
         scale = torch.ones_like(dots) if weight is None else weight
@@ -242,7 +243,7 @@ def _batched(outputs: list[Tensor], leaves: list[Tensor], along: list[Tensor]) -
         try:
             result = found(along, True)
         except RuntimeError as error:  # an operation that takes no batch of vectors
-            if isinstance(error, torch.OutOfMemoryError):
+            if out_of_memory(error):
                 raise
     if result is None:
         each = [found([vector[i] for vector in along], False) for i in range(k)]

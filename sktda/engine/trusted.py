@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.func import grad, vmap
 
+from sktda.devices import out_of_memory
 from sktda.engine.functional import forward_at
 from sktda.engine.layers import LAYOUTS, Layer, LayerRows, eval_kernels, plain_kernels, recording
 from sktda.engine.layers.layer import FOLDED, FOLDED_SECOND
@@ -70,9 +71,9 @@ def _calls(
             total = summed(forward(model.module, inputs), probe).sum()
             every = [(name, seen, edge) for name, found in calls.items() for seen, edge in found]
             deltas = torch.autograd.grad(total, [edge for *_, edge in every], allow_unused=True) if every else ()
-    except torch.OutOfMemoryError:
-        raise
-    except FAILURES:
+    except FAILURES as error:
+        if out_of_memory(error):
+            raise
         return None
     result: dict[str, list[tuple[tuple[Tensor, ...], Tensor]]] = {layer.name: [] for layer in layers}
     for (name, seen, _), delta in zip(every, deltas, strict=True):
@@ -103,9 +104,9 @@ def _agrees(
         layer.layout = layout
         try:
             found = joined([layer.factors(seen, delta, n) for seen, delta in calls]).gradients()
-        except torch.OutOfMemoryError:
-            raise
-        except FAILURES:
+        except FAILURES as error:
+            if out_of_memory(error):
+                raise
             continue
         if found.shape != true.shape or not found.any():  # zeros say nothing
             continue
@@ -178,7 +179,7 @@ def formed_gradients(
                 warnings.filterwarnings("ignore", "There is a performance drop")  # of operations without vmap
                 gradients = vmap(grad(loss), in_dims=(None, 0, 0))(chosen, inputs, targets)
         except RuntimeError as error:  # recurrent layers, branches on values, custom functions
-            if isinstance(error, torch.OutOfMemoryError):
+            if out_of_memory(error):
                 raise
             batched = False
     if gradients is None:

@@ -63,7 +63,11 @@ class Flow(ABC):
         return {name: value.to(direction[name]) for name, value in found.items()}
 
     def rooted(self, direction: Direction) -> Direction:
-        return direction if self.root is None else {name: self.root[name] * v for name, v in direction.items()}
+        return (
+            direction
+            if self.root is None
+            else {name: self.root[name] * v.to(self.root[name].device) for name, v in direction.items()}
+        )
 
 
 class SpectralFlow(Flow):
@@ -87,7 +91,7 @@ class SpectralFlow(Flow):
         """P^-1/2 F_S(M) P^1/2 u."""
         found = self.curvature.back(self.curvature.scale(remaining(self.rate), self._rotated(direction)))
         if self.root is not None:
-            found = {name: value / self.root[name] for name, value in found.items()}
+            found = {name: value.to(self.root[name].device) / self.root[name] for name, value in found.items()}
         return {name: value.to(direction[name]) for name, value in found.items()}
 
     def _rotated(self, direction: Direction) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sktda.data import slices
+from sktda.devices import has_float64
 from sktda.model.likelihood import Likelihood
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -117,8 +118,9 @@ class DifferentiableModel:
         self.module.load_state_dict(dict(state))
 
     def to(self, device: torch.device) -> DifferentiableModel:
-        """Move the module; returns self."""
-        self.module.to(device)
+        """Move the module, unless it has float64 numbers and the device has none; returns self."""
+        if has_float64(device.type) or not any(value.dtype == torch.float64 for value in self.module.parameters()):
+            self.module.to(device)
         return self
 
 

@@ -109,7 +109,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
             torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
             for value, own in ((expected, trained), (found, {name: copies[name] for name in trained}))
         ]
-    first, second = (torch.cat([each.reshape(-1).double() for each in every]) for every in gradients)
+    first, second = (torch.cat([each.reshape(-1) for each in every]) for every in gradients)
     if torch.isfinite(first).all() and (moved := _distance(first, second)) > 10 * tolerance:
         raise ValueError(
             f"the gradient of {type(criterion).__name__} differs by {moved:.2g} (relative) from that of the losses by "
@@ -136,7 +136,8 @@ def _tolerance(model: DifferentiableModel) -> float:
 
 def _distance(one: Tensor, other: Tensor) -> float:
     """Largest difference relative to the largest value; equal infinities and NaN are equal."""
-    one, other = one.detach().double(), other.detach().double()
+    # the model may be on another device than the net
+    one, other = (value.detach().cpu().double() for value in (one, other))
     both = torch.isfinite(one) & torch.isfinite(other)
     if one.shape != other.shape or not torch.equal(torch.isfinite(one), torch.isfinite(other)):
         return float("inf")
@@ -148,8 +149,7 @@ def _distance(one: Tensor, other: Tensor) -> float:
 @contextmanager
 def _undisturbed(*modules: nn.Module) -> Iterator[None]:
     """Eval mode, with random numbers, modes and buffers as before in the end."""
-    devices = sorted({value.device.index for module in modules for value in module.parameters() if value.is_cuda})
-    with torch_state_kept(devices):  # another thread may have the same modules in hand
+    with torch_state_kept():  # another thread may have the same modules in hand
         modes = [(part, part.training) for module in modules for part in module.modules()]
         buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
         for module in modules:

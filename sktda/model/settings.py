@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from threading import RLock
@@ -18,17 +18,28 @@ numbers that another thread has drawn or rewound."""
 
 
 @contextmanager
-def torch_state_kept(devices: Iterable[int] | None = None) -> Iterator[None]:
-    """Torch's global generators are this thread's alone inside, and go on as if nothing had been drawn."""
-    with GENERATORS, torch.random.fork_rng(devices):
+def torch_state_kept() -> Iterator[None]:
+    """Torch's global generators are this thread's alone inside, and go on as if nothing had been drawn.
+
+    An accelerator that nothing has used yet is left alone: asking for its generators would start it. Theirs are then
+    those of a new process.
+    """
+    module: Any = None
+    if torch.accelerator.is_available():
+        module = torch.get_device_module(torch.accelerator.current_accelerator())
+    started = module is not None and getattr(module, "is_initialized", lambda: True)()
+    with GENERATORS, ExitStack() as stack:
+        if module is not None and not started and hasattr(module, "manual_seed_all"):
+            # in the end: the seed that torch.manual_seed has left for it inside is not the caller's
+            stack.callback(lambda: module.manual_seed_all(torch.initial_seed()))
+        stack.enter_context(torch.random.fork_rng(range(module.device_count()) if started else []))
         yield
 
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
     """`torch_state_kept`, for the global generators of NumPy and Python too."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch_state_kept(devices):
+    with torch_state_kept():
         python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
             yield

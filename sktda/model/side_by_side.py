@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils.data import DataLoader
 
+from sktda.devices import in_blocks
 from sktda.model.fitting import bad_row, may_broadcast
 from sktda.model.given import part_of
 from sktda.model.reading import count, in_columns, take
@@ -128,11 +129,14 @@ def side_by_side(
         same = np.flatnonzero(sizes == size)
         rows = np.stack([drawn[k] for k in same])
         step = Stack(estimator, X, y, seeds[:1]).group_size(int(size))
-        for start in range(0, len(same), step):
-            group = slice(start, start + step)
+
+        def trained(group: slice, rows: np.ndarray = rows, same: np.ndarray = same) -> list[Any]:
             stack = Stack(estimator, X, y, [seeds[k] for k in same[group]], [parts[k] for k in same[group]])
             stack.train(rows[group], None if seen is None else seen[same[group]])
-            for k, net in zip(same[group], stack.fitted(X, y), strict=True):
+            return stack.fitted(X, y)
+
+        for group, found in in_blocks(len(same), step, trained):
+            for k, net in zip(same[group], found, strict=True):
                 nets[k] = net
     return nets
 
@@ -227,7 +231,7 @@ class Stack:
 
     def _orders(self, loaders: list[Any]) -> Iterator[list[list[int]]]:
         """The batches of one epoch, of every net: as its iterator would draw them."""
-        with torch_state_kept([]):
+        with torch_state_kept():
             for k, loader in enumerate(loaders):
                 torch.set_rng_state(self._states[k])
                 torch.empty((), dtype=torch.int64).random_()  # a DataLoader draws this before the order

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sktda.devices import exact, exact_device
 from sktda.model.likelihood import Likelihood
 
 ROOT_LIMIT = 2**24  # entries of the roots of a row
@@ -54,10 +55,8 @@ class Categorical(Likelihood):
         """With class weights of mean 1 over these targets (n,), so that the mean over them is what training saw."""
         if not self.weighted_mean or self.class_weight is None:
             return self
-        mean = self.class_weight.double()[targets.to(self.class_weight.device)].mean()
-        return replace(
-            self, class_weight=(self.class_weight.double() / mean).to(self.class_weight), weighted_mean=False
-        )
+        mean = exact(self.class_weight)[targets.to(exact_device(self.class_weight.device))].mean()
+        return replace(self, class_weight=(exact(self.class_weight) / mean).to(self.class_weight), weighted_mean=False)
 
     def log_p(self, outputs: Tensor) -> Tensor:
         """(n, C) logarithms of the class probabilities."""
@@ -151,7 +150,7 @@ class Tokens(Likelihood):
         """With the scale of a mean over these targets."""
         if not self.unsettled:
             return self
-        total = float(self._counts(targets, None).double().sum())
+        total = float(exact(self._counts(targets, None)).sum())
         if not total:
             raise ValueError(
                 f"every label is {self.ignore_index}, which ignore_index leaves out; give labels that count"
@@ -160,7 +159,7 @@ class Tokens(Likelihood):
 
     def size(self, targets: Tensor) -> float:
         """The scale times what the mean divides by: positions that count, or the sum of their weights."""
-        return float(self._counts(targets, None).double().sum()) * (self.scale or 1.0)
+        return float(exact(self._counts(targets, None)).sum()) * (self.scale or 1.0)
 
     def _soft(self, targets: Tensor) -> bool:
         return targets.is_floating_point()

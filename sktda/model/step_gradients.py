@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from sktda.devices import exact_device, has_float64
 
 WHOLE = 8  # first steps at which all gradients are compared, all of them
 EVERY = 8  # then at every so many steps LARGE numbers of each parameter: in small nets that costs a fifth of the step
@@ -128,13 +132,17 @@ class StepGradients:
         """
         if not self._watched:
             return [1.0] * len(optimizer.param_groups), 0.0
-        loss = sum(float(g) * (size / n if self.total else 1.0) for g, size in self._losses)
-        scales, misfit = [], 0.0 if self._losses else 1.0
+        groups = []
         for k, group in enumerate(optimizer.param_groups):
             compared = group["params"] if self._all else [self._first[k]] if k in self._first else []
             found = [(value.grad, self._computed[value]) for value in compared if value in self._computed]
-            pairs = [(part, _dense(grad)[rows]) for grad, (rows, part) in found if grad is not None]
-            scale, rest = _multiple(pairs)
+            groups.append([(part, _dense(grad)[rows]) for grad, (rows, part) in found if grad is not None])
+        values, same = _read([g for g, _ in self._losses], groups)
+        sizes = [size / n if self.total else 1.0 for _, size in self._losses]
+        loss = sum(value * size for value, size in zip(values, sizes, strict=True))
+        scales, misfit = [], 0.0 if self._losses else 1.0
+        for pairs, equal in zip(groups, same, strict=True):
+            scale, rest = (1.0, 0.0) if equal else _multiple(pairs)
             scales.append(scale * loss if self._losses else scale)
             misfit = max(misfit, rest)
         self._forget()
@@ -143,18 +151,28 @@ class StepGradients:
         return scales, misfit
 
 
+def _read(losses: list[Tensor], groups: list[list[tuple[Tensor, Tensor]]]) -> tuple[list[float], list[bool]]:
+    """(the losses' numbers, whether the pairs of each group are equal); a device is waited for once."""
+    tensors = losses + [a for pairs in groups for a, _ in pairs]
+    if not tensors or any(value.device != tensors[0].device for value in tensors) or tensors[0].device.type == "cpu":
+        return [float(g) for g in losses], [all(torch.equal(a, b) for a, b in pairs) for pairs in groups]
+    kind = torch.float64 if has_float64(tensors[0].device.type) else torch.float32
+    flags = [(a == b).all() for pairs in groups for a, b in pairs]
+    found = torch.stack([each.reshape(()).to(kind) for each in losses + flags]).tolist()
+    ends = np.cumsum([len(losses), *map(len, groups)])
+    return found[: len(losses)], [all(found[start:stop]) for start, stop in pairwise(ends)]
+
+
 def _multiple(pairs: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
     """c and |b - c a| / |b| of the c that brings c a nearest to b, over pairs (a, b)."""
-    if all(torch.equal(a, b) for a, b in pairs):
-        return 1.0, 0.0
     ab, aa, bb = (
-        float(sum((one * other).sum(dtype=torch.float64) for one, other in chosen))
+        float(sum(_sum(one * other) for one, other in chosen))
         for chosen in (pairs, [(a, a) for a, _ in pairs], [(b, b) for _, b in pairs])
     )
     if not aa or not bb:  # nothing computed, or all of it dropped
         return float(not aa), float(bb > 0)
     scale = ab / aa
-    rest = sum(float((b - scale * a).square().sum(dtype=torch.float64)) for a, b in pairs)
+    rest = float(sum(_sum((b - scale * a).square()) for a, b in pairs))
     rounding = 4 * max(torch.finfo(b.dtype).eps for _, b in pairs)
     share = (rest / bb) ** 0.5
     return scale, 0.0 if share <= rounding else share
@@ -176,3 +194,8 @@ def _length(arguments: Any) -> int:
         if isinstance(value, Mapping | tuple | list):
             return _length(value)
     return 1
+
+
+def _sum(values: Tensor) -> Tensor:
+    """Of all values, in float64."""
+    return values.to(exact_device(values.device)).sum(dtype=torch.float64)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sktda.devices import exact
 from sktda.model.likelihood import Binary
 from sktda.model.softmax import Categorical
 from sktda.objectives.base import Measure, Predict, Settled
@@ -29,7 +30,7 @@ def gap(
             "give rows of at least two"
         )
     masks = [(codes == k) & (True if among is None else among) for k in range(len(names))]
-    means = [float(values[mask].double().mean()) for mask in masks]
+    means = [float(exact(values[mask]).mean()) for mask in masks]
     ahead = int(np.argmax(means))
     behind = min((k for k in range(len(names)) if k != ahead), key=lambda k: means[k])
     return Settled(shared(masks[ahead]) - shared(masks[behind]), measure, groups=(names[ahead], names[behind]))
@@ -37,7 +38,8 @@ def gap(
 
 def shared(mask: Tensor) -> Tensor:
     """(n,) weights of the mean over the rows of a mask, float64."""
-    return mask.double() / mask.sum()
+    weights = exact(mask)
+    return weights / weights.sum()
 
 
 def groups_of(objective: Any, metadata: Mapping[str, Any], name: str, n: int) -> tuple[Tensor, list[str]]:

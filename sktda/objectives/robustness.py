@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sktda.data import slices
+from sktda.devices import in_blocks
 from sktda.model.likelihood import Binary
 from sktda.model.softmax import Categorical
 from sktda.objectives.base import Predict, Settled, SettledObjective
@@ -88,8 +88,8 @@ class AdversarialLoss(SettledObjective):
         if attack != "linear":
             self._check_units(X)
         move = {"linear": self._across, "fgsm": self._climbed, "pgd": self._climbed}[attack]
-        parts = []
-        for rows in slices(len(X), PORTION):
+
+        def attacked(rows: slice) -> Tensor:
             x, target = X[rows].detach(), y[rows]
             with torch.no_grad():
                 right = classified(predict, predict(x), target)
@@ -97,8 +97,9 @@ class AdversarialLoss(SettledObjective):
                 moved = move(predict, x, target, 1 if attack == "fgsm" else self.steps)
             if self.bounds is not None:
                 moved = moved.clamp(*self.bounds)
-            parts.append(torch.where(right.reshape(-1, *[1] * (x.ndim - 1)), moved, x))
-        return torch.cat(parts)
+            return torch.where(right.reshape(-1, *[1] * (x.ndim - 1)), moved, x)
+
+        return torch.cat([found for _, found in in_blocks(len(X), PORTION, attacked)])
 
     def _check_bounds(self, X: Tensor) -> None:
         if self.bounds is None:

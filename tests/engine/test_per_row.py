@@ -458,8 +458,8 @@ def test_default_batch_size_follows_the_bytes_of_a_row(monkeypatch):
 def test_batches_cover_the_range():
     model, rows = problem("gaussian, several")
     engine = PerRow(model, 4)
-    assert list(engine.batches(rows)) == [slice(0, 4), slice(4, 8), slice(8, 9)]
-    assert list(engine.batches(rows, 3, 9)) == [slice(3, 7), slice(7, 9)]
+    assert [part for part, _ in engine.computed(rows, id)] == [slice(0, 4), slice(4, 8), slice(8, 9)]
+    assert [part for part, _ in engine.computed(rows, id, 3, 9)] == [slice(3, 7), slice(7, 9)]
 
 
 class Counted:

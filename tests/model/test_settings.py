@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sktda.attribution import EL2N, Influence, InnerProduct, TracIn
+from sktda.model.settings import torch_state_kept
 from tests.model.nets import make_net
 
 rng = np.random.default_rng(0)
@@ -118,3 +119,43 @@ def test_nothing_of_nn_is_left_in_double():
         net = EL2N(random_state=0).fit(X, Y).estimator_.net_
     assert {value.dtype for value in net.module_.parameters()} == {torch.float32}
     assert nn.Linear(1, 1).weight.dtype == torch.float32
+
+
+class Accelerator:
+    """A module of a device that nobody has used."""
+
+    def __init__(self, started):
+        self.started, self.seeds = started, []
+
+    def is_initialized(self):
+        return self.started
+
+    def device_count(self):
+        assert self.started, "this starts it"
+        return 2
+
+    def get_rng_state(self, device):
+        assert self.started, "this starts it"
+        return device
+
+    def set_rng_state(self, state, device):
+        self.seeds.append((state, device))
+
+    def manual_seed_all(self, seed):
+        self.seeds.append(seed)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_generators_are_kept_and_no_accelerator_is_started_for_them(started, monkeypatch):
+    module = Accelerator(started)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *args: torch.device("cuda"))
+    monkeypatch.setattr(torch, "get_device_module", lambda *args: module)
+    torch.manual_seed(3)
+    expected = torch.randn(2)
+    torch.manual_seed(3)
+    with torch_state_kept():
+        torch.default_generator.manual_seed(7)
+        torch.randn(5)
+    assert module.seeds == ([(0, 0), (1, 1)] if started else [3])
+    assert torch.equal(torch.randn(2), expected)

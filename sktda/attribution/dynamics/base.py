@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, SelfScores
+from sktda.devices import exact
 from sktda.model.criterion import Custom
 from sktda.model.given import GivenModel
 from sktda.model.likelihood import Binary, Likelihood
@@ -76,7 +77,7 @@ class AlongTheRun(Dynamics):
 
 def measure_rows(fitted: Fitted, measure: Measure) -> Tensor:
     """(n,) in float64: the measure of every row's outputs, whatever its weight."""
-    return fitted.engine.losses(fitted.rows.unweighted(), measure).double()
+    return exact(fitted.engine.losses(fitted.rows.unweighted(), measure))
 
 
 def error_length(likelihood: Likelihood, method: str) -> Measure:

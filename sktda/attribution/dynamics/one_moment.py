@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sktda.attribution.dynamics.base import AtOneMoment, error_length, logit_margin, measure_rows
 from sktda.attribution.gradients.base import Fitted
+from sktda.devices import exact
 
 
 class EL2N(AtOneMoment):
@@ -163,7 +164,7 @@ class GraNd(AtOneMoment):
     def _measured(self, fitted: Fitted) -> Tensor:
         lengths = fitted.engine.square_norms(fitted.rows.unweighted())
         assert isinstance(lengths, Tensor)
-        return -lengths.double().sqrt()
+        return -exact(lengths).sqrt()
 
 
 class Loss(AtOneMoment):

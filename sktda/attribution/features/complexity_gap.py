@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktda.attribution.base import Attributor, Needs
-from sktda.data import n_columns, resolve_device
+from sktda.data import n_columns
+from sktda.devices import exact_device, resolve_device, where_it_fits
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
 from sktda.engine.unit_rows import MANY_COLUMNS, UnitRows
 from sktda.seeds import random_of
@@ -170,7 +172,7 @@ class ComplexityGap(Attributor):
             raise ValueError("mode='paper' is defined for classes only; use mode='exact' for regression")
         random = random_of(self.random_state)
         targets, centre, unit = self._targets(target, classes)
-        rows = self._look(X, torch.from_numpy(targets).to(resolve_device(self.device)))
+        rows = self._look(X, torch.from_numpy(targets))
         if self.mode == "paper":
             self._fit_paper(rows, target, random)
             return self
@@ -195,21 +197,24 @@ class ComplexityGap(Attributor):
         return onehot - centre, centre, 1.0
 
     def _leave_one_out(self, rows: UnitRows, targets: np.ndarray, random) -> LeaveOneOut:
-        device = resolve_device(self.device)
-        y = torch.from_numpy(targets).to(device)
-        n = len(rows)
+        n, y = len(rows), torch.from_numpy(targets)
         if self.mode == "exact" or (self.mode == "auto" and n <= EXACT_ROWS):
-            # float64: near copies of a row make H nearly singular, and the ridge is small
-            gram = arc_cosine_gram(rows.block(slice(0, n), torch.float64, device))
-            return leave_one_out_exact(gram, y, self.ridge_)
+
+            def exactly(place: torch.device) -> LeaveOneOut:
+                # float64: near copies of a row make H nearly singular, and the ridge is small
+                gram = arc_cosine_gram(rows.block(slice(0, n), torch.float64, place))
+                return leave_one_out_exact(gram, y.to(place), self.ridge_)
+
+            return where_it_fits(resolve_device(self.device), exactly)
         if self.ridge_ == 0:
             raise ValueError("ridge=0 is not defined for mode='nystrom'; use ridge > 0 or mode='exact'")
         chosen = sample(n, default_landmarks(n) if self.n_landmarks == "auto" else self.n_landmarks, random)
+        device = exact_device(resolve_device(self.device))
         # float32 where all rows pass through, at half the time; what is factorised there is float64
         landmarks = rows.block(chosen, torch.float32, device)
         size = BLOCK_ROWS if self.batch_size == "auto" else self.batch_size
         return leave_one_out_nystrom(
-            lambda part: rows.block(part, torch.float32, device), landmarks, y, self.ridge_, size
+            lambda part: rows.block(part, torch.float32, device), landmarks, y.to(device), self.ridge_, size
         )
 
     def _look(self, X, y: torch.Tensor) -> UnitRows:
@@ -221,10 +226,11 @@ class ComplexityGap(Attributor):
             return rows
         size = max(LEAST_LOOK_ROWS, min(LOOK_ROWS, LOOK_BYTES // (8 * n_columns(X))))
         chosen = sample(len(rows), size, np.random.RandomState(0))  # always the same: exact mode has no seed
-        self.ridge_, errors = _best_ridge(rows, y, chosen, ridges)
+        device = resolve_device(self.device)
+        self.ridge_, errors = where_it_fits(device, partial(_best_ridge, rows, y, chosen, ridges))
         if self.scale == "auto" and (rows.scale == "unit" or n_columns(X) >= MANY_COLUMNS):
             other = rows.rescaled("standard" if rows.scale == "unit" else "unit")
-            ridge, other_errors = _best_ridge(other, y, chosen, ridges)
+            ridge, other_errors = where_it_fits(device, partial(_best_ridge, other, y, chosen, ridges))
             gain = errors - other_errors
             error = gain.std() / np.sqrt(len(gain))
             if gain.mean() > CLEARLY * error + ROUNDING:
@@ -245,7 +251,7 @@ class ComplexityGap(Attributor):
 
     def _fit_paper(self, rows: UnitRows, codes, random):
         """Each class as +1 against an equally large sample of the rest as -1, no ridge, mean over repeats."""
-        device = resolve_device(self.device)
+        device = exact_device(resolve_device(self.device))
         gap, self.label_part_, self.label_free_part_ = np.zeros((3, len(codes)))
         for c in range(len(self.classes_)):
             own, rest = np.flatnonzero(codes == c), np.flatnonzero(codes != c)
@@ -264,12 +270,14 @@ class ComplexityGap(Attributor):
         self.scores_ = -gap
 
 
-def _best_ridge(rows: UnitRows, y: torch.Tensor, chosen: np.ndarray, ridges) -> tuple[float, np.ndarray]:
+def _best_ridge(
+    rows: UnitRows, y: torch.Tensor, chosen: np.ndarray, ridges, device: torch.device
+) -> tuple[float, np.ndarray]:
     """(ridge of the smallest squared leave-one-out error on the chosen rows, those errors row by row)."""
-    gram = arc_cosine_gram(rows.block(chosen, torch.float64, y.device))
+    gram, y = arc_cosine_gram(rows.block(chosen, torch.float64, device)), y[chosen].to(device)
     best, least = ridges[0], np.empty(0)
     for ridge in ridges:
-        errors = leave_one_out_exact(gram, y[chosen], ridge).residual.square().sum(dim=1).cpu().numpy()
+        errors = leave_one_out_exact(gram, y, ridge).residual.square().sum(dim=1).cpu().numpy()
         if len(least) and errors.sum() >= least.sum():
             break  # it only rises from here
         best, least = ridge, errors

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sktda.attribution.base import Attributor, Needs
 from sktda.containers import read_target
-from sktda.data import BLOCK_BYTES, block_rows, for_blocks, read_features, resolve_device, slices
+from sktda.data import BLOCK_BYTES, block_rows, read_features, slices
+from sktda.devices import exact_device, for_blocks, resolve_device
 from sktda.engine.unit_rows import UnitRows
 from sktda.seeds import random_of
 
@@ -205,7 +206,7 @@ class KNNShapley(Attributor):
         held_codes: np.ndarray,
     ) -> np.ndarray:
         """Sums over the validation rows `held` of the values of the rows `train`."""
-        device, n = resolve_device(self.device), len(train)
+        device, n = exact_device(resolve_device(self.device)), len(train)
         labels, held_labels = torch.from_numpy(codes).to(device), torch.from_numpy(held_codes).to(device)
         total = torch.zeros(n, dtype=torch.float64, device=device)
         chunk = max(1, CHUNK.get(device.type, CHUNK["cpu"]) // n)

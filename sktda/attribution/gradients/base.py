@@ -25,7 +25,8 @@ from sktda.attribution.cost import estimate_fit
 from sktda.attribution.gradients.cross_fit import cross_fitted
 from sktda.attribution.gradients.objective_gradients import Asked, checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
-from sktda.data import check_weights, infer_task, note_columns, plain_target, resolve_device, sliceable
+from sktda.data import check_weights, infer_task, note_columns, plain_target, sliceable
+from sktda.devices import resolve_device
 from sktda.engine.journal import Journal, Passes, digest
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable
@@ -136,7 +137,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         self._prepare(fitted)
         scores = self._scored(fitted, objective, X_val, y_val, metadata_val)
         if scores is not None:
-            self.scores_ = scores.double().cpu().numpy()
+            self.scores_ = scores.cpu().double().numpy()
             refuse_nan(self.scores_[None])
         fitted.passes.journal.clear()
         progress.end()
@@ -299,7 +300,7 @@ class GradientScores(TrainedScores):
             return self._self_scores(fitted)
         if objective is not None and X_val is not None:
             asked = self._asked_about(objective, fitted, X_val, y_val, metadata_val)
-            each = self._validation_scores(fitted, asked).double().cpu()
+            each = self._validation_scores(fitted, asked).cpu().double()
             self.objectives_ = asked.found(each.numpy())
             return torch.tensor(asked.shares, dtype=torch.float64) @ each
         if objective is not None and not GivenModel.of(self.estimator).fixed:

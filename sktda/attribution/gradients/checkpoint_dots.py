@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from functools import partial
 
 import torch
@@ -13,10 +14,10 @@ from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import Rates
-from sktda.data import slices
-from sktda.engine.journal import digest
+from sktda.devices import exact_device, in_pairs
 from sktda.engine.layers import LayerRows
 from sktda.engine.pairwise import Plain, along_each
+from sktda.engine.per_row import PerRow
 from sktda.engine.weighed import Weighed
 from sktda.model.base import Rows
 
@@ -30,22 +31,24 @@ class CheckpointDots(GradientAttributor):
     def _weights(self, fitted: Fitted) -> list[tuple[int | None, Rates]]:
         """(checkpoint, weight) pairs; checkpoint None = the final parameters, which the model holds."""
 
-    def _at(self, fitted: Fitted) -> Iterator[Rates]:
+    def _at(self, fitted: Fitted) -> Generator[Rates, None, None]:
         """Puts one checkpoint after another into the model, and the final parameters back; yields the weights."""
         weights = self._weights(fitted)
         trajectory = fitted.trajectory
-        for checkpoint, weight in weights:
-            if checkpoint is not None:
-                assert trajectory is not None
-                fitted.model.load(trajectory.state(checkpoint))
-            yield weight
-        if trajectory is not None:
-            fitted.model.load(trajectory.state(-1))
+        try:
+            for checkpoint, weight in weights:
+                if checkpoint is not None:
+                    assert trajectory is not None
+                    fitted.model.load(trajectory.state(checkpoint))
+                yield weight
+        finally:  # also where the memory has run out, and the pass is tried again
+            if trajectory is not None:
+                fitted.model.load(trajectory.state(-1))
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         def values(rates: Rates) -> tuple[str, Callable[[int, int], Tensor]]:
             directions = rates.along(asked.gradients())
-            return digest(directions.values()), partial(along_each, fitted.engine, fitted.rows, directions)
+            return fitted.passes.code(directions.values()), partial(along_each, fitted.engine, fitted.rows, directions)
 
         return self._summed(fitted, values).T
 
@@ -70,18 +73,27 @@ class CheckpointDots(GradientAttributor):
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
         rows, device = fitted.rows, fitted.model.device
-        fitted.engine.prepare(rows)
-        everyone = slice(0, len(queries))
-        for shard in slices(len(rows), SHARD):
-            total = torch.zeros(len(queries), shard.stop - shard.start, dtype=torch.float64, device=device)
-            for rates in self._at(fitted):
-                engine = Weighed.of(fitted.engine, rates.roots)
-                asked: list[dict[str, LayerRows]] = [
-                    engine.capture(queries.block(part, device), measure)[1] for part in engine.batches(queries)
-                ]
-                plain = Plain(asked)
+        fitted.engine.prepare(rows)  # by them, whatever the queries are
 
-                for part in engine.batches(rows, shard.start, shard.stop):
-                    block = plain.block(engine.capture(rows.block(part, device))[1])
-                    total[:, part.start - shard.start : part.stop - shard.start] += rates.size * block
-            yield everyone, shard, total / fitted.n
+        def values(asked: slice, shard: slice) -> Tensor:
+            shape = asked.stop - asked.start, shard.stop - shard.start
+            total = torch.zeros(shape, dtype=torch.float64, device=exact_device(device))
+            with closing(self._at(fitted)) as checkpoints:
+                for rates in checkpoints:
+                    engine = Weighed.of(fitted.engine, rates.roots)
+
+                    def capture(part: slice, engine: PerRow = engine) -> dict[str, LayerRows]:
+                        return engine.capture(queries.block(part, device), measure)[1]
+
+                    plain = Plain([each for _, each in engine.computed(queries, capture, asked.start, asked.stop)])
+
+                    def block(part: slice, engine: PerRow = engine, plain: Plain = plain) -> Tensor:
+                        return plain.block(engine.capture(rows.block(part, device))[1])
+
+                    for part, found in engine.computed(rows, block, shard.start, shard.stop):
+                        place = slice(part.start - shard.start, part.stop - shard.start)
+                        total[:, place] += rates.size * found.to(total.device)
+            return total / fitted.n
+
+        n = len(queries)
+        yield from in_pairs((n, n), lambda asked: asked, (len(rows), SHARD), values)

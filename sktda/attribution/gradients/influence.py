@@ -17,11 +17,18 @@ from sktda.attribution.gradients.deletion import Deletion, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate, rate_sums
-from sktda.data import slices
+from sktda.devices import exact_device, in_pairs
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
 from sktda.engine.ekfac import EKFAC
-from sktda.engine.journal import digest
-from sktda.engine.pairwise import EXACT_WORK, QUERY_BYTES, EKFACQueries, Preconditioned, along_each, by_layer
+from sktda.engine.pairwise import (
+    EXACT_WORK,
+    QUERY_BYTES,
+    EKFACQueries,
+    Preconditioned,
+    Queries,
+    along_each,
+    by_layer,
+)
 from sktda.model.base import Rows, unflatten
 from sktda.seeds import seed_of
 
@@ -198,7 +205,10 @@ class Influence(GradientAttributor, Deletion):
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         directions = self._solve_each(fitted, asked.gradients())
         values = partial(along_each, fitted.engine, fitted.rows, directions)
-        return fitted.passes.collect(f"values {digest(directions.values())}", len(fitted.rows), values).T / fitted.n
+        return (
+            fitted.passes.collect(f"values {fitted.passes.code(directions.values())}", len(fitted.rows), values).T
+            / fitted.n
+        )
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         rows = fitted.rows.rooted()  # the root of a weight in either gradient: the weight once
@@ -206,12 +216,13 @@ class Influence(GradientAttributor, Deletion):
             values = partial(self.curvature_.quadratic, fitted.engine, rows, self._inverse(self._damping))
             return -fitted.passes.collect("self", len(rows), values) / fitted.n
         shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
-        scores = torch.empty(len(rows), dtype=torch.float64, device=fitted.model.device)
+        scores = torch.empty(len(rows), dtype=torch.float64, device=exact_device(fitted.model.device))
         fitted.engine.prepare(rows)
         for i in range(len(rows)):  # one system per row: exact, and slow
             gradient = fitted.engine.gradients(rows, slice(i, i + 1))[0]
             solved = self._solve(fitted, unflatten(gradient, shapes), self._damping)
-            scores[i] = -sum((solved[name] * part).sum() for name, part in unflatten(gradient, shapes).items())
+            parts = unflatten(gradient, shapes)
+            scores[i] = -sum((solved[name] * part.to(scores)).sum() for name, part in parts.items())
         return scores / fitted.n
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -225,23 +236,25 @@ class Influence(GradientAttributor, Deletion):
             source = EKFACQueries(self.curvature_, self._inverse(self._damping), tolerance)
             if tolerance:
                 source.choose_ranks(engine, queries, rows, measure)
-            prepared = source.blocks(engine, queries, measure)
+            size, prepare = source.size(len(queries)), partial(source.part, engine, queries, measure)
         else:
-            prepared = self._preconditioned(fitted, queries, measure)
-        for asked, ready in prepared:
-            for part in engine.batches(rows):
-                yield asked, part, ready.block(engine.capture(rows.block(part, device), None, layers)[1]) / fitted.n
+            each = sum(value.numel() for value in fitted.model.parameters.values()) * 8  # solved in float64
+            size = min(engine.batch_size or 1, max(1, QUERY_BYTES // each))
+            prepare = partial(self._preconditioned, fitted, queries, measure)
 
-    def _preconditioned(self, fitted: Fitted, queries: Rows, measure: Callable | None):
-        """Yields (query positions, H^-1 q of these queries) in portions that fit the memory."""
+        def values(ready: Queries, part: slice) -> Tensor:
+            return ready.block(engine.capture(rows.block(part, device), None, layers)[1]) / fitted.n
+
+        yield from in_pairs((len(queries), size), prepare, (len(rows), engine.batch_size or 1), values)
+
+    def _preconditioned(self, fitted: Fitted, queries: Rows, measure: Callable | None, part: slice) -> Queries:
+        """H^-1 q of some queries."""
         model, engine = fitted.model, fitted.engine
         shapes = {name: value.shape for name, value in model.parameters.items()}
-        size = sum(shape.numel() for shape in shapes.values()) * 8  # solved in float64
-        for part in slices(len(queries), min(engine.batch_size or 1, max(1, QUERY_BYTES // size))):
-            gradients = engine.block_gradients(queries.block(part, model.device), measure)
-            solved = self._solve_each(fitted, unflatten(gradients, shapes))
-            moved = {name: value.to(model.dtype) for name, value in solved.items()}
-            yield part, Preconditioned(by_layer(engine, moved))
+        gradients = engine.block_gradients(queries.block(part, model.device), measure)
+        solved = self._solve_each(fitted, unflatten(gradients, shapes))
+        moved = {name: value.to(model.device, model.dtype) for name, value in solved.items()}
+        return Preconditioned(by_layer(engine, moved))
 
     def _change(self, fitted: Fitted, removed: np.ndarray) -> dict[str, Tensor]:
         damping = self._damping

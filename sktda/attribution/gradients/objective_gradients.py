@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.data import slices
+from sktda.devices import exact, in_blocks
 from sktda.engine.layers import eval_kernels
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
@@ -89,14 +89,16 @@ class Asked:
         with eval_kernels(model.module):
             if torch.is_grad_enabled() or isinstance(inputs, Mapping):  # a graph of all rows is held anyway
                 return forward(model.module, inputs)
-            size = self.engine.batch_size or 1
-            return torch.cat([forward(model.module, inputs[part]) for part in slices(len(inputs), size)])
+            found = in_blocks(
+                len(inputs), self.engine.batch_size or 1, lambda part: forward(model.module, inputs[part])
+            )
+            return torch.cat([outputs for _, outputs in found])
 
     def _add(self, objective: Any, position: int) -> None:
         engine, model = self.engine, self.engine.model
         if getattr(objective, "mean_of_rows", False):
             measure = row_measure(objective, model.likelihood)
-            self.values.append(float(engine.losses(self.rows, measure).double().mean()))
+            self.values.append(float(exact(engine.losses(self.rows, measure)).mean()))
             self._gradients.append(lambda: engine.mean_gradient(self.rows, measure))
             return
         # all rows at once: what is no mean of rows, such as a gap between groups, needs them together
@@ -121,7 +123,7 @@ class Asked:
         # the engine takes the mean over these rows, and wanted is the weighted sum
         rows = Rows(len(count), read, len(count) * weights[count].to(model.dtype))
         self.groups[position] = settled.groups
-        self.values.append(float(engine.losses(rows, settled.measure).double().mean()))
+        self.values.append(float(exact(engine.losses(rows, settled.measure)).mean()))
         self._gradients.append(lambda: engine.mean_gradient(rows, settled.measure))
 
     def _gradient(self, objective: Any, inputs: Inputs, targets: Tensor) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class GradientAttributor(GradientScores):
         fitted, queries = self._asked(X_query, y_query)
         values = np.empty((len(queries), len(fitted.rows)))
         for asked, rows, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
-            values[asked, rows] = block.double().cpu().numpy()
+            values[asked, rows] = block.cpu().double().numpy()
         refuse_nan(values)
         return values
 
@@ -65,7 +65,7 @@ class GradientAttributor(GradientScores):
         best = torch.full((len(queries), k), -torch.inf, dtype=torch.float64)
         rows = torch.full((len(queries), k), -1)
         for asked, part, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
-            block = block.double().cpu() * (-1 if harmful else 1)
+            block = block.cpu().double() * (-1 if harmful else 1)
             values = torch.cat([best[asked], block], dim=1)  # the k best so far against the new ones
             positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
             best[asked], chosen = values.topk(k, dim=1)

@@ -14,6 +14,7 @@ from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.data import slices
+from sktda.devices import in_blocks, in_pairs
 from sktda.engine.pairwise import by_layer
 from sktda.engine.projection import Projection, projected, projection_of
 from sktda.model.base import Rows
@@ -151,7 +152,7 @@ class TRAK(GradientAttributor):
         compute = partial(projected, engine, plain, projection, output)
         features = fitted.passes.collect(f"features {self._seed}", len(rows), compute)
         # K is of all n rows that were trained on, also where only some of them are given
-        weights = engine.losses(rows, curvature).double().cpu() * fitted.n / len(rows)
+        weights = engine.losses(rows, curvature).cpu().double() * fitted.n / len(rows)
         root, self.ridge_ = whitening(features, weights, self.ridge)
         self._root = root.numpy()
         slopes = engine.losses(plain, slope).cpu()
@@ -170,30 +171,34 @@ class TRAK(GradientAttributor):
         weight = fitted.rows.weight
         return found if weight is None else found * weight[shard].to(found)[:, None]
 
-    def _values(self, fitted: Fitted, queries: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yields (training rows, (q, len(rows)) values) from projected query gradients (q, width)."""
-        asked = queries @ torch.from_numpy(self._root).to(queries)
-        for shard in slices(len(fitted.rows), SHARD):
-            yield shard, asked @ self._weighted(fitted, shard).T
+    def _whitened(self, queries: Tensor) -> Tensor:
+        """Projected query gradients (q, width), ready for `_weighted` rows."""
+        return queries @ torch.from_numpy(self._root).to(queries)
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         projection = self._projection(fitted)
-        queries = projection.directions(by_layer(fitted.engine, asked.gradients()))
-        return torch.cat([block for _, block in self._values(fitted, queries)], dim=1)
+        queries = self._whitened(projection.directions(by_layer(fitted.engine, asked.gradients())))
+        found = in_blocks(len(fitted.rows), SHARD, lambda shard: queries @ self._weighted(fitted, shard).T)
+        return torch.cat([block for _, block in found], dim=1)
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
-        parts = [
-            -(self._weighted(fitted, shard) * torch.from_numpy(self.features_[shard]).to(fitted.model.device)).sum(1)
-            for shard in slices(len(fitted.rows), SHARD)
-        ]
-        return torch.cat(parts)
+        def values(shard: slice) -> Tensor:
+            own = torch.from_numpy(self.features_[shard]).to(fitted.model.device)
+            return -(self._weighted(fitted, shard) * own).sum(1)
+
+        return torch.cat([found for _, found in in_blocks(len(fitted.rows), SHARD, values)])
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Measure | None) -> Iterator[tuple[slice, slice, Tensor]]:
-        projection = self._projection(fitted)
-        for asked in fitted.engine.batches(queries):
-            found = projected(fitted.engine, queries, projection, measure, asked.start, asked.stop)
-            for shard, block in self._values(fitted, found):
-                yield asked, shard, block
+        engine, projection = fitted.engine, self._projection(fitted)
+
+        def prepare(asked: slice) -> Tensor:
+            return self._whitened(projected(engine, queries, projection, measure, asked.start, asked.stop))
+
+        def values(asked: Tensor, shard: slice) -> Tensor:
+            return asked @ self._weighted(fitted, shard).T
+
+        engine.prepare(queries)
+        yield from in_pairs((len(queries), engine.batch_size or 1), prepare, (len(fitted.rows), SHARD), values)
 
 
 def output_of(fitted: Fitted) -> tuple[Measure, Measure, Measure]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from functools import partial
 from numbers import Integral
 
@@ -19,10 +20,19 @@ from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate
 from sktda.attribution.runs import schedule
 from sktda.attribution.runs.schedule import Moment
-from sktda.data import slices
+from sktda.devices import exact_device, in_blocks
 from sktda.engine.differences import FiniteDifferences, risk_gradient
-from sktda.engine.differential import Bends, aggregated, drawn, meeting, own_values, pairs_with, portion
-from sktda.engine.journal import digest
+from sktda.engine.differential import (
+    Bends,
+    Factors,
+    Meeting,
+    aggregated,
+    drawn,
+    meeting,
+    own_values,
+    pairs_with,
+    portion,
+)
 from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.engine.softmax_head import SoftmaxHead
@@ -157,7 +167,7 @@ class DiffIn(GradientAttributor, Deletion):
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
         return schedule.recorder(self.n_checkpoints, self.checkpoints)
 
-    def _moments(self, fitted: Fitted) -> Iterator[tuple[Moment, float]]:
+    def _moments(self, fitted: Fitted) -> Generator[tuple[Moment, float], None, None]:
         """(checkpoint, weight w_t), with the model at each checkpoint in turn."""
         trajectory = fitted.trajectory
         assert trajectory is not None
@@ -203,7 +213,7 @@ class DiffIn(GradientAttributor, Deletion):
                 ]
                 product = {name: torch.stack([one[name] for one in each]) for name in v}
             compute = partial(aggregated, engine, rows, bends, v, slope, product)
-            name = f"checkpoint {moment.checkpoint} {digest(v.values())}"
+            name = f"checkpoint {moment.checkpoint} {fitted.passes.code(v.values())}"
             total += weight * fitted.passes.collect(name, len(rows), compute)
         return total.T
 
@@ -230,17 +240,27 @@ class DiffIn(GradientAttributor, Deletion):
         engine, rows, device = fitted.engine, fitted.rows, fitted.model.device
         engine.prepare(rows)
         bends = self._bends(engine)
+
+        def values(asked: slice) -> Tensor:
+            shape = asked.stop - asked.start, len(rows)
+            total = torch.zeros(shape, dtype=torch.float64, device=exact_device(device))
+            with closing(self._moments(fitted)) as moments:
+                for moment, weight in moments:
+                    met = meeting(engine, bends if self._by_products else None, self._risk_rows(fitted, moment))
+                    slope = risk_gradient(engine, rows)
+
+                    def ready(part: slice, met: Callable = met) -> tuple[Factors, Meeting]:
+                        factors = engine.capture(queries.block(part, device), measure)[1]
+                        return factors, met(factors)
+
+                    found = [each for _, each in engine.computed(queries, ready, asked.start, asked.stop)]
+                    compute = partial(pairs_with, engine, rows, bends, found, slope)
+                    for part, block in engine.computed(rows, compute):
+                        total[:, part] += weight * block.to(total.device)
+            return total
+
         most = portion(engine, drawn(rows, self.hessian_rows, [0]), self._by_products)
-        for asked in slices(len(queries), most):
-            total = torch.zeros(asked.stop - asked.start, len(rows), dtype=torch.float64, device=device)
-            for moment, weight in self._moments(fitted):
-                met = meeting(engine, bends if self._by_products else None, self._risk_rows(fitted, moment))
-                slope = risk_gradient(engine, rows)
-                batches = engine.batches(queries, asked.start, asked.stop)
-                found = [engine.capture(queries.block(part, device), measure)[1] for part in batches]
-                ready = [(factors, met(factors)) for factors in found]
-                for part in engine.batches(rows):
-                    total[:, part] += weight * pairs_with(engine, rows, bends, ready, slope, part)
+        for asked, total in in_blocks(len(queries), most, values):
             yield asked, slice(0, len(rows)), total
 
     def _risk_rows(self, fitted: Fitted, moment: Moment) -> Rows:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 
 import torch
 from torch import Tensor
 
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.runs.stages import Run
-from sktda.data import slices
 from sktda.engine.functional import Direction
 from sktda.engine.layers import LayerRows
 from sktda.engine.pairwise import QUERY_BYTES, by_layer
@@ -20,21 +19,19 @@ from sktda.model.base import Rows, unflatten
 COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
 
 
-def portions(
-    fitted: Fitted, queries: Rows, measure: Callable | None, start: int, stop: int
-) -> Iterator[tuple[slice, dict[str, Tensor]]]:
-    """(query positions, their gradients at the end of training), as many at a time as the memory takes."""
-    engine = fitted.engine
-    engine.prepare(queries)
+def portion_size(fitted: Fitted) -> int:
+    """How many queries' gradients may be held at a time."""
+    return max(1, QUERY_BYTES // (COPIES * 4 * sum(value.numel() for value in fitted.model.parameters.values())))
+
+
+def at_the_end(fitted: Fitted, queries: Rows, measure: Callable | None, part: slice) -> dict[str, Tensor]:
+    """(k, ...) gradients of some queries at the end of training, by parameter."""
+    engine, device = fitted.engine, fitted.model.device
     shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
-    each = COPIES * 4 * sum(shape.numel() for shape in shapes.values())
-    for few in slices(stop - start, max(1, QUERY_BYTES // each)):
-        part = slice(start + few.start, start + few.stop)
-        found = [
-            engine.block_gradients(queries.block(batch, fitted.model.device), measure)
-            for batch in engine.batches(queries, part.start, part.stop)
-        ]
-        yield part, unflatten(torch.cat(found), shapes)
+    found = engine.computed(
+        queries, lambda batch: engine.block_gradients(queries.block(batch, device), measure), part.start, part.stop
+    )
+    return unflatten(torch.cat([each for _, each in found]), shapes)
 
 
 def formed(run: Run, flow: Flow, direction: Direction) -> dict[str, Tensor]:

@@ -66,10 +66,12 @@ def moments(
 def visited(fitted: Fitted, chosen: list[Moment]) -> Iterator[Moment]:
     """Puts one checkpoint after another into the model, and the final parameters back."""
     assert fitted.trajectory is not None
-    for moment in chosen:
-        fitted.model.load(fitted.trajectory.state(moment.checkpoint))
-        yield moment
-    fitted.model.load(fitted.trajectory.state(-1))
+    try:
+        for moment in chosen:
+            fitted.model.load(fitted.trajectory.state(moment.checkpoint))
+            yield moment
+    finally:  # also where the memory has run out, and the pass is tried again
+        fitted.model.load(fitted.trajectory.state(-1))
 
 
 def recorder(count: int | str, spacing: str) -> TrajectoryRecorder:

@@ -13,12 +13,12 @@ from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.deletion import Deletion
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
-from sktda.data import slices
+from sktda.attribution.runs.portions import at_the_end
+from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.differential import portion
 from sktda.engine.functional import Direction
-from sktda.engine.journal import digest
 from sktda.engine.replay import Batch, Replay
-from sktda.model.base import Rows, unflatten
+from sktda.model.base import Rows
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 
@@ -121,30 +121,28 @@ class SGDInfluence(GradientAttributor, Deletion):
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         directions = asked.gradients()
-        return self._back(fitted, self._replay(fitted), directions, f"back {digest(directions.values())}")
+        name = f"back {fitted.passes.code(directions.values())}"
+        return self._back(fitted, self._replay(fitted), directions, name)
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
-        replay, asking = self._replay(fitted), self._asking(fitted, len(fitted.rows))
-        return -torch.cat([self._back(fitted, replay, v, f"self {part.start}", part) for part, v in asking])
+        replay, queries = self._replay(fitted), fitted.rows.unweighted()  # a row's own loss, without its weight
+
+        def values(part: slice) -> Tensor:
+            name, v = f"self {part.start}-{part.stop}", at_the_end(fitted, queries, None, part)
+            return self._back(fitted, replay, v, name, part)
+
+        size = portion(fitted.engine, fitted.rows, by_products=True)
+        return -torch.cat([found for _, found in in_blocks(len(queries), size, values)])
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
         replay = self._replay(fitted)
-        for part, v in self._asking(fitted, len(queries), queries, measure):
-            yield part, slice(0, len(fitted.rows)), self._back(fitted, replay, v)
 
-    def _asking(
-        self, fitted: Fitted, n: int, queries: Rows | None = None, measure: Callable | None = None
-    ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
-        """(positions, gradients at the end of training (k, ...)) of queries, or of the training rows themselves."""
-        engine, device = fitted.engine, fitted.model.device
-        queries = fitted.rows.unweighted() if queries is None else queries  # a row's own loss, without its weight
-        shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
-        for part in slices(n, portion(engine, fitted.rows, by_products=True)):
-            found = [
-                engine.block_gradients(queries.block(batch, device), measure)
-                for batch in engine.batches(queries, part.start, part.stop)
-            ]
-            yield part, unflatten(torch.cat(found), shapes)
+        def values(part: slice) -> Tensor:
+            return self._back(fitted, replay, at_the_end(fitted, queries, measure, part))
+
+        size = portion(fitted.engine, fitted.rows, by_products=True)
+        for part, found in in_blocks(len(queries), size, values):
+            yield part, slice(0, len(fitted.rows)), found
 
     def _back(
         self,
@@ -155,8 +153,8 @@ class SGDInfluence(GradientAttributor, Deletion):
         own: slice | None = None,
     ) -> Tensor:
         """(k, n) values of k directions at the end of training; with `own` (k,), of the rows there, each for itself."""
-        k = len(next(iter(directions.values())))
-        total = torch.zeros(k, *(() if own else (len(fitted.rows),)), dtype=torch.float64, device=fitted.model.device)
+        k, place = len(next(iter(directions.values()))), exact_device(fitted.model.device)
+        total = torch.zeros(k, *(() if own else (len(fitted.rows),)), dtype=torch.float64, device=place)
         state = {"total": total}
         for parameter, value in directions.items():
             state |= {f"u {parameter}": value.clone(), f"r {parameter}": torch.zeros_like(value)}
@@ -192,12 +190,13 @@ class SGDInfluence(GradientAttributor, Deletion):
         dots, moved = replay.products(batch, met)
         for parameter, (*_, decay) in settings.items():
             state[f"u {parameter}"] += moved[parameter] + decay * met[parameter]
+        dots = exact(dots)
         places = torch.from_numpy(batch.positions).to(dots.device)
         if own is None:
-            state["total"].index_add_(1, places, -dots.double().T)
+            state["total"].index_add_(1, places, -dots.T)
             return
         asked = torch.from_numpy(replay.copies[own]).to(dots.device)
-        state["total"] -= (dots.double() * (places[:, None] == asked)).sum(0)
+        state["total"] -= (dots * (places[:, None] == asked)).sum(0)
 
     # ---- deletion --------------------------------------------------------------------------------------------------
 

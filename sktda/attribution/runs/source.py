@@ -17,12 +17,11 @@ from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, unrecorded
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
-from sktda.attribution.runs.portions import captured, formed, portions
+from sktda.attribution.runs.portions import at_the_end, captured, formed, portion_size
 from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, check_same_module, segments, stage_positions
-from sktda.data import slices
+from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.functional import Direction
-from sktda.engine.journal import digest
 from sktda.engine.pairwise import (
     EXACT_WORK,
     QUERY_BYTES,
@@ -280,7 +279,7 @@ class Source(GradientAttributor):
         directions, k = asked.gradients(), len(asked.names)
         total = torch.zeros(len(fitted.rows), len(fitted.runs), k, dtype=torch.float64)
         for stage, run, segment, met in self._back(fitted, directions, lambda _, flow, u: flow.gathered(u), (k,)):
-            code = digest(met.values())
+            code = fitted.passes.code(met.values())
             for state in run.visit(segment):
                 compute = partial(along_each, run.engine, run.rows, met)
                 values = fitted.passes.collect(f"values {state} {code}", len(run.rows), compute)
@@ -295,17 +294,27 @@ class Source(GradientAttributor):
         assert isinstance(fitted, Unrolled)
         total = torch.zeros(stop - start, len(fitted.runs), dtype=torch.float64)
         queries = fitted.rows.unweighted()
-        for part, direction in portions(fitted, queries, None, start, stop):
-            for stage, run, segment, met in self._back(fitted, direction, formed, (part.stop - part.start,)):
-                first, last = np.searchsorted(run.positions, [part.start, part.stop])
-                for _ in run.visit(segment):
-                    for batch in run.engine.batches(run.rows, first, last):
-                        places = torch.from_numpy(run.positions[batch])
-                        own = (places - part.start).to(run.model.device)
-                        factors = captured(run, batch, met)
-                        values = sum(factors[name].along(each[own]) for name, each in met.items())
-                        total[places - start, stage] += run.share(segment) * values.double().cpu()  # type: ignore[union-attr]
+        for part, found in in_blocks(stop, portion_size(fitted), partial(self._own_portion, fitted, queries), start):
+            total[part.start - start : part.stop - start] = found
         return total
+
+    def _own_portion(self, fitted: Unrolled, queries: Rows, part: slice) -> Tensor:
+        """`_own_values` of as many rows as are taken back through the training at a time."""
+        size = part.stop - part.start
+        total = torch.zeros(size, len(fitted.runs), dtype=torch.float64, device=exact_device(fitted.model.device))
+        direction = at_the_end(fitted, queries, None, part)
+        for stage, run, segment, met in self._back(fitted, direction, formed, (size,)):
+            first, last = np.searchsorted(run.positions, [part.start, part.stop])
+
+            def values(batch: slice, run: Run = run, met: dict[str, Tensor] = met) -> Tensor:
+                factors, own = captured(run, batch, met), run.places[batch] - part.start
+                return sum(factors[name].along(each[own]) for name, each in met.items())  # type: ignore[return-value]
+
+            for _ in run.visit(segment):
+                for batch, found in run.engine.computed(run.rows, values, first, last):
+                    own = run.places[batch] - part.start
+                    total[own.to(total.device), stage] += run.share(segment) * exact(found)
+        return total.cpu()
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
         assert isinstance(fitted, Unrolled)
@@ -323,20 +332,35 @@ class Source(GradientAttributor):
             linear, layers = fitted.runs[-1].linear, fitted.engine.layers or []
             kept = sum(truncated_size(layer) if layer.name in linear else layer.n_parameters for layer in layers)
         n_segments = sum(len(run.segments) for run in fitted.runs)
-        for asked in slices(len(queries), max(1, QUERY_BYTES // (4 * kept * n_segments + 8 * n))):
+
+        def taken_back(part: slice) -> list[tuple[str, LowRank]]:
+            direction = at_the_end(fitted, queries, measure, part)
+            back = self._back(fitted, direction, prepare, (part.stop - part.start,))
+            return [(segment.name, met) for _, _, segment, met in back]
+
+        def values(asked: slice) -> Tensor:
             ready: dict[str, list[LowRank]] = {}
-            for part, direction in portions(fitted, queries, measure, asked.start, asked.stop):
-                for _, _, segment, met in self._back(fitted, direction, prepare, (part.stop - part.start,)):
-                    ready.setdefault(segment.name, []).append(met)
-            total = torch.zeros(asked.stop - asked.start, n, dtype=torch.float64, device=fitted.model.device)
+            for _, each in in_blocks(asked.stop, portion_size(fitted), taken_back, asked.start):
+                for name, part in each:
+                    ready.setdefault(name, []).append(part)
+            shape = asked.stop - asked.start, n
+            total = torch.zeros(shape, dtype=torch.float64, device=exact_device(fitted.model.device))
             for _, run, segment in fitted.backwards():
                 parts = ready.pop(segment.name)
                 names = set().union(*(part.layers for part in parts))
+                joined = Joined(parts)
+
+                def block(batch: slice, run: Run = run, names: set[str] = names, joined: Joined = joined) -> Tensor:
+                    return joined.block(captured(run, batch, names))
+
                 for _ in run.visit(segment):
-                    for batch in run.engine.batches(run.rows):
-                        places = torch.from_numpy(run.positions[batch]).to(total.device)
-                        values = Joined(parts).block(captured(run, batch, names))
-                        total[:, places] += run.share(segment) * values
+                    for batch, found in run.engine.computed(run.rows, block):
+                        total[:, run.places[batch].to(total.device)] += run.share(segment) * found.to(total.device)
+                del parts, joined, block  # before those of the next segment are met
+            return total
+
+        size = max(1, QUERY_BYTES // (4 * kept * n_segments + 8 * n))
+        for asked, total in in_blocks(len(queries), size, values):
             yield asked, slice(0, n), total
 
     def _summed(self, by_stage: Tensor, shares: Sequence[float] = (1.0,)) -> Tensor:

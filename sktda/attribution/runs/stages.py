@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.rates import Rates, group_rates
+from sktda.devices import exact, exact_device
 from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.ekfac import EKFAC
@@ -132,8 +133,8 @@ def _decay(trajectory: Trajectory, part: np.ndarray, names: list[str]) -> dict[s
 class Run:
     """One stage of training as a method follows it: model, rows, segments, and the flow through each segment.
 
-    rows: those of this stage; positions (n_stage,): where they are among the rows of the fit; labels: a fingerprint of
-    their targets where these are not those of the fit.
+    rows: those of this stage; positions (n_stage,): where they are among the rows of the fit, and places the same on
+    the model's device; labels: a fingerprint of their targets where these are not those of the fit.
     n: rows that the stage was trained on. Weight decay that the optimiser decouples is not in the model's penalty.
     Curvatures are kept on disk once they are fitted, so that one at a time is in memory.
     """
@@ -160,6 +161,7 @@ class Run:
         self.engine = PerRow(model, batch_size)
         self.rows = rows
         self.positions = positions
+        self.places = torch.from_numpy(positions).to(model.device)
         self.labels = labels
         self.shapes = {name: value.shape for name, value in model.parameters.items()}
         self.trajectory = trajectory
@@ -226,7 +228,7 @@ class Run:
         """Square root of what steps are preconditioned by, beside the segment's rate; None = nothing."""
         if self.trajectory.optimizer == "SGD" and segment.rates.roots is None:
             return None
-        return {name: value.double().sqrt() for name, value in self._scale(segment).items()}
+        return {name: exact(value).sqrt() for name, value in self._scale(segment).items()}
 
     def _decoupled(self, segment: Segment) -> dict[str, float]:
         """Decoupled weight decay by parameter, per unit of the segment's rate."""
@@ -236,7 +238,10 @@ class Run:
     def _curvature(self, segment: Segment, seed: int, passes: Passes) -> Curvature:
         kept = self._shelf.read(segment.name)
         if kept is not None and segment.name in self._fitted:
-            return self._fitted[segment.name].restored({k: v.to(self.model.device) for k, v in kept.items()})
+            place = {torch.float64: exact_device(self.model.device)}
+            return self._fitted[segment.name].restored(
+                {name: value.to(place.get(value.dtype, self.model.device)) for name, value in kept.items()}
+            )
         found: Curvature
         visit = partial(self.visit, segment)
         if self.kind == "ekfac":

@@ -305,7 +305,7 @@ def losses_of(each: TrainedScores, X: Any, y: Any) -> np.ndarray:
     """What the attributor's objective measures of every row (n,) at its trained model: the loss, where nothing else."""
     fitted = each._ready()
     measure = row_measure(each.objective, fitted.model.likelihood)  # type: ignore[attr-defined]
-    return fitted.engine.losses(each._other_rows(fitted, X, y), measure).double().cpu().numpy()
+    return fitted.engine.losses(each._other_rows(fitted, X, y), measure).cpu().double().numpy()
 
 
 def measured(

@@ -89,7 +89,7 @@ def trajectory_scores(
         v = asked.gradient()
         slope, product = bends.product(rows, v)
         along_v, along_mean, bent, squares = (
-            first_and_second(engine, rows, bends, v, slope, product).double().cpu().numpy()
+            first_and_second(engine, rows, bends, v, slope, product).cpu().double().numpy()
         )
         # a row's weight is in its gradient; its own loss, which self-influence asks about, has none
         unweighted = np.divide(squares, weight, out=np.zeros_like(squares), where=weight > 0)

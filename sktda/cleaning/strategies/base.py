@@ -15,7 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import _num_samples
 
 from sktda.cleaning.scoring import rows_of
-from sktda.data import resolve_device
+from sktda.devices import resolve_device
 from sktda.engine.last_layer import LastLayer, last_layer
 from sktda.engine.unit_rows import UnitRows
 from sktda.model.adapters import can_differentiate, differentiable

@@ -100,7 +100,7 @@ class GradMatch(MatchingStrategy):
     n_rows = matching.PURSUIT_ROWS
 
     def _of_part(self, gradients: Product, budget: int) -> matching.Chosen:
-        return matching.matching_pursuit(gradients.gram(gradients).double().cpu().numpy(), budget)
+        return matching.matching_pursuit(matching.products(gradients), budget)
 
 
 class GLISTER(ModelStrategy):

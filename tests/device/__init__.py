@@ -1,0 +1,1 @@
+"""The library on an accelerator, real or simulated."""

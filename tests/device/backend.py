@@ -1,0 +1,109 @@
+"""The simulated device as torch knows it: its name, its module, and copies of its tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.device.simulated import NAME, STATE, aten, fallback, on
+
+MEMORY = 16 * 2**30  # bytes of the device where no limit is set
+
+
+class Module:
+    """torch.simulated: what torch and its users ask of torch.cuda."""
+
+    OutOfMemoryError = torch.OutOfMemoryError
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def is_available(self) -> bool:
+        return True
+
+    def current_device(self) -> int:
+        return 0
+
+    def device_count(self) -> int:
+        return 1
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def manual_seed_all(self, seed: int) -> None:
+        STATE.generator.manual_seed(seed)
+
+    def get_rng_state(self, device: Any = None) -> Tensor:
+        return STATE.generator.get_state()
+
+    def set_rng_state(self, state: Tensor, device: Any = None) -> None:
+        STATE.generator.set_state(state)
+
+    def synchronize(self, device: Any = None) -> None:
+        STATE.ledger.note("syncs")
+
+    def empty_cache(self) -> None:
+        STATE.ledger.note("emptied")
+
+    def mem_get_info(self, device: Any = None) -> tuple[int, int]:
+        STATE.memory.sweep()
+        total = STATE.memory.limit or MEMORY
+        return max(0, total - STATE.memory.used), total
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.float16, torch.bfloat16]
+
+
+def install() -> None:
+    """Make the device known to torch, for the rest of the process."""
+    if STATE.installed:
+        return
+    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+    _setup_privateuseone_for_python_backend(NAME, Module())
+    STATE.device = torch.device(NAME, 0)
+    every, own = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL", "PrivateUse1")
+    STATE.installed += [every, own]  # an operator is gone when its library is
+    every.fallback(fallback, "PrivateUse1")
+    for name in ("convolution_overrideable", "convolution_backward_overrideable"):  # whose default is to raise
+        op = getattr(aten, name).default
+        own.impl(name, lambda *args, _op=op, **kwargs: fallback(_op, *args, **kwargs))
+    # skorch asks this before it makes arrays
+    torch.Tensor.is_cuda = property(lambda self: self.device.type in ("cuda", NAME))  # type: ignore[assignment]
+    for kind in (torch.Tensor, torch.nn.Parameter):
+        _copy_as_tensors(kind)
+    torch.serialization.add_safe_globals([_rebuilt])
+
+
+def _copy_as_tensors(kind: type) -> None:
+    """Copies and pickles of device tensors go by tensor: their storage is in two worlds."""
+    copy, reduce = kind.__deepcopy__, kind.__reduce_ex__  # type: ignore[attr-defined]
+
+    def deepcopy(self: Tensor, memo: dict) -> Tensor:
+        if not on(self):
+            return copy(self, memo)
+        if id(self) in memo:
+            return memo[id(self)]
+        if not self.is_leaf:
+            raise RuntimeError(
+                "Only Tensors created explicitly by the user support the deepcopy protocol at the moment"
+            )
+        new = _rebuilt(self.detach().clone(), isinstance(self, torch.nn.Parameter), self.requires_grad)
+        new.grad = None if self.grad is None else self.grad.clone()
+        new.__dict__.update(self.__dict__)
+        memo[id(self)] = new
+        return new
+
+    def reduced(self: Tensor, protocol: int) -> Any:
+        if not on(self):
+            return reduce(self, protocol)
+        return _rebuilt, (self.detach().cpu(), isinstance(self, torch.nn.Parameter), self.requires_grad)
+
+    kind.__deepcopy__, kind.__reduce_ex__ = deepcopy, reduced  # type: ignore[attr-defined]
+
+
+def _rebuilt(value: Tensor, parameter: bool, requires_grad: bool) -> Tensor:
+    value = value.to(NAME)
+    return torch.nn.Parameter(value, requires_grad) if parameter else value.requires_grad_(requires_grad)
