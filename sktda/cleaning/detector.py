@@ -21,23 +21,14 @@ from sktda.cleaning.base import (
     refuse_constant,
 )
 from sktda.cleaning.frame import frame_of
+from sktda.cleaning.predictability import of_classes, of_numbers
 from sktda.cleaning.unlabelled import labelled_rows, labels_of, predicted, spread
 from sktda.containers import as_columns, needs_encoding, read_target
 from sktda.data import encode_target, is_dictionary, note_columns, row_index, sliceable
 from sktda.findings import check_classes, inspect, without_leaks
-from sktda.noise import (
-    association,
-    balanced_accuracy,
-    balanced_prediction,
-    explained_variance,
-    label_noise,
-    outliers,
-    robust_deviation,
-)
+from sktda.noise import robust_deviation
 from sktda.selection import prune
 
-BEYOND_CHANCE = 2.0  # standard errors above chance, from where on features are taken to predict the label
-OVERLAP = ((0.1, 0.25), (0.25, 0.35))  # so little of the way from chance, so many wrong labels: see can_tell_
 MANY = 1 / 3  # flagged rows, from where on the data are rather odd than dirty
 
 
@@ -243,25 +234,11 @@ class NoisyLabelDetector(BaseEstimator):
 
     def _judge(self, reference, target):
         """How many labels are wrong, as a NoiseRate; sets predictability_, chance_ and can_tell_."""
-        decision = reference.loo_decision_
-        if self.task_ == "classification":
-            estimate = label_noise(decision, target)
-            predicted = balanced_prediction(decision)
-            self.predictability_, self.predictability_error_ = balanced_accuracy(predicted, target)
-            self.chance_ = 1 / len(self.classes_)
-            beyond = association(predicted, target) > BEYOND_CHANCE
-            far = (self.predictability_ - self.chance_) / (1 - self.chance_)
-            self.can_tell_ = beyond and not any(far < weak and estimate.rate > much for weak, much in OVERLAP)
-            return estimate
-        estimate = outliers(reference, target)
-        if hasattr(reference, "predictability_"):
-            self.predictability_ = reference.predictability_
-            self.predictability_error_ = reference.predictability_error_
-        else:
-            self.predictability_, self.predictability_error_ = explained_variance(decision, target)
-        self.chance_ = 0.0
-        self.can_tell_ = bool(self.predictability_ > BEYOND_CHANCE * self.predictability_error_)
-        return estimate
+        codes = target if self.task_ == "classification" else None
+        judged = of_numbers(reference, target) if codes is None else of_classes(reference.loo_decision_, codes)
+        self.predictability_, self.predictability_error_ = judged.predictability, judged.error
+        self.chance_, self.can_tell_ = judged.chance, judged.can_tell
+        return judged.noise
 
     def _warn(self):
         if self.contamination != "auto":

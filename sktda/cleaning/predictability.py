@@ -1,0 +1,56 @@
+"""Whether the features predict the labels, and how many of these are wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sktda.noise import (
+    NoiseRate,
+    association,
+    balanced_accuracy,
+    balanced_prediction,
+    explained_variance,
+    label_noise,
+    outliers,
+)
+
+BEYOND_CHANCE = 2.0  # standard errors above chance, from where on features are taken to predict the label
+OVERLAP = ((0.1, 0.25), (0.25, 0.35))  # so little of the way from chance, so many wrong labels: see can_tell_
+
+
+@dataclass(frozen=True)
+class Predictability:
+    """How well out-of-sample predictions meet the labels, with its standard error and what chance would reach.
+
+    noise: how many labels are wrong, which says something only where can_tell.
+    """
+
+    noise: NoiseRate
+    predictability: float
+    error: float
+    chance: float
+    can_tell: bool
+
+
+def of_classes(decision: np.ndarray, codes: np.ndarray) -> Predictability:
+    """Of out-of-sample predictions (n, n_classes) and labels (n,), by balanced accuracy."""
+    noise = label_noise(decision, codes)
+    predicted = balanced_prediction(decision)
+    accuracy, error = balanced_accuracy(predicted, codes)
+    chance = 1 / decision.shape[1]
+    far = (accuracy - chance) / (1 - chance)
+    beyond = association(predicted, codes) > BEYOND_CHANCE
+    can_tell = beyond and not any(far < weak and noise.rate > much for weak, much in OVERLAP)
+    return Predictability(noise, accuracy, error, chance, can_tell)
+
+
+def of_numbers(attributor: Any, target: np.ndarray) -> Predictability:
+    """Of a fitted attributor and the target (n,) of a regression, by R2; its own where it has one."""
+    if hasattr(attributor, "predictability_"):
+        explained, error = attributor.predictability_, attributor.predictability_error_
+    else:
+        explained, error = explained_variance(attributor.loo_decision_, target)
+    return Predictability(outliers(attributor, target), explained, error, 0.0, bool(explained > BEYOND_CHANCE * error))
