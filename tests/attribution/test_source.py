@@ -684,7 +684,7 @@ def test_self_scores_are_minus_the_diagonal(form):
 def test_the_batch_size_changes_nothing(form):
     inputs, labels = SINGLE
     results = []
-    for size in (40, 7, 1):
+    for size in (40, 13):  # the last batch of 13 is a row alone
         own = of_form(form, batch_size=size)
         held = of_form(form, batch_size=size, X_val=inputs[:9], y_val=labels[:9])
         results.append((own.scores_, held.scores_, own.attribute(inputs[:9], labels[:9])))
