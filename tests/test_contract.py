@@ -17,9 +17,9 @@ from joblib import parallel_config
 from sklearn import ensemble
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
 from sklearn.callback import ProgressBar
-from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, IsolationForest
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
@@ -71,6 +71,7 @@ from sktda.attribution import (
     TracIn,
 )
 from sktda.attribution.base import Attributor
+from sktda.attribution.features import residual_regression
 from sktda.attribution.gradients import outlier_gradient
 from sktda.attribution.predictions import out_of_sample
 from sktda.attribution.trees import boosted, tree_kernel
@@ -132,15 +133,21 @@ def differentiates(instance):
     return isinstance(instance, Attributor) and instance.needs.gradients
 
 
+def half_the_trees(n_estimators, **options):
+    return ExtraTreesRegressor(n_estimators // 2, **options)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def short_training():
-    """Default nets take two epochs and default forests a few trees: the contract is not about what they learn.
+    """Default nets are narrow and take one epoch, default forests have a few trees: the contract is not about
+    what they learn.
 
     Nor about which rows judge a guard or a search, that the kernel's scores can say as well as a forest's.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge, "prepare_attributor", lambda _, estimator: clone(KERNEL))
-        patch.setattr(proxy, "EPOCHS", (2, 2))
+        patch.setattr(proxy, "EPOCHS", (1, 1))
+        patch.setattr(proxy, "WIDTH", 16)
         patch.setattr(out_of_sample, "ExtraTreesClassifier", lambda _, **options: ExtraTreesClassifier(5, **options))
         few = {"Hist": {"max_iter": 3, "early_stopping": False}, "": {"n_estimators": 3}}
         for kind, options in few.items():
@@ -152,6 +159,7 @@ def short_training():
         patch.setattr(outlier_gradient, "IsolationForest", lambda: IsolationForest(n_estimators=5))
         patch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 10)
         patch.setitem(RobustResidual.__init__.__kwdefaults__, "n_estimators", 50)  # the fewest it takes
+        patch.setattr(residual_regression, "ExtraTreesRegressor", half_the_trees)
         yield
 
 
@@ -171,7 +179,7 @@ def instances(cls):
 
 PLAIN = [instance for cls in ESTIMATORS for instance in instances(cls)]
 VARIANTS = [
-    InfluencePruner(LogisticRegression(), KERNEL, guard=True),
+    InfluencePruner(RidgeClassifier(), KERNEL, guard=True),
     InfluencePruner(Ridge(), KERNEL, validation=3, guard=0.1, step=0.05),
     LabelPosterior(KernelForest(n_estimators=10)),
 ]
@@ -313,7 +321,7 @@ SEEDED = [
     KNNShapley(random_state=0),
     AUM(percentile=99, random_state=0),
     EL2N(random_state=0),
-    DataOOB(random_state=0),
+    DataOOB(n_estimators=20, random_state=0),
     TRAK(random_state=0),
     OutlierGradient(random_state=0),
     Ensemble([AUM(), SelfConfidence(LogisticRegression())], random_state=0),

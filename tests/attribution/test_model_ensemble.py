@@ -42,6 +42,8 @@ from tests.attribution.run_reference import trained
 from tests.model.nets import make_net, record, rows
 from tests.spies import flip, noisy_blobs
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(60, 3)), RNG.normal(size=60)
 XQ, YQ = RNG.normal(size=(7, 3)), RNG.normal(size=7)
@@ -248,6 +250,7 @@ CASES = {
 }
 
 
+@pytest.mark.usefixtures("full_training")  # as in workers
 @pytest.mark.parametrize("name", CASES)
 def test_jobs_and_threads_change_nothing_and_seeds_do(name):
     alone = clone(CASES[name]).fit(BLOBS, LABELS)

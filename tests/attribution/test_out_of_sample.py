@@ -1,5 +1,6 @@
 """SelfConfidence, NormalizedMargin, ConfidentLearning: by hand, against cleanlab, planted flips, folds, inputs."""
 
+import functools
 import warnings
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier
@@ -22,6 +23,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sktda import CoresetSelector, InfluencePruner, NoisyLabelDetector
+from sktda.attribution.predictions import out_of_sample as predictions
 from sktda.attribution.predictions.confidence import NormalizedMargin, SelfConfidence
 from sktda.attribution.predictions.confident_learning import (
     ConfidentLearning,
@@ -36,6 +38,20 @@ from tests.spies import flip, noisy_blobs
 ALL = [SelfConfidence, NormalizedMargin, ConfidentLearning]
 X, Y, TRUE = noisy_blobs(120, rate=0.2)
 WRONG = Y != TRUE
+DIGITS, DIGIT = load_digits(return_X_y=True)
+FLIPPED = flip(DIGIT, 0.2)
+
+
+@pytest.fixture
+def small_forest(monkeypatch):
+    """The default with a few trees, for tests that are not about how well it finds wrong labels."""
+    monkeypatch.setattr(predictions, "ExtraTreesClassifier", lambda _, **options: ExtraTreesClassifier(10, **options))
+
+
+@functools.cache
+def by_default(cls):
+    """On the digits, a fifth of whose labels are flipped; fitted once for all tests that only read it."""
+    return cls().fit(DIGITS, FLIPPED)
 
 
 def splits(n, k=4, seed=0):
@@ -167,6 +183,7 @@ def test_asymmetric_noise_is_seen_in_the_right_direction():
 # ---- cleanlab on the same probabilities -----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("small_forest")
 @pytest.mark.parametrize(
     ("load", "kind"),
     [(load_breast_cancer, "uniform"), (load_wine, "next"), (load_wine, "uniform"), (load_digits, "next")],
@@ -205,20 +222,16 @@ def test_cleanlab_finds_the_same_on_the_same_probabilities(load, kind):
 
 @pytest.mark.parametrize("cls", ALL)
 def test_planted_flips_of_the_digits_have_the_lowest_scores(cls):
-    X, y = load_digits(return_X_y=True)
-    given = flip(y, 0.2)
-    fitted = cls().fit(X, given)
-    wrong = given != y
+    fitted, wrong = by_default(cls), FLIPPED != DIGIT
     assert roc_auc_score(wrong, -fitted.scores_) > 0.98
-    assert (fitted.pred_probs_.argmax(axis=1) == y)[wrong].mean() > 0.9
-    named = cls(make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)), random_state=0).fit(X, given)
+    assert (fitted.pred_probs_.argmax(axis=1) == DIGIT)[wrong].mean() > 0.9
+    logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    named = cls(logistic, random_state=0).fit(DIGITS, FLIPPED)
     assert roc_auc_score(wrong, -named.scores_) > 0.95
 
 
 def test_the_mask_of_confident_learning_holds_the_planted_flips():
-    X, y = load_digits(return_X_y=True)
-    given = flip(y, 0.2)
-    mask, wrong = ConfidentLearning().fit(X, given).is_wrong_, given != y
+    mask, wrong = by_default(ConfidentLearning).is_wrong_, FLIPPED != DIGIT
     assert wrong[mask].mean() > 0.9
     assert mask[wrong].mean() > 0.85
 
@@ -246,6 +259,7 @@ def test_an_int_is_stratified_and_shuffled_folds():
     assert fitted.pred_probs_.shape == (120, 3)
 
 
+@pytest.mark.usefixtures("small_forest")
 def test_a_rare_class_lowers_the_number_of_folds_and_says_so():
     y = np.repeat(["a", "b", "c"], [60, 57, 3])
     with pytest.warns(UserWarning, match=r"class 'c' has 3 rows, fewer than the 5 folds, so 3 folds .* cv=3"):
@@ -253,6 +267,7 @@ def test_a_rare_class_lowers_the_number_of_folds_and_says_so():
     np.testing.assert_array_equal(lowered.pred_probs_, SelfConfidence(cv=3, random_state=0).fit(X, y).pred_probs_)
 
 
+@pytest.mark.usefixtures("small_forest")
 @pytest.mark.parametrize("cls", ALL)
 def test_a_class_of_one_row_has_probability_zero_and_leaves_the_folds_alone(cls):
     y = TRUE.copy()
@@ -269,6 +284,7 @@ def test_a_class_of_one_row_has_probability_zero_and_leaves_the_folds_alone(cls)
         assert fitted.noise_rate_ < 0.02
 
 
+@pytest.mark.usefixtures("small_forest")
 def test_one_class_left_to_train_on_has_all_the_probability():
     y = np.array([0] * 9 + [1])
     with pytest.warns(UserWarning, match="1 row"):
@@ -282,6 +298,7 @@ def test_no_class_of_two_rows_is_an_error():
         SelfConfidence().fit(np.eye(3), ["a", "b", "c"])
 
 
+@pytest.mark.usefixtures("small_forest")
 def test_splitters_are_taken_as_they_are_and_must_predict_every_row_once():
     expected = cross_val_predict(LogisticRegression(), X, Y, cv=KFold(3), method="predict_proba")
     for cv in (KFold(3), list(KFold(3).split(X))):
@@ -316,6 +333,7 @@ def test_the_seed_decides_everything_and_global_states_are_left_alone(n_jobs):
 # ---- invariances ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("small_forest")
 @pytest.mark.parametrize("cls", ALL)
 def test_invariances(cls):
     folds = splits(120)
@@ -333,6 +351,7 @@ def test_invariances(cls):
     np.testing.assert_allclose(cls().fit(X, names[Y]).scores_, cls().fit(X, Y).scores_, atol=1e-4)
 
 
+@pytest.mark.usefixtures("small_forest")
 def test_a_row_s_own_label_plays_no_part_in_its_probabilities():
     folds = splits(120)
     base = SelfConfidence(cv=folds).fit(X, Y).pred_probs_
@@ -344,6 +363,7 @@ def test_a_row_s_own_label_plays_no_part_in_its_probabilities():
 # ---- weights --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("small_forest")
 def test_weight_two_is_the_row_twice_and_weight_zero_is_no_row():
     folds, weight = splits(120), np.random.default_rng(0).integers(0, 3, 120)
     weighted = SelfConfidence(LogisticRegression(tol=1e-8), cv=folds).fit(X, Y, sample_weight=weight).pred_probs_
@@ -374,6 +394,7 @@ def test_labels_of_every_kind(cls, labels):
     assert roc_auc_score(WRONG, -fitted.scores_) > 0.95
 
 
+@pytest.mark.usefixtures("small_forest")
 def test_pandas_lists_sparse_and_images_are_their_arrays():
     base = SelfConfidence().fit(X, Y)
     frame = pd.DataFrame(X, columns=list("abcd"), index=[f"id{i}" for i in range(120)])
@@ -395,6 +416,7 @@ def test_pandas_lists_sparse_and_images_are_their_arrays():
         np.testing.assert_allclose(fitted.scores_, SelfConfidence(scaled).fit(counts, Y).scores_, atol=1e-3)
 
 
+@pytest.mark.usefixtures("small_forest")
 def test_constant_columns_give_the_shares_of_the_classes():
     fitted = SelfConfidence(cv=5).fit(np.ones((40, 2)), np.repeat([0, 1], [30, 10]))
     np.testing.assert_allclose(fitted.pred_probs_, np.tile([0.75, 0.25], (40, 1)), atol=1e-3)
@@ -440,6 +462,7 @@ def test_a_skorch_net_takes_images():
         NormalizedMargin(LogisticRegression()).fit(images, given)
 
 
+@pytest.mark.usefixtures("small_forest")
 def test_a_second_fit_forgets_the_first():
     fitted = ConfidentLearning().fit(pd.DataFrame(X).add_prefix("f"), Y).fit(X[:, :2], Y)
     assert fitted.n_features_in_ == 2
@@ -501,6 +524,7 @@ def test_probabilities_of_nan_are_refused():
 # ---- in the cleaners ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("small_forest")
 @pytest.mark.parametrize("cls", ALL)
 def test_in_every_cleaner(cls):
     detector = NoisyLabelDetector(cls()).fit(X, Y)
@@ -531,12 +555,14 @@ def test_probabilities_of_zero_and_one_rank_and_give_finite_estimates():
     assert 0 <= learning.noise_rate_ < 1
 
 
+@pytest.mark.usefixtures("small_forest")
 def test_no_warning_where_there_is_nothing_to_warn_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SelfConfidence().fit(X, Y)
 
 
+@pytest.mark.usefixtures("small_forest")
 @pytest.mark.parametrize("kind", [SelfConfidence, NormalizedMargin, ConfidentLearning])
 def test_a_cleaner_around_a_classifier_without_probabilities(kind):
     plain = InfluencePruner(RidgeClassifier(), kind(random_state=0)).fit(X, Y)

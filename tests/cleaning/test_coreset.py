@@ -1,6 +1,7 @@
 """CoresetSelector keeps exactly what it is asked to, few wrong labels among it, and covers easy and hard scores."""
 
 import pickle
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sktda import CoresetSelector, Holdout, NoisyLabelDetector, ResampledEstimator
-from sktda.attribution import ComplexityGap, PrecomputedScores, TracIn
+from sktda.attribution import ComplexityGap, LabelPosterior, PrecomputedScores, TracIn
 from sktda.cleaning import GLISTER, CoresetStrategy, KCenter
 from sktda.cleaning.coreset import STRATEGIES as ALL
 from sktda.engine import covering, matching
@@ -29,7 +30,7 @@ from sktda.engine.layers import Product
 from sktda.engine.unit_rows import UnitRows
 from tests.spies import CountingScores, RecordingClassifier, fits, flip, noisy_blobs
 
-pytestmark = pytest.mark.usefixtures("few_trees")
+pytestmark = pytest.mark.usefixtures("few_trees", "short_training")
 
 X, Y, TRUE = noisy_blobs(120)
 STRATEGIES = ["top", "stratified"]  # more of them below
@@ -55,17 +56,24 @@ class WithLeaveOneOut(PrecomputedScores):
 # ---- planted answers ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("share", "strategy"), [(0.1, "stratified"), (0.3, "top"), (0.5, "stratified")])
-def test_a_coreset_of_noisy_digits_keeps_few_wrong_labels(share, strategy):
+@cache
+def noisy_digits():
+    """(X, given labels, true labels, what the default makes of them, fitted once)."""
     X, true = load_digits(return_X_y=True)
     given = flip(true, 0.2)
-    selector = CoresetSelector(n_samples=share, strategy=strategy, random_state=0).fit(X, given)
+    return X, given, true, FrozenEstimator(LabelPosterior().fit(X, given))
+
+
+@pytest.mark.parametrize(("share", "strategy"), [(0.1, "stratified"), (0.3, "top"), (0.5, "stratified")])
+def test_a_coreset_of_noisy_digits_keeps_few_wrong_labels(share, strategy):
+    X, given, true, attributor = noisy_digits()
+    selector = CoresetSelector(attributor, n_samples=share, strategy=strategy, random_state=0).fit(X, given)
     assert (given != true)[selector.sample_indices_].mean() < 0.01
 
 
 def test_a_stratified_coreset_of_noisy_digits_trains_better_than_random_rows_and_than_the_top():
     accuracy = {share: {"random": [], "top": [], "stratified": []} for share in (0.1, 0.3)}
-    for seed in range(3):
+    for seed in range(2):
         X, X_test, true, y_test = train_test_split(*load_digits(return_X_y=True), random_state=seed)
         y = flip(true, 0.2, seed=seed)
         attributor = FrozenEstimator(ComplexityGap().fit(X, y))
@@ -125,9 +133,8 @@ def test_the_worst_rows_of_each_class_go_as_far_as_the_labels_are_wrong(wrong, d
 
 
 def test_the_noise_rate_is_that_of_the_detector():
-    X, true = load_digits(return_X_y=True)
-    y = flip(true, 0.2)
-    share = NoisyLabelDetector().fit(X, y).noise_rate_ + 0.1
+    X, y, _, attributor = noisy_digits()
+    share = NoisyLabelDetector(attributor).fit(X, y).noise_rate_ + 0.1
     selector = CoresetSelector(n_samples=0.6, random_state=0).fit(X, y)
     for c in range(10):
         own = np.flatnonzero(y == c)
@@ -164,7 +171,7 @@ def test_the_share_of_outliers_decides_how_many_rows_of_a_regression_go():
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("n_samples", [3, 4, 37, 119, 120, 0.03, 0.5, 0.71, 0.999, 1.0])
 def test_exactly_as_many_rows_as_asked_for_are_kept(n_samples, strategy):
-    selector = CoresetSelector(n_samples=n_samples, strategy=strategy, random_state=0).fit(X, Y)
+    selector = CoresetSelector(ComplexityGap(), n_samples=n_samples, strategy=strategy, random_state=0).fit(X, Y)
     expected = n_samples if isinstance(n_samples, int) else round(n_samples * 120)
     rows = selector.sample_indices_
     assert len(rows) == expected
@@ -293,7 +300,7 @@ def test_nothing_but_the_attributor_is_fitted(tmp_path):
 )
 def test_data_in_every_form_comes_back_as_it_came(convert):
     X, y = load_digits(return_X_y=True)
-    X, y = X[:300], y[:300]
+    X, y = X[:150], y[:150]
     plain = CoresetSelector(n_samples=0.3, random_state=0).fit(X, y)
     X_given, y_given = convert(X, y)
     X_kept, y_kept = clone(plain).fit_resample(X_given, y_given)
@@ -626,6 +633,7 @@ def test_coverage_of_noisy_digits_trains_better_than_random_rows(strategy, share
     assert accuracy[strategy] > accuracy["random"] + 0.05  # measured .93, .95 against .85, and .98, .98 against .89
 
 
+@pytest.mark.usefixtures("full_training")
 def test_glister_follows_clean_validation_rows_past_wrong_labels():
     X, X_val, true, y_val = train_test_split(*load_digits(return_X_y=True), test_size=0.3, random_state=0)
     y = flip(true, 0.2)

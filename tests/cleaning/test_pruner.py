@@ -1,6 +1,7 @@
 """InfluencePruner: how many rows go, which, what the rest of the flow sees, and when it refuses."""
 
 import warnings
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -505,10 +506,15 @@ def truth(X):
 X_ALL, TRUE_ALL = X, TRUE
 CLEAN = Holdout(X + 0.01, TRUE)
 GUARDS = [True, 0.02, {"accuracy": 0.02}, {"balanced_accuracy": 0, "accuracy": 0.3}]
+by_guard = pytest.mark.parametrize(
+    ("guard", "validation"),  # every guard out of fold, and of the two kinds each kind of validation rows
+    [*((guard, None) for guard in GUARDS)]
+    + [(guard, validation) for guard in (True, GUARDS[3]) for validation in (3, 0.3, CLEAN)],
+    ids=lambda each: type(each).__name__ if each is CLEAN else str(each),
+)
 
 
-@pytest.mark.parametrize("guard", GUARDS, ids=str)
-@pytest.mark.parametrize("validation", [None, 3, 0.3, CLEAN], ids=["none", "folds", "share", "holdout"])
+@by_guard
 def test_harmful_scores_are_refused(validation, guard):
     cleaner = refused_pruner(guard=guard, validation=validation, random_state=0)
     with pytest.warns(PruningWarning, match=r"all rows are kept: without the \d+ lowest-scored rows .* would go from"):
@@ -521,8 +527,7 @@ def test_harmful_scores_are_refused(validation, guard):
     np.testing.assert_array_equal(cleaner.predict(X), plain.predict(X))
 
 
-@pytest.mark.parametrize("guard", GUARDS, ids=str)
-@pytest.mark.parametrize("validation", [None, 3, 0.3, CLEAN], ids=["none", "folds", "share", "holdout"])
+@by_guard
 def test_helpful_scores_are_accepted(validation, guard):
     cleaner = InfluencePruner(
         KNeighborsClassifier(1), PrecomputedScores(forwards), prune_ratio=0.2, stratify=False, random_state=0
@@ -640,7 +645,7 @@ def test_a_drop_by_chance_counts_only_where_pruning_is_not_expected_to_help(labe
     assert full - pruned == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_guard_does_not_hurt_on_clean_data(seed):
     data = train_test_split(*load_digits(return_X_y=True), train_size=400, random_state=seed)
     X_train, X_test, y_train, y_test = data
@@ -697,6 +702,13 @@ def test_guard_folds_in_workers_keep_the_configuration():
 # ---- data of every kind ---------------------------------------------------------------------------------------------
 
 
+@cache
+def of_digits(guard):
+    digits, y = load_digits(return_X_y=True)
+    digits, y = digits[y < 3][:150], flip(y[y < 3][:150], 0.1)
+    return digits, y, InfluencePruner(KNeighborsClassifier(1), guard=guard).fit(digits, y)
+
+
 @pytest.mark.parametrize("guard", [False, 1.0])
 @pytest.mark.parametrize(
     "convert",
@@ -711,9 +723,7 @@ def test_guard_folds_in_workers_keep_the_configuration():
     ids=["lists", "pandas", "csr", "coo", "strings", "categories"],
 )
 def test_data_in_every_form_gives_the_same_decision(convert, guard):
-    digits, y = load_digits(return_X_y=True)
-    digits, y = digits[y < 3][:150], flip(y[y < 3][:150], 0.1)
-    plain = InfluencePruner(KNeighborsClassifier(1), guard=guard).fit(digits, y)
+    digits, y, plain = of_digits(guard)
     X_given, y_given = convert(digits, y)
     fitted = InfluencePruner(KNeighborsClassifier(1), guard=guard).fit(X_given, y_given)
     np.testing.assert_array_equal(fitted.support_, plain.support_)

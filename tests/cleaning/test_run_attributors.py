@@ -116,7 +116,7 @@ def test_validation_rows_in_every_form(attributor):
     routed = InfluencePruner(NET, attributor, random_state=0)
     routed.fit(X32[30:], Y[30:], X_val=X32[:30], y_val=TRUE[:30])
     np.testing.assert_allclose(routed.scores_, direct.scores_, rtol=1e-6)
-    folded = InfluencePruner(NET, attributor, validation=3, random_state=0).fit(X32, Y)
+    folded = InfluencePruner(NET, attributor, validation=2, random_state=0).fit(X32, Y)
     assert np.isfinite(folded.scores_).all()
     shared = InfluencePruner(NET, attributor, validation=0.2, random_state=0).fit(X32, Y)
     assert np.isnan(shared.scores_).sum() == 30
@@ -145,7 +145,8 @@ def test_the_detector_and_the_coreset_of_digits(attributor):
     wrong = labels != true
     detector = NoisyLabelDetector(attributor, random_state=0).fit(data, labels)
     assert found(detector.scores_, wrong) > 0.8
-    kept = CoresetSelector(attributor, n_samples=0.5, random_state=0).fit(data, labels).sample_indices_
+    scored = FrozenEstimator(detector.attributor_)
+    kept = CoresetSelector(scored, n_samples=0.5, random_state=0).fit(data, labels).sample_indices_
     assert len(kept) == 150
     assert wrong[kept].mean() < wrong.mean()
 

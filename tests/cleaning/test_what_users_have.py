@@ -41,7 +41,7 @@ from sktda.attribution import (
 from sktda.cleaning.base import RefitEstimator
 from tests.spies import RecordingClassifier, ValidationScores, noisy_blobs
 
-pytestmark = pytest.mark.usefixtures("few_trees")
+pytestmark = pytest.mark.usefixtures("few_trees", "short_training")
 
 X, Y, _ = noisy_blobs(60, centers=2)
 SCORED = [InfluencePruner, InfluencePrunerCV, InfluenceReweighter]
@@ -86,29 +86,20 @@ def test_no_cleaner_is_built_on_another():
         assert not own & set(vars(kind))
 
 
+STEPS = [
+    [StandardScaler(), Doubled()],
+    [Doubled()],
+    ["passthrough"],
+    [make_pipeline(Doubled(), StandardScaler())],
+    [make_pipeline(StandardScaler(), make_pipeline(Doubled(), StandardScaler()))],
+    [FeatureUnion([("a", Doubled()), ("b", "passthrough")])],
+]
+
+
 @pytest.mark.parametrize(
-    "attributor",
-    [
-        None,
-        LabelPosterior(),
-        KNNShapley(),
-        InnerProduct(),
-        Influence(objective="validation"),
-        SelfConfidence(),
-        TracIn(),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize(
-    "steps",
-    [
-        [Doubled()],
-        [StandardScaler(), Doubled()],
-        ["passthrough"],
-        [make_pipeline(Doubled(), StandardScaler())],
-        [make_pipeline(StandardScaler(), make_pipeline(Doubled(), StandardScaler()))],
-        [FeatureUnion([("a", Doubled()), ("b", "passthrough")])],
-    ],
+    ("attributor", "steps"),  # rows alone, gradients and probabilities with all steps, the others with one
+    [(attributor, steps) for attributor in (None, InnerProduct(), SelfConfidence()) for steps in STEPS]
+    + [(each, STEPS[0]) for each in (LabelPosterior(), KNNShapley(), Influence(objective="validation"), TracIn())],
     ids=str,
 )
 def test_transformers_that_learn_nothing(attributor, steps):
