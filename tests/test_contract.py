@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.callback import ProgressBar
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, IsolationForest
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
-from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
@@ -139,14 +139,14 @@ def half_the_trees(n_estimators, **options):
 
 @pytest.fixture(autouse=True, scope="module")
 def short_training():
-    """Default nets are narrow and take one epoch, default forests have a few trees: the contract is not about
+    """Default nets are narrow and take two epochs, default forests have a few trees: the contract is not about
     what they learn.
 
     Nor about which rows judge a guard or a search, that the kernel's scores can say as well as a forest's.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge, "prepare_attributor", lambda _, estimator: clone(KERNEL))
-        patch.setattr(proxy, "EPOCHS", (1, 1))
+        patch.setattr(proxy, "EPOCHS", (2, 2))
         patch.setattr(proxy, "WIDTH", 16)
         patch.setattr(out_of_sample, "ExtraTreesClassifier", lambda _, **options: ExtraTreesClassifier(5, **options))
         few = {"Hist": {"max_iter": 3, "early_stopping": False}, "": {"n_estimators": 3}}
@@ -179,7 +179,7 @@ def instances(cls):
 
 PLAIN = [instance for cls in ESTIMATORS for instance in instances(cls)]
 VARIANTS = [
-    InfluencePruner(RidgeClassifier(), KERNEL, guard=True),
+    InfluencePruner(LogisticRegression(), KERNEL, guard=True),
     InfluencePruner(Ridge(), KERNEL, validation=3, guard=0.1, step=0.05),
     LabelPosterior(KernelForest(n_estimators=10)),
 ]
