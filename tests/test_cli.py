@@ -662,7 +662,7 @@ def test_bad_data_gives_one_error_and_no_output(tmp_path, case):
         (
             ["clean", "DATA", "-o", "OUT", "--method", "magic"],
             2,
-            "--method 'magic' is unknown; available: aum, complexity-gap",
+            "--method 'magic' is unknown; available: aum, boostin, complexity-gap",
         ),
         (["clean", "DATA", "-o", "OUT", "--copy", "NEW"], 2, "--copy needs an image folder"),
         (["clean", "DATA", "-o", "OUT", "--drop", "40"], 1, "--drop 40 is no fewer than the 40 rows there are"),
@@ -823,6 +823,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, module, extra):
 def test_methods_are_found_by_walking_the_package(monkeypatch):
     assert set(methods()) == {
         "aum",
+        "boostin",
         "complexity-gap",
         "confident-learning",
         "data-oob",
@@ -837,6 +838,7 @@ def test_methods_are_found_by_walking_the_package(monkeypatch):
         "kernel-forest",
         "knn-shapley",
         "label-posterior",
+        "leaf-influence",
         "logit-margin",
         "loss",
         "model-ensemble",
@@ -849,6 +851,7 @@ def test_methods_are_found_by_walking_the_package(monkeypatch):
         "source",
         "tracin",
         "trak",
+        "tree-kernel",
     }
 
     class KNNShapley(sktda.attribution.ComplexityGap):

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import rankdata
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_blobs
+from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
@@ -171,7 +172,9 @@ MEMBERS = {
     if isinstance(cls := getattr(sktda.attribution, name), type) and issubclass(cls, Attributor)
 }
 OF_NUMBERS = ["ComplexityGap", "DataOOB", "Influence", "LabelPosterior", "PrecomputedScores", "RobustResidual"]
-CASES = [(name, LogisticRegression()) for name in MEMBERS if name != "RobustResidual"]
+OF_TREES = ["BoostIn", "LeafInfluence", "TreeKernel"]
+CASES = [(name, LogisticRegression()) for name in MEMBERS if name not in {"RobustResidual", *OF_TREES}]
+CASES += [(name, GradientBoostingClassifier(n_estimators=3)) for name in OF_TREES]
 CASES += [(name, Ridge()) for name in OF_NUMBERS]
 
 
@@ -187,7 +190,7 @@ def member(name):
 @pytest.mark.parametrize(("name", "model"), CASES)
 def test_every_member_sees_the_rows_that_it_would_see_by_itself(name, model):
     # columns by name, text, and a transformer that is no array function: a second pass fails or is another table
-    target = Y[:60] if isinstance(model, LogisticRegression) else FRAME["z"] + 0.1 * C[:60]
+    target = Y[:60] if is_classifier(model) else FRAME["z"] + 0.1 * C[:60]
     alone, together = (
         InfluencePruner(make_pipeline(ENCODED, model), attributor, prune_ratio=0.0).fit(FRAME, target).attributor_
         for attributor in (member(name), Ensemble([member(name), ComplexityGap()]))

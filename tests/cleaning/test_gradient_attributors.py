@@ -28,7 +28,10 @@ from sktda.model import proxy
 from sktda.model.proxy import DefaultClassifier, DefaultNet
 from tests.spies import flip, noisy_blobs
 
-pytestmark = pytest.mark.usefixtures("few_trees")
+pytestmark = [
+    pytest.mark.usefixtures("few_trees"),
+    pytest.mark.filterwarnings("ignore:.*a small net that stands in for it:UserWarning"),  # of trees, as is meant here
+]
 
 X, Y, TRUE = noisy_blobs(150, rate=0.1, centers=2)
 WRONG = Y != TRUE
