@@ -21,7 +21,7 @@ def front_door() -> str:
     environment, rows = read("front_door")
     about = (
         "`python benchmarks/front_door.py`: one command of the shell in a process of its own, with the seconds on the "
-        "clock, of the processor (the machine was busy, which the clock feels more) and the peak of its memory. A "
+        "clock, of the processor and the peak of its memory. A "
         f"report beyond scoring: {beyond(rows)}. Seed {rows[0]['seed']}. {where(environment)}"
     )
     return "\n\n".join(["## From the shell", about, found(rows)])
