@@ -134,6 +134,15 @@ def test_importing_loads_nothing_heavy(statement):
     assert done.stdout.split() == []
 
 
+def test_cleaners_load_torch_only_where_they_need_it():
+    names = (
+        "InfluencePruner, InfluencePrunerCV, InfluenceReweighter, NoisyLabelDetector, ResampledEstimator, TableEncoder"
+    )
+    code = f"import sys\nfrom sktda import {names}\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["False"]
+
+
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_every_public_name_resolves_and_is_documented(package):
     assert sorted(package.__all__) == package.__all__ == dir(package)

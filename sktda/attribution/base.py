@@ -150,6 +150,15 @@ def needs_of(attributor: Any) -> Needs:
     )
 
 
+def check_validation(X_val: Any, y_val: Any, metadata_val: Any = None) -> None:
+    """ValueError where validation rows came without their targets, or these or metadata without rows."""
+    if (X_val is None) != (y_val is None):
+        missing, given = ("X_val", "y_val") if X_val is None else ("y_val", "X_val")
+        raise ValueError(f"{given} came without {missing}; validation rows need both")
+    if metadata_val and X_val is None:
+        raise ValueError("metadata_val came without X_val and y_val, the validation rows that it belongs to")
+
+
 def checked_scores(attributor: Any, n: int) -> np.ndarray:
     """The scores of a fitted attributor; ValueError unless there is one finite number for each of n rows."""
     kind, scores = type(attributor).__name__, getattr(attributor, "scores_", None)

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
-from sktda.attribution.base import Attributor, Needs
+from sktda.attribution.base import Attributor, Needs, check_validation
 from sktda.containers import read_target
 from sktda.data import BLOCK_BYTES, block_rows, read_features, slices
 from sktda.devices import exact_device, for_blocks, resolve_device
@@ -143,9 +143,7 @@ class KNNShapley(Attributor):
         self
         """
         self._validate_params()
-        if (X_val is None) != (y_val is None):
-            missing, given = ("X_val", "y_val") if X_val is None else ("y_val", "X_val")
-            raise ValueError(f"{given} came without {missing}; validation rows need both")
+        check_validation(X_val, y_val)
         X, task, codes, classes = self._validate(X, y, sample_weight, self.task)
         if classes is None:
             raise ValueError(

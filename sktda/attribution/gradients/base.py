@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.utils import is_dataset
 from torch import Tensor
 
-from sktda.attribution.base import Attributor, Needs
+from sktda.attribution.base import Attributor, Needs, check_validation
 from sktda.attribution.cost import estimate_fit
 from sktda.attribution.gradients.cross_fit import cross_fitted
 from sktda.attribution.gradients.objective_gradients import Asked, checked_metadata, resolve_objective
@@ -107,11 +107,8 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         self._validate_params()
         if not self.needs.validation:
             X_val = y_val = metadata_val = None
-        if (X_val is None) != (y_val is None) and not is_dataset(X_val):
-            missing, given = ("X_val", "y_val") if X_val is None else ("y_val", "X_val")
-            raise ValueError(f"{given} came without {missing}; validation rows need both")
-        if metadata_val and X_val is None:
-            raise ValueError("metadata_val came without X_val and y_val, the validation rows that it belongs to")
+        # a Dataset holds its targets
+        check_validation(X_val, X_val if is_dataset(X_val) else y_val, metadata_val)
         objective = resolve_objective(self.objective, X_val is not None)
         if X_val is not None or not GivenModel.of(self.estimator).fixed:
             checked_metadata(objective, X_val, metadata_val)  # before the training

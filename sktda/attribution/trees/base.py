@@ -18,7 +18,7 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from sktda.attribution.base import Attributor, Needs
+from sktda.attribution.base import Attributor, Needs, check_validation
 from sktda.attribution.gradients.cross_fit import cross_fitted
 from sktda.attribution.gradients.objective_gradients import checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
@@ -64,11 +64,7 @@ class LeafScores(CallbackSupportMixin, Attributor):
         self
         """
         self._validate_params()
-        if (X_val is None) != (y_val is None):
-            missing, given = ("X_val", "y_val") if X_val is None else ("y_val", "X_val")
-            raise ValueError(f"{given} came without {missing}; validation rows need both")
-        if metadata_val and X_val is None:
-            raise ValueError("metadata_val came without X_val and y_val, the validation rows that it belongs to")
+        check_validation(X_val, y_val, metadata_val)
         objective = resolve_objective(self.objective, X_val is not None)
         fixed = GivenModel.of(self.estimator).fixed
         if X_val is not None or not fixed:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sktda.attribution.trees.steps import Trees
+if TYPE_CHECKING:
+    from sktda.attribution.trees.steps import Trees
 
 READERS = {  # by the class of the model, in its own module or below
     ("sklearn", "GradientBoostingClassifier"): "gradient_boosting.GradientBoosting",

@@ -44,11 +44,7 @@ OTHER_PROGRAMS = {  # endings that people try, and what to do
     (".pkl", ".pickle", ".joblib"): "a pickle, which is never read; write .csv or .parquet",
     (".h5", ".hdf5", ".hdf"): "an HDF5 file; export its table as .csv or .parquet",
     (".npy", ".mat"): "an array without names; write X and y with numpy.savez as .npz",
-    (
-        ".svm",
-        ".libsvm",
-        ".svmlight",
-    ): "a LIBSVM file; read it with sklearn.datasets.load_svmlight_file and write X and y with numpy.savez as .npz",
+    (".svm", ".libsvm", ".svmlight"): LIBSVM,
     (".tar", ".tgz", ".7z", ".rar", ".z", ".lz4", ".br"): "an archive of a kind that is not read; extract it",
     (".xml", ".html", ".htm"): "a web page or XML file; export its table as .csv",
     (".pdf", ".doc", ".docx"): "a document; export its table as .csv",
