@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(\n+(?=```text\n))?", re.MULTILINE | re.DOTALL)
 SHOW_NO_SCORES = {"shell", "which"}  # tests/test_docs_without_scores.py runs them, with forests of few trees
+WITH_SCORES = [page for page in PAGES if page.stem not in SHOW_NO_SCORES]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
@@ -103,7 +104,9 @@ def check_blocks(page: Path) -> None:
             assert expected is None or check(expected, printed, flags), f"{code}prints\n{printed}not\n{expected}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in SHOW_NO_SCORES], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.stem not in SHOW_NO_SCORES], ids=lambda page: page.stem
+)
 def test_blocks_run_and_print_what_is_shown(page, workplace):
     check_blocks(page)
 
@@ -120,6 +123,18 @@ def test_links_lead_somewhere(page):
             titles = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
             assert anchor in anchors, f"{page.name} links to {target}#{anchor}"
+
+
+def test_the_comparison_in_the_readme_is_the_one_that_was_measured():
+    readme, measured = (path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "docs/benchmarks.md"))
+    rows = re.findall(r"^\| (.+?) \|((?: 0\.\d+ \|)+)$", readme, flags=re.MULTILINE)
+    assert len(rows) == 3
+    for name, cells in rows:
+        row = re.search(
+            rf"^\| {re.escape(name)} \|(.*)$", measured, flags=re.MULTILINE
+        )  # average precision comes first
+        assert row, name
+        assert re.findall(r"0\.\d+", cells) == re.findall(r"(0\.\d+) \(", row[1]), name
 
 
 def test_every_shell_option_is_documented():
