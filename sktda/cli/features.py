@@ -23,14 +23,14 @@ ONLY_FEATURE = "it stays, as there is no other feature"
 
 
 def of_table(
-    cells: pd.DataFrame, given: pd.Series, task: str, kinds: dict[Any, str] | None = None
+    cells: pd.DataFrame, given: pd.Series, task: str, kinds: dict[Any, str] | None = None, text: Any = None
 ) -> tuple[np.ndarray, list[Finding], list[str], list[Column]]:
     """(features (n, p), findings, notes, what was made of each column) of the columns beside the labels.
 
-    Raises ValueError if no column can be used.
+    text: transformer of texts in place of their topics. Raises ValueError if no column can be used.
     """
     rows = _labelled(given)
-    X, encoder, _, findings = prepare(cells, given.dropna().to_numpy(), task, kinds, rows)
+    X, encoder, _, findings = prepare(cells, given.dropna().to_numpy(), task, kinds, rows, text)
     stays = not encoder._left_out
     actions = {"leak": ONLY_FEATURE if stays else LEFT_OUT, "sentinel": "it was taken as missing"}
     return X, findings, _notes(findings, actions) + encoder.notes_, encoder.columns_

@@ -15,6 +15,7 @@ import pandas as pd
 from sktda.cli.formats import read_source
 from sktda.cli.formats.base import Reading, Source
 from sktda.cli.named import OPTIONS, each_named, target_of, unknown_column, without
+from sktda.cli.options import OWN_FEATURES
 from sktda.cli.plan import FLAGS, read_text_cells
 from sktda.review.decisions import check_given, row_positions
 
@@ -38,7 +39,8 @@ class Settings:
     target: str | None = None
     index: str | None = None
     embeddings: Path | None = None
-    size: int = 64
+    features: str = "auto"
+    size: int | None = None
     task: str = "auto"
     drop: str | float | int = "auto"  # a share, or a number of rows
     method: str = DEFAULT_METHOD
@@ -64,7 +66,12 @@ class Settings:
         """How the data are to be read."""
         named = tuple(name for name in (self.target, self.index, *self.kinds) if name)
         pixels = self.embeddings is None
-        return Reading(self.part, self.query, self.header, named, self.size, self.labels, self.level, pixels)
+        return Reading(self.part, self.query, self.header, named, self.size or 64, self.labels, self.level, pixels)
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether a pretrained model makes the features of images and texts."""
+        return self.features not in OWN_FEATURES
 
     def detector(self, task: str, n_rows: int, unlabelled: str = "error") -> NoisyLabelDetector:
         """The unfitted detector. Raises ValueError where more rows are to be dropped than there are."""
@@ -127,9 +134,19 @@ class Job:
     @classmethod
     def load(cls, settings: Settings, progress: Callable[[str], None]) -> Job:
         """Read everything. Raises ValueError or OSError with one sentence for what is wrong with the input."""
-        path = settings.data
+        path, reading = settings.data, settings.reading
+        encoder, said = None, []
+        if settings.is_learned:
+            from sktda.cli.learned import encoder_of, image_side
+
+            encoder, note = encoder_of(settings.features)
+            said.append(note)
+            if path.is_dir():
+                progress(f"loading {settings.features}")
+                side = settings.size or image_side(encoder, settings.features, path) or reading.size
+                reading = replace(reading, size=side, encode=encoder.transform)
         progress(f"reading {path}")
-        source = read_source(path, settings.reading, progress)
+        source = read_source(path, reading, progress)
         frame = source.frame
         target = target_of(source, settings.target, path.name)
         index = source.default_index if settings.index is None else settings.index
@@ -143,6 +160,7 @@ class Job:
         from sktda.cli.features import last_row_sums_up, of_arrays, of_table, one_spelling
         from sktda.cli.labels import check_classes, read_labels
         from sktda.findings import Finding
+        from sktda.pretrained.backbone import telling
 
         labels = read_labels(frame[target], settings.task, settings.no_label)
         task, given = labels.task, labels.given
@@ -159,7 +177,11 @@ class Job:
             names = None if images is None else images.frame["path"]
             X, findings, notes = of_arrays(read_features(settings.embeddings, len(frame), names), given, task)
         elif source.X is not None:
-            X, findings, notes = of_arrays(source.X, given, task)
+            X = source.X
+            if encoder is not None and reading.encode is None:
+                with telling(progress):
+                    X = encoder.transform(X)
+            X, findings, notes = of_arrays(X, given, task)
         else:
             progress("preparing features")
             own = [name for name in FLAGS if name in frame]
@@ -167,7 +189,12 @@ class Job:
             cells = frame[others]
             if settings.na_values:
                 cells = cells.mask(cells.astype(str).apply(lambda column: column.str.strip()).isin(settings.na_values))
-            X, findings, notes, columns = of_table(cells, given, task, without(kinds, index))
+            with telling(progress):
+                X, findings, notes, columns = of_table(cells, given, task, without(kinds, index), encoder)
+            if encoder is not None and not any(column.kind == "text" for column in columns):
+                raise ValueError(
+                    f"no column of {path.name} is read as text by {settings.features}; name one with --text"
+                )
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
             del frame, cells
             source.release()
@@ -179,6 +206,7 @@ class Job:
             *labels.notes,
             *notes[first:],
             *summed,
+            *said,
         ]
         if source.unreadable:
             findings.append(Finding("unreadable", source.unreadable, np.empty(0, dtype=int)))

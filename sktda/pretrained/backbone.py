@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,8 +17,17 @@ from sktda.pretrained.store import Store
 
 KEPT_EVERY = 512  # rows, from where on they are put away: what a killed job loses
 
-progress: ContextVar[Callable[[str], None]] = ContextVar("progress", default=lambda text: None)
-"""Who is told how far the rows are."""
+_progress: ContextVar[Callable[[str], None]] = ContextVar("progress", default=lambda text: None)
+
+
+@contextmanager
+def telling(progress: Callable[[str], None]) -> Iterator[None]:
+    """What is encoded meanwhile, in this thread, tells how far it is."""
+    before = _progress.set(progress)
+    try:
+        yield
+    finally:
+        _progress.reset(before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +105,14 @@ def encode(backbone: Backbone, kind: str, rows: Any, *, batch_size: int, store: 
             store.put(backbone.key, names, np.stack([found[name] for name in names]))
             waiting.clear()
 
-    progress.get()(f"encoding {n:,} rows by {backbone.name}")
+    _progress.get()(f"encoding by {backbone.name}")
     for block, features in in_blocks(len(missing), batch_size, partial(_of_block, backbone, kind, rows, missing)):
         for i, vector in zip(missing[block].tolist(), features, strict=True):
             found[keys[i]] = vector
             waiting.append(i)
         put(KEPT_EVERY)
         done += len(features)
-        progress.get()(f"encoding, {done:,} of {n:,} rows")
+        _progress.get()(f"encoding, {done:,} of {n:,} rows")
     put(1)
     return np.stack([found[key] for key in keys])
 

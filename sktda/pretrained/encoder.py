@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from os import PathLike
 from typing import Any
@@ -27,7 +28,10 @@ def load(model: Any, device: Any = "auto") -> Backbone:
     if isinstance(model, str | PathLike):
         meant = read_name(str(model))
         file = import_module(f"sktda.pretrained.libraries.{LIBRARIES[meant.library].file}")
-        return file.load(meant, place)
+        backbone = file.load(meant, place)
+        if backbone.note:
+            warnings.warn(backbone.note, UserWarning, stacklevel=2)
+        return backbone
     from torch import nn
 
     kind = type(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -18,7 +19,9 @@ from sktda.pretrained.names import Model
 
 def load(model: Model, device: torch.device) -> Backbone:
     """A TorchScript file: its code runs in torch's interpreter, and no pickle is read."""
-    net = torch.jit.load(str(model.name), map_location=device).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript, which the user has
+        net = torch.jit.load(str(model.name), map_location=device).eval()
     content = model.name.read_bytes()  # type: ignore[union-attr]
     return Backbone(model.text, _readers(net, device), lambda: identity.all_of(identity.text("torchscript"), [content]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,14 @@ def load(model: Model, device: torch.device) -> Backbone:
             identity.weights(net),
         )
 
-    return Backbone(model.text, readers, described)
+    return Backbone(model.text, readers, described, _side(folder))
+
+
+def _side(folder: Path) -> int | None:
+    """What images are resized to before a crop."""
+    file = folder / "preprocessor_config.json"
+    size = json.loads(file.read_text(encoding="utf-8")).get("size") if file.is_file() else None
+    return size if isinstance(size, int | None) else max(size.values(), default=None)
 
 
 def _readers(net: Any, folder: Path, device: torch.device, pooled: bool) -> dict[str, Callable[[Any], Any]]:
