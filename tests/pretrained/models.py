@@ -72,7 +72,9 @@ def save_sentences(folder):
 
     save_bert(folder / "bert")
     words = Transformer(str(folder / "bert"))
-    sentence_transformers.SentenceTransformer(modules=[words, Pooling(8)], device="cpu").save(str(folder / "sentences"))
+    sentence_transformers.SentenceTransformer(modules=[words, Pooling(8)], device="cpu").save(
+        str(folder / "sentences"), create_model_card=False
+    )
     return folder / "sentences"
 
 
@@ -121,12 +123,12 @@ class Pixels(nn.Module):
         return self.pool(images).flatten(1)
 
 
-def save_torchscript(folder):
-    """The module as TorchScript."""
-    folder.mkdir()
+def save_torchscript(folder, side=16):
+    """The module as TorchScript, traced on images of a size."""
+    folder.mkdir(exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.trace(Pixels(), torch.zeros(2, 3, 16, 16)).save(folder / "net.pt")
+        torch.jit.trace(Pixels(), torch.zeros(2, 3, side, side)).save(folder / "net.pt")
     return folder / "net.pt"
 
 
