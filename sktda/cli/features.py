@@ -31,9 +31,18 @@ def of_table(
     """
     rows = _labelled(given)
     X, encoder, _, findings = prepare(cells, given.dropna().to_numpy(), task, kinds, rows, text)
+    if text is not None and not any(column.kind == "text" for column in encoder.columns_):
+        raise ValueError(f"no column is taken for text, which {text.model} reads; name one with --text")
     stays = not encoder._left_out
     actions = {"leak": ONLY_FEATURE if stays else LEFT_OUT, "sentinel": "it was taken as missing"}
     return X, findings, _notes(findings, actions) + encoder.notes_, encoder.columns_
+
+
+def without_values(cells: pd.DataFrame, values: tuple[str, ...] | None) -> pd.DataFrame:
+    """The cells, those with one of these values as missing."""
+    if not values:
+        return cells
+    return cells.mask(cells.astype(str).apply(lambda column: column.str.strip()).isin(values))
 
 
 def of_arrays(X: Any, given: pd.Series, task: str) -> tuple[Any, list[Finding], list[str]]:

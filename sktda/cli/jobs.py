@@ -14,6 +14,7 @@ import pandas as pd
 
 from sktda.cli.formats import read_source
 from sktda.cli.formats.base import Reading, Source
+from sktda.cli.learned import learned
 from sktda.cli.named import OPTIONS, each_named, target_of, unknown_column, without
 from sktda.cli.options import OWN_FEATURES
 from sktda.cli.plan import FLAGS, read_text_cells
@@ -67,11 +68,6 @@ class Settings:
         named = tuple(name for name in (self.target, self.index, *self.kinds) if name)
         pixels = self.embeddings is None
         return Reading(self.part, self.query, self.header, named, self.size or 64, self.labels, self.level, pixels)
-
-    @property
-    def is_learned(self) -> bool:
-        """Whether a pretrained model makes the features of images and texts."""
-        return self.features not in OWN_FEATURES
 
     def detector(self, task: str, n_rows: int, unlabelled: str = "error") -> NoisyLabelDetector:
         """The unfitted detector. Raises ValueError where more rows are to be dropped than there are."""
@@ -134,19 +130,12 @@ class Job:
     @classmethod
     def load(cls, settings: Settings, progress: Callable[[str], None]) -> Job:
         """Read everything. Raises ValueError or OSError with one sentence for what is wrong with the input."""
-        path, reading = settings.data, settings.reading
-        encoder, said = None, []
-        if settings.is_learned:
-            from sktda.cli.learned import encoder_of, image_side
-
-            encoder, note = encoder_of(settings.features)
-            said.append(note)
-            if path.is_dir():
-                progress(f"loading {settings.features}")
-                side = settings.size or image_side(encoder, settings.features, path) or reading.size
-                reading = replace(reading, size=side, encode=encoder.transform)
+        path = settings.data
+        encoder, reading, said = learned(settings)
         progress(f"reading {path}")
         source = read_source(path, reading, progress)
+        if settings.features in OWN_FEATURES[1:] and source.picture is None:
+            raise ValueError(f"--features {settings.features} is about images, and {path.name} has none; leave it out")
         frame = source.frame
         target = target_of(source, settings.target, path.name)
         index = source.default_index if settings.index is None else settings.index
@@ -157,7 +146,7 @@ class Job:
         if target in (index, *kinds):
             used = "--index" if target == index else f"--{OPTIONS[kinds[target]]}"
             raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
-        from sktda.cli.features import last_row_sums_up, of_arrays, of_table, one_spelling
+        from sktda.cli.features import last_row_sums_up, of_arrays, of_table, one_spelling, without_values
         from sktda.cli.labels import check_classes, read_labels
         from sktda.findings import Finding
         from sktda.pretrained.backbone import telling
@@ -176,25 +165,19 @@ class Job:
             images = getattr(source, "images", None)
             names = None if images is None else images.frame["path"]
             X, findings, notes = of_arrays(read_features(settings.embeddings, len(frame), names), given, task)
-        elif source.X is not None:
-            X = source.X
-            if encoder is not None and reading.encode is None:
-                with telling(progress):
-                    X = encoder.transform(X)
+        elif source.X is not None and encoder is not None:
+            with telling(progress):
+                X = source.X if reading.encode else encoder.transform(source.X)
             X, findings, notes = of_arrays(X, given, task)
+        elif source.X is not None:
+            X, findings, notes = of_arrays(source.X, given, task)
         else:
             progress("preparing features")
             own = [name for name in FLAGS if name in frame]
             others = [name for name in frame if name not in (target, index, *own)]
-            cells = frame[others]
-            if settings.na_values:
-                cells = cells.mask(cells.astype(str).apply(lambda column: column.str.strip()).isin(settings.na_values))
+            cells = without_values(frame[others], settings.na_values)
             with telling(progress):
                 X, findings, notes, columns = of_table(cells, given, task, without(kinds, index), encoder)
-            if encoder is not None and not any(column.kind == "text" for column in columns):
-                raise ValueError(
-                    f"no column of {path.name} is read as text by {settings.features}; name one with --text"
-                )
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
             del frame, cells
             source.release()

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sktda.pretrained.encoder import PretrainedEncoder
+from sktda.cli.formats.base import Reading
+from sktda.cli.options import OWN_FEATURES
+
+if TYPE_CHECKING:
+    from sktda.cli.jobs import Settings
+    from sktda.pretrained.encoder import PretrainedEncoder
 
 
-def encoder_of(features: str) -> tuple[PretrainedEncoder, str]:
-    """(what makes the features, a note that says where they are kept)."""
+def learned(settings: Settings) -> tuple[PretrainedEncoder | None, Reading, list[str]]:
+    """(what makes the features, how data are read for it, notes); None where --features names no model.
+
+    The images of a folder become features as they are read. Raises ValueError if the model reads no images then.
+    """
+    reading = settings.reading
+    if settings.features in OWN_FEATURES:
+        return None, reading, []
+    from sktda.pretrained.encoder import PretrainedEncoder
+
     folder = kept_in()
     kept = f"kept in {folder} for another run" if folder else "not kept, as the folder of caches cannot be written"
-    return PretrainedEncoder(
-        features, cache=folder
-    ), f"images and texts are compared by {features}; features are {kept}"
+    note = f"images and texts are compared by {settings.features}; features are {kept}"
+    encoder = PretrainedEncoder(settings.features, cache=folder)
+    if settings.data.is_dir():
+        backbone = encoder._loaded()
+        if "images" not in backbone.readers:
+            raise ValueError(
+                f"--features {settings.features} reads texts, and {settings.data} is a folder of images; name a model "
+                "of images"
+            )
+        reading = replace(reading, size=settings.size or backbone.side or reading.size, encode=encoder.transform)
+    return encoder, reading, [note]
 
 
 def kept_in() -> Path | None:
-    """Where the user's programs keep what can be made again, if it can be written; there nothing is ever deleted."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = caches / "sktda"
+    """Where the user's programs keep what can be made again, if it can be written; nothing is ever deleted there."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sktda"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK) else None
-
-
-def image_side(encoder: PretrainedEncoder, features: str, path: Path) -> int | None:
-    """Pixels of the images that the model is best given, None for any. Raises ValueError if it reads none."""
-    backbone = encoder._loaded()
-    if "images" not in backbone.readers:
-        raise ValueError(f"--features {features} reads texts, and {path} is a folder of images; name a model of images")
-    return backbone.side

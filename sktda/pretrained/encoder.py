@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from sktda.data import read_features
-from sktda.devices import resolve_device
+from sktda.devices import out_of_memory, resolve_device
 from sktda.pretrained.backbone import Backbone, encode
 from sktda.pretrained.names import LIBRARIES, read_name
 from sktda.pretrained.rows import Pictures, read_texts
@@ -28,7 +28,14 @@ def load(model: Any, device: Any = "auto") -> Backbone:
     if isinstance(model, str | PathLike):
         meant = read_name(str(model))
         file = import_module(f"sktda.pretrained.libraries.{LIBRARIES[meant.library].file}")
-        backbone = file.load(meant, place)
+        try:
+            backbone = file.load(meant, place)
+        except (ValueError, OSError, ImportError, MemoryError):
+            raise
+        except Exception as error:  # whatever a library raises of a file that is damaged
+            if out_of_memory(error):
+                raise
+            raise ValueError(f"{meant.text} cannot be loaded by {meant.library}: {error}") from error
         if backbone.note:
             warnings.warn(backbone.note, UserWarning, stacklevel=2)
         return backbone
@@ -188,6 +195,11 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             raise TypeError(
                 "Sparse data was passed for X, but dense data is required: a net reads images or texts; use "
                 "X.toarray() where it reads numbers"
+            )
+        if getattr(X, "ndim", 2) < 2:
+            raise ValueError(
+                f"Expected 2D array, got {X.ndim}D array instead: a row is an image, or several numbers. Reshape your "
+                "data either using array.reshape(-1, 1) for one number a row or array.reshape(1, -1) for one row"
             )
         X = read_features(self, X, reset=reset)
         if "numbers" in backbone.readers and not (X.dtype == np.uint8 and X.ndim == 4 and X.shape[3] == 3):

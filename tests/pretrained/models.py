@@ -82,6 +82,7 @@ def save_static(folder):
     """A StaticModel of model2vec."""
     model2vec = pytest.importorskip("model2vec")
     vectors = np.random.default_rng(0).normal(size=(len(WORDS), 6)).astype(np.float32)
+    vectors[4:6] *= 5  # good and bad say most
     model2vec.StaticModel(vectors, word_tokenizer()).save_pretrained(folder)
     return folder
 

@@ -169,6 +169,18 @@ def change_weights(file):
     return 1
 
 
+@SAYS_NOTHING
+@every()
+def test_a_damaged_file_is_named_in_one_error(saved):
+    _, path = saved
+    files = [path] if path.is_file() else [*path.rglob("*.safetensors"), *path.rglob("*.bin")]
+    for file in files:
+        file.write_bytes(file.read_bytes()[:60] + bytes(100))
+    with pytest.raises((ValueError, OSError), match=r"cannot be loaded|is a pickle") as caught:
+        PretrainedEncoder(path).fit(IMAGES)
+    assert str(path) in str(caught.value)
+
+
 @every("bert")
 def test_settings_beside_the_weights_count(saved):
     _, path = saved
