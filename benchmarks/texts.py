@@ -22,9 +22,9 @@ from __future__ import annotations
 import argparse
 import time
 
-import numpy as np
-from shared.common import begin, flip, has, quick, save
+from shared.common import begin, flip, quick, save
 from shared.text import reviews
+from shared.wrong_labels import measured_all
 
 RATES = (0.1, 0.2)
 SEEDS = (0, 1, 2)
@@ -45,19 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
         for rate in rates:
             for seed in seeds:
                 given, wrong = flip(y, "uniform", rate, seed)
-                for method, function in methods():
-                    start = time.perf_counter()
-                    scores, estimate = function(features, given, seed)
-                    row = {"features": name, "n": len(y), "d": features.shape[1], "rate": rate, "seed": seed}
-                    row |= {"method": method, **quality(wrong, scores, estimate)}
-                    row |= {"seconds": time.perf_counter() - start, "seconds_features": seconds}
-                    rows.append(row)
-                    print(
-                        f"{name:10s} {rate:.1f} {seed} {method:24s} AUROC {row['auroc']:.4f} AP {row['ap']:.4f} "
-                        f"rate {wrong.mean():.3f} -> {estimate:.3f} {row['seconds']:.1f} s",
-                        flush=True,
-                    )
-    save("texts", rows)
+                about = {"features": name, "n": len(y), "d": features.shape[1], "rate": rate, "seed": seed}
+                rows += measured_all(features, given, wrong, about | {"seconds_features": seconds})
+                save("texts", rows)
 
 
 def every_features(texts: list[str], model: str | None):
@@ -73,46 +63,6 @@ def every_features(texts: list[str], model: str | None):
         start = time.perf_counter()
         learned = PretrainedEncoder(model).fit_transform(texts)
         yield "sentences", learned, time.perf_counter() - start
-
-
-def methods():
-    """(name, (features, labels, seed) -> (scores, higher = right; estimated share of wrong labels))."""
-    yield "NoisyLabelDetector", of_sktda
-    if has("cleanlab"):
-        yield "cleanlab, logistic", of_cleanlab
-
-
-def of_sktda(features: np.ndarray, given: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-    from sktda import NoisyLabelDetector
-
-    detector = NoisyLabelDetector(random_state=seed).fit(features, given)
-    return detector.scores_, detector.noise_rate_
-
-
-def of_cleanlab(features: np.ndarray, given: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-    from cleanlab.count import num_label_issues
-    from cleanlab.rank import get_label_quality_scores
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    probabilities = cross_val_predict(model, features, given, cv=folds, method="predict_proba")
-    return get_label_quality_scores(given, probabilities), num_label_issues(given, probabilities) / len(given)
-
-
-def quality(wrong: np.ndarray, scores: np.ndarray, estimate: float) -> dict:
-    """How well low scores find the wrong labels, and how many were estimated."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    return {
-        "auroc": roc_auc_score(wrong, -scores),
-        "ap": average_precision_score(wrong, -scores),
-        "true_rate": wrong.mean(),
-        "estimated_rate": float(estimate),
-    }
 
 
 if __name__ == "__main__":
