@@ -79,7 +79,9 @@ def every_features(images: np.ndarray, model: str | None):
     yield "pixels", images.reshape(len(images), -1), time.perf_counter() - start
     start = time.perf_counter()
     if model is None:
-        images, model = images[:, None] / np.float32(255), nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU())
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    if images.ndim == 3:  # grey
+        images = np.repeat(images[..., None], 3, axis=3)
     yield "net", PretrainedEncoder(model).fit_transform(images), time.perf_counter() - start
 
 
