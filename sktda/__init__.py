@@ -9,6 +9,7 @@ The flow is data -> model and trajectory -> scores -> decision -> refit:
   a small part of the rows to train on.
 - `InfluencePruner` and `ResampledEstimator` clean and refit inside a plain scikit-learn Pipeline; nothing is ever
   dropped at predict time. `Holdout` carries validation rows.
+- `TableEncoder` makes numbers of a table, `PretrainedEncoder` features of images and texts by a net that is here.
 - The shell command `sktda` does the same for a file or a folder of images.
 """
 
@@ -24,6 +25,7 @@ __all__ = [
     "InfluenceReweighter",
     "NoisyLabelDetector",
     "NothingToLearnWarning",
+    "PretrainedEncoder",
     "PruningWarning",
     "ResampledEstimator",
     "TableEncoder",
@@ -42,6 +44,7 @@ __getattr__, __dir__ = lazy_names(
         "InfluenceReweighter": "sktda.cleaning.reweighter",
         "NoisyLabelDetector": "sktda.cleaning.detector",
         "NothingToLearnWarning": "sktda.cleaning.base",
+        "PretrainedEncoder": "sktda.pretrained.encoder",
         "PruningWarning": "sktda.cleaning.base",
         "ResampledEstimator": "sktda.cleaning.resampled",
         "TableEncoder": "sktda.tables.encoder",

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 # only recognised, or read by another program, or documents and data more often than pictures
 NOT_READ = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"}
+AT_ONCE = 256  # images
 LEADING = re.compile(r"(.*?[^\W\d_])[\W_]*\d+\W*")  # cat.0, cat_001, cat12, cat (3)
 TRAILING = re.compile(r"\d+[\W_]+([^\W\d_].*)")  # 001_cat
 
@@ -40,7 +41,8 @@ class ImageFolder:
 
     frame (n, 2): path and label. level: the folder that is the label, 1 for the first below `path`, 0 where labels come
     from names of files or from a table. notes: what was assumed and what was left out, one sentence each; unreadable:
-    which images cannot be read and are left out, one sentence.
+    which images cannot be read and are left out, one sentence. encode: what makes features of pixels, so that those of
+    all images need not fit into memory at once; None where pixels are the features.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class ImageFolder:
     level: int = 1
     notes: tuple[str, ...] = ()
     unreadable: str = ""
+    encode: Callable[[np.ndarray], np.ndarray] | None = None
 
     @classmethod
     def read(
@@ -58,6 +61,7 @@ class ImageFolder:
         size: int,
         progress: Callable[[str], None] = lambda text: None,
         level: int | None = None,
+        encode: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> ImageFolder:
         """List the images of class folders, or those of a flat folder with the labels in their names.
 
@@ -89,52 +93,62 @@ class ImageFolder:
             labels = _labels_in_names(names, path)
             notes.append(f"labels were taken from the names of the files, such as {labels[0]!r} of {names[0]}")
         frame = pd.DataFrame({"path": names, "label": labels}, dtype=str)
-        return cls(path, frame, size, progress, level, tuple(notes))
+        return cls(path, frame, size, progress, level, tuple(notes), encode=encode)
 
     @cached_property
     def X(self) -> np.ndarray:
-        """Pixels (n, size, size, 3) uint8. Raises ValueError naming the images that cannot be read."""
-        pixels, broken = self._pixels_and_broken
+        """Pixels (n, size, size, 3) uint8, or features (n, ...) that `encode` made of them.
+
+        Raises ValueError naming the images that cannot be read.
+        """
+        features, broken = self._features_and_broken
         if broken:
             raise ValueError(f"{self._unreadable()}; repair them or move them out of the folder")
-        return pixels
+        return features
 
     def readable(self) -> tuple[ImageFolder, np.ndarray]:
         """(the folder without the images that cannot be read, which its notes name; positions of the others).
 
         Raises ValueError if none can be read.
         """
-        pixels, broken = self._pixels_and_broken
-        kept = np.setdiff1d(np.arange(len(pixels)), list(broken))
+        features, broken = self._features_and_broken
+        kept = np.setdiff1d(np.arange(len(features)), list(broken))
         if not len(kept):
             raise ValueError(f"{self._unreadable()}; repair them")
         if not broken:
             return self, kept
         said = f"{self._unreadable()}; they are neither judged nor in the output"
         folder = replace(self, frame=self.frame.iloc[kept].reset_index(drop=True), unreadable=said)
-        folder.__dict__["_pixels_and_broken"] = (pixels[kept], {})
+        folder.__dict__["_features_and_broken"] = (features[kept], {})
         return folder, kept
 
     def _unreadable(self) -> str:
-        _, broken = self._pixels_and_broken
+        _, broken = self._features_and_broken
         return f"{len(broken)} of {len(self.frame)} images cannot be read: {_first(list(broken.values()))}"
 
     @cached_property
-    def _pixels_and_broken(self) -> tuple[np.ndarray, dict[int, str]]:
-        pixels = np.empty((len(self.frame), self.size, self.size, 3), dtype=np.uint8)
+    def _features_and_broken(self) -> tuple[np.ndarray, dict[int, str]]:
+        names = self.frame["path"].tolist()
+        features = np.empty(0)
         broken = {}
         pool = ThreadPoolExecutor()  # decoding releases the interpreter lock
         try:
-            for row, result in enumerate(pool.map(self._pixels, self.frame["path"])):
-                if row % 100 == 0:
-                    self.progress(f"reading images, {row:,} of {len(pixels):,}")
-                if isinstance(result, str):
-                    broken[row] = result
-                else:
-                    pixels[row] = result
+            for start in range(0, len(names), AT_ONCE):
+                self.progress(f"reading images, {start:,} of {len(names):,}")
+                found = list(pool.map(self._pixels, names[start : start + AT_ONCE]))
+                pixels = np.zeros((len(found), self.size, self.size, 3), dtype=np.uint8)
+                for row, result in enumerate(found):
+                    if isinstance(result, str):
+                        broken[start + row] = result
+                    else:
+                        pixels[row] = result
+                made = pixels if self.encode is None else self.encode(pixels)
+                if not start:
+                    features = np.empty((len(names), *made.shape[1:]), dtype=made.dtype)
+                features[start : start + len(made)] = made
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
-        return pixels, broken
+        return features, broken
 
     def _pixels(self, name: str) -> np.ndarray | str:
         """The resized pixels, or what is wrong: an exception would end the reading at the first broken image."""

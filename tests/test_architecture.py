@@ -17,7 +17,7 @@ ROOT = Path(sktda.__file__).parent
 STAGE = {
     **dict.fromkeys(["containers", "seeds", "selection", "distributions", "devices", "findings", "noise", "files"], 0),
     **dict.fromkeys(["data", "images", "metrics", "tables", "weighting"], 1),
-    "model": 2,
+    **dict.fromkeys(["model", "pretrained"], 2),
     "engine": 3,
     **dict.fromkeys(["objectives", "cards"], 4),
     **dict.fromkeys(["attribution", "adversarial", "review"], 5),

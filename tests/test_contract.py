@@ -124,6 +124,7 @@ CHEAP = {
     "cv": 2,
     "prune_ratios": (0, 0.1),
     "attributor": KERNEL,
+    "model": torch.nn.Identity(),
     "sampler": NoisyLabelDetector(KERNEL),
 }
 """Spares the checks of every class the forests of the default attributor, which has checks of its own."""
@@ -228,9 +229,9 @@ def test_constructible_without_arguments(cls):
 @pytest.mark.parametrize("instance", PLAIN, ids=short)
 def test_tags_say_what_is_taken(instance):
     tags = get_tags(instance)
-    encodes = isinstance(instance, TableEncoder)
-    assert tags.target_tags.required == (not isinstance(instance, PrecomputedScores) and not encodes)
-    assert tags.input_tags.sparse != encodes
+    encodes, transforms = isinstance(instance, TableEncoder), hasattr(instance, "transform")
+    assert tags.target_tags.required == (not isinstance(instance, PrecomputedScores) and not transforms)
+    assert tags.input_tags.sparse != transforms
     assert tags.input_tags.string == encodes
     assert tags.input_tags.allow_nan == (encodes or isinstance(instance, PrecomputedScores))
 

@@ -125,7 +125,7 @@ def test_without_target_the_columns_are_listed_and_none_is_guessed(table, tmp_pa
     ],
 )
 def test_features_are_listed_and_nothing_is_written(table, options, used):
-    result = done("clean", table, "-t", "kind", "--features", *options)
+    result = done("clean", table, "-t", "kind", "--columns", *options)
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert {name for name, line in lines.items() if "not used" not in line} == used
     assert [path.name for path in table.parent.iterdir()] == ["t.csv"]
@@ -218,7 +218,7 @@ def test_a_label_does_not_change_the_title_of_a_terminal(tmp_path, judged):
             "--scores",
             tmp_path / "s.csv",
         ],
-        ["clean", path, "-t", "kind", "--features"],
+        ["clean", path, "-t", "kind", "--columns"],
         ["clean", path, "-t", "kind", "-o", tmp_path / "j.csv", "--json"],
         ["clean", path],
         ["clean", path, "-t", f"kin{ESCAPE}", "-o", tmp_path / "o2.csv"],
@@ -439,7 +439,7 @@ def test_every_format_that_pillow_opens_is_read(tmp_path, judged, end):
         (["clean", "t.csv", "-t", "kind"], 2, "name the output with --out"),
         (["clean", "t.csv", "-t", "5", "-o", "o.csv"], 1, "no column '5'"),
         (["clean", "e.npz", "-o", "o.csv"], 2, "unknown ending; allowed are .npz"),
-        (["clean", "e.npz", "--features"], 2, "lists the columns of a table"),
+        (["clean", "e.npz", "--columns"], 2, "lists the columns of a table"),
         (["clean", "e.npz", "-o", "o.npz", "--no-header"], 1, "the columns of e.npz have names"),
         (["clean", "empty", "-o", "o.csv"], 1, "no images in class folders"),
         (["clean", "empty", "-o", "o.csv", "--labels", "t.csv"], 1, "has no images; check the folder"),

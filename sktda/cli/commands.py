@@ -14,6 +14,7 @@ from sktda.cli.options import (
     Data,
     Drop,
     Embeddings,
+    Features,
     Force,
     Header,
     Ignore,
@@ -44,7 +45,7 @@ from sktda.cli.session import Commands, command_line, fail, session, show
 from sktda.cli.steps import (
     check_command,
     copy_images,
-    list_features_and_stop,
+    list_columns_and_stop,
     named_outputs,
     settings_of,
     summary_of,
@@ -110,7 +111,8 @@ def clean(
     ignore: Ignore = None,
     text: Text = None,
     as_category: AsCategory = None,
-    features: Listing = False,
+    columns: Listing = False,
+    features: Features = "auto",
     embeddings: Embeddings = None,
     na_values: NaValues = None,
     header: Header = None,
@@ -118,7 +120,7 @@ def clean(
     query: Query = None,
     labels: Labels = None,
     label_level: Level = None,
-    size: Size = 64,
+    size: Size = None,
     task: TaskKind = Task.auto,
     scores: Annotated[Path | None, option("--scores", "Scores of all rows, as from sktda score.", "FILE")] = None,
     with_data: WithData = False,
@@ -159,7 +161,7 @@ def clean(
         settings = settings_of(ctx)
         check_command(settings, outputs, decisions, force=force, json_output=json_output)
         job = Job.load(settings, progress)
-        list_features_and_stop(job, features, out)
+        list_columns_and_stop(job, columns, out)
         frame, judgement = job.score(progress)
         plan = Plan.make(job, frame, action.value, decisions)
         job.notes.insert(job.n_contradictions, plan.describe(len(frame)))
@@ -205,7 +207,8 @@ def score(
     ignore: Ignore = None,
     text: Text = None,
     as_category: AsCategory = None,
-    features: Listing = False,
+    columns: Listing = False,
+    features: Features = "auto",
     embeddings: Embeddings = None,
     na_values: NaValues = None,
     header: Header = None,
@@ -213,7 +216,7 @@ def score(
     query: Query = None,
     labels: Labels = None,
     label_level: Level = None,
-    size: Size = 64,
+    size: Size = None,
     task: TaskKind = Task.auto,
     unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,
@@ -237,7 +240,7 @@ def score(
         settings = settings_of(ctx)
         check_command(settings, outputs, force=force, json_output=json_output)
         job = Job.load(settings, progress)
-        list_features_and_stop(job, features, out)
+        list_columns_and_stop(job, columns, out)
         frame, judgement = job.score(progress)
         job.notes.extend(remarks)
         with staged(list(outputs.values()), force=force, ending=".csv") as (place,):
@@ -266,6 +269,7 @@ def review(
     ignore: Ignore = None,
     text: Text = None,
     as_category: AsCategory = None,
+    features: Features = "auto",
     embeddings: Embeddings = None,
     na_values: NaValues = None,
     header: Header = None,
@@ -273,7 +277,7 @@ def review(
     query: Query = None,
     labels: Labels = None,
     label_level: Level = None,
-    size: Size = 64,
+    size: Size = None,
     task: TaskKind = Task.auto,
     unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,
@@ -328,6 +332,7 @@ def report(
     ignore: Ignore = None,
     text: Text = None,
     as_category: AsCategory = None,
+    features: Features = "auto",
     embeddings: Embeddings = None,
     na_values: NaValues = None,
     header: Header = None,
@@ -335,7 +340,7 @@ def report(
     query: Query = None,
     labels: Labels = None,
     label_level: Level = None,
-    size: Size = 64,
+    size: Size = None,
     task: TaskKind = Task.auto,
     unlabelled: Unlabelled = Without.keep,
     seed: Seed = 0,

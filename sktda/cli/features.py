@@ -23,17 +23,26 @@ ONLY_FEATURE = "it stays, as there is no other feature"
 
 
 def of_table(
-    cells: pd.DataFrame, given: pd.Series, task: str, kinds: dict[Any, str] | None = None
+    cells: pd.DataFrame, given: pd.Series, task: str, kinds: dict[Any, str] | None = None, text: Any = None
 ) -> tuple[np.ndarray, list[Finding], list[str], list[Column]]:
     """(features (n, p), findings, notes, what was made of each column) of the columns beside the labels.
 
-    Raises ValueError if no column can be used.
+    text: transformer of texts in place of their topics. Raises ValueError if no column can be used.
     """
     rows = _labelled(given)
-    X, encoder, _, findings = prepare(cells, given.dropna().to_numpy(), task, kinds, rows)
+    X, encoder, _, findings = prepare(cells, given.dropna().to_numpy(), task, kinds, rows, text)
+    if text is not None and not any(column.kind == "text" for column in encoder.columns_):
+        raise ValueError(f"no column is taken for text, which {text.model} reads; name one with --text")
     stays = not encoder._left_out
     actions = {"leak": ONLY_FEATURE if stays else LEFT_OUT, "sentinel": "it was taken as missing"}
     return X, findings, _notes(findings, actions) + encoder.notes_, encoder.columns_
+
+
+def without_values(cells: pd.DataFrame, values: tuple[str, ...] | None) -> pd.DataFrame:
+    """The cells, those with one of these values as missing."""
+    if not values:
+        return cells
+    return cells.mask(cells.astype(str).apply(lambda column: column.str.strip()).isin(values))
 
 
 def of_arrays(X: Any, given: pd.Series, task: str) -> tuple[Any, list[Finding], list[str]]:

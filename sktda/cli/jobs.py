@@ -14,7 +14,9 @@ import pandas as pd
 
 from sktda.cli.formats import read_source
 from sktda.cli.formats.base import Reading, Source
+from sktda.cli.learned import learned
 from sktda.cli.named import OPTIONS, each_named, target_of, unknown_column, without
+from sktda.cli.options import OWN_FEATURES
 from sktda.cli.plan import FLAGS, read_text_cells
 from sktda.review.decisions import check_given, row_positions
 
@@ -38,7 +40,8 @@ class Settings:
     target: str | None = None
     index: str | None = None
     embeddings: Path | None = None
-    size: int = 64
+    features: str = "auto"
+    size: int | None = None
     task: str = "auto"
     drop: str | float | int = "auto"  # a share, or a number of rows
     method: str = DEFAULT_METHOD
@@ -64,7 +67,7 @@ class Settings:
         """How the data are to be read."""
         named = tuple(name for name in (self.target, self.index, *self.kinds) if name)
         pixels = self.embeddings is None
-        return Reading(self.part, self.query, self.header, named, self.size, self.labels, self.level, pixels)
+        return Reading(self.part, self.query, self.header, named, self.size or 64, self.labels, self.level, pixels)
 
     def detector(self, task: str, n_rows: int, unlabelled: str = "error") -> NoisyLabelDetector:
         """The unfitted detector. Raises ValueError where more rows are to be dropped than there are."""
@@ -128,8 +131,11 @@ class Job:
     def load(cls, settings: Settings, progress: Callable[[str], None]) -> Job:
         """Read everything. Raises ValueError or OSError with one sentence for what is wrong with the input."""
         path = settings.data
+        encoder, reading, said = learned(settings)
         progress(f"reading {path}")
-        source = read_source(path, settings.reading, progress)
+        source = read_source(path, reading, progress)
+        if settings.features in OWN_FEATURES[1:] and source.picture is None:
+            raise ValueError(f"--features {settings.features} is about images, and {path.name} has none; leave it out")
         frame = source.frame
         target = target_of(source, settings.target, path.name)
         index = source.default_index if settings.index is None else settings.index
@@ -140,9 +146,10 @@ class Job:
         if target in (index, *kinds):
             used = "--index" if target == index else f"--{OPTIONS[kinds[target]]}"
             raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
-        from sktda.cli.features import last_row_sums_up, of_arrays, of_table, one_spelling
+        from sktda.cli.features import last_row_sums_up, of_arrays, of_table, one_spelling, without_values
         from sktda.cli.labels import check_classes, read_labels
         from sktda.findings import Finding
+        from sktda.pretrained.backbone import telling
 
         labels = read_labels(frame[target], settings.task, settings.no_label)
         task, given = labels.task, labels.given
@@ -158,16 +165,19 @@ class Job:
             images = getattr(source, "images", None)
             names = None if images is None else images.frame["path"]
             X, findings, notes = of_arrays(read_features(settings.embeddings, len(frame), names), given, task)
+        elif source.X is not None and encoder is not None:
+            with telling(progress):
+                X = source.X if reading.encode else encoder.transform(source.X)
+            X, findings, notes = of_arrays(X, given, task)
         elif source.X is not None:
             X, findings, notes = of_arrays(source.X, given, task)
         else:
             progress("preparing features")
             own = [name for name in FLAGS if name in frame]
             others = [name for name in frame if name not in (target, index, *own)]
-            cells = frame[others]
-            if settings.na_values:
-                cells = cells.mask(cells.astype(str).apply(lambda column: column.str.strip()).isin(settings.na_values))
-            X, findings, notes, columns = of_table(cells, given, task, without(kinds, index))
+            cells = without_values(frame[others], settings.na_values)
+            with telling(progress):
+                X, findings, notes, columns = of_table(cells, given, task, without(kinds, index), encoder)
             notes += [f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []
             del frame, cells
             source.release()
@@ -179,6 +189,7 @@ class Job:
             *labels.notes,
             *notes[first:],
             *summed,
+            *said,
         ]
         if source.unreadable:
             findings.append(Finding("unreadable", source.unreadable, np.empty(0, dtype=int)))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+OWN_FEATURES = ("auto", "pixels", "patches")  # all others are pretrained models
 
 
 class Task(StrEnum):
@@ -60,6 +63,25 @@ def drop_amount(text: str) -> str | float | int:
     return share
 
 
+def features_name(text: str) -> str:
+    """auto, pixels or patches, or a pretrained model: loads nothing, but knows whether there can be one.
+
+    Raises ValueError for what is neither, OSError for a path that is not there, ImportError for a missing library.
+    """
+    if text in OWN_FEATURES:
+        return text
+    from sktda.pretrained.names import read_name
+
+    close = get_close_matches(text.strip().lower(), OWN_FEATURES, n=1)
+    try:
+        read_name(text)
+    except ValueError as error:
+        if close:
+            raise ValueError(f"--features {text!r} is unknown; did you mean {close[0]}?") from None
+        raise ValueError(f"--features is neither {', '.join(OWN_FEATURES)} nor a model: {error}") from None
+    return text
+
+
 def values(text: str | None) -> tuple[str, ...] | None:
     """Values that are written with commas between them."""
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
@@ -87,8 +109,18 @@ Embeddings = Annotated[
         "FILE",
     ),
 ]
+Features = Annotated[
+    str,
+    option(
+        "--features",
+        "What images and texts are compared by: auto, pixels, patches, or a pretrained model that is on this machine: "
+        "its path, or its name such as timm:resnet18, open_clip:ViT-B-32/openai, sentence-transformers:NAME, "
+        "model2vec:NAME, transformers:NAME.",
+        "WHAT",
+    ),
+]
 Listing = Annotated[
-    bool, option("--features", "List the columns, what each is used as and which are not used, and stop.")
+    bool, option("--columns", "List the columns, what each is used as and which are not used, and stop.")
 ]
 Text = Annotated[
     list[str] | None, option("--text", "Column of free text, whatever it looks like. May be repeated.", "COLUMN")
@@ -124,7 +156,16 @@ Level = Annotated[
     int | None,
     option("--label-level", "Which folder of an image is its label: 1 for the first one below DATA.", "N", min=1),
 ]
-Size = Annotated[int, option("--size", "Images are resized to this width and height.", "PIXELS", min=4, max=1024)]
+Size = Annotated[
+    int | None,
+    option(
+        "--size",
+        "Images are resized to this width and height: 64 by default, or what a model of --features is made for.",
+        "PIXELS",
+        min=4,
+        max=1024,
+    ),
+]
 TaskKind = Annotated[
     Task,
     option(

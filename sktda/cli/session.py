@@ -63,7 +63,7 @@ def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
         fail(f'{error.name} is not installed; install it with: pip install "sktda[{extra}]"')
     except MemoryError:
         fail("the memory is full; use fewer rows or columns, or a smaller --size")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         listing = getattr(error, "listing", None)
         if listing:
             _say("\n".join(["Columns:", *_aligned(listing)]))
@@ -72,7 +72,7 @@ def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
 
 def _line(text: str) -> None:
     """Progress where standard error is a file or a pipe: what can take long, once the input is known to be right."""
-    if text.startswith(("scoring", "writing the report")):
+    if text.startswith(("encoding by", "scoring", "writing the report")):
         _say(f"sktda: {text} ...", err=True)
 
 
@@ -98,7 +98,7 @@ def _one_line(text: str) -> str:
     return visible(text).replace("\n", "\\n")
 
 
-def list_features(columns: list[Any]) -> None:
+def list_columns(columns: list[Any]) -> None:
     """Print what each column of a table is used as."""
     _say("\n".join(_aligned([(c.name, f"{c.how}{f' ({c.note})' if c.note else ''}") for c in columns])))
 

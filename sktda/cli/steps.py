@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sktda.cli.options import drop_amount, values
-from sktda.cli.session import fail, list_features
+from sktda.cli.options import drop_amount, features_name, values
+from sktda.cli.session import fail, list_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +48,11 @@ def settings_of(ctx: typer.Context) -> Settings:
     given = ctx.params
     try:
         drop = drop_amount(given["drop"])
-    except ValueError as error:
+        features = features_name(given["features"])
+    except (ValueError, OSError, ImportError) as error:
         fail(str(error), 2)
+    if features != "auto" and given["embeddings"]:
+        fail("--features and --embeddings both say what rows are compared by; give one of them", 2)
     kinds = {"ignore": given["ignore"], "text": given["text"], "category": given["as_category"]}
     columns = {name: kind for kind, names in kinds.items() for name in names or ()}
     if len(columns) < sum(len(set(names or ())) for names in kinds.values()):
@@ -58,6 +61,7 @@ def settings_of(ctx: typer.Context) -> Settings:
     return Settings(
         **same,
         task=given["task"].value,
+        features=features,
         drop=drop,
         kinds=columns,
         na_values=values(given["na_values"]),
@@ -70,12 +74,12 @@ def settings_of(ctx: typer.Context) -> Settings:
     )
 
 
-def list_features_and_stop(job: Job, features: bool, out: Path | None) -> None:
-    """List the features and stop, where that was asked; an output is needed from here on."""
-    if features:
+def list_columns_and_stop(job: Job, columns: bool, out: Path | None) -> None:
+    """List the columns and stop, where that was asked; an output is needed from here on."""
+    if columns:
         if not job.columns:
-            fail("--features lists the columns of a table; here features are pixels, arrays or embeddings", 2)
-        list_features(job.columns)
+            fail("--columns lists the columns of a table; here features are those of images, arrays or embeddings", 2)
+        list_columns(job.columns)
         raise typer.Exit()
     if out is None:
         fail("name the output with --out", 2)

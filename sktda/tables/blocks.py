@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from sklearn.base import clone
 
 from sktda.tables.dates import parts
 
@@ -145,6 +146,23 @@ class Topics:
 
     def _counts(self, texts: np.ndarray) -> sparse.csr_matrix:
         return sparse.hstack([vectorizer.transform(texts) for vectorizer in self.vectorizers]).tocsr()
+
+
+class Encoded:
+    """A column of texts: the features that a transformer of texts makes of them."""
+
+    def __init__(self, transformer: Any) -> None:
+        self.transformer = transformer
+
+    def fit(self, column: pd.Series) -> Encoded:
+        self.transformer = clone(self.transformer).fit(_texts(column))
+        self.names = [f"{column.name}_{name}" for name in self.transformer.get_feature_names_out()]
+        model = getattr(self.transformer, "model", None)
+        self.how = f"{len(self.names)} features by {model if isinstance(model, str) else self.transformer}"
+        return self
+
+    def transform(self, column: pd.Series) -> np.ndarray:
+        return np.asarray(self.transformer.transform(_texts(column)))
 
 
 def _texts(column: pd.Series) -> np.ndarray:

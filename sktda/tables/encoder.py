@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sktda.findings.finding import Columns, Finding
 from sktda.findings.sentinels import sentinels
-from sktda.tables.blocks import Dates, Levels, Numbers, Topics
+from sktda.tables.blocks import Dates, Encoded, Levels, Numbers, Topics
 from sktda.tables.cells import Texts, Values, cells_of
 from sktda.tables.columns import KINDS, LEFT_OUT, Column, Reader, learn_column
 from sktda.tables.frames import as_frame
@@ -35,6 +35,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     ----------
     kinds : dict of {str: str}, default=None
         Columns whose kind is known: "number", "category", "date", "text" or "ignore".
+    text : transformer of texts, default=None
+        What makes features of a column of texts, such as a `PretrainedEncoder`; a clone of it is fitted for each. By
+        default the topics of their words and letters.
 
     Attributes
     ----------
@@ -75,8 +78,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     "column 'price': '$1,250.00' read as 1250 $; 1 cells without a unit taken as $"
     """
 
-    def __init__(self, *, kinds=None):
+    def __init__(self, *, kinds=None, text=None):
         self.kinds = kinds
+        self.text = text
 
     def fit(self, X, y=None):
         """Learn what the columns hold.
@@ -201,7 +205,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         kinds = {name: reader.kind for names, reader in read for name in names}
         for name in used:
             is_word = kinds[name] == "number" and typed[name].dtype == "category"
-            self._blocks[name] = BLOCKS["category" if is_word else kinds[name]]().fit(typed[name])
+            self._blocks[name] = self._block("category" if is_word else kinds[name]).fit(typed[name])
         n_features = sum(len(block.names) for block in self._blocks.values())
         if len(typed) * n_features > MAX_CELLS:
             raise ValueError(
@@ -213,6 +217,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         if not n_features:
             self._refuse_nothing()
         return self._filled(len(typed), ((self._blocks[name], typed[name]) for name in used))
+
+    def _block(self, kind: str) -> Any:
+        return Encoded(self.text) if kind == "text" and self.text is not None else BLOCKS[kind]()
 
     def _column(self, j: int) -> Column:
         reader, names = self._readers[j], self._typed_names[j]

@@ -12,7 +12,12 @@ from sktda.tables.encoder import TableEncoder
 
 
 def prepare(
-    X: Any, y: Any, task: str, kinds: dict[Any, str] | None = None, rows: np.ndarray | None = None
+    X: Any,
+    y: Any,
+    task: str,
+    kinds: dict[Any, str] | None = None,
+    rows: np.ndarray | None = None,
+    text: Any = None,
 ) -> tuple[np.ndarray, TableEncoder, np.ndarray, list[Finding]]:
     """(features (n, p), the fitted encoder, labels with one spelling per class, findings) of a table.
 
@@ -20,7 +25,7 @@ def prepare(
     unless it is the only one; values that stand for a missing one are taken as missing. Rows are compared in all
     columns but identifiers. Raises as `TableEncoder.fit`.
     """
-    encoder = TableEncoder(kinds=kinds)
+    encoder = TableEncoder(kinds=kinds, text=text)
     typed = encoder._read(X)
     labels, findings = inspect(typed if rows is None else typed.iloc[rows], y, task, rows=rows)
     leaking = [typed.columns[j] for j in leak_positions(findings)]

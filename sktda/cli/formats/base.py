@@ -23,7 +23,8 @@ class Reading:
 
     part: sheet of a spreadsheet, or table of a database; query: SQL in place of a table; header: whether the first line
     holds names, None to find out; named: columns that the user named, which can only be names of a header; labels: a
-    table of the labels of images; level: of the folders of images, which is the label; pixels: whether they are needed.
+    table of the labels of images; level: of the folders of images, which is the label; pixels: whether they are needed;
+    encode: what makes features of them, None where they are the features.
     """
 
     part: str | None = None
@@ -34,6 +35,7 @@ class Reading:
     labels: Path | None = None
     level: int | None = None
     pixels: bool = True
+    encode: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 class Source(ABC):

@@ -26,7 +26,7 @@ def read_images(path: Path, reading: Reading, progress: Callable[[str], None]) -
     listing = (
         LabelledImages.of(path, labels, reading, progress)
         if labels
-        else ImageListing(ImageFolder.read(path, reading.size, progress, reading.level))
+        else ImageListing(ImageFolder.read(path, reading.size, progress, reading.level, reading.encode))
     )
     return listing.readable() if reading.pixels else listing
 
@@ -132,7 +132,7 @@ class LabelledImages(ImageListing):
         if without:
             notes.append(f"{len(without)} images have no row in {labels.name} and are left out, such as {without[0]}")
         frame = pd.DataFrame({"path": names[known].astype(str)}).reset_index(drop=True)
-        images = ImageFolder(path, frame, reading.size, progress, 0, (*notes, *table.notes))
+        images = ImageFolder(path, frame, reading.size, progress, 0, (*notes, *table.notes), encode=reading.encode)
         return cls(images, table, np.flatnonzero(known), column)
 
     @property

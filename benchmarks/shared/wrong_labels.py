@@ -1,0 +1,66 @@
+"""How well the default finds wrong labels by some features, beside cleanlab on the same features."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from shared.common import has
+
+
+def measured_all(features: np.ndarray, given: np.ndarray, wrong: np.ndarray, about: dict) -> list[dict]:
+    """A row for every method, behind what it is about; prints each."""
+    rows = []
+    for method, function in methods():
+        start = time.perf_counter()
+        scores, estimate = function(features, given, about["seed"])
+        seconds = time.perf_counter() - start
+        row = {**about, "method": method, **quality(wrong, scores, estimate), "seconds": seconds}
+        rows.append(row)
+        said = " ".join(str(value) for name, value in about.items() if not name.startswith("seconds"))
+        print(
+            f"{said} {method:20s} AUROC {row['auroc']:.4f} AP {row['ap']:.4f} "
+            f"rate {wrong.mean():.3f} -> {estimate:.3f} {seconds:.1f} s",
+            flush=True,
+        )
+    return rows
+
+
+def methods():
+    """(name, (features, labels, seed) -> (scores, higher = right; estimated share of wrong labels))."""
+    yield "NoisyLabelDetector", of_sktda
+    if has("cleanlab"):
+        yield "cleanlab, logistic", of_cleanlab
+
+
+def of_sktda(features: np.ndarray, given: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
+    from sktda import NoisyLabelDetector
+
+    detector = NoisyLabelDetector(random_state=seed).fit(features, given)
+    return detector.scores_, detector.noise_rate_
+
+
+def of_cleanlab(features: np.ndarray, given: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
+    from cleanlab.count import num_label_issues
+    from cleanlab.rank import get_label_quality_scores
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    probabilities = cross_val_predict(model, features, given, cv=folds, method="predict_proba")
+    return get_label_quality_scores(given, probabilities), num_label_issues(given, probabilities) / len(given)
+
+
+def quality(wrong: np.ndarray, scores: np.ndarray, estimate: float) -> dict:
+    """How well low scores find the wrong labels, and how many were estimated."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    return {
+        "auroc": roc_auc_score(wrong, -scores),
+        "ap": average_precision_score(wrong, -scores),
+        "true_rate": wrong.mean(),
+        "estimated_rate": float(estimate),
+    }
