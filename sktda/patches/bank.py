@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sktda.patches.filters import TINY, Filters
+from sktda.patches.filters import WEAK, Filters
 from sktda.patches.layout import Layout, averages
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ class Bank:
             directions = np.concatenate([directions, layout.mirrored(directions)])
         self.directions = tensor(directions.T)
         self.whitening, self.shift = tensor(filters.whitening), tensor(-filters.mean @ filters.whitening)
-        by_height, by_width = (averages(n, parts) for n, parts in zip(layout.places, layout.grid, strict=True))
-        self.parts = tensor(np.kron(by_height, by_width))
+        self.by_height, self.by_width = tensor(layout.by_height), tensor(layout.by_width.T)
+        rows, columns = (averages(n, parts) for n, parts in zip(layout.places, layout.grid, strict=True))
+        self.parts = tensor(np.kron(rows, columns))
         n_bytes = 8 * self.parts.shape[1] * (layout.n_values + len(directions))
         self.n_rows = max(1, (CACHE_BYTES if device.type == "cpu" else DEVICE_BYTES) // n_bytes)
 
@@ -42,14 +43,16 @@ class Bank:
         import torch
 
         values = torch.from_numpy(self.learned.numbers(pictures)).to(self.device).permute(0, 3, 1, 2)
-        values = self.layout.shrunk(values).contiguous()
+        if self.layout.shrinks:
+            values = self.by_height @ values @ self.by_width
+        values = values.contiguous()
         cut = values.unfold(2, self.layout.cut[0], 1).unfold(3, self.layout.cut[1], 1)
         patches = cut.permute(0, 2, 3, 1, 4, 5).reshape(-1, self.layout.n_values)
         patches = patches - patches.mean(dim=1, keepdim=True)
         variance = patches.square().sum(dim=1, keepdim=True) / max(1, patches.shape[1] - 1)
         patches *= (variance + self.learned.contrast).rsqrt()
         white = torch.addmm(self.shift, patches, self.whitening)
-        white *= white.square().sum(dim=1, keepdim=True).clamp_min_(TINY).rsqrt()
+        white *= (white.square().sum(dim=1, keepdim=True) + WEAK * white.shape[1]).rsqrt()
         agrees = (white @ self.directions).view(len(values), self.parts.shape[1], -1)
         agrees = torch.nn.functional.softshrink(agrees, THRESHOLD)  # both responses, one of them as a negative number
         sides = [self.parts @ agrees.clamp(min=0), -(self.parts @ agrees.clamp_(max=0))]

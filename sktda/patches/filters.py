@@ -13,8 +13,10 @@ from sktda.patches.layout import Layout
 DRAWN = 20_000  # patches
 CONTRAST = 0.01  # of the mean variance of patches: what is flatter is not blown up
 WHITENING = 0.1  # added to the variances, which are about one
+WEAK = 0.05  # squared length by dimension, of about 1, that holds what is as good as nothing small
 ROUNDS = 10  # of k-means
 TINY = 1e-12  # squared length of what is as good as nothing
+FAR = 1e15  # squares of more, summed over a patch, come near the largest float32
 ORDER_ROWS = 1_000  # at a time
 
 
@@ -48,12 +50,20 @@ class Filters:
         mean = both.mean(axis=0)
         variances, axes = np.linalg.eigh((both - mean).T @ (both - mean) / len(both))
         whitening = axes / np.sqrt(np.maximum(variances, 0) + WHITENING) @ axes.T
-        return cls(centre, unit, contrast, mean, whitening, centres((patches - mean) @ whitening, n_filters, random))
+        white = (patches - mean) @ whitening
+        white /= np.sqrt(np.square(white).sum(axis=1, keepdims=True) + WEAK * white.shape[1])
+        return cls(centre, unit, contrast, mean, whitening, centres(white, n_filters, random))
 
     def numbers(self, pictures: np.ndarray) -> np.ndarray:
-        """Pixels in the unit of the filters, float32."""
+        """Pixels in the unit of the filters, float32. Raises ValueError where their squares would overflow."""
         values: np.ndarray = pictures.astype("f4" if pictures.dtype.itemsize < 4 else "f8")
-        return ((values - self.centre) / self.unit).astype("f4", copy=False)
+        values = (values - self.centre) / self.unit
+        if (largest := max(values.max(), -values.min())) > FAR:
+            raise ValueError(
+                f"a picture has a value that lies {largest:.0e} times as far out as those of `fit` on the average; "
+                "look at it"
+            )
+        return values.astype("f4", copy=False)
 
 
 def draw(pictures: np.ndarray, layout: Layout, random: np.random.RandomState) -> np.ndarray:
@@ -64,10 +74,12 @@ def draw(pictures: np.ndarray, layout: Layout, random: np.random.RandomState) ->
     order = _any_order(pictures)
     rows = np.sort(random.randint(len(pictures), size=DRAWN))
     top, left = (random.randint(places, size=DRAWN) for places in layout.places)
-    height, width = layout.cut
+    (height, width), by_height, by_width = layout.cut, layout.by_height, layout.by_width
     patches = np.empty((DRAWN, layout.channels, height, width))
     for row in np.unique(rows):
-        picture = layout.shrunk(pictures[order[row]].astype(np.float64).transpose(2, 0, 1))
+        picture = pictures[order[row]].astype(np.float64).transpose(2, 0, 1)
+        if layout.shrinks:
+            picture = by_height @ picture @ by_width.T
         for k in range(*np.searchsorted(rows, [row, row + 1])):
             patches[k] = picture[:, top[k] : top[k] + height, left[k] : left[k] + width]
     return patches.reshape(DRAWN, -1)
@@ -81,9 +93,9 @@ def normalised(patches: np.ndarray, contrast: float) -> np.ndarray:
 
 def centres(rows: np.ndarray, n: int, random: np.random.RandomState) -> np.ndarray:
     """Directions (n, d) of clusters of the rows, by spherical k-means; no more than there are different rows."""
-    rows = _unit(rows)
-    _, different = np.unique((rows @ np.random.RandomState(0).standard_normal(rows.shape[1])).round(6), True)
-    found = rows[random.permutation(different)[:n]]
+    along = rows @ np.random.RandomState(0).standard_normal(rows.shape[1])
+    _, different = np.unique(along.round(6), return_index=True)
+    found = _unit(rows[random.permutation(different)[:n]])
     for _ in range(ROUNDS):
         nearest = (rows @ found.T).argmax(axis=1)
         members = sp.csr_array((np.ones(len(rows)), (nearest, np.arange(len(rows)))), shape=(len(found), len(rows)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -46,15 +45,20 @@ class Layout:
         """Values of a patch."""
         return self.channels * self.cut[0] * self.cut[1]
 
-    def shrunk(self, pictures: Any) -> Any:
-        """Pictures (..., height, width), an array or a tensor, averaged down to `size`."""
-        for axis, (side, smaller) in enumerate(zip(self.shape, self.size, strict=True)):
-            if smaller < side:
-                shares = averages(side, smaller)
-                if not isinstance(pictures, np.ndarray):
-                    shares = pictures.new_tensor(shares)
-                pictures = shares @ pictures if axis == 0 else pictures @ shares.T
-        return pictures
+    @property
+    def shrinks(self) -> bool:
+        """Whether pictures are averaged down to `size`, which is `by_height @ picture @ by_width.T`."""
+        return self.size != self.shape
+
+    @property
+    def by_height(self) -> np.ndarray:
+        """Shares (size[0], shape[0])."""
+        return averages(self.shape[0], self.size[0])
+
+    @property
+    def by_width(self) -> np.ndarray:
+        """Shares (size[1], shape[1])."""
+        return averages(self.shape[1], self.size[1])
 
     def mirrored(self, patches: np.ndarray) -> np.ndarray:
         """The mirror images of patches (n, n_values)."""

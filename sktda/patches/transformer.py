@@ -67,13 +67,13 @@ class PatchFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     ------
     ValueError
         In `fit` and `transform`, for arrays that hold no pictures, for NaN or infinity, and for pictures of another
-        shape than those of `fit`.
+        shape than those of `fit` or with values out of all proportion to theirs.
 
     Notes
     -----
     A patch p of d values becomes z = W ((p - mean p) / sqrt(var p + c) - m), with the mean m and the ZCA whitening W
-    of patches and a hundredth of their mean variance as c. With filters f of length 1, its responses are
-    max(0, f.z / |z| - 0.2) and max(0, -f.z / |z| - 0.2), whose means over the parts are the features. The soft
+    of patches and a hundredth of their mean variance as c. Filters f of length 1 respond to it by max(0, r - 0.2) and
+    max(0, -r - 0.2) with r = f.z / sqrt(z.z + d / 20), and the features are the roots of the means over parts. The soft
     threshold in both directions is that of Coates and Ng 2011 (The importance of encoding versus training with sparse
     coding and vector quantization, eq. 6), the rest that of Coates, Lee and Ng 2011 (An analysis of single-layer
     networks in unsupervised feature learning), but for the mirror images and the parts; k-means is spherical.
@@ -159,19 +159,11 @@ class PatchFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         import torch
 
         pictures = self._pictures(X, reset=False)
-        if pictures.shape[1:] != self.shape_:
-            raise ValueError(
-                f"X has pictures of shape {pictures.shape[1:]}, and PatchFeatures was fitted on {self.shape_}; resize "
-                "them"
-            )
         bank = Bank(self._filters, self._layout, resolve_device(self.device), mirror=self.mirror)
         found = np.empty((len(pictures), self._n_features_out), dtype=np.float32)
         with torch.inference_mode():
             for rows, block in in_blocks(len(pictures), bank.n_rows, lambda rows: bank(pictures[rows])):
                 found[rows] = block
-        if not np.isfinite(found).all():
-            row = int((~np.isfinite(found)).any(axis=1).argmax())
-            raise ValueError(f"the numbers of picture {row} are out of all proportion to those of `fit`; look at it")
         return found
 
     def _pictures(self, X: Any, *, reset: bool) -> np.ndarray:
@@ -180,6 +172,13 @@ class PatchFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             raise TypeError(
                 "Sparse data was passed for X, but dense data is required: pictures have a value everywhere"
             )
+        if not reset and np.ndim(X) > 2:
+            height, width, *channels = np.shape(X)[1:]
+            if (height, width, *(channels or [1])) != self.shape_:
+                raise ValueError(
+                    f"X has pictures of shape {np.shape(X)[1:]}, and PatchFeatures was fitted on {self.shape_}; resize "
+                    "them"
+                )
         X = read_features(self, X, reset=reset)
         if self.shape is not None and X.ndim == 2:
             if X.shape[1] != int(np.prod(self.shape)):
