@@ -17,7 +17,7 @@ ROOT = Path(sktda.__file__).parent
 STAGE = {
     **dict.fromkeys(["containers", "seeds", "selection", "distributions", "devices", "findings", "noise", "files"], 0),
     **dict.fromkeys(["data", "images", "metrics", "tables", "weighting"], 1),
-    **dict.fromkeys(["model", "pretrained"], 2),
+    **dict.fromkeys(["model", "patches", "pretrained"], 2),
     "engine": 3,
     **dict.fromkeys(["objectives", "cards"], 4),
     **dict.fromkeys(["attribution", "adversarial", "review"], 5),
@@ -136,7 +136,8 @@ def test_importing_loads_nothing_heavy(statement):
 
 def test_cleaners_load_torch_only_where_they_need_it():
     names = (
-        "InfluencePruner, InfluencePrunerCV, InfluenceReweighter, NoisyLabelDetector, ResampledEstimator, TableEncoder"
+        "InfluencePruner, InfluencePrunerCV, InfluenceReweighter, NoisyLabelDetector, PatchFeatures, "
+        "ResampledEstimator, TableEncoder"
     )
     code = f"import sys\nfrom sktda import {names}\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

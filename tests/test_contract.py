@@ -43,6 +43,7 @@ from sktda import (
     InfluencePruner,
     InfluenceReweighter,
     NoisyLabelDetector,
+    PatchFeatures,
     ResampledEstimator,
     TableEncoder,
 )
@@ -173,6 +174,8 @@ def instances(cls):
     }
     if cls is RobustResidual:
         cheap["n_estimators"] = 50  # the fewest it takes
+    if cls is PatchFeatures:
+        cheap["shape"] = (1, X.shape[1])
     if "estimator" in parameters and issubclass(cls, MetaEstimatorMixin):
         return [cls(LogisticRegression(), **cheap), cls(Ridge(), **cheap)]
     return [cls(**cheap)]
@@ -214,7 +217,7 @@ def test_what_is_public_is_exported():
     "ignore:class . has . rows, fewer than the 5 folds:UserWarning",  # of Ensemble, whose folds the checks do not know
 )
 @parametrize_with_checks(
-    PLAIN + VARIANTS,
+    [instance for instance in PLAIN + VARIANTS if get_tags(instance).input_tags.two_d_array],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES.get(type(estimator).__name__, {}),
 )
 def test_scikit_learns_checks(estimator, check):

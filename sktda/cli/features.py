@@ -17,6 +17,7 @@ TOTAL = re.compile(
     r"averages?:?|means?:?|durchschnitt:?|mittelwert:?|moyenne:?|media:?",
     re.IGNORECASE,
 )
+MANY = 1 / 3  # of the rows flagged, from where on the data are rather odd than dirty
 FEW_KINDS = 20  # of rows, of which 2,000 are looked at
 LEFT_OUT = "it was left out of the features"
 ONLY_FEATURE = "it stays, as there is no other feature"
@@ -71,6 +72,17 @@ def few_kinds(X: np.ndarray) -> list[str]:
     return [
         f"the features tell only {n_kinds} kinds of rows apart: where rows are equal the rarer label is called wrong, "
         "and it may just be rare"
+    ]
+
+
+def many_flagged(share: float) -> list[str]:
+    """A sentence if so large a share of the labels is called wrong that something else may be."""
+    if share <= MANY:
+        return []
+    return [
+        f"{share:.0%} of the labels are called wrong, which is rarely so: is it the right column of labels, with its "
+        "rows in order? Do the classes overlap in these features? Do the features come from different sources or "
+        "units? Look at the worst rows before you drop any"
     ]
 
 

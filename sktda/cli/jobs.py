@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the
     from sktda.tables.numerals import Numerals
 
 DEFAULT_METHOD = "label-posterior"
-MANY = 1 / 3  # of the rows flagged, from where on the data are rather odd than dirty
 
 
 @dataclass(frozen=True)
@@ -148,6 +147,7 @@ class Job:
             raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
         from sktda.cli.features import last_row_sums_up, of_arrays, of_table, one_spelling, without_values
         from sktda.cli.labels import check_classes, read_labels
+        from sktda.cli.pictures import of_pictures
         from sktda.findings import Finding
         from sktda.pretrained.backbone import telling
 
@@ -169,6 +169,8 @@ class Job:
             with telling(progress):
                 X = source.X if reading.encode else encoder.transform(source.X)
             X, findings, notes = of_arrays(X, given, task)
+        elif source.X is not None and source.picture is not None:
+            X, findings, notes = of_pictures(source.X, given, task, settings.features, settings.seed, progress)
         elif source.X is not None:
             X, findings, notes = of_arrays(source.X, given, task)
         else:
@@ -211,7 +213,7 @@ class Job:
         """(verdicts in file order, what is said of all labels together); the columns of ReportInput.frame."""
         progress(f"scoring {len(self.given):,} rows")
         from sktda.cleaning.base import NothingToLearnWarning
-        from sktda.cli.features import few_kinds
+        from sktda.cli.features import few_kinds, many_flagged
         from sktda.report.judgement import Judgement
 
         regression = self.task == "regression"
@@ -226,8 +228,8 @@ class Job:
         share = float(np.mean(detector.labels_ == -1))
         if share and not regression:
             self.notes[self.n_contradictions : self.n_contradictions] = few_kinds(self.X)
-        if share > MANY and self.settings.drop == "auto":
-            self.notes.insert(self.n_contradictions, _many(share))
+        if self.settings.drop == "auto":
+            self.notes[self.n_contradictions : self.n_contradictions] = many_flagged(share)
         suggested = detector.suggested_labels_
         if not regression:
             typed = {str(label): label for label in self.judged.dropna().unique()}
@@ -348,11 +350,3 @@ def _as_text(labels: pd.Series) -> np.ndarray:
     texts = labels.astype(str).to_numpy(dtype=object, copy=True)
     texts[labels.isna().to_numpy()] = None
     return texts
-
-
-def _many(share: float) -> str:
-    return (
-        f"{share:.0%} of the labels are called wrong, which is rarely so: is it the right column of labels, with its "
-        "rows in order? Do the classes overlap in these features? Do the features come from different sources or "
-        "units? Look at the worst rows before you drop any"
-    )

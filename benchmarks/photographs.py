@@ -1,0 +1,177 @@
+"""Are wrong labels of photographs found by pixels or by patches? Human mistakes on CIFAR-10, planted ones elsewhere.
+
+    SKTDA_DATA=folder python benchmarks/photographs.py          # what folder/data has of the sets
+    SKTDA_DATA=folder python benchmarks/photographs.py --only cifar-10k
+    SKTDA_DATA=folder python benchmarks/photographs.py --make IMAGES LABELS   # makes folder/data/cifar10n.npz, and ends
+    python benchmarks/photographs.py --quick                    # made textures and digits, nothing is written
+
+CIFAR-10N (Wei et al. 2022, arXiv:2110.12088) is CIFAR-10 labelled again by people: "aggregate" is the majority of three
+(9 % wrong), "worst" a wrong one of the three where there is any (40 %). --make reads IMAGES, a folder
+train/CLASS/NUMBER.ext and test/CLASS/NUMBER.ext with the images of each class in their original order (as YoongiKim's
+repository CIFAR-10-images has them, as JPEG), and LABELS, the file CIFAR-10_human.pt of its authors.
+
+Rows are drawn by the seed. The default (`LabelPosterior()`) ranks them on pixels and on `PatchFeatures()`; "chosen" is
+what the shell takes, by the labels that are predicted of at most 2,000 images. Head: test accuracy of a ridge
+classifier on standardised patch features, trained on all rows, without those that `NoisyLabelDetector()` calls wrong,
+without as many of the worst as are wrong, and without the truly wrong ones. Seconds are the processor's, on one thread.
+Writes benchmarks/results/photographs.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from pages.common import found
+from shared.common import begin, data_folder, fashion_mnist, flip, load, quick, save, set_threads
+
+set_threads(1)
+
+import pandas as pd  # noqa: E402
+from sklearn.linear_model import Ridge  # noqa: E402
+from sklearn.metrics import average_precision_score, roc_auc_score  # noqa: E402
+from sklearn.preprocessing import LabelBinarizer, StandardScaler  # noqa: E402
+
+from sktda import NoisyLabelDetector, PatchFeatures  # noqa: E402
+from sktda.cli.pictures import balanced, predicted  # noqa: E402
+
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+PENALTY = 0.3  # of the ridge, by row: features are standardised
+SETS = {"cifar-10k": 10_000, "cifar-50k": 50_000, "fashion-10k": 10_000, "digits": None, "textures": 120}
+SEEDS = (0, 1, 2)
+
+
+def make(images: Path, labels: Path) -> None:
+    """Write cifar10n.npz from images in their original order by class, and the labels of people."""
+    import torch
+    from PIL import Image
+
+    reconstruct = (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct")
+    with torch.serialization.safe_globals([reconstruct, np.ndarray, np.dtype, np.dtypes.Int64DType]):
+        given = {name: np.asarray(values) for name, values in torch.load(labels, weights_only=True).items()}
+    arrays = {"true": given["clean_label"], "aggregate": given["aggre_label"], "worst": given["worse_label"]}
+    arrays["y_test"] = np.repeat(np.arange(10), 1_000)
+    for name, part, true in (("x_train", "train", arrays["true"]), ("x_test", "test", arrays["y_test"])):
+        arrays[name] = np.empty((len(true), 32, 32, 3), dtype=np.uint8)
+        for code, label in enumerate(CLASSES):
+            files = sorted((images / part / label).iterdir())
+            arrays[name][true == code] = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    place = data_folder()
+    if place is None:
+        raise SystemExit("set SKTDA_DATA to the folder in whose data/ the file is to be")
+    np.savez(place / "cifar10n.npz", **{k: v.astype(np.uint8) for k, v in arrays.items()})
+
+
+def cifar() -> dict[str, np.ndarray] | None:
+    """Arrays of cifar10n.npz; None where it is not there."""
+    folder = data_folder()
+    path = folder and folder / "cifar10n.npz"
+    return dict(np.load(path)) if path and path.exists() else None
+
+
+def tasks(name: str, seed: int, known: dict[str, np.ndarray] | None):
+    """(noise, pictures, given labels, true labels, (pictures, labels) of a test) of a set."""
+    if name.startswith("cifar"):
+        if known is not None:
+            rows = np.sort(np.random.default_rng(seed).permutation(len(known["true"]))[: SETS[name]])
+            for noise in ("aggregate", "worst"):
+                test = known["x_test"], known["y_test"]
+                yield noise, known["x_train"][rows], known[noise][rows].astype(int), known["true"][rows], test
+        return
+    if name == "textures":
+        rng = np.random.default_rng(seed)
+        true = np.arange(SETS[name]) % 2
+        rough = rng.normal(size=(len(true), 16, 16))
+        smooth = (rough + np.roll(rough, 1, axis=1) + np.roll(rough, 1, axis=2)) / 3**0.5
+        pictures = np.where(true[:, None, None] == 0, rough, smooth)
+    elif name == "digits":
+        pictures, true = load("digits")
+        pictures = pictures.reshape(-1, 8, 8)
+    else:
+        X, y, _, _ = fashion_mnist()
+        rows = np.sort(np.random.default_rng(seed).permutation(len(y))[: SETS[name]])
+        pictures, true = X[rows], y[rows]
+    for noise in ("uniform", "class"):
+        yield f"{noise} 20 %", pictures, flip(true, noise, 0.2, seed)[0], true, None
+
+
+def judged(features: np.ndarray, given: np.ndarray, true: np.ndarray, seed: int) -> tuple[dict, NoisyLabelDetector]:
+    """What the default makes of the labels, and its detector."""
+    start = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        detector = NoisyLabelDetector(random_state=seed).fit(features, given)
+    wrong = given != true
+    return {
+        "fit_seconds": time.process_time() - start,
+        "auroc": roc_auc_score(wrong, -detector.scores_),
+        "ap": average_precision_score(wrong, -detector.scores_),
+        "estimated_rate": detector.noise_rate_,
+    }, detector
+
+
+def heads(
+    X: np.ndarray,
+    given: np.ndarray,
+    true: np.ndarray,
+    detector: NoisyLabelDetector,
+    test: tuple[np.ndarray, np.ndarray],
+) -> dict:
+    """Test accuracy of a linear head on chosen rows."""
+    scaler = StandardScaler().fit(X)
+    X, X_test = scaler.transform(X), scaler.transform(test[0])
+    right = given == true
+    worst = np.ones(len(X), dtype=bool)
+    worst[detector.scores_.argsort()[: int((~right).sum())]] = False
+    chosen = {"all": slice(None), "detector": detector.labels_ == 1, "worst ones out": worst, "oracle": right}
+    accuracy = {}
+    for name, rows in chosen.items():
+        targets = LabelBinarizer(neg_label=-1).fit_transform(given[rows]).astype(np.float32)
+        head = Ridge(PENALTY * len(targets), solver="cholesky").fit(X[rows], targets)
+        accuracy[name] = float((head.predict(X_test).argmax(axis=1) == test[1]).mean())
+    return accuracy
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="SET", help=f"some of {', '.join(SETS)}; the others stay")
+    parser.add_argument("--make", nargs=2, type=Path, metavar=("IMAGES", "LABELS"), help="write cifar10n.npz, and end")
+    options = begin(parser, arguments, threads=1)
+    if options.make:
+        make(*options.make)
+        return
+    names, seeds = options.only or [*SETS], SEEDS
+    if quick():
+        names, seeds = ["textures", "digits"], SEEDS[:1]
+    known = cifar()
+    rows = [row for row in found("photographs")[1] if row["data"] not in names]
+    for name in names:
+        for seed in seeds if name != "cifar-50k" else seeds[:1]:
+            made: dict[str, np.ndarray] = {}
+            for noise, pictures, given, true, test in tasks(name, seed, known):
+                start = time.process_time()
+                if not made:  # of both kinds of noise
+                    patches = PatchFeatures(random_state=seed).fit(pictures)
+                    made = {"pixels": pictures, "patches": patches.transform(pictures)}
+                    seconds = {"pixels": 0.0, "patches": time.process_time() - start}
+                    of_test = patches.transform(test[0]) if test else None
+                look = balanced(pd.Series(given), seed)
+                shares = {kind: predicted(made[kind][look], given[look].astype(str), seed) for kind in made}
+                for kind, features in made.items():
+                    row = {"data": name, "noise": noise, "seed": seed, "n": len(given), "features": kind}
+                    row |= {"chosen": kind == max(shares, key=shares.get), "predicted": shares[kind]}
+                    row |= {"true_rate": (given != true).mean(), "seconds": seconds[kind]}
+                    figures, detector = judged(features, given, true, seed)
+                    row |= figures
+                    if test and kind == "patches":
+                        row["head"] = heads(features, given, true, detector, (of_test, test[1]))
+                    rows.append(row)
+                    print(*(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+                    save("photographs", rows)
+
+
+if __name__ == "__main__":
+    main()
