@@ -38,6 +38,7 @@ class Settings:
     target: str | None = None
     index: str | None = None
     embeddings: Path | None = None
+    probabilities: Path | None = None
     size: int = 64
     task: str = "auto"
     drop: str | float | int = "auto"  # a share, or a number of rows
@@ -69,6 +70,7 @@ class Settings:
     def detector(self, task: str, n_rows: int, unlabelled: str = "error") -> NoisyLabelDetector:
         """The unfitted detector. Raises ValueError where more rows are to be dropped than there are."""
         from sktda import NoisyLabelDetector
+        from sktda.attribution import PrecomputedProbabilities
         from sktda.attribution.base import needs_of
 
         contamination = self.drop
@@ -76,7 +78,7 @@ class Settings:
             if contamination >= n_rows:
                 raise ValueError(f"--drop {contamination} is no fewer than the {n_rows:,} rows there are; keep some")
             contamination = contamination / n_rows
-        attributor = methods()[self.method]()
+        attributor = PrecomputedProbabilities() if self.probabilities else methods()[self.method]()
         params = attributor.get_params(deep=False)
         if "task" in params:
             attributor.set_params(task=task)
@@ -95,7 +97,7 @@ def methods() -> dict[str, type]:
     import sktda.attribution as package
 
     # a hyphen before every word of three letters or more: names such as TracIn are one word
-    found = {name: getattr(package, name) for name in package.__all__ if name != "PrecomputedScores"}
+    found = {name: getattr(package, name) for name in package.__all__ if "Precomputed" not in name}
     return {
         re.sub(r"(?<=[a-z0-9])(?=[A-Z]\w\w)|(?<=[A-Z])(?=[A-Z][a-z]\w)", "-", name).lower(): cls
         for name, cls in found.items()
@@ -201,15 +203,21 @@ class Job:
         progress(f"scoring {len(self.given):,} rows")
         from sktda.cleaning.base import NothingToLearnWarning
         from sktda.cli.features import few_kinds
+        from sktda.cli.labels import as_text
         from sktda.report.judgement import Judgement
 
         regression = self.task == "regression"
-        y = self.judged.to_numpy() if regression else _as_text(self.judged)
+        y = self.judged.to_numpy() if regression else as_text(self.judged)
         with warnings.catch_warnings():  # both are said in the shell's own words
             warnings.simplefilter("ignore", NothingToLearnWarning)
             warnings.filterwarnings("ignore", r"\d+% of the labels are called wrong")
             unlabelled = self.settings.unlabelled if self.unlabelled.any() else "error"
-            detector = self._detector(unlabelled).fit(self.X, y)
+            detector = self._detector(unlabelled)
+            if self.settings.probabilities:
+                from sktda.cli.probabilities import give
+
+                self.notes.append(give(detector, self.settings.probabilities, self.judged, self.task))
+            detector.fit(self.X, y)
         judgement = Judgement.of(detector)
         self.notes.extend(judgement.notes())
         share = float(np.mean(detector.labels_ == -1))
@@ -327,16 +335,6 @@ def _among(rows: np.ndarray, finding: Finding) -> Finding:
     if "groups" in detail:
         detail["groups"] = [np.searchsorted(rows, group) for group in detail["groups"]]
     return replace(finding, rows=np.searchsorted(rows, finding.rows), detail=detail)
-
-
-def _as_text(labels: pd.Series) -> np.ndarray:
-    """Classes as text (n,), None where there is none: whole numbers could be taken for measurements."""
-    if pd.api.types.is_string_dtype(labels.dtype) and labels.dtype != object:  # one object for each of the few texts
-        codes, different = pd.factorize(labels)
-        return np.array([*different, None], dtype=object)[codes]
-    texts = labels.astype(str).to_numpy(dtype=object, copy=True)
-    texts[labels.isna().to_numpy()] = None
-    return texts
 
 
 def _many(share: float) -> str:
