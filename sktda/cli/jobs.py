@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,8 +237,18 @@ class Job:
             "label_quality": detector.label_quality_,
             "score": detector.scores_,
             "noisy": detector.labels_ == -1,
+            **self._compare(),
         }
         return pd.DataFrame(verdicts, index=self.given.index), judgement
+
+    def _compare(self) -> dict[str, Any]:
+        """Columns about copies and strange rows; findings and notes about them are added."""
+        from sktda.cli.likeness import columns_of, compared
+
+        alike, findings, notes = compared(self.X, self.judged, self.task)
+        self.findings.extend(findings)
+        self.notes.extend(notes)
+        return columns_of(alike)
 
     @property
     def n_contradictions(self) -> int:
@@ -274,6 +284,7 @@ class Job:
         numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in numeric}
         none = self.given.isna()  # and so no verdict
         noisy = table["noisy"].str.strip().str.lower()
+        self._compare()
         valid = {name: np.isfinite(column) | none for name, column in numbers.items()} | {
             "noisy": noisy.isin(["true", "false"])
         }
@@ -297,6 +308,7 @@ class Job:
         self, path: Path, frame: pd.DataFrame, judgement: Judgement, command: str, comparison: bool = True
     ) -> dict[str, Any]:
         """Write the page; returns the numbers on it. Spellings of one label are one class there, too."""
+        from sktda.cli.likeness import among
         from sktda.report import ReportInput, write_report
 
         if self.judged is not self.given:
@@ -309,7 +321,7 @@ class Job:
             written = None if written is None else [written[row] for row in rows]
             if (all_pictures := picture) is not None:
                 picture = lambda position: all_pictures(int(rows[position]))  # noqa: E731
-        findings = [_among(rows, finding) for finding in self.findings]
+        findings = [among(rows, finding) for finding in self.findings]
         data = ReportInput(
             name=self.settings.data.resolve().name,
             frame=frame,
@@ -327,14 +339,6 @@ class Job:
             written=written,
         )
         return write_report(path, data, comparison=comparison, random_state=self.settings.seed)
-
-
-def _among(rows: np.ndarray, finding: Finding) -> Finding:
-    """The finding with positions among these rows (ascending) in place of those in the data."""
-    detail = dict(finding.detail)
-    if "groups" in detail:
-        detail["groups"] = [np.searchsorted(rows, group) for group in detail["groups"]]
-    return replace(finding, rows=np.searchsorted(rows, finding.rows), detail=detail)
 
 
 def _many(share: float) -> str:
