@@ -154,6 +154,47 @@ def log_odds(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class JudgedLabels:
+    """What out-of-sample predictions say of each label: see `judge_labels`.
+
+    scores (n,), in nats, higher = keep; posterior (n, n_classes): of the true class; matrix (n_classes, n_classes): the
+    `one_way_matrix`, the identity where nothing was corrected.
+    """
+
+    scores: np.ndarray
+    posterior: np.ndarray
+    matrix: np.ndarray
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether any class is mislabelled in one way."""
+        return bool((self.matrix.diagonal() < 1).any())
+
+
+def judge_labels(decision: np.ndarray, codes: np.ndarray) -> JudgedLabels:
+    """How probable the given labels are once labels that are wrong by class are taken out of the predictions.
+
+    Where `one_way_matrix` T finds none, the scores are the `log_margin`. Else predictions q of the label are turned
+    back into those of the true class by `unfold`, and the scores are the `log_odds` of the `label_posterior`. A net
+    that was stopped early predicts the true class in spite of the labels: where q T explains them better than q, by
+    more than two standard errors of the difference of the log likelihoods, q is taken as it is. Measured by
+    benchmarks/given_probabilities.py.
+    """
+    q = as_probabilities(decision)
+    counts = anchor_counts(q, codes)
+    matrix = one_way_matrix(counts)
+    if (matrix.diagonal() == 1).all():
+        return JudgedLabels(log_margin(q, codes), q, matrix)
+    taken = np.arange(len(codes)), codes
+    gain = np.log(q[taken]) - np.log(np.maximum((q @ matrix)[taken], 1e-12))
+    learnt = gain.mean() >= -ENOUGH * gain.std() / np.sqrt(len(codes))
+    # only what is certain is undone: to undo doubtful confusions spoils predictions, to weigh by them does not
+    true = unfold(q, matrix) if learnt else q
+    posterior = label_posterior(true, codes, likely_matrix(counts, matrix))
+    return JudgedLabels(log_odds(posterior, codes), posterior, matrix)
+
+
+@dataclass(frozen=True)
 class NoiseRate:
     """Estimated share of wrong labels, and its interval as far as sampling goes."""
 

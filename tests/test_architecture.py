@@ -21,7 +21,7 @@ STAGE = {
     "engine": 3,
     **dict.fromkeys(["objectives", "cards"], 4),
     **dict.fromkeys(["attribution", "adversarial", "review"], 5),
-    "cleaning": 6,
+    **dict.fromkeys(["alike", "cleaning"], 6),
     "displays": 7,
     "report": 8,
     **dict.fromkeys(["cli", "demo"], 9),

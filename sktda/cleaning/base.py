@@ -235,6 +235,11 @@ def reads_tables(attributor: Any) -> bool:
     return any(not reads_numbers_only(model) for model in models)
 
 
+def looks_rows_up(attributor: Any) -> bool:
+    """Whether the attributor reads no cells of X and may need its index, which an encoded table has lost."""
+    return isinstance(attributor, Attributor) and get_tags(attributor).no_validation
+
+
 def _fit_attributor(key: str, attributor: Any, X: Any, y: Any, params: dict) -> Any:
     return attributor.fit(X, y, **params)
 
@@ -270,7 +275,8 @@ def refuse_constant(scores: np.ndarray, attributor: Any) -> None:
     if len(scores) and np.ptp(scores) == 0:
         raise ValueError(
             f"all {len(scores)} scores of {type(attributor).__name__} are {scores[0]:g}, so rows cannot be ranked; "
-            "give an attributor that tells rows apart (PrecomputedScores needs scores=)"
+            "give an attributor that tells rows apart (PrecomputedScores needs scores=, PrecomputedProbabilities "
+            "probabilities=)"
         )
 
 

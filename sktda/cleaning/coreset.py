@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
 from sktda.attribution.base import loo_decision_of, takes_missing_values
-from sktda.cleaning.base import prepare_attributor, reads_tables, refuse_constant
+from sktda.cleaning.base import looks_rows_up, prepare_attributor, reads_tables, refuse_constant
 from sktda.cleaning.scoring import Given, Scores
 from sktda.cleaning.strategies.base import Candidates, CoresetStrategy
 from sktda.cleaning.strategies.features import D2, Herding, KCenter, Moderate
@@ -200,7 +200,8 @@ class CoresetSelector(BaseEstimator):
         looked_at = strategy.uses_scores or strategy.reads_numbers
         if not looked_at or strategy.estimator is not None or not needs_encoding(X):
             return X, None
-        if self.attributor and reads_tables(self.attributor):
+        by_index = not strategy.reads_numbers and looks_rows_up(self.attributor)
+        if self.attributor and (by_index or reads_tables(self.attributor)):
             return X, None
         from sktda.tables.encoder import TableEncoder
 

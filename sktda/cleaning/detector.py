@@ -16,6 +16,7 @@ from sktda.attribution.base import loo_decision_of, takes_missing_values
 from sktda.cleaning.base import (
     NothingToLearnWarning,
     fit_attributor,
+    looks_rows_up,
     prepare_attributor,
     reads_tables,
     refuse_constant,
@@ -208,7 +209,8 @@ class NoisyLabelDetector(BaseEstimator):
             from sktda.tables.prepare import prepare
 
             features, self.encoder_, labels, self.findings_ = prepare(X, labels, task, rows=rows)
-            judged = without_leaks(X, self.findings_) if reads_tables(attributor) else features
+            as_table = reads_tables(attributor) or looks_rows_up(attributor)
+            judged = without_leaks(X, self.findings_) if as_table else features
         else:
             some = X if rows is None else _safe_indexing(X, rows)
             labels, self.findings_ = inspect(some, labels, task, rows=rows)

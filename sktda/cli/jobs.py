@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class Settings:
     embeddings: Path | None = None
     features: str = "auto"
     size: int | None = None
+    probabilities: Path | None = None
     task: str = "auto"
     drop: str | float | int = "auto"  # a share, or a number of rows
     method: str = DEFAULT_METHOD
@@ -71,6 +72,7 @@ class Settings:
     def detector(self, task: str, n_rows: int, unlabelled: str = "error") -> NoisyLabelDetector:
         """The unfitted detector. Raises ValueError where more rows are to be dropped than there are."""
         from sktda import NoisyLabelDetector
+        from sktda.attribution import PrecomputedProbabilities
         from sktda.attribution.base import needs_of
 
         contamination = self.drop
@@ -78,7 +80,7 @@ class Settings:
             if contamination >= n_rows:
                 raise ValueError(f"--drop {contamination} is no fewer than the {n_rows:,} rows there are; keep some")
             contamination = contamination / n_rows
-        attributor = methods()[self.method]()
+        attributor = PrecomputedProbabilities() if self.probabilities else methods()[self.method]()
         params = attributor.get_params(deep=False)
         if "task" in params:
             attributor.set_params(task=task)
@@ -97,7 +99,7 @@ def methods() -> dict[str, type]:
     import sktda.attribution as package
 
     # a hyphen before every word of three letters or more: names such as TracIn are one word
-    found = {name: getattr(package, name) for name in package.__all__ if name != "PrecomputedScores"}
+    found = {name: getattr(package, name) for name in package.__all__ if "Precomputed" not in name}
     return {
         re.sub(r"(?<=[a-z0-9])(?=[A-Z]\w\w)|(?<=[A-Z])(?=[A-Z][a-z]\w)", "-", name).lower(): cls
         for name, cls in found.items()
@@ -214,15 +216,21 @@ class Job:
         progress(f"scoring {len(self.given):,} rows")
         from sktda.cleaning.base import NothingToLearnWarning
         from sktda.cli.features import few_kinds, many_flagged
+        from sktda.cli.labels import as_text
         from sktda.report.judgement import Judgement
 
         regression = self.task == "regression"
-        y = self.judged.to_numpy() if regression else _as_text(self.judged)
+        y = self.judged.to_numpy() if regression else as_text(self.judged)
         with warnings.catch_warnings():  # both are said in the shell's own words
             warnings.simplefilter("ignore", NothingToLearnWarning)
             warnings.filterwarnings("ignore", r"\d+% of the labels are called wrong")
             unlabelled = self.settings.unlabelled if self.unlabelled.any() else "error"
-            detector = self._detector(unlabelled).fit(self.X, y)
+            detector = self._detector(unlabelled)
+            if self.settings.probabilities:
+                from sktda.cli.probabilities import give
+
+                self.notes.append(give(detector, self.settings.probabilities, self.judged, self.task))
+            detector.fit(self.X, y)
         judgement = Judgement.of(detector)
         self.notes.extend(judgement.notes())
         share = float(np.mean(detector.labels_ == -1))
@@ -242,8 +250,18 @@ class Job:
             "label_quality": detector.label_quality_,
             "score": detector.scores_,
             "noisy": detector.labels_ == -1,
+            **self._compare(),
         }
         return pd.DataFrame(verdicts, index=self.given.index), judgement
+
+    def _compare(self) -> dict[str, Any]:
+        """Columns about copies and strange rows; findings and notes about them are added."""
+        from sktda.cli.likeness import columns_of, compared
+
+        alike, findings, notes = compared(self.X, self.judged, self.task)
+        self.findings.extend(findings)
+        self.notes.extend(notes)
+        return columns_of(alike)
 
     @property
     def n_contradictions(self) -> int:
@@ -279,6 +297,7 @@ class Job:
         numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in numeric}
         none = self.given.isna()  # and so no verdict
         noisy = table["noisy"].str.strip().str.lower()
+        self._compare()
         valid = {name: np.isfinite(column) | none for name, column in numbers.items()} | {
             "noisy": noisy.isin(["true", "false"])
         }
@@ -302,6 +321,7 @@ class Job:
         self, path: Path, frame: pd.DataFrame, judgement: Judgement, command: str, comparison: bool = True
     ) -> dict[str, Any]:
         """Write the page; returns the numbers on it. Spellings of one label are one class there, too."""
+        from sktda.cli.likeness import among
         from sktda.report import ReportInput, write_report
 
         if self.judged is not self.given:
@@ -314,7 +334,7 @@ class Job:
             written = None if written is None else [written[row] for row in rows]
             if (all_pictures := picture) is not None:
                 picture = lambda position: all_pictures(int(rows[position]))  # noqa: E731
-        findings = [_among(rows, finding) for finding in self.findings]
+        findings = [among(rows, finding) for finding in self.findings]
         data = ReportInput(
             name=self.settings.data.resolve().name,
             frame=frame,
@@ -332,21 +352,3 @@ class Job:
             written=written,
         )
         return write_report(path, data, comparison=comparison, random_state=self.settings.seed)
-
-
-def _among(rows: np.ndarray, finding: Finding) -> Finding:
-    """The finding with positions among these rows (ascending) in place of those in the data."""
-    detail = dict(finding.detail)
-    if "groups" in detail:
-        detail["groups"] = [np.searchsorted(rows, group) for group in detail["groups"]]
-    return replace(finding, rows=np.searchsorted(rows, finding.rows), detail=detail)
-
-
-def _as_text(labels: pd.Series) -> np.ndarray:
-    """Classes as text (n,), None where there is none: whole numbers could be taken for measurements."""
-    if pd.api.types.is_string_dtype(labels.dtype) and labels.dtype != object:  # one object for each of the few texts
-        codes, different = pd.factorize(labels)
-        return np.array([*different, None], dtype=object)[codes]
-    texts = labels.astype(str).to_numpy(dtype=object, copy=True)
-    texts[labels.isna().to_numpy()] = None
-    return texts

@@ -140,3 +140,13 @@ def _check_types(column: pd.Series) -> None:
         f"column {column.name!r} holds {column.iloc[row]!r} in row {column.index[row]} (counted from 0){beside}; "
         "labels are all text or all numbers" + (_none_of(column[is_text]) if is_text.mean() < 0.5 else "")
     )
+
+
+def as_text(labels: pd.Series) -> np.ndarray:
+    """Classes as text (n,), None where there is none: whole numbers could be taken for measurements."""
+    if pd.api.types.is_string_dtype(labels.dtype) and labels.dtype != object:  # one object for each of the few texts
+        codes, different = pd.factorize(labels)
+        return np.array([*different, None], dtype=object)[codes]
+    texts = labels.astype(str).to_numpy(dtype=object, copy=True)
+    texts[labels.isna().to_numpy()] = None
+    return texts

@@ -119,6 +119,15 @@ Features = Annotated[
         "WHAT",
     ),
 ]
+Probabilities = Annotated[
+    Path | None,
+    option(
+        "--probabilities",
+        "Class probabilities by a model of yours that did not see the row: a table with a column per class, and "
+        "that of --index or row, or NPY or NPZ. Labels are judged by these; features only show rows.",
+        "FILE",
+    ),
+]
 Listing = Annotated[
     bool, option("--columns", "List the columns, what each is used as and which are not used, and stop.")
 ]

@@ -57,7 +57,8 @@ def settings_of(ctx: typer.Context) -> Settings:
     columns = {name: kind for kind, names in kinds.items() for name in names or ()}
     if len(columns) < sum(len(set(names or ())) for names in kinds.values()):
         fail("a column is named by two of --ignore, --text and --as-category; choose one", 2)
-    same = {name: given[name] for name in ("data", "target", "index", "embeddings", "size", "method", "seed")}
+    names = ("data", "target", "index", "embeddings", "probabilities", "size", "method", "seed")
+    same = {name: given[name] for name in names}
     return Settings(
         **same,
         task=given["task"].value,
@@ -95,6 +96,8 @@ def check_command(
 
     if settings.method != DEFAULT_METHOD and settings.method not in methods():
         fail(f"--method {settings.method!r} is unknown; available: {', '.join(sorted(methods()))}", 2)
+    if settings.probabilities and settings.method != DEFAULT_METHOD:
+        fail("--probabilities and --method both say by what labels are judged; give one of them", 2)
     if json_output and STANDARD in outputs.values():
         fail("--json and an output named - would both go to standard output; name a file", 2)
     try:
@@ -105,7 +108,8 @@ def check_command(
     if "report" in outputs:
         import jinja2  # noqa: F401  a missing extra shows before the work is done
         import matplotlib  # noqa: F401
-    inputs = [path for path in (settings.data, settings.embeddings, settings.labels, other) if path]
+    inputs = [settings.data, settings.embeddings, settings.probabilities, settings.labels, other]
+    inputs = [path for path in inputs if path]
     check_outputs(list(outputs.values()), inputs, force=force)
 
 

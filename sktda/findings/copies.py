@@ -58,6 +58,26 @@ def contradictions(columns: Columns, y: Any, names: np.ndarray | None = None) ->
     return [Finding("contradiction", message, rows, detail={"groups": [names[group] for group in groups]})]
 
 
+def equal_rows(columns: Columns) -> tuple[np.ndarray, bool]:
+    """(position (n,) of the first row that each is equal to, itself where that is the first; whether by nature).
+
+    By nature: see the module; of groups that are common, too. O(n p), and as `contradictions` where there are any.
+    """
+    n = columns.values.shape[0]
+    if columns.values.shape[1] == 0:
+        return np.arange(n), False
+    weights = _weights(columns.values.shape[1])
+    hashes = row_hashes(columns, weights)
+    _, start, group = np.unique(hashes, return_index=True, return_inverse=True)
+    first = start[group]
+    later = np.flatnonzero(first != np.arange(n))
+    different = later[~_equal_pairs(columns, later, first[later])]
+    first[different] = different  # of the same hash by chance
+    if len(later) == 0:
+        return first, False
+    return first, _coincide_by_nature(columns, hashes, weights)
+
+
 def row_hashes(columns: Columns, weights: np.ndarray) -> np.ndarray:
     """64-bit hashes (n,) of rows: equal for equal rows, dense or sparse, whatever the sign of a zero."""
     values = columns.values
@@ -105,6 +125,22 @@ def _equal(columns: Columns, group: np.ndarray) -> bool:
     if columns.is_sparse:
         return (block[1:] - block[np.zeros(len(group) - 1, dtype=int)]).count_nonzero() == 0
     return np.array_equal(block, np.broadcast_to(block[:1], block.shape), equal_nan=block.dtype.kind == "f")
+
+
+def _equal_pairs(columns: Columns, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether each row (k,) is equal to the other one of its pair."""
+    values = columns.values
+    if columns.is_sparse:
+        apart = values[rows] - values[others]
+        apart.eliminate_zeros()
+        return apart.getnnz(axis=1) == 0
+    same = np.empty(len(rows), dtype=bool)
+    size = max(1, BLOCK // values.shape[1])
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        one, other = values[rows[part]], values[others[part]]
+        same[part] = ((one == other) | ((one != one) & (other != other))).all(axis=1)
+    return same
 
 
 def _minority(group: np.ndarray, codes: np.ndarray) -> np.ndarray:

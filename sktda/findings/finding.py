@@ -19,7 +19,7 @@ class Finding:
 
     Parameters
     ----------
-    kind : {"contradiction", "leak", "spelling", "sentinel", "unreadable"}
+    kind : {"contradiction", "leak", "spelling", "sentinel", "unreadable", "duplicate", "near_duplicate", "outlier"}
     message : str
         One sentence.
     rows : ndarray of shape (k,)
@@ -29,7 +29,8 @@ class Finding:
     positions : tuple of int, default=()
         Where these columns stand in X.
     detail : dict, default={}
-        What belongs to the kind: "groups" of equal rows, the "value" of a sentinel, "spellings" with their counts.
+        What belongs to the kind: "groups" of equal rows, the "value" of a sentinel, "spellings" with their counts, what
+        duplicates are a copy "of", the "isolation" of outliers.
 
     Examples
     --------

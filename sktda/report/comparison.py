@@ -160,11 +160,13 @@ def compare(
 
 
 def quick(detector: Any, regression: bool) -> Any:
-    """The detector, with fewer trees where it is the default one."""
-    from sktda.attribution import KernelForest, LabelPosterior, RobustResidual
+    """The detector, with fewer trees where it is the default one. ValueError for one that cannot do without rows."""
+    from sktda.attribution import KernelForest, LabelPosterior, PrecomputedProbabilities, RobustResidual
 
     params = detector.get_params(deep=False)
     ranks = params.get("attributor", detector)
+    if isinstance(ranks, PrecomputedProbabilities):
+        raise ValueError("the labels of all rows were used for the given probabilities, so that no row is held out")
     default = ranks is None or (isinstance(ranks, LabelPosterior) and ranks.attributor is None)
     if not default:
         return detector

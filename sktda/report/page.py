@@ -153,6 +153,7 @@ def write_report(
     numbers = _summary(data)
     page: dict = {"plots": {}, "map": None}
     _add_contradictions(numbers, page, data)
+    _add_alike(numbers, page, data)
     _add_labels(numbers, page, data, labels)
     _add_scores(numbers, page, data)
     page["suspects"] = suspect_cards(data, labels, n_suspects)
@@ -189,10 +190,28 @@ def _add_contradictions(numbers: dict, page: dict, data: ReportInput) -> None:
     """Equal rows with different labels, the first MAX_GROUPS groups."""
     groups = [group for f in data.findings if f.kind == "contradiction" for group in f.detail["groups"]]
     numbers["n_contradictions"] = len(groups)
-    page["contradictions"] = [
-        [{"index": str(data.frame.index[row]), "given": given_text(data, row)} for row in group[:MAX_GROUPS]]
-        for group in groups[:MAX_GROUPS]
-    ]
+    page["contradictions"] = [[_named(data, row) for row in group[:MAX_GROUPS]] for group in groups[:MAX_GROUPS]]
+
+
+def _add_alike(numbers: dict, page: dict, data: ReportInput) -> None:
+    """Copies beside the first of their kind and rows unlike all others, the first MAX_GROUPS of each."""
+    kinds = {"duplicate": "equal", "near_duplicate": "nearly equal", "outlier": "unlike all others"}
+    page["alike"] = []
+    for finding in data.findings:
+        if finding.kind not in kinds or not len(finding.rows):
+            continue
+        numbers[f"n_{finding.kind}s"] = len(finding.rows)
+        of = finding.detail.get("of", [None] * len(finding.rows))
+        order = (
+            np.argsort(-finding.detail["isolation"], kind="stable") if "isolation" in finding.detail else range(len(of))
+        )
+        shown = [(finding.rows[i], of[i]) for i in order][:MAX_GROUPS]
+        pairs = [[_named(data, row) for row in pair if row is not None] for pair in shown]
+        page["alike"].append({"what": kinds[finding.kind], "message": finding.message, "rows": pairs, "n": len(of)})
+
+
+def _named(data: ReportInput, row: int) -> dict:
+    return {"index": str(data.frame.index[row]), "given": given_text(data, row)}
 
 
 def _add_labels(numbers: dict, page: dict, data: ReportInput, labels: Labels | None) -> None:

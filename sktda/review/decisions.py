@@ -18,6 +18,12 @@ COLUMNS = (
     "decision",
     "new_label",
 )
+OF_ROWS = ("duplicate_of", "near_duplicate_of", "outlier")  # where the verdicts have them
+
+
+def columns_of(frame: pd.DataFrame) -> list[str]:
+    """The columns of a scores file of these verdicts, without that of the user's index."""
+    return [*COLUMNS[:-2], *(name for name in OF_ROWS if name in frame), *COLUMNS[-2:]]
 
 
 def scores_file(frame: pd.DataFrame) -> pd.DataFrame:
@@ -27,7 +33,7 @@ def scores_file(frame: pd.DataFrame) -> pd.DataFrame:
     where a column of the scores file has that name).
     """
     table = frame.assign(row=range(len(frame)), decision="", new_label="")
-    columns = list(COLUMNS)
+    columns = columns_of(frame)
     name = index_column(frame.index)
     if name:
         table[name] = frame.index
@@ -40,7 +46,7 @@ def index_column(index: pd.Index) -> str | None:
     """The name that the user's index has in a scores file; None if rows only have numbers."""
     if index.name is None:
         return None
-    return f"{index.name}_" if index.name in COLUMNS else str(index.name)
+    return f"{index.name}_" if index.name in (*COLUMNS, *OF_ROWS) else str(index.name)
 
 
 def row_positions(review: pd.DataFrame, index: pd.Index, name: str) -> np.ndarray:

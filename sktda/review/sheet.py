@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sktda.review.decisions import COLUMNS, DECISIONS, index_column
+from sktda.review.decisions import DECISIONS, columns_of, index_column
 from sktda.review.page import Review, rows_shown
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def with_cells(
     decided = decided or {}
     made = [decided.get(i, ["", ""]) for i in range(len(frame))]
     table = frame.assign(row=range(len(frame)), decision=[d for d, _ in made], new_label=[label for _, label in made])
-    names = list(COLUMNS)
+    names = columns_of(frame)
     if index := index_column(frame.index):
         table[index] = frame.index
         names.insert(1, index)

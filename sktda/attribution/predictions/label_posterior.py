@@ -11,16 +11,7 @@ from sklearn.utils._param_validation import StrOptions
 from sktda.attribution.base import Attributor, Needs, loo_decision_of, needs_of, seeded, told_task
 from sktda.attribution.features.kernel_forest import KernelForest
 from sktda.data import encode_target
-from sktda.noise import (
-    anchor_counts,
-    as_probabilities,
-    label_posterior,
-    likely_matrix,
-    log_margin,
-    log_odds,
-    one_way_matrix,
-    unfold,
-)
+from sktda.noise import judge_labels
 
 TOLD = (  # by the attributor, where it knows them
     "n_features_in_",
@@ -43,8 +34,9 @@ class LabelPosterior(Attributor):
     prediction learns the mistake and calls it likely. How often each class is called another one, beyond what classes
     that are alike are taken for each other both ways, is estimated from the rows that are predicted most confidently;
     with it the prediction of the label is turned back into one of the true class, and Bayes' rule gives the probability
-    that the label is right. Where labels are wrong at random there is nothing to turn back, and the score is the log
-    margin. Of a regression the scores are those of the attributor.
+    that the label is right. Predictions that did not learn the mistakes, so that the matrix makes the labels likelier
+    than they do, are not turned back, only weighed. Where labels are wrong at random the score is the log margin. Of a
+    regression the scores are those of the attributor.
 
     Parameters
     ----------
@@ -160,17 +152,9 @@ class LabelPosterior(Attributor):
             self.scores_ = self.attributor_.scores_
             return self
         self.classes_ = classes
-        self.posterior_ = as_probabilities(self.loo_decision_)
-        counts = anchor_counts(self.posterior_, codes)
-        self.noise_matrix_ = one_way_matrix(counts)
-        self.is_corrected_ = bool((self.noise_matrix_.diagonal() < 1).any())
-        if self.is_corrected_:
-            # only what is certain is undone: to undo doubtful confusions spoils predictions, to weigh by them does not
-            true = unfold(self.posterior_, self.noise_matrix_)
-            self.posterior_ = label_posterior(true, codes, likely_matrix(counts, self.noise_matrix_))
-            self.scores_ = log_odds(self.posterior_, codes)
-        else:
-            self.scores_ = log_margin(self.posterior_, codes)
+        judged = judge_labels(self.loo_decision_, codes)
+        self.scores_, self.posterior_ = judged.scores, judged.posterior
+        self.noise_matrix_, self.is_corrected_ = judged.matrix, judged.is_corrected
         return self
 
     def _attributor(self, y: Any) -> Any:

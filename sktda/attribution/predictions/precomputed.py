@@ -69,7 +69,7 @@ class PrecomputedScores(Attributor):
         if given is None:
             given = np.zeros(n)
         elif hasattr(given, "reindex"):
-            given = _align(given, row_index(X), n)
+            given = aligned(given, "scores", "no score", row_index(X), n).to_numpy()
         scores = check_array(
             np.asarray(given, dtype=float).ravel() if np.ndim(given) == 1 else given,
             ensure_2d=False,
@@ -91,19 +91,25 @@ class PrecomputedScores(Attributor):
         return tags
 
 
-def _align(series, index, n):
-    """Scores of the rows of X, by index; by position where X has none and the lengths agree."""
+def aligned(given, name, lacking, index, n):
+    """`given` (Series or DataFrame) at the rows of X, by index; by position where X has none and the lengths agree.
+
+    name: what the message calls it; lacking: that a row has none, such as "no score". Raises ValueError for rows that
+    are not there, indices with duplicates, and lengths that differ where there is no index.
+    """
     if index is None:
-        if len(series) == n:
-            return series.to_numpy()
+        if len(given) == n:
+            return given
         raise ValueError(
-            f"scores is a Series of {len(series)} rows but X has {n} rows and no index to align by; pass X as a "
-            "DataFrame (in a Pipeline: set_output(transform='pandas'))"
+            f"{name} is a {type(given).__name__} of {len(given)} rows but X has {n} rows and no index to align by; "
+            "pass X as a DataFrame (in a Pipeline: set_output(transform='pandas'))"
         )
-    if not series.index.is_unique:
-        raise ValueError("the index of scores holds duplicates, so rows cannot be aligned; use a unique index")
-    aligned = series.reindex(index)
-    if aligned.isna().any():
-        missing = index[aligned.isna().to_numpy()]
-        raise ValueError(f"{len(missing)} rows of X have no score, the first is {missing[0]!r}; give one per row")
-    return aligned.to_numpy()
+    if not given.index.is_unique:
+        raise ValueError(f"the index of {name} holds duplicates, so rows cannot be aligned; use a unique index")
+    found = given.reindex(index)
+    missing = found.isna().to_numpy().reshape(n, -1).any(axis=1)
+    if missing.any():
+        raise ValueError(
+            f"{missing.sum()} rows of X have {lacking}, the first is {index[missing][0]!r}; give one per row"
+        )
+    return found

@@ -32,7 +32,7 @@ class ArrayFile(Source):
     @classmethod
     def read(cls, file: Input, reading: Reading) -> ArrayFile:
         """Read all arrays. Raises ValueError if there is no X of finite numbers."""
-        arrays = _load(io.BytesIO(file.read()), file.name)
+        arrays = load_arrays(io.BytesIO(file.read()), file.name)
         if arrays.get("X", np.empty(0)).ndim < 2 or not len(arrays["X"]):
             found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
             raise ValueError(f"{file.name} holds {found or 'nothing'}; X (rows, features...) and y (rows,) are needed")
@@ -100,7 +100,7 @@ def read_features(path: Path, n_rows: int, names: pd.Series | None = None) -> np
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist or is not a file; check the path")
-    arrays = _load(path, path.name)
+    arrays = load_arrays(path, path.name)
     paths = arrays.pop("paths", None)
     if "X" not in arrays and len(arrays) != 1:
         raise ValueError(f"{path.name} holds the arrays {', '.join(arrays) or '(none)'}; name the features X")
@@ -124,7 +124,8 @@ def read_features(path: Path, n_rows: int, names: pd.Series | None = None) -> np
     return X
 
 
-def _load(file: Any, name: str) -> dict[str, np.ndarray]:
+def load_arrays(file: Any, name: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz, or that of an .npy as X. Raises ValueError for what holds none."""
     try:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
