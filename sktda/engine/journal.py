@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from hashlib import blake2b
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sktda import __version__
 from sktda.data import slices
+from sktda.model import sealed
 
 SHARD = 65_536  # rows; fixed, so that shards are the same whatever the batch size
 PAUSE = 10.0  # seconds between two writes of a running sum, which is rewritten as a whole
@@ -25,34 +25,52 @@ Begin = Callable[[str, int, int], None]
 class Journal:
     """Tensors by name in one folder, each file whole or absent; `folder=None` keeps nothing.
 
-    key: digest of all that the results depend on. Results of other keys lie in other folders and are never mixed.
+    key: digest of all that the results depend on. Results of other keys lie in other folders and are never mixed: a
+    file says of which key, name and version of sktda it is, and has a checksum.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, key: str = "") -> None:
         self.folder = None if folder is None else Path(folder) / key
 
     def read(self, name: str) -> dict[str, Tensor] | None:
-        """What was written under this name, or None; a damaged file counts as absent."""
+        """What was written under this name, or None; what is damaged or another file counts as absent."""
         if self.folder is None:
             return None
         try:
-            return load_file(self.folder / f"{name}.safetensors")
-        except (FileNotFoundError, SafetensorError):
+            tensors, about = sealed.load(self.folder / f"{name}.safetensors")
+        except (FileNotFoundError, ValueError):
             return None
+        return tensors if about == self._about(name) else None
 
     def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write under this name, replacing what was there in one step."""
+        """Write under this name, replacing what was there in one step; OSError if the disk is full, for example."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{os.getpid()}-{name}"
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
-        os.replace(temporary, self.folder / f"{name}.safetensors")
+        sealed.save(self.folder / f"{name}.safetensors", tensors, self._about(name))
+
+    def _about(self, name: str) -> dict[str, str]:
+        assert self.folder is not None
+        return {"name": name, "key": self.folder.name, "version": __version__}
 
     def clear(self) -> None:
         """Remove everything: the results are where they belong."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def check_folder(folder: str | os.PathLike[str] | None) -> None:
+    """Make a folder for a journal; raise OSError with what to do where none can be made or written to."""
+    if folder is None:
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"the folder {os.fspath(folder)} for unfinished work cannot be written: {error.strerror}; give another "
+            "work_dir, or None"
+        ) from error
 
 
 class Passes:
@@ -67,7 +85,7 @@ class Passes:
 
     def code(self, values: Iterable[Tensor]) -> str:
         """A digest of the tensors that a pass depends on, for its name; without a journal they are not read."""
-        return "" if self.journal.folder is None else digest(values)
+        return "" if self.journal.folder is None else sealed.digest(values)
 
     def begin(self, name: str) -> None:
         """Report a pass that is not in shards."""
@@ -111,17 +129,3 @@ class Passes:
             if shard.stop == n or time.monotonic() - written > PAUSE:
                 self.journal.write(name, {**state, "done": torch.tensor(shard.stop)})
                 written = time.monotonic()
-
-
-def digest(values: Iterable[Tensor | bytes | str]) -> str:
-    """Short hexadecimal digest of tensors, bytes and texts in order."""
-    code = blake2b(digest_size=12)
-    for value in values:
-        if isinstance(value, Tensor):
-            code.update(str((value.dtype, tuple(value.shape))).encode())  # equal bytes may be other numbers
-            # a clone, as a view of one number counts as contiguous whatever its stride
-            whole = value.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
-            code.update(whole.view(torch.uint8).numpy().data)
-        else:
-            code.update(value.encode() if isinstance(value, str) else value)
-    return code.hexdigest()

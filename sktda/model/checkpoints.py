@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-INDEX = "trajectory.json"
+from sktda.model import sealed
+
+INDEX = "trajectory.safetensors"
 
 
 class Store(ABC):
@@ -66,8 +65,7 @@ class FolderStore(Store):
         found = sorted(path.name for path in self.folder.iterdir())
         if not found:
             try:  # exclusive creation: of two trainings that start together one gets the folder
-                with open(self.folder / INDEX, "x", encoding="utf-8") as file:
-                    json.dump({"id": self.identity, "complete": False}, file)
+                (self.folder / INDEX).touch(exist_ok=False)
                 return
             except FileExistsError:
                 found = [INDEX]
@@ -78,7 +76,7 @@ class FolderStore(Store):
         )
 
     def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write the file under another name and rename it, so that it appears whole or not at all."""
+        """Write the file, whole or not at all."""
         path = self.file(name)
         if path.exists():
             raise FileExistsError(
@@ -88,28 +86,19 @@ class FolderStore(Store):
         first: dict[int, str] = {}
         aliases = {key: first[id(value)] for key, value in tensors.items() if first.setdefault(id(value), key) != key}
         kept = {key: value for key, value in tensors.items() if key not in aliases}
-        temporary = path.with_name(f".{os.getpid()}-{path.name}")
-        try:
-            save_file(kept, temporary, metadata={"trajectory": self.identity, "aliases": json.dumps(aliases)})
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        sealed.save(path, kept, {"trajectory": self.identity, "name": name, "aliases": json.dumps(aliases)})
 
     def read(self, name: str) -> dict[str, Tensor]:
         """Read the file; FileNotFoundError if it is gone, ValueError if it is damaged or of another trajectory."""
         path = self.file(name)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: the folder of a trajectory must stay as it was written")
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            aliases = json.loads(about.get("aliases", "{}"))
-            tensors.update({key: tensors[other] for key, other in aliases.items()})
-        except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); restore it from a copy or train again") from error
+        tensors, about = sealed.load(path)
         if about.get("trajectory") != self.identity:
             raise ValueError(f"{path} belongs to another trajectory: two trainings were mixed in {self.folder}")
+        if about["name"] != name:
+            raise ValueError(f"{path} is {about['name']} under another name; restore it from a copy or train again")
+        tensors.update({key: tensors[other] for key, other in json.loads(about["aliases"]).items()})
         return tensors
 
 

@@ -306,7 +306,7 @@ class Trajectory:
     # ---- files
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write safetensors and JSON into a new folder, which appears whole or not at all; one checkpoint in memory.
+        """Write safetensors files into a new folder, which appears whole or not at all; one checkpoint in memory.
 
         Raises FileExistsError if the folder exists (a recorder's own path is complete as it is).
         """
@@ -316,7 +316,8 @@ class Trajectory:
     def load(cls, folder: str | os.PathLike[str]) -> Trajectory:
         """Read what `save`, or a recorder with a path, wrote; checkpoints are read when they are asked for.
 
-        Raises FileNotFoundError naming a file that is missing, and ValueError for anything that is no trajectory.
+        Raises FileNotFoundError naming a file that is missing, and ValueError for anything that is no trajectory or is
+        not as it was written: every file has a checksum.
         """
         return trajectory_files.load(cls, folder)
 

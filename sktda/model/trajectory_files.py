@@ -1,24 +1,25 @@
-"""A trajectory in a folder: safetensors and JSON, the index last, so that a folder with an index is complete."""
+"""A trajectory in a folder: safetensors, the index last, so that a folder whose index is not empty is complete."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+import torch
+from torch import Tensor
 
 from sktda.files import staged
+from sktda.model import sealed
 from sktda.model.checkpoints import INDEX, FolderStore
 
 if TYPE_CHECKING:
     from sktda.model.trajectory import Trajectory
 
-FORMAT = 2
-ARRAYS_FILE = "arrays.safetensors"
+FORMAT = "3"
 SCALARS = ("identity", "optimizer", "groups", "module", "n_given")
 ARRAYS = (
     "steps",
@@ -57,19 +58,24 @@ def save(trajectory: Trajectory, folder: str | os.PathLike[str]) -> None:
 
 
 def write_index(trajectory: Trajectory, folder: Path) -> None:
-    """Write everything but the checkpoints, the index last, so that a folder with an index is complete."""
-    arrays = {
-        name: getattr(trajectory, name) for name in ARRAYS + OPTIONAL_ARRAYS if getattr(trajectory, name) is not None
-    }
+    """Write everything but the checkpoints, in one file."""
     scalars = {name: getattr(trajectory, name) for name in SCALARS}
-    text = json.dumps({"format": FORMAT, "complete": True, "id": trajectory.identity, **scalars}, indent=1)
-    for name, write in (
-        (ARRAYS_FILE, lambda path: save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path)),
-        (INDEX, lambda path: path.write_text(text, encoding="utf-8")),
-    ):
-        temporary = folder / f".{os.getpid()}-{name}"
-        write(temporary)
-        os.replace(temporary, folder / name)
+    about = {"name": INDEX, "format": FORMAT, "scalars": json.dumps(scalars)}
+    sealed.save(folder / INDEX, _arrays(trajectory), about)
+
+
+def _arrays(trajectory: Trajectory) -> dict[str, Tensor]:
+    found = {name: getattr(trajectory, name) for name in ARRAYS + OPTIONAL_ARRAYS}
+    return {name: torch.from_numpy(np.ascontiguousarray(each)) for name, each in found.items() if each is not None}
+
+
+def contents(trajectory: Trajectory) -> Iterator[str | Tensor]:
+    """All that was recorded but the identity, in order: two trainings that went alike have the same."""
+    yield json.dumps([getattr(trajectory, name) for name in SCALARS if name != "identity"])
+    for tensors in (_arrays(trajectory), *map(trajectory.store.read, names(trajectory))):
+        for name in sorted(tensors):
+            yield name
+            yield tensors[name]
 
 
 def names(trajectory: Trajectory) -> list[str]:
@@ -84,43 +90,19 @@ def load(kind: type[Trajectory], folder: str | os.PathLike[str]) -> Trajectory:
     for path in (folder, folder / INDEX):
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; Trajectory.load needs a folder written by save()")
-    try:
-        about = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        complete, version = about["complete"], about.get("format")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / INDEX} is not the index of a trajectory: {error}") from error
-    if not complete:
+    if not (folder / INDEX).stat().st_size:
         raise ValueError(f"the training that wrote {folder} did not end; train again into a new folder")
-    if version != FORMAT:
-        raise ValueError(f"{folder} has format {version!r}, this version of sktda reads {FORMAT}; train again")
-    if not (folder / ARRAYS_FILE).is_file():
-        raise FileNotFoundError(f"{folder / ARRAYS_FILE} is missing: the folder must stay as it was written")
-    try:
-        arrays = load_file(folder / ARRAYS_FILE)
-        known: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
-        known |= {name: arrays[name] for name in OPTIONAL_ARRAYS if name in arrays}
-        store = FolderStore(folder, about["identity"])
-        trajectory = kind(store=store, **{name: about[name] for name in SCALARS}, **known)
-        _check_shapes(trajectory)
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError, IndexError) as error:
-        raise ValueError(f"{folder} is not a trajectory, or is damaged: {error}") from error
+    arrays, about = sealed.load(folder / INDEX)
+    if about.get("name") != INDEX:
+        raise ValueError(f"{folder / INDEX} is not the index of a trajectory; restore it from a copy or train again")
+    if about["format"] != FORMAT:
+        raise ValueError(f"{folder} has format {about['format']}, this version of sktda reads {FORMAT}; train again")
+    scalars = json.loads(about["scalars"])
+    store = FolderStore(folder, scalars["identity"])
+    trajectory = kind(store=store, **scalars, **{name: each.numpy() for name, each in arrays.items()})
     missing = [name for name in names(trajectory) if not store.file(name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{store.file(missing[0])} is missing ({len(missing)} checkpoints of {len(known['steps'])})"
+            f"{store.file(missing[0])} is missing ({len(missing)} checkpoints of {len(trajectory)})"
         )
     return trajectory
-
-
-def _check_shapes(trajectory: Trajectory) -> None:
-    wrong = [name for name in ARRAYS if len(getattr(trajectory, name)) != len(trajectory)]
-    if (
-        trajectory.rows is not None
-        and trajectory.fingerprints is not None
-        and len(trajectory.rows) != len(trajectory.fingerprints)
-    ):
-        wrong.append("fingerprints")
-    if trajectory.step_index is not None and trajectory.step_offsets[-1] != len(trajectory.step_index):  # type: ignore[index]
-        wrong.append("step_index")
-    if wrong or not len(trajectory) or (np.diff(trajectory.steps) <= 0).any():
-        raise ValueError(f"the lengths of its arrays do not match ({', '.join(wrong) or 'steps'})")

@@ -1,7 +1,6 @@
 """SGD-influence: automatic differentiation of the whole run, rows nudged and left out, runs that cannot be followed."""
 
 import copy
-import dataclasses
 import pickle
 import signal
 import subprocess
@@ -33,7 +32,7 @@ from sktda.objectives import Margin
 from tests.attribution import run_reference as runs
 from tests.attribution import source_reference as reference
 from tests.attribution.run_reference import CASES, QUERIES, STEPS, N, X, Y, assert_close, run_of, targets_of, trained
-from tests.model.nets import make_net, recorder_of
+from tests.model.nets import make_net
 from tests.model.nets import rows as float_rows
 from tests.spies import flip
 
@@ -467,18 +466,9 @@ torch.set_num_threads(1)
 replay.STRIDE, journal.PAUSE = 5, 0.0
 write = journal.Journal.write
 journal.Journal.write = lambda self, *args: (write(self, *args), time.sleep(0.3))
-module.fitted(module.named(), work_dir=sys.argv[1])
+module.fitted(module.trained("tanh, nesterov"), work_dir=sys.argv[1])
 print("never")
 """
-
-
-@cache
-def named():
-    """A net whose record has always the same name, else a new one: a process that is killed takes that with it."""
-    net = runs.untrained("tanh, nesterov").fit(X, Y)
-    recorder = recorder_of(net)
-    recorder.trajectory_ = dataclasses.replace(recorder.trajectory_, identity="one")
-    return net
 
 
 def test_a_killed_fit_ends_with_the_same_scores(tmp_path, monkeypatch):
@@ -492,9 +482,10 @@ def test_a_killed_fit_ends_with_the_same_scores(tmp_path, monkeypatch):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.communicate()[0] == ""
-    whole, steps, back = fitted(named()).scores_, [], SGDInfluence._step_back
+    net = trained("tanh, nesterov")  # once more: its record has another identity
+    whole, steps, back = fitted(net).scores_, [], SGDInfluence._step_back
     monkeypatch.setattr(SGDInfluence, "_step_back", lambda *args: (steps.append(0), back(*args)))
-    np.testing.assert_array_equal(fitted(named(), work_dir=tmp_path).scores_, whole)
+    np.testing.assert_array_equal(fitted(net, work_dir=tmp_path).scores_, whole)
     assert 0 < len(steps) < STEPS
 
 

@@ -1,7 +1,7 @@
 """Shards of a long pass: written whole, read back, never mixed; a killed fit goes on and ends with the same scores."""
 
 import copy
-import os
+import errno
 import signal
 import subprocess
 import sys
@@ -10,14 +10,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.callback import ProgressBar
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sktda.attribution import Influence, InnerProduct, TracIn
+from sktda.attribution import DiffIn, Influence, InnerProduct, SGDInfluence, Source, TracIn
 from sktda.engine import journal
-from sktda.engine.journal import Journal, Passes, digest
+from sktda.engine.journal import Journal, Passes
+from sktda.model.sealed import digest
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(700, 6)).astype(np.float32)
@@ -81,23 +83,101 @@ def test_sums_go_on_from_the_last_state(tmp_path):
     assert again["sum"] == squares(0, 250).sum()
 
 
-def test_keys_do_not_mix_damaged_files_count_as_absent_and_clear_removes(tmp_path):
+def test_keys_do_not_mix_and_clear_removes(tmp_path):
     Journal(tmp_path, "a").write("v", {"x": torch.ones(2)})
     assert Journal(tmp_path, "b").read("v") is None
     assert Journal().read("v") is None
-    (tmp_path / "a" / "v.safetensors").write_bytes(b"half a fi")
-    assert Journal(tmp_path, "a").read("v") is None
     Journal(tmp_path, "a").clear()
     assert not (tmp_path / "a").exists()
 
 
-def test_a_write_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch):
+def swapped(folder):
+    first, second = folder / "v-000000.safetensors", folder / "v-000001.safetensors"
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+
+def of_another_key(folder):
+    Journal(folder.parent, "other").write("v-000001", {"values": torch.zeros(100, dtype=torch.float64)})
+    (folder.parent / "other" / "v-000001.safetensors").replace(folder / "v-000001.safetensors")
+
+
+def of_another_version(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "__version__", "0")
+        Journal(folder.parent, "k").write("v-000001", {"values": torch.zeros(100, dtype=torch.float64)})
+
+
+def plain(folder):
+    save_file({"values": torch.zeros(100, dtype=torch.float64)}, folder / "v-000001.safetensors")
+
+
+def one_bit(folder):
+    path = folder / "v-000001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [swapped, of_another_key, of_another_version, plain, one_bit])
+def test_a_shard_that_is_not_as_it_was_written_is_computed_anew(tmp_path, damage):
+    for asked in (3, 2 if damage is swapped else 1, 0):
+        computed = []
+
+        def compute(start, stop, computed=computed):
+            computed.append(start)
+            return squares(start, stop)
+
+        assert torch.equal(Passes(Journal(tmp_path, "k")).collect("v", 250, compute), squares(0, 250))
+        assert len(computed) == asked
+        if asked == 3:
+            damage(tmp_path / "k")
+
+
+def test_every_damage_to_a_file_is_seen(tmp_path):
+    kept = {"x": torch.arange(7.0), "n": torch.tensor(3), "u": torch.tensor([2**63], dtype=torch.uint64)}
+    Journal(tmp_path).write("v", kept)
+    path = tmp_path / "v.safetensors"
+    whole, unseen = path.read_bytes(), 0
+    for place in range(0, len(whole), 3):
+        for content in (
+            whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :],
+            whole[:place],
+            whole[:place] + whole[place + 1 :],
+        ):
+            path.write_bytes(content)
+            read = Journal(tmp_path).read("v")
+            if read is not None:  # a blank behind the header, say
+                unseen += 1
+                assert read.keys() == kept.keys()
+                assert all(
+                    read[name].dtype == kept[name].dtype and torch.equal(read[name], kept[name]) for name in kept
+                )
+    assert unseen < 10
+
+
+@pytest.mark.parametrize("place", ["save_file", "os.replace"])
+def test_a_write_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch, place):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     kept = Journal(tmp_path, "a")
     kept.write("v", {"x": torch.ones(2)})
-    monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(f"sktda.model.sealed.{place}", full)
+    with pytest.raises(
+        OSError, match=r"v\.safetensors: No space left on device; free some space or name another folder"
+    ):
         kept.write("v", {"x": torch.zeros(2)})
     assert kept.read("v")["x"].tolist() == [1, 1]
+    assert len(list((tmp_path / "a").iterdir())) == 1
+
+
+@pytest.mark.parametrize("where", ["", "below"])
+def test_a_work_dir_that_is_no_folder_is_said_before_the_training(tmp_path, where):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match=r"file.* cannot be written: .* give another work_dir, or None"):
+        TracIn(work_dir=tmp_path / "file" / where).fit(X, None)
 
 
 def test_digests_tell_values_shapes_and_types_apart():
@@ -141,6 +221,44 @@ def test_another_model_other_rows_and_other_parameters_have_other_keys(net, tmp_
     assert key() == keys[0]
     # an objective is in the digest of its direction; the repr of a function differs from process to process
     assert key(objective=lambda predict, X, y: predict(X).sum()) == keys[0]
+
+
+def recorded(**options):
+    return NeuralNetClassifier(
+        nn.Linear(6, 2), criterion=nn.CrossEntropyLoss, optimizer__momentum=0.5, max_epochs=2, verbose=0,
+        train_split=None, **options
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [TracIn, SGDInfluence, Source, DiffIn, InnerProduct], ids=lambda kind: kind.__name__)
+def test_a_fit_that_trains_goes_on_where_it_was_stopped(method, tmp_path, monkeypatch):
+    """The training is done again, with another identity but the same course."""
+    options = {"X_val": X[:5], "y_val": Y[:5]}
+    estimator, rows = recorded(), slice(0, 300)
+    written, write, read, found = [], Journal.write, Journal.read, []
+
+    def once(self, name, tensors):
+        write(self, name, tensors)
+        if tmp_path in self.folder.parents:  # no shelf of Source
+            written.append(name)
+            raise KeyboardInterrupt
+
+    def reading(self, name):
+        kept = read(self, name)
+        found.extend([name] if kept is not None else [])
+        return kept
+
+    def fit(work_dir):
+        return method(estimator, work_dir=work_dir, random_state=0).fit(X[rows], Y[rows], **options).scores_
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "write", once)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path)
+    monkeypatch.setattr(Journal, "read", reading)
+    np.testing.assert_array_equal(fit(tmp_path), fit(None))
+    assert written[0] in found
+    assert list(tmp_path.iterdir()) == []
 
 
 FIT = """

@@ -1,7 +1,6 @@
 """Trajectory: files, fingerprints of rows and modules, and refusal of everything foreign."""
 
 import copy
-import json
 
 import numpy as np
 import pandas as pd
@@ -67,7 +66,7 @@ def test_save_and_load_give_back_everything(tmp_path, module):
     loaded.check_module(net.module_)
     loaded.save(tmp_path / "two")  # from files to files
     assert same(trajectory, Trajectory.load(tmp_path / "two"))
-    assert {path.suffix for path in (tmp_path / "two").iterdir()} == {".json", ".safetensors"}
+    assert {path.suffix for path in (tmp_path / "two").iterdir()} == {".safetensors"}
     with pytest.raises(FileExistsError, match="exists already"):
         trajectory.save(tmp_path / "two")
     with pytest.raises(FileNotFoundError, match="is not a folder"):
@@ -128,28 +127,94 @@ def test_a_training_that_failed_leaves_a_folder_that_says_so(tmp_path):
         Trajectory.load(tmp_path / "run")
 
 
+def everything(folder):
+    """What can be read of a folder."""
+    trajectory = Trajectory.load(folder)
+    states = [trajectory.initial_state(), *(trajectory.store.read(f"checkpoint-{c + 1:05d}") for c in range(3))]
+    arrays = [getattr(trajectory, name) for name in ARRAYS + OPTIONAL_ARRAYS]
+    return states, arrays, [getattr(trajectory, name) for name in SCALARS]
+
+
+def equal(one, other):
+    assert [list(state) for state in one[0]] == [list(state) for state in other[0]]
+    for mine, theirs in zip(one[0], other[0], strict=True):
+        assert all(mine[name].dtype == theirs[name].dtype and torch.equal(mine[name], theirs[name]) for name in mine)
+    for mine, theirs in zip(one[1], other[1], strict=True):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+    assert one[2] == other[2]
+
+
+def few(X, y, **options):
+    return record(
+        X, y, steps=True, optimizer_state=True, n_checkpoints=3, net_options=OPTIONS["net_options"], **options
+    )
+
+
 def test_loading_anything_else_is_one_clear_error(tmp_path):
-    X, y = rows()
-    _, trajectory = record(X, y, path=tmp_path / "run", **OPTIONS)
+    few(*rows(), path=tmp_path / "run")
+    few(*rows(), path=tmp_path / "other")
     folder = tmp_path / "run"
     with pytest.raises(FileNotFoundError, match="none does not exist"):
         Trajectory.load(tmp_path / "none")
-    for name in ("trajectory.json", "arrays.safetensors", "checkpoint-00003.safetensors", "initial.safetensors"):
-        content = (folder / name).read_bytes()
-        (folder / name).unlink()
-        with pytest.raises(FileNotFoundError, match=name):
+    before = everything(folder)
+    files = sorted(folder.iterdir())
+    assert len(files) == 5
+    for path in files:
+        content = path.read_bytes()
+        path.unlink()
+        with pytest.raises(FileNotFoundError, match=path.name):
+            everything(folder)
+        contents = [b"garbage", b"", (tmp_path / "other" / path.name).read_bytes()]
+        contents += [each.read_bytes() for each in files if each.exists()]
+        for foreign in contents:
+            path.write_bytes(foreign)
+            with pytest.raises(ValueError, match="run"):
+                everything(folder)
+        path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sktda.model.trajectory_files.FORMAT", "2")
+        with pytest.raises(ValueError, match="has format 3, this version of sktda reads 2; train again"):
             Trajectory.load(folder)
-        (folder / name).write_bytes(b"garbage")
-        with pytest.raises(ValueError, match="run"):
-            Trajectory.load(folder).initial_state() if "initial" in name else Trajectory.load(folder).state(2)
-        (folder / name).write_bytes(content)
-    index = json.loads((folder / "trajectory.json").read_text())
-    for broken in ([], {}, index | {"format": 99}, {k: v for k, v in index.items() if k != "groups"}):
-        (folder / "trajectory.json").write_text(json.dumps(broken))
-        with pytest.raises(ValueError, match="run"):
-            Trajectory.load(folder)
-    (folder / "trajectory.json").write_text(json.dumps(index))
-    assert same(trajectory, Trajectory.load(folder))
+    equal(everything(folder), before)
+
+
+@pytest.mark.parametrize("name", ["trajectory", "checkpoint-00002", "initial"])
+def test_a_damaged_file_is_refused_or_reads_as_it_was_written(tmp_path, name):
+    few(*rows(), path=tmp_path / "run")
+    before, path = everything(tmp_path / "run"), tmp_path / "run" / f"{name}.safetensors"
+    whole, rng, accepted = path.read_bytes(), np.random.default_rng(0), 0
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for kind in ("flip", "cut", "lost", "swapped", "zeros") * 12:
+        start, stop = sorted(rng.integers(0, rng.choice([header, len(whole)]), size=2))
+        stop = max(stop, start + 1)
+        content = {
+            "flip": whole[:start] + bytes([whole[start] ^ 1 << rng.integers(8)]) + whole[start + 1 :],
+            "cut": whole[:start],
+            "lost": whole[:start] + whole[stop:],
+            "swapped": whole[:start] + whole[start:stop][::-1] + whole[stop:],
+            "zeros": whole[:start] + bytes(stop - start) + whole[stop:],
+        }[kind]
+        path.write_bytes(content)
+        try:
+            found = everything(tmp_path / "run")
+        except ValueError as error:
+            assert "run" in str(error)  # noqa: PT017
+        else:
+            accepted += content != whole
+            equal(found, before)
+    assert accepted < 5
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sktda.model.sealed.save_file", full)
+    with pytest.raises(OSError, match="No space left on device; free some space or name another folder"):
+        record(*rows(), path=tmp_path / "run")
+    with pytest.raises(ValueError, match="did not end"):
+        Trajectory.load(tmp_path / "run")
 
 
 def test_a_trajectory_of_another_model_is_refused():

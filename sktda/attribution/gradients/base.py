@@ -27,7 +27,7 @@ from sktda.attribution.gradients.objective_gradients import Asked, checked_metad
 from sktda.attribution.progress import Progress
 from sktda.data import check_weights, infer_task, note_columns, plain_target, sliceable
 from sktda.devices import resolve_device
-from sktda.engine.journal import Journal, Passes, digest
+from sktda.engine.journal import Journal, Passes, check_folder
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import DifferentiableModel, Rows, restrict
@@ -39,9 +39,11 @@ from sktda.model.likelihood import Binary
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.model.sealed import digest
 from sktda.model.settings import plain_modes
 from sktda.model.softmax import Categorical, Tokens
 from sktda.model.trajectory import Trajectory
+from sktda.model.trajectory_files import contents
 
 
 @dataclass
@@ -64,7 +66,7 @@ class Fitted:
     @property
     def records(self) -> list[str | bytes]:
         """What tells the recorded runs, and the rows in them, from others."""
-        return [] if self.trajectory is None else [self.trajectory.identity]
+        return [] if self.trajectory is None else [digest(contents(self.trajectory))]
 
 
 class TrainedScores(CallbackSupportMixin, Attributor):
@@ -105,6 +107,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         self
         """
         self._validate_params()
+        check_folder(self.work_dir)  # before the training
         if not self.needs.validation:
             X_val = y_val = metadata_val = None
         # a Dataset holds its targets

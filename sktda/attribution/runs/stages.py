@@ -27,7 +27,9 @@ from sktda.engine.per_row import PerRow
 from sktda.engine.unrolling import Curvature, DiagonalFlow, Flow, SpectralFlow
 from sktda.model.base import DifferentiableModel, Rows
 from sktda.model.given import GivenModel, GivenRows
+from sktda.model.sealed import digest
 from sktda.model.trajectory import MISFIT, Trajectory
+from sktda.model.trajectory_files import contents
 
 UNROLLED = ("SGD", "Adam", "AdamW")
 
@@ -305,7 +307,11 @@ class Unrolled(Fitted):
     @property
     def records(self) -> list[str | bytes]:
         """Of all stages."""
-        return [part for run in self.runs for part in (run.trajectory.identity, run.positions.tobytes(), run.labels)]
+        return [
+            part
+            for run in self.runs
+            for part in (digest(contents(run.trajectory)), run.positions.tobytes(), run.labels)
+        ]
 
     def backwards(self) -> Iterator[tuple[int, Run, Segment]]:
         """(stage, run, segment) from the end of training to its start."""
