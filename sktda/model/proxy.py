@@ -23,6 +23,7 @@ from sktda.model.scaled import Scaled, ScaledRows, whole_batch
 from sktda.model.settings import single_precision, torch_state_kept
 from sktda.model.skorch_net import weight_decay
 from sktda.model.softmax import Categorical
+from sktda.model.standard import Standard
 from sktda.model.table import class_codes
 from sktda.seeds import seed_of
 
@@ -77,10 +78,6 @@ def linear_net(n_inputs: int, n_outputs: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(n_inputs, n_outputs))
 
 
-def _weights(sample_weight: Any, n: int) -> Tensor | None:
-    return None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, n))
-
-
 class DefaultNet(BaseEstimator, metaclass=ABCMeta):
     """What the classifier and the regressor share; about 240 steps, or 6 epochs of many rows.
 
@@ -111,8 +108,10 @@ class DefaultNet(BaseEstimator, metaclass=ABCMeta):
         check_consistent_length(X, y)
         classes = self._learn_targets(y)
         self.scaled_ = Scaled(X)
-        data = ScaledRows(X, self._targets(y), self.scaled_, _weights(sample_weight, X.shape[0]))
-        optimizer = self._optimizer(data, "classification" if classes else "regression")
+        # only ratios of weights matter: single precision knows neither 1e40 nor the square of 1e-30
+        self.weight_unit_ = 1.0 if sample_weight is None else float(check_weights(sample_weight, X.shape[0]).mean())
+        data = ScaledRows(X, self._targets(y), self.scaled_, self.weights(sample_weight, X.shape[0]))
+        optimizer = self._optimizer("classification" if classes else "regression")
         width = len(self.classes_) if classes else data.y.shape[1]
         size = max(8, min(64, ceil(len(data) / 8)))
         epochs = int(np.clip(ceil(STEPS / ceil(len(data) / size)), *EPOCHS))
@@ -147,25 +146,24 @@ class DefaultNet(BaseEstimator, metaclass=ABCMeta):
         if not self.hidden:
             return linear_net(prod(self.scaled_.shape), n_outputs)
         make = table_net if self.scaled_.channels is None else image_net
-        return make(len(self.scaled_.mean), n_outputs)
+        return make(self.scaled_.width, n_outputs)
 
-    def _optimizer(self, data: ScaledRows, task: str) -> dict[str, Any]:
+    def _optimizer(self, task: str) -> dict[str, Any]:
         """The net's settings for the optimiser."""
         if self.optimizer == "adamw":
             return {"optimizer": torch.optim.AdamW, "optimizer__weight_decay": 1e-2, "lr": 2e-3}
         if self.optimizer != "sgd":
             raise ValueError(f"optimizer={self.optimizer!r} is not one of 'adamw', 'sgd'")
-        columns = len(self.scaled_.mean) * (1 if self.scaled_.channels is None else COLUMNS_OF_CHANNEL)
+        columns = self.scaled_.width * (1 if self.scaled_.channels is None else COLUMNS_OF_CHANNEL)
         # without a hidden layer the curvature grows with the columns, and not with their root
         columns, power = (columns, 0.5) if self.hidden else (prod(self.scaled_.shape), 1.0)
         rate = RATE[task] / max(1.0, columns / FULL_RATE_COLUMNS) ** power
-        scale = 1.0 if data.weight is None else float(data.weight.mean())  # so that only ratios of weights matter
         # per step, this decay shrinks a parameter by about as much as AdamW's: 1.5e-5 to 5e-5 against 2e-5
         return {
             "optimizer": torch.optim.SGD,
             "optimizer__momentum": 0.9,
-            "optimizer__weight_decay": 1e-4 * scale,
-            "lr": rate / scale,
+            "optimizer__weight_decay": 1e-4,
+            "lr": rate,
         }
 
     def dataset(self, X: Any, y: Any = None, sample_weight: Any = None) -> ScaledRows:
@@ -173,7 +171,11 @@ class DefaultNet(BaseEstimator, metaclass=ABCMeta):
         X = validate_data(self, X, reset=False, accept_sparse="csr", allow_nd=True, dtype="numeric")
         targets = torch.empty(X.shape[0], 0) if y is None else self._targets(y)
         check_consistent_length(X, targets)
-        return ScaledRows(X, targets, self.scaled_, _weights(sample_weight, X.shape[0]))
+        return ScaledRows(X, targets, self.scaled_, self.weights(sample_weight, X.shape[0]))
+
+    def weights(self, sample_weight: Any, n: int) -> Tensor | None:
+        """Row weights (n,) as the loss takes them: over their mean in the training."""
+        return None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, n) / self.weight_unit_)
 
     def _outputs(self, X: Any) -> np.ndarray:
         return self.net_.forward(self.dataset(X)).numpy()
@@ -212,18 +214,17 @@ class DefaultRegressor(RegressorMixin, DefaultNet):
         y = np.asarray(y, dtype=np.float64)
         self.n_columns_ = y.shape[1:]
         y = y.reshape(len(y), -1)
-        self.target_mean_, spread = y.mean(axis=0), y.std(axis=0)
-        self.target_spread_ = np.where(spread > 1e-12 * np.maximum(1, np.abs(self.target_mean_)), spread, 1.0)
+        self.standard_ = Standard.of_blocks(lambda: [y], y.shape[1])
         return False
 
     def _targets(self, y: Any) -> Tensor:
-        values = np.asarray(y, dtype=np.float64)
+        values = np.array(y, dtype=np.float64)
         values = values.reshape(len(values), -1)
-        return torch.from_numpy(((values - self.target_mean_) / self.target_spread_).astype(np.float32))
+        return torch.from_numpy(self.standard_.apply(values).astype(np.float32))
 
     def predict(self, X: Any) -> np.ndarray:
         """Numbers, of the shape of y."""
-        values = self._outputs(X) * self.target_spread_ + self.target_mean_
+        values = self._outputs(X) * self.standard_.spread + self.standard_.mean
         return values.reshape(len(values), *self.n_columns_)
 
 
@@ -251,7 +252,7 @@ def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
 
     def rows(X: Any, y: Any = None, sample_weight: Any = None) -> Rows:
         data = fitted.dataset(X, y)
-        weight = None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, len(data)))
+        weight = fitted.weights(sample_weight, len(data))
 
         def read(block: slice | np.ndarray) -> tuple[Inputs, Tensor]:
             return data.scaled.block(data.X, block), data.y[block]

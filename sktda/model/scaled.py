@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from sktda.data import block_rows, row_block, slices
+from sktda.data import block_rows, n_columns, row_block, slices
+from sktda.model.standard import Standard
 
 LIMIT = 10.0  # standard deviations at which a table's values are cut off, so that no outlier rules the training
 
@@ -20,23 +21,20 @@ class Scaled:
     def __init__(self, X: Any) -> None:
         self.shape = X.shape[1:]
         self.channels = _channel_axis(X.shape) if X.ndim in {3, 4} else None
-        total = square = 0.0
-        shift = self._block(X, slice(0, 1)).mean(axis=self._axes)  # shifted moments: no cancellation
-        n = 0
-        for rows in slices(X.shape[0], block_rows(X)):
-            block = self._block(X, rows) - self._wide(shift)
-            total, square = total + block.sum(axis=self._axes), square + np.square(block).sum(axis=self._axes)
-            n += block.size // shift.size
-        self.mean = shift + total / n
-        spread = np.sqrt(np.maximum(square / n - (total / n) ** 2, 0))
-        self.spread = np.where(spread > 1e-12 * np.maximum(1, np.abs(self.mean)), spread, 1.0)
+        width = n_columns(X) if self.channels is None else self._block(X, slice(0, 1)).shape[1]
+        self.standard = Standard.of_blocks(
+            lambda: (self._columns_last(X, rows).reshape(-1, width) for rows in slices(X.shape[0], block_rows(X))), width
+        )
 
     @property
-    def _axes(self) -> tuple[int, ...]:
-        return (0,) if self.channels is None else (0, 2, 3)
+    def width(self) -> int:
+        """Columns of a table, channels of images."""
+        return len(self.standard.factor)
 
-    def _wide(self, values: np.ndarray) -> np.ndarray:
-        return values if self.channels is None else values[:, None, None]
+    def _columns_last(self, X: Any, rows: slice | np.ndarray) -> np.ndarray:
+        """(n, n_features) or (n, height, width, channels) of float64, a copy."""
+        block = self._block(X, rows)
+        return block if self.channels is None else np.moveaxis(block, 1, -1)
 
     def _block(self, X: Any, rows: slice | np.ndarray) -> np.ndarray:
         block = row_block(X, rows)
@@ -47,8 +45,10 @@ class Scaled:
 
     def block(self, X: Any, rows: slice | np.ndarray) -> Tensor:
         """(n, n_features) or (n, channels, height, width)."""
-        values = (self._block(X, rows) - self._wide(self.mean)) / self._wide(self.spread)
-        return torch.from_numpy(np.clip(values, -LIMIT, LIMIT).astype(np.float32))
+        values = self.standard.apply(self._columns_last(X, rows))
+        values = np.clip(values, -LIMIT, LIMIT).astype(np.float32)
+        # in the order of memory that the net expects
+        return torch.from_numpy(values if self.channels is None else np.moveaxis(values, -1, 1).copy())
 
 
 def _channel_axis(shape: tuple[int, ...]) -> int:

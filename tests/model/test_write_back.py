@@ -205,7 +205,7 @@ def predicted(case, estimator, values):
     _, _, _, _, link = CASES[case]
     values = values if link is None else link(values)
     if case == "default-numbers":  # losses are of standardised targets, predictions in the user's units
-        values = values * estimator.target_spread_ + estimator.target_mean_
+        values = values * estimator.standard_.spread + estimator.standard_.mean
     return values
 
 

@@ -31,6 +31,7 @@ from sktda.attribution.features.residual_mixture import (
     first_as_good,
     wrong_densities,
 )
+from sktda.model.standard import Standard
 from sktda.noise import robust_deviation
 
 LEAF, SCALE_LEAF = 3, 10  # rows in the leaves of the trees that predict the target, and its scale
@@ -196,9 +197,7 @@ def standard_rows(X: Any) -> Any:
     if sp.issparse(X):
         rows = X.astype(np.float64)
         largest = abs(rows).max(axis=0).toarray().ravel()
-        return rows @ sp.diags_array(1 / np.where(largest > 0, largest, 1.0), format="csr")
-    rows = np.asarray(X, dtype=np.float64).reshape(len(X), -1)
-    largest = np.abs(rows).max(axis=0)
-    rows = rows / np.where(largest > 0, largest, 1.0)  # squares of huge values would overflow
-    spread = rows.std(axis=0)
-    return ((rows - rows.mean(axis=0)) / np.where(spread > 1e-12, spread, 1.0)).round(DIGITS)
+        rows.data /= largest[rows.indices]
+        return rows
+    standard = Standard.of(X)
+    return standard.apply(np.array(X, dtype=np.float64).reshape(len(X), -1)).round(DIGITS)
