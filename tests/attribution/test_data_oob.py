@@ -34,18 +34,18 @@ DIABETES = load_diabetes(return_X_y=True)
 TREE, STUMP = DecisionTreeClassifier(random_state=0), DecisionTreeClassifier(max_depth=1)
 
 CLASSIFIERS = {
-    "trees": BaggingClassifier(TREE, 60, random_state=0),
-    "columns": BaggingClassifier(STUMP, 60, max_features=0.4, bootstrap_features=True, random_state=0),
+    "trees": BaggingClassifier(TREE, 30, random_state=0),
+    "columns": BaggingClassifier(STUMP, 30, max_features=0.4, bootstrap_features=True, random_state=0),
     "without replacement": BaggingClassifier(STUMP, 30, bootstrap=False, max_samples=0.5, random_state=0),
     "linear": BaggingClassifier(make_pipeline(StandardScaler(), LogisticRegression()), 30, random_state=0),
-    "forest": RandomForestClassifier(60, max_depth=3, random_state=0),
-    "half forest": RandomForestClassifier(60, max_samples=0.5, random_state=0),
-    "extra trees": ExtraTreesClassifier(60, bootstrap=True, random_state=0),
+    "forest": RandomForestClassifier(30, max_depth=3, random_state=0),
+    "half forest": RandomForestClassifier(30, max_samples=0.5, random_state=0),
+    "extra trees": ExtraTreesClassifier(30, bootstrap=True, random_state=0),
 }
 REGRESSORS = {
-    "trees": BaggingRegressor(DecisionTreeRegressor(random_state=0), 60, random_state=0),
-    "columns": BaggingRegressor(Ridge(), 60, max_features=0.5, random_state=0),
-    "forest": RandomForestRegressor(60, random_state=0),
+    "trees": BaggingRegressor(DecisionTreeRegressor(random_state=0), 30, random_state=0),
+    "columns": BaggingRegressor(Ridge(), 30, max_features=0.5, random_state=0),
+    "forest": RandomForestRegressor(30, random_state=0),
 }
 
 
@@ -236,7 +236,7 @@ def test_wrong_numbers_are_found():
 @pytest.mark.parametrize("model", [LogisticRegression(), RandomForestClassifier(50)], ids=["linear", "forest"])
 def test_the_pruner_bags_its_own_estimator(model):
     X, given, y = noisy_blobs(200, 0.1)
-    pruner = InfluencePruner(model, DataOOB(n_estimators=50), prune_ratio=0.1, stratify=False, random_state=0)
+    pruner = InfluencePruner(model, DataOOB(n_estimators=30), prune_ratio=0.1, stratify=False, random_state=0)
     assert (given != y)[~pruner.fit(X, given).support_].mean() > 0.9
     assert type(peeled(pruner.attributor_.estimator_)) is type(model)
     with pytest.warns(UserWarning, match="validation"):
@@ -259,28 +259,29 @@ def test_the_coreset_leaves_planted_flips_out():
 def test_images_sparse_rows_and_frames_equal_the_table():
     X, y = load_digits(return_X_y=True)
     X, y = X[:60], y[:60]
-    for estimator in (None, BaggingClassifier(TREE, 30, max_features=0.5)):
-        base = DataOOB(estimator).fit(X, y).scores_
+    for estimator in (None, BaggingClassifier(TREE, max_features=0.5)):
+        base = DataOOB(estimator, n_estimators=30).fit(X, y).scores_
         forms = [sp.csr_matrix(X), sp.coo_array(X), pd.DataFrame(X).add_prefix("p")]
         for form in forms + ([X.reshape(-1, 8, 8)] if estimator is None else []):
-            np.testing.assert_array_equal(DataOOB(estimator).fit(form, pd.Series(y)).scores_, base)
+            found = DataOOB(estimator, n_estimators=30).fit(form, pd.Series(y))
+            np.testing.assert_array_equal(found.scores_, base)
 
 
 def test_a_fit_can_be_repeated_and_another_seed_is_another_fit():
-    first = DataOOB().fit(*WINE).scores_
-    np.testing.assert_array_equal(DataOOB().fit(*WINE).scores_, first)
-    np.testing.assert_array_equal(DataOOB(n_jobs=2).fit(*WINE).scores_, first)
-    assert not np.array_equal(DataOOB(random_state=1).fit(*WINE).scores_, first)
+    few = DataOOB(n_estimators=50)
+    first = few.fit(*WINE).scores_
+    np.testing.assert_array_equal(few.fit(*WINE).scores_, first)
+    np.testing.assert_array_equal(clone(few).set_params(n_jobs=2).fit(*WINE).scores_, first)
+    assert not np.array_equal(clone(few).set_params(random_state=1).fit(*WINE).scores_, first)
 
 
 def test_weights_reach_the_ensemble():
-    X, y = WINE
+    X, y = WINE[0][::3], WINE[1][::3]
     weight = np.random.default_rng(0).uniform(0.5, 1.5, len(y))
-    forest = RandomForestClassifier(60, random_state=0)
-    expected = forest.fit(X, y, weight)
-    found = DataOOB(RandomForestClassifier(60, random_state=0)).fit(X, y, weight)
-    np.testing.assert_array_equal(found.scores_, by_loops(expected, X, y)[0])
-    assert not np.array_equal(found.scores_, DataOOB(RandomForestClassifier(60, random_state=0)).fit(X, y).scores_)
+    forest = RandomForestClassifier(30, random_state=0)
+    found = DataOOB(forest).fit(X, y, weight)
+    assert not np.array_equal(found.scores_, DataOOB(forest).fit(X, y).scores_)
+    np.testing.assert_array_equal(found.scores_, by_loops(forest.fit(X, y, weight), X, y)[0])
 
 
 def test_a_row_so_heavy_that_all_members_draw_it_is_predicted_by_all():
@@ -336,7 +337,7 @@ def test_an_unfitted_frozen_ensemble_says_so():
 
 
 def test_a_later_fit_leaves_nothing_of_an_earlier_one():
-    oob = DataOOB().fit(*WINE).fit(*DIABETES)
+    oob = DataOOB(n_estimators=50).fit(*WINE).fit(*DIABETES)
     assert not hasattr(oob, "classes_")
     with pytest.raises(ValueError, match="NaN"):
         oob.fit(np.full((20, 2), np.nan), np.arange(20) % 2)

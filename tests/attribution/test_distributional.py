@@ -170,18 +170,26 @@ def test_every_runs_objective(name, objective):
     np.testing.assert_allclose(fit.scores_, fit.member_scores_.mean(axis=0), rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", BASES)
-def test_every_runs_queries(name):
-    for objective, value in ((brier, losses), (Margin(), minus_margins), (Output(), outputs)):
-        base = clone(BASES[name]).set_params(objective=objective)
-        fit = Distributional(base, members=RUNS[:2], random_state=0).fit(X, Y, **GIVEN)
-        values, shifts = fit.attribute_members(XQ, YQ)
-        assert values.shape == (2, 7)
-        assert shifts.shape == (2, 7, N)
-        for s, (run, each) in enumerate(zip(RUNS[:2], fit.attributors_, strict=True)):
-            np.testing.assert_allclose(values[s], value(run, XQ, YQ), rtol=1e-9)
-            np.testing.assert_array_equal(shifts[s], alone(base, run, each, **GIVEN).attribute(XQ, YQ))
-        np.testing.assert_allclose(fit.attribute(XQ, YQ), shifts.mean(axis=0), rtol=1e-9, atol=1e-15)
+QUERIED = {"callable": (brier, losses), "margin": (Margin(), minus_margins), "output": (Output(), outputs)}
+
+
+@pytest.mark.parametrize(
+    ("name", "objective"),  # every objective with one base, and every base with one of them
+    [*(("exact", objective) for objective in QUERIED)]
+    + [("ekfac", "callable"), ("tracin", "margin"), ("inner product", "output"), ("source", "callable")]
+    + [("sgd", "margin")],
+)
+def test_every_runs_queries(name, objective):
+    asked, value = QUERIED[objective]
+    base = clone(BASES[name]).set_params(objective=asked)
+    fit = Distributional(base, members=RUNS[:2], random_state=0).fit(X, Y, **GIVEN)
+    values, shifts = fit.attribute_members(XQ, YQ)
+    assert values.shape == (2, 7)
+    assert shifts.shape == (2, 7, N)
+    for s, (run, each) in enumerate(zip(RUNS[:2], fit.attributors_, strict=True)):
+        np.testing.assert_allclose(values[s], value(run, XQ, YQ), rtol=1e-9)
+        np.testing.assert_array_equal(shifts[s], alone(base, run, each, **GIVEN).attribute(XQ, YQ))
+    np.testing.assert_allclose(fit.attribute(XQ, YQ), shifts.mean(axis=0), rtol=1e-9, atol=1e-15)
 
 
 def test_the_runs_are_given_as_they_are():
@@ -484,11 +492,9 @@ def test_jobs_change_nothing_and_seeds_do(name):
     alone = clone(TRAINED[name]).fit(NET_X, NET_Y)
     assert len({tuple(each) for each in alone.member_scores_}) == 3
     others = [clone(TRAINED[name]).fit(NET_X, NET_Y), pickle.loads(pickle.dumps(alone))]
-    found = [found_by(other) for other in others]
-    for backend in ("threading", "loky") if name == "recorded" else ("threading",):  # workers are slow to start
-        with parallel_config(backend=backend):
-            others.append(clone(TRAINED[name]).set_params(n_jobs=2).fit(NET_X, NET_Y))
-            found.append(found_by(others[-1]))
+    with parallel_config("threading"):
+        others.append(clone(TRAINED[name]).set_params(n_jobs=2).fit(NET_X, NET_Y))
+        found = [found_by(other) for other in others]
     for other, numbers in zip(others, found, strict=True):
         for given, expected in zip(numbers, found_by(alone), strict=True):
             np.testing.assert_array_equal(given, expected)
@@ -571,7 +577,12 @@ def in_a_file(array):
     return isinstance(array.base, memoryview | mmap)
 
 
-def test_values_in_a_file_go_to_other_processes(monkeypatch):
+def test_other_processes_give_the_same_and_take_values_in_a_file(monkeypatch):
+    """In one test, as processes are slow to start."""
+    alone, other = (clone(TRAINED["recorded"]).set_params(n_jobs=jobs).fit(NET_X, NET_Y) for jobs in (None, 2))
+    for given, expected in zip(found_by(other), found_by(alone), strict=True):
+        np.testing.assert_array_equal(given, expected)
+    assert len({id(each._data.X) for each in other.attributors_}) == 1, "one copy of the rows"
     monkeypatch.setattr(distributional, "IN_MEMORY", 0)
     fit = validated()
     found = Parallel(n_jobs=2)(delayed(type(fit).measured)(each) for each in (fit, fit))
@@ -612,7 +623,7 @@ def test_a_group_without_rows():
         FIT.measured(groups=masks)
 
 
-@pytest.mark.parametrize("block", [1, 5, 4 * 7 * 5])
+@pytest.mark.parametrize("block", [5, 4 * 7 * 5])
 def test_blocks_change_nothing(block, monkeypatch):
     expected = {measure: FIT.attribute(XQ, YQ, measure=measure) for measure in DEFINITIONS}
     whole = {measure: validated(measure=measure) for measure in DEFINITIONS}

@@ -1,5 +1,6 @@
 """Scores from training dynamics: each by NumPy from the outputs at the recorded checkpoints, and planted answers."""
 
+import copy
 import re
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 
 from sktda import CoresetSelector, InfluencePruner, NoisyLabelDetector
 from sktda.attribution import AUM, EL2N, Forgetting, GraNd, LogitMargin, Loss, training_dynamics
+from sktda.model import proxy
 from sktda.model.recorder import TrajectoryRecorder
 from tests.attribution.run_reference import Perceptron, X, Y, run_of, targets_of, trained
 from tests.spies import flip
@@ -256,7 +258,7 @@ def test_wrong_labels_score_low(noisy_digits, kind, least):
 
 
 def test_labels_as_text_and_images_and_frames(noisy_digits):
-    X, y, _ = noisy_digits
+    X, y, _ = (each[:300] for each in noisy_digits)
     names = np.array(["abcdefghij"[c] for c in y])
     np.testing.assert_array_equal(AUM(random_state=0).fit(X, names).scores_, AUM(random_state=0).fit(X, y).scores_)
     np.testing.assert_array_equal(
@@ -275,7 +277,7 @@ def test_in_a_pruner(noisy_digits, kind):
 
 @pytest.mark.parametrize("kind", [EL2N, Forgetting])
 def test_in_a_detector(noisy_digits, kind):
-    X, y, _ = noisy_digits
+    X, y, _ = (each[:300] for each in noisy_digits)
     detector = NoisyLabelDetector(kind(random_state=0)).fit(X, y)
     assert (detector.labels_ == -1).sum() == round(detector.noise_rate_ * len(y))
 
@@ -291,28 +293,35 @@ def test_in_a_coreset(noisy_digits, kind):
 # ---- the threshold of a made-up class --------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def with_a_threshold(noisy_digits):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxy, "EPOCHS", (6, 100))  # as users have it
+        return AUM(percentile=99, random_state=0).fit(*noisy_digits[:2])
+
+
 @pytest.mark.usefixtures("full_training")
-def test_the_threshold_separates_right_from_wrong(noisy_digits):
+def test_the_threshold_separates_right_from_wrong(noisy_digits, with_a_threshold):
     X, y, wrong = noisy_digits
-    aum = AUM(percentile=99, random_state=0).fit(X, y)
+    aum = with_a_threshold
     assert aum.is_wrong_.tolist() == (aum.scores_ < aum.threshold_).tolist()
     assert aum.is_wrong_[wrong].mean() > 0.9
     assert aum.is_wrong_[~wrong].mean() < 0.2
     lower = AUM(percentile=50, random_state=0).fit(X, y)
     assert lower.threshold_ < aum.threshold_
     np.testing.assert_array_equal(lower.scores_, aum.scores_)
-    assert not hasattr(aum.set_params(percentile=None).fit(X, y), "threshold_")
 
 
 @pytest.mark.usefixtures("full_training")
-def test_rows_of_the_made_up_class_are_scored_with_their_own_label(noisy_digits):
+def test_rows_of_the_made_up_class_are_scored_with_their_own_label(noisy_digits, with_a_threshold):
     """A row that only one run left its label has a score from it; all rows have one."""
     X, y, _ = noisy_digits
-    aum = AUM(percentile=99, random_state=3).fit(X, y)
-    assert aum.scores_.shape == y.shape
-    assert np.isfinite(aum.scores_).all()
-    plain = AUM(random_state=3).fit(X, y).scores_
-    assert np.corrcoef(aum.scores_, plain)[0, 1] > 0.9
+    scores = with_a_threshold.scores_
+    assert scores.shape == y.shape
+    assert np.isfinite(scores).all()
+    again = copy.deepcopy(with_a_threshold).set_params(percentile=None).fit(X, y)
+    assert not hasattr(again, "threshold_")
+    assert np.corrcoef(scores, again.scores_)[0, 1] > 0.9
 
 
 def test_a_given_net_needs_an_output_for_the_made_up_class(noisy_digits):
@@ -338,7 +347,6 @@ def test_regression_targets_of_the_default_net():
     assert np.isfinite(Loss(Ridge()).fit(X, y).scores_).all()
 
 
-@pytest.mark.usefixtures("full_training")
 def test_the_threshold_of_many_classes_with_text_labels():
     X, y = make_blobs(300, 6, centers=30, random_state=0)
     names = np.char.mod("class %02d", y)

@@ -46,9 +46,8 @@ def test_where_every_class_is_called_the_next_one_suggestions_are_right():
     assert detector.noise_rate_ == pytest.approx(wrong.mean(), abs=0.05)
 
 
-@pytest.mark.parametrize("rate", [0.2, 0.3])
-def test_class_dependent_noise_is_taken_out(rate):
-    y = flip(TRUE, rate, "class")
+def test_class_dependent_noise_is_taken_out():
+    y = flip(TRUE, 0.3, "class")
     wrong = y != TRUE
     posterior = LabelPosterior(FEW).fit(X, y)
     assert posterior.is_corrected_
@@ -58,7 +57,7 @@ def test_class_dependent_noise_is_taken_out(rate):
     assert (posterior.posterior_.argmax(axis=1) == TRUE).mean() > 0.9
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.05, 0.1, 0.4])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.4])
 def test_uniform_noise_leaves_the_attributors_scores(rate):
     y = flip(TRUE, rate)
     posterior = LabelPosterior(ComplexityGap()).fit(X, y)
@@ -90,30 +89,31 @@ def test_of_two_classes_one_of_which_is_mislabelled():
 
 
 def test_around_another_attributor():
-    rows, true = load_digits(return_X_y=True)
-    y = flip(true, 0.3, "class")
+    y = flip(TRUE, 0.3, "class")
     inner = SelfConfidence(LogisticRegression(C=0.001, max_iter=2000))
-    posterior = LabelPosterior(inner, random_state=3).fit(rows, y)
+    posterior = LabelPosterior(inner, random_state=3).fit(X, y)
     assert posterior.attributor_.random_state is not None
-    assert roc_auc_score(y == true, posterior.scores_) > roc_auc_score(y == true, posterior.attributor_.scores_) + 0.05
+    assert roc_auc_score(y == TRUE, posterior.scores_) > roc_auc_score(y == TRUE, posterior.attributor_.scores_) + 0.05
 
 
 def test_label_names_and_row_order_do_not_matter():
-    y = flip(TRUE, 0.3, "class")
+    rows, y = X[:500], flip(TRUE, 0.3, "class")[:500]
     kernel = LabelPosterior(ComplexityGap())
-    expected = kernel.fit(X, y).scores_
-    np.testing.assert_array_equal(kernel.fit(X, np.array(list("abcdefghij"))[y]).scores_, expected)
+    expected = kernel.fit(rows, y).scores_
+    assert kernel.is_corrected_
+    np.testing.assert_array_equal(kernel.fit(rows, np.array(list("abcdefghij"))[y]).scores_, expected)
     order = np.random.default_rng(0).permutation(len(y))
-    np.testing.assert_allclose(kernel.fit(X[order], y[order]).scores_, expected[order], atol=1e-5)
+    np.testing.assert_allclose(kernel.fit(rows[order], y[order]).scores_, expected[order], atol=1e-5)
 
 
 def test_regression_has_no_noise_matrix():
     y = X[:200, 10] + 0.5 * X[:200, 20]
-    posterior = LabelPosterior(random_state=0).fit(X[:200], y)
+    posterior = LabelPosterior(random_state=0).fit(X[:200], TRUE[:200])
+    assert hasattr(posterior, "noise_matrix_")
+    posterior.fit(X[:200], y)
     assert isinstance(posterior.attributor_, RobustResidual)
     np.testing.assert_array_equal(posterior.scores_, posterior.attributor_.scores_)
-    assert not hasattr(posterior, "noise_matrix_")
-    assert not hasattr(posterior.fit(X[:200], TRUE[:200]).fit(X[:200], y), "classes_")
+    assert not {"noise_matrix_", "classes_"} & set(vars(posterior))
 
 
 def test_an_attributor_without_predictions_is_refused():

@@ -250,16 +250,14 @@ CASES = {
 }
 
 
-@pytest.mark.usefixtures("full_training")  # as in workers
 @pytest.mark.parametrize("name", CASES)
-def test_jobs_and_threads_change_nothing_and_seeds_do(name):
+def test_jobs_change_nothing_and_seeds_do(name):
+    """By threads; other processes do the same in test_distributional.py."""
     alone = clone(CASES[name]).fit(BLOBS, LABELS)
     assert alone.member_scores_.shape == (3, 90)
-    others = [pickle.loads(pickle.dumps(alone))]
-    for backend in ("threading", "loky") if name == "seeds" else ("threading",):  # workers are slow to start
-        with parallel_config(backend=backend):
-            others.append(clone(CASES[name]).set_params(n_jobs=2).fit(BLOBS, LABELS))
-    for other in others:
+    with parallel_config("threading"):
+        threads = clone(CASES[name]).set_params(n_jobs=2).fit(BLOBS, LABELS)
+    for other in (pickle.loads(pickle.dumps(alone)), threads):
         np.testing.assert_array_equal(other.member_scores_, alone.member_scores_)
         np.testing.assert_array_equal(other.attribute(BLOBS[:2], LABELS[:2]), alone.attribute(BLOBS[:2], LABELS[:2]))
         assert len({id(each._data.X) for each in other.attributors_}) == 1, "one copy of the rows"

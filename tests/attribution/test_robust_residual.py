@@ -55,15 +55,15 @@ def made(name, n=N, seed=0):
     return X, np.asarray(RIGHT[name](rng, X), dtype=float)
 
 
+def few():
+    """With the fewest trees, which are the noisiest: what they leave alone, more of them do."""
+    return RobustResidual(n_estimators=50)
+
+
 @functools.cache
 def of(name):
     """Fitted once for all tests that only read it."""
-    return RobustResidual().fit(*made(name))
-
-
-def small():
-    """With the fewest trees, where their number plays no part."""
-    return RobustResidual(n_estimators=50)
+    return few().fit(*made(name))
 
 
 # ---- right values ---------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_whether_a_row_is_the_atom_can_be_all_that_is_predictable():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(N, 3))
     y = np.where(X[:, 1] > 0, 0.0, rng.normal(size=N))
-    residual = RobustResidual().fit(X, y)
+    residual = few().fit(X, y)
     assert residual.predictability_ > 0.5
     assert np.mean((residual.loo_decision_ == 0) == (y == 0)) > 0.9
 
@@ -161,7 +161,7 @@ def test_planted_values_have_the_lowest_scores(name, kind, share):
 @functools.cache
 def without_row_17():
     X, y = made("linear")
-    return RobustResidual().fit(np.delete(X, 17, axis=0), 40_000 + 9_000 * np.delete(y, 17)).loo_decision_
+    return few().fit(np.delete(X, 17, axis=0), 40_000 + 9_000 * np.delete(y, 17)).loo_decision_
 
 
 @pytest.mark.parametrize("absurd", [1e5, 1e11, -1e11, 1e300])
@@ -169,7 +169,7 @@ def test_one_absurd_value_is_found_and_moves_nothing(absurd):
     X, y = made("linear")
     given = 40_000 + 9_000 * y
     given[17] = absurd
-    residual = RobustResidual().fit(X, given)
+    residual = few().fit(X, given)
     assert residual.scores_.argmin() == 17
     assert residual.outlier_rate_ == 1 / N
     assert residual.wrong_probability_[17] > 0.9
@@ -181,7 +181,7 @@ def test_an_absurd_amount_among_zeros_is_told_to_be_an_amount():
     X, y = made("87 % zeros")
     row = np.flatnonzero(y)[3]
     y[row] *= 100
-    residual = RobustResidual().fit(X, y)
+    residual = few().fit(X, y)
     assert residual.atom_ == 0
     assert residual.scores_.argmin() == row
     assert residual.loo_decision_[row] == 0  # the likeliest
@@ -195,7 +195,7 @@ def test_zeros_where_the_features_rule_them_out_rank_low():
     y = np.where(X[:, 1] > 0, 0.0, 100 + 10 * X[:, 0] + rng.normal(size=N))
     rows = np.flatnonzero(X[:, 1] < -0.5)[:5]
     y[rows] = 0
-    residual = RobustResidual().fit(X, y)
+    residual = few().fit(X, y)
     assert np.isin(rows, residual.scores_.argsort()[:60]).all()
     assert (residual.residuals_[rows] < 0).all()
     assert (residual.suggested_values_[rows] > 50).all()
@@ -211,7 +211,7 @@ def test_zeros_where_the_features_rule_them_out_rank_low():
 )
 def test_units_of_the_target_do_not_matter(name, unit):
     X, y = made(name)
-    base, other = of(name), RobustResidual().fit(X, unit * y)
+    base, other = of(name), few().fit(X, unit * y)
     assert other.transform_ == base.transform_
     np.testing.assert_allclose(other.scores_, base.scores_, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(other.loo_decision_, unit * base.loo_decision_, rtol=1e-3, atol=1e-3 * unit * y.std())
@@ -219,7 +219,7 @@ def test_units_of_the_target_do_not_matter(name, unit):
 
 def test_offset_of_a_target_on_its_own_scale_does_not_matter():
     X, y = made("linear")
-    base, other = of("linear"), RobustResidual().fit(X, y + 1000)
+    base, other = of("linear"), few().fit(X, y + 1000)
     assert base.transform_ == other.transform_ == "identity"
     assert np.corrcoef(other.residuals_, base.residuals_)[0, 1] > 0.98  # the forest's splits weigh all transforms
 
@@ -229,25 +229,25 @@ def test_order_of_the_rows_and_units_of_the_features_do_not_matter(name):
     X, y = made(name)
     order = np.random.default_rng(0).permutation(N)
     base = of(name)
-    for other in (RobustResidual().fit(X[order], y[order]), RobustResidual().fit(4096 * X[order] - 8192, y[order])):
+    for other in (few().fit(X[order], y[order]), few().fit(4096 * X[order] - 8192, y[order])):
         np.testing.assert_allclose(other.scores_, base.scores_[order], rtol=1e-5, atol=1e-5)
         assert other.outlier_rate_ == base.outlier_rate_
 
 
 def test_container_and_shape_of_the_features_do_not_matter_and_sparse_rows_are_taken():
     X, y = made("lognormal", n=200)
-    base = small().fit(X, y)
-    np.testing.assert_allclose(small().fit(X.reshape(200, 3, 1), y).residuals_, base.residuals_, rtol=1e-9)
-    sparse = small().fit(sp.csr_matrix(np.maximum(X, 0)), y)
+    base = few().fit(X, y)
+    np.testing.assert_allclose(few().fit(X.reshape(200, 3, 1), y).residuals_, base.residuals_, rtol=1e-9)
+    sparse = few().fit(sp.csr_matrix(np.maximum(X, 0)), y)
     assert np.isfinite(sparse.scores_).all()
     assert sparse.n_features_in_ == 3
 
 
 def test_seed():
     X, y = made("lognormal", n=200)
-    base = small().fit(X, y)
-    assert (small().set_params(random_state=0).fit(X, y).scores_ == base.scores_).all()
-    assert (small().set_params(random_state=1).fit(X, y).scores_ != base.scores_).any()
+    base = few().fit(X, y)
+    assert (few().set_params(random_state=0).fit(X, y).scores_ == base.scores_).all()
+    assert (few().set_params(random_state=1).fit(X, y).scores_ != base.scores_).any()
 
 
 # ---- edges ----------------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_seed():
 def test_few_rows_and_few_values(n, target):
     rng = np.random.default_rng(0)
     y = {"equal": np.full(n, 2.0), "two values": np.arange(n) % 2.0, "normal": rng.normal(size=n)}[target]
-    residual = small().fit(rng.normal(size=(n, 2)), y)
+    residual = few().fit(rng.normal(size=(n, 2)), y)
     assert np.isfinite(residual.scores_).all()
     assert residual.outlier_rate_ == 0
     assert y.min() <= residual.loo_decision_.min() <= residual.loo_decision_.max() <= y.max()
@@ -266,7 +266,7 @@ def test_few_rows_and_few_values(n, target):
 
 def test_features_that_say_nothing_at_all():
     _, y = made("linear")
-    residual = RobustResidual().fit(np.ones((N, 2)), y)
+    residual = few().fit(np.ones((N, 2)), y)
     assert residual.outlier_rate_ == 0
     assert residual.predictability_ <= 2 * residual.predictability_error_
 
@@ -276,17 +276,17 @@ def test_missing_and_infinite_numbers_are_named(bad):
     X, y = made("linear", n=30)
     X[4, 1] = bad
     with pytest.raises(ValueError, match="column 1 has 1 values that are NaN or inf, the first in row 4"):
-        RobustResidual().fit(X, y)
+        few().fit(X, y)
     X, y = made("linear", n=30)
     y[3] = bad
     with pytest.raises(ValueError, match="Input y contains"):
-        RobustResidual().fit(X, y)
+        few().fit(X, y)
 
 
 def test_texts_are_no_numbers():
     X, y = made("linear", n=30)
     with pytest.raises(ValueError, match="regression needs numbers as target"):
-        RobustResidual().fit(X, y.astype(str))
+        few().fit(X, y.astype(str))
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------

@@ -255,7 +255,7 @@ def test_planted_outliers_of_a_regression_are_found(share):
         assert np.median(error) < 0.2 * 80
 
 
-@pytest.mark.parametrize("n", [150, 300, 1000])
+@pytest.mark.parametrize("n", [150, 1000])
 def test_a_smooth_target_without_noise_has_hardly_any_outliers(n):
     """Predictions are nearly exact, so their errors are tiny and heavy-tailed: no reason to distrust a target."""
     X = np.random.default_rng(0).normal(size=(n, 2))
@@ -412,7 +412,7 @@ def grades(rng, n, n_columns, unit=1.0, offset=0.0):
 
 @pytest.mark.usefixtures("all_trees")
 @pytest.mark.parametrize(
-    ("n_columns", "unit", "offset"), [(1, 1e-6, 0.0), (2, 1.0, 0.0), (3, 1e5, 273.15), (20, 1.0, 0.0), (20, 1e-6, 0.0)]
+    ("n_columns", "unit", "offset"), [(1, 1e-6, 0.0), (2, 1.0, 0.0), (3, 1e5, 273.15), (20, 1e-6, 0.0)]
 )
 def test_tables_whose_columns_share_a_unit(n_columns, unit, offset):
     X, y = grades(np.random.default_rng(n_columns), 400, n_columns, unit, offset)

@@ -25,14 +25,11 @@ def planted(name, rate, kind="uniform"):
 CASES = [
     # data, share of wrong labels, kind, least AUROC, tolerance of the estimated rate
     ("digits", 0.1, "uniform", 0.999, 0.07),
-    ("digits", 0.2, "uniform", 0.999, 0.03),
     ("digits", 0.4, "uniform", 0.995, 0.03),
-    ("digits", 0.1, "next", 0.995, 0.06),
     ("digits", 0.3, "next", 0.97, 0.06),
     ("wine", 0.1, "uniform", 0.98, 0.06),
     ("wine", 0.2, "next", 0.95, 0.06),
     ("breast cancer", 0.1, "uniform", 0.97, 0.06),
-    ("breast cancer", 0.2, "uniform", 0.96, 0.06),
     ("breast cancer", 0.3, "uniform", 0.9, 0.06),
 ]
 
@@ -89,7 +86,7 @@ def test_relabelling_as_suggested_gives_better_labels(name, rate, kind, auroc, t
 
 
 def test_a_clean_row_is_suggested_its_prediction():
-    _, _, _, detector = planted("digits", 0.2)
+    _, _, _, detector = planted("digits", 0.1)
     clean = detector.labels_ == 1
     predicted = detector.attributor_.posterior_.argmax(axis=1)
     np.testing.assert_array_equal(detector.suggested_labels_[clean], predicted[clean])

@@ -8,7 +8,7 @@ import pytest
 import sklearn
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, train_test_split
+from sklearn.model_selection import GridSearchCV, KFold, train_test_split
 
 from sktda import Holdout, InfluencePruner, PruningWarning
 from sktda.attribution import ComplexityGap, Influence, ModelEnsemble
@@ -204,9 +204,7 @@ def texts(group):
         (None, np.asarray),
         (3, texts),
         (0.3, list),
-        (0.3, texts),
         (KFold(4, shuffle=True, random_state=0), list),
-        (StratifiedKFold(3), np.asarray),
     ],
 )
 def test_features_of_the_training_rows(full, validation, form):

@@ -21,7 +21,7 @@ from sktda.cleaning.base import scoring_estimator
 from sktda.model.proxy import DefaultNet
 from tests.spies import flip, noisy_blobs
 
-pytestmark = pytest.mark.usefixtures("few_trees")
+pytestmark = pytest.mark.usefixtures("few_trees", "short_training")
 
 X, Y, TRUE = noisy_blobs(150, rate=0.1, centers=2)
 X32 = X.astype(np.float32)
@@ -60,6 +60,7 @@ NET = NeuralNetClassifier(
 )
 
 
+@pytest.mark.usefixtures("full_training")
 @pytest.mark.filterwarnings("ignore:.* a small net that stands in for it")
 @pytest.mark.parametrize(
     ("attributor", "name"),
@@ -90,6 +91,7 @@ def test_a_pruner_around_any_estimator(attributor, name):
         assert found(pruner.scores_) > 0.85
 
 
+@pytest.mark.usefixtures("full_training")
 @by_method
 def test_a_pruner_around_a_regressor(attributor):
     rng = np.random.default_rng(0)
@@ -137,6 +139,7 @@ def test_a_frozen_recorded_net_is_not_trained_again(attributor):
     np.testing.assert_array_equal(pruner.scores_, clone(frozen).fit(X32, Y).scores_)
 
 
+@pytest.mark.usefixtures("full_training")
 @by_method
 def test_the_detector_and_the_coreset_of_digits(attributor):
     data, true = load_digits(return_X_y=True)

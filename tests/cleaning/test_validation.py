@@ -40,18 +40,18 @@ def averaged(folds):
 
 
 @pytest.mark.parametrize(
-    ("validation", "folds"),
+    ("validation", "folds", "n_jobs"),
     [
-        (4, list(StratifiedKFold(4).split(X, Y))),
-        (KFold(5, shuffle=True, random_state=1), list(KFold(5, shuffle=True, random_state=1).split(X))),
+        (4, list(StratifiedKFold(4).split(X, Y)), None),
+        (KFold(5, shuffle=True, random_state=1), list(KFold(5, shuffle=True, random_state=1).split(X)), 2),
         (
             ShuffleSplit(12, test_size=0.3, random_state=2),
             list(ShuffleSplit(12, test_size=0.3, random_state=2).split(X)),
+            None,
         ),
     ],
-    ids=["int", "KFold", "ShuffleSplit"],
+    ids=["int", "KFold, two jobs", "ShuffleSplit"],
 )
-@pytest.mark.parametrize("n_jobs", [None, 2])
 def test_cross_fitting_averages_over_the_folds_that_a_row_trains_in(validation, folds, n_jobs):
     fitted = pruner(validation=validation, n_jobs=n_jobs).fit(X, Y)
     np.testing.assert_allclose(fitted.scores_, averaged(folds), rtol=1e-12)
@@ -302,13 +302,13 @@ WIDE = X * [1, 100, 1, 1] + [0, 5_000, 0, 0]
 WIDE_VAL = X_VAL * [1, 100, 1, 1] + [0, 5_000, 0, 0]
 
 
-@pytest.mark.parametrize("kind", [InfluencePruner, InfluencePrunerCV, InfluenceReweighter])
+@pytest.mark.parametrize("kind", CLEANERS, ids=["pruner", "over shares", "reweighter"])
 def test_a_pipeline_transforms_routed_validation_rows_where_it_is_told_to(kind):
     with sklearn.config_context(enable_metadata_routing=True):
         cleaner = kind(LogisticRegression(), Influence()).set_fit_request(X_val=True, y_val=True)
         pipe = make_pipeline(StandardScaler(), cleaner, transform_input=["X_val"])
         scores = pipe.fit(WIDE, Y, X_val=WIDE_VAL, y_val=Y_VAL)[-1].scores_
-        search = GridSearchCV(pipe, {f"{kind.__name__.lower()}__attributor__damping": [0.0, 0.1]}, cv=3)
+        search = GridSearchCV(pipe, {f"{pipe.steps[1][0]}__attributor__damping": [0.0, 0.1]}, cv=2)
         search.set_params(error_score="raise").fit(WIDE, Y, X_val=WIDE_VAL, y_val=Y_VAL)
         with pytest.warns(UserWarning, match="differ tenfold"):
             make_pipeline(StandardScaler(), cleaner).fit(WIDE, Y, X_val=WIDE_VAL, y_val=Y_VAL)

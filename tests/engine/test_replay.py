@@ -12,6 +12,7 @@ from torch import nn
 from sktda.engine import replay as module_under_test
 from sktda.engine.per_row import PerRow
 from sktda.engine.replay import Replay
+from sktda.model import proxy
 from sktda.model.adapters import differentiable
 from sktda.model.base import flatten
 from sktda.model.given import GivenModel, GivenRows
@@ -229,11 +230,12 @@ def test_regression_with_a_mean_over_outputs_too():
 
 @pytest.mark.parametrize("kind", [DefaultClassifier, DefaultRegressor])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_default_net_with_weights_of_rows(kind, optimizer):
+def test_a_default_net_with_weights_of_rows(kind, optimizer, monkeypatch):
+    monkeypatch.setattr(proxy, "STEPS", 40)
     X, y = data(40)
     weight = np.random.default_rng(3).uniform(0.2, 2, size=40)
     found = []
-    for checkpoints in (3, 240):
+    for checkpoints in (3, 40):
         recorder = TrajectoryRecorder(checkpoints, steps=True)
         model = kind([recorder], random_state=0, optimizer=optimizer, hidden=False).fit(X, y, weight)
         found.append((model, recorder_of(model.net_).trajectory_))
@@ -243,7 +245,7 @@ def test_a_default_net_with_weights_of_rows(kind, optimizer):
     given = GivenModel.of(model)
     net, inputs, targets = given.net, *given.seen(GivenRows(X, y, weight))
     replay = Replay.of(engine, different.rows(X, y, weight), trajectory, net, inputs, targets)
-    assert len(whole) == 240
+    assert len(whole) == 40
     near(gone_through(replay), states_of(whole, different.parameters), 1e-5)
 
 

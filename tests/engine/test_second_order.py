@@ -352,10 +352,10 @@ def test_no_direction_changes_nothing():
 
 @few_cases
 def test_every_batch_size_gives_the_same(name):
-    model, rows = table.build(name, 23)
+    model, rows = table.build(name, 13)
     directions = direction(model, 5, K)[1]
     found = []
-    for size in (5, 1, 7, 23, "auto"):
+    for size in (5, 1, "auto"):
         engine = PerRow(model, size)
         engine.prepare(rows)
         second = SecondOrder(engine)

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.model_selection import cross_val_score
 
+from sktda.model import proxy
 from sktda.model.adapters import differentiable
 from sktda.model.base import forward
 from sktda.model.fitting import train_clone
@@ -19,6 +20,12 @@ from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.scaled import ScaledRows
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """For tests in which it is all the same how well the net has learned."""
+    monkeypatch.setattr(proxy, "STEPS", 24)
 
 
 def mean_loss(model, rows):
@@ -60,8 +67,9 @@ def test_numbers_are_learned_in_their_own_units():
         assert net.fit(X, target).predict(X).shape == target.shape
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("task", ["classification", "regression"])
-@pytest.mark.parametrize("n", [1, 2, 3, 20])
+@pytest.mark.parametrize("n", [1, 2, 20])
 @pytest.mark.parametrize("shape", [(1,), (3,), (2, 2), (1, 1, 3), (2, 3, 2, 2)])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_small_odd_and_huge_inputs_survive(task, n, shape, optimizer):
@@ -74,6 +82,7 @@ def test_small_odd_and_huge_inputs_survive(task, n, shape, optimizer):
     assert np.isfinite(net._outputs(X)).all()
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_a_seed_fixes_the_net_and_the_global_state_is_left_alone():
     X, y = load_digits(return_X_y=True)
     X, y = X[:200], y[:200]
@@ -87,6 +96,7 @@ def test_a_seed_fixes_the_net_and_the_global_state_is_left_alone():
     np.testing.assert_array_equal(again.predict_proba(X), default_net("classification", 5).fit(X, y).predict_proba(X))
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize("image", [False, True])
 def test_the_copy_gives_the_nets_outputs_and_the_loss_it_was_trained_with(task, image):
@@ -110,6 +120,7 @@ def test_the_copy_gives_the_nets_outputs_and_the_loss_it_was_trained_with(task, 
     assert net.net_.module_[0].weight.abs().sum() > 0
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_weights_count_as_the_loss_says():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 3)), np.arange(60) % 2
@@ -123,6 +134,7 @@ def test_weights_count_as_the_loss_says():
         assert model.rows(X, y, np.arange(60)).block(slice(2, 4), CPU)[2].tolist() == [2, 3]
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("steps", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_recorded_training_is_the_same_and_its_rows_are_recognised(steps, weighted):
@@ -143,6 +155,7 @@ def test_a_recorded_training_is_the_same_and_its_rows_are_recognised(steps, weig
     np.testing.assert_allclose(model.module(inputs).detach(), recorded._outputs(X), atol=1e-6)
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_sparse_tables_frames_and_memory_maps_are_read_alike(tmp_path):
     pd = pytest.importorskip("pandas")
     X, y = load_digits(return_X_y=True)
@@ -155,6 +168,7 @@ def test_sparse_tables_frames_and_memory_maps_are_read_alike(tmp_path):
         np.testing.assert_allclose(net.predict_proba(given), expected, atol=1e-5)
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_rows_come_one_by_one_as_well_as_in_batches():
     X, y = load_digits(return_X_y=True)
     net = default_net("classification", 0).fit(X[:50], y[:50])
@@ -170,6 +184,7 @@ def test_rows_come_one_by_one_as_well_as_in_batches():
     assert weighted.__getitems__([3, 5])[1][1].tolist() == [3, 5]
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_the_optimiser_is_adamw_unless_sgd_with_momentum_is_asked_for():
     X, y = load_digits(return_X_y=True)
     X, y = X[:100], y[:100]
@@ -208,16 +223,15 @@ def test_sgd_learns_numbers_about_as_well_as_adamw():
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize("shape", [(300,), (5_000,), (16, 16), (16, 16, 3)])
-@pytest.mark.parametrize("weight", [None, 1e3])
-def test_sgd_does_not_diverge_where_all_columns_or_pixels_are_equal(task, shape, weight):
+def test_sgd_does_not_diverge_where_all_columns_or_pixels_are_equal(task, shape):
     rng = np.random.default_rng(0)
     z = rng.normal(size=120)
     X = z.reshape(-1, *[1] * len(shape)) * np.ones(shape)
     y = np.digitize(z, [-1, 0, 1]) if task == "classification" else 3 * z + 0.1 * rng.standard_t(1.5, size=120)
-    net = default_net(task, 0, "sgd").fit(X, y, None if weight is None else np.full(120, weight))
-    assert net.score(X, y) > 0.75
+    assert default_net(task, 0, "sgd").fit(X, y).score(X, y) > 0.75
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_sgd_takes_the_same_steps_whatever_the_size_of_the_weights():
     rng = np.random.default_rng(0)
     X, y, weight = rng.normal(size=(60, 3)), np.arange(60) % 2, rng.uniform(0.1, 2, 60)
@@ -225,6 +239,7 @@ def test_sgd_takes_the_same_steps_whatever_the_size_of_the_weights():
     np.testing.assert_allclose(other.predict_proba(X), one.predict_proba(X), atol=1e-3)
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_wrong_labels_and_tasks_are_named():
     with pytest.raises(ValueError, match="task='auto' is not one of"):
         default_net("auto")

@@ -13,6 +13,8 @@ from sktda.attribution import EL2N, Influence, InnerProduct, TracIn
 from sktda.model.settings import torch_state_kept
 from tests.model.nets import make_net
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 rng = np.random.default_rng(0)
 X = rng.normal(size=(30, 3)).astype(np.float32)
 Y = (X[:, 0] + 0.3 * rng.normal(size=30) > 0).astype(np.int64)
