@@ -233,7 +233,7 @@ class Influence(GradientAttributor, Deletion):
             layers = self.curvature_.own(engine)
             work = len(queries) * len(rows) * sum(block.n_parameters for block in self.curvature_.layers)
             tolerance = self.tolerance if work > EXACT_WORK else 0.0
-            source = EKFACQueries(self.curvature_, self._inverse(self._damping), tolerance)
+            source = EKFACQueries(self.curvature_, self._inverse(self._damping), tolerance, len(rows))
             if tolerance:
                 source.choose_ranks(engine, queries, rows, measure)
             size, prepare = source.size(len(queries)), partial(source.part, engine, queries, measure)
