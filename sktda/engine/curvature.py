@@ -23,6 +23,7 @@ Spectral = Callable[[Tensor], Tensor]
 Visit = Callable[[], Iterator[str]]
 ALL = "all"  # name of the coordinates that belong to no single layer
 DENSE_PARAMETERS = 5_000  # a dense matrix of more takes minutes and gigabytes
+ROUNDS = 8  # of conjugate gradients on an accelerator between two looks at what is solved
 ROOT_BYTES = 128 * 2**20  # output roots held at a time: a row has as many as outputs, each of that length
 
 
@@ -197,38 +198,49 @@ def along_root(outputs: Tensor, root: Tensor) -> Tensor:
 def conjugate_gradients(
     multiply: Callable[[Direction], Direction], b: Direction, damping: float, tolerance: float, max_iter: int
 ) -> dict[str, Tensor]:
-    """x with (H + damping) x = b, H given by its products.
+    """x with (H + damping) x = b for k right sides (k, ...) by parameter, H given by its products with k or fewer.
 
-    b: a direction by parameter. Stops at a residual of `tolerance` times |b|.
+    A system stops at a residual of `tolerance` times its |b|. That is looked at after every product on the processor,
+    and after every ROUNDS elsewhere, where the program has to wait for it.
     Raises ValueError where H + damping is not positive definite or max_iter products do not suffice: a half-solved
     system would be a silent number.
     """
-    vector = exact(flatten(b))
-    shapes = {name: value.shape for name, value in b.items()}
+    shapes = {name: value.shape[1:] for name, value in b.items()}
     like = next(iter(b.values()))
-    x, r = torch.zeros_like(vector), vector.clone()
-    d, squared = r.clone(), r @ r
-    goal = tolerance**2 * squared
-    for _ in range(max_iter):
-        if squared <= goal:
-            return unflatten(x, shapes)
+    r = exact(flatten_each(b, shapes))
+    solved, x, d = torch.zeros_like(r), torch.zeros_like(r), r.clone()
+    waiting, squared = torch.arange(len(r), device=r.device), r.square().sum(1)
+    goal, met = tolerance**2 * squared, torch.ones_like(squared)
+    rounds = 1 if like.device.type == "cpu" else ROUNDS
+    for done in range(max_iter + 1):
+        if done % rounds == 0 or done == max_iter:
+            ended, curvatures = torch.stack([(squared <= goal).to(met), met]).tolist()
+            if singular := [each for each in curvatures if not each > 0]:
+                raise ValueError(
+                    f"conjugate gradients met a direction of curvature {singular[0]:.3g}: the curvature is singular; "
+                    f"give a damping above 0 (damping={damping:g})"
+                )
+            if any(ended):
+                solved[waiting] = x
+                left = torch.tensor([k for k, end in enumerate(ended) if not end], dtype=torch.long, device=r.device)
+                waiting, x, r, d, squared, goal, met = (each[left] for each in (waiting, x, r, d, squared, goal, met))
+            if not len(waiting):
+                return unflatten(solved, shapes)
+        if done == max_iter:
+            break
         product = multiply(unflatten(d.to(like), shapes))
-        moved = exact(flatten({name: product[name] for name in shapes})) + damping * d
-        bend = d @ moved
-        if not bend > 0:
-            raise ValueError(
-                f"conjugate gradients met a direction of curvature {bend / (d @ d):.3g}: the curvature is singular; "
-                f"give a damping above 0 (damping={damping:g})"
-            )
-        step = squared / bend
+        moved = exact(flatten_each(product, shapes)) + damping * d
+        bend, live = (d * moved).sum(1), squared > goal  # those that have ended since they were looked at stay
+        met = torch.where(live & ~(bend > 0), bend / d.square().sum(1), met)
+        step = torch.where(live, squared / bend, 0.0)[:, None]
         x += step * d
         r -= step * moved
-        squared, before = r @ r, squared
-        d = r + (squared / before) * d
-    if squared <= goal:
-        return unflatten(x, shapes)
+        after = r.square().sum(1)
+        d = r + torch.where(live, after / squared, 0.0)[:, None] * d
+        squared = torch.where(live, after, squared)
+    missed = (squared / goal).max().sqrt().item() * tolerance
     raise ValueError(
         f"conjugate gradients did not converge in {max_iter} products: relative residual "
-        f"{(squared / (vector @ vector)).sqrt():.2g}, wanted {tolerance:g}; give a larger damping "
+        f"{missed:.2g}, wanted {tolerance:g}; give a larger damping "
         f"(damping={damping:g}), or curvature='ekfac'"
     )

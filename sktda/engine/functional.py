@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, jvp
 from torch.overrides import TorchFunctionMode
 
+from sktda.devices import out_of_memory
 from sktda.model.base import Inputs
 
 Direction = Mapping[str, Tensor]
@@ -68,3 +69,30 @@ def load_forward_mode() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
+
+
+def batched_gradients(outputs: list[Tensor], leaves: list[Tensor], along: list[Tensor]) -> list[Tensor]:
+    """Derivatives (k, ...) by the leaves of the k dots <outputs, along>, along (k, ...) each; the graph is kept."""
+    k = len(along[0])
+
+    def found(vectors: list[Tensor], batched: bool) -> list[Tensor | None]:
+        # the graph is kept: it is gone through again, vector by vector, where a batch of them fails
+        return list(
+            torch.autograd.grad(
+                outputs, leaves, vectors, retain_graph=True, allow_unused=True, is_grads_batched=batched
+            )
+        )
+
+    result: list[Tensor | None] | None = None
+    if k > 1:
+        try:
+            result = found(along, True)
+        except RuntimeError as error:  # an operation that takes no batch of vectors
+            if out_of_memory(error):
+                raise
+    if result is None:
+        each = [found([vector[i] for vector in along], False) for i in range(k)]
+        result = [None if parts[0] is None else torch.stack(parts) for parts in zip(*each, strict=True)]  # type: ignore[arg-type]
+    return [
+        leaf.new_zeros(k, *leaf.shape) if value is None else value for leaf, value in zip(leaves, result, strict=True)
+    ]

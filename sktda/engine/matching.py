@@ -5,7 +5,7 @@ Gradients are those of the last layer, in factors: g_i = e_i h_i', so that <g_i,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
@@ -201,28 +201,36 @@ def validation_steps(parts: list[Part], codes: np.ndarray, quota: np.ndarray, ro
     gain_i = <g_i, gradient of the mean validation loss>, its mean over the parts that hold row i. After each of at most
     `rounds` rounds, in which every class gives its share, the last layer of each part takes a step of gradient descent
     on the rows of that round, and the validation gradient is taken anew, exactly. The step, 1 / mean |h|^2, is one that
-    does not overshoot for a softmax. Rows of no part are not chosen.
+    does not overshoot for a softmax. Rows of no part are not chosen. All rounds are where the gradients are.
     O(rounds (n + n_val) C d) time for each part.
     Source: Killamsetty et al. 2021, GLISTER (arXiv:2012.10630), eq. 6 and algorithm 2.
     """
     steps = [_Steps(part, len(codes)) for part in parts]
     rounds = min(rounds, int(quota.max()))
-    times = np.bincount(np.concatenate([part.rows for part in parts]), minlength=len(codes))
-    free, chosen = times > 0, np.zeros(len(codes), dtype=bool)
-    for number in range(1, rounds + 1):
-        gain = np.zeros(len(codes))
-        for part, step in zip(parts, steps, strict=True):
-            gain[part.rows] += step.gains()
-        gain /= np.maximum(times, 1)
-        new = []
-        for c, size in enumerate(quota * number // rounds - quota * (number - 1) // rounds):
-            rows = np.flatnonzero(free & (codes == c))
-            new.append(rows[np.argsort(-gain[rows], kind="stable")[:size]])
-        taken = np.concatenate(new)
-        free[taken], chosen[taken] = False, True
+    like = steps[0].moved
+    times = torch.from_numpy(np.bincount(np.concatenate([part.rows for part in parts]), minlength=len(codes))).to(like)
+    free, classes = times > 0, torch.from_numpy(codes).to(like.device)
+    chosen = []
+    for place in _places(np.bincount(codes, minlength=len(quota)), quota, rounds, like.device):
+        gain = like.new_zeros(len(codes))
+        for step in steps:
+            gain.index_add_(0, step.rows, step.gains())
+        gain = (gain / times.clamp(min=1)).masked_fill_(~free, -torch.inf)
+        order = gain.argsort(descending=True, stable=True)  # the best first, of equals the first
+        taken = order[classes[order].argsort(stable=True)[place]]  # class by class
+        free[taken] = False
+        chosen.append(taken)
         for step in steps:
             step.take(taken)
-    return np.flatnonzero(chosen)
+    return np.sort(torch.cat(chosen).cpu().numpy())
+
+
+def _places(sizes: np.ndarray, quota: np.ndarray, rounds: int, device: torch.device) -> Sequence[Tensor]:
+    """By round, where the first rows of each class are among all, class by class: every class gives its share."""
+    starts = np.cumsum(sizes) - sizes
+    shares = np.diff([quota * number // rounds for number in range(rounds + 1)], axis=0)
+    places = [start + np.arange(size) for share in shares for start, size in zip(starts, share, strict=True)]
+    return torch.from_numpy(np.concatenate(places)).to(device).split(shares.sum(axis=1).tolist())  # sent at once
 
 
 class _Steps:
@@ -232,22 +240,23 @@ class _Steps:
         self.gradients, self.validation = part.train.gradients, part.validation
         self.held = part.validation.inputs
         self.moved = self.gradients.delta.new_zeros(self.gradients.delta.shape[1], self.gradients.width)
-        square = float(self.gradients.a.square().sum(dim=1).mean())
-        self.size = 1.0 / max(square, torch.finfo(self.held.dtype).tiny)
-        self.place = np.full(n, -1)  # of each row in the part
-        self.place[part.rows] = np.arange(len(part.rows))
+        square = self.gradients.a.square().sum(dim=1).mean()
+        self.size = 1.0 / square.clamp(min=torch.finfo(self.held.dtype).tiny)
+        place = np.full(n, -1)  # of each row in the part
+        place[part.rows] = np.arange(len(part.rows))
+        self.rows, self.place = (torch.from_numpy(each).to(self.held.device) for each in (part.rows, place))
 
-    def gains(self) -> np.ndarray:
+    def gains(self) -> Tensor:
         """Of the rows of the part."""
-        return along(self.gradients, validation_gradient(self.validation, self.held, self.moved)).cpu().numpy()
+        return along(self.gradients, validation_gradient(self.validation, self.held, self.moved))
 
-    def take(self, rows: np.ndarray) -> None:
+    def take(self, rows: Tensor) -> None:
         """A step on those of the rows that are in the part."""
-        own = self.place[rows]
-        own = own[own >= 0]
-        if len(own):
-            part = at(self.gradients, own)
-            self.moved -= self.size / len(own) * (part.delta.T @ part.a)
+        place = self.place[rows]
+        own = place >= 0
+        place = place.clamp(min=0)
+        delta = self.gradients.delta[place] * own[:, None]
+        self.moved -= self.size / own.sum().clamp(min=1) * (delta.T @ self.gradients.a[place])
 
 
 def validation_gradient(validation: LastLayer, inputs: Tensor, moved: Tensor) -> Tensor:

@@ -7,29 +7,31 @@ block of pairs. An elementwise EK-FAC inverse written as a sum of R outer produc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.devices import exact, exact_device, in_blocks
+from sktda.devices import in_blocks, in_pairs
 from sktda.engine.curvature import Spectral
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.kronecker import turned_back
 from sktda.engine.layers import Layer, LayerRows, Product
+from sktda.engine.outer_products import RANK, energies, few_products, outer_products, squares
 from sktda.engine.per_row import REST, PerRow
+from sktda.engine.ranks import Probe, chosen_ranks
 from sktda.engine.unrolling import Flow
 from sktda.model.base import Rows
 
 Measure = Callable[[Tensor, Tensor], Tensor]
+Turned = dict[str, tuple[Tensor, Tensor]]
 QUERY_BYTES = 2**30  # preconditioned query gradients held at a time
 EXACT_WORK = 1e10  # queries x rows x parameters that are multiplied out exactly: about a second on two cores
-SAFETY = 0.8  # the error on the probe must be below the tolerance by this factor: other pairs may have more
-RANK = 48  # outer products that are looked for in a direction, at most
-TRUNCATED = 0.5  # as SAFETY, where it is estimated and not measured: segments average over states that differ
-PROBE = 32, 1_024  # queries and rows on which the low rank is checked against the exact product
+TRUNCATED = 0.5  # of the tolerance, where the error is estimated and not measured: segments average over states
+PROBE = 32, 128, 1_024  # queries, least and most rows on which the low rank is checked against the exact product
+PROBED = 10  # between these, one in so many of all pairs
 
 
 class Queries(ABC):
@@ -53,15 +55,35 @@ class Plain(Queries):
 
 
 class Preconditioned(Queries):
-    """(M q)' g_i with M q formed: by layer (q, p) in the order of LayerRows.gradients."""
+    """(M q)' g_i with M q formed: by layer (q, p) in the order of LayerRows.gradients.
 
-    def __init__(self, directions: dict[str, Tensor]) -> None:
+    coordinates: of further layers, (q, out * in) in the eigenbases of a curvature, into which the rows are turned.
+    """
+
+    def __init__(
+        self,
+        directions: dict[str, Tensor],
+        coordinates: dict[str, Tensor] | None = None,
+        curvature: EKFAC | None = None,
+    ) -> None:
         self.directions = directions
+        self.coordinates = coordinates or {}
+        self.curvature = curvature
+
+    @property
+    def layers(self) -> set[str]:
+        """Names of the layers whose factors `block` needs."""
+        return {*self.directions, *self.coordinates}
 
     def block(self, factors: dict[str, LayerRows]) -> Tensor:
         """(q, n) dot products."""
-        # contract gives (n, q)
-        return sum(factors[name].contract(values) for name, values in self.directions.items()).T  # type: ignore[union-attr]
+        found = [factors[name].contract(values) for name, values in self.directions.items()]  # (n, q)
+        for name, values in self.coordinates.items():
+            factor = factors[name]
+            assert self.curvature is not None
+            assert isinstance(factor, Product)
+            found.append(Product(*self.curvature.rotated(factor, name), True, False).contract(values))
+        return sum(found[1:], found[0]).T
 
 
 class LowRank(Queries):
@@ -74,11 +96,11 @@ class LowRank(Queries):
     @property
     def layers(self) -> set[str]:
         """Names of the layers whose factors `block` needs."""
-        return {*self.terms, *self.exact.directions}
+        return {*self.terms, *self.exact.layers}
 
     def block(self, factors: dict[str, LayerRows]) -> Tensor:
         """(q, n) values: for each r, (delta_q,r . delta_i)(a_q,r . a_i)."""
-        total: Tensor | None = self.exact.block(factors) if self.exact.directions else None
+        total: Tensor | None = self.exact.block(factors) if self.exact.layers else None
         for name, (deltas, inputs) in self.terms.items():
             factor = factors[name]
             assert isinstance(factor, Product)
@@ -124,55 +146,10 @@ def truncated(flow: Flow, coordinates: Mapping[str, Tensor], linear: set[str], t
     return LowRank(terms, Preconditioned(curvature.by_source(formed)))
 
 
-def few_products(matrices: Tensor, allowed: Tensor | float) -> tuple[Tensor, Tensor] | None:
-    """(r, q, out) and (r, q, in): r outer products for each of (q, out, in), and a sum of squares <= allowed left out.
-
-    None where r would be above RANK, or as costly as the matrices.
-    """
-    total = squares(matrices)
-    out, width = matrices.shape[1:]
-    # a third of the terms first: they often suffice, at a third of the cost
-    for most in sorted({min(most, out * width // (out + width)) for most in (RANK // 3, RANK)} - {0}):
-        left, strength, right = leading_vectors(matrices, most)
-        missing = total - exact(strength).square().sum(0).cumsum(0)  # Eckart & Young: squares that r terms leave out
-        enough = (missing <= allowed).nonzero()
-        if len(enough):
-            rank = int(enough[0]) + 1
-            return (left * strength[:, None])[:, :, :rank].permute(2, 0, 1), right[:, :, :rank].permute(2, 0, 1)
-    return None
-
-
 def truncated_size(layer: Layer) -> int:
     """Numbers that `truncated` keeps of one direction at a layer, at most."""
     out = layer.shapes[0][0]
     return min(RANK * (out + layer.n_parameters // out), layer.n_parameters)
-
-
-def energies(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Roots (out,) and (in,) whose outer product is near the root of the eigenvalues (out, in)."""
-    mean = values.mean().clamp_min(torch.finfo(values.dtype).tiny ** 0.5)  # 0 for a layer that is dead
-    # above 0 where no row moves anything, too: terms are divided by them again
-    return values.mean(1).clamp_min(1e-12 * mean).sqrt(), (values.mean(0) / mean).clamp_min(1e-12).sqrt()
-
-
-def squares(values: Tensor) -> Tensor:
-    """Sum of squares, in float64: differences of such sums are taken."""
-    return torch.linalg.vector_norm(values.to(exact_device(values.device)), dtype=torch.float64).square()
-
-
-def leading_vectors(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(q, out, rank), (q, rank) and (q, in, rank): the strongest singular vectors and values of (q, out, in).
-
-    By subspace iteration from one random start. Source: Halko et al. 2011 (arXiv:0909.4061), algorithm 4.4.
-    """
-    generator = torch.Generator().manual_seed(0)
-    # drawn on the processor in float64: the same start for every dtype and device
-    probe = torch.randn(matrices.shape[2], rank, generator=generator, dtype=torch.float64).to(matrices)
-    found = torch.linalg.qr(matrices @ probe)[0]
-    # one power step, made orthogonal after each product: else all columns turn to the strongest vector
-    found = torch.linalg.qr(matrices @ torch.linalg.qr(matrices.mT @ found)[0])[0]
-    left, strength, right = torch.linalg.svd(found.mT @ matrices, full_matrices=False)
-    return found @ left, strength, right.mT
 
 
 class Joined(Queries):
@@ -190,82 +167,96 @@ class EKFACQueries:
     """Turns blocks of query rows into `Queries` under an EK-FAC curvature and a function of it.
 
     tolerance: relative error (Frobenius, on a probe of queries and rows) that the low rank may have; 0 = exact.
+    n_rows: how many rows the queries will meet, None = many. Few are turned into the eigenbases, in place of the
+    queries back.
     """
 
-    def __init__(self, curvature: EKFAC, fn: Spectral, tolerance: float) -> None:
+    def __init__(self, curvature: EKFAC, fn: Spectral, tolerance: float, n_rows: int | None = None) -> None:
         self.curvature = curvature
-        self.fn = fn
         self.tolerance = tolerance
+        self.n_rows = n_rows
         self.ranks: dict[str, int] | None = None if tolerance else {}
+        self._scales = {block.name: fn(curvature.values[block.name]) for block in curvature.layers}
         self._outer: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
     def choose_ranks(self, engine: PerRow, queries: Rows, rows: Rows, measure: Measure | None) -> None:
-        """Small ranks whose measured error is within the tolerance; layers where exact is cheaper are exact.
-
-        On a probe of queries and rows: the layer whose error is largest for its cost gets one more term, until the
-        error of the sum over layers is small enough.
-        """
+        """Small ranks whose error is within the tolerance on a probe of the pairs; see `chosen_ranks`."""
         # own_batch and not batch_size: the ranks, and with them the last digits, must not depend on the latter
-        asked = self._capture(engine, queries, spread(len(queries), PROBE[0]), measure)
-        known = self._capture(engine, rows, spread(len(rows), min(PROBE[1], engine.own_batch)), None)
-        # a list: the order of a set of names, and with it the last digits of sums, differs from process to process
-        names = [block.name for block in self.curvature.layers]
-        linear = [n for n in names if isinstance(factor := asked.get(n), Product) and not factor.shared]
-        missing, terms, cost = {}, {}, {}
-        for name in linear:
-            values = self.curvature.values[name]
-            self._outer[name] = outer_products(values, self.fn(values))
-            missing[name] = self._exact(asked, {name}).block(known)
-            terms[name] = self._terms(asked[name], known[name], name)
-            cost[name] = sum(values.shape)
-        others = set(names) - set(linear)
-        truth = sum(missing.values()) + (self._exact(asked, others).block(known) if others else 0)
-        assert isinstance(truth, Tensor)
-        goal = SAFETY * self.tolerance * truth.norm()
-        ranks = dict.fromkeys(linear, 0)
-        while missing and (torch.stack(list(missing.values())).sum(0).norm() > goal or 0 in ranks.values()):
-            # one term for every layer first: without any it would not take part at all
-            unused = [name for name in missing if not ranks[name]]
-            name = unused[0] if unused else max(missing, key=lambda key: missing[key].norm().item() ** 2 / cost[key])
-            term = next(terms[name], None)
-            out, width = self.curvature.values[name].shape
-            if term is None or (ranks[name] + 1) * cost[name] >= out * width:
-                del missing[name], ranks[name]  # exact is cheaper, or no rank is exact enough
-                continue
-            missing[name] -= term
-            ranks[name] += 1
-        self.ranks = ranks
+        most = min(max(len(queries) * len(rows) // (PROBED * PROBE[0]), PROBE[1]), PROBE[2], engine.own_batch)
+        queries, rows = (few.chosen(spread(len(few), n)) for few, n in ((queries, PROBE[0]), (rows, most)))
 
-    def _terms(self, asked: LayerRows, known: LayerRows, name: str) -> Iterator[Tensor]:
-        """Yields what each outer product adds to the values of the probe, the strongest first."""
-        assert isinstance(asked, Product)
-        assert isinstance(known, Product)
-        (a, delta), (a_row, delta_row) = self.curvature.rotated(asked, name), self.curvature.rotated(known, name)
-        for strength, left, right in zip(*self._outer[name], strict=True):
-            yield (delta * (strength * left) @ delta_row.T) * (a * right @ a_row.T)
+        def prepare(part: slice) -> tuple[Turned, Preconditioned]:
+            factors = self._capture(engine, queries, part, measure)
+            turned = self._turned(factors, self._scales)
+            return turned, self._exact(factors, [name for name in self._scales if name not in turned])
 
-    def _capture(
-        self, engine: PerRow, queries: Rows, part: slice | np.ndarray, measure: Measure | None
-    ) -> dict[str, LayerRows]:
+        def compute(ready: tuple[Turned, Preconditioned], part: slice) -> tuple[list[Tensor], Turned, Turned]:
+            factors = self._capture(engine, rows, part, None)
+            (asked, others), known = ready, self._turned(factors, self._scales)
+            each = [
+                Product(*known[name], True, False).contract(self._coordinates(own, name)).T
+                for name, own in asked.items()
+            ]
+            return each + ([others.block(factors)] if others.layers else []), asked, known
+
+        asked: list[Turned] = []
+        known: list[Turned] = []
+        wholes: list[Tensor] = []
+        for own, part, (values, left, right) in in_pairs((len(queries),) * 2, prepare, (len(rows),) * 2, compute):
+            wholes = wholes or [each.new_empty(len(queries), len(rows)) for each in values]
+            for whole, each in zip(wholes, values, strict=True):
+                whole[own, part] = each
+            asked += [] if part.start else [left]
+            known += [] if own.start else [right]
+        probes = {}
+        for name, whole in zip(asked[0], wholes, strict=False):  # the last may be that of other layers
+            self._outer[name] = outer_products(self.curvature.values[name], self._scales[name])
+            sides = [
+                [torch.cat(factors) for factors in zip(*(part[name] for part in parts), strict=True)]
+                for parts in (asked, known)
+            ]
+            probes[name] = Probe(whole, self._outer[name], *sides)
+        self.ranks = chosen_ranks(probes, torch.stack(wholes).sum(0).norm(), self.tolerance)
+
+    def _turned(self, factors: dict[str, LayerRows], names: Iterable[str]) -> Turned:
+        """Inputs and output gradients in the eigenbases, of those layers that no row uses twice."""
+        return {
+            name: self.curvature.rotated(factor, name)
+            for name in names
+            if isinstance(factor := factors.get(name), Product) and not factor.shared
+        }
+
+    def _few(self, n_queries: int, out: int, width: int) -> bool:
+        """Whether turning the rows takes fewer products than turning the queries back."""
+        rows = np.inf if self.n_rows is None else self.n_rows
+        return rows * (out**2 + width**2) < n_queries * out * width * (out + width)
+
+    def _coordinates(self, turned: tuple[Tensor, Tensor], name: str) -> Tensor:
+        """(q, out * in) of preconditioned gradients in the eigenbases."""
+        a, delta = turned
+        return (delta[:, :, None] * a[:, None] * self._scales[name]).flatten(1)
+
+    def _capture(self, engine: PerRow, queries: Rows, part: slice, measure: Measure | None) -> dict[str, LayerRows]:
         return engine.capture(queries.block(part, engine.model.device), measure, self.curvature.own(engine))[1]
 
-    def _exact(self, asked: dict[str, LayerRows], names: set[str] | None = None) -> Preconditioned:
-        directions = {
-            block.name: self._moved(block.taken(asked), block.name)
-            for block in self.curvature.layers
-            if names is None or block.name in names
-        }
-        return Preconditioned(self.curvature.by_source(directions))
+    def _exact(self, asked: dict[str, LayerRows], names: list[str]) -> Preconditioned:
+        directions, coordinates = {}, {}
+        for name in names:
+            block = self.curvature.block(name)
+            if (turned := self._turned(asked, [name])) and self._few(len(turned[name][0]), *block.size):
+                coordinates[name] = self._coordinates(turned[name], name)
+            else:
+                directions[name] = self._moved(block.taken(asked), name)
+        return Preconditioned(self.curvature.by_source(directions), coordinates, self.curvature)
 
     def _moved(self, factor: LayerRows, name: str) -> Tensor:
-        scale, bases = self.fn(self.curvature.values[name]), self.curvature.bases(name)
         parts = self.curvature.rotated_matrices(factor, name)
-        return torch.cat([turned_back(part * scale, bases) for part in parts])
+        return torch.cat([turned_back(part * self._scales[name], self.curvature.bases(name)) for part in parts])
 
     def prepared(self, asked: dict[str, LayerRows]) -> Queries:
         """The queries of one captured block."""
         ranks = self.ranks or {}
-        exact = self._exact(asked, {layer.name for layer in self.curvature.layers} - set(ranks))
+        exact = self._exact(asked, [name for name in self._scales if name not in ranks])
         terms = {}
         for name, rank in ranks.items():
             factor = asked[name]
@@ -341,23 +332,3 @@ def along_each(engine: PerRow, rows: Rows, directions: Mapping[str, Tensor], sta
 def spread(n: int, count: int) -> np.ndarray:
     """At most `count` positions, evenly from 0 to n - 1."""
     return np.unique(np.linspace(0, n - 1, min(count, n)).astype(int))
-
-
-def outer_products(values: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """inverse (out, in) as sum_r strength_r left_r right_r', the best first: (r,), (r, out), (r, in).
-
-    The error is weighted by the size of gradients: with d_s and d_a the row and column means of `values`, the singular
-    vectors are those of diag(d_s) inverse diag(d_a). Source: Eckart & Young 1936, with weights.
-    """
-    least = 1e-12 * values.mean().item()
-    s, a = (exact(values).mean(axis).clamp_min(least) for axis in (1, 0))
-    weighted = s[:, None] * exact(inverse) * a
-    wide = weighted.shape[0] < weighted.shape[1]
-    square = weighted @ weighted.T if wide else weighted.T @ weighted  # the smaller Gram: cheap, exact to 1e-8
-    found, vectors = torch.linalg.eigh(square)
-    strength = found.flip(0).clamp_min(0).sqrt()
-    near = vectors.flip(1)  # the strongest first; eigh ascends
-    far = (weighted.T @ near if wide else weighted @ near) / strength.clamp_min(1e-300)
-    left, right = (near, far) if wide else (far, near)
-    kept = strength > 1e-7 * strength[0]  # the Gram is exact to 1e-14 or so, its roots to 1e-7
-    return strength[kept].to(inverse), (left.T / s)[kept].to(inverse), (right.T / a)[kept].to(inverse)

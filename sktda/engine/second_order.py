@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from torch.func import grad, vmap
 
 from sktda.devices import out_of_memory
-from sktda.engine.functional import Direction, dual_numbers, forward_at
+from sktda.engine.functional import Direction, batched_gradients, dual_numbers, forward_at
 from sktda.engine.layers import Formed, LayerRows, Lookup, Product, Sum, plain_kernels
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows, forward
@@ -87,7 +87,7 @@ class SecondOrder:
             along = [directions[name].to(slope) for name, slope in zip(own, slopes, strict=True)]
             # others are zeros: no loss reaches these parameters
             used = [k for k, slope in enumerate(slopes) if slope.requires_grad]
-            found = _batched([slopes[k] for k in used], [weights, *own.values()], [along[k] for k in used])
+            found = batched_gradients([slopes[k] for k in used], [weights, *own.values()], [along[k] for k in used])
         # the derivative of w_i <g_i, v> by w_i has lost the weight, and a row's gradient here includes it
         dots = found[0] if weight is None else found[0] * weights.detach()
         gradient = {name: slope.detach() for name, slope in zip(own, slopes, strict=True)}
@@ -224,30 +224,3 @@ def _unpacked(value: Tensor) -> tuple[Tensor, Tensor | None]:
     """(value, its change; None = none)."""
     primal, tangent = forward_ad.unpack_dual(value)
     return primal.detach(), None if tangent is None else tangent.detach()
-
-
-def _batched(outputs: list[Tensor], leaves: list[Tensor], along: list[Tensor]) -> list[Tensor]:
-    """Derivatives (k, ...) by the leaves of the k dots <outputs, along>."""
-    k = len(along[0])
-
-    def found(vectors: list[Tensor], batched: bool) -> list[Tensor | None]:
-        # the graph is kept: it is gone through again, vector by vector, where a batch of them fails
-        return list(
-            torch.autograd.grad(
-                outputs, leaves, vectors, retain_graph=True, allow_unused=True, is_grads_batched=batched
-            )
-        )
-
-    result: list[Tensor | None] | None = None
-    if k > 1:
-        try:
-            result = found(along, True)
-        except RuntimeError as error:  # an operation that takes no batch of vectors
-            if out_of_memory(error):
-                raise
-    if result is None:
-        each = [found([vector[i] for vector in along], False) for i in range(k)]
-        result = [None if parts[0] is None else torch.stack(parts) for parts in zip(*each, strict=True)]  # type: ignore[arg-type]
-    return [
-        leaf.new_zeros(k, *leaf.shape) if value is None else value for leaf, value in zip(leaves, result, strict=True)
-    ]

@@ -129,12 +129,12 @@ class Custom(Likelihood):
         return roots.mT.reshape(len(outputs), -1, *outputs.shape[1:])
 
     def curved(self, outputs: Tensor, targets: Tensor, along: Tensor) -> Tensor:
-        """The Hessian of each row's loss, negative eigenvalues cut off, times a vector of the outputs' shape."""
+        """The Hessian of each row's loss, negative eigenvalues cut off, times vectors (..., *outputs.shape)."""
         found = self._softmax(outputs, targets)
         if found is None:
             return super().curved(outputs, targets, along)
         p, weight, axis = found
-        return weight * p * (along - (p * along).sum(axis, keepdim=True))
+        return weight * p * (along - (p * along).sum(axis - outputs.ndim, keepdim=True))
 
     def _softmax(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int] | None:
         """(p, weight, class axis) where the Hessian of each row is weight (diag(p) - p p') at every position, or None.

@@ -46,11 +46,12 @@ class Likelihood(ABC):
         """
 
     def curved(self, outputs: Tensor, targets: Tensor, along: Tensor) -> Tensor:
-        """The Hessian of each row's loss with respect to its outputs times a vector of their shape."""
+        """The Hessian of each row's loss with respect to its outputs times vectors (..., *outputs.shape)."""
         roots = self.roots(outputs, targets)
         roots = roots.reshape(*roots.shape[:2], -1)
-        pushed = torch.einsum("nko,no->nk", roots, along.reshape(len(along), -1))
-        return torch.einsum("nko,nk->no", roots, pushed).reshape(outputs.shape)
+        flat = along.reshape(*along.shape[: along.ndim - outputs.ndim], len(outputs), -1)
+        pushed = torch.einsum("nko,...no->...nk", roots, flat)
+        return torch.einsum("nko,...nk->...no", roots, pushed).reshape(along.shape)
 
     def size(self, targets: Tensor) -> float:
         """By what a criterion that takes the mean of a batch divides the sum of these losses of its rows."""

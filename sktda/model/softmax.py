@@ -220,9 +220,9 @@ class Tokens(Likelihood):
         return self._row_weight(outputs, targets).sqrt() * (outputs.softmax(1) - drawn)
 
     def curved(self, outputs: Tensor, targets: Tensor, along: Tensor) -> Tensor:
-        """(diag(p) - p p') times the vector, position by position."""
+        """(diag(p) - p p') times the vectors, position by position."""
         p = outputs.softmax(1)
-        return self._row_weight(outputs, targets) * p * (along - (p * along).sum(1, keepdim=True))
+        return self._row_weight(outputs, targets) * p * (along - (p * along).sum(1 - outputs.ndim, keepdim=True))
 
     def roots(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(n, C * positions, C, *positions), as those of `Categorical`, each 0 at the other positions."""

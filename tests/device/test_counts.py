@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from sktda import CoresetSelector
-from sktda.attribution import ComplexityGap, KNNShapley
-from sktda.cleaning.strategies.features import D2, Herding, KCenter, Moderate
-from sktda.cleaning.strategies.gradients import CRAIG, GradMatch
+from sktda.attribution import ComplexityGap, Influence, KNNShapley, Loss, Stage
+from sktda.cleaning.coreset import STRATEGIES
 from tests.device.test_attributors import CLASSES, PAIRS, SCORES, WIDTH, trained
 
 D = "simulated"
@@ -17,16 +17,16 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2 * N, WIDTH)).astype(np.float32)
 Y = (X @ RNG.normal(size=(WIDTH, CLASSES))).argmax(axis=1)
 COUNTED = ("syncs", "uploads", "downloads")
-OWN_MODEL = ("Influence, cg", "Source, Adam", "Source, stages", "KernelForest")  # around others, or too slow here
-OWN_BATCHES = ("SGDInfluence", "ComplexityGap", "ComplexityGap, landmarks", "KNNShapley")
+RIDGES = ("KernelForest",)  # looks at several ridges, and how many depends on the rows
+OWN_BATCHES = ("Influence, cg", "SGDInfluence", "ComplexityGap", "ComplexityGap, landmarks", "KNNShapley")
 
 
-def nets():
+def nets(optimizer):
     """The same number of steps over n and over 2n rows."""
-    return {n: FrozenEstimator(trained().set_params(batch_size=n // 2).fit(X[:n], Y[:n])) for n in (N, 2 * N)}
+    return {n: FrozenEstimator(trained(optimizer).set_params(batch_size=n // 2).fit(X[:n], Y[:n])) for n in (N, 2 * N)}
 
 
-NETS = nets()
+NETS, ADAMS = nets(torch.optim.SGD), nets(torch.optim.Adam)
 
 
 def counts(counting, run):
@@ -37,10 +37,15 @@ def counts(counting, run):
 
 def around(attributor, n, **settings):
     copy = clone(attributor).set_params(device=D, **settings)
-    return copy.set_params(estimator=NETS[n]) if "estimator" in copy.get_params(deep=False) else copy
+    given = copy.get_params(deep=False)
+    if given.get("stages"):
+        copy.set_params(stages=[Stage(NETS[n].estimator)])
+    if "estimator" not in given:
+        return copy
+    return copy.set_params(estimator=(ADAMS if given["estimator"].optimizer is torch.optim.Adam else NETS)[n])
 
 
-@pytest.mark.parametrize("name", [name for name in (*PAIRS, *SCORES) if name not in OWN_MODEL])
+@pytest.mark.parametrize("name", [name for name in (*PAIRS, *SCORES) if name not in RIDGES])
 def test_twice_the_rows_of_a_batch_cost_no_more(name, counting):
     attributor = {**PAIRS, **SCORES}[name]
     if isinstance(attributor, ComplexityGap):
@@ -54,16 +59,32 @@ def test_twice_the_rows_of_a_batch_cost_no_more(name, counting):
         assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("strategy", [KCenter, Herding, Moderate, D2, CRAIG, GradMatch])
+def test_conjugate_gradients_wait_for_systems_and_not_for_rounds(counting):
+    """One system for each row, solved side by side, and looked at after every eighth round."""
+    cg = around(Influence(NETS[N], curvature="cg", damping=0.1), N)
+    waits = counts(counting, lambda: cg.fit(X[:N], Y[:N]))[0]["syncs"]
+    plain = counts(counting, lambda: around(Loss(NETS[N]), N).fit(X[:N], Y[:N]))[0]["syncs"]
+    assert waits - plain < N / 4
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_rows_are_chosen_without_waiting(strategy, counting):
+    kind = STRATEGIES[strategy]
+    given = hasattr(kind(), "device")
     selectors = {
-        n: CoresetSelector(n_samples=n // 2, strategy=strategy(NETS[n], device=D), random_state=0) for n in (N, 2 * N)
+        n: CoresetSelector(
+            Loss(NETS[n], device=D),
+            n_samples=n // 2,
+            strategy=kind(NETS[n], device=D) if given else strategy,
+            random_state=0,
+        )
+        for n in (N, 2 * N)
     }
     found = [counts(counting, lambda n=n: selectors[n].fit(X[:n], Y[:n]))[0] for n in (N, 2 * N)]
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("name", [name for name in (*PAIRS, *SCORES) if name not in (*OWN_MODEL, *OWN_BATCHES)])
+@pytest.mark.parametrize("name", [name for name in (*PAIRS, *SCORES) if name not in (*RIDGES, *OWN_BATCHES)])
 def test_a_further_batch_sends_its_rows_and_waits_for_nothing(name, counting):
     attributor = {**PAIRS, **SCORES}[name]
     validation = {"X_val": X[:9], "y_val": Y[:9]} if attributor.needs.validation else {}

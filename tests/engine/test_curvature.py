@@ -1,5 +1,7 @@
 """Dense curvature and conjugate gradients against the Gauss-Newton matrix formed by torch.func."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +9,9 @@ from torch.func import functional_call, jacrev, vmap
 
 from sktda.engine import curvature
 from sktda.engine.curvature import ALL, DenseCurvature, conjugate_gradients, gauss_newton
+from sktda.engine.gauss_newton import gauss_newton_products
 from sktda.engine.per_row import PerRow
-from sktda.model.base import DifferentiableModel, Rows, flatten, unflatten
+from sktda.model.base import DifferentiableModel, Rows, flatten, flatten_each, unflatten
 from sktda.model.likelihood import Binary, Gaussian
 from sktda.model.softmax import Categorical
 from tests.spies import visiting
@@ -360,9 +363,16 @@ def test_roots_of_many_outputs_are_held_for_few_rows_at_a_time(monkeypatch):
 
 def product(matrix, shapes):
     def multiply(direction):
-        return unflatten(matrix @ flatten(direction).to(matrix), shapes)
+        return unflatten(flatten_each(direction, shapes).to(matrix) @ matrix, shapes)
 
     return multiply
+
+
+def solved(multiply, b, shapes, *settings):
+    """Of one system."""
+    return {
+        name: value[0] for name, value in conjugate_gradients(multiply, unflatten(b[None], shapes), *settings).items()
+    }
 
 
 SHAPES = {"weight": torch.Size((3, 4)), "bias": torch.Size((3,))}
@@ -378,7 +388,7 @@ def problem(eigenvalues, seed=0):
 @pytest.mark.parametrize("damping", [0.0, 0.3])
 def test_conjugate_gradients_solve_the_system(damping):
     matrix, b = problem(torch.logspace(-2, 1, 15))
-    found = conjugate_gradients(product(matrix, SHAPES), unflatten(b, SHAPES), damping, 1e-10, 200)
+    found = solved(product(matrix, SHAPES), b, SHAPES, damping, 1e-10, 200)
     assert list(found) == list(SHAPES)
     expected = torch.linalg.solve(matrix + damping * torch.eye(15, dtype=torch.float64), b)
     assert close(flatten(found), expected, 1e-7)
@@ -390,37 +400,37 @@ def test_conjugate_gradients_match_names_and_not_positions():
     def reversed_product(direction):
         return dict(reversed(product(matrix, SHAPES)(direction).items()))
 
-    found = conjugate_gradients(reversed_product, unflatten(b, SHAPES), 0.0, 1e-10, 200)
+    found = solved(reversed_product, b, SHAPES, 0.0, 1e-10, 200)
     assert close(flatten(found), torch.linalg.solve(matrix, b), 1e-8)
 
 
 def test_conjugate_gradients_of_zero_are_zero():
     matrix, b = problem(torch.linspace(1, 2, 15))
-    assert not flatten(conjugate_gradients(product(matrix, SHAPES), unflatten(0 * b, SHAPES), 0.0, 1e-10, 5)).any()
+    assert not flatten(solved(product(matrix, SHAPES), 0 * b, SHAPES, 0.0, 1e-10, 5)).any()
 
 
 @pytest.mark.parametrize("eigenvalues", [[0.0] * 15, [0.0] * 5 + [1.0] * 10, [0.0] * 5 + list(range(1, 11))])
 def test_conjugate_gradients_refuse_a_singular_curvature(eigenvalues):
     matrix, b = problem(eigenvalues)
     with pytest.raises(ValueError, match="damping"):
-        conjugate_gradients(product(matrix, SHAPES), unflatten(b, SHAPES), 0.0, 1e-10, 1000)
+        solved(product(matrix, SHAPES), b, SHAPES, 0.0, 1e-10, 1000)
 
 
 def test_conjugate_gradients_refuse_an_indefinite_curvature_although_the_system_has_a_solution():
     matrix, b = problem([-1.0, *range(1, 15)])
     with pytest.raises(ValueError, match=r"direction of curvature -.*damping"):
-        conjugate_gradients(product(matrix, SHAPES), unflatten(b, SHAPES), 0.0, 1e-10, 1000)
+        solved(product(matrix, SHAPES), b, SHAPES, 0.0, 1e-10, 1000)
 
 
 def test_conjugate_gradients_that_do_not_converge_are_an_error():
     matrix, b = problem(torch.logspace(-3, 1, 15))
     with pytest.raises(ValueError, match=r"did not converge in 4 products: relative residual .*damping"):
-        conjugate_gradients(product(matrix, SHAPES), unflatten(b, SHAPES), 0.0, 1e-10, 4)
+        solved(product(matrix, SHAPES), b, SHAPES, 0.0, 1e-10, 4)
 
 
 def test_conjugate_gradients_with_exactly_enough_products():
     matrix, b = problem([1.0] * 7 + [3.0] * 8)  # two different eigenvalues: two steps
-    found = conjugate_gradients(product(matrix, SHAPES), unflatten(b, SHAPES), 0.0, 1e-8, 2)
+    found = solved(product(matrix, SHAPES), b, SHAPES, 0.0, 1e-8, 2)
     assert close(flatten(found), torch.linalg.solve(matrix, b), 1e-7)
 
 
@@ -433,12 +443,23 @@ def test_conjugate_gradients_on_products_of_the_engine_equal_the_dense_solve(bat
     b = torch.randn(len(matrix), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     shapes = {name: value.shape for name, value in model.parameters.items()}
     exact = dtype == torch.float64
-    found = conjugate_gradients(
-        lambda v: engine.hessian_product(rows, v, gauss_newton=True),
-        unflatten(b.to(dtype), shapes),
-        0.05,
-        1e-11 if exact else 1e-5,
-        300,
-    )
+    multiply = partial(gauss_newton_products, engine, rows)
+    found = solved(multiply, b.to(dtype), shapes, 0.05, 1e-11 if exact else 1e-5, 300)
     expected = torch.linalg.solve(matrix + 0.05 * torch.eye(len(matrix), dtype=torch.float64), b)
     assert close(flatten(found), expected, 1e-9 if exact else 1e-4)
+
+
+def test_systems_that_end_at_different_rounds_are_solved_side_by_side():
+    matrix, b = problem([1.0] * 7 + [3.0] * 4 + [2.0] * 4)
+    basis = torch.linalg.eigh(matrix)[1]
+    sides = torch.stack([basis[:, 0], torch.zeros_like(b), b, basis[:, 0] + basis[:, -1], b])
+    calls = []
+
+    def multiply(direction):
+        calls.append(len(direction["bias"]))
+        return product(matrix, SHAPES)(direction)
+
+    found = flatten_each(conjugate_gradients(multiply, unflatten(sides, SHAPES), 0.1, 1e-9, 9), SHAPES)
+    expected = torch.linalg.solve(matrix + 0.1 * torch.eye(15, dtype=torch.float64), sides.T).T
+    assert torch.allclose(found, expected, rtol=1e-7)
+    assert calls == [4, 3, 2]  # one, two and three different eigenvalues

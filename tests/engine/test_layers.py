@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sktda.engine.gauss_newton import gauss_newton_product
 from sktda.engine.layers import (
     Convolved,
     Formed,
@@ -23,6 +24,7 @@ from sktda.engine.layers import (
 )
 from sktda.engine.pairwise import Plain, Preconditioned, by_layer
 from sktda.engine.per_row import REST, PerRow
+from sktda.engine.second_order import SecondOrder
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.softmax import Categorical
 
@@ -519,7 +521,7 @@ def test_hessian_product_is_the_slope_of_the_mean_gradient(name):
     model, rows, _ = truth(name)
     directions = direction(model, 4)[1]
     expected = slope(model, lambda: row_sum(model, rows) / N, directions)
-    close(flat(prepared(name).hessian_product(rows, directions)), expected, rtol=1e-6)
+    close(flat(SecondOrder(prepared(name)).product(rows, directions)[1]), expected, rtol=1e-6)
 
 
 def row_sum(model, rows):
@@ -555,7 +557,7 @@ def test_gauss_newton_product_equals_jacobian_fisher_jacobian(name):
         jacobian = torch.stack([parameter_gradient(model, each) for each in outputs[i]])
         p = outputs[i].softmax(0).detach()
         expected += weight[i] * jacobian.T @ ((torch.diag(p) - torch.outer(p, p)) @ (jacobian @ along))
-    got = prepared(name).hessian_product(rows, directions, gauss_newton=True)
+    got = gauss_newton_product(prepared(name), rows, directions)
     close(flat(got), expected / 2)
 
 
@@ -583,7 +585,7 @@ def test_every_batch_size_gives_the_same(name):
     for size in (1, 7, 64, n, "auto"):
         engine = PerRow(model, size)
         gradient = flat(engine.mean_gradient(rows))
-        curved = flat(engine.hessian_product(rows, {name: value.float() for name, value in directions.items()}))
+        curved = flat(SecondOrder(engine).product(rows, {name: value.float() for name, value in directions.items()})[1])
         found.append((engine.square_norms(rows), engine.dots(rows, directions), gradient, curved, engine.losses(rows)))
     for other in found[1:]:
         for got, expected in zip(other, found[0], strict=True):
@@ -611,8 +613,8 @@ def test_the_module_is_left_as_it_was(name):
     engine.square_norms(rows)
     engine.dots(rows, directions)
     if CASES[name].twice:
-        engine.hessian_product(rows, directions)
-        engine.hessian_product(rows, directions, gauss_newton=True)
+        SecondOrder(engine).product(rows, directions)
+        gauss_newton_product(engine, rows, directions)
     after = state_of(model.module)
     assert after.keys() == before.keys()
     for key, value in before.items():

@@ -12,17 +12,8 @@ from torch.nn import functional as F
 from sktda.engine import pairwise
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.layers import Product
-from sktda.engine.pairwise import (
-    EKFACQueries,
-    Joined,
-    LowRank,
-    Plain,
-    Preconditioned,
-    by_layer,
-    energies,
-    outer_products,
-    truncated,
-)
+from sktda.engine.outer_products import energies, outer_products
+from sktda.engine.pairwise import EKFACQueries, Joined, LowRank, Plain, Preconditioned, by_layer, truncated
 from sktda.engine.per_row import PerRow
 from sktda.engine.unrolling import DiagonalFlow, SpectralFlow
 from sktda.model.base import DifferentiableModel, Rows, unflatten

@@ -15,8 +15,10 @@ from torch.nn.functional import linear
 
 from sktda.engine import functional
 from sktda.engine.functional import StillInputs, dual_numbers, load_forward_mode
+from sktda.engine.gauss_newton import gauss_newton_product
 from sktda.engine.layers.linear import Linear
 from sktda.engine.per_row import PerRow
+from sktda.engine.second_order import SecondOrder
 from sktda.model.adapters import differentiable
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.criterion import Custom
@@ -221,7 +223,7 @@ def test_hessian_product_equals_the_dense_hessian_with_penalty(name):
     along, directions = direction(model)
     risk = sum(row_loss(name, model, rows, i) for i in range(N)) / N
     expected = dense_hessian(risk, model) @ along + decay_of(model) * along
-    close(flat(PerRow(model, 4).hessian_product(rows, directions)), expected)
+    close(flat(SecondOrder(PerRow(model, 4)).product(rows, directions)[1]), expected)
 
 
 @each_loss
@@ -235,7 +237,7 @@ def test_gauss_newton_product_equals_the_dense_matrix_with_penalty(name):
         jacobian = torch.stack([gradient(each, model, retain_graph=True) for each in outputs.flatten()])
         curvature = output_curvature(name, outputs.detach(), targets)
         expected += weight[0] * jacobian.T @ (curvature @ (jacobian @ along)) / N
-    close(flat(PerRow(model, 4).hessian_product(rows, directions, gauss_newton=True)), expected)
+    close(flat(gauss_newton_product(PerRow(model, 4), rows, directions)), expected)
 
 
 def output_curvature(name, outputs, targets):
@@ -400,7 +402,7 @@ def test_frozen_parameters_take_no_part():
     close(engine.gradients(rows, slice(0, N)), expected)
     close(engine.dots(rows, directions), expected @ along)
     risk = sum(row_loss("categorical", model, rows, i) for i in range(N)) / N
-    close(flat(engine.hessian_product(rows, directions)), dense_hessian(risk, model) @ along)
+    close(flat(SecondOrder(engine).product(rows, directions)[1]), dense_hessian(risk, model) @ along)
 
 
 def test_rows_without_weights_are_rows_of_weight_one():
@@ -429,8 +431,8 @@ def results(engine, rows, directions):
         engine.square_norms(rows),
         engine.dots(rows, directions),
         flat(engine.mean_gradient(rows)),
-        flat(engine.hessian_product(rows, directions)),
-        flat(engine.hessian_product(rows, directions, gauss_newton=True)),
+        flat(SecondOrder(engine).product(rows, directions)[1]),
+        flat(gauss_newton_product(engine, rows, directions)),
     ]
 
 
@@ -489,8 +491,8 @@ def test_rows_are_read_once_and_block_by_block(k):
         engine.square_norms,
         lambda r: engine.dots(r, directions),
         engine.mean_gradient,
-        lambda r: engine.hessian_product(r, directions),
-        lambda r: engine.hessian_product(r, directions, gauss_newton=True),
+        lambda r: SecondOrder(engine).product(r, directions)[1],
+        lambda r: gauss_newton_product(engine, r, directions),
     ]
     asks[k](counted.rows)
     assert counted.asked == [8] * 5

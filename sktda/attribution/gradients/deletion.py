@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from sktda.attribution.gradients.base import Fitted
+from sktda.engine.gauss_newton import gauss_newton_product
 from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows
 from sktda.model.settings import plain_modes
@@ -96,7 +97,7 @@ def line_search(
     slope = sum(float((lost[name] * direction[name]).sum()) for name in direction) / n
     kept = rows.chosen(np.setdiff1d(np.arange(len(rows)), removed))
     share, decay = len(kept) / n, engine.model.decay
-    product = engine.hessian_product(kept, direction, gauss_newton=True)
+    product = gauss_newton_product(engine, kept, direction)
     bend = 0.0
     for name, value in direction.items():
         penalty = decay.get(name, 0.0) * value

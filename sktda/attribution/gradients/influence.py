@@ -17,9 +17,10 @@ from sktda.attribution.gradients.deletion import Deletion, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate, rate_sums
-from sktda.devices import exact_device, in_pairs
+from sktda.devices import exact_device, for_blocks, in_blocks, in_pairs
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
 from sktda.engine.ekfac import EKFAC
+from sktda.engine.gauss_newton import gauss_newton_products
 from sktda.engine.pairwise import (
     EXACT_WORK,
     QUERY_BYTES,
@@ -33,6 +34,7 @@ from sktda.model.base import Rows, unflatten
 from sktda.seeds import seed_of
 
 CG_STEPS = 1_000
+SYSTEM_VECTORS = 6  # of conjugate gradients, in float64
 
 
 class Influence(GradientAttributor, Deletion):
@@ -180,30 +182,34 @@ class Influence(GradientAttributor, Deletion):
             return self.curvature_.inverse(damping or 0.0)
         return self.curvature_.inverse(damping)
 
-    def _solve(self, fitted: Fitted, direction: dict[str, Tensor], damping: float | None) -> dict[str, Tensor]:
-        """H^-1 times one direction, or with a curvature_ times directions with a leading axis."""
-        if self.curvature_ is not None:
-            return self.curvature_.apply(self._inverse(damping), direction)
-        exact = fitted.model.dtype == torch.float64
-        return conjugate_gradients(
-            # never indefinite, as the Hessian of a net may be
-            lambda v: fitted.engine.hessian_product(fitted.rows, v, gauss_newton=True),
-            direction,
-            damping or 0.0,
-            tolerance=1e-10 if exact else 1e-5,  # below, products in float32 are rounding
-            max_iter=CG_STEPS,
-        )
-
-    def _solve_each(self, fitted: Fitted, directions: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _solve(self, fitted: Fitted, directions: dict[str, Tensor], damping: float | None) -> dict[str, Tensor]:
         """H^-1 times k directions (k, ...)."""
         if self.curvature_ is not None:
-            return self._solve(fitted, directions, self._damping)
+            return self.curvature_.apply(self._inverse(damping), directions)
+        exact = fitted.model.dtype == torch.float64
+
+        def solved(part: slice) -> dict[str, Tensor]:
+            return conjugate_gradients(
+                # never indefinite, as the Hessian of a net may be
+                partial(gauss_newton_products, fitted.engine, fitted.rows),
+                {name: value[part] for name, value in directions.items()},
+                damping or 0.0,
+                tolerance=1e-10 if exact else 1e-5,  # below, products in float32 are rounding
+                max_iter=CG_STEPS,
+            )
+
         k = len(next(iter(directions.values())))
-        each = [self._solve(fitted, {name: v[i] for name, v in directions.items()}, self._damping) for i in range(k)]
-        return {name: torch.stack([one[name] for one in each]) for name in directions}
+        parts = [found for _, found in in_blocks(k, self._systems(fitted), solved)]
+        return {name: torch.cat([part[name] for part in parts]) for name in directions}
+
+    def _systems(self, fitted: Fitted) -> int:
+        """Systems that conjugate gradients solve side by side: as many as share a batch of all rows."""
+        fitted.engine.prepare(fitted.rows)
+        each = SYSTEM_VECTORS * 8 * sum(value.numel() for value in fitted.model.parameters.values())
+        return max(1, min((fitted.engine.batch_size or 1) // len(fitted.rows), QUERY_BYTES // each))
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
-        directions = self._solve_each(fitted, asked.gradients())
+        directions = self._solve(fitted, asked.gradients(), self._damping)
         values = partial(along_each, fitted.engine, fitted.rows, directions)
         return (
             fitted.passes.collect(f"values {fitted.passes.code(directions.values())}", len(fitted.rows), values).T
@@ -217,12 +223,13 @@ class Influence(GradientAttributor, Deletion):
             return -fitted.passes.collect("self", len(rows), values) / fitted.n
         shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
         scores = torch.empty(len(rows), dtype=torch.float64, device=exact_device(fitted.model.device))
-        fitted.engine.prepare(rows)
-        for i in range(len(rows)):  # one system per row: exact, and slow
-            gradient = fitted.engine.gradients(rows, slice(i, i + 1))[0]
-            solved = self._solve(fitted, unflatten(gradient, shapes), self._damping)
-            parts = unflatten(gradient, shapes)
-            scores[i] = -sum((solved[name] * part.to(scores)).sum() for name, part in parts.items())
+
+        def own(part: slice) -> None:  # one system per row: exact, and slow
+            gradients = unflatten(fitted.engine.gradients(rows, part), shapes)
+            found = self._solve(fitted, gradients, self._damping)
+            scores[part] = -sum((found[n] * g.to(scores)).flatten(1).sum(1) for n, g in gradients.items())
+
+        for_blocks(len(rows), self._systems(fitted), own)
         return scores / fitted.n
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -233,7 +240,7 @@ class Influence(GradientAttributor, Deletion):
             layers = self.curvature_.own(engine)
             work = len(queries) * len(rows) * sum(block.n_parameters for block in self.curvature_.layers)
             tolerance = self.tolerance if work > EXACT_WORK else 0.0
-            source = EKFACQueries(self.curvature_, self._inverse(self._damping), tolerance)
+            source = EKFACQueries(self.curvature_, self._inverse(self._damping), tolerance, len(rows))
             if tolerance:
                 source.choose_ranks(engine, queries, rows, measure)
             size, prepare = source.size(len(queries)), partial(source.part, engine, queries, measure)
@@ -252,7 +259,7 @@ class Influence(GradientAttributor, Deletion):
         model, engine = fitted.model, fitted.engine
         shapes = {name: value.shape for name, value in model.parameters.items()}
         gradients = engine.block_gradients(queries.block(part, model.device), measure)
-        solved = self._solve_each(fitted, unflatten(gradients, shapes))
+        solved = self._solve(fitted, unflatten(gradients, shapes), self._damping)
         moved = {name: value.to(model.device, model.dtype) for name, value in solved.items()}
         return Preconditioned(by_layer(engine, moved))
 
@@ -260,5 +267,6 @@ class Influence(GradientAttributor, Deletion):
         damping = self._damping
         if damping is None and fitted.trajectory is not None and fitted.trajectory.optimizer == "SGD":
             damping = 1 / sum(one_rate(rate_sums(fitted.trajectory, fitted.model.parameters)))
-        solved = self._solve(fitted, removed_gradient(fitted.engine, fitted.rows, removed), damping)
-        return {name: value / fitted.n for name, value in solved.items()}
+        lost = removed_gradient(fitted.engine, fitted.rows, removed)
+        solved = self._solve(fitted, {name: value[None] for name, value in lost.items()}, damping)
+        return {name: value[0] / fitted.n for name, value in solved.items()}

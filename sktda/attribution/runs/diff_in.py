@@ -33,6 +33,7 @@ from sktda.engine.differential import (
     pairs_with,
     portion,
 )
+from sktda.engine.gauss_newton import gauss_newton_products
 from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.engine.softmax_head import SoftmaxHead
@@ -207,11 +208,7 @@ class DiffIn(GradientAttributor, Deletion):
             v = asked.gradients()
             slope, product = bends.products(rows, v)
             if self.hvp == "gauss-newton":
-                each = [
-                    engine.hessian_product(rows, {name: value[k] for name, value in v.items()}, gauss_newton=True)
-                    for k in range(len(asked.names))
-                ]
-                product = {name: torch.stack([one[name] for one in each]) for name in v}
+                product = gauss_newton_products(engine, rows, v)
             compute = partial(aggregated, engine, rows, bends, v, slope, product)
             name = f"checkpoint {moment.checkpoint} {fitted.passes.code(v.values())}"
             total += weight * fitted.passes.collect(name, len(rows), compute)
