@@ -11,10 +11,10 @@ QUICK := tests/test_architecture.py tests/test_data.py tests/test_selection.py t
 	tests/model/test_linear.py tests/attribution/test_complexity_gap.py tests/attribution/test_inner_product.py \
 	tests/cleaning/test_pruner.py
 
-.PHONY: help test quick lint docs coverage demo clean
+.PHONY: help test quick lint docs coverage demo gpu gpu-wheels clean
 
 help:  ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv
@@ -43,6 +43,12 @@ coverage: $(INSTALLED)  ## the lines that no test runs, in htmlcov/
 
 demo: $(INSTALLED)  ## clean a real data set: demo/clean.csv, demo/report.html
 	OMP_NUM_THREADS=2 $(BIN)/python examples/demo.py demo
+
+gpu:  ## tests and figures of a borrowed GPU into OUT=folder, in ten minutes; needs no .venv (see docs/gpu.md)
+	$(PYTHON) benchmarks/shared/gpu_kit.py --out '$(OUT)' $(if $(WHEELS),--wheels '$(WHEELS)') $(if $(SIMULATE),--simulate)
+
+gpu-wheels:  ## what `make gpu` needs on a machine of Python PY=3.12, into WHEELS=folder
+	$(PYTHON) benchmarks/shared/gpu_kit.py --download $(or $(PY),3.12) --wheels '$(WHEELS)'
 
 clean:  ## remove what was made
 	rm -rf .venv demo docs/_build htmlcov .coverage

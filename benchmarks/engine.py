@@ -3,13 +3,15 @@
     python benchmarks/engine.py                       # everything; half an hour on two cores, most of it the peers
     python benchmarks/engine.py mlp cnn               # some parts
     python benchmarks/engine.py --quick               # few rows, nothing written: does it run?
-    python benchmarks/engine.py gpu                   # needs CUDA; not among "everything"
+    python benchmarks/engine.py gpu                   # needs CUDA, not among "everything" (see `make gpu`)
+    python benchmarks/engine.py gpu --simulate        # counts on a simulated device instead of seconds
 
 Every part runs in a process of its own (threads fixed), and every ratio is between two numbers of that process, taken
 on the same rows in turns. A plain pass is one forward and backward pass of the mean loss over all rows, at the best
 of several batch sizes. The peers (`shared/peers.py`) get the same parameters, damping and, for EK-FAC, the same drawn
 labels, so their numbers can be compared with ours before the seconds are; each of them runs once, ours three times.
-How to install them is said in docs/benchmarks.md. Writes benchmarks/results/engine_PART.json.
+How to install them is said in docs/benchmarks.md. Writes benchmarks/results/engine_PART.json; the part gpu writes
+gpu.json or gpu_simulated.json there, or in the folder of --out, after every row.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import importlib.util
 import warnings
 from functools import partial
+from pathlib import Path
 
 from shared.common import begin, measured, quick, save
 
@@ -134,11 +137,6 @@ def show(part: str, rows: list[dict]) -> None:
             )
         elif "value" in row:
             print(f"  {row['what']:52s} {row['value']:.4g}")
-        elif "share" in row:
-            print(
-                f"  {row['what']:36s} {row['precision']:5s} {row['seconds']:8.2f} s {row['rate']:10.0f} rows/s "
-                f"{row['share']:6.1%} of the peak, r {row['pearson']:.5f}"
-            )
         else:
             limit = f" (limit {row['limit']})" if row["limit"] else ""
             unit = row.get("unit", "plain passes")
@@ -148,13 +146,16 @@ def show(part: str, rows: list[dict]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"some of {', '.join(PARTS)}, gpu")
-    parser.add_argument("--rows", type=int, default=10_000, help="rows of Fashion-MNIST")
+    parser.add_argument("--rows", type=int, help="rows of Fashion-MNIST (10,000), or of the images of the part gpu")
+    parser.add_argument("--simulate", action="store_true", help="gpu: counts on a simulated device")
+    parser.add_argument("--out", type=Path, help="gpu: the folder to write into")
+    parser.add_argument("--seconds", type=float, help="gpu: what is not measured by then is left out")
     options = begin(parser, arguments)
     if unknown := set(options.parts) - {*PARTS, "gpu"}:
         parser.error(f"unknown parts {', '.join(sorted(unknown))}; allowed are {', '.join(PARTS)}, gpu")
     from shared import gpu, peers
 
-    n = 180 if options.quick else options.rows
+    n = 180 if options.quick else options.rows or 10_000
     repeats = 1 if options.quick else 5
     jobs = {
         "mlp": (mlp_part, n, repeats),
@@ -164,9 +165,12 @@ def main(arguments: list[str] | None = None) -> None:
         "captum": (peers.captum_part, n, 20 if options.quick else 100),
         "pydvl": (peers.pydvl_part, repeats),
         "dattri": (peers.dattri_part, repeats),
-        "gpu": (gpu.gpu_part, 5_000 if options.quick else 50_000),
     }
     for part in options.parts:
+        if part == "gpu":
+            print("\ngpu", flush=True)
+            gpu.gpu_part(options.simulate, options.out, options.seconds or gpu.TOTAL_SECONDS, options.rows)
+            continue
         needed = (part, "distributed") if part == "pydvl" else (part,)  # which pyDVL's influence imports
         if part in PEERS and any(importlib.util.find_spec(name) is None for name in needed):
             print(f"\n{part}: not installed, left out; docs/benchmarks.md says how")

@@ -70,8 +70,17 @@ class Setting:
         self.engine = PerRow(self.model)
 
 
-def trained(module: nn.Module, X: np.ndarray, y: np.ndarray, epochs: int, lr: float, n_checkpoints: int = 5) -> Any:
-    """skorch net after `epochs` of SGD with momentum 0.9 on batches of 128, recorded."""
+def trained(
+    module: nn.Module,
+    X: np.ndarray,
+    y: np.ndarray,
+    epochs: int,
+    lr: float,
+    n_checkpoints: int = 5,
+    device: str = "cpu",
+    batch_size: int = 128,
+) -> Any:
+    """skorch net after `epochs` of SGD with momentum 0.9, recorded."""
     from skorch import NeuralNetClassifier
 
     from sktda.model.recorder import TrajectoryRecorder
@@ -84,9 +93,10 @@ def trained(module: nn.Module, X: np.ndarray, y: np.ndarray, epochs: int, lr: fl
         optimizer__momentum=0.9,
         lr=lr,
         max_epochs=epochs,
-        batch_size=128,
+        batch_size=batch_size,
         train_split=None,
         verbose=0,
+        device=device,
         callbacks=[TrajectoryRecorder(n_checkpoints=n_checkpoints)],
     ).fit(X, y)
 
@@ -117,20 +127,20 @@ def digits(n: int = 1_437, n_queries: int = 360, n_checkpoints: int = 5) -> Sett
     return Setting(trained(mlp(64, 64, 64, 10), X, y, 30, 0.05, n_checkpoints), X, y, X_val, y_val)
 
 
-def images(n: int, n_queries: int = 100, width: int = 32) -> Setting:
+def images(n: int, n_queries: int = 100, width: int = 32, device: str = "cpu") -> Setting:
     """Random 32x32x3 images and labels, ResNet-9 of this width after one epoch (so that its statistics are set)."""
     rng = np.random.default_rng(SEED)
     X = rng.standard_normal((n + n_queries, 3, 32, 32), dtype=np.float32)
     y = rng.integers(0, 10, len(X))
     torch.manual_seed(SEED)
-    net = trained(ResNet9(width), X[: min(n, 1024)], y[: min(n, 1024)], epochs=1, lr=0.01, n_checkpoints=1)
+    net = trained(ResNet9(width), X[:1024][:n], y[:1024][:n], epochs=1, lr=0.01, n_checkpoints=1, device=device)
     return Setting(net, X[:n], y[:n], X[n:], y[n:])
 
 
-def plain_pass(setting: Setting, size: int) -> Callable[[], None]:
-    """One forward and backward pass over the rows in batches of this size: what every ratio is to."""
+def plain_pass(setting: Setting, size: int, n: int | None = None) -> Callable[[], None]:
+    """One forward and backward pass over the (first n) rows in batches of this size: what every ratio is to."""
     model = setting.model
-    X, y = torch.from_numpy(setting.X), torch.from_numpy(setting.y)
+    X, y = torch.from_numpy(setting.X[:n]), torch.from_numpy(setting.y[:n])
 
     def run() -> None:
         for start in range(0, len(X), size):
