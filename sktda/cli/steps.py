@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,8 @@ def check_command(
     if "report" in outputs:
         import jinja2  # noqa: F401  a missing extra shows before the work is done
         import matplotlib  # noqa: F401
+    if "copy" in outputs and Path(os.path.realpath(outputs["copy"])).is_relative_to(os.path.realpath(settings.data)):
+        fail("--copy is in the folder that is read, which would hold every image twice; name a place outside of it", 2)
     inputs = [path for path in (settings.data, settings.embeddings, settings.labels, other) if path]
     check_outputs(list(outputs.values()), inputs, force=force)
 
