@@ -160,7 +160,8 @@ def list_images(path: Path) -> tuple[list[str], list[str]]:
     Links are followed, those to a folder that they are in excepted. Devices, pipes and links to nothing are no images,
     whatever their names. Raises OSError for a folder that cannot be read: its class would be missing.
     """
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
     for folder, below, names in os.walk(path, onerror=_refuse, followlinks=True):
         above = {os.path.realpath(each) for each in (Path(folder), *Path(folder).parents)}
         below[:] = [

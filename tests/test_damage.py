@@ -62,7 +62,7 @@ FULL = {
     ),
     "arrow": pa.lib.ArrowMemoryError("malloc of size 1024 failed"),
     "system": OSError(errno.ENOMEM, "Cannot allocate memory"),
-    "loader": ImportError("libtorch_cpu.so: failed to map segment from shared object: Cannot allocate memory"),
+    "loader": ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     "threads": RuntimeError("can't start new thread"),
 }
 SITES = [

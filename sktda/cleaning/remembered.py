@@ -36,8 +36,9 @@ class _Sealed:
 
 def _checksum(head: bytes, parts: list[np.ndarray]) -> str:
     code = blake2b(repr([len(head), *map(len, parts)]).encode(), digest_size=12)
-    for part in (head, *parts):
-        code.update(part)
+    code.update(head)
+    for part in parts:
+        code.update(part.data)
     return code.hexdigest()
 
 

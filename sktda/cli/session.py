@@ -22,7 +22,8 @@ from sktda.files import STANDARD
 if TYPE_CHECKING:
     import pandas as pd
 
-SIGNS = (*ALLOCATION, "start new thread", "excessive memory usage")  # in errors of torch, Python and joblib
+# in errors of torch, Python, joblib and the loader of libraries
+SIGNS = (*ALLOCATION, "start new thread", "excessive memory usage", "failed to map segment")
 EXTRA = {"jinja2": "report", "matplotlib": "report", "pillow_heif": "heic"}
 
 
