@@ -84,7 +84,8 @@ def full(error):
 
 
 @pytest.mark.parametrize(
-    ("site", "kind"), [*((site, "Python") for site in SITES), *((SITES[3], kind) for kind in list(FULL)[1:]), (SITES[5], "torch")]
+    ("site", "kind"),
+    [*((site, "Python") for site in SITES), *((SITES[3], kind) for kind in list(FULL)[1:]), (SITES[5], "torch")],
 )
 def test_a_full_memory_is_one_sentence(table, tmp_path, monkeypatch, site, kind):
     error = FULL[kind]
