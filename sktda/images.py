@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -168,11 +169,28 @@ class ImageFolder:
 
 
 def list_images(path: Path) -> tuple[list[str], list[str]]:
-    """(images, other files) of a folder and those below, as sorted relative paths; hidden files are in neither."""
-    files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-    names = sorted(file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts))
-    images = [name for name in names if Path(name).suffix.lower() in suffixes()]
-    return images, sorted(set(names) - set(images))
+    """(images, other files) of a folder and those below, as sorted relative paths; hidden files are in neither.
+
+    Links are followed, those to a folder that they are in excepted. Devices, pipes and links to nothing are no images,
+    whatever their names. Raises OSError for a folder that cannot be read: its class would be missing.
+    """
+    images: list[str] = []
+    others: list[str] = []
+    for folder, below, names in os.walk(path, onerror=_refuse, followlinks=True):
+        above = {os.path.realpath(each) for each in (Path(folder), *Path(folder).parents)}
+        below[:] = [
+            name for name in below if not name.startswith(".") and os.path.realpath(Path(folder, name)) not in above
+        ]
+        for file in (Path(folder, name) for name in names if not name.startswith(".")):
+            is_image = file.suffix.lower() in suffixes() and file.is_file()
+            (images if is_image else others).append(file.relative_to(path).as_posix())
+    return sorted(images), sorted(others)
+
+
+def _refuse(error: OSError) -> None:
+    raise OSError(
+        f"the folder {error.filename} cannot be read ({error.strerror}); change its permissions, or move it elsewhere"
+    ) from error
 
 
 def _first(names: Sequence[str]) -> str:

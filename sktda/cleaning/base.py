@@ -1,4 +1,4 @@
-"""What the cleaners share: validation rows, the attributor's fit (cached if asked), delegation to the refit model."""
+"""What the cleaners share: validation rows, delegation to the refit model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
-import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
 from sklearn.callback import CallbackSupportMixin
@@ -18,16 +17,12 @@ from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import _routing_enabled, process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
-    _num_samples,
     check_consistent_length,
     check_is_fitted,
-    check_memory,
 )
 
-import sktda
 from sktda.attribution.base import (
     Attributor,
-    checked_scores,
     fit_transformed,
     needs_of,
     seeded,
@@ -238,36 +233,6 @@ def reads_tables(attributor: Any) -> bool:
 def looks_rows_up(attributor: Any) -> bool:
     """Whether the attributor reads no cells of X and may need its index, which an encoded table has lost."""
     return isinstance(attributor, Attributor) and get_tags(attributor).no_validation
-
-
-def _fit_attributor(key: str, attributor: Any, X: Any, y: Any, params: dict) -> Any:
-    return attributor.fit(X, y, **params)
-
-
-def fit_attributor(attributor: Any, X: Any, y: Any, params: dict, memory: Any = None) -> Any:
-    """attributor.fit(X, y, **params), looked up in `memory` (None, a path or joblib.Memory) where one is given.
-
-    The key hashes the attributor's parameters, the rows and the metadata. What cannot be hashed is recomputed,
-    with a warning. Raises ValueError if there is not one finite score per row.
-    """
-    if memory is None:
-        attributor = attributor.fit(X, y, **params)
-    else:
-        try:
-            key = joblib.hash((sktda.__version__, type(attributor).__qualname__, attributor, X, y, params))
-        except Exception as error:  # whatever pickling raises: PicklingError, TypeError, AttributeError
-            warnings.warn(
-                f"{type(attributor).__name__} or its data cannot be hashed ({error}), so its scores are computed again "
-                "although memory is set; replace lambdas and open files by module-level functions",
-                UserWarning,
-                stacklevel=3,
-            )
-            attributor = attributor.fit(X, y, **params)
-        else:
-            cached = check_memory(memory).cache(_fit_attributor, ignore=["attributor", "X", "y", "params"])
-            attributor = cached(key, attributor, X, y, params)
-    checked_scores(attributor, _num_samples(X))
-    return attributor
 
 
 def refuse_constant(scores: np.ndarray, attributor: Any) -> None:

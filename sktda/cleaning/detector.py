@@ -15,7 +15,6 @@ from sklearn.utils.validation import _num_samples, check_consistent_length, chec
 from sktda.attribution.base import loo_decision_of, takes_missing_values
 from sktda.cleaning.base import (
     NothingToLearnWarning,
-    fit_attributor,
     looks_rows_up,
     prepare_attributor,
     reads_tables,
@@ -23,6 +22,7 @@ from sktda.cleaning.base import (
 )
 from sktda.cleaning.frame import frame_of
 from sktda.cleaning.predictability import of_classes, of_numbers
+from sktda.cleaning.remembered import fit_attributor
 from sktda.cleaning.unlabelled import labelled_rows, labels_of, predicted, spread
 from sktda.containers import as_columns, needs_encoding, read_target
 from sktda.data import encode_target, is_dictionary, note_columns, row_index, sliceable

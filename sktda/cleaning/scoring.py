@@ -17,8 +17,9 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, _num_samples, check_consistent_length, has_fit_parameter
 
 from sktda.attribution.base import needs_of, objectives_of
-from sktda.cleaning.base import Holdout, check_estimator, fit_attributor, prepare_attributor, scoring_features
+from sktda.cleaning.base import Holdout, check_estimator, prepare_attributor, scoring_features
 from sktda.cleaning.objectives import Found, mean_over_parts, signed
+from sktda.cleaning.remembered import fit_attributor
 from sktda.cleaning.routing import named_weights, refuse_unweighted, split_fit_params
 from sktda.cleaning.validation import FOLDS, check_validation_rows, set_aside, validation_rows
 from sktda.data import check_weights, encode_target, plain_target, sliceable

@@ -240,7 +240,8 @@ class Job:
             self.notes[self.n_contradictions : self.n_contradictions] = many_flagged(share)
         suggested = detector.suggested_labels_
         if not regression:
-            typed = {str(label): label for label in self.judged.dropna().unique()}
+            known = self.judged.notna().to_numpy() & ~self.judged.duplicated().to_numpy()
+            typed = dict(zip(y[known], self.judged[known], strict=True))
             suggested = [None if label is None else typed[label] for label in suggested]
         elif (self.given.dropna() == self.given.dropna().round()).all():
             suggested = np.rint(suggested)

@@ -34,7 +34,8 @@ def read_labels(column: pd.Series, task: str, no_label: frozenset[str] = NO_LABE
     """The labels of a column; task may be "auto". Raises ValueError for labels that cannot be used."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
-    missing = (column.isna() | column.astype(str).str.strip().str.lower().isin(no_label)).to_numpy()
+    texts = column.map(str) if column.dtype == object else column.astype(str)  # pandas decodes bytes, or fails
+    missing = (column.isna() | texts.str.strip().str.lower().isin(no_label)).to_numpy()
     if missing.all():
         raise ValueError(f"no row has a label in column {column.name!r}; name another column with --target")
     known = column[~missing]

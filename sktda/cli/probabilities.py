@@ -64,7 +64,7 @@ def read_probabilities(path: Path, judged: pd.Series) -> tuple[pd.DataFrame, str
 
 
 def _of_arrays(path: Path, judged: pd.Series) -> pd.DataFrame:
-    arrays = load_arrays(path, path.name)
+    arrays, _ = load_arrays(path, path.name)
     names = arrays.pop("classes", None)
     if len(arrays) != 1:
         raise ValueError(

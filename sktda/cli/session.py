@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
@@ -15,11 +16,14 @@ import typer
 import typer.core
 
 from sktda.cli.formats.escapes import visible
+from sktda.devices import ALLOCATION
 from sktda.files import STANDARD
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# in errors of torch, Python, joblib and the loader of libraries
+SIGNS = (*ALLOCATION, "start new thread", "excessive memory usage", "failed to map segment")
 EXTRA = {"jinja2": "report", "matplotlib": "report", "pillow_heif": "heic"}
 
 
@@ -61,13 +65,26 @@ def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
             raise
         extra = EXTRA.get(error.name or "", "shell")
         fail(f'{error.name} is not installed; install it with: pip install "sktda[{extra}]"')
-    except MemoryError:
-        fail("the memory is full; use fewer rows or columns, or a smaller --size")
-    except (ValueError, OSError, ImportError) as error:
+    except Exception as error:
+        if _memory_is_full(error):
+            fail("the memory is full; use fewer rows or columns, or a smaller --size")
+        if not isinstance(error, ValueError | OSError | ImportError):
+            raise
         listing = getattr(error, "listing", None)
         if listing:
             _say("\n".join(["Columns:", *_aligned(listing)]))
         fail(str(error), 2 if listing else 1)
+
+
+def _memory_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says so: NumPy, Arrow, torch, the loader of a library, the system."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        if isinstance(error, RuntimeError | ImportError) and any(sign in str(error) for sign in SIGNS):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _line(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,9 +109,10 @@ def check_command(
     if "report" in outputs:
         import jinja2  # noqa: F401  a missing extra shows before the work is done
         import matplotlib  # noqa: F401
-    inputs = [settings.data, settings.embeddings, settings.probabilities, settings.labels, other]
-    inputs = [path for path in inputs if path]
-    check_outputs(list(outputs.values()), inputs, force=force)
+    if "copy" in outputs and Path(os.path.realpath(outputs["copy"])).is_relative_to(os.path.realpath(settings.data)):
+        fail("--copy is in the folder that is read, which would hold every image twice; name a place outside of it", 2)
+    inputs = (settings.data, settings.embeddings, settings.probabilities, settings.labels, other)
+    check_outputs(list(outputs.values()), [path for path in inputs if path], force=force)
 
 
 def summary_of(

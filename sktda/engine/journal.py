@@ -60,7 +60,7 @@ class Journal:
 
 
 def check_folder(folder: str | os.PathLike[str] | None) -> None:
-    """Make a folder for a journal; raise OSError with what to do where none can be made or written to."""
+    """Make the folder `work_dir`; raise OSError with what to do where none can be made or written to."""
     if folder is None:
         return
     try:
@@ -68,8 +68,7 @@ def check_folder(folder: str | os.PathLike[str] | None) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OSError(
-            f"the folder {os.fspath(folder)} for unfinished work cannot be written: {error.strerror}; give another "
-            "work_dir, or None"
+            f"work_dir {os.fspath(folder)} cannot be written: {error.strerror}; give another folder, or None"
         ) from error
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -99,7 +99,8 @@ def load(kind: type[Trajectory], folder: str | os.PathLike[str]) -> Trajectory:
         raise ValueError(f"{folder} has format {about['format']}, this version of sktda reads {FORMAT}; train again")
     scalars = json.loads(about["scalars"])
     store = FolderStore(folder, scalars["identity"])
-    trajectory = kind(store=store, **scalars, **{name: each.numpy() for name, each in arrays.items()})
+    known: dict[str, Any] = {**scalars, **{name: each.numpy() for name, each in arrays.items()}}
+    trajectory = kind(store=store, **known)
     missing = [name for name in names(trajectory) if not store.file(name).is_file()]
     if missing:
         raise FileNotFoundError(

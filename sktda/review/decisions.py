@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+MIDNIGHT = " 00:00:00"  # behind days, where some write it and others do not
 DECISIONS = ("keep", "drop", "relabel")
 COLUMNS = (
     "row",
@@ -87,7 +88,8 @@ def check_given(review: pd.DataFrame, positions: np.ndarray, given: pd.Series, n
     expected = given.astype(object).where(given.notna(), "").iloc[positions]
     # spreadsheets rewrite 007 as 7 and True as TRUE
     read, known = (
-        cells.astype(str).str.strip().str.lower().reset_index(drop=True) for cells in (review["given_label"], expected)
+        cells.astype(str).str.strip().str.lower().str.removesuffix(MIDNIGHT).reset_index(drop=True)
+        for cells in (review["given_label"], expected)
     )
     numbers, known_numbers = (pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float) for cells in (read, known))
     same = (read == known).to_numpy() | np.isclose(numbers, known_numbers)
@@ -159,7 +161,9 @@ def _label(text: str, known: list[Any] | None, where: str) -> Any:
             raise ValueError(f"{where} has the new label {text!r}; a number is needed")
         return number
     for label in known:
-        if text == str(label).strip() or (number is not None and number == label):
+        if text.removesuffix(MIDNIGHT) == str(label).strip().removesuffix(MIDNIGHT) or (
+            number is not None and number == label
+        ):
             return label
     raise ValueError(
         f"{where} has the new label {text!r}, which no row of the data has; known are {', '.join(map(str, known[:20]))}"

@@ -176,7 +176,7 @@ def test_a_write_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch, place
 @pytest.mark.parametrize("where", ["", "below"])
 def test_a_work_dir_that_is_no_folder_is_said_before_the_training(tmp_path, where):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OSError, match=r"file.* cannot be written: .* give another work_dir, or None"):
+    with pytest.raises(OSError, match=r"work_dir .*file.* cannot be written: .*; give another folder, or None"):
         TracIn(work_dir=tmp_path / "file" / where).fit(X, None)
 
 

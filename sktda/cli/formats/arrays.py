@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +17,17 @@ import pandas as pd
 
 from sktda.cli.formats.base import Reading, Source, check_numbers
 from sktda.cli.formats.files import Input, plain_ending, write_bytes
+
+CELLS = "biufSUmM"  # kinds of arrays whose values a column holds
+DAMAGED = (
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,  # a password; NotImplementedError, of an unknown compression
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +44,7 @@ class ArrayFile(Source):
     @classmethod
     def read(cls, file: Input, reading: Reading) -> ArrayFile:
         """Read all arrays. Raises ValueError if there is no X of finite numbers."""
-        arrays = load_arrays(io.BytesIO(file.read()), file.name)
+        arrays, others = load_arrays(io.BytesIO(file.read()), file.name)
         if arrays.get("X", np.empty(0)).ndim < 2 or not len(arrays["X"]):
             found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
             raise ValueError(f"{file.name} holds {found or 'nothing'}; X (rows, features...) and y (rows,) are needed")
@@ -40,17 +52,24 @@ class ArrayFile(Source):
         shape = arrays.get("y", np.empty(len(arrays["X"]))).shape
         if np.prod(shape) != len(arrays["X"]):
             raise ValueError(f"y of {file.name} has shape {shape}; {len(arrays['X'])} labels are needed, one per row")
-        return cls(file.name, arrays)
+        if "y" in arrays and arrays["y"].dtype.kind not in CELLS:
+            raise ValueError(f"y of {file.name} holds {arrays['y'].dtype}; labels are text, numbers, or dates")
+        said = "is no array" if len(others) == 1 else "are no arrays"
+        notes = (f"{', '.join(others[:5])} of {file.name} {said} and not in the output",) if others else ()
+        return cls(file.name, arrays, notes=notes)
 
     @property
     def X(self) -> np.ndarray:
-        return self.arrays["X"]
+        return _native(self.arrays["X"])
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The arrays with one value per row."""
+        """The arrays with one value per row, bytes as the text that they are."""
         columns = {k: v for k, v in self.arrays.items() if k != "X" and self._per_row(v) and v.size == len(v)}
-        return pd.DataFrame({k: v.ravel() for k, v in columns.items()}, index=range(len(self.X)))
+        cells = {
+            k: _text(_native(v.ravel()), f"{k} of {self.name}") for k, v in columns.items() if v.dtype.kind in CELLS
+        }
+        return pd.DataFrame(cells, index=range(len(self.X)))
 
     @property
     def picture(self) -> Callable[[int], Any] | None:
@@ -79,6 +98,7 @@ class ArrayFile(Source):
             raise ValueError(f"{self.name} holds arrays, which are written as .npz; name such an output")
         labels = self.arrays[target].copy()
         for row, label in relabelled.items():
+            label = label.encode() if labels.dtype.kind == "S" else label
             labels[row] = label
             if labels.dtype.kind != "f" and labels[row] != label:  # cut off, without an error
                 raise ValueError(f"{target} of {self.name} holds {labels.dtype}, which cannot take {label!r}")
@@ -100,11 +120,11 @@ def read_features(path: Path, n_rows: int, names: pd.Series | None = None) -> np
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist or is not a file; check the path")
-    arrays = load_arrays(path, path.name)
-    paths = arrays.pop("paths", None)
+    arrays, _ = load_arrays(path, path.name)
+    paths = _text(arrays.pop("paths"), f"paths of {path.name}") if "paths" in arrays else None
     if "X" not in arrays and len(arrays) != 1:
         raise ValueError(f"{path.name} holds the arrays {', '.join(arrays) or '(none)'}; name the features X")
-    X = arrays.get("X", next(iter(arrays.values())))
+    X = _native(arrays.get("X", next(iter(arrays.values()))))
     check_numbers(X, f"{path.name}")
     if paths is not None and names is not None:
         if len(paths) != len(X) or len(set(paths)) != len(paths):
@@ -124,15 +144,32 @@ def read_features(path: Path, n_rows: int, names: pd.Series | None = None) -> np
     return X
 
 
-def load_arrays(file: Any, name: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz, or that of an .npy as X. Raises ValueError for what holds none."""
+def load_arrays(file: Any, name: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """(arrays by name, that of an .npy as X; other members of the archive). Raises ValueError for what holds none."""
     try:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return {"X": loaded}
+            return {"X": loaded}, []
         with loaded:
-            return dict(loaded)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            names = [member.filename for member in loaded.zip.infolist() if not member.is_dir()]
+            members = {name: loaded[name] if name.endswith(".npy") else None for name in names}
+    except DAMAGED as error:
         raise ValueError(
-            f"{name} cannot be read as arrays (pickled objects are not read); write it with numpy.savez"
+            f"{name} cannot be read as arrays ({error}; pickled objects are not read); write it with numpy.savez"
         ) from error
+    arrays = {name.removesuffix(".npy"): each for name, each in members.items() if isinstance(each, np.ndarray)}
+    return arrays, [name for name, each in members.items() if not isinstance(each, np.ndarray)]
+
+
+def _native(values: np.ndarray) -> np.ndarray:
+    """In the byte order of this machine, in which pandas and torch need them."""
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+
+def _text(values: np.ndarray, where: str) -> np.ndarray:
+    if values.dtype.kind != "S":
+        return values
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} holds bytes that are no UTF-8 text ({error}); write it as text") from error

@@ -111,12 +111,12 @@ class _ArrowTable(Table):
         if relabelled:
             position = self.names.index(target)
             field, column = table.schema.field(position), table.column(position)
-            values = _as_text(column).to_pylist()
-            for row, label in relabelled.items():
-                values[row] = label
             try:
+                values = _as_text(column).to_pylist()
+                for row, label in relabelled.items():
+                    values[row] = label
                 table = table.set_column(position, field, pa.array(values).cast(field.type))
-            except pa.ArrowException as error:
+            except (pa.ArrowException, OverflowError) as error:  # dates beyond those of Python
                 raise ValueError(
                     f"column {target!r} holds {field.type}, which cannot take the labels ({error})"
                 ) from error
@@ -153,13 +153,13 @@ class ParquetTable(_ArrowTable):
 
     @staticmethod
     def _open(data: pa.BufferReader) -> tuple[pa.Schema, Callable[[], pa.Table]]:
-        file = pq.ParquetFile(data)
+        file = pq.ParquetFile(data, page_checksum_verification=True)  # of pages that have one
         return file.schema_arrow, file.read
 
     @staticmethod
     def _write(table: pa.Table, path: Path) -> None:
         data = io.BytesIO()
-        pq.write_table(table, data)
+        pq.write_table(table, data, write_page_checksum=True)
         write_bytes(path, data.getvalue())
 
 
