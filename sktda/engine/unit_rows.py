@@ -87,4 +87,3 @@ class UnitRows:
             tensor = tensor.div_(torch.where(largest > 0, largest, 1.0)).to(dtype)
         norm = torch.linalg.vector_norm(tensor, dim=1, keepdim=True)
         return tensor / torch.where(norm > 0, norm, 1.0)
-
