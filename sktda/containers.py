@@ -75,7 +75,7 @@ def check_kinds(X: Any) -> None:
     for j, dtype in enumerate(X.dtypes):
         where, kind = f"column {column_name(X.columns, j)} of X", getattr(dtype, "kind", "O")
         refuse_kind(kind, where)
-        for row, cell in enumerate(np.asarray(_column(X, j)).astype(object).tolist() if kind == "O" else ()):
+        for row, cell in enumerate(np.asarray(column_of(X, j)).astype(object).tolist() if kind == "O" else ()):
             if cell is None or isinstance(cell, str | bytes | Real):
                 continue
             if np.isnan(_number(cell, row, where)):
@@ -92,7 +92,7 @@ def numbers(X: Any) -> Any:
     if is_frame(X):
         if all(getattr(dtype, "kind", "O") in "biuf" for dtype in X.dtypes):
             return X
-        return _as_numbers([_cells(_column(X, j)) for j in range(len(X.columns))], X.columns)
+        return _as_numbers([_cells(column_of(X, j)) for j in range(len(X.columns))], X.columns)
     try:
         X = X if sp.issparse(X) else np.asarray(X)
     except ValueError as error:
@@ -103,7 +103,8 @@ def numbers(X: Any) -> Any:
     return _as_numbers(list(X.reshape(len(X), -1).T), None).reshape(X.shape)
 
 
-def _column(X: Any, j: int) -> Any:
+def column_of(X: Any, j: int) -> Any:
+    """The j-th column of a table of pandas or polars."""
     return X.iloc[:, j] if hasattr(X, "iloc") else X[:, j]
 
 

@@ -20,6 +20,8 @@ from sklearn.utils.validation import _num_samples, check_array, validate_data
 
 from sktda.containers import check_kinds, column_name, is_frame, is_missing, numbers, read_target
 
+WEIGHTS = 1e100  # the largest one lies below it, and above its inverse: products of several do not overflow
+LARGEST = 1e300  # of a target: sums and differences of several do not overflow
 BLOCK_BYTES = 64 * 2**20  # one float64 block of features in the streamed passes
 
 
@@ -197,7 +199,8 @@ def plain_target(y: Any) -> Any:
 def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarray | None]:
     """Target as the methods need it: (task, codes or values (n,), classes or None).
 
-    Raises ValueError for missing labels, a single class, several columns, or text where numbers are needed.
+    Raises ValueError for missing labels, a single class, several columns, text where numbers are needed, and
+    numbers beyond 1e300, naming the row.
     """
     y = read_target(y)
     if y.ndim == 2 and y.shape[1] > 1:
@@ -213,7 +216,11 @@ def encode_target(y: Any, task: str = "auto") -> tuple[str, np.ndarray, np.ndarr
     if task == "regression":
         if y.dtype.kind not in "iufb":
             raise ValueError(f"Unknown label type: regression needs numbers as target, got {y.dtype} such as {y[0]!r}")
-        return task, y.astype(np.float64), None
+        values = y.astype(np.float64)
+        if np.abs(values).max() > LARGEST:
+            row = int(np.abs(values).argmax())
+            raise ValueError(f"y is {values[row]:g} in row {row}, beyond {LARGEST:g}; correct it, or drop the row")
+        return task, values, None
     classes, codes = _sorted_classes(y)
     if y.dtype.kind == "f" and (classes != np.round(classes)).any():
         raise ValueError(
@@ -243,7 +250,7 @@ def check_weights(sample_weight: Any, n: int) -> np.ndarray:
     """Row weights (n,) as new floats.
 
     Raises ValueError naming the first row of a weight that is negative, missing, infinite or no number, and for a wrong
-    shape, weights that are all zero and a sum that is infinite.
+    shape, weights that are all zero, and a largest one below 1e-100 or above 1e100.
     """
     weights = np.asarray(sample_weight)
     if weights.shape != (n,):
@@ -261,12 +268,13 @@ def check_weights(sample_weight: Any, n: int) -> np.ndarray:
             f"sample_weight must be finite and non-negative, and is {weights[bad[0]]:g} in row {bad[0]} "
             f"({len(bad)} such rows); give 0 to rows that do not count"
         )
-    with np.errstate(over="ignore"):
-        total = weights.sum()
-    if not 0 < total < np.inf:
-        what = "all zero" if not total else "so large that their sum is infinite"
+    largest = float(weights.max()) if n else 0.0
+    if not largest:
+        raise ValueError("sample_weight is all zero, and must be non-negative, with at least one weight above zero")
+    if not 1 / WEIGHTS <= largest <= WEIGHTS:
         raise ValueError(
-            f"sample_weight is {what}, and must be finite and non-negative, with at least one weight above zero"
+            f"sample_weight reaches {largest:g} (row {weights.argmax()}), beyond what can be multiplied safely; only "
+            "ratios of weights matter, so divide all by the largest"
         )
     return weights
 

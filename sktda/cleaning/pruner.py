@@ -19,6 +19,7 @@ from sktda.cleaning.routing import fit_and_score, with_weights
 from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given, split_apart
 from sktda.cleaning.validation import VALIDATION
 from sktda.data import row_index
+from sktda.model.huge import naming_huge_cells
 
 
 class InfluencePruner(RefitEstimator):
@@ -142,6 +143,7 @@ class InfluencePruner(RefitEstimator):
         self.random_state = random_state
 
     @with_callbacks
+    @naming_huge_cells
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sensitive_features=None, **params):
         """Score the rows, remove the worst, refit.
 

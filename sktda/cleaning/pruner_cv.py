@@ -25,6 +25,7 @@ from sktda.cleaning.routing import fit_and_score, with_weights
 from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_and_labels, split_apart
 from sktda.cleaning.validation import VALIDATION, groups_for
 from sktda.metrics import beyond_chance
+from sktda.model.huge import naming_huge_cells
 
 SHARED = ("stratify", "min_samples_per_class", "validation", "memory", "random_state")
 
@@ -149,6 +150,7 @@ class InfluencePrunerCV(RefitEstimator):
         self.random_state = random_state
 
     @with_callbacks
+    @naming_huge_cells
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sensitive_features=None, **params):
         """Choose the share by cross-validation, then score all rows, remove the worst, refit.
 

@@ -13,6 +13,7 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 from sktda.cleaning.base import RefitEstimator, check_estimator, prepare_attributor, scoring_features
 from sktda.cleaning.routing import named_weights, refuse_unweighted, weight_name, with_weights
 from sktda.data import check_weights, plain_target, sliceable
+from sktda.model.huge import naming_huge_cells
 
 
 class ResampledEstimator(RefitEstimator):
@@ -63,6 +64,7 @@ class ResampledEstimator(RefitEstimator):
         self.sampler = sampler
 
     @with_callbacks
+    @naming_huge_cells
     def fit(self, X, y, sample_weight=None, **params):
         """Sample the rows, then fit the estimator on them.
 

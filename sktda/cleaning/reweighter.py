@@ -26,6 +26,7 @@ from sktda.cleaning.routing import fit_and_score, weight_name, with_weights
 from sktda.cleaning.scoring import Scores, given, labels_as_given
 from sktda.cleaning.validation import VALIDATION
 from sktda.data import row_index
+from sktda.model.huge import naming_huge_cells
 from sktda.weighting import (
     learned_weights,
     probability_shift,
@@ -151,6 +152,7 @@ class InfluenceReweighter(RefitEstimator):
         self.random_state = random_state
 
     @with_callbacks
+    @naming_huge_cells
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sensitive_features=None, **params):
         """Score the rows and fit with weights.
 

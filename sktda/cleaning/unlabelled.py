@@ -42,8 +42,11 @@ def predicted(features: Any, rows: np.ndarray, labels: np.ndarray, others: np.nd
     X = X if sparse.issparse(X) else np.asarray(X).reshape(X.shape[0], -1)
     from sklearn.ensemble import ExtraTreesRegressor  # most data have no rows without a label
 
-    forest = default_classifier() if task == "classification" else ExtraTreesRegressor(300, min_samples_leaf=3)
-    return forest.set_params(random_state=0 if seed is None else seed).fit(X[rows], labels).predict(X[others])
+    forest = default_classifier()
+    if task != "classification":
+        forest.steps[-1] = ("trees", ExtraTreesRegressor(300, min_samples_leaf=3))
+    forest[-1].set_params(random_state=0 if seed is None else seed)
+    return forest.fit(X[rows], labels).predict(X[others])
 
 
 def _cells(y: Any) -> np.ndarray:

@@ -99,7 +99,7 @@ class DenseCurvature:
             raise ValueError(
                 f"the curvature is singular: its smallest eigenvalue is {least:.3g}, its largest {largest:.3g}, so "
                 "some parameters are not determined by the rows and the penalty. Give a damping above 0 "
-                f"(damping={damping:g})"
+                f"(damping={damping:g}), or standardise X"
             )
         return lambda s: 1 / (s + damping)
 

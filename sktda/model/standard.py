@@ -13,7 +13,9 @@ from sklearn.utils.validation import validate_data
 
 from sktda.data import block_rows, n_columns, row_block, slices
 
-FARTHEST = 1e100  # standard deviations; a new row's square shall not overflow either
+FARTHEST = 1e15  # standard deviations: the square of a new row shall not overflow in single precision either
+
+OFFSET = 2.0**10  # deviations from zero, from where on the 24 digits of float32 are too few for a column
 
 
 class Standard:
@@ -95,26 +97,31 @@ class Standard:
         return np.clip(values, -FARTHEST, FARTHEST, out=values)
 
 
-class StandardColumns(TransformerMixin, BaseEstimator):
-    """Standardises dense rows and divides sparse ones by the deviations, before a model that the library chose.
+class NearOne(TransformerMixin, BaseEstimator):
+    """Brings columns near 1 by powers of two, before a model that the library chose: trees compute in float32.
 
-    As scikit-learn's StandardScaler, which overflows where squares do. Trees, too, need it: they compute in single
-    precision, which knows no number above 3e38 and nothing of what varies on a large offset.
+    That knows no number above 3e38, and little of what varies on a large offset, which is therefore subtracted (not
+    of sparse rows). Ordinary columns keep all their digits, so that trees split them where they would have without.
     """
 
-    def fit(self, X: Any, y: Any = None) -> StandardColumns:
-        """Read the columns of X (n, n_features)."""
+    def fit(self, X: Any, y: Any = None) -> NearOne:
+        """Read the columns of X (n, n_features), dense or CSR."""
         X = validate_data(self, X, accept_sparse="csr", dtype="numeric")
-        self.standard_ = Standard.of(X)
+        standard = Standard.of(X)
+        self.unit_ = power_of_two(standard.spread)
+        far = np.abs(standard.mean) > OFFSET * standard.spread
+        self.offset_ = np.where(far, standard.mean, 0.0)
         return self
 
     def transform(self, X: Any) -> Any:
-        """A scaled copy, float64."""
+        """A copy, float64."""
         X = validate_data(self, X, accept_sparse="csr", dtype="numeric", reset=False)
-        if not sp.issparse(X):
-            return self.standard_.apply(np.array(X, dtype=np.float64))
-        values = X.data / self.standard_.factor[X.indices] / self.standard_.deviation[X.indices]
-        return sp.csr_array((values, X.indices, X.indptr), shape=X.shape)
+        with np.errstate(over="ignore"):  # of a new row that is far larger than all that were seen
+            if sp.issparse(X):
+                X = X.astype(np.float64)
+                X.data = np.clip(X.data / self.unit_[X.indices], -FARTHEST, FARTHEST)
+                return X
+            return np.clip((X - self.offset_) / self.unit_, -FARTHEST, FARTHEST)
 
 
 def power_of_two(values: np.ndarray) -> np.ndarray:

@@ -141,7 +141,7 @@ def test_what_is_not_bagged_is_bagged():
 
 def test_the_default_is_a_forest_of_200():
     for data, kind in ((WINE, RandomForestClassifier), (DIABETES, RandomForestRegressor)):
-        found = DataOOB().fit(*data).estimator_
+        found = DataOOB().fit(*data).estimator_[-1]  # behind the transformer
         assert isinstance(found, kind)
         assert len(found.estimators_) == 200
 

@@ -17,6 +17,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sktda.attribution.base import Attributor, Needs
 from sktda.attribution.features.complexity_gap import ComplexityGap
 from sktda.data import n_columns, slices
+from sktda.model.standard import power_of_two
 from sktda.noise import as_probabilities, log_margin
 from sktda.seeds import random_of
 
@@ -286,7 +287,9 @@ def evened(X: Any) -> np.ndarray:
     rows = np.zeros(flat.shape, dtype=np.float32)
     for j in range(flat.shape[1]):
         column = flat[:, [j]].toarray().ravel() if sp.issparse(X) else flat[:, j]
-        low, middle, high = np.percentile(column.astype(np.float64), [25, 50, 75])
+        column = column.astype(np.float64)
+        column = column / power_of_two(np.abs(column).max())  # the distance of the largest numbers overflows
+        low, middle, high = np.percentile(column, [25, 50, 75])
         distance = column - middle
         largest = np.abs(distance).max()
         if largest > 0:

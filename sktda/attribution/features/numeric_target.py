@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import median_filter
 
+from sktda.model.standard import power_of_two
 from sktda.noise import robust_deviation
 
 LEAST_SCALE = 1e-3  # of a residual, in standard deviations of the target
@@ -57,6 +58,13 @@ def transforms(y: np.ndarray) -> list[Transform]:
         )
     )
     return found
+
+
+def unit_of(y: np.ndarray) -> float:
+    """A power of two to divide y (n,) by where its usual size is so extreme that squares over- or underflow, else 1."""
+    sizes = np.abs(y[y != 0])
+    middle = float(np.median(sizes)) if len(sizes) else 1.0
+    return 1.0 if 1e-50 < middle < 1e50 else float(power_of_two(np.array(middle)))
 
 
 def find_atom(y: np.ndarray) -> float | None:

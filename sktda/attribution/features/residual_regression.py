@@ -197,7 +197,7 @@ def standard_rows(X: Any) -> Any:
     if sp.issparse(X):
         rows = X.astype(np.float64)
         largest = abs(rows).max(axis=0).toarray().ravel()
-        rows.data /= largest[rows.indices]
+        rows.data /= np.where(largest > 0, largest, 1.0)[rows.indices]
         return rows
     standard = Standard.of(X)
     return standard.apply(np.array(X, dtype=np.float64).reshape(len(X), -1)).round(DIGITS)

@@ -16,6 +16,7 @@ from sktda.attribution.features.numeric_target import (
     left_out_deviation,
     r_squared,
     surer,
+    unit_of,
 )
 from sktda.attribution.features.residual_mixture import (
     GRID,
@@ -24,6 +25,7 @@ from sktda.attribution.features.residual_mixture import (
     share_of_wrong,
 )
 from sktda.attribution.features.residual_regression import ResidualRegression, standard_rows
+from sktda.data import LARGEST
 from sktda.seeds import random_of
 
 EVIDENCE = 3.0  # what wrong values must gain in log-likelihood over none: by chance once in 20, for 2 parameters more
@@ -154,13 +156,16 @@ class RobustResidual(Attributor):
         X, self.task_, y, _ = self._validate(X, y, sample_weight, "regression")
         rows = standard_rows(X)
         order = any_order(rows, y)
-        X, rows, y = X[order], rows[order], y[order]
+        unit = unit_of(y)
+        X, rows, y = X[order], rows[order], np.clip(y[order] / unit, -LARGEST, LARGEST)
         random = random_of(self.random_state)
         self._fit_sorted(X, rows, y, random)
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         for name in ("residuals_", "loo_decision_", "suggested_values_", "wrong_probability_"):
             setattr(self, name, getattr(self, name)[back])
+        self.loo_decision_, self.suggested_values_ = self.loo_decision_ * unit, self.suggested_values_ * unit
+        self.atom_ = None if self.atom_ is None else self.atom_ * unit
         self.scores_ = -np.abs(self.residuals_)
         return self
 

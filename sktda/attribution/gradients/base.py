@@ -35,6 +35,7 @@ from sktda.model.consistency import check_losses
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, part_of
+from sktda.model.huge import check_squares, naming_huge_cells
 from sktda.model.likelihood import Binary
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
@@ -86,6 +87,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
 
     @with_callbacks
     @plain_modes
+    @naming_huge_cells
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
         """Train the estimator (unless it is frozen) and score the rows.
 
@@ -222,6 +224,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
                 raise ValueError(f"X and y have inconsistent numbers of samples: {count(X)} and {count(y)}")
             if hasattr(y, "shape") or isinstance(y, list | tuple):
                 infer_task(np.asarray(y)) if np.ndim(y) == 1 else None  # for what it refuses
+        check_squares(y)
         if sample_weight is not None:
             check_weights(sample_weight, count(X))
         if hasattr(X, "shape"):

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.ensemble import BaggingClassifier, BaggingRegressor, RandomForestClassifier, RandomForestRegressor
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
 
@@ -18,6 +18,8 @@ from sktda.attribution.base import Attributor
 from sktda.data import check_weights, encode_target, is_dictionary, note_columns, sliceable
 from sktda.model.fitting import train_clone
 from sktda.model.given import GivenModel
+from sktda.model.huge import check_forest_target, check_squares, naming_huge_cells
+from sktda.model.standard import NearOne
 
 N_ESTIMATORS = 200  # of the ensembles that are made here: each row is out of 74 bags
 HEAVY = 4.0  # times the mean weight: a row that is out of 2 % of the bags or less, if weights decide what is drawn
@@ -58,7 +60,7 @@ class DataOOB(Attributor):
         Members that did not draw the row. 0 only for rows of at least four times the mean weight, which ensembles that
         draw rows by weight may leave out of no bag: these are predicted by all members.
     estimator_ : estimator
-        The fitted ensemble.
+        The fitted ensemble; for estimator=None behind a transformer that brings columns near 1.
     classes_ : ndarray of shape (n_classes,)
         Only for classification.
     task_ : str
@@ -102,6 +104,7 @@ class DataOOB(Attributor):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    @naming_huge_cells
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
         """Fit the ensemble (unless it is frozen) and score the rows.
 
@@ -124,6 +127,8 @@ class DataOOB(Attributor):
         self._forget()
         X, target = self._checked(X, y, sample_weight)
         ensemble = self._ensemble()
+        if self.task_ == "regression":
+            check_forest_target(GivenModel.of(ensemble).model, target)
         labels = target if self.task_ == "regression" else self.classes_[target]
         self.estimator_ = train_clone(ensemble, X, labels, sample_weight, random_state=self.random_state)
         given = GivenModel.of(self.estimator_)
@@ -164,6 +169,8 @@ class DataOOB(Attributor):
             note_columns(self, X, self.estimator)  # the estimator checks X itself
         if classes is not None:
             self.classes_ = classes
+        else:
+            check_squares(target)
         return X, target
 
     def _task(self) -> str:
@@ -184,7 +191,7 @@ class DataOOB(Attributor):
         n = N_ESTIMATORS if self.n_estimators == "auto" else self.n_estimators
         if self.estimator is None:
             kind = RandomForestClassifier if classes else RandomForestRegressor
-            return kind(n, n_jobs=self.n_jobs)
+            return make_pipeline(NearOne(), kind(n, n_jobs=self.n_jobs))
         given = GivenModel.of(self.estimator)
         if given.frozen:
             check_is_fitted(given.model)

@@ -23,6 +23,8 @@ from sktda.attribution.base import Attributor, Needs
 from sktda.data import check_weights, encode_target, note_columns, sliceable
 from sktda.model.fitting import train_clone
 from sktda.model.given import GivenModel, GivenRows, part_of
+from sktda.model.huge import naming_huge_cells
+from sktda.model.standard import NearOne
 from sktda.seeds import random_of
 
 FOLDS = 5  # where cv=None
@@ -48,6 +50,7 @@ class OutOfSample(Attributor):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    @naming_huge_cells
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None, groups=None):
         """Predict every row by a classifier that was trained without it, and score the rows.
 
@@ -228,8 +231,8 @@ def default_classifier(X: Any = None) -> Any:
     Leaves of one row learn wrong labels by heart. benchmarks/which.py measures what this finds.
     """
     if sp.issparse(X):
-        return make_pipeline(StandardScaler(with_mean=False), LogisticRegression(C=0.1, max_iter=1000))
-    return ExtraTreesClassifier(100, min_samples_leaf=5)
+        return make_pipeline(NearOne(), StandardScaler(with_mean=False), LogisticRegression(C=0.1, max_iter=1000))
+    return make_pipeline(NearOne(), ExtraTreesClassifier(100, min_samples_leaf=5))
 
 
 def predict_fold(

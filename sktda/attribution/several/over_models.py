@@ -17,6 +17,7 @@ from sktda.attribution.base import Attributor, Needs, needs_of, objectives_of
 from sktda.attribution.gradients.base import TrainedScores
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, frozen
+from sktda.model.huge import naming_huge_cells
 from sktda.model.side_by_side import side_by_side, why_not
 from sktda.seeds import random_of
 
@@ -40,6 +41,7 @@ class OverModels(Attributor):
 
     # ---- fit --------------------------------------------------------------------------------------------------------
 
+    @naming_huge_cells
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
         """Train what has to be trained, and score the rows with every model.
 

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import is_classifier, is_regressor
 from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sktda.attribution.base import Attributor, Needs, check_validation
@@ -25,7 +26,9 @@ from sktda.attribution.progress import Progress
 from sktda.data import check_weights, encode_target, is_dictionary, note_columns, plain_target, sliceable, slices
 from sktda.model.fitting import train_clone
 from sktda.model.given import GivenModel, GivenRows
+from sktda.model.huge import check_forest_target, check_squares, naming_huge_cells
 from sktda.model.reading import count
+from sktda.model.standard import NearOne
 
 TABLE_BYTES = 128 * 2**20  # of what the queries of a portion take from all leaves
 PORTION = 1_024  # queries at a time where a dense table would be too large
@@ -44,6 +47,7 @@ class LeafScores(CallbackSupportMixin, Attributor):
     _parameter_constraints: dict = {"random_state": ["random_state"]}
 
     @with_callbacks
+    @naming_huge_cells
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
         """Train the ensemble (unless it is frozen) and score the rows.
 
@@ -71,6 +75,9 @@ class LeafScores(CallbackSupportMixin, Attributor):
             checked_metadata(objective, X_val, metadata_val)  # before the training
         self._forget()
         estimator, X, y = self._checked(X, y, sample_weight)
+        if self.estimator is None and sample_weight is not None:  # of its settings, only ratios are to matter
+            weights = check_weights(sample_weight, len(y))
+            sample_weight = weights / weights.mean()
         self._data = GivenRows(X, y, sample_weight)
         progress = Progress(self, X, y)
         if fixed:
@@ -184,11 +191,11 @@ class LeafScores(CallbackSupportMixin, Attributor):
         if self.estimator is None:
             X, task, target, classes = self._validate(X, y, sample_weight)
             X = X if sp.issparse(X) else X.reshape(len(X), -1)
-            return (
-                self._default(task == "classification", sp.issparse(X)),
-                X,
-                target if classes is None else np.asarray(y),
-            )
+            if classes is None:
+                check_squares(target)
+            model = self._default(task == "classification", sp.issparse(X))
+            check_forest_target(model, target)
+            return make_pipeline(NearOne(), model), X, target if classes is None else np.asarray(y)
         given = GivenModel.of(self.estimator)
         self._check_model(given.model)
         if given.frozen:
@@ -202,7 +209,10 @@ class LeafScores(CallbackSupportMixin, Attributor):
             )
         X, y = sliceable(X), plain_target(y)
         check_consistent_length(X, y)
-        encode_target(y, "regression" if is_regressor(given.model) else "classification")
+        _, target, classes = encode_target(y, "regression" if is_regressor(given.model) else "classification")
+        if classes is None:
+            check_squares(target)
+            check_forest_target(given.model, target)
         if sample_weight is not None:
             check_weights(sample_weight, count(X))
         note_columns(self, X, self.estimator)

@@ -38,7 +38,7 @@ class BoostIn(BoostedScores):
     objectives_ : dict of ObjectiveScores
         What was found for each objective of validation rows, by name.
     estimator_ : estimator
-        The trained model.
+        The trained model; for estimator=None behind a transformer that brings columns near 1.
     classes_ : ndarray of shape (n_classes,)
         Only for classification.
     task_ : str
