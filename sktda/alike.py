@@ -80,7 +80,8 @@ class Alike:
             if codes is not None:
                 known = (codes[rows] >= 0) & (codes[first[rows]] >= 0)
                 other = int((known & (codes[rows] != codes[first[rows]])).sum())
-                message += f", {other:,} of them with another label" if other else ", with the same label"
+                same = f", {other:,} of them with another label" if other else ", with the same label"
+                message += ", with another label" if other == len(rows) == 1 else same
             found.append(Finding(kind, message, rows, detail={"of": first[rows]}))
         rows = np.flatnonzero(self.is_outlier)
         if len(rows):
