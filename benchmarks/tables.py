@@ -13,6 +13,7 @@ from pages.engine import engine, scale
 from pages.fairness import fairness
 from pages.finetuning import finetuning
 from pages.front_door import front_door
+from pages.given_probabilities import given_probabilities
 from pages.hessian_free import hessian_free
 from pages.lds import lds
 from pages.noisy_labels import cleaning, cost, detection
@@ -30,7 +31,7 @@ def main() -> None:
         [
             "# Benchmarks",
             "Made by `python benchmarks/tables.py` from the JSON files beside the scripts.",
-            *filter(None, (battery(), encoders(), front_door(), decisions(), review())),
+            *filter(None, (battery(), encoders(), given_probabilities(), front_door(), decisions(), review())),
             detection(),
             cleaning(),
             cost(),
