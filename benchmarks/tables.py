@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pages.adversarial import adversarial, objectives_cost
+from pages.alike import alike
 from pages.battery import battery
 from pages.decisions import decisions
 from pages.distributional import distributional
@@ -31,7 +32,7 @@ def main() -> None:
         [
             "# Benchmarks",
             "Made by `python benchmarks/tables.py` from the JSON files beside the scripts.",
-            *filter(None, (battery(), encoders(), given_probabilities(), front_door(), decisions(), review())),
+            *filter(None, (battery(), encoders(), given_probabilities(), alike(), front_door(), decisions(), review())),
             detection(),
             cleaning(),
             cost(),

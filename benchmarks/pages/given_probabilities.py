@@ -17,18 +17,19 @@ def given_probabilities() -> str:
     nets, tables = chosen(rows, part="published"), chosen(rows, part="tables")
     parts = [
         "## Given probabilities",
-        f"{where(measured)} `python benchmarks/given_probabilities.py`: `PrecomputedProbabilities` and cleanlab's scores "
-        "on the same out-of-sample probabilities. Best: of cleanlab's five scores, chosen after the fact for every cell "
-        "and figure. Rate: estimated share of wrong labels; that of cleanlab is its calibrated joint's.",
+        f"{where(measured)} `python benchmarks/given_probabilities.py`: `PrecomputedProbabilities` and "
+        "cleanlab's scores on the same out-of-sample probabilities. Best: of cleanlab's five scores, chosen after the "
+        "fact for every cell and figure. Rate: estimated share of wrong labels; that of cleanlab is its calibrated "
+        "joint's.",
     ]
     if nets:
         parts += [
-            f"Published probabilities of five nets (Kuan and Mueller 2022): at or above the best in {_won(nets, 'auroc')} "
-            f"of {len(nets)} cells by AUROC and {_won(nets, 'ap')} by average precision (AP). More than a third of the "
-            "wrong roman numerals are predicted as they are labelled; self-confidence finds more of these than any "
-            "margin. People mistake what is hard to see, and the most confident rows, which the rate is taken from, "
-            "show little of that: it is too low on human labels, where that of cleanlab is nearer. On tables, where "
-            "classes overlap, cleanlab's is too high.",
+            "Published probabilities of five nets (Kuan and Mueller 2022): at or above the best in "
+            f"{_won(nets, 'auroc')} of {len(nets)} cells by AUROC and {_won(nets, 'ap')} by average precision (AP). "
+            "About a third of the wrong roman numerals are predicted as they are labelled; self-confidence finds more "
+            "of these than any margin. People mistake what is hard to see, and the most confident rows, which the rate "
+            "is taken from, show little of that: it is too low on human labels, where that of cleanlab is nearer. On "
+            "tables, where classes overlap, cleanlab's is too high.",
             table(
                 ["", "net", "AUROC", "best", "AP", "best", "true rate", "rate", "cleanlab"],
                 [[row["set"], row["model"], *_figures(row), *_rates(row)] for row in nets],

@@ -105,8 +105,7 @@ def check_command(
         import jinja2  # noqa: F401  a missing extra shows before the work is done
         import matplotlib  # noqa: F401
     inputs = [settings.data, settings.embeddings, settings.probabilities, settings.labels, other]
-    inputs = [path for path in inputs if path]
-    check_outputs(list(outputs.values()), inputs, force=force)
+    check_outputs(list(outputs.values()), [path for path in inputs if path], force=force)
 
 
 def summary_of(
