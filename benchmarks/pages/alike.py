@@ -28,11 +28,12 @@ def alike() -> str:
     return "\n\n".join(
         [
             "## Copies and strange rows",
-            f"{where(measured)} `python benchmarks/alike.py --cost`: what `compare_rows` names of the rows as they are, "
-            "and of 20 planted ones (mean of 3 seeds): equal to another row; near, with noise of 1 % of each column's "
-            "standard deviation; shuffled, each cell from another row; far, 3 standard deviations up or down in every "
-            "column. Near copies are not looked for where equal rows coincide by nature, and not told where few columns, or "
-            "numbers beside categories, bring as many rows as near. A shuffled row of some tables is like the others. "
+            f"{where(measured)} `python benchmarks/alike.py --cost`: what `compare_rows` names of the rows as they "
+            "are, and of 20 planted ones (mean of 3 seeds): equal to another row; near, with noise of 1 % of each "
+            "column's standard deviation; shuffled, each cell from another row; far, 3 standard deviations up or down "
+            "in every column. Near copies are not looked for where equal rows coincide by nature, and not told where "
+            "few columns, or numbers beside categories, bring as many rows as near. A shuffled row of some tables is "
+            "like the others. "
             + (
                 f"Seconds of the processor on 10,000 rows, of those of the whole `sktda score`: {seconds}."
                 if costs
