@@ -130,6 +130,22 @@ def best(row: dict, metric: str) -> float:
     return max((value for name, value in row[metric].items() if name != "sktda"), default=float("nan"))
 
 
+def over_seeds(rows: list[dict]) -> list[dict]:
+    """Tables with the means over the seeds, to six digits; all with the mean error of the rate."""
+    cells: dict[tuple, list[dict]] = {}
+    for row in rows:
+        cells.setdefault(tuple(row.get(name) for name in ("part", "set", "model", "noise")), []).append(row)
+    means = []
+    for group in cells.values():
+        for each in group:
+            each["error"] = {name: abs(rate - each["true_rate"]) for name, rate in each["rate"].items()}
+        row = {name: value for name, value in group[0].items() if name != "seed"}
+        for name in ("rate", "error", "auroc", "ap"):
+            row[name] = {key: round(float(np.mean([each[name][key] for each in group])), 6) for key in row[name]}
+        means.append({**row, "n_seeds": len(group)})
+    return means
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
                 for metric in ("auroc", "ap")
             )
             print(f"{' '.join(map(str, what.values()))}: {figures}", flush=True)
-    save("given_probabilities", rows)
+    save("given_probabilities", over_seeds(rows))
 
 
 if __name__ == "__main__":

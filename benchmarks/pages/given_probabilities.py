@@ -70,6 +70,6 @@ def _means(rows: Rows, values: list[tuple], key: str, names: dict) -> str:
         for name in (OURS, *SCORES)
     ]
     for name in (OURS, "cleanlab"):
-        errors = (np.mean([abs(row["rate"][name] - row["true_rate"]) for row in group]) for group in groups)
+        errors = (np.mean([row["error"][name] for row in group]) for group in groups)
         body.append([f"error of the rate, {name}", *(f"{error:.3f}" for error in errors)])
     return table(head, body)
