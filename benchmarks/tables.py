@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pages.adversarial import adversarial, objectives_cost
+from pages.alike import alike
 from pages.battery import battery
 from pages.decisions import decisions
 from pages.distributional import distributional
@@ -13,6 +14,7 @@ from pages.engine import engine, scale
 from pages.fairness import fairness
 from pages.finetuning import finetuning
 from pages.front_door import front_door
+from pages.given_probabilities import given_probabilities
 from pages.hessian_free import hessian_free
 from pages.lds import lds
 from pages.noisy_labels import cleaning, cost, detection
@@ -30,7 +32,7 @@ def main() -> None:
         [
             "# Benchmarks",
             "Made by `python benchmarks/tables.py` from the JSON files beside the scripts.",
-            *filter(None, (battery(), encoders(), front_door(), decisions(), review())),
+            *filter(None, (battery(), encoders(), given_probabilities(), alike(), front_door(), decisions(), review())),
             detection(),
             cleaning(),
             cost(),

@@ -18,12 +18,12 @@ from sktda.findings.finding import Columns, Finding
 MOST_ROWS = 20_000  # different ones, up to which each is compared with each
 NEIGHBOURS = 10
 FEWEST_ROWS = 3 * NEIGHBOURS
-WIDE = 128  # columns; of more, distances are those in as many random directions, which are right to some 6 %
+WIDE = 64  # columns; of more, distances are those in as many random directions, which are right to some 9 %
 BY_CHANCE = 0.1  # pairs as near as near duplicates that independent rows would have, at most
 NEAR = 0.2  # of the distance to the tenth neighbour: no pair farther apart is a near duplicate
 SLIGHT = 0.1  # spreads of the columns, root mean square: nor is a pair that differs by more
 GAP, OFTEN = 3.0, 0.2  # by which the next row is farther, in all but so many cases
-GROWTH, HALVINGS = 1.25, 8  # times as many pairs within a limit as within half of it
+GROWTH, HALVINGS = 1.4, 8  # times as many pairs within a limit as within half of it
 FAR = 5.0  # robust deviations of the log of the isolation, beyond which a row is unlike all others
 AT_LEAST = 1.5  # times farther from its neighbours than these from theirs
 BLOCK = 2**22  # similarities held at a time
@@ -80,7 +80,8 @@ class Alike:
             if codes is not None:
                 known = (codes[rows] >= 0) & (codes[first[rows]] >= 0)
                 other = int((known & (codes[rows] != codes[first[rows]])).sum())
-                message += f", {other:,} of them with another label" if other else ", with the same label"
+                same = f", {other:,} of them with another label" if other else ", with the same label"
+                message += ", with another label" if other == len(rows) == 1 else same
             found.append(Finding(kind, message, rows, detail={"of": first[rows]}))
         rows = np.flatnonzero(self.is_outlier)
         if len(rows):
@@ -132,7 +133,8 @@ def compare_rows(X: Any, X_val: Any = None) -> Alike:
         X = sp.vstack([X, X_val], format="csr") if sp.issparse(X) else np.concatenate([X, X_val])
     rows = np.arange(X.shape[0])
     with np.errstate(over="ignore", invalid="ignore"):
-        first, by_nature = equal_rows(Columns.read(X))
+        columns = Columns.read(X)
+        first, by_nature = (rows, False) if columns is None else equal_rows(columns)
     kept = np.flatnonzero(first == rows)
     near, isolation, outlier = rows.copy(), np.full(len(rows), np.nan), np.zeros(len(rows), dtype=bool)
     is_compared = FEWEST_ROWS <= len(kept) <= MOST_ROWS

@@ -252,6 +252,7 @@ def test_scores_are_worst_first_and_ready_for_review(wine, table, tmp_path):
     done("score", table, "-o", tmp_path / "s.csv", "--index", "code")
     scores = read(tmp_path / "s.csv")
     names = "row code given_label suggested_label label_quality score noisy decision new_label"
+    names += " duplicate_of near_duplicate_of outlier"
     assert scores.columns.tolist() == names.split()
     assert sorted(scores["row"].astype(int)) == list(range(178))
     rows = scores["row"].astype(int)

@@ -64,6 +64,7 @@ from sktda.attribution import (
     ModelEnsemble,
     MoSo,
     OutlierGradient,
+    PrecomputedProbabilities,
     PrecomputedScores,
     RobustResidual,
     SelfConfidence,
@@ -236,7 +237,8 @@ def test_tags_say_what_is_taken(instance):
     assert tags.target_tags.required == (not isinstance(instance, PrecomputedScores) and not transforms)
     assert tags.input_tags.sparse != transforms
     assert tags.input_tags.string == encodes
-    assert tags.input_tags.allow_nan == (encodes or isinstance(instance, PrecomputedScores))
+    looked_up = isinstance(instance, PrecomputedScores | PrecomputedProbabilities)
+    assert tags.input_tags.allow_nan == (encodes or looked_up)
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)

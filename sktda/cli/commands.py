@@ -230,8 +230,8 @@ def score(
     """Write the scores of all rows, for a review by hand.
 
     The columns are row (counted from 0), the index, given_label, suggested_label, label_quality (below 0.5 = wrong),
-    score (higher = keep), noisy, and the empty decision and new_label. Fill these in where you know better, and give
-    the file to sktda clean --decisions.
+    score (higher = keep), noisy, the empty decision and new_label, then duplicate_of and near_duplicate_of (the first
+    such row) and outlier. Fill in decisions where you know better, and give the file to sktda clean --decisions.
     """
     started = time.perf_counter()
     outputs = named_outputs(scores=out)

@@ -298,7 +298,6 @@ class Job:
         numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in numeric}
         none = self.given.isna()  # and so no verdict
         noisy = table["noisy"].str.strip().str.lower()
-        self._compare()
         valid = {name: np.isfinite(column) | none for name, column in numbers.items()} | {
             "noisy": noisy.isin(["true", "false"])
         }
@@ -315,6 +314,7 @@ class Job:
                 "suggested_label": table["suggested_label"],
                 **numbers,
                 "noisy": noisy == "true",
+                **self._compare(),
             }
         )
 

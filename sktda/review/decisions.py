@@ -24,7 +24,7 @@ OF_ROWS = ("duplicate_of", "near_duplicate_of", "outlier")  # where the verdicts
 
 def columns_of(frame: pd.DataFrame) -> list[str]:
     """The columns of a scores file of these verdicts, without that of the user's index."""
-    return [*COLUMNS[:-2], *(name for name in OF_ROWS if name in frame), *COLUMNS[-2:]]
+    return [*COLUMNS, *(name for name in OF_ROWS if name in frame)]
 
 
 def scores_file(frame: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sktda.containers import is_missing
 from sktda.review.decisions import DECISIONS, columns_of, index_column
 from sktda.review.page import Review, rows_shown
 
@@ -130,6 +131,6 @@ def _value(value: Any) -> Any:
     """What a sheet can hold of a cell."""
     if isinstance(value, bool | int | float) and value == value:
         return value
-    if value is None or value != value:
+    if is_missing(value):
         return None
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(value))[:MAX_CELL]

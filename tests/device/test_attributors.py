@@ -108,7 +108,7 @@ SCORES = {
 }
 WITHOUT = {  # methods that compute with NumPy, or by other attributors that have a device each
     *(ConfidentLearning, DataOOB, LabelPosterior, NormalizedMargin, SelfConfidence, Ensemble, RobustResidual),
-    *(Distributional, ModelEnsemble, methods.PrecomputedScores),
+    *(Distributional, ModelEnsemble, methods.PrecomputedProbabilities, methods.PrecomputedScores),
     *(methods.BoostIn, methods.LeafInfluence, methods.TreeKernel),
 }
 

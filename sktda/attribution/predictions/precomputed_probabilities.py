@@ -63,11 +63,11 @@ class PrecomputedProbabilities(Attributor):
     >>> from sktda import NoisyLabelDetector
     >>> from sktda.attribution import PrecomputedProbabilities
     >>> X, y = load_digits(return_X_y=True)
-    >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
+    >>> y[:2] = [7, 7]  # they are 0 and 1
     >>> probabilities = cross_val_predict(GaussianNB(), X, y, method="predict_proba")
     >>> detector = NoisyLabelDetector(PrecomputedProbabilities(probabilities)).fit(X, y)
-    >>> detector.suggested_labels_[:3].tolist()
-    [0, 1, 2]
+    >>> detector.suggested_labels_[:2].tolist()
+    [0, 1]
     """
 
     __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
