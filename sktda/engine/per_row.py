@@ -21,6 +21,7 @@ from sktda.engine.functional import Direction, dual_numbers, forward_at
 from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, known_layers, plain_kernels, recording
 from sktda.engine.trusted import check_folded, formed_gradients, is_folded, joined, refuse_module, trusted
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
+from sktda.model.precision import exact_passes, raised
 
 BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
 ACCELERATED = 8  # times as much on an accelerator, which is idle between small batches
@@ -56,7 +57,8 @@ class PerRow:
         """Find the layers whose factors give the gradient (checked on three rows), and the batch size."""
         if self.layers is None:
             sample = rows.block(np.linspace(0, len(rows) - 1, 3).astype(int), self.model.device)[0]
-            self.layers = trusted(self.model, known_layers(self.model.module), sample)
+            with exact_passes():
+                self.layers = trusted(self.model, known_layers(self.model.module), sample)
             covered = {name for layer in self.layers for name in layer.parameters}
             self.rest = [name for name in self.model.parameters if name not in covered]
         if not self.row_bytes:
@@ -164,8 +166,8 @@ class PerRow:
         used: dict[str, list[LayerRows]] = {layer.name: [] for layer in layers}
         for (layer, (seen, _)), delta in zip(found, deltas, strict=True):
             if delta is not None:
-                seen = seen if parameters is not None else tuple(x.detach() for x in seen)
-                used[layer.name].append(layer.factors(seen, delta, len(values)))
+                seen = tuple(raised(x if parameters is not None else x.detach()) for x in seen)
+                used[layer.name].append(layer.factors(seen, raised(delta), len(values)))
         factors: dict[str, LayerRows] = {
             layer.name: joined(used[layer.name])
             if used[layer.name]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sktda.data import slices
 from sktda.devices import has_float64
 from sktda.model.likelihood import Likelihood
+from sktda.model.precision import passed
 
 Inputs = Tensor | Mapping[str, Tensor]
 LABELS = 4096  # read at a time, with their inputs
@@ -66,7 +67,7 @@ def to_device(inputs: Inputs, device: torch.device) -> Inputs:
 
 def forward(module: nn.Module, inputs: Inputs) -> Tensor:
     """Raw outputs; a dict of inputs goes in as keyword arguments."""
-    return module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
+    return passed(lambda: module(**inputs) if isinstance(inputs, Mapping) else module(inputs), module)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.base import SECOND_ORDER, Fitted
 from sktda.attribution.gradients.deletion import Deletion
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
@@ -44,6 +44,9 @@ class SGDInfluence(GradientAttributor, Deletion):
         "auto" is CUDA where there is one.
     batch_size : int or "auto", default="auto"
         Rows of a step at a time; changes memory and speed, not the result. "auto" = what fits.
+    precision : {"auto", "float32", "tf32"}, default="auto"
+        Of passes through the net. "auto" = as torch is set; "float32": never TF32; "tf32": products in TF32, on CUDA.
+        Second derivatives would be rounding in bfloat16.
     work_dir : path-like or None, default=None
         Folder in which the state of a long `fit` is kept until it ends: a fit that was killed and is started again
         (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
@@ -86,15 +89,26 @@ class SGDInfluence(GradientAttributor, Deletion):
     (145,)
     """
 
+    _parameter_constraints: dict = {**GradientAttributor._parameter_constraints, **SECOND_ORDER}
+
     needs = Needs(validation=True, gradients=True, trajectory=True, net={"optimizer": "sgd", "hidden": False})
 
     def __init__(
-        self, estimator=None, *, objective="auto", device="auto", batch_size="auto", work_dir=None, random_state=None
+        self,
+        estimator=None,
+        *,
+        objective="auto",
+        device="auto",
+        batch_size="auto",
+        precision="auto",
+        work_dir=None,
+        random_state=None,
     ):
         self.estimator = estimator
         self.objective = objective
         self.device = device
         self.batch_size = batch_size
+        self.precision = precision
         self.work_dir = work_dir
         self.random_state = random_state
 
