@@ -25,6 +25,7 @@ from sktda.model.precision import exact_passes, raised
 
 BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
 ACCELERATED = 8  # times as much on an accelerator, which is idle between small batches
+OF_DEVICE = 32  # on CUDA one of so many parts of the card's memory: factors and products take several times as much
 SECOND_ORDER_BYTES = 16 * 2**20  # the same where second derivatives are taken: larger tensors cost more to allocate
 REST = ""  # name of the part of the gradient that no known layer covers
 Found = TypeVar("Found")
@@ -71,12 +72,15 @@ class PerRow:
 
     @property
     def own_batch(self) -> int:
-        """Rows whose activations take 256 MiB, at most 1,024, or eight times that on an accelerator.
+        """Rows whose activations take 256 MiB, at most 1,024; more on an accelerator.
 
-        Depends on the model and the kind of device only, not on `batch_size` or on how much memory is free.
+        Depends on the model and the device only, not on `batch_size` or on how much memory is free.
         """
         times = 1 if self.model.device.type == "cpu" else ACCELERATED
-        return min(max(times * BATCH_BYTES // self.row_bytes, 1), times * 1024)
+        n_bytes = times * BATCH_BYTES
+        if self.model.device.type == "cuda":
+            n_bytes = torch.cuda.get_device_properties(self.model.device).total_memory // OF_DEVICE
+        return min(max(n_bytes // self.row_bytes, 1), times * 1024)
 
     @property
     def second_order_batch(self) -> int:
@@ -294,19 +298,27 @@ class PerRow:
 
     def mean_gradient(self, rows: Rows, losses: Callable[[Tensor, Tensor], Tensor] | None = None) -> dict[str, Tensor]:
         """Gradient of the rows' mean loss by parameter, without the penalty; `losses` replaces the model's own."""
+        return {name: value / len(rows) for name, value in self.gradient(rows, 1.0, losses).items()}
+
+    def gradient(
+        self, rows: Rows, size: float, losses: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Gradient of the sum of the rows' losses over `size`, as `mean_gradient`; 0 where there are no rows."""
         own = self.model.parameters
         measure = losses or self.model.likelihood.losses
-        total = {name: torch.zeros_like(value) for name, value in own.items()}
+        total: dict[str, Tensor] = {}
 
         def work(part: slice) -> None:
             inputs, targets, weight = rows.block(part, self.model.device)
             with torch.enable_grad(), eval_kernels(self.model.module):
                 values = measure(forward(self.model.module, inputs), targets)
                 loss = (values if weight is None else values * weight).sum()
+                loss = loss if size == 1 else loss / size
                 gradients = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
-            for name, gradient in zip(own, gradients, strict=True):
-                if gradient is not None:
-                    total[name] += gradient
+            found = {name: gradient for name, gradient in zip(own, gradients, strict=True) if gradient is not None}
+            # not in place: gradients of several parameters may be one tensor
+            total.update({name: total[name] + value if name in total else value for name, value in found.items()})
 
-        self.sweep(rows, work)
-        return {name: value / len(rows) for name, value in total.items()}
+        if len(rows):
+            self.sweep(rows, work)
+        return {name: total[name] if name in total else torch.zeros_like(value) for name, value in own.items()}
