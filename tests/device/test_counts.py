@@ -111,13 +111,13 @@ def test_a_step_of_a_recorded_training_waits_three_times(counting):
 def test_a_step_taken_back_sends_its_rows_twice_and_waits_for_nothing(counting):
     """For its gradient, and for the product with its Hessian; which rows these are is sent for all steps at once."""
     found = []
-    for epochs in (2, 4):
+    for epochs in (4, 8):
         net = FrozenEstimator(
             trained(epochs=epochs).set_params(batch_size=24, optimizer__momentum=0.5).fit(X[:N], Y[:N])
         )
         back = SGDInfluence(net, device=D)
         found.append(counts(counting, lambda back=back: back.fit(X[:N], Y[:N], X_val=X[:9], y_val=Y[:9]))[0])
-    steps = 2 * (4 - 2)
+    steps = 2 * (8 - 4)
     assert found[1]["syncs"] == found[0]["syncs"]
     assert found[1]["uploads"] - found[0]["uploads"] == 4 * steps  # inputs and targets
 
