@@ -230,14 +230,17 @@ def conjugate_gradients(
             break
         product = multiply(unflatten(d.to(like), shapes))
         moved = exact(flatten_each(product, shapes)) + damping * d
-        bend, live = (d * moved).sum(1), squared > goal  # those that have ended since they were looked at stay
-        met = torch.where(live & ~(bend > 0), bend / d.square().sum(1), met)
-        step = torch.where(live, squared / bend, 0.0)[:, None]
-        x += step * d
-        r -= step * moved
-        after = r.square().sum(1)
-        d = r + torch.where(live, after / squared, 0.0)[:, None] * d
-        squared = torch.where(live, after, squared)
+        bend = (d * moved).sum(1)
+        step, curvature = squared / bend, bend / d.square().sum(1)
+        live = None if rounds == 1 else squared > goal
+        if live is not None:  # those that have ended since they were looked at stay as they are
+            step, curvature = torch.where(live, step, 0.0), torch.where(live, curvature, met)
+        met = torch.minimum(met, curvature)
+        x += step[:, None] * d
+        r -= step[:, None] * moved
+        squared, before = r.square().sum(1), squared
+        share = squared / before if live is None else torch.where(live, squared / before, 0.0)
+        d = r + share[:, None] * d
     missed = (squared / goal).max().sqrt().item() * tolerance
     raise ValueError(
         f"conjugate gradients did not converge in {max_iter} products: relative residual "

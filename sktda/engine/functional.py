@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from sktda.devices import out_of_memory
 from sktda.model.base import Inputs
+from sktda.model.precision import passed
 
 Direction = Mapping[str, Tensor]
 DUAL_LEVEL = RLock()  # torch has one level of dual numbers for all threads
@@ -37,7 +38,7 @@ def forward_at(module: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) 
         if id(value) in names
     }
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
-    return functional_call(module, placed, args, kwargs, tie_weights=False)
+    return passed(lambda: functional_call(module, placed, args, kwargs, tie_weights=False), module)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from torch import Tensor
 from sktda.devices import exact, exact_device
 
 RANK = 48  # outer products that are looked for in a direction, at most
+GRAM_DIGITS = 1e-6  # relative errors that values by a Gram matrix in float64 may have, with room
+ROUNDING, NO_LENGTH = 1e-13, 1e-300  # shares of the largest eigenvalue of a Gram matrix that are 0, and what is 0
 
 
 def few_products(matrices: Tensor, allowed: Tensor | float) -> tuple[Tensor, Tensor] | None:
@@ -21,9 +23,8 @@ def few_products(matrices: Tensor, allowed: Tensor | float) -> tuple[Tensor, Ten
     for most in sorted({min(most, out * width // (out + width)) for most in (RANK // 3, RANK)} - {0}):
         left, strength, right = leading_vectors(matrices, most)
         missing = total - exact(strength).square().sum(0).cumsum(0)  # Eckart & Young: squares that r terms leave out
-        enough = (missing <= allowed).nonzero()
-        if len(enough):
-            rank = int(enough[0]) + 1
+        rank = int((missing > allowed).sum()) + 1  # missing falls from term to term
+        if rank <= most:
             return (left * strength[:, None])[:, :, :rank].permute(2, 0, 1), right[:, :, :rank].permute(2, 0, 1)
     return None
 
@@ -48,11 +49,26 @@ def leading_vectors(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor
     generator = torch.Generator().manual_seed(0)
     # drawn on the processor in float64: the same start for every dtype and device
     probe = torch.randn(matrices.shape[2], rank, generator=generator, dtype=torch.float64).to(matrices)
-    found = torch.linalg.qr(matrices @ probe)[0]
+    found = orthonormal(matrices @ probe)
     # one power step, made orthogonal after each product: else all columns turn to the strongest vector
-    found = torch.linalg.qr(matrices @ torch.linalg.qr(matrices.mT @ found)[0])[0]
-    left, strength, right = torch.linalg.svd(found.mT @ matrices, full_matrices=False)
-    return found @ left, strength, right.mT
+    found = orthonormal(matrices @ orthonormal(matrices.mT @ found))
+    small = exact(found.mT @ matrices)
+    squared, turn = (each.flip(-1) for each in torch.linalg.eigh(small @ small.mT))
+    strength = squared.clamp(min=0).sqrt()
+    right = (small.mT @ turn) / strength.clamp(min=NO_LENGTH)[:, None]
+    return found @ turn.to(found), strength.to(found), right.to(found)
+
+
+def orthonormal(matrices: Tensor) -> Tensor:
+    """(q, m, rank) orthonormal columns that span those of each matrix, 0 where these span less.
+
+    By the Gram matrix in float64, exact to the root of its precision: an accelerator multiplies fast, and makes its QR
+    factorisations one after the other.
+    """
+    wide = exact(matrices)
+    values, vectors = torch.linalg.eigh(wide.mT @ wide)
+    inverse = torch.where(values > ROUNDING * values[:, -1:], values.clamp(min=NO_LENGTH).rsqrt(), 0.0)
+    return (wide @ (vectors * inverse[:, None])).to(matrices)
 
 
 def outer_products(values: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,7 +85,7 @@ def outer_products(values: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Ten
     found, vectors = torch.linalg.eigh(square)
     strength = found.flip(0).clamp_min(0).sqrt()
     near = vectors.flip(1)  # the strongest first; eigh ascends
-    far = (weighted.T @ near if wide else weighted @ near) / strength.clamp_min(1e-300)
+    far = (weighted.T @ near if wide else weighted @ near) / strength.clamp_min(NO_LENGTH)
     left, right = (near, far) if wide else (far, near)
     kept = int((strength > 1e-7 * strength[0]).sum())  # the Gram is exact to 1e-14 or so, its roots to 1e-7
     return strength[:kept].to(inverse), (left.T / s)[:kept].to(inverse), (right.T / a)[:kept].to(inverse)

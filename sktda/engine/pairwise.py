@@ -19,7 +19,7 @@ from sktda.engine.curvature import Spectral
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.kronecker import turned_back
 from sktda.engine.layers import Layer, LayerRows, Product
-from sktda.engine.outer_products import RANK, energies, few_products, outer_products, squares
+from sktda.engine.outer_products import GRAM_DIGITS, RANK, energies, few_products, outer_products, squares
 from sktda.engine.per_row import REST, PerRow
 from sktda.engine.ranks import Probe, chosen_ranks
 from sktda.engine.unrolling import Flow
@@ -134,7 +134,7 @@ def truncated(flow: Flow, coordinates: Mapping[str, Tensor], linear: set[str], t
         name = layer.name
         found = weighted.pop(name)
         pair = None
-        if name in linear and tolerance > 1e3 * torch.finfo(found.dtype).eps:  # less is rounding
+        if name in linear and tolerance > max(GRAM_DIGITS, 1e3 * torch.finfo(found.dtype).eps):  # less is rounding
             pair = few_products(found, allowed)
         if pair is not None:
             # the weights chose the terms and go again: what is written as products are the coordinates

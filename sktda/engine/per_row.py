@@ -21,9 +21,11 @@ from sktda.engine.functional import Direction, dual_numbers, forward_at
 from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, known_layers, plain_kernels, recording
 from sktda.engine.trusted import check_folded, formed_gradients, is_folded, joined, refuse_module, trusted
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
+from sktda.model.precision import exact_passes, raised
 
 BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
 ACCELERATED = 8  # times as much on an accelerator, which is idle between small batches
+OF_DEVICE = 32  # on CUDA one of so many parts of the card's memory: factors and products take several times as much
 SECOND_ORDER_BYTES = 16 * 2**20  # the same where second derivatives are taken: larger tensors cost more to allocate
 REST = ""  # name of the part of the gradient that no known layer covers
 Found = TypeVar("Found")
@@ -56,7 +58,8 @@ class PerRow:
         """Find the layers whose factors give the gradient (checked on three rows), and the batch size."""
         if self.layers is None:
             sample = rows.block(np.linspace(0, len(rows) - 1, 3).astype(int), self.model.device)[0]
-            self.layers = trusted(self.model, known_layers(self.model.module), sample)
+            with exact_passes():
+                self.layers = trusted(self.model, known_layers(self.model.module), sample)
             covered = {name for layer in self.layers for name in layer.parameters}
             self.rest = [name for name in self.model.parameters if name not in covered]
         if not self.row_bytes:
@@ -69,12 +72,15 @@ class PerRow:
 
     @property
     def own_batch(self) -> int:
-        """Rows whose activations take 256 MiB, at most 1,024, or eight times that on an accelerator.
+        """Rows whose activations take 256 MiB, at most 1,024; more on an accelerator.
 
-        Depends on the model and the kind of device only, not on `batch_size` or on how much memory is free.
+        Depends on the model and the device only, not on `batch_size` or on how much memory is free.
         """
         times = 1 if self.model.device.type == "cpu" else ACCELERATED
-        return min(max(times * BATCH_BYTES // self.row_bytes, 1), times * 1024)
+        n_bytes = times * BATCH_BYTES
+        if self.model.device.type == "cuda":
+            n_bytes = torch.cuda.get_device_properties(self.model.device).total_memory // OF_DEVICE
+        return min(max(n_bytes // self.row_bytes, 1), times * 1024)
 
     @property
     def second_order_batch(self) -> int:
@@ -164,8 +170,8 @@ class PerRow:
         used: dict[str, list[LayerRows]] = {layer.name: [] for layer in layers}
         for (layer, (seen, _)), delta in zip(found, deltas, strict=True):
             if delta is not None:
-                seen = seen if parameters is not None else tuple(x.detach() for x in seen)
-                used[layer.name].append(layer.factors(seen, delta, len(values)))
+                seen = tuple(raised(x if parameters is not None else x.detach()) for x in seen)
+                used[layer.name].append(layer.factors(seen, raised(delta), len(values)))
         factors: dict[str, LayerRows] = {
             layer.name: joined(used[layer.name])
             if used[layer.name]
@@ -292,19 +298,27 @@ class PerRow:
 
     def mean_gradient(self, rows: Rows, losses: Callable[[Tensor, Tensor], Tensor] | None = None) -> dict[str, Tensor]:
         """Gradient of the rows' mean loss by parameter, without the penalty; `losses` replaces the model's own."""
+        return {name: value / len(rows) for name, value in self.gradient(rows, 1.0, losses).items()}
+
+    def gradient(
+        self, rows: Rows, size: float, losses: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Gradient of the sum of the rows' losses over `size`, as `mean_gradient`; 0 where there are no rows."""
         own = self.model.parameters
         measure = losses or self.model.likelihood.losses
-        total = {name: torch.zeros_like(value) for name, value in own.items()}
+        total: dict[str, Tensor] = {}
 
         def work(part: slice) -> None:
             inputs, targets, weight = rows.block(part, self.model.device)
             with torch.enable_grad(), eval_kernels(self.model.module):
                 values = measure(forward(self.model.module, inputs), targets)
                 loss = (values if weight is None else values * weight).sum()
+                loss = loss if size == 1 else loss / size
                 gradients = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
-            for name, gradient in zip(own, gradients, strict=True):
-                if gradient is not None:
-                    total[name] += gradient
+            found = {name: gradient for name, gradient in zip(own, gradients, strict=True) if gradient is not None}
+            # not in place: gradients of several parameters may be one tensor
+            total.update({name: total[name] + value if name in total else value for name, value in found.items()})
 
-        self.sweep(rows, work)
-        return {name: value / len(rows) for name, value in total.items()}
+        if len(rows):
+            self.sweep(rows, work)
+        return {name: total[name] if name in total else torch.zeros_like(value) for name, value in own.items()}

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sktda.data import slices
+from sktda.devices import exact_device
 from sktda.engine.differences import length
-from sktda.engine.functional import Direction
 from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import SecondOrder
-from sktda.model.base import Rows
+from sktda.model.base import Rows, flatten_each, unflatten
 from sktda.model.likelihood import Likelihood
 from sktda.model.module_copy import unwrapped
 from sktda.model.trajectory import MISFIT, Trajectory
@@ -33,6 +34,16 @@ class Batch:
     rows: Rows
     positions: np.ndarray
     size: float
+
+
+class Setting(NamedTuple):
+    """Of one parameter at one step of SGD; share: 1 - dampening."""
+
+    rate: float
+    momentum: float
+    share: float
+    nesterov: bool
+    decay: float
 
 
 class Replay:
@@ -85,6 +96,7 @@ class Replay:
         self.total = total
         self.copies = np.arange(len(rows))
         """(n,) for every row the one that stands for it in the batches: another one where a row is given twice."""
+        self.shapes = {name: value.shape for name, value in engine.model.parameters.items()}
         self.initial = trajectory.initial_state()
         n_bytes = sum(value.nbytes for value in engine.model.parameters.values())
         held = max(1, STATE_BYTES // n_bytes)
@@ -107,46 +119,63 @@ class Replay:
         likelihood = self.engine.model.likelihood
         if type(likelihood).size is Likelihood.size:  # the targets need not be read
             return float(len(rows))
-        return likelihood.size(rows.block(slice(0, len(rows)), self.engine.model.device)[1])
+        return likelihood.size(rows.read(slice(0, len(rows)))[1])
 
-    def settings(self, step: int) -> dict[str, tuple[float, float, float, bool, float]]:
-        """(learning rate, momentum, 1 - dampening, Nesterov, weight decay) of a step of SGD, by parameter."""
+    @cached_property
+    def places(self) -> Sequence[Tensor]:
+        """By step, the positions of its rows, where float64 numbers of the model's device are."""
+        steps = [self.place[self.trajectory.step_positions(step)] for step in range(self.trajectory.n_steps)]
+        every = torch.from_numpy(np.concatenate(steps)).to(exact_device(self.engine.model.device))
+        return every.split([len(step) for step in steps])
+
+    def settings(self, step: int) -> dict[str, Setting]:
+        """Of a step of SGD, by parameter."""
         rates = self.trajectory.group_step_rates
         assert rates is not None
-        found = {}
+        found: dict[str, Setting] = {}
         for number, group in enumerate(self.trajectory.groups):
+            momentum, decay = float(group.get("momentum", 0)), float(group.get("weight_decay", 0))
             share = 1 - float(group.get("dampening", 0)) if step else 1.0  # the buffer starts with the whole gradient
-            rest = share, bool(group.get("nesterov")), float(group.get("weight_decay", 0))
-            for name in group["parameters"]:
-                found[name] = float(rates[step, number]), float(group.get("momentum", 0)), *rest
+            setting = Setting(float(rates[step, number]), momentum, share, bool(group.get("nesterov")), decay)
+            found |= dict.fromkeys(group["parameters"], setting)
         # in the model's order, which that of groups need not be
         return {name: found[name] for name in self.engine.model.parameters}
 
-    def products(self, batch: Batch, directions: Direction) -> tuple[Tensor, dict[str, Tensor]]:
-        """(dots (rows of the batch, k) of gradients with k directions, Hessian times them), both of the batch's loss.
+    def flat(self, settings: dict[str, Setting], number: Callable[[Setting], float]) -> float | Tensor:
+        """A number of each parameter's setting: (p,) on the device, or a float where they are all the same."""
+        values = [float(number(setting)) for setting in settings.values()]
+        if len(set(values)) == 1:
+            return values[0]
+        counts = torch.tensor([shape.numel() for shape in self.shapes.values()])
+        each = torch.tensor(values, dtype=torch.float64).repeat_interleave(counts)
+        return each.to(self.engine.model.dtype).to(self.engine.model.device)
+
+    def products(self, batch: Batch, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """(dots (rows of the batch, k) of gradients with k directions (k, p), Hessian times them), both of its loss.
 
         The penalty is in neither. At the model's present parameters.
         """
         second, device = SecondOrder(self.engine), self.engine.model.device
+        # both are linear in them, so that the mean over the batch may be taken here
+        shared = unflatten(directions / batch.size, self.shapes)
         dots: list[Tensor] = []
-        total = {name: torch.zeros_like(value) for name, value in directions.items()}
+        total: list[Tensor] = []
 
         def work(part: slice) -> None:
-            found, _, bends = second.block_products(batch.rows.block(part, device), directions)
+            found, _, bends = second.block_products(batch.rows.block(part, device), shared)
+            moved = flatten_each(bends, self.shapes)
             dots.append(found)
-            for name, value in bends.items():
-                total[name] += value
+            total[:] = [total[0].add_(moved) if total else moved]
 
         self.engine.sweep(batch.rows, work)
-        return torch.cat(dots) / batch.size, {name: value / batch.size for name, value in total.items()}
+        return dots[0] if len(dots) == 1 else torch.cat(dots), total[0]
 
     def gradient(self, batch: Batch, chosen: np.ndarray) -> dict[str, Tensor]:
         """What the rows of a mask (n,) add to the gradient of the batch's loss."""
-        rows = self.rows.chosen(batch.positions[chosen[batch.positions]])
-        if not len(rows):
-            return {name: torch.zeros_like(value) for name, value in self.engine.model.parameters.items()}
+        kept = chosen[batch.positions]
+        rows = batch.rows if kept.all() else self.rows.chosen(batch.positions[kept])
         # over the size of the whole batch: rows that are left out count nothing, and others no more
-        return {name: value * (len(rows) / batch.size) for name, value in self.engine.mean_gradient(rows).items()}
+        return self.engine.gradient(rows, batch.size)
 
     def finish(self) -> None:
         """Puts the final parameters back into the model."""

@@ -15,6 +15,7 @@ from sktda.engine.functional import forward_at
 from sktda.engine.layers import LAYOUTS, Layer, LayerRows, eval_kernels, plain_kernels, recording
 from sktda.engine.layers.layer import FOLDED, FOLDED_SECOND
 from sktda.model.base import DifferentiableModel, Inputs, forward
+from sktda.model.precision import LOWERED
 
 FAILURES = (RuntimeError, IndexError, TypeError, ValueError, AttributeError, AssertionError)
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -150,7 +151,8 @@ def check_folded(losses: Tensor, calls: list[tuple[Layer, GradientEdge]]) -> Non
             t = len(delta) // n
             each = scales.repeat(t) if layer.layout == FOLDED_SECOND else scales.repeat_interleave(t)
             expected = delta * each.reshape(-1, *[1] * (delta.ndim - 1))
-            wrong = bool((other - expected).norm() > 4 * torch.finfo(delta.dtype).eps ** 0.5 * other.norm())
+            eps = torch.finfo(torch.bfloat16 if LOWERED.get() else delta.dtype).eps
+            wrong = bool((other - expected).norm() > 4 * eps**0.5 * other.norm())
         if wrong:
             raise RuntimeError(
                 f"layer {layer.name!r} is called on {len(delta)} inputs for {n} rows, and not always on the same "

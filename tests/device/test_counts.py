@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from sktda import CoresetSelector
-from sktda.attribution import ComplexityGap, Influence, KNNShapley, Loss, Stage
+from sktda.attribution import ComplexityGap, Influence, KNNShapley, Loss, SGDInfluence, Stage
 from sktda.cleaning.coreset import STRATEGIES
 from tests.device.test_attributors import CLASSES, PAIRS, SCORES, WIDTH, trained
 
@@ -106,6 +106,20 @@ def test_a_step_of_a_recorded_training_waits_three_times(counting):
         found.append(counts(counting, lambda net=net: net.fit(X[:N], Y[:N]))[0])
     steps = 2 * (4 - 2)
     assert found[1]["syncs"] - found[0]["syncs"] <= 3 * steps
+
+
+def test_a_step_taken_back_sends_its_rows_twice_and_waits_for_nothing(counting):
+    """For its gradient, and for the product with its Hessian; which rows these are is sent for all steps at once."""
+    found = []
+    for epochs in (4, 8):
+        net = FrozenEstimator(
+            trained(epochs=epochs).set_params(batch_size=24, optimizer__momentum=0.5).fit(X[:N], Y[:N])
+        )
+        back = SGDInfluence(net, device=D)
+        found.append(counts(counting, lambda back=back: back.fit(X[:N], Y[:N], X_val=X[:9], y_val=Y[:9]))[0])
+    steps = 2 * (8 - 4)
+    assert found[1]["syncs"] == found[0]["syncs"]
+    assert found[1]["uploads"] - found[0]["uploads"] == 4 * steps  # inputs and targets
 
 
 def test_distances_are_ranked_where_they_are(counting):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -741,3 +742,11 @@ def test_threads_do_not_meet():
     assert len(found) == 3
     for got in found:
         close(got, expected)
+
+
+@pytest.mark.parametrize(("device", "memory", "expected"), [("cpu", None, 256), ("cuda", 64, 2_048), ("cuda", 8, 256)])
+def test_the_fits_own_batch_follows_the_memory_of_the_card(device, memory, expected, monkeypatch):
+    properties = SimpleNamespace(total_memory=(memory or 0) * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    engine = SimpleNamespace(model=SimpleNamespace(device=torch.device(device)), row_bytes=2**20)
+    assert PerRow.own_batch.fget(engine) == expected

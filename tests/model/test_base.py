@@ -60,3 +60,17 @@ def test_rows_are_read_when_they_are_asked_for_and_no_others():
     assert not seen
     chosen.block(slice(1, 3), CPU)
     assert [part.tolist() for part in seen] == [[0, 7]]
+
+
+def test_batches_go_to_cuda_through_pinned_memory_and_nobody_waits(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda value: (seen.append("pinned"), value)[1])
+    monkeypatch.setattr(
+        torch.Tensor,
+        "to",
+        lambda value, device, non_blocking=False: (seen.append((device.type, non_blocking)), value)[1],
+    )
+    for device, expected in (("cuda", ["pinned", ("cuda", True)]), ("cpu", [("cpu", False)])):
+        rows(WEIGHT, "dict").block(slice(0, 2), torch.device(device))
+        assert seen == 4 * expected  # two inputs, targets, weights
+        seen.clear()

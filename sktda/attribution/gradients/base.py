@@ -7,6 +7,7 @@ A concrete method says how a query gradient meets the gradients of training rows
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -37,6 +38,7 @@ from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, part_of
 from sktda.model.huge import check_squares, naming_huge_cells
 from sktda.model.likelihood import Binary
+from sktda.model.precision import at_precision
 from sktda.model.proxy import default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
@@ -70,6 +72,10 @@ class Fitted:
         return [] if self.trajectory is None else [digest(contents(self.trajectory))]
 
 
+SECOND_ORDER = {"precision": [StrOptions({"auto", "float32", "tf32"})]}
+"""Constraint of methods by second derivatives, of which bfloat16 leaves no digit."""
+
+
 class TrainedScores(CallbackSupportMixin, Attributor):
     """Base of the methods that train a model which can be differentiated, or are given it, and score the rows by it."""
 
@@ -78,10 +84,13 @@ class TrainedScores(CallbackSupportMixin, Attributor):
     """What a score is about."""
     parameters: Any = None
     """Patterns of the parameters that take part, for the methods that can do without the others; None = all."""
+    precision: str = "auto"
+    """Of passes through the model, for the methods whose values are not changed by it."""
 
     _parameter_constraints: dict = {
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "parameters": [str, list, tuple, None],
+        "precision": [StrOptions({"auto", "float32", "tf32", "bf16"})],
         "random_state": ["random_state"],
     }
 
@@ -136,8 +145,9 @@ class TrainedScores(CallbackSupportMixin, Attributor):
             self.trajectory_ = fitted.trajectory
         kind = is_classifier(self.estimator_) or isinstance(fitted.model.likelihood, Categorical | Binary | Tokens)
         self.task_ = "classification" if kind else "regression"
-        self._prepare(fitted)
-        scores = self._scored(fitted, objective, X_val, y_val, metadata_val)
+        with self._precisely(fitted):
+            self._prepare(fitted)
+            scores = self._scored(fitted, objective, X_val, y_val, metadata_val)
         if scores is not None:
             self.scores_ = scores.cpu().double().numpy()
             refuse_nan(self.scores_[None])
@@ -235,6 +245,10 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         """The fitted model, at its final parameters."""
         check_is_fitted(self, "estimator_")
         return self.__dict__.get("_live") or self._fitted()
+
+    def _precisely(self, fitted: Fitted) -> AbstractContextManager[None]:
+        """In which the fitted model is passed through at this method's precision."""
+        return at_precision(self.precision, fitted.model.device, fitted.model.dtype)
 
     def _fitted(self) -> Fitted:
         given, n = GivenModel.of(self.estimator_), len(self._data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,8 @@ class Deletion(ABC):
         (EK-FAC says which) stay as they are.
         """
         fitted = self._ready()
-        change = self._change(fitted, removed_positions(rows, len(fitted.rows)))
+        with self._precisely(fitted):
+            change = self._change(fitted, removed_positions(rows, len(fitted.rows)))
         own = fitted.model.parameters
         moved = {name: own[name].detach() + change[name].to(own[name]) for name in own if name in change}
         return {name: moved.get(name, own[name].detach()).cpu() for name in own}
@@ -54,6 +56,10 @@ class Deletion(ABC):
     @abstractmethod
     def _ready(self) -> Fitted:
         """The fitted model, at its final parameters."""
+
+    @abstractmethod
+    def _precisely(self, fitted: Fitted) -> AbstractContextManager[None]:
+        """In which the fitted model is passed through at this method's precision."""
 
     @abstractmethod
     def _change(self, fitted: Fitted, removed: np.ndarray) -> Mapping[str, Tensor]:

@@ -35,8 +35,10 @@ class GradientAttributor(GradientScores):
         """
         fitted, queries = self._asked(X_query, y_query)
         values = np.empty((len(queries), len(fitted.rows)))
-        for asked, rows, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
-            values[asked, rows] = block.cpu().double().numpy()
+        measure = row_measure(self.objective, fitted.model.likelihood)
+        with self._precisely(fitted):
+            for asked, rows, block in self._blocks(fitted, queries, measure):
+                values[asked, rows] = block.cpu().double().numpy()
         refuse_nan(values)
         return values
 
@@ -64,13 +66,23 @@ class GradientAttributor(GradientScores):
             raise ValueError(f"k={k} is not between 1 and the number of training rows, {len(fitted.rows)}")
         best = torch.full((len(queries), k), -torch.inf, dtype=torch.float64)
         rows = torch.full((len(queries), k), -1)
-        for asked, part, block in self._blocks(fitted, queries, row_measure(self.objective, fitted.model.likelihood)):
-            block = block.cpu().double() * (-1 if harmful else 1)
-            values = torch.cat([best[asked], block], dim=1)  # the k best so far against the new ones
-            positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
-            best[asked], chosen = values.topk(k, dim=1)
-            rows[asked] = positions.gather(1, chosen)
+        measure = row_measure(self.objective, fitted.model.likelihood)
+        with self._precisely(fitted):
+            for asked, part, block in self._blocks(fitted, queries, measure):
+                block = block.cpu().double() * (-1 if harmful else 1)
+                values = torch.cat([best[asked], block], dim=1)  # the k best so far against the new ones
+                positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
+                best[asked], chosen = values.topk(k, dim=1)
+                rows[asked] = positions.gather(1, chosen)
         return rows.numpy(), (-best if harmful else best).numpy()
+
+    def _refuse_lowered(self, curvature: str) -> None:
+        """ValueError for passes in bfloat16 under a curvature whose small eigenvalues they would leave no digit of."""
+        if self.precision == "bf16" and curvature != "ekfac":
+            raise ValueError(
+                f"precision='bf16' goes with curvature='ekfac', and {curvature!r} would be solved for the "
+                "rounding of its gradients; use precision='tf32' or 'float32'"
+            )
 
     def _asked(self, X_query, y_query):
         fitted = self._ready()

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.base import SECOND_ORDER, Fitted
 from sktda.attribution.gradients.deletion import Deletion, line_search, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
@@ -82,6 +82,9 @@ class DiffIn(GradientAttributor, Deletion):
         "auto" is CUDA where there is one.
     batch_size : int or "auto", default="auto"
         Rows at a time; changes memory and speed, not the result. "auto" = what fits.
+    precision : {"auto", "float32", "tf32"}, default="auto"
+        Of passes through the net. "auto" = as torch is set; "float32": never TF32; "tf32": products in TF32, on CUDA.
+        Second derivatives would be rounding in bfloat16.
     work_dir : path-like or None, default=None
         Folder in which finished shards of a long `fit` are kept until it ends: a fit that was killed and is started
         again (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
@@ -129,6 +132,7 @@ class DiffIn(GradientAttributor, Deletion):
 
     _parameter_constraints: dict = {
         **GradientAttributor._parameter_constraints,
+        **SECOND_ORDER,
         **schedule.CONSTRAINTS,
         "hvp": [StrOptions({"auto", "exact", "finite-difference", "forward-difference", "gauss-newton"})],
         "hessian_rows": [Interval(Integral, 1, None, closed="left"), None],
@@ -146,6 +150,7 @@ class DiffIn(GradientAttributor, Deletion):
         parameters=None,
         device="auto",
         batch_size="auto",
+        precision="auto",
         work_dir=None,
         random_state=None,
     ):
@@ -158,6 +163,7 @@ class DiffIn(GradientAttributor, Deletion):
         self.parameters = parameters
         self.device = device
         self.batch_size = batch_size
+        self.precision = precision
         self.work_dir = work_dir
         self.random_state = random_state
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.base import SECOND_ORDER, Fitted
 from sktda.attribution.gradients.deletion import Deletion
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
@@ -18,7 +19,7 @@ from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.differential import portion
 from sktda.engine.functional import Direction
 from sktda.engine.replay import Batch, Replay
-from sktda.model.base import Rows
+from sktda.model.base import Rows, flatten, flatten_each, unflatten
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 
@@ -44,6 +45,9 @@ class SGDInfluence(GradientAttributor, Deletion):
         "auto" is CUDA where there is one.
     batch_size : int or "auto", default="auto"
         Rows of a step at a time; changes memory and speed, not the result. "auto" = what fits.
+    precision : {"auto", "float32", "tf32"}, default="auto"
+        Of passes through the net. "auto" = as torch is set; "float32": never TF32; "tf32": products in TF32, on CUDA.
+        Second derivatives would be rounding in bfloat16.
     work_dir : path-like or None, default=None
         Folder in which the state of a long `fit` is kept until it ends: a fit that was killed and is started again
         (with the same rows, and the same trained model or `random_state`) goes on where it was. None = off.
@@ -86,15 +90,26 @@ class SGDInfluence(GradientAttributor, Deletion):
     (145,)
     """
 
+    _parameter_constraints: dict = {**GradientAttributor._parameter_constraints, **SECOND_ORDER}
+
     needs = Needs(validation=True, gradients=True, trajectory=True, net={"optimizer": "sgd", "hidden": False})
 
     def __init__(
-        self, estimator=None, *, objective="auto", device="auto", batch_size="auto", work_dir=None, random_state=None
+        self,
+        estimator=None,
+        *,
+        objective="auto",
+        device="auto",
+        batch_size="auto",
+        precision="auto",
+        work_dir=None,
+        random_state=None,
     ):
         self.estimator = estimator
         self.objective = objective
         self.device = device
         self.batch_size = batch_size
+        self.precision = precision
         self.work_dir = work_dir
         self.random_state = random_state
 
@@ -153,17 +168,17 @@ class SGDInfluence(GradientAttributor, Deletion):
         own: slice | None = None,
     ) -> Tensor:
         """(k, n) values of k directions at the end of training; with `own` (k,), of the rows there, each for itself."""
-        k, place = len(next(iter(directions.values()))), exact_device(fitted.model.device)
+        u = flatten_each(directions, replay.shapes)
+        k, place = len(u), exact_device(fitted.model.device)
         total = torch.zeros(k, *(() if own else (len(fitted.rows),)), dtype=torch.float64, device=place)
-        state = {"total": total}
-        for parameter, value in directions.items():
-            state |= {f"u {parameter}": value.clone(), f"r {parameter}": torch.zeros_like(value)}
+        state = {"total": total, "u": u, "r": torch.zeros_like(u)}
+        asked = None if own is None else torch.from_numpy(replay.copies[own]).to(place)
         segments = list(reversed(replay.segments()))
 
         def add(start: int, stop: int) -> None:
             for segment in segments[start:stop]:
                 for batch in replay.backwards(segment.start, segment.stop):
-                    self._step_back(fitted, replay, batch, state, own)
+                    self._step_back(replay, batch, state, asked)
 
         try:
             if name is None:
@@ -174,29 +189,22 @@ class SGDInfluence(GradientAttributor, Deletion):
             replay.finish()
         return state["total"] if own else state["total"][:, replay.copies]
 
-    def _step_back(
-        self, fitted: Fitted, replay: Replay, batch: Batch, state: dict[str, Tensor], own: slice | None
-    ) -> None:
-        """Takes u and r, the derivatives by parameters and momentum buffer, back over one step."""
-        settings, met = replay.settings(batch.step), {}
-        for parameter, (rate, momentum, share, nesterov, _) in settings.items():
-            u, r = state[f"u {parameter}"], state[f"r {parameter}"]
-            if not momentum:
-                met[parameter] = -rate * u
-                continue
-            r -= rate * (momentum if nesterov else 1.0) * u
-            met[parameter] = share * r - rate * u if nesterov else share * r
-            r *= momentum
+    def _step_back(self, replay: Replay, batch: Batch, state: dict[str, Tensor], asked: Tensor | None) -> None:
+        """Takes u and r, the derivatives by parameters and momentum buffer (k, p), back over one step."""
+        u, r, settings = state["u"], state["r"], replay.settings(batch.step)
+        each = partial(replay.flat, settings)
+        met = -each(lambda s: s.rate * (not s.momentum or s.nesterov)) * u
+        if any(setting.momentum for setting in settings.values()):
+            r -= each(lambda s: s.rate * (s.momentum if s.nesterov else s.momentum > 0)) * u
+            met += each(lambda s: s.share * (s.momentum > 0)) * r
+            r *= each(lambda s: s.momentum)
         dots, moved = replay.products(batch, met)
-        for parameter, (*_, decay) in settings.items():
-            state[f"u {parameter}"] += moved[parameter] + decay * met[parameter]
-        dots = exact(dots)
-        places = torch.from_numpy(batch.positions).to(dots.device)
-        if own is None:
-            state["total"].index_add_(1, places, -dots.T)
-            return
-        asked = torch.from_numpy(replay.copies[own]).to(dots.device)
-        state["total"] -= (dots * (places[:, None] == asked)).sum(0)
+        u += moved + each(lambda s: s.decay) * met
+        dots, places = exact(dots), replay.places[batch.step]
+        if asked is None:
+            state["total"].index_add_(1, places, dots.T, alpha=-1)
+        else:
+            state["total"] -= (dots * (places[:, None] == asked)).sum(0)
 
     # ---- deletion --------------------------------------------------------------------------------------------------
 
@@ -204,17 +212,16 @@ class SGDInfluence(GradientAttributor, Deletion):
         replay = self._replay(fitted)
         gone = np.zeros(len(fitted.rows), dtype=bool)
         gone[replay.copies[removed]] = True
-        change = {name: torch.zeros_like(value) for name, value in fitted.model.parameters.items()}
-        buffer = {name: torch.zeros_like(value) for name, value in change.items()}
+        change = torch.zeros_like(flatten(fitted.model.parameters)[None], requires_grad=False)
+        buffer = torch.zeros_like(change)
         try:
             for batch in replay.forwards():
-                moved = replay.products(batch, {name: value[None] for name, value in change.items()})[1]
-                lost = replay.gradient(batch, gone)
-                for name, (rate, momentum, share, nesterov, decay) in replay.settings(batch.step).items():
-                    slope = moved[name][0] + decay * change[name] - lost[name]
-                    buffer[name] = momentum * buffer[name] + share * slope
-                    step = slope if not momentum else slope + momentum * buffer[name] if nesterov else buffer[name]
-                    change[name] = change[name] - rate * step
+                each = partial(replay.flat, replay.settings(batch.step))
+                slope = replay.products(batch, change)[1] + each(lambda s: s.decay) * change
+                slope -= flatten(replay.gradient(batch, gone))
+                buffer = each(lambda s: s.momentum) * buffer + each(lambda s: s.share) * slope
+                change -= each(lambda s: s.rate * (not s.momentum or s.nesterov)) * slope
+                change -= each(lambda s: s.rate * (s.momentum if s.nesterov else s.momentum > 0)) * buffer
         finally:
             replay.finish()
-        return change
+        return unflatten(change[0], replay.shapes)
