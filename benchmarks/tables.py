@@ -15,6 +15,7 @@ from pages.finetuning import finetuning
 from pages.front_door import front_door
 from pages.hessian_free import hessian_free
 from pages.lds import lds
+from pages.learned import learned
 from pages.noisy_labels import cleaning, cost, detection
 from pages.review import review
 from pages.structure import structure
@@ -30,7 +31,7 @@ def main() -> None:
         [
             "# Benchmarks",
             "Made by `python benchmarks/tables.py` from the JSON files beside the scripts.",
-            *filter(None, (battery(), encoders(), front_door(), decisions(), review())),
+            *filter(None, (battery(), encoders(), learned(), front_door(), decisions(), review())),
             detection(),
             cleaning(),
             cost(),
