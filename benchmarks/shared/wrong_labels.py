@@ -8,10 +8,12 @@ import numpy as np
 from shared.common import has
 
 
-def measured_all(features: np.ndarray, given: np.ndarray, wrong: np.ndarray, about: dict) -> list[dict]:
-    """A row for every method, behind what it is about; prints each."""
+def measured_all(
+    features: np.ndarray, given: np.ndarray, wrong: np.ndarray, about: dict, peer: bool = True
+) -> list[dict]:
+    """A row for every method, behind what it is about; prints each. peer: whether cleanlab is one of them."""
     rows = []
-    for method, function in methods():
+    for method, function in list(methods())[: 2 if peer else 1]:
         start = time.perf_counter()
         scores, estimate = function(features, given, about["seed"])
         seconds = time.perf_counter() - start

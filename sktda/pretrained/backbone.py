@@ -76,9 +76,10 @@ class Backbone:
                 features = features.mean(dim=1)
             elif features.ndim > 3:  # channels, at each place
                 features = features.flatten(2).mean(dim=2)
-            if not bool(torch.isfinite(features).all()):
-                raise ValueError(f"{self.name} makes features that are NaN or infinite; its weights may be damaged")
-            return features.cpu().numpy()
+            found = features.cpu().numpy()  # the only wait for the device
+        if not np.isfinite(found).all():
+            raise ValueError(f"{self.name} makes features that are NaN or infinite; its weights may be damaged")
+        return found
 
 
 def encode(backbone: Backbone, kind: str, rows: Any, *, batch_size: int, store: Store) -> np.ndarray:
