@@ -133,7 +133,8 @@ WRONG = {
 
 @pytest.mark.parametrize(
     ("name", "kind", "share"),
-    [*((name, kind, 0.15) for name in ("Kelvin", "lognormal") for kind in WRONG)]
+    [*(("Kelvin", kind, 0.15) for kind in WRONG if kind != "absurd")]
+    + [*(("lognormal", kind, 0.15) for kind in WRONG if kind != "one row's for another")]
     + [("Kelvin", "one row's for another", 0.05), ("lognormal", "a tenth", 0.05), ("lognormal", "absurd", 0.05)],
 )
 def test_planted_values_have_the_lowest_scores(name, kind, share):
