@@ -2,6 +2,7 @@
 
 import pickle
 from contextlib import nullcontext
+from functools import cache
 from mmap import mmap
 
 import numpy as np
@@ -97,6 +98,12 @@ def on_itself(attributor=None, **options):
 
 
 FIT, SELF = validated(), on_itself()
+
+
+@cache
+def measured(fitted, measure):
+    """Fitted once for all tests that only read it; fitted: one of the two above."""
+    return fitted(measure=measure)
 
 
 # ---- every run by itself ---------------------------------------------------------------------------------------------
@@ -251,7 +258,7 @@ DEFINITIONS = {  # of x and d
 def test_a_measure_by_its_definition(measure, monkeypatch):
     expected = DEFINITIONS[measure](FIT.member_values_[:, None], FIT.member_scores_)
     own = -DEFINITIONS[measure](SELF.member_values_, SELF.member_scores_)
-    named, itself = validated(measure=measure), on_itself(measure=measure)
+    named, itself = measured(validated, measure), measured(on_itself, measure)
     values, shifts = FIT.attribute_members(XQ, YQ)
     monkeypatch.setattr(Influence, "fit", None)  # from here on nothing is fitted
     for found in (FIT.measured(measure), named.scores_, named.measured()):
@@ -267,7 +274,7 @@ def test_a_measure_by_its_definition(measure, monkeypatch):
 @pytest.mark.parametrize("measure", DEFINITIONS)
 @pytest.mark.parametrize("fitted", [validated, on_itself])
 def test_the_standard_error_of_a_measure_leaves_out_each_run(fitted, measure):
-    fit = fitted(measure=measure)
+    fit = measured(fitted, measure)
     x = np.broadcast_to(fit.member_values_.T, (N, 4)).T
     parts = [DEFINITIONS[measure](np.delete(x, s, axis=0), np.delete(fit.member_scores_, s, axis=0)) for s in range(4)]
     expected = np.sqrt(3 * np.var(parts, axis=0))
@@ -626,7 +633,7 @@ def test_a_group_without_rows():
 @pytest.mark.parametrize("block", [5, 4 * 7 * 5])
 def test_blocks_change_nothing(block, monkeypatch):
     expected = {measure: FIT.attribute(XQ, YQ, measure=measure) for measure in DEFINITIONS}
-    whole = {measure: validated(measure=measure) for measure in DEFINITIONS}
+    whole = {measure: measured(validated, measure) for measure in DEFINITIONS}
     sizes = []
 
     def seen(x, y):

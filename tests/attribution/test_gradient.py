@@ -160,7 +160,7 @@ def test_validation_scores_are_the_mean_of_the_queries_values(method, model):
 def test_the_batch_size_changes_nothing(method, model):
     tolerance = 1e-5 if precision(model) > 1e-9 else 1e-9
     results = []
-    for size in (N, 7) if method == "cg" else (N, 7, 1):
+    for size in (N, 7, 1) if model == "images" else (N, 7):
         attributor, X, y = built(method, model, batch_size=size)
         X, y = X[:16], y[:16]
         scores = attributor.fit(X, y, X_val=X[:9], y_val=y[:9]).scores_

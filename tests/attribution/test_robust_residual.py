@@ -133,7 +133,8 @@ WRONG = {
 
 @pytest.mark.parametrize(
     ("name", "kind", "share"),
-    [*((name, kind, 0.15) for name in ("Kelvin", "lognormal") for kind in WRONG)]
+    [*(("Kelvin", kind, 0.15) for kind in WRONG if kind != "absurd")]
+    + [*(("lognormal", kind, 0.15) for kind in WRONG if kind != "one row's for another")]
     + [("Kelvin", "one row's for another", 0.05), ("lognormal", "a tenth", 0.05), ("lognormal", "absurd", 0.05)],
 )
 def test_planted_values_have_the_lowest_scores(name, kind, share):
@@ -161,7 +162,7 @@ def test_planted_values_have_the_lowest_scores(name, kind, share):
 @functools.cache
 def without_row_17():
     X, y = made("linear")
-    return few().fit(np.delete(X, 17, axis=0), 40_000 + 9_000 * np.delete(y, 17)).loo_decision_
+    return RobustResidual().fit(np.delete(X, 17, axis=0), 40_000 + 9_000 * np.delete(y, 17)).loo_decision_
 
 
 @pytest.mark.parametrize("absurd", [1e5, 1e11, -1e11, 1e300])
@@ -169,7 +170,7 @@ def test_one_absurd_value_is_found_and_moves_nothing(absurd):
     X, y = made("linear")
     given = 40_000 + 9_000 * y
     given[17] = absurd
-    residual = few().fit(X, given)
+    residual = RobustResidual().fit(X, given)
     assert residual.scores_.argmin() == 17
     assert residual.outlier_rate_ == 1 / N
     assert residual.wrong_probability_[17] > 0.9
@@ -181,7 +182,7 @@ def test_an_absurd_amount_among_zeros_is_told_to_be_an_amount():
     X, y = made("87 % zeros")
     row = np.flatnonzero(y)[3]
     y[row] *= 100
-    residual = few().fit(X, y)
+    residual = RobustResidual().fit(X, y)
     assert residual.atom_ == 0
     assert residual.scores_.argmin() == row
     assert residual.loo_decision_[row] == 0  # the likeliest
@@ -195,7 +196,7 @@ def test_zeros_where_the_features_rule_them_out_rank_low():
     y = np.where(X[:, 1] > 0, 0.0, 100 + 10 * X[:, 0] + rng.normal(size=N))
     rows = np.flatnonzero(X[:, 1] < -0.5)[:5]
     y[rows] = 0
-    residual = few().fit(X, y)
+    residual = RobustResidual().fit(X, y)
     assert np.isin(rows, residual.scores_.argsort()[:60]).all()
     assert (residual.residuals_[rows] < 0).all()
     assert (residual.suggested_values_[rows] > 50).all()

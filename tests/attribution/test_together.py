@@ -41,8 +41,9 @@ def assert_same(found, expected, tolerance=1e-12):
         assert_close(scores, expected[name], tolerance)
 
 
-@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["", "weights"])
-@pytest.mark.parametrize("name", ONE_RATE)
+@pytest.mark.parametrize(
+    ("name", "weight"), [*((name, WEIGHT) for name in ONE_RATE), ("softmax", None), ("tanh, nesterov", None)]
+)
 def test_the_scores_of_each_class(name, weight):
     net, y = FrozenEstimator(trained(name)), targets_of(name)
     rows = X, y, X[:QUERIES], y[:QUERIES]

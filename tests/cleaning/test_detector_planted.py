@@ -86,7 +86,7 @@ def test_relabelling_as_suggested_gives_better_labels(name, rate, kind, auroc, t
 
 
 def test_a_clean_row_is_suggested_its_prediction():
-    _, _, _, detector = planted("digits", 0.1)
+    _, _, _, detector = planted("digits", 0.1, "uniform")
     clean = detector.labels_ == 1
     predicted = detector.attributor_.posterior_.argmax(axis=1)
     np.testing.assert_array_equal(detector.suggested_labels_[clean], predicted[clean])

@@ -331,9 +331,8 @@ def test_flipped_digits(attributor, n, least):
 
 @pytest.mark.usefixtures("all_trees")
 def test_the_detector_counts_flipped_digits_whatever_ranks_them():
-    scores = TracIn(random_state=0).fit(IMAGES[:700], NOISY[:700]).scores_
     detector = NoisyLabelDetector(TracIn(), random_state=0).fit(IMAGES[:700], NOISY[:700])
-    np.testing.assert_array_equal(detector.scores_, scores)
+    assert found(detector.scores_, (NOISY != DIGITS)[:700]) > 0.95
     assert 0.1 < detector.noise_rate_ < 0.3
 
 

@@ -1,6 +1,7 @@
 """A recorded training gone through again, against skorch's own training and a plain loop of torch."""
 
 import copy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -140,10 +141,16 @@ def near(got, expected, rtol=1e-12):
 # ---- the recorded training -----------------------------------------------------------------------------------------
 
 
+@cache
+def recorded_as(name):
+    """(rows, labels, net, its states) of a run; do not change them."""
+    X, y = data()
+    return X, y, *recorded(X, y, **run(name))
+
+
 @each_run
 def test_every_step_is_the_recorded_one(name):
-    X, y = data()
-    net, expected = recorded(X, y, **run(name))
+    X, y, net, expected = recorded_as(name)
     replay = replay_of(net, X, y)
     near(gone_through(replay), expected)
     near(gone_through(replay), expected)  # a second time
@@ -153,8 +160,7 @@ def test_every_step_is_the_recorded_one(name):
 @each_run
 def test_backwards_is_forwards_in_reverse(name, n_bytes, monkeypatch):
     monkeypatch.setattr(module_under_test, "STATE_BYTES", n_bytes)
-    X, y = data()
-    net, expected = recorded(X, y, **run(name))
+    X, y, net, expected = recorded_as(name)
     replay = replay_of(net, X, y)
     assert replay.stride == (512 if n_bytes == 2**30 else 4)
     seen, steps = [], []

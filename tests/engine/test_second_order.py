@@ -170,12 +170,12 @@ def test_single_precision(name):
 
 @losses.each_loss
 def test_every_loss_has_its_dense_hessian(name):
-    model, rows = losses.problem(name, 5)
+    model, rows = losses.problem(name, 3)
     along, directions = losses.direction(model)
     hessians = [losses.dense_hessian(losses.row_loss(name, model, rows, i), model) for i in range(len(rows))]
     gradients = losses.dense_gradients(name, model, rows)
     expected = torch.stack([hessian @ along for hessian in hessians])
-    engine = PerRow(model, 4)
+    engine = PerRow(model, 2)
     engine.prepare(rows)
     second = SecondOrder(engine)
     found = second.changes(whole(rows), directions)
