@@ -67,6 +67,7 @@ NUMBERS_TOO = [  # what scores numeric targets, too
     *("Source", "TRAK", "TracIn", "TreeKernel", "ComplexityGap"),
 ]
 SQUARES = {"BoostIn", "DataOOB", "LeafInfluence", "TreeKernel"}  # in units of y, which may have none
+SCALED = ["ComplexityGap", "RobustResidual", "EL2N", "Influence", "ModelEnsemble"]
 BASE = {}
 
 
@@ -99,14 +100,15 @@ def other_units(random):
     return found.astype(np.float32) if single else found
 
 
-@pytest.mark.parametrize("name", ATTRIBUTORS)
+# one draw for each method, of one kind or the other: what they share is in few places, and the time is the suite's
+@pytest.mark.parametrize("name", [*ATTRIBUTORS][::2])
 def test_units_and_offsets_of_the_columns_do_not_matter(name):
     random = np.random.default_rng(list(ATTRIBUTORS).index(name))
     y = VALUE if name in NUMBERS_TOO else CLASS
     assert spearmanr(scored(ATTRIBUTORS[name], other_units(random), y), base(name, y)).statistic > 0.9
 
 
-@pytest.mark.parametrize("name", [name for name in ATTRIBUTORS if name != "RobustResidual"])
+@pytest.mark.parametrize("name", [name for name in [*ATTRIBUTORS][1::2] if name != "RobustResidual"])
 def test_an_absurd_cell_leaves_the_planted_rows_where_they_were(name):
     random = np.random.default_rng(list(ATTRIBUTORS).index(name))
     spoilt = X.copy()
@@ -120,20 +122,21 @@ def test_an_absurd_cell_leaves_the_planted_rows_where_they_were(name):
     assert found >= clean - 1
 
 
-@pytest.mark.parametrize("name", [*NUMBERS_TOO, "default"])
+@pytest.mark.parametrize("name", [*SCALED, *sorted(SQUARES), "default"])
 def test_numbers_to_predict_are_scaled_or_named(name):
-    random = np.random.default_rng(NUMBERS_TOO.index(name) if name in NUMBERS_TOO else 0)
+    random = np.random.default_rng(len(name))
     absurd = VALUE.copy()
     absurd[50] = random.choice([-1, 1]) * 10.0 ** random.uniform(155, 300)
     tiny = VALUE * 10.0 ** random.uniform(-300, -160)
     make = NoisyLabelDetector if name == "default" else ATTRIBUTORS[name]
-    for y in (absurd, tiny) if name in SQUARES | {"ComplexityGap", "RobustResidual", "EL2N"} else (absurd,):
+    for y in (absurd, tiny):
         if name in SQUARES:
             with pytest.raises(ValueError, match=r"y reaches .* in row 50|y is at most"):
                 make().fit(X, y)
-            continue
-        scores = scored(make, X, y)
-        assert scores.argsort()[:3].tolist().count(50) == (y is absurd) or name not in {"EL2N", "RobustResidual"}
+        elif y is absurd:
+            assert 50 in scored(make, X, y).argsort()[:3]
+        elif name in SCALED:
+            assert spearmanr(scored(make, X, y), base(name, VALUE)).statistic > 0.9
     with pytest.raises(ValueError, match=r"y is -?1\.7e\+308 in row \d+, beyond 1e\+300"):
         encode_target(np.sign(VALUE) * 1.7e308, "regression")
 
@@ -141,7 +144,7 @@ def test_numbers_to_predict_are_scaled_or_named(name):
 @pytest.mark.parametrize("y", [VALUE * 1e-9, VALUE + 1e9], ids=["small", "on an offset"])
 def test_forests_refuse_targets_that_they_see_no_difference_in(y):
     for make in (DataOOB, TreeKernel):
-        with pytest.raises(ValueError, match="y varies by .* too little for RandomForestRegressor .*; standardise y"):
+        with pytest.raises(ValueError, match=r"y varies by .* too little for RandomForestRegressor .*; standardise y"):
             make().fit(X, y)
 
 
@@ -190,7 +193,7 @@ def test_a_cleaner_names_the_number_that_its_refit_cannot_take(cleaner):
 def test_gradients_of_a_model_of_the_users_name_the_number():
     huge = X.copy()
     huge[50, 2] = -1e200
-    with pytest.raises(ValueError, match="column 2 of X is -1e[+]200 in row 50"):
+    with pytest.raises(ValueError, match=r"column 2 of X is -1e[+]200 in row 50"):
         Influence(Ridge()).fit(huge, VALUE)
 
 
