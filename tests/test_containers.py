@@ -499,8 +499,8 @@ BAD_WEIGHTS = {
     "complex": (WEIGHT + 1j, r"is \(0.5\+1j\) in row 0"),
     "text": (spoilt(WEIGHT, "2"), "is '2' in row 7"),
     "zeros": (0 * WEIGHT, "all zero"),
-    "huge": (1e308 * WEIGHT, "reaches 1e[+]308 .*divide all by the largest"),
-    "tiny": (1e-310 * WEIGHT, "reaches 1e-310 .*divide all by the largest"),
+    "huge": (1e308 * WEIGHT, "reaches 1.5e[+]308 .*divide all by the largest"),
+    "tiny": (1e-310 * WEIGHT, "reaches 1.5e-310 .*divide all by the largest"),
     "other length": (WEIGHT[:-1], rf"shape \({N - 1},\), but one weight per row is needed: \({N},\)"),
     "column": (WEIGHT[:, None], rf"shape \({N}, 1\), but one weight per row is needed: \({N},\)"),
 }

@@ -21,6 +21,7 @@ from sktda.cleaning.strategies.gradients import CRAIG, GLISTER, GradMatch
 from sktda.cleaning.strategies.scores import CCS, RandomRows, Stratified, Top
 from sktda.containers import as_columns, needs_encoding
 from sktda.data import check_weights, encode_target, note_columns, plain_target, read_features, sliceable
+from sktda.model.huge import naming_huge_cells
 from sktda.noise import label_noise_rate, outliers
 from sktda.seeds import random_of
 
@@ -136,6 +137,7 @@ class CoresetSelector(BaseEstimator):
         self.strategy = strategy
         self.random_state = random_state
 
+    @naming_huge_cells
     def fit(self, X, y):
         """Choose the rows to keep, after scoring them or training a model where the strategy needs that.
 

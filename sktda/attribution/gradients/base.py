@@ -39,7 +39,7 @@ from sktda.model.given import GivenModel, GivenRows, part_of
 from sktda.model.huge import check_squares, naming_huge_cells
 from sktda.model.likelihood import Binary
 from sktda.model.precision import at_precision
-from sktda.model.proxy import default_net
+from sktda.model.proxy import DefaultNet, default_net
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.sealed import digest
@@ -234,7 +234,8 @@ class TrainedScores(CallbackSupportMixin, Attributor):
                 raise ValueError(f"X and y have inconsistent numbers of samples: {count(X)} and {count(y)}")
             if hasattr(y, "shape") or isinstance(y, list | tuple):
                 infer_task(np.asarray(y)) if np.ndim(y) == 1 else None  # for what it refuses
-        check_squares(y)
+        if not isinstance(GivenModel.of(self.estimator).model, DefaultNet):  # which standardises it
+            check_squares(y)
         if sample_weight is not None:
             check_weights(sample_weight, count(X))
         if hasattr(X, "shape"):

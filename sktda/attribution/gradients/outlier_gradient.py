@@ -17,6 +17,7 @@ from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.engine.projection import projected, projection_of
 from sktda.model.fitting import seed_parts
+from sktda.model.standard import power_of_two
 from sktda.seeds import random_of
 
 
@@ -133,6 +134,9 @@ class OutlierGradient(SelfScores):
         # the seed is in the name: shards of another projection must not be taken up
         gradients = fitted.passes.collect(f"gradients {seed}", len(fitted.rows), compute).double().numpy()
         refuse_unbounded(gradients)
+        largest = np.abs(gradients).max()
+        if largest and not 1e-30 < largest < 1e30:  # as of huge weights: an isolation forest computes in float32
+            gradients = gradients / power_of_two(largest)
         scores = np.empty(len(gradients))
         self.detectors_ = []
         for rows in groups:
