@@ -96,7 +96,7 @@ def kronfluence_part(n: int, n_queries: int) -> dict:
 
     def pairwise(tolerance: float) -> Callable[[], None]:
         def run() -> None:
-            source = EKFACQueries(curvature, inverse, tolerance)
+            source = EKFACQueries(curvature, inverse, tolerance, n)
             if tolerance:
                 source.choose_ranks(engine, setting.validation, rows, None)
             values = torch.empty(n_queries, n)
