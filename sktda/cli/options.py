@@ -78,7 +78,7 @@ def features_name(text: str) -> str:
     except ValueError as error:
         if close:
             raise ValueError(f"--features {text!r} is unknown; did you mean {close[0]}?") from None
-        raise ValueError(f"--features is neither {', '.join(OWN_FEATURES)} nor a model: {error}") from None
+        raise ValueError(f"--features is none of {', '.join(OWN_FEATURES)}, and {error}") from None
     return text
 
 

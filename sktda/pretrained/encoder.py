@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 
 from sktda.data import read_features
 from sktda.devices import out_of_memory, resolve_device
-from sktda.pretrained.backbone import Backbone, encode
+from sktda.pretrained.backbone import Backbone, encode, telling
 from sktda.pretrained.names import LIBRARIES, read_name
 from sktda.pretrained.rows import Pictures, read_texts
 from sktda.pretrained.store import Store
@@ -149,7 +149,8 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         backbone = self._loaded()
         kind, rows = self._read(backbone, X, reset=True)
-        self._n_features_out = self._encode(backbone, kind, rows[:1]).shape[1]
+        with telling(lambda text: None):
+            self._n_features_out = self._encode(backbone, kind, rows[:1]).shape[1]
         return self
 
     def transform(self, X):

@@ -56,7 +56,6 @@ LIBRARIES = {
     "torchscript": Library("torch", "torch", "modules", ""),
 }
 NAMED = [name for name, library in LIBRARIES.items() if library.fetch]
-FORMS = f"a path, or LIBRARY:NAME with one of {', '.join(NAMED)}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,11 @@ def read_name(text: str | Path) -> Model:
         if not path.exists() and (name.startswith((".", "/", "~")) or path.suffix in {".onnx", ".pt", ".pth"}):
             raise FileNotFoundError(f"{name} does not exist; check the path of {text}")
     else:
-        raise ValueError(f"{text!r} is no model: it is neither {FORMS}{_guess(text)}; {_installed()}")
+        known = ", ".join(NAMED)
+        raise ValueError(
+            f"{text!r} names no model: it is neither a path that exists nor LIBRARY:NAME with one of {known}"
+            f"{_guess(text)}; {_installed()}"
+        )
     check_installed(model.library, text)
     return model
 

@@ -9,6 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sktda.cli.commands import app
+from sktda.cli.jobs import Settings
+from sktda.cli.learned import learned
 from tests.pretrained import models
 
 pytestmark = pytest.mark.usefixtures("few_trees")
@@ -98,12 +100,23 @@ def test_a_report_of_a_folder_computes_nothing_again(photos, net, tmp_path, pass
     assert f"--features {net}" in (tmp_path / "r.html").read_text()
 
 
-def test_images_that_cannot_be_read_are_left_out(photos, net, tmp_path):
+def test_images_that_cannot_be_read_are_left_out(photos, net, tmp_path, monkeypatch):
+    monkeypatch.setattr("sktda.images.AT_ONCE", 10)
     (photos / "kind0" / "x.png").write_bytes(b"")
     told = run("score", photos, "--features", net, "--size", 16, "--out", tmp_path / "scores.csv", "--json")
     assert told.exit_code == 0, told.output
     assert json.loads(told.stdout)["n_rows"] == N
+    assert "kind0/x.png" not in (tmp_path / "scores.csv").read_text()
+    assert noisy(tmp_path / "scores.csv") == FLIPPED
     assert any("1 of 49 images cannot be read" in note for note in json.loads(told.stdout)["notes"])
+
+
+@pytest.mark.parametrize(("save", "size", "expected"), [("onnx", None, 16), ("onnx", 8, 8), ("torchscript", None, 64)])
+@pytest.mark.filterwarnings("ignore:net.onnx does not say how images are prepared")
+def test_images_are_read_at_the_size_that_the_model_is_made_for(save, size, expected, photos, tmp_path):
+    model = getattr(models, f"save_{save}")(tmp_path / save)
+    _, reading, _ = learned(Settings(photos, features=str(model), size=size))
+    assert reading.size == expected
 
 
 def test_images_of_an_array_file(net, tmp_path, passes):
@@ -148,7 +161,7 @@ def test_a_column_of_texts_by_a_model(tmp_path, passes):
     [
         ("patchs", 2, "--features 'patchs' is unknown; did you mean patches?"),
         ("tim:resnet18", 2, "did you mean timm:resnet18?"),
-        ("resnet18", 2, "--features is neither auto, pixels, patches nor a model: 'resnet18' is no model"),
+        ("resnet18", 2, "--features is none of auto, pixels, patches, and 'resnet18' names no model"),
         ("transformers:./nowhere", 2, "./nowhere does not exist; check the path"),
     ],
 )
