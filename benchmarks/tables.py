@@ -16,6 +16,7 @@ from pages.front_door import front_door
 from pages.hessian_free import hessian_free
 from pages.lds import lds
 from pages.noisy_labels import cleaning, cost, detection
+from pages.photographs import photographs
 from pages.review import review
 from pages.structure import structure
 from pages.trajectory import coreset, deletion, trajectory
@@ -30,7 +31,7 @@ def main() -> None:
         [
             "# Benchmarks",
             "Made by `python benchmarks/tables.py` from the JSON files beside the scripts.",
-            *filter(None, (battery(), encoders(), front_door(), decisions(), review())),
+            *filter(None, (battery(), encoders(), photographs(), front_door(), decisions(), review())),
             detection(),
             cleaning(),
             cost(),
