@@ -35,8 +35,8 @@ def photographs() -> str:
     said = (
         "`python benchmarks/photographs.py` says what is measured: how well `NoisyLabelDetector()` ranks wrong labels "
         "on pixels and on `PatchFeatures()`, which of the two the shell takes, and the seconds of the processor that "
-        "patches cost, on one thread. cifar is CIFAR-10N, with the mistakes that people made (images as JPEG); labels of "
-        "the others were flipped. Mean ± standard deviation of three seeds of the rows; of 50,000 rows one."
+        "patches cost, on one thread. cifar is CIFAR-10N, with the mistakes that people made (images as JPEG); labels "
+        "of the others were flipped. Mean ± standard deviation of three seeds of the rows; of 50,000 rows one."
     )
     parts = ["## Photographs", said, where(environment), table(head, body)]
     if accuracy:
