@@ -36,7 +36,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score  # noqa: E402
 from sklearn.preprocessing import LabelBinarizer, StandardScaler  # noqa: E402
 
 from sktda import NoisyLabelDetector, PatchFeatures  # noqa: E402
-from sktda.cli.pictures import balanced, predicted  # noqa: E402
+from sktda.cli.pictures import balanced, clearly_more, known  # noqa: E402
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 PENALTY = 0.3  # of the ridge, by row: features are standardised
@@ -72,14 +72,14 @@ def cifar() -> dict[str, np.ndarray] | None:
     return dict(np.load(path)) if path and path.exists() else None
 
 
-def tasks(name: str, seed: int, known: dict[str, np.ndarray] | None):
+def tasks(name: str, seed: int, humans: dict[str, np.ndarray] | None):
     """(noise, pictures, given labels, true labels, (pictures, labels) of a test) of a set."""
     if name.startswith("cifar"):
-        if known is not None:
-            rows = np.sort(np.random.default_rng(seed).permutation(len(known["true"]))[: SETS[name]])
+        if humans is not None:
+            rows = np.sort(np.random.default_rng(seed).permutation(len(humans["true"]))[: SETS[name]])
             for noise in ("aggregate", "worst"):
-                test = known["x_test"], known["y_test"]
-                yield noise, known["x_train"][rows], known[noise][rows].astype(int), known["true"][rows], test
+                test = humans["x_test"], humans["y_test"]
+                yield noise, humans["x_train"][rows], humans[noise][rows].astype(int), humans["true"][rows], test
         return
     if name == "textures":
         rng = np.random.default_rng(seed)
@@ -146,12 +146,12 @@ def main(arguments: list[str] | None = None) -> None:
     names, seeds = options.only or [*SETS], SEEDS
     if quick():
         names, seeds = ["textures", "digits"], SEEDS[:1]
-    known = cifar()
+    humans = cifar()
     rows = [row for row in found("photographs")[1] if row["data"] not in names]
     for name in names:
         for seed in seeds if name != "cifar-50k" else seeds[:1]:
             made: dict[str, np.ndarray] = {}
-            for noise, pictures, given, true, test in tasks(name, seed, known):
+            for noise, pictures, given, true, test in tasks(name, seed, humans):
                 start = time.process_time()
                 if not made:  # of both kinds of noise
                     patches = PatchFeatures(random_state=seed).fit(pictures)
@@ -159,10 +159,11 @@ def main(arguments: list[str] | None = None) -> None:
                     seconds = {"pixels": 0.0, "patches": time.process_time() - start}
                     of_test = patches.transform(test[0]) if test else None
                 look = balanced(pd.Series(given), seed)
-                shares = {kind: predicted(made[kind][look], given[look].astype(str), seed) for kind in made}
+                masks = {kind: known(made[kind][look], given[look].astype(str), seed) for kind in made}
+                chosen = "patches" if clearly_more(masks["patches"], masks["pixels"]) else "pixels"
                 for kind, features in made.items():
                     row = {"data": name, "noise": noise, "seed": seed, "n": len(given), "features": kind}
-                    row |= {"chosen": kind == max(shares, key=shares.get), "predicted": shares[kind]}
+                    row |= {"chosen": kind == chosen, "predicted": masks[kind].mean()}
                     row |= {"true_rate": (given != true).mean(), "seconds": seconds[kind]}
                     figures, detector = judged(features, given, true, seed)
                     row |= figures

@@ -19,6 +19,7 @@ from pages.hessian_free import hessian_free
 from pages.lds import lds
 from pages.learned import learned
 from pages.noisy_labels import cleaning, cost, detection
+from pages.photographs import photographs
 from pages.review import review
 from pages.structure import structure
 from pages.trajectory import coreset, deletion, trajectory
@@ -35,7 +36,17 @@ def main() -> None:
             "Made by `python benchmarks/tables.py` from the JSON files beside the scripts.",
             *filter(
                 None,
-                (battery(), encoders(), learned(), given_probabilities(), alike(), front_door(), decisions(), review()),
+                (
+                    battery(),
+                    encoders(),
+                    photographs(),
+                    learned(),
+                    given_probabilities(),
+                    alike(),
+                    front_door(),
+                    decisions(),
+                    review(),
+                ),
             ),
             detection(),
             cleaning(),

@@ -20,6 +20,7 @@ import sktda.displays
 import sktda.report
 import sktda.review
 from sktda.cli.commands import app
+from sktda.patches import filters
 from sktda.report import comparison
 from sktda.report.page import write_report
 
@@ -78,6 +79,7 @@ def workplace(tmp_path, monkeypatch):
     # no page shows what a report says of the models, so that two folds are as good as five
     monkeypatch.setitem(write_report.__kwdefaults__, "cv", 2)
     monkeypatch.setattr(comparison, "N_REPEATS", 1)
+    monkeypatch.setattr(filters, "DRAWN", 2_000)  # patches, which few pictures have
 
 
 def run(language: str, code: str, names: dict) -> str:

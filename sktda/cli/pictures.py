@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sktda.findings import Finding
 
 LOOKED_AT = 2_000  # pictures that decide
+CLEARLY = 2.0  # standard errors
 
 
 def of_pictures(
@@ -21,8 +22,8 @@ def of_pictures(
 ) -> tuple[np.ndarray, list[Finding], list[str]]:
     """(features, findings, notes) of pictures (n, height, width[, channels]) with the labels that they have.
 
-    kind: "pixels", "patches" (of `PatchFeatures`), or "auto": those by which the predictor of the default knows more
-    labels of pictures that it is not told the labels of; pixels where neither knows more, or labels are numbers.
+    kind: "pixels", "patches" (of `PatchFeatures`), or "auto": patches, if by them the predictor of the default knows
+    clearly more labels of pictures that it is not told the labels of; never where labels are numbers.
     """
     X, findings, notes = of_arrays(pixels, given, task)
     if kind == "pixels" or (kind == "auto" and task == "regression"):
@@ -35,15 +36,9 @@ def of_pictures(
         rows = balanced(given, seed)
         labels = given.iloc[rows].astype(str).to_numpy(dtype=object)
         progress(f"comparing pixels and patches on {len(rows):,} images")
-        shares = {
-            "pixels": predicted(pixels[rows], labels, seed),
-            "patches": predicted(patches.transform(pixels[rows]), labels, seed),
-        }
-        kind, other = sorted(shares, key=lambda name: -shares[name])  # of equals, pixels stay first
-        notes.append(
-            f"the features are {kind}, by which the other images predict {shares[kind]:.1%} of the labels of "
-            f"{len(rows):,} images; by {other} they predict {shares[other]:.1%}"
-        )
+        by_pixels, by_patches = (known(X, labels, seed) for X in (pixels[rows], patches.transform(pixels[rows])))
+        kind = "patches" if clearly_more(by_patches, by_pixels) else "pixels"
+        notes.append(_said(kind, float(by_pixels.mean()), float(by_patches.mean()), len(rows)))
     if kind == "pixels":
         return X, findings, notes
     progress(f"looking for patches in {len(pixels):,} images")
@@ -57,9 +52,25 @@ def balanced(given: pd.Series, seed: int) -> np.ndarray:
     return np.sort(order[np.argsort(turn, kind="stable")[:LOOKED_AT]])
 
 
-def predicted(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
-    """Share of the labels (n,) that the predictor of the default knows without being told them."""
+def known(features: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """Whether the predictor of the default knows a label (n,) without being told it."""
     from sktda.attribution import KernelForest
 
     forest = KernelForest(task="classification", random_state=seed).fit(features, labels)
-    return float((forest.classes_[forest.loo_decision_.argmax(axis=1)] == labels).mean())
+    return forest.classes_[forest.loo_decision_.argmax(axis=1)] == labels
+
+
+def clearly_more(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether the first of two masks (n,) holds more rows, by two standard errors of how many more (McNemar's test)."""
+    only_first, only_second = (first & ~second).sum(), (second & ~first).sum()
+    return bool(only_first - only_second > CLEARLY * (only_first + only_second) ** 0.5)
+
+
+def _said(kind: str, by_pixels: float, by_patches: float, n: int) -> str:
+    shares = {"pixels": by_pixels, "patches": by_patches}
+    other = "pixels" if kind == "patches" else "patches"
+    return (
+        f"the features are {kind}, by which the other images predict {shares[kind]:.1%} of the labels of {n:,} images; "
+        f"by {other} they predict {shares[other]:.1%}"
+        + (", which is not clearly more" if shares[other] > shares[kind] else "")
+    )
