@@ -13,6 +13,7 @@ from pages.engine import engine, scale
 from pages.fairness import fairness
 from pages.finetuning import finetuning
 from pages.front_door import front_door
+from pages.gpu import gpu
 from pages.hessian_free import hessian_free
 from pages.lds import lds
 from pages.noisy_labels import cleaning, cost, detection
@@ -41,6 +42,7 @@ def main() -> None:
                     adult(),
                     trees(),
                     engine(),
+                    gpu(),
                     lds(),
                     trajectory(),
                     distributional(),

@@ -50,8 +50,8 @@ def gpu_part(simulate: bool, out: Path | None, seconds: float, n: int | None) ->
         return record.rows
     if not torch.cuda.is_available():
         raise SystemExit(
-            f"torch {torch.__version__} sees no CUDA device here, and the part gpu needs one; with --simulate it counts "
-            "kernels, synchronisations and transfers on a simulated device"
+            f"torch {torch.__version__} sees no CUDA device here, and the part gpu needs one; with --simulate it "
+            "counts kernels, synchronisations and transfers on a simulated device"
         )
     record = Record(path)
     in_processes(todo, record, sizes, time.monotonic() + seconds)

@@ -57,13 +57,16 @@ TESTS = ("tests/device", "tests/engine")
 WORKERS = 8  # more processes would share the card
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder of the results")
     parser.add_argument("--wheels", type=Path, help="folder of wheels")
     parser.add_argument("--download", metavar="PYTHON", help="fill the folder of wheels, for this Python, and end")
     parser.add_argument("--simulate", action="store_true", help="on the simulated device")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
+    for name in ("wheels",) if options.download else ("out",):
+        if getattr(options, name) in (None, Path()):
+            parser.error(f"a folder is missing: {name.upper()}=folder")
     if options.download:
         return subprocess.run(download(options.download, options.wheels)).returncode
     start = time.monotonic()
