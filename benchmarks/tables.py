@@ -15,6 +15,7 @@ from pages.fairness import fairness
 from pages.finetuning import finetuning
 from pages.front_door import front_door
 from pages.given_probabilities import given_probabilities
+from pages.gpu import gpu
 from pages.hessian_free import hessian_free
 from pages.lds import lds
 from pages.learned import learned
@@ -58,6 +59,7 @@ def main() -> None:
                     adult(),
                     trees(),
                     engine(),
+                    gpu(),
                     lds(),
                     trajectory(),
                     distributional(),

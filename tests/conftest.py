@@ -78,3 +78,7 @@ def all_trees(few_trees, monkeypatch):
     from sktda.attribution import KernelForest
 
     monkeypatch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 200)
+
+
+if os.environ.get("SKTDA_DEVICE"):  # "simulated" or "cuda": on this device
+    from tests.device.placing import placed  # noqa: F401

@@ -10,7 +10,6 @@ ENGINE_NAMES = {
     "mlp": "Fashion-MNIST, MLP 784-512-512-10",
     "cnn": "ResNet-9 of width 32 on random 32×32×3 images",
     "source": "Source over six checkpoints of an MLP 784-512-512-10",
-    "gpu": "ResNet-9 on a GPU",
 }
 PEERS_INSTALLED = """The peers would replace torch or NumPy if pip resolved what they ask for, so they go in without it:
 
@@ -25,7 +24,7 @@ A package that these miss in turn is named by the error of the import."""
 
 def engine() -> str:
     """Passes of the engine, and the peers beside it; parts that were not run are left out."""
-    found = {part: read(f"engine_{part}") for part in (*PARTS, "gpu") if (RESULTS / f"engine_{part}.json").exists()}
+    found = {part: read(f"engine_{part}") for part in PARTS if (RESULTS / f"engine_{part}.json").exists()}
     if not found:
         return ""
     parts = [
@@ -45,18 +44,9 @@ def engine() -> str:
 
 
 def engine_table(rows: list[dict]) -> str:
-    """One of three tables, by what the rows hold."""
+    """One of two tables, by what the rows hold."""
     target = lambda row, sign: f"{sign} {row['limit']:g}" if row.get("limit") else "–"  # noqa: E731
     rows = [row for row in rows if "value" not in row]
-    if "share" in rows[0]:
-        return table(
-            ["what", "precision", "seconds", "rows/s", "share of peak", "r with fp32"],
-            [
-                [row["what"], row["precision"], f"{row['seconds']:.2f}", f"{row['rate']:,.0f}"]
-                + [f"{row['share']:.1%}", f"{row['pearson']:.5f}"]
-                for row in rows
-            ],
-        )
     if "peer_seconds" in rows[0]:
         head = ["what", "rows", "queries", "r", "rank r", "relative error", "ours, s", "theirs, s", "faster", "target"]
         body = [

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from shared.common import RESULTS, environment, quick, set_threads
-from shared.gpu_rows import FEW, KRONFLUENCE, SMALL, Row, Sizes, Work, at, rows
+from shared.gpu_rows import ENGINE, FEW, KRONFLUENCE, SMALL, Row, Sizes, Work, at, rows
 from shared.nets import agreement, timed
 
 ROW_SECONDS = 150.0  # for one row, with the data and the net that it is the first to need
@@ -50,8 +50,8 @@ def gpu_part(simulate: bool, out: Path | None, seconds: float, n: int | None) ->
         return record.rows
     if not torch.cuda.is_available():
         raise SystemExit(
-            f"torch {torch.__version__} sees no CUDA device here, and the part gpu needs one; with --simulate it counts "
-            "kernels, synchronisations and transfers on a simulated device"
+            f"torch {torch.__version__} sees no CUDA device here, and the part gpu needs one; with --simulate it "
+            "counts kernels, synchronisations and transfers on a simulated device"
         )
     record = Record(path)
     in_processes(todo, record, sizes, time.monotonic() + seconds)
@@ -123,7 +123,7 @@ class Timing:
 
     def __call__(self, work: Work, row: Row) -> dict[str, Any]:
         n = row.size[0]
-        with at(row.precision, row.kind):
+        with at(row):
             task = work.task(row)
             task.run(min(n, FEW))
             torch.cuda.synchronize()
@@ -139,7 +139,7 @@ class Timing:
             found["share"] = task.operations * n / seconds / self.peaks[row.precision]
         if task.before:
             found["with_fit_seconds"] = seconds + task.before
-        if row.kind in ("fit", "itself", "pairs", "aggregated") and (n, row.precision) in self.plain:
+        if row.kind in ENGINE and (n, row.precision) in self.plain:
             found["plain_passes"] = found.get("with_fit_seconds", seconds) / self.plain[n, row.precision]
         if n == Sizes().images[0] and (row.what, row.precision) in KRONFLUENCE:
             found["kronfluence_seconds"] = KRONFLUENCE[row.what, row.precision]

@@ -53,17 +53,23 @@ NEEDED = {  # all that is imported, with the least versions; torch comes with th
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "manylinux1")
 SECONDS = 570.0  # for everything
 TEST_SECONDS = 200.0
-TESTS = ("tests/device", "tests/engine")
+# Those whose references work on any device, the widest first.
+ENGINE = ("blocks", "covering", "curvature", "kernel", "matching", "softmax_head", "unrolling")
+TESTS = ("tests/device", *(f"tests/engine/test_{name}.py" for name in ENGINE))
+SIMULATED_TESTS = ("tests/device/test_rules.py", "tests/device/test_gpu_benchmark.py")  # make test runs the others
 WORKERS = 8  # more processes would share the card
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder of the results")
     parser.add_argument("--wheels", type=Path, help="folder of wheels")
     parser.add_argument("--download", metavar="PYTHON", help="fill the folder of wheels, for this Python, and end")
     parser.add_argument("--simulate", action="store_true", help="on the simulated device")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
+    for name in ("wheels",) if options.download else ("out",):
+        if getattr(options, name) in (None, Path()):
+            parser.error(f"a folder is missing: {name.upper()}=folder")
     if options.download:
         return subprocess.run(download(options.download, options.wheels)).returncode
     start = time.monotonic()
@@ -149,7 +155,8 @@ def without_cuda(site: str) -> str:
 def test_command(simulate: bool) -> list[str]:
     """The tests that make a difference between devices."""
     workers = str(min(WORKERS, os.cpu_count() or 1))
-    return [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-n", workers, *TESTS]
+    tests = SIMULATED_TESTS if simulate else TESTS
+    return [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-n", workers, *tests]
 
 
 def row_command(options: argparse.Namespace, seconds: float) -> list[str]:

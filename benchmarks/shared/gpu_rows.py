@@ -5,18 +5,22 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from shared.common import data_folder
 from shared.nets import SEED, Setting, images, mlp, plain_pass, trained
+from sklearn.frozen import FrozenEstimator
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from sktda.attribution import ComplexityGap, KNNShapley, Source
+from sktda.attribution.features.complexity_gap import default_landmarks
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.pairwise import EKFACQueries
 from sktda.engine.per_row import PerRow
@@ -26,6 +30,7 @@ TOLERANCE = 0.02  # the default of Influence for pairs
 FEW = 2_048  # rows of the run that does not count, in which memory and algorithms are found
 COUNTED = 256  # rows of a plain pass on which floating point operations are counted
 CHECKPOINTS = 6
+ENGINE = ("fit", "pairs", "itself", "aggregated")  # kinds of rows that call the engine and no method
 # Seconds of kronfluence for ResNet-9 on 50,000 rows as its authors publish them, on an A100; "half" beside our bf16.
 KRONFLUENCE = {
     ("EK-FAC fit and pairs, 2,000 queries", "fp32"): 106.0,
@@ -39,16 +44,13 @@ class Sizes:
     """How much of everything."""
 
     images: tuple[int, ...] = (50_000, 10_000)
-    width: int = 32
-    """Channels of the first layer of ResNet-9."""
+    width: int = 32  # channels of the first layer
     queries: tuple[int, ...] = (2_000, 500)
     source: tuple[int, ...] = (10_000,)
-    gap: tuple[tuple[int, int], ...] = ((1_000_000, 384), (60_000, 784))
-    """(rows, columns)."""
+    gap: tuple[tuple[int, int], ...] = ((1_000_000, 384), (60_000, 784))  # rows and columns
     gap_settings: tuple[tuple[str, Any], ...] = ()
     neighbours: tuple[tuple[int, int], ...] = ((60_000, 784),)
-    nets: tuple[int, ...] = (10_000,)
-    """Rows of every one of the small nets."""
+    nets: tuple[int, ...] = (10_000,)  # rows of each
     n_nets: int = 50
     epochs: int = 10
     precisions: tuple[str, ...] = tuple(PRECISIONS)
@@ -157,7 +159,7 @@ class Work:
 
     def resnet(self, row: Row) -> tuple[Setting, PerRow, float]:
         setting: Setting = self.made("images")
-        return setting, PerRow(setting.model, **precision_of(PerRow, row.precision)), self.made("operations")
+        return setting, PerRow(setting.model), self.made("operations")
 
     def plain(self, row: Row) -> Task:
         setting, _, operations = self.resnet(row)
@@ -226,10 +228,6 @@ class Work:
     # ---- the public methods ----------------------------------------------------------------------------------------
 
     def source(self, row: Row) -> Task:
-        from sklearn.frozen import FrozenEstimator
-
-        from sktda.attribution import Source
-
         setting: Setting = self.made("images")
         n, q = row.size
         X, y = setting.X[:n], setting.y[:n]
@@ -244,11 +242,8 @@ class Work:
         return Task(run, CHECKPOINTS * self.made("operations"))
 
     def gap(self, row: Row) -> Task:
-        from sktda.attribution import ComplexityGap
-        from sktda.attribution.features.complexity_gap import default_landmarks
-
         X, y = table(*row.size)
-        settings = {"device": str(self.device), "random_state": SEED, **precision_of(ComplexityGap, row.precision)}
+        settings = {"device": str(self.device), "random_state": SEED}
         method = ComplexityGap(**settings, **dict(self.sizes.gap_settings))
         landmarks = method.n_landmarks if method.n_landmarks != "auto" else default_landmarks(row.size[0])
         # the kernel with the landmarks, its projection, and the Gram of that
@@ -256,8 +251,6 @@ class Work:
         return Task(lambda n: method.fit(X[:n], y[:n]).scores_, operations)
 
     def neighbours(self, row: Row) -> Task:
-        from sktda.attribution import KNNShapley
-
         X, y = table(*row.size)
         q = max(self.sizes.queries)
         X_val, y_val = X[:q] + np.float32(0.1), y[:q]
@@ -310,19 +303,28 @@ class Work:
 
 
 def precision_of(kind: type, name: str) -> dict[str, str]:
-    """The parameter of an engine or a method, where it has one."""
+    """The parameter of a method, where it has one."""
     known = "precision" in inspect.signature(kind).parameters and name in PRECISIONS
     return {"precision": PRECISIONS[name]} if known else {}
 
 
+def precision_context(row: Row) -> AbstractContextManager:
+    """What else than the settings of TF32 a row needs: the library's own context, or autocast where it has none."""
+    if row.kind in ENGINE and find_spec("sktda.model.precision") is not None:
+        from sktda.model.precision import at_precision
+
+        return at_precision(PRECISIONS[row.precision], torch.device("cuda"), torch.float32)
+    alone = row.precision != "bf16" or (row.kind == "source" and precision_of(Source, row.precision))
+    return nullcontext() if alone else torch.autocast("cuda", torch.bfloat16)
+
+
 @contextmanager
-def at(precision: str, kind: str) -> Iterator[None]:
-    """Matrix products and convolutions at this precision; in bf16 also what has no parameter for it."""
+def at(row: Row) -> Iterator[None]:
+    """Matrix products and convolutions at the row's precision; passes in bf16 by autocast."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "TF32"
-    own = kind not in ("plain", "peak") and precision_of(PerRow, precision)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = row.precision == "TF32"
     try:
-        with torch.autocast("cuda", torch.bfloat16) if precision == "bf16" and not own else nullcontext():
+        with precision_context(row):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

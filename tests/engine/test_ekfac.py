@@ -181,7 +181,7 @@ def reference(model, x, weight, noise):
         outputs = model.module(x[i : i + 1])
         for handle in handles:
             handle.remove()
-        drawn = model.likelihood.draw(outputs.detach(), noise[i : i + 1])
+        drawn = model.likelihood.draw(outputs.detach(), noise[i : i + 1].to(outputs.device))
         loss = model.likelihood.losses(outputs, drawn)[0]
         own = 1.0 if weight is None else float(weight[i])
         names = list(model.parameters)

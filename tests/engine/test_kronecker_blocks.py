@@ -214,7 +214,7 @@ def drawn_gradients(model, rows, seed):
     """Of the labels that EK-FAC draws."""
     with torch.no_grad():
         shape = forward(model.module, rows.block(slice(0, 1), CPU)[0]).shape
-    noise = model.likelihood.noise(torch.Size((N, *shape[1:])), torch.Generator().manual_seed(seed))
+    noise = model.likelihood.noise(torch.Size((N, *shape[1:])), torch.Generator().manual_seed(seed)).to(model.device)
     return gradients_of(
         model, rows, lambda outputs, targets, i: model.likelihood.slopes(outputs, targets, noise[i : i + 1])
     )

@@ -389,14 +389,14 @@ def build(name, n=N, dtype=torch.float64):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = CASES[name].make().double().eval()
-    inputs = CASES[name].inputs(n, generator)
+    inputs = as_dtype(CASES[name].inputs(n, generator), dtype)
+    model = DifferentiableModel(module.to(dtype), Categorical(), rows_of)
     with torch.no_grad():
-        width = forward(module, inputs).shape[1]
+        width = forward(model.module, inputs).shape[1]
     targets = torch.randint(width, (n,), generator=generator)
     weight = torch.rand(n, generator=generator, dtype=torch.float64) + 0.5
     weight[0] = 0
-    model = DifferentiableModel(module.to(dtype), Categorical(), rows_of)
-    return model, rows_of(as_dtype(inputs, dtype), targets, weight.to(dtype))
+    return model, rows_of(inputs, targets, weight.to(dtype))
 
 
 def parameter_gradient(model, value):

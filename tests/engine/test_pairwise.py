@@ -77,7 +77,7 @@ def fitted(model, rows, batch_size="auto"):
 
 def gradients_of(model, rows):
     """(n, p) per-row gradients by autograd, one row at a time."""
-    inputs, targets, weight = rows.block(slice(0, len(rows)), torch.device("cpu"))
+    inputs, targets, weight = rows.block(slice(0, len(rows)), model.device)
     found = []
     for i in range(len(rows)):
         loss = model.likelihood.losses(model.module(inputs[i : i + 1]), targets[i : i + 1])[0]
@@ -460,7 +460,7 @@ LINEAR = {"0", "2", "4"}
 def asked_digits(count=60):
     """Gradients of queries by parameter, (count, ...), at the end of the training of `digits`."""
     _, queries, engine, _ = digits()
-    few = queries.block(slice(0, 6 * count, 6), torch.device("cpu"))  # of all classes
+    few = queries.block(slice(0, 6 * count, 6), engine.model.device)  # of all classes
     return unflatten(engine.block_gradients(few), {k: v.shape for k, v in engine.model.parameters.items()})
 
 

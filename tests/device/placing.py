@@ -1,0 +1,118 @@
+"""The tests of other folders on a device: models, attributors and what tests hand to the library are there.
+
+Tests make their tensors and their references as if there were the processor only. Here each tensor that the code of a
+test makes and each model that it builds are on the device, and "auto" means the device. Where the code of a test brings
+tensors of both places together, or asks for NumPy, those of the device come to the processor first. The library gets no
+such help: its own calls fail as they would for a user.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from functools import partial, wraps
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from sktda import devices
+from sktda.model.base import DifferentiableModel
+from tests.device import backend, simulated
+
+ROOT = Path(__file__).parents[2]
+TESTS, LIBRARY = str(ROOT / "tests"), str(ROOT / "sktda")
+ARRAYS = (Tensor.numpy, Tensor.__array__)
+
+if os.environ["SKTDA_DEVICE"] == simulated.NAME:
+    backend.install()
+_from_numpy = torch.from_numpy
+_found_device = devices.resolve_device
+_place: torch.device | None = None  # of the test that runs
+
+
+class Placed(TorchFunctionMode):
+    """Of the calls in the code of a test: what they make is on the device, and what they are given may be anywhere."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs, caller = kwargs or {}, sys._getframe(1)
+        places = {value.device.type for value in tensors((args, tuple(kwargs.values())))}
+        apart = len(places) > 1 or (func in ARRAYS and "cpu" not in places)
+        if apart and from_a_test(caller):
+            args, kwargs = on_the_processor(args), {name: on_the_processor(each) for name, each in kwargs.items()}
+        found = func(*args, **kwargs)
+        made = not places and isinstance(found, Tensor) and "device" not in kwargs
+        return found.to(_place) if made and of_a_test(caller) else found
+
+
+def of_a_test(frame: FrameType) -> bool:
+    """Whether this is the code of a test."""
+    return frame.f_code.co_filename.startswith(TESTS) and frame.f_code.co_filename != __file__
+
+
+def from_a_test(frame: FrameType | None) -> bool:
+    """Whether the code of a test is at work, through torch or NumPy maybe, but not through the library."""
+    while frame is not None and not frame.f_code.co_filename.startswith(LIBRARY):
+        if of_a_test(frame):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """All that are in the arguments of a call."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from tensors(each)
+
+
+def on_the_processor(value: Any) -> Any:
+    """The same with all its tensors there."""
+    if isinstance(value, list | tuple):
+        return type(value)(on_the_processor(each) for each in value)
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def from_numpy(array: Any) -> Tensor:
+    """torch.from_numpy, which does not ask a TorchFunctionMode."""
+    found = _from_numpy(array)
+    return found.to(_place) if of_a_test(sys._getframe(1)) else found
+
+
+@wraps(_found_device)
+def resolve_device(device: Any) -> torch.device:
+    return _place if device == "auto" and _place is not None else _found_device(device)
+
+
+devices.resolve_device = resolve_device  # before the modules are imported that take it from there
+
+
+@pytest.fixture(autouse=True)
+def placed(request, monkeypatch):
+    """The test runs on the device, with TF32 off; those of this folder say themselves what runs where."""
+    if request.path.is_relative_to(Path(__file__).parent):
+        yield
+        return
+    build, place = DifferentiableModel.__init__, torch.device(os.environ["SKTDA_DEVICE"])
+
+    @wraps(build)
+    def built(self, *args, **kwargs):
+        build(self, *args, **kwargs)
+        self.to(place)
+
+    monkeypatch.setattr(DifferentiableModel, "__init__", built)
+    monkeypatch.setattr(torch.testing, "assert_close", partial(torch.testing.assert_close, check_device=False))
+    monkeypatch.setattr(sys.modules[__name__], "_place", place)
+    monkeypatch.setattr(torch, "from_numpy", from_numpy)
+    for name, module in sys.modules.items():  # a device that tests name
+        if name.startswith("tests.") and isinstance(getattr(module, "CPU", None), torch.device):
+            monkeypatch.setattr(module, "CPU", place)
+    with Placed(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
