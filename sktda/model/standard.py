@@ -55,7 +55,8 @@ class Standard:
             total = np.bincount(X.indices, values, d) - blank * shift
             return total, np.bincount(X.indices, np.square(values), d) + blank * np.square(shift)
 
-        return cls(*min_max_axis(X.astype(np.float64), axis=0), n, sums)
+        low, high = min_max_axis(X.astype(np.float64), axis=0)
+        return cls(low, high, n, sums)
 
     @classmethod
     def of_blocks(cls, blocks: Callable[[], Iterable[np.ndarray]], width: int) -> Standard:
