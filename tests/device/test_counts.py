@@ -40,6 +40,8 @@ def around(attributor, n, **settings):
     given = copy.get_params(deep=False)
     if given.get("stages"):
         copy.set_params(stages=[Stage(NETS[n].estimator)])
+    if given.get("curvature") == "cg":
+        copy.set_params(damping=1.0)  # in few rounds
     if "estimator" not in given:
         return copy
     return copy.set_params(estimator=(ADAMS if given["estimator"].optimizer is torch.optim.Adam else NETS)[n])
