@@ -17,7 +17,7 @@ def test_counts_are_the_same_for_twice_the_rows(kind, counting, monkeypatch, tmp
     monkeypatch.setattr(gpu, "rows", lambda sizes: [Row("broken", kind, (), "fp32"), *chosen])
     gpu.gpu_part(True, tmp_path, 0.0, None)
     broken, few, many = json.loads((tmp_path / "gpu_simulated.json").read_text())["rows"]
-    assert broken["status"].startswith("failed: IndexError")  # and the others had their turn
+    assert broken["status"].startswith("failed: ")  # and the others had their turn
     for name in ("kernels", "syncs", "uploads", "downloads"):
         assert few[name] == many[name]
     assert few["kernels"] > 0
