@@ -11,7 +11,7 @@ from shared import gpu
 from shared.gpu_rows import SMALL, Row, rows
 
 
-@pytest.mark.parametrize("kind", ["aggregated", "gap", "neighbours"])
+@pytest.mark.parametrize("kind", ["gap", "neighbours"])
 def test_counts_are_the_same_for_twice_the_rows(kind, counting, monkeypatch, tmp_path):
     chosen = [row for row in rows(SMALL) if row.kind == kind]
     monkeypatch.setattr(gpu, "rows", lambda sizes: [Row("broken", kind, (), "fp32"), *chosen])
