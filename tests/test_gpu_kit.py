@@ -50,7 +50,7 @@ def test_the_rows_are_those_of_the_full_size_first_and_each_once():
     assert {row.precision for row in every if row.kind == "pairs"} == {"fp32", "TF32", "bf16"}
 
 
-def child(pipe, todo, sizes):
+def child(pipe, todo, sizes, folder):
     """As shared.gpu.child, with rows that say what becomes of them."""
     os.setpgrp()
     pipe.send({"environment": {"card": "none"}})

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from shared import common
 from shared.common import RESULTS, environment, quick, set_threads
 from shared.gpu_rows import ENGINE, FEW, KRONFLUENCE, SMALL, Row, Sizes, Work, at, rows
 from shared.nets import agreement, timed
@@ -99,7 +100,10 @@ def attempt(work: Work, row: Row, measure: Callable[[Work, Row], dict]) -> dict[
     try:
         return {"status": "ok"} | measure(work, row)
     except Exception as error:
-        return {"status": f"failed: {type(error).__name__}: {str(error)[:400]}"}
+        without_data = row.kind == "vit" and isinstance(error, FileNotFoundError)
+        return {
+            "status": "not run: " + str(error) if without_data else f"failed: {type(error).__name__}: {error!s:.400}"
+        }
 
 
 def count(work: Work, row: Row) -> dict[str, Any]:
@@ -184,7 +188,7 @@ def in_processes(todo: list[Row], record: Record, sizes: Sizes, deadline: float)
     todo = list(todo)
     while todo and time.monotonic() < deadline:
         receive, send = mp.get_context("spawn").Pipe(duplex=False)
-        process = mp.get_context("spawn").Process(target=child, args=(send, todo, sizes))
+        process = mp.get_context("spawn").Process(target=child, args=(send, todo, sizes, record.path.parent))
         process.start()
         send.close()
         lost = None
@@ -223,9 +227,10 @@ def end(process: Any) -> None:
     process.join()
 
 
-def child(pipe: Any, todo: list[Row], sizes: Sizes) -> None:
+def child(pipe: Any, todo: list[Row], sizes: Sizes, folder: Path) -> None:
     """Rows one after the other, for as long as the card answers."""
     os.setpgrp()
+    common.RESULTS = folder  # of what a row writes itself
     set_threads(os.cpu_count() or 1)
     pipe.send({"environment": environment() | card()})
     work, timing = Work("cuda", sizes, on_card), Timing()
