@@ -29,8 +29,6 @@ ROOT = Path(__file__).parents[2]
 TESTS, LIBRARY = str(ROOT / "tests"), str(ROOT / "sktda")
 ARRAYS = (Tensor.numpy, Tensor.__array__)
 
-if os.environ["SKTDA_DEVICE"] == simulated.NAME:
-    backend.install()
 _from_numpy = torch.from_numpy
 _found_device = devices.resolve_device
 _place: torch.device | None = None  # of the test that runs
@@ -91,7 +89,10 @@ def resolve_device(device: Any) -> torch.device:
     return _place if device == "auto" and _place is not None else _found_device(device)
 
 
-devices.resolve_device = resolve_device  # before the modules are imported that take it from there
+if "SKTDA_DEVICE" in os.environ:  # and not where doctests are looked for here
+    if os.environ["SKTDA_DEVICE"] == simulated.NAME:
+        backend.install()
+    devices.resolve_device = resolve_device  # before the modules are imported that take it from there
 
 
 @pytest.fixture(autouse=True)
