@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 THRESHOLD = 0.2  # a cosine
-CACHE_BYTES, DEVICE_BYTES = 2**22, 2**28  # of responses at a time: what a processor's cache holds; on an accelerator
+CACHE_BYTES, DEVICE_BYTES = 2**24, 2**28  # of responses at a time: what a processor's cache holds; on an accelerator
 
 
 class Bank:
