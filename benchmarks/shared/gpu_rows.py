@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from sktda.attribution.features.complexity_gap import default_landmarks
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.pairwise import EKFACQueries
 from sktda.engine.per_row import PerRow
+from sktda.model.precision import at_precision
 
 PRECISIONS = {"fp32": "float32", "TF32": "tf32", "bf16": "bf16"}  # and their names in the library
 TOLERANCE = 0.02  # the default of Influence for pairs
@@ -233,7 +232,7 @@ class Work:
         X, y = setting.X[:n], setting.y[:n]
         module = type(setting.net.module_)(self.sizes.width)
         net = trained(module, X, y, 1, 0.01, CHECKPOINTS, str(self.device), max(1, min(128, n // CHECKPOINTS)))
-        settings = {"device": str(self.device), "random_state": SEED, **precision_of(Source, row.precision)}
+        settings = {"device": str(self.device), "random_state": SEED, "precision": PRECISIONS[row.precision]}
         method = Source(FrozenEstimator(net), objective=None, **settings)
 
         def run(n: int) -> np.ndarray:
@@ -302,19 +301,11 @@ class Work:
         return Task(run, 10 * 2 * row.size[0] ** 2)
 
 
-def precision_of(kind: type, name: str) -> dict[str, str]:
-    """The parameter of a method, where it has one."""
-    known = "precision" in inspect.signature(kind).parameters and name in PRECISIONS
-    return {"precision": PRECISIONS[name]} if known else {}
-
-
 def precision_context(row: Row) -> AbstractContextManager:
-    """What else than the settings of TF32 a row needs: the library's own context, or autocast where it has none."""
-    if row.kind in ENGINE and find_spec("sktda.model.precision") is not None:
-        from sktda.model.precision import at_precision
-
+    """What else than the settings of TF32 a row needs: the library's own context, or autocast for a plain pass."""
+    if row.kind in ENGINE:
         return at_precision(PRECISIONS[row.precision], torch.device("cuda"), torch.float32)
-    alone = row.precision != "bf16" or (row.kind == "source" and precision_of(Source, row.precision))
+    alone = row.precision != "bf16" or row.kind == "source"
     return nullcontext() if alone else torch.autocast("cuda", torch.bfloat16)
 
 
