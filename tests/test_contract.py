@@ -184,7 +184,7 @@ def instances(cls):
 
 PLAIN = [instance for cls in ESTIMATORS for instance in instances(cls)]
 VARIANTS = [
-    InfluencePruner(LogisticRegression(), KERNEL, guard=True),
+    InfluencePruner(LogisticRegression(), KERNEL, validation=2, guard=True),
     InfluencePruner(Ridge(), KERNEL, validation=3, guard=0.1, step=0.05),
     LabelPosterior(KernelForest(n_estimators=10)),
 ]
