@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from shared.common import begin, measured, save
+from shared.common import begin, measured, quick, save
 
 PARTS = ("digits", "fashion", "cost")
 SEEDS = (0, 1, 2)
@@ -173,7 +173,7 @@ def exact_self(net: Any, problem: Any, gauss_newton: np.ndarray, seed: int) -> d
     from sktda.engine.differences import risk_gradient
     from sktda.engine.differential import meeting, own_values, portion
 
-    count = min(EXACT_SELF_ROWS, len(problem.X))
+    count = min(10 if quick() else EXACT_SELF_ROWS, len(problem.X))
     method = DiffIn(FrozenEstimator(net), hvp="exact", objective=None, random_state=seed).fit(problem.X, problem.y)
     fitted = method._ready()
     engine, rows = fitted.engine, fitted.rows.rooted()
@@ -288,15 +288,15 @@ def main(arguments: list[str] | None = None) -> None:
     options = begin(parser, arguments)
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown parts {', '.join(sorted(unknown))}; allowed are {', '.join(PARTS)}")
-    quick = options.quick
-    seeds = SEEDS[:1] if quick else SEEDS
-    n = 100 if quick else 10_000
-    runs, rates, decays = (RUNS[1:2], (0.2,), (5e-4,)) if quick else (RUNS, (0.2, 0.4), (5e-4, 0.0))
-    nets = {"cnn": 50} if quick else {"784-256-256-10": n, "784-512-512-10": n, "cnn": n // 10}
+    few = options.quick
+    seeds = SEEDS[:1] if few else SEEDS
+    n = 100 if few else 10_000
+    runs, rates, decays = (RUNS[1:2], (0.2,), (5e-4,)) if few else (RUNS, (0.2, 0.4), (5e-4, 0.0))
+    nets = {"cnn": 50} if few else {"784-256-256-10": n, "784-512-512-10": n, "cnn": n // 10}
     jobs: dict[str, list[tuple]] = {
         "digits": [(digits_part, batches, lr, seed, 0.2) for batches, lr in runs for seed in seeds],
         "fashion": [(fashion_part, n, rate, seed) for seed in seeds for rate in rates],
-        "cost": [(cost_part, net, rows, decay, 1 if quick else 5) for net, rows in nets.items() for decay in decays],
+        "cost": [(cost_part, net, rows, decay, 1 if few else 5) for net, rows in nets.items() for decay in decays],
     }
     for part in options.parts:
         rows: list[dict] = []
