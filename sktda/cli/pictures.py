@@ -34,13 +34,16 @@ def of_pictures(
     patches = PatchFeatures(random_state=seed).fit(pixels)
     if kind == "auto":
         rows = balanced(given, seed)
+        features = patches.transform(pixels[rows])
         labels = given.iloc[rows].astype(str).to_numpy(dtype=object)
         progress(f"comparing pixels and patches on {len(rows):,} images")
-        by_pixels, by_patches = (known(X, labels, seed) for X in (pixels[rows], patches.transform(pixels[rows])))
+        by_pixels, by_patches = (known(some, labels, seed) for some in (pixels[rows], features))
         kind = "patches" if clearly_more(by_patches, by_pixels) else "pixels"
         notes.append(_said(kind, float(by_pixels.mean()), float(by_patches.mean()), len(rows)))
-    if kind == "pixels":
-        return X, findings, notes
+        if kind == "pixels":
+            return X, findings, notes
+        if len(rows) == len(pixels):  # in their order
+            return features, findings, notes
     progress(f"looking for patches in {len(pixels):,} images")
     return patches.transform(pixels), findings, notes
 
