@@ -31,6 +31,7 @@ __all__ = [
     "ResampledEstimator",
     "TableEncoder",
     "TrajectoryRecorder",
+    "dask_cluster",
     "retrain",
 ]
 
@@ -51,6 +52,7 @@ __getattr__, __dir__ = lazy_names(
         "ResampledEstimator": "sktda.cleaning.resampled",
         "TableEncoder": "sktda.tables.encoder",
         "TrajectoryRecorder": "sktda.model.recorder",
+        "dask_cluster": "sktda.cluster",
         "retrain": "sktda.model.many_trainings",
     },
 )

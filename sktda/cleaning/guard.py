@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from sklearn.base import clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktda.cleaning.base import Holdout, PruningWarning
@@ -18,6 +18,7 @@ from sktda.cleaning.judge import Judge
 from sktda.cleaning.scoring import Given, fit_rows, per_row
 from sktda.cleaning.validation import groups_for
 from sktda.metrics import standard_error
+from sktda.workers import in_workers
 
 
 def is_guarded(guard: Any) -> bool:
@@ -76,25 +77,26 @@ class Guard:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a class rarer than the folds is not the user's concern here
             folds = list(cv.split(data.X, data.y, groups_for(data.validation, data.groups)))
-        return Parallel(n_jobs=self.pruner.n_jobs)(
-            delayed(self._fold)(train, judge.rows(test)) for train, test in folds
-        )
+        data = replace(data, X=None, y=None)  # rows go to the workers as arguments of their own
+        tasks = ((self.pruner, data, self.data.X, self.data.y, train) for train, _ in folds)
+        found = in_workers(models_of_fold, tasks, self.pruner.n_jobs)
+        return [(*models, self._rows(judge.rows(test))) for models, (_, test) in zip(found, folds, strict=True)]
 
     def _rows(self, rows: np.ndarray) -> tuple[Any, Any]:
         return _safe_indexing(self.data.X, rows), _safe_indexing(self.data.y, rows)
 
-    def _fold(self, train: np.ndarray, test: np.ndarray) -> tuple[Any, Any, tuple[Any, Any]]:
-        """Prune within the training part, so that the rows that judge play no part in the choice."""
-        data, estimator = self.data, self.pruner.estimator
-        X, y = self._rows(train)
-        full = clone(estimator)
-        full.fit(X, y, **per_row(data.X, data.fit_params, train))
-        floor = self.pruner.min_samples_per_class
-        if is_classifier(estimator):
-            floor = min(floor, np.unique(y, return_counts=True)[1].min())  # a rare class has fewer rows here
-        inner = clone(self.pruner).set_params(guard=False, n_jobs=None, min_samples_per_class=int(floor))
-        params = _check_method_params(data.X, data.params | data.metadata, train)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # said once, by the outer fit
-            inner.set_callbacks().fit(X, y, **params)
-        return full, inner, self._rows(test)
+
+def models_of_fold(pruner: Any, data: Given, X: Any, y: Any, train: np.ndarray) -> tuple[Any, Any]:
+    """(model of all rows, pruner): pruned within the training part, so that the rows that judge play no part in it."""
+    estimator, floor = pruner.estimator, pruner.min_samples_per_class
+    fit_params, params = per_row(X, data.fit_params, train), _check_method_params(X, data.params | data.metadata, train)
+    X, y = _safe_indexing(X, train), _safe_indexing(y, train)
+    full = clone(estimator)
+    full.fit(X, y, **fit_params)
+    if is_classifier(estimator):
+        floor = min(floor, np.unique(y, return_counts=True)[1].min())  # a rare class has fewer rows here
+    inner = clone(pruner).set_params(guard=False, n_jobs=None, min_samples_per_class=int(floor))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said once, by the outer fit
+        inner.set_callbacks().fit(X, y, **params)
+    return full, inner

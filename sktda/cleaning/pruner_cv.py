@@ -14,7 +14,6 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from sktda.cleaning.base import RefitEstimator, prepare_attributor, task
@@ -26,6 +25,7 @@ from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_an
 from sktda.cleaning.validation import VALIDATION, groups_for
 from sktda.metrics import beyond_chance
 from sktda.model.huge import naming_huge_cells
+from sktda.workers import in_workers
 
 SHARED = ("stratify", "min_samples_per_class", "validation", "memory", "random_state")
 
@@ -184,11 +184,8 @@ class InfluencePrunerCV(RefitEstimator):
                 )
             )
             judge = Judge(self.estimator, X, y, codes)
-            found = np.array(
-                Parallel(n_jobs=self.n_jobs)(
-                    delayed(self._walk)(X, y, held, params, ratios, train, judge.rows(test)) for train, test in folds
-                )
-            )
+            tasks = ((X, y, held, params, ratios, train, judge.rows(test)) for train, test in folds)
+            found = np.array(list(in_workers(self._walk, tasks, self.n_jobs)))
             self.noise_rate_ = judge.noise_rate
             self._conclude(ratios, found)
         pruner = InfluencePruner(

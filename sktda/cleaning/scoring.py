@@ -13,7 +13,6 @@ from sklearn.base import clone, is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import _routing_enabled, process_routing
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, _num_samples, check_consistent_length, has_fit_parameter
 
 from sktda.attribution.base import needs_of, objectives_of
@@ -23,6 +22,7 @@ from sktda.cleaning.remembered import fit_attributor
 from sktda.cleaning.routing import named_weights, refuse_unweighted, split_fit_params
 from sktda.cleaning.validation import FOLDS, check_validation_rows, set_aside, validation_rows
 from sktda.data import check_weights, encode_target, plain_target, sliceable
+from sktda.workers import in_workers
 
 
 @dataclass(frozen=True)
@@ -230,10 +230,8 @@ class Scores:
         groups = None if self.data.groups is None else _safe_indexing(self.data.groups, shown)
         folds = validation_rows(self._validation, X, y, self.data.codes is not None, metadata, groups)
         parts = [(part[trains[part]], *held) for part, *held in folds]
-        fitted = Parallel(n_jobs=self.n_jobs if len(parts) > 1 else 1)(
-            delayed(fit_part)(clone(self._attributor), self.estimator, self.memory, X, y, params, *part)
-            for part in parts
-        )
+        tasks = ((clone(self._attributor), self.estimator, self.memory, X, y, params, *part) for part in parts)
+        fitted = list(in_workers(fit_part, tasks, self.n_jobs if len(parts) > 1 else 1))
         places = [(np.cumsum(trains) - 1)[part] for part, *_ in parts]
         scores, found = combined(fitted, places, len(rows))
         if lost := int(np.isnan(scores).sum()):

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.utils.parallel import Parallel, delayed
 
 from sktda.data import sliceable
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenRows
 from sktda.model.reading import count
 from sktda.model.side_by_side import side_by_side, why_not
+from sktda.workers import in_workers
 
 
 def retrain(
@@ -99,11 +99,8 @@ def retrain(
         return side_by_side(estimator, X, y, seeds, parts, same_order)
     if same_order:
         raise ValueError("same_order=True needs trainings side by side, and batched=False is given")
-    return list(
-        Parallel(n_jobs=n_jobs)(
-            delayed(_one)(estimator, X, y, seed, part) for seed, part in zip(seeds, parts, strict=True)
-        )
-    )
+    tasks = ((estimator, X, y, seed, part) for seed, part in zip(seeds, parts, strict=True))
+    return list(in_workers(_one, tasks, n_jobs))
 
 
 def _one(estimator: Any, X: Any, y: Any, seed: int, part: np.ndarray | None) -> Any:

@@ -16,7 +16,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_consistent_length
 
 from sktda.attribution.base import Attributor, Needs
@@ -26,6 +25,7 @@ from sktda.model.given import GivenModel, GivenRows, part_of
 from sktda.model.huge import naming_huge_cells
 from sktda.model.standard import NearOne
 from sktda.seeds import random_of
+from sktda.workers import in_workers
 
 FOLDS = 5  # where cv=None
 TOLERANCE = 1e-6  # of two probabilities that count as equal
@@ -83,10 +83,10 @@ class OutOfSample(Attributor):
         folds = self._folds(X if rows is None else rows, codes, random, groups)
         seeds = random.randint(2**31 - 1, size=len(folds))
         labels = self.classes_[codes]
-        parts = Parallel(n_jobs=self.n_jobs)(
-            delayed(predict_fold)(estimator, X, labels, sample_weight, *fold, int(seed))
-            for fold, seed in zip(folds, seeds, strict=True)
+        tasks = (
+            (estimator, X, labels, sample_weight, *fold, int(seed)) for fold, seed in zip(folds, seeds, strict=True)
         )
+        parts = list(in_workers(predict_fold, tasks, self.n_jobs))
         self.pred_probs_ = np.zeros((len(codes), len(self.classes_)))  # 0 for classes that a fold did not see
         for (_, test), (probs, known) in zip(folds, parts, strict=True):
             self.pred_probs_[np.ix_(test, self._columns(probs, known, estimator))] = probs

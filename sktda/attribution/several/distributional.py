@@ -14,7 +14,6 @@ import numpy as np
 from numpy.random import RandomState
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.base import objectives_of
@@ -26,6 +25,7 @@ from sktda.attribution.several.over_models import OverModels, refuse_frozen
 from sktda.data import slices
 from sktda.distributions import MEASURES, jackknife, resolve_measure
 from sktda.model.given import GivenModel, GivenRows
+from sktda.workers import in_workers
 
 IN_MEMORY = 2**30  # bytes of values per member; more go to a file
 BLOCK = 2**22  # numbers that a measure sees at a time
@@ -281,8 +281,7 @@ class Distributional(OverModels):
 
     def _asked(self, X_query: Any, y_query: Any, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(losses (n_query,), shifts (n_query, n)) of one member after the other."""
-        jobs = (delayed(_ask)(each, X_query, y_query, groups) for each in self.attributors_)
-        return iter(Parallel(n_jobs=self.n_jobs, return_as="generator")(jobs))
+        return in_workers(_ask, ((each, X_query, y_query, groups) for each in self.attributors_), self.n_jobs)
 
     def _empty(self, *shape: int) -> np.ndarray:
         """Room for numbers, in a file that vanishes with the array where they are many."""

@@ -10,7 +10,6 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import clone
 from sklearn.utils._param_validation import HasMethods, StrOptions
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, validate_data
 
 from sktda.attribution.base import (
@@ -29,6 +28,7 @@ from sktda.attribution.predictions.data_oob import DataOOB
 from sktda.attribution.predictions.label_posterior import LabelPosterior
 from sktda.data import check_weights, encode_target, sliceable
 from sktda.seeds import random_of
+from sktda.workers import in_workers
 
 
 class Ensemble(Attributor):
@@ -142,10 +142,11 @@ class Ensemble(Attributor):
         seen = numbers = X, X_val
         if self.transformers is not None and any(each.features for each in needs):
             numbers = fit_transformed(clone(self.transformers), X, y, X_val)
-        self.attributors_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit)(member, each, *(numbers if each.features else seen), y, sample_weight, y_val, metadata_val)
+        tasks = (
+            (member, each, *(numbers if each.features else seen), y, sample_weight, y_val, metadata_val)
             for member, each in zip(members, needs, strict=True)
         )
+        self.attributors_ = list(in_workers(_fit, tasks, self.n_jobs))
         self.member_scores_ = np.stack([checked_scores(each, _num_samples(X)) for each in self.attributors_])
         ranks = (rankdata(self.member_scores_, axis=1) - 0.5) / self.member_scores_.shape[1]
         self.scores_ = np.average(ranks, axis=0, weights=weights)

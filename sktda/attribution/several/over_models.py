@@ -10,7 +10,6 @@ import numpy as np
 from numpy.random import RandomState
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.base import Attributor, Needs, needs_of, objectives_of
@@ -20,6 +19,7 @@ from sktda.model.given import GivenModel, GivenRows, frozen
 from sktda.model.huge import naming_huge_cells
 from sktda.model.side_by_side import side_by_side, why_not
 from sktda.seeds import random_of
+from sktda.workers import in_workers
 
 
 class OverModels(Attributor):
@@ -72,12 +72,12 @@ class OverModels(Attributor):
                 setattr(self, name, getattr(attributor, name))
         rows = GivenRows(X, y, sample_weight)
         models = self._models(attributor, estimator, rows, random)
-        given = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val}
         seeds = random.randint(2**31 - 1, size=len(models))  # before the workers start: n_jobs does not matter
-        self.attributors_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(fitted_clone)(attributor, model, int(seed), rows, given)
+        tasks = (
+            (attributor, model, int(seed), *rows, X_val, y_val, metadata_val)
             for model, seed in zip(models, seeds, strict=True)
         )
+        self.attributors_ = list(in_workers(fitted_clone, tasks, self.n_jobs))
         for each in self.attributors_:
             each._data = rows  # workers send copies back, one per model
         if all(found := [objectives_of(each) for each in self.attributors_]):
@@ -138,11 +138,11 @@ class OverModels(Attributor):
         alike = attributor._callbacks(given) is None and rows.sample_weight is None and not names
         if alike and why_not(estimator, rows.X, rows.y) is None:
             return side_by_side(estimator, rows.X, rows.y, seeds, [None] * n)
-        jobs = []
-        for seed in seeds:
-            member = clone(estimator).set_params(**dict.fromkeys(names, seed))
-            jobs.append(delayed(train_clone)(member, *rows, random_state=seed, callbacks=attributor._callbacks(given)))
-        return list(Parallel(n_jobs=self.n_jobs)(jobs))
+        tasks = (
+            (clone(estimator).set_params(**dict.fromkeys(names, seed)), *rows, seed, attributor._callbacks(given))
+            for seed in seeds
+        )
+        return list(in_workers(_trained, tasks, self.n_jobs))
 
 
 def refuse_frozen(estimator: Any, setting: str, remedy: str) -> None:
@@ -154,9 +154,13 @@ def refuse_frozen(estimator: Any, setting: str, remedy: str) -> None:
         )
 
 
-def fitted_clone(attributor: TrainedScores, model: Any, seed: int, rows: GivenRows, given: dict) -> TrainedScores:
-    """The attributor fitted around one model."""
-    return clone(attributor).set_params(estimator=frozen(model), random_state=seed).fit(*rows, **given)
+def _trained(estimator: Any, X: Any, y: Any, sample_weight: Any, seed: int, callbacks: Any) -> Any:
+    return train_clone(estimator, X, y, sample_weight, random_state=seed, callbacks=callbacks)
+
+
+def fitted_clone(attributor: TrainedScores, model: Any, seed: int, *rows: Any) -> TrainedScores:
+    """The attributor fitted around one model; rows: what `fit` takes."""
+    return clone(attributor).set_params(estimator=frozen(model), random_state=seed).fit(*rows)
 
 
 def checked_models(models: Any, name: str) -> list[Any]:
