@@ -7,6 +7,7 @@ from pathlib import Path
 from pages.adversarial import adversarial, objectives_cost
 from pages.alike import alike
 from pages.battery import battery
+from pages.cluster import cluster
 from pages.decisions import decisions
 from pages.distributional import distributional
 from pages.encoders import encoders
@@ -47,6 +48,7 @@ def main() -> None:
                     front_door(),
                     decisions(),
                     review(),
+                    cluster(),
                 ),
             ),
             detection(),

@@ -14,19 +14,21 @@ from sklearn.utils.parallel import Parallel, delayed
 
 
 def in_workers(function: Callable, tasks: Iterable[tuple], n_jobs: int | None) -> Iterator[Any]:
-    """function(*task) of every task, in order, each as soon as it is there, by the backend that joblib is told to use.
+    """function(*task) of every task, in order, by the backend that joblib is told to use.
 
     Give rows as arguments of their own: what is no model goes through joblib as it is, which maps large arrays into
     the memory of other processes, and on a cluster sends what several tasks share once. Models, functions and results
     may be of classes that were written in a script or a notebook.
     """
     jobs = (delayed(_run)(_Carried(function), *map(_carried, task)) for task in tasks)
-    backend, _ = get_active_backend()
+    backend, settings = get_active_backend()[0], {}
     if type(backend).__name__ == "DaskDistributedBackend":
         from sktda.cluster import resilient
 
-        backend = resilient(backend)
-    return (each.value for each in Parallel(n_jobs=n_jobs, backend=backend, return_as="generator")(jobs))
+        settings["backend"] = resilient(backend)
+    if backend.supports_return_generator:  # Ray's does not
+        settings["return_as"] = "generator"
+    return (each.value for each in Parallel(n_jobs=n_jobs, **settings)(jobs))
 
 
 class _Carried:

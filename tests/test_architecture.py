@@ -15,22 +15,9 @@ import sktda.cleaning
 
 ROOT = Path(sktda.__file__).parent
 STAGE = {
-    **dict.fromkeys(
-        [
-            "containers",
-            "seeds",
-            "selection",
-            "distributions",
-            "devices",
-            "findings",
-            "noise",
-            "files",
-            "cluster",
-            "workers",
-        ],
-        0,
-    ),
-    **dict.fromkeys(["data", "images", "metrics", "tables", "weighting"], 1),
+    **dict.fromkeys(["containers", "seeds", "selection", "distributions", "devices", "findings", "noise", "files"], 0),
+    "cluster": 0,
+    **dict.fromkeys(["data", "images", "metrics", "tables", "weighting", "workers"], 1),
     **dict.fromkeys(["model", "patches", "pretrained"], 2),
     "engine": 3,
     **dict.fromkeys(["objectives", "cards"], 4),
