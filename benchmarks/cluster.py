@@ -3,10 +3,10 @@
     python benchmarks/cluster.py [--quick]
 
 Processes of one machine, joined to a Dask scheduler, one thread each. Flows: `Distributional` over 20 trainings of a
-net whose class stands in this script, `SelfConfidence` in 20 folds, and a search over `InfluencePruner`. Shown are seconds
-with one worker and with two, bytes that go with each task and bytes that are sent once, and five runs of each flow in
-which a worker is killed (SIGKILL) at a random moment: seconds, and the largest difference from the result without a
-cluster. Writes benchmarks/results/cluster.json (--quick: in this process, without a worker; writes nothing).
+net whose class stands in this script, `SelfConfidence` in 20 folds, and a search over `InfluencePruner`. Shown are
+seconds with one worker and with two, bytes that go with each task and bytes that are sent once, and five runs of each
+flow in which a worker is killed (SIGKILL) at a random moment: seconds, and the largest difference from the result
+without a cluster. Writes benchmarks/results/cluster.json (--quick: in this process, without a worker; writes nothing).
 """
 
 from __future__ import annotations

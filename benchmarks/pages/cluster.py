@@ -29,7 +29,7 @@ def cluster() -> str:
             "## On a cluster",
             f"{where(measured)} `python benchmarks/cluster.py`: {rows[0]['rows']:,} rows of Fashion-MNIST, workers of "
             "one thread on one machine, seed 0. Efficiency is the seconds of one worker over twice those of two. "
-            f"Killed: the longest of {len(rows[0]['kills'])} runs in which one of two workers got a SIGKILL at a random "
+            f"Killed: the longest of {len(rows[0]['kills'])} runs in which one of two workers got a SIGKILL at some "
             "moment, and the largest difference of any score from the result without a cluster.",
             table(
                 [
