@@ -32,6 +32,7 @@ __all__ = [
     "TableEncoder",
     "TrajectoryRecorder",
     "dask_cluster",
+    "mapped_rows",
     "retrain",
 ]
 
@@ -53,6 +54,7 @@ __getattr__, __dir__ = lazy_names(
         "TableEncoder": "sktda.tables.encoder",
         "TrajectoryRecorder": "sktda.model.recorder",
         "dask_cluster": "sktda.cluster",
+        "mapped_rows": "sktda.mapped",
         "retrain": "sktda.model.many_trainings",
     },
 )

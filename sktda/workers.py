@@ -21,7 +21,8 @@ def in_workers(function: Callable, tasks: Iterable[tuple], n_jobs: int | None) -
     may be of classes that were written in a script or a notebook.
     """
     jobs = (delayed(_run)(_Carried(function), *map(_carried, task)) for task in tasks)
-    backend, settings = get_active_backend()[0], {}
+    backend = get_active_backend()[0]
+    settings: dict[str, Any] = {}
     if type(backend).__name__ == "DaskDistributedBackend":
         from sktda.cluster import resilient
 

@@ -18,6 +18,7 @@ STAGE = {
     **dict.fromkeys(["containers", "seeds", "selection", "distributions", "devices", "findings", "noise", "files"], 0),
     "cluster": 0,
     **dict.fromkeys(["data", "images", "metrics", "tables", "weighting", "workers"], 1),
+    "mapped": 2,
     **dict.fromkeys(["model", "patches", "pretrained"], 2),
     "engine": 3,
     **dict.fromkeys(["objectives", "cards"], 4),
