@@ -11,7 +11,7 @@ QUICK := tests/test_architecture.py tests/test_data.py tests/test_selection.py t
 	tests/model/test_linear.py tests/attribution/test_complexity_gap.py tests/attribution/test_inner_product.py \
 	tests/cleaning/test_pruner.py
 
-.PHONY: help test quick lint docs coverage demo gpu gpu-wheels clean
+.PHONY: help test quick lint docs fuzz coverage demo gpu gpu-wheels clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ lint: $(INSTALLED)  ## ruff and mypy
 
 docs: $(INSTALLED)  ## these pages, in docs/_build/html
 	$(BIN)/sphinx-build --quiet --fail-on-warning -b html docs docs/_build/html
+
+fuzz: $(INSTALLED)  ## an hour of tables, labels, weights and files that nobody has thought of
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --timeout=0 --hypothesis-profile=long tests/fuzz
 
 coverage: $(INSTALLED)  ## the lines that no test runs, in htmlcov/
 	$(BIN)/python -m pip install --quiet 'pytest-cov>=6'
