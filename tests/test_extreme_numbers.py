@@ -170,7 +170,17 @@ CLASSIFIERS = [
 
 
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=lambda model: re.sub(r"\W+", " ", str(model))[:50])
-@pytest.mark.parametrize("form", [np.array, lambda X: pd.DataFrame(X, columns=list("abcd"))], ids=["array", "frame"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        np.array,
+        lambda X: X.astype(object),
+        lambda X: X.tolist(),
+        lambda X: pd.DataFrame(X, columns=list("abcd")),
+        lambda X: pd.DataFrame(X.astype(object), columns=list("abcd")),
+    ],
+    ids=["array", "objects", "list", "frame", "frame of objects"],
+)
 def test_a_model_of_the_users_takes_a_huge_number_or_the_error_names_it(model, form):
     huge = X.copy()
     huge[50, 2] = 1e200

@@ -35,7 +35,7 @@ def huge_cell(X: Any) -> str | None:
     """
     if is_frame(X):
         for j, dtype in enumerate(X.dtypes):
-            if getattr(dtype, "kind", "O") == "f" and (cell := _largest(np.asarray(column_of(X, j)))) is not None:
+            if getattr(dtype, "kind", "O") in "fO" and (cell := _largest(np.asarray(column_of(X, j)))) is not None:
                 return _said(column_name(X.columns, j), cell[0], cell[2])
         return None
     cell = _largest(X)
@@ -47,7 +47,12 @@ def _said(column: str, row: int, value: float) -> str:
 
 
 def _largest(X: Any) -> tuple[int, int, float] | None:
-    """(row, column, value) of the largest number of an array or sparse matrix, where it is too large."""
+    """(row, column, value) of the largest number of an array, list or sparse matrix, where it is too large."""
+    if isinstance(X, list | tuple) or getattr(getattr(X, "dtype", None), "kind", "f") == "O":
+        try:
+            X = np.asarray(X, dtype=np.float64)
+        except (TypeError, ValueError):  # text
+            return None
     dtype = getattr(X, "dtype", None)
     if not isinstance(dtype, np.dtype) or dtype.kind != "f" or 0 in X.shape:
         return None
