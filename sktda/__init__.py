@@ -30,7 +30,9 @@ __all__ = [
     "PruningWarning",
     "ResampledEstimator",
     "TableEncoder",
+    "TorchModel",
     "TrajectoryRecorder",
+    "record_run",
     "retrain",
 ]
 
@@ -50,7 +52,9 @@ __getattr__, __dir__ = lazy_names(
         "PruningWarning": "sktda.cleaning.base",
         "ResampledEstimator": "sktda.cleaning.resampled",
         "TableEncoder": "sktda.tables.encoder",
+        "TorchModel": "sktda.model.torch_model",
         "TrajectoryRecorder": "sktda.model.recorder",
+        "record_run": "sktda.model.loop",
         "retrain": "sktda.model.many_trainings",
     },
 )
