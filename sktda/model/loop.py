@@ -13,10 +13,10 @@ from skorch.utils import is_dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-from sktda.model.batches import parted
 from sktda.model.loop_losses import LossAtOutputs
+from sktda.model.loop_parts import Counted, Listener, check_recordable, targets_in
 from sktda.model.reading import count, take
-from sktda.model.run_record import Recording, described, plain
+from sktda.model.run_record import Recording, described
 from sktda.model.sampling import Draws, handing, watch
 from sktda.model.settings import random_state_kept
 from sktda.model.step_gradients import Part
@@ -131,6 +131,10 @@ class record_run:
         self.optimizer_state = optimizer_state
         self.path = path
         self.resume = resume
+        self._handles: list[Any] = []
+        self._undo: list[Callable[[], None]] = []
+        self._rows: np.ndarray | None = None
+        self._batch_targets: Any = None
 
     # ---- the loop's side -------------------------------------------------------------------------------------------
 
@@ -161,18 +165,23 @@ class record_run:
 
     def start(self) -> None:
         """Begin to record."""
-        self._begin()
+        self.begin()
         if self.loader is not None:
-            self._undo.append(handing(self.loader, self._pass_begins, self._handed, self._pass_is_over))
+            self._undo.append(handing(self.loader, self._pass_begins, self._handed, self.pass_is_over))
             self._follow(self.loader, lambda: self._draws.now)
 
     def follow(self, loader: Any) -> None:
-        """Note which rows a DataLoader draws from now on."""
+        """Note which rows a DataLoader draws from now on, for `next_drawn`."""
         self._follow(loader, self._draws.begin)
 
     def _follow(self, loader: Any, drawn: Callable[[], deque[np.ndarray]]) -> None:
         if self.steps or not isinstance(loader.dataset, IterableDataset):
             self._undo.append(watch(getattr(loader, "base_dataloader", loader), drawn))
+
+    def plan(self, n_steps: int | None) -> None:
+        """So many steps there will be in all; None = nobody knows."""
+        self.every = "pass" if n_steps is None else None
+        self.run.plan(None if n_steps is None else n_steps / self.n_checkpoints)
 
     def next_batch(self, rows: np.ndarray | None, targets: Any) -> None:
         """What the module gets next."""
@@ -200,14 +209,16 @@ class record_run:
             undo()
         run = self.run
         run.release()
-        self._handles, self._undo, self._rows, self._batch_targets = [], [], None, None
+        self._handles, self._undo = [], []
+        self._rows = self._batch_targets = None
         if run.steps and not run.lost:
             self.checkpoint()
             self.trajectory_ = run.trajectory()
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Watch module and optimiser; which rows the module gets is said by `next_batch` or `next_drawn`."""
         if hasattr(self, "run"):
             raise ValueError("record_run records one run; make another one, with resume=run.trajectory_ to continue")
         about = described(self.optimizer, *self._data())
@@ -219,10 +230,7 @@ class record_run:
         run.start(self.module, self.optimizer, about, spacing)
         run.gradients.total = self.loss.total
         self.run = run
-        self._rows: np.ndarray | None = None
-        self._batch_targets: Any = None
         self._draws = Draws()
-        self._undo: list[Any] = []
         self._handles = [
             self.module.register_forward_hook(Listener(self._called), with_kwargs=True),
             self.optimizer.register_step_post_hook(self._stepped),  # after that of the recording
@@ -233,7 +241,7 @@ class record_run:
         """(dataset, X, y) as `described` takes them."""
         if is_dataset(self.X):
             return self.X, None, None
-        return _Counted(count(self.X)), self.X, self.y
+        return Counted(count(self.X)), self.X, self.y
 
     def _check_running(self) -> None:
         if not hasattr(self, "run") or not self._handles:
@@ -246,16 +254,17 @@ class record_run:
             return None
         collate = default_collate if self.loader is None else self.loader.collate_fn
         with random_state_kept():
-            return _targets_in(collate([self.X[int(row)] for row in rows]))
+            return targets_in(collate([self.X[int(row)] for row in rows]))
 
     def _pass_begins(self) -> deque[np.ndarray]:
-        self._pass_is_over()  # one that was given up
+        self.pass_is_over()  # one that was given up
         return self._draws.begin()
 
     def _handed(self, drawn: deque[np.ndarray], batch: Any) -> None:
-        self.next_batch(drawn.popleft() if drawn else None, _targets_in(batch))
+        self.next_batch(drawn.popleft() if drawn else None, targets_in(batch))
 
-    def _pass_is_over(self) -> None:
+    def pass_is_over(self) -> None:
+        """Take a checkpoint if passes are what they are taken after."""
         if self.every == "pass":
             self.checkpoint()
 
@@ -284,66 +293,3 @@ class record_run:
         run.gradients.follow(optimizer)
         if run.due() or (isinstance(self.every, int) and run.steps % self.every == 0):
             self.checkpoint()
-
-
-class Listener:
-    """A hook of which copies (of the module, by deepcopy or pickle) listen to nothing."""
-
-    def __init__(self, hook: Any = None) -> None:
-        self.hook = hook
-
-    def __call__(self, *given: Any) -> None:
-        if self.hook is not None:
-            self.hook(*given)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Listener:
-        return Listener()
-
-    def __reduce__(self) -> Any:
-        return Listener, ()
-
-
-class _Counted:
-    """Stands in for a Dataset of so many rows."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
-
-
-def _targets_in(batch: Any) -> Any:
-    """The targets of a batch; None where it is in no known form."""
-    try:
-        return parted(batch)[1]
-    except TypeError:
-        return None
-
-
-def check_recordable(module: Any, optimizer: Any) -> None:
-    """Raise TypeError or ValueError for what no record can be made of."""
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(
-            f"optimizer must be one torch.optim.Optimizer, got {type(optimizer).__name__}; several optimisers train "
-            "one record each, of the parameters of one"
-        )
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise ValueError(
-            "LBFGS evaluates its closure many times in a step, so that no learning rate says what a row did; train "
-            "with SGD or Adam, or use Influence"
-        )
-    own = {id(value) for value in plain(module).parameters()}
-    if not any(id(value) in own for group in optimizer.param_groups for value in group["params"]):
-        raise ValueError("optimizer has none of the module's parameters; pass the one that trains this very module")
-    if (
-        torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-        and torch.distributed.get_world_size() > 1
-    ):
-        raise ValueError(
-            "one process of several sees a part of every batch, so its record would not be that of the training; "
-            "record a training in one process"
-        )

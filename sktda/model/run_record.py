@@ -152,9 +152,13 @@ class Recording:
             self.store.write("initial", snapshot(module))
             self.began = True
         self.about = about
+        self.plan(spacing)
+        self.handle = optimizer.register_step_post_hook(self.stepped)
+
+    def plan(self, spacing: float | None) -> None:
+        """Checkpoints after every so many batches, or steps of a loop, from now on."""
         self.origin, self.spacing, self.k = 0 if self.by_parts else self.batches, spacing, 1
         self._skip_past()
-        self.handle = optimizer.register_step_post_hook(self.stepped)
 
     def _check_continues(self, about: dict[str, Any], module: nn.Module) -> None:
         for name, value in self.about.items():
