@@ -28,16 +28,6 @@ class Listener:
         return Listener, ()
 
 
-class Counted:
-    """Stands in for a Dataset of so many rows."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
-
-
 def targets_in(batch: Any) -> Any:
     """The targets of a batch; None where it is in no known form."""
     try:

@@ -87,6 +87,12 @@ class TorchModel(FrozenEstimator):
         copy.register_forward_hook(_raw)
         names = argument_names(original)
         kind = _kind(criterion)
+        size = 0 if trajectory is None else int(np.median(trajectory.batch_sizes))
+        if trajectory is not None and not size and criterion_total(criterion):
+            raise ValueError(
+                "of a criterion that adds the losses of a batch, rates count by the size of a batch, which checkpoints "
+                "do not tell; record the run, or train with reduction='mean'"
+            )
         net = kind(
             copy,
             criterion=criterion,
@@ -94,7 +100,7 @@ class TorchModel(FrozenEstimator):
             train_split=None,
             verbose=0,
             callbacks=[TrajectoryRecorder()] if trajectory is not None else None,
-            batch_size=128 if trajectory is None else int(np.median(trajectory.batch_sizes)),
+            batch_size=size or 128,
         )
         if collate_fn is not None:
             collate = PairingCollate(collate_fn, names)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sktda import LightningRecorder, TorchModel, TrainerRecorder, TrajectoryRecorder, record_run
-from tests.model.nets import Mlp, make_net, recorder_of, rows
+from tests.model.nets import Mlp, make_net, rows
 
 ORDER = np.random.default_rng(3).permutation(40).tolist()
 EPOCHS, BATCH = 6, 10
@@ -141,8 +141,6 @@ def by_trainer(folder, make_optimizer=sgd, recorder=None, kind=WithLoss, resume=
     arguments = transformers.TrainingArguments(str(folder), **settings | options)
     optimizer = make_optimizer(module)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    trainer = Trainer(
-        module, arguments, train_dataset=data(), optimizers=(optimizer, schedule), callbacks=[recorder]
-    )
+    trainer = Trainer(module, arguments, train_dataset=data(), optimizers=(optimizer, schedule), callbacks=[recorder])
     trainer.train(resume_from_checkpoint=resume)
     return TorchModel(module, nn.CrossEntropyLoss(), recorder.trajectory_), trainer
