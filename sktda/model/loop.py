@@ -274,7 +274,8 @@ class record_run:
 
         def seen(gradient: Any) -> None:
             value, rest = self.loss.compare(outputs, gradient, targets)
-            self.run.gradients.passed(call, Part(value, self.loss.size(outputs, targets), rest, rows))
+            size, rounding = self.loss.size(outputs, targets), self.loss.rounding(gradient)
+            self.run.gradients.passed(call, Part(value, size, rest, rounding, rows))
 
         self.loss.watch(outputs, seen)
 

@@ -12,7 +12,6 @@ from sktda.model import trajectory_files
 from sktda.model.checkpoints import FolderStore
 from sktda.model.run_record import Recording, plain
 from sktda.model.trajectory import Trajectory
-from sktda.model.trajectory_files import checkpoint_name
 
 
 def resumed(before: Any, path: Any, module: nn.Module, optimizer: torch.optim.Optimizer, with_steps: bool) -> Recording:
@@ -49,7 +48,7 @@ def resumed(before: Any, path: Any, module: nn.Module, optimizer: torch.optim.Op
     _take(run, before, kept + 1)
     if isinstance(run.store, FolderStore):
         run.write_index()  # first, so that an interrupt leaves more files than it names, and not fewer
-        run.store.drop(map(checkpoint_name, range(kept + 1, len(before))))
+        run.store.keep(trajectory_files.names(before, kept + 1))
     return run
 
 

@@ -179,7 +179,7 @@ class Recording:
         parts = self.gradients.parts
         self.batch_size = sum(part.size for part in parts)
         rows = [part.rows for part in parts if part.rows is not None]
-        self.pending_rows = sum(map(len, rows))
+        self.pending_rows = sum(part.size if part.rows is None else len(part.rows) for part in parts)
         return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
     def end_batch(self, loss: Any) -> None:

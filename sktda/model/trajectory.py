@@ -166,8 +166,9 @@ class Trajectory:
         if self.misfits.max() > MISFIT:
             raise ValueError(
                 f"in the recorded training the optimiser got gradients of which {self.misfits.max():.0%} was not of "
-                "the criterion's loss (clipping by value, noise, hooks, another loss), so learning rates do not tell "
-                "what a row did; clip by norm and train with the criterion's loss, or use Influence"
+                "the criterion's loss (clipping by value, noise, hooks, another loss, batches that record_run was not "
+                "told of), so learning rates do not tell what a row did; clip by norm and train with the criterion's "
+                "loss, or use Influence"
             )
 
     @property
