@@ -74,7 +74,7 @@ def from_checkpoints(
     momenta = np.array([float(group.get("momentum", 0)) for group in groups])
     damping = np.array([float(group.get("dampening", 0)) for group in groups])
     about = _about(_optimizer_name(optimizer, groups), X, y)
-    zeros, n = np.zeros(len(done)), len(done)
+    n = len(done)
     return kind(
         store=SavedStore({checkpoint_name(c): source for c, source in enumerate(sources)}, module, places),
         identity=uuid.uuid4().hex,
@@ -87,8 +87,8 @@ def from_checkpoints(
         group_momenta=np.tile(momenta, (n, 1)),
         batch_sizes=np.zeros(n, dtype=np.int64),
         losses=np.full(n, np.nan),
-        rescalings=zeros,
-        misfits=zeros,
+        rescalings=np.zeros(n),
+        misfits=np.zeros(n),
         **about,
     )
 

@@ -55,6 +55,7 @@ class LossAtOutputs:
             if made_by is not None and made_by.name().startswith("ToCopyBackward"):
                 # a cast after the loss was computed (accelerate's mixed precision): no gradient comes through it
                 node, place = made_by.next_functions[0]
+                assert node is not None  # it has a gradient
                 node.register_prehook(lambda gradients: seen([gradients[place]]))
             else:
                 outputs[0].register_hook(lambda gradient: seen([gradient]))

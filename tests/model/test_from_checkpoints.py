@@ -109,7 +109,7 @@ def test_checkpoints_on_disk_give_the_scores_of_the_recorded_run(tmp_path, train
 
 
 def test_states_in_memory_and_rates_of_every_step(training):
-    module, optimizer, recorded, states = training
+    module, optimizer, _, states = training
     given = [state for state, _ in states]
     rates = np.linspace(0.1, 0.0, 24)
     each = Trajectory.from_checkpoints(given, rates, module=module, steps=STEPS, optimizer=optimizer)
@@ -207,11 +207,11 @@ def test_files_that_are_missing_or_damaged(tmp_path, training):
     given = {"module": module, "steps": [1], "learning_rates": 0.1, "optimizer": "SGD"}
     for name, error in (("nowhere", FileNotFoundError), ("empty", FileNotFoundError)):
         (tmp_path / "empty").mkdir(exist_ok=True)
-        with pytest.raises(error, match="does not exist|holds no checkpoints"):
+        with pytest.raises(error, match=r"does not exist|holds no checkpoints"):
             Trajectory.from_checkpoints(tmp_path / name, **given)
     for name in ("a.safetensors", "a.pt"):
         (tmp_path / name).write_bytes(b"not a file of this kind")
-        with pytest.raises(ValueError, match="cannot be read|no file of tensors"):
+        with pytest.raises(ValueError, match=r"cannot be read|no file of tensors"):
             Trajectory.from_checkpoints([tmp_path / name], **given)
     in_shards(module.state_dict(), None, 1, tmp_path / "x")
     (tmp_path / "checkpoint-1" / "model-00001-of-00002.safetensors").unlink()
@@ -219,7 +219,7 @@ def test_files_that_are_missing_or_damaged(tmp_path, training):
         Trajectory.from_checkpoints(tmp_path / "checkpoint-1", **given)
     with pytest.raises(ValueError, match="checkpoints is empty"):
         Trajectory.from_checkpoints([], **given)
-    with pytest.raises(TypeError, match="module must be the torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"module must be the torch\.nn\.Module"):
         Trajectory.from_checkpoints([module.state_dict()], **given | {"module": "net"})
 
 
