@@ -2,8 +2,9 @@
 
 The model is made from a config and starts from nothing, so that nothing is downloaded; with a pre-trained one,
 `AutoModelForSequenceClassification.from_pretrained(...)` takes its place and everything else stays. The texts are made:
-sentences of twelve words, three of which tell what the sentence is about. Of the labels 15 % are wrong. `TrainerRecorder`
-is the one line that is added to the training; `TorchModel` makes an estimator of the trained model and its record.
+sentences of twelve words, three of which tell what the sentence is about. Of the labels 15 % are wrong.
+`TrainerRecorder` is the one line that is added to the training; `TorchModel` makes an estimator of the trained model
+and its record.
 
 Run with `python examples/trainer_run.py`, or `python examples/trainer_run.py SEED`.
 """

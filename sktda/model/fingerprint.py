@@ -158,7 +158,12 @@ def _pair(item: Any) -> tuple[Any, Any]:
     return item if isinstance(item, list | tuple) and len(item) == 2 else (item, None)  # type: ignore[return-value]
 
 
-def _single(value: Any) -> np.ndarray:
+def _single(value: Any) -> Any:
+    """A row as a batch of one."""
+    if isinstance(value, Mapping):
+        return {name: _single(each) for name, each in value.items()}
+    if isinstance(value, tuple | list) and any(getattr(each, "ndim", 0) for each in value):
+        return [_single(each) for each in value]
     return np.asarray(value)[None]
 
 

@@ -240,8 +240,7 @@ def _rates(given: Any, steps: np.ndarray, saved: list[Saved], n_groups: int) -> 
         logged = {step: rate for one in saved for step, rate in one.rates.items()}
         own = [(one.optimizer or {}).get("param_groups", []) for one in saved]
         if logged:
-            at = sorted(logged)
-            each[:] = np.interp(np.arange(1, n_steps + 1), at, [logged[step] for step in at])[:, None]
+            each[:] = _between(logged, n_steps)[:, None]
         elif all(own):
             held = np.array([[float(group["lr"]) for group in groups] for groups in own])
             if held.shape[1] != n_groups:
@@ -255,6 +254,17 @@ def _rates(given: Any, steps: np.ndarray, saved: list[Saved], n_groups: int) -> 
     if not np.isfinite(each).all() or (each < 0).any():
         raise ValueError("learning_rates must be finite and not negative")
     return each
+
+
+def _between(logged: dict[int, float], n_steps: int) -> np.ndarray:
+    """(T,) rate of every step on the line through those that were logged."""
+    at = np.array(sorted(logged))
+    rates, steps = np.array([logged[step] for step in at]), np.arange(1, n_steps + 1)
+    found = np.interp(steps, at, rates)
+    if len(at) > 1:  # before the first one: a schedule that falls, or warms up
+        slope = (rates[1] - rates[0]) / (at[1] - at[0])
+        found = np.where(steps < at[0], np.maximum(rates[0] + slope * (steps - at[0]), 0), found)
+    return found
 
 
 def _about(name: str, X: Any, y: Any) -> dict[str, Any]:

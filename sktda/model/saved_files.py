@@ -186,7 +186,6 @@ def _unprefixed(given: dict[str, Tensor], needed: list[str], own: Mapping[str, T
         inner = {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
         if sum(name in inner for name in needed) >= 0.5 * len(needed):
             return inner
-    adapters = {
-        re.sub(r"\.(lora_[A-Za-z_]+|modules_to_save)(?=\.)", r".\1.default", name): v for name, v in given.items()
-    }
-    return adapters if any(name in own for name in adapters) else given
+    # peft leaves the adapter's name out of its files, and what it wraps a trained module in
+    short = {name: name.replace(".modules_to_save.default.", ".").replace(".default.", ".") for name in needed}
+    return {name: given[each] for name, each in short.items()} if all(e in given for e in short.values()) else given

@@ -159,6 +159,32 @@ def test_what_is_tied_or_frozen_need_not_be_there():
     assert trajectory.groups[0]["parameters"] == ["last.weight", "last.bias"]
 
 
+def test_adapters_are_read_under_the_names_that_peft_gives_them(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    class Config(dict):
+        """What peft asks a model for."""
+
+    module = make()
+    module.config = Config()
+    adapted = get_peft_model(module, LoraConfig(r=2, target_modules=["first"], modules_to_save=["last"]))
+    adapted.save_pretrained(tmp_path / "checkpoint-7")
+    trajectory = Trajectory.from_checkpoints(tmp_path, 0.1, module=adapted, optimizer="SGD")
+    trajectory.check_final(adapted)
+    assert trajectory.steps.tolist() == [7]
+    assert len(trajectory.groups[0]["parameters"]) == 4
+
+
+def test_logged_rates_are_a_line_between_and_before_the_logs(tmp_path, training):
+    module, _, _, states = training
+    as_trainer(*states[0], 8, tmp_path / "x")
+    logged = [{"step": step, "learning_rate": 0.1 * (8 - step + 1)} for step in (3, 5, 8)]
+    state = json.dumps({"global_step": 8, "log_history": logged})
+    (tmp_path / "checkpoint-8" / "trainer_state.json").write_text(state)
+    trajectory = Trajectory.from_checkpoints(tmp_path, module=module)
+    np.testing.assert_allclose(trajectory.rate_sums, [0.1 * 36])
+
+
 class Hostile:
     """Would run a command when it is unpickled."""
 

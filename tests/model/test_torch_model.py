@@ -12,7 +12,7 @@ import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from sktda import (
     CoresetSelector,
@@ -159,7 +159,6 @@ def test_rows_of_other_lengths_by_a_collate_function():
     items = [(torch.tensor(rng.integers(0, 7, n)),) * 2 for n in rng.integers(2, 6, 24)]
     module = make(Words)
     optimizer = sgd(module)
-    loader = torch.utils.data.DataLoader(items, batch_size=6, collate_fn=ragged)
 
     class Items(Dataset):
         def __len__(self):
@@ -167,6 +166,10 @@ def test_rows_of_other_lengths_by_a_collate_function():
 
         def __getitem__(self, i):
             return items[i]
+
+    class Backwards(Items):
+        def __getitem__(self, i):
+            return (items[i][0] + 1) % 7, items[i][1]
 
     loader = torch.utils.data.DataLoader(Items(), batch_size=6, collate_fn=ragged)
     with record_run(module, CE, optimizer, loader, steps=True) as run:
@@ -177,6 +180,8 @@ def test_rows_of_other_lengths_by_a_collate_function():
     assert run.trajectory_.misfits.max() == 0
     model = TorchModel(module, CE, run.trajectory_, collate_fn=ragged)
     assert TracIn(model).fit(Items(), None).scores_.shape == (24,)
+    with pytest.raises(ValueError, match="24 of 24 rows are not among"):
+        TracIn(model).fit(Subset(Backwards(), range(24)), None)
 
 
 def test_weight_decay_comes_from_the_optimiser_or_the_record():
