@@ -2,7 +2,8 @@
 
 The flow is data -> model and trajectory -> scores -> decision -> refit:
 
-- `TrajectoryRecorder` is the skorch callback that records how a net was trained.
+- `TrajectoryRecorder` is the skorch callback that records how a net was trained; `record_run` does the same for any
+  loop of torch, and `TorchModel` is an estimator of what that trained.
 - `sktda.attribution` scores training rows, higher = keep. `LabelPosterior` needs no model of yours and is the default;
   `Influence`, `TracIn` and `InnerProduct` differentiate one, for the objectives of `sktda.objectives`.
 - `NoisyLabelDetector` tells which labels are probably wrong, and what they should be; `CoresetSelector` keeps
@@ -23,6 +24,7 @@ __all__ = [
     "InfluencePruner",
     "InfluencePrunerCV",
     "InfluenceReweighter",
+    "LightningRecorder",
     "NoisyLabelDetector",
     "NothingToLearnWarning",
     "PatchFeatures",
@@ -30,9 +32,12 @@ __all__ = [
     "PruningWarning",
     "ResampledEstimator",
     "TableEncoder",
+    "TorchModel",
+    "TrainerRecorder",
     "TrajectoryRecorder",
     "dask_cluster",
     "mapped_rows",
+    "record_run",
     "retrain",
 ]
 
@@ -45,6 +50,7 @@ __getattr__, __dir__ = lazy_names(
         "InfluencePruner": "sktda.cleaning.pruner",
         "InfluencePrunerCV": "sktda.cleaning.pruner_cv",
         "InfluenceReweighter": "sktda.cleaning.reweighter",
+        "LightningRecorder": "sktda.model.lightning_recorder",
         "NoisyLabelDetector": "sktda.cleaning.detector",
         "NothingToLearnWarning": "sktda.cleaning.base",
         "PatchFeatures": "sktda.patches.transformer",
@@ -52,9 +58,12 @@ __getattr__, __dir__ = lazy_names(
         "PruningWarning": "sktda.cleaning.base",
         "ResampledEstimator": "sktda.cleaning.resampled",
         "TableEncoder": "sktda.tables.encoder",
+        "TorchModel": "sktda.model.torch_model",
+        "TrainerRecorder": "sktda.model.trainer_recorder",
         "TrajectoryRecorder": "sktda.model.recorder",
         "dask_cluster": "sktda.cluster",
         "mapped_rows": "sktda.mapped",
+        "record_run": "sktda.model.loop",
         "retrain": "sktda.model.many_trainings",
     },
 )
