@@ -1,0 +1,379 @@
+"""LoGra: influence on compressed gradients that are kept, so that new queries cost one pass over them (Choe et al. 2024)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
+from functools import partial
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
+
+from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.objective_gradients import Asked
+from sktda.attribution.gradients.pairs import GradientAttributor
+from sktda.data import slices
+from sktda.devices import exact, in_pairs
+from sktda.engine.compressed_curvature import (
+    compressed_curvature,
+    inverse_roots,
+    principal_sides,
+    random_sides,
+)
+from sktda.engine.compression import Compression, compressed, recall_layers, taken_blocks
+from sktda.engine.journal import Journal, Passes
+from sktda.engine.per_row import PerRow
+from sktda.engine.store import SHARD, GradientStore, Stored
+from sktda.model.base import DifferentiableModel, Rows
+from sktda.model.fingerprint import module_fingerprint, row_fingerprints
+from sktda.model.given import GivenModel, GivenRows
+from sktda.model.likelihood import Likelihood
+from sktda.model.sealed import digest
+from sktda.seeds import seed_of
+
+QUERIES = 2_048  # that meet a shard at a time
+KEPT = ("rank", "init", "dtype", "parameters", "precision")
+"""Parameters that what is stored depends on, beside the seed."""
+
+
+class LoGra(GradientAttributor):
+    """Predicted rise of the objective when a row is removed, in loss units: (1/n) q' H^-1 g_i on compressed gradients.
+
+    Every layer's gradients are projected to at most rank x rank numbers, without being formed; the numbers of all
+    rows are kept, in memory or in the folder `work_dir`. Any number of queries then costs one pass over what is kept,
+    and none through the model but for the queries themselves, also after a restart: see `load`. H is the Gauss-Newton
+    matrix of the mean loss, block by block of parameters (mostly layers), within the subspaces that are kept.
+
+    Parameters
+    ----------
+    estimator : estimator or None, default=None
+        A skorch net, a scikit-learn linear model or MLP, a Pipeline ending in one, or FrozenEstimator of a fitted one.
+        None = a small net for tables or images.
+    rank : int, default=16
+        Numbers that the inputs of a layer, and the gradients at its outputs, are projected to. A row takes up to
+        rank^2 numbers a layer. With a rank as large as the layers nothing is lost.
+    init : {"pca", "random"}, default="pca"
+        What they are projected on: "pca" = the eigenvectors of largest eigenvalues of their second moments; "random" =
+        random subspaces, without the pass that finds the others.
+    damping : float or "auto", default="auto"
+        Added to H. "auto" = a tenth of each block's mean eigenvalue.
+    dtype : {"float16", "float32"}, default="float16"
+        Of the numbers that are kept. Each row has a scale of its own, so that float16 changes values by a few
+        thousandths of the size of their terms.
+    objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
+        "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
+    parameters : str, list of str or None, default=None
+        Names of the parameters that take part, as patterns: ``"classifier.*"``, ``["*.lora_*", "classifier.*"]``; the
+        others count as fixed. None = all that were trained.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is one.
+    batch_size : int or "auto", default="auto"
+        Rows at a time; changes memory and speed, not the result. "auto" = what fits.
+    precision : {"auto", "float32", "tf32", "bf16"}, default="auto"
+        Of passes through the net. "auto" = as torch is set; "float32": never TF32; "tf32": products in TF32, on CUDA;
+        "bf16": passes in bfloat16 by autocast, all sums, decompositions and solutions as with "tf32".
+    work_dir : path-like or None, default=None
+        Folder of the store, in which every model, set of rows and kind of compression has a folder of its own. It
+        stays after `fit`; the same fit again reads it, and a fit that was killed goes on where it was. None = in memory.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the training of the clone, random projections, and labels that are drawn from the model. None is 0, so
+        that a fit can be repeated.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_samples,)
+        Higher = keep. Not there with objective=None.
+    width_ : int
+        Numbers that are kept of a row.
+    folder_ : str or None
+        Where the store is, None in memory.
+    estimator_ : estimator
+        The trained model.
+    trajectory_ : Trajectory
+        The recorded run of a net that had a recorder.
+    task_ : str
+        "classification" or "regression".
+
+    Raises
+    ------
+    TypeError
+        In `fit`, for an estimator that cannot be differentiated.
+    ValueError
+        In `fit`, for a train_split that hides rows, a trajectory of another model or other rows, a diverged training,
+        a curvature that is singular without damping. In `attribute` and `top_k`, for a damaged shard.
+
+    Notes
+    -----
+    Source: Choe et al. 2024 (arXiv:2405.13954). There the curvature is that of the given labels; here it is that of
+    labels the model would draw, as for `Influence`. The penalty of the training is not in it. Linear maps, those of
+    attention, convolutions and embeddings are taken without forming their gradients; of an embedding the vectors are
+    projected, and the indices dealt out to `rank` places with random signs. Norms and other small parameters are kept
+    as they are up to rank^2 numbers, and projected at random above.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sktda.attribution import LoGra
+    >>> X, y = load_iris(return_X_y=True)
+    >>> y[0] = 2  # it is 0
+    >>> logra = LoGra(LogisticRegression(max_iter=1000)).fit(X, y)
+    >>> int(logra.scores_.argmin())
+    0
+    >>> rows, values = logra.top_k(X[1:3], y[1:3], k=5)
+    >>> rows.shape
+    (2, 5)
+    """
+
+    _parameter_constraints: dict = {
+        **GradientAttributor._parameter_constraints,
+        "rank": [Interval(Integral, 1, None, closed="left")],
+        "init": [StrOptions({"pca", "random"})],
+        "damping": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "dtype": [StrOptions({"float16", "float32"})],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        rank=16,
+        init="pca",
+        damping="auto",
+        dtype="float16",
+        objective="auto",
+        parameters=None,
+        device="auto",
+        batch_size="auto",
+        precision="auto",
+        work_dir=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.rank = rank
+        self.init = init
+        self.damping = damping
+        self.dtype = dtype
+        self.objective = objective
+        self.parameters = parameters
+        self.device = device
+        self.batch_size = batch_size
+        self.precision = precision
+        self.work_dir = work_dir
+        self.random_state = random_state
+
+    @classmethod
+    def load(cls, work_dir, estimator) -> LoGra:
+        """The attributor of a store that a finished fit has left, without the training rows.
+
+        Parameters
+        ----------
+        work_dir : path-like
+            As it was given to the fit, or the folder of one store in it.
+        estimator : estimator
+            The model of that fit, trained.
+
+        Returns
+        -------
+        attributor : LoGra
+            Ready for `attribute` and `top_k`; it has no `scores_`.
+
+        Raises
+        ------
+        ValueError
+            For a folder without a finished store of this very model, or with several.
+        """
+        self = cls(estimator, work_dir=work_dir, objective=None)
+        given = GivenModel.of(estimator)
+        known = stores_in(Path(work_dir))
+        found = []
+        for store in known:
+            self.set_params(**store.about["params"])
+            model = self._differentiable(given, store.n)
+            if model_digest(given, model) == store.about["model"]:
+                found.append(store)
+        if len(found) != 1:
+            raise ValueError(
+                f"{work_dir} holds {len(known)} stores, and none is of this model; give the very model that was "
+                "fitted, or fit again"
+                if not found
+                else f"{work_dir} holds {len(found)} stores of this model; name the folder of one: "
+                f"{', '.join(str(store.folder) for store in found)}"
+            )
+        (self._store,) = found
+        self._store.check_complete()
+        about = self._store.about
+        self.set_params(**about["params"])
+        self.estimator_, self.task_ = estimator, about["task"]
+        self.width_, self.folder_ = about["width"], str(self._store.folder)
+        # no rows, of the shape that queries are checked against
+        self._data = NoRows(None if about["row_shape"] is None else np.empty((0, *about["row_shape"])))
+        return self
+
+    # ---- fitting ---------------------------------------------------------------------------------------------------
+
+    def _journal(self, fitted: Fitted) -> Journal:
+        return Journal()  # what takes long is kept in the store
+
+    def _prepare(self, fitted: Fitted) -> None:
+        engine, rows = fitted.engine, fitted.rows
+        store = self._begun(fitted)
+        compression = Compression.restored(store.about, store.tensors, fitted.model)
+        plain = rows.unweighted()  # a weight enters a value once, and a score by the own loss too
+        store.fill(fitted.passes, partial(compressed, engine, plain, compression, None), rows.weight)
+        self._store = store
+        self.width_, self.folder_ = compression.width, None if store.folder is None else str(store.folder)
+
+    def _begun(self, fitted: Fitted) -> GradientStore:
+        """The store of this fit: that of an earlier one, or one with the curvature and no rows yet."""
+        engine, rows, model = fitted.engine, fitted.rows, fitted.model
+        seed = seed_of(self.random_state)
+        own = model_digest(fitted.given, model)
+        params = {name: getattr(self, name) for name in KEPT}
+        params |= {"rank": int(self.rank), "parameters": listed(self.parameters)}
+        weight = self._data.sample_weight
+        parts = [own, repr(sorted(params.items())), str(seed), str(fitted.n), *fitted.records]
+        parts += [row_fingerprints(self._data.X, self._data.y).tobytes()]
+        parts += [b"" if weight is None else np.asarray(weight, dtype=float).tobytes()]
+        key = digest(parts)
+        folder = None if self.work_dir is None else Path(self.work_dir) / f"gradients-{key}"
+        if folder is not None:
+            try:
+                earlier = GradientStore.opened(folder)
+            except ValueError:
+                earlier = None  # made anew
+            if earlier is not None and earlier.about["key"] == key:
+                return earlier
+        fitted.passes.begin("curvature")
+        blocks = taken_blocks(engine, rows)
+        sides = (
+            principal_sides(engine, rows, blocks, self.rank, seed)
+            if self.init == "pca"
+            else random_sides(blocks, self.rank, seed)
+        )
+        compression = Compression(blocks, self.rank, sides, seed, model)
+        curvature = compressed_curvature(engine, rows, compression, seed)
+        shape = getattr(self._data.X, "shape", None)
+        about = {"key": key, "model": own, "params": params, "task": self.task_, "width": compression.width}
+        about |= {"trained_on": fitted.n, "row_shape": None if shape is None else [int(each) for each in shape[1:]]}
+        tensors = {f"curvature/{name}": value for name, value in curvature.items()}
+        tensors |= {f"likelihood/{name}": value for name, value in settled_numbers(model.likelihood).items()}
+        store = GradientStore(folder, about | compression.about(engine), tensors | compression.tensors, len(rows))
+        store.begin()
+        return store
+
+    def _fitted(self) -> Fitted:
+        if not isinstance(self._data, NoRows):
+            return super()._fitted()
+        # of a store that was loaded: what the rows told the model is in it
+        store, given = self._store, GivenModel.of(self.estimator_)
+        model = self._differentiable(given, store.n)
+        model.likelihood = with_numbers(model.likelihood, store.named("likelihood/"))
+        engine = PerRow(model, self.batch_size)
+        recall_layers(engine, store.about["layers"])
+        return Fitted(model, Rows(store.n, unread), engine, given, store.about["trained_on"], Passes())
+
+    def _fixed_bytes(self, fitted: Fitted) -> int:
+        return super()._fixed_bytes(fitted) + 3 * sum(value.nbytes for value in self._store.tensors.values())
+
+    # ---- values ----------------------------------------------------------------------------------------------------
+
+    def _compression(self, fitted: Fitted) -> Compression:
+        return Compression.restored(self._store.about, self._store.tensors, fitted.model)
+
+    def _roots(self) -> dict[str, Tensor]:
+        """Of the inverse of the curvature, by block, at the present damping."""
+        if self.__dict__.get("_rooted", (None,))[0] != self.damping:
+            damping = None if self.damping == "auto" else self.damping
+            self._rooted = self.damping, inverse_roots(self._store.named("curvature/"), damping)
+        return self._rooted[1]
+
+    def _solved(self, compression: Compression, queries: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """((q, width) H^-1 q / n in float32, (q,) what they are to be multiplied with), for the stored rows."""
+        roots, queries = self._roots(), exact(queries)
+        parts = [
+            queries[:, columns] @ roots[name].to(queries) @ roots[name].T.to(queries)
+            for name, columns in compression.parts.items()
+        ]
+        stored = Stored.of(torch.cat(parts, dim=1) / n, None, torch.float32)
+        return stored.values.to(compression.device), stored.scale
+
+    def _pairs(self, solved: tuple[Tensor, Tensor], rows: slice) -> Tensor:
+        """(q, m) values of the stored rows."""
+        (values, scale), stored = solved, self._store.block(rows)
+        dots = values @ stored.values.to(values.device).float().T
+        return dots.cpu().double() * scale[:, None] * stored.factor
+
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        compression = self._compression(fitted)
+        solved = self._solved(compression, compression.directions(asked.gradients()), fitted.n)
+        return torch.cat([self._pairs(solved, rows) for rows in slices(self._store.n, SHARD)], dim=1)
+
+    def _self_scores(self, fitted: Fitted) -> Tensor:
+        compression = self._compression(fitted)
+        roots, scores = self._roots(), []
+        for rows in slices(self._store.n, SHARD):
+            stored = self._store.block(rows)
+            values = stored.values.to(fitted.model.device).float()
+            own = [
+                (values[:, columns] @ roots[name].to(values)).square().sum(1)
+                for name, columns in compression.parts.items()
+            ]
+            scores.append(-torch.stack(own).sum(0).cpu().double() * stored.scale * stored.factor)
+        return torch.cat(scores) / fitted.n
+
+    def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
+        engine = fitted.engine
+        compression = self._compression(fitted)
+
+        def prepare(asked: slice) -> tuple[Tensor, Tensor]:
+            found = compressed(engine, queries, compression, measure, asked.start, asked.stop)
+            return self._solved(compression, found, fitted.n)
+
+        yield from in_pairs((len(queries), QUERIES), prepare, (self._store.n, SHARD), self._pairs)
+
+
+class NoRows(GivenRows):
+    """Of an attributor whose training rows are elsewhere."""
+
+
+def listed(patterns: Any) -> Any:
+    """Patterns of parameters as JSON has them."""
+    return patterns if patterns is None or isinstance(patterns, str) else list(patterns)
+
+
+def stores_in(folder: Path) -> list[GradientStore]:
+    """That of the folder itself, and those of the folders in it."""
+    found = [GradientStore.opened(each) for each in (folder, *sorted(folder.glob("gradients-*")))]
+    return [store for store in found if store is not None]
+
+
+def model_digest(given: GivenModel, model: DifferentiableModel) -> str:
+    """What tells a trained model, and the transformers before it, from others."""
+    state = model.module.state_dict()
+    texts = [json.dumps(module_fingerprint(model.module)), repr(list(model.parameters)), type(model.likelihood).__name__]
+    return digest([*texts, joblib.hash(given.transformers), *state.values()])
+
+
+def unread(part: Any) -> Any:
+    """In place of the rows of a store that was loaded."""
+    raise ValueError("a store that was loaded has no rows; fit again for what needs them")
+
+
+def settled_numbers(likelihood: Likelihood) -> dict[str, Tensor]:
+    """The fields of a likelihood that are numbers, of which some may follow from the training targets."""
+    values = {field.name: getattr(likelihood, field.name) for field in fields(likelihood)}
+    return {name: torch.as_tensor(v) for name, v in values.items() if isinstance(v, bool | int | float | Tensor)}
+
+
+def with_numbers(likelihood: Likelihood, numbers: Mapping[str, Tensor]) -> Likelihood:
+    """The likelihood with these fields."""
+    found = {name: value if value.ndim else value.item() for name, value in numbers.items()}
+    return replace(likelihood, **found)
