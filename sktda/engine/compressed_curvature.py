@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.devices import exact, exact_device
+from sktda.devices import exact_device
 from sktda.engine.compression import Compression, needed_layers
 from sktda.engine.curvature import along_root, rooted_targets
 from sktda.engine.ekfac import drawn_slopes
@@ -26,7 +26,7 @@ from sktda.model.base import Rows
 
 BASIS_ROWS = 8_192  # that the principal subspaces are those of: a few dozen directions need no more
 CURVATURE_ROWS = 32_768  # from which it is estimated: many times the numbers of a block
-ROOTS = 65_536  # rows x outputs up to which every root is pulled back, and labels are not drawn
+ROOTS = 32_768  # rows x outputs up to which every root is pulled back, and labels are not drawn
 FEW_OUTPUTS = 64  # of a row, whose roots are held at once
 WHOLE = 2_048  # numbers of a side up to which its second moments are a matrix; of more they are sketched
 OVERSAMPLED = 2, 16  # times the rank, and more, columns of a sketch
@@ -176,7 +176,7 @@ def compressed_curvature(engine: PerRow, rows: Rows, compression: Compression, s
     def products(part: slice) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for factors in pulled(part):
-            values = exact(compression.rows(factors))
+            values = compression.rows(factors)
             for name, columns in compression.parts.items():
                 own = self_product(values[:, columns])
                 found[name] = found[name] + own if name in found else own
@@ -184,7 +184,7 @@ def compressed_curvature(engine: PerRow, rows: Rows, compression: Compression, s
 
     for _, found in engine.computed(few, products):
         for name, value in found.items():
-            sums[name] += value.to(place)
+            sums[name] += value.to(place, torch.float64)
     return {name: total / len(few) for name, total in sums.items()}
 
 

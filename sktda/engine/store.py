@@ -66,11 +66,19 @@ class GradientStore:
     A file is checked against its checksum when it is read for the first time, and again if it changes.
     """
 
-    def __init__(self, folder: Path | None, about: Mapping[str, Any], tensors: Mapping[str, Tensor], n: int) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        about: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        n: int,
+        shard: int | None = None,
+    ) -> None:
         self.folder = folder
         self.about = dict(about)
         self.tensors = {name: value.detach().cpu() for name, value in tensors.items()}
         self.n = n
+        self.shard = shard or SHARD
         self._dtype = DTYPES[self.about["params"]["dtype"]]
         self._held: dict[int, Stored] = {}  # in memory
         self._seen: dict[int, tuple[int, int]] = {}  # size and time of files that were checked
@@ -84,18 +92,19 @@ class GradientStore:
             return None
         if texts.get("format") != FORMAT:
             raise ValueError(f"{folder} is a store of another version of sktda; make it again with this one")
-        return cls(folder, json.loads(texts["about"]), tensors, int(texts["n"]))
+        return cls(folder, json.loads(texts["about"]), tensors, int(texts["n"]), int(texts["shard"]))
 
     def begin(self) -> None:
         """Write what the store is."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             texts = {"format": FORMAT, "about": json.dumps(self.about), "n": str(self.n)}
+            texts["shard"] = str(self.shard)
             sealed.save(self.folder / f"{HEAD}.safetensors", self.tensors, texts)
 
     def fill(self, passes: Passes, compute: Callable[[int, int], Tensor], weight: Tensor | None) -> None:
         """compute(start, stop) -> (stop - start, width) for the shards that are missing or damaged."""
-        for k, part in passes.shards("gradients", self.n, SHARD):
+        for k, part in passes.shards("gradients", self.n, self.shard):
             if not self._whole(k):
                 self.put(k, compute(part.start, part.stop), None if weight is None else weight[part])
 
@@ -103,7 +112,7 @@ class GradientStore:
         """Keep the rows of shard k."""
         stored = Stored.of(gradients, weight, self._dtype)
         if not bool(stored.values.isfinite().all()):
-            row = k * SHARD + int((~stored.values.isfinite().all(dim=1)).nonzero()[0])
+            row = k * self.shard + int((~stored.values.isfinite().all(dim=1)).nonzero()[0])
             raise ValueError(
                 f"the gradient of training row {row} is NaN or infinite: X or y holds NaN or infinity there, or a "
                 "number too large for the model's precision; impute, scale or drop it"
@@ -115,9 +124,9 @@ class GradientStore:
 
     def block(self, part: slice) -> Stored:
         """Rows of one shard, or of a part of it. ValueError for a shard that is missing or damaged."""
-        k = part.start // SHARD
-        start = k * SHARD
-        assert part.stop <= start + SHARD
+        k = part.start // self.shard
+        start = k * self.shard
+        assert part.stop <= start + self.shard
         return self._read(k)[part.start - start : part.stop - start]
 
     def named(self, prefix: str) -> dict[str, Tensor]:
@@ -126,10 +135,10 @@ class GradientStore:
 
     def check_complete(self) -> None:
         """ValueError unless all shards are there."""
-        missing = [k for k, _ in enumerate(slices(self.n, SHARD)) if not self._there(k)]
+        missing = [k for k, _ in enumerate(slices(self.n, self.shard)) if not self._there(k)]
         if missing:
             raise ValueError(
-                f"the store {self.folder} lacks {len(missing)} of {-(-self.n // SHARD)} shards: the fit that made it "
+                f"the store {self.folder} lacks {len(missing)} of {-(-self.n // self.shard)} shards: the fit that made it "
                 "was ended before; fit again with the same rows and work_dir, which goes on where it was"
             )
 

@@ -30,7 +30,7 @@ from sktda.engine.compressed_curvature import (
 from sktda.engine.compression import Compression, compressed, recall_layers, taken_blocks
 from sktda.engine.journal import Journal, Passes
 from sktda.engine.per_row import PerRow
-from sktda.engine.store import SHARD, GradientStore, Stored
+from sktda.engine.store import GradientStore, Stored
 from sktda.model.base import DifferentiableModel, Rows
 from sktda.model.fingerprint import module_fingerprint, row_fingerprints
 from sktda.model.given import GivenModel, GivenRows
@@ -314,12 +314,12 @@ class LoGra(GradientAttributor):
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         compression = self._compression(fitted)
         solved = self._solved(compression, compression.directions(asked.gradients()), fitted.n)
-        return torch.cat([self._pairs(solved, rows) for rows in slices(self._store.n, SHARD)], dim=1)
+        return torch.cat([self._pairs(solved, rows) for rows in slices(self._store.n, self._store.shard)], dim=1)
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
         compression = self._compression(fitted)
         roots, scores = self._roots(), []
-        for rows in slices(self._store.n, SHARD):
+        for rows in slices(self._store.n, self._store.shard):
             stored = self._store.block(rows)
             values = stored.values.to(fitted.model.device).float()
             own = [
@@ -337,7 +337,7 @@ class LoGra(GradientAttributor):
             found = compressed(engine, queries, compression, measure, asked.start, asked.stop)
             return self._solved(compression, found, fitted.n)
 
-        yield from in_pairs((len(queries), QUERIES), prepare, (self._store.n, SHARD), self._pairs)
+        yield from in_pairs((len(queries), QUERIES), prepare, (self._store.n, self._store.shard), self._pairs)
 
 
 class NoRows(GivenRows):
