@@ -76,7 +76,7 @@ class GradientStore:
     ) -> None:
         self.folder = folder
         self.about = dict(about)
-        self.tensors = {name: value.detach().cpu() for name, value in tensors.items()}
+        self.tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         self.n = n
         self.shard = shard or SHARD
         self._dtype = DTYPES[self.about["params"]["dtype"]]

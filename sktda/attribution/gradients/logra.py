@@ -190,7 +190,7 @@ class LoGra(GradientAttributor):
         ValueError
             For a folder without a finished store of this very model, or with several.
         """
-        self = cls(estimator, work_dir=work_dir, objective=None)
+        self = cls(estimator, work_dir=work_dir)
         given = GivenModel.of(estimator)
         known = stores_in(Path(work_dir))
         found = []
@@ -224,6 +224,7 @@ class LoGra(GradientAttributor):
 
     def _prepare(self, fitted: Fitted) -> None:
         engine, rows = fitted.engine, fitted.rows
+        self.__dict__.pop("_store", None)  # of an earlier fit, should this one be stopped
         store = self._begun(fitted)
         compression = Compression.restored(store.about, store.tensors, fitted.model)
         plain = rows.unweighted()  # a weight enters a value once, and a score by the own loss too
@@ -262,6 +263,7 @@ class LoGra(GradientAttributor):
         curvature = compressed_curvature(engine, rows, compression, seed)
         shape = getattr(self._data.X, "shape", None)
         about = {"key": key, "model": own, "params": params, "task": self.task_, "width": compression.width}
+        about |= {"likelihood": type(model.likelihood).__name__}
         about |= {"trained_on": fitted.n, "row_shape": None if shape is None else [int(each) for each in shape[1:]]}
         tensors = {f"curvature/{name}": value for name, value in curvature.items()}
         tensors |= {f"likelihood/{name}": value for name, value in settled_numbers(model.likelihood).items()}
@@ -272,13 +274,22 @@ class LoGra(GradientAttributor):
     def _fitted(self) -> Fitted:
         if not isinstance(self._data, NoRows):
             return super()._fitted()
-        # of a store that was loaded: what the rows told the model is in it
         store, given = self._store, GivenModel.of(self.estimator_)
         model = self._differentiable(given, store.n)
-        model.likelihood = with_numbers(model.likelihood, store.named("likelihood/"))
         engine = PerRow(model, self.batch_size)
         recall_layers(engine, store.about["layers"])
         return Fitted(model, Rows(store.n, unread), engine, given, store.about["trained_on"], Passes())
+
+    def _other_rows(self, fitted: Fitted, X, y) -> Rows:
+        rows, model, about = super()._other_rows(fitted, X, y), fitted.model, self._store.about
+        if isinstance(self._data, NoRows):  # what the training rows told the likelihood is in the store
+            if type(model.likelihood).__name__ != about["likelihood"]:
+                raise ValueError(
+                    f"the queries have targets of another kind than the rows of the store: {about['likelihood']} is "
+                    f"the likelihood of those, {type(model.likelihood).__name__} that of the queries"
+                )
+            model.likelihood = with_numbers(model.likelihood, self._store.named("likelihood/"))
+        return rows
 
     def _fixed_bytes(self, fitted: Fitted) -> int:
         return super()._fixed_bytes(fitted) + 3 * sum(value.nbytes for value in self._store.tensors.values())
@@ -358,7 +369,7 @@ def stores_in(folder: Path) -> list[GradientStore]:
 def model_digest(given: GivenModel, model: DifferentiableModel) -> str:
     """What tells a trained model, and the transformers before it, from others."""
     state = model.module.state_dict()
-    texts = [json.dumps(module_fingerprint(model.module)), repr(list(model.parameters)), type(model.likelihood).__name__]
+    texts = [json.dumps(module_fingerprint(model.module)), repr(list(model.parameters))]
     return digest([*texts, joblib.hash(given.transformers), *state.values()])
 
 
