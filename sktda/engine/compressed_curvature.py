@@ -28,7 +28,7 @@ BASIS_ROWS = 8_192  # that the principal subspaces are those of: a few dozen dir
 CURVATURE_ROWS = 32_768  # from which it is estimated: many times the numbers of a block
 ROOTS = 32_768  # rows x outputs up to which every root is pulled back, and labels are not drawn
 FEW_OUTPUTS = 64  # of a row, whose roots are held at once
-WHOLE = 2_048  # numbers of a side up to which its second moments are a matrix; of more they are sketched
+WHOLE = 1_024  # numbers of a side up to which its second moments are a matrix; of more they are sketched
 OVERSAMPLED = 2, 16  # times the rank, and more, columns of a sketch
 
 Pulled = Callable[[slice], Iterator[dict[str, LayerRows]]]
@@ -158,7 +158,9 @@ def sketched(sketch: Tensor, test: Tensor, rank: int) -> Tensor:
     moved = sketch + shift * test
     inner = test.T @ moved
     root = torch.linalg.cholesky((inner + inner.T) / 2 + shift * torch.eye(len(inner)).to(inner))
-    return torch.linalg.svd(torch.linalg.solve_triangular(root, moved.T, upper=False).T, full_matrices=False)[0][:, :rank]
+    return torch.linalg.svd(torch.linalg.solve_triangular(root, moved.T, upper=False).T, full_matrices=False)[0][
+        :, :rank
+    ]
 
 
 # ---- curvature -------------------------------------------------------------------------------------------------------

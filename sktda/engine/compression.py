@@ -1,8 +1,8 @@
 """Gradients of single rows in few numbers, layer by layer, without forming those that are products of factors.
 
-The gradient of a layer s = W a + b is sum_t delta_t [a_t; 1]' over the positions t. With P_in (in, r) and P_out (out, r),
-orthonormal columns each, it becomes sum_t (P_out' delta_t) (P_in' [a_t; 1])', r x r numbers: the part of the gradient
-that moves the layer within the two subspaces. Source: Choe et al. 2024 (arXiv:2405.13954), section 3.
+The gradient of a layer s = W a + b is sum_t delta_t [a_t; 1]' over the positions t. With P_in (in, r) and P_out
+(out, r), orthonormal columns each, it becomes sum_t (P_out' delta_t) (P_in' [a_t; 1])', r x r numbers: the part of the
+gradient that moves the layer within the two subspaces. Source: Choe et al. 2024 (arXiv:2405.13954), section 3.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from sktda.engine.layers import Formed, Layer, LayerRows, Lookup, Product, known
 from sktda.engine.per_row import REST, PerRow
 from sktda.engine.projection import Projection
 from sktda.model.base import DifferentiableModel, Rows, unflatten
-
-Columns = list[tuple[int, float]]
 
 
 class Map(ABC):
@@ -52,10 +50,6 @@ class Map(ABC):
     def of_matrices(self, matrices: Tensor) -> Tensor:
         """(k, width) from (k, out, in), as `Block.matrix` gives them."""
 
-    @abstractmethod
-    def penalty(self, columns: Columns) -> Tensor:
-        """(width, width) of a penalty that is constant in so many columns of the block's matrix each."""
-
 
 class ProductMap(Map):
     """Inputs (in, r_in) and output gradients (out, r_out) of a linear layer or a convolution."""
@@ -77,12 +71,6 @@ class ProductMap(Map):
     def of_matrices(self, matrices: Tensor) -> Tensor:
         """P_out' M P_in."""
         return (self.outputs.T.to(matrices) @ matrices @ self.inputs.to(matrices)).flatten(1)
-
-    def penalty(self, columns: Columns) -> Tensor:
-        """Of P_in, on which it acts."""
-        each = torch.cat([self.inputs.new_full((count,), value) for count, value in columns])
-        own = self.inputs.T @ (each[:, None] * self.inputs)
-        return torch.kron(torch.eye(self.outputs.shape[1]).to(own), own)
 
 
 class LookupMap(Map):
@@ -114,10 +102,6 @@ class LookupMap(Map):
         moved = (matrices @ self.outputs.to(matrices)) * self.signs.to(matrices)[:, None]
         return moved.new_zeros(len(moved), self.places, moved.shape[2]).index_add_(1, self.place, moved).flatten(1)
 
-    def penalty(self, columns: Columns) -> Tensor:
-        """One number for all."""
-        return columns[0][1] * torch.eye(self.width).to(self.outputs)
-
 
 class FormedMap(Map):
     """Gradients that are formed in any case: as they are where they are few, else by a sparse random projection."""
@@ -136,14 +120,6 @@ class FormedMap(Map):
     def of_matrices(self, matrices: Tensor) -> Tensor:
         """The numbers one after the other."""
         return self.of_factors(Formed(matrices.flatten(1)))
-
-    def penalty(self, columns: Columns) -> Tensor:
-        """On average over projections, whose numbers are as many times larger as the parameters are more."""
-        out = self.block.size[0]
-        each = torch.cat([torch.full((count,), value) for count, value in columns]).repeat(out)
-        if self.projection.exact:
-            return each.diag()
-        return each.mean() * len(each) / self.width * torch.eye(self.width)
 
 
 class Compression:
@@ -190,7 +166,9 @@ class Compression:
         return {f"side/{name}": value for name, value in self.sides.items()}
 
     @classmethod
-    def restored(cls, about: Mapping[str, Any], tensors: Mapping[str, Tensor], model: DifferentiableModel) -> Compression:
+    def restored(
+        cls, about: Mapping[str, Any], tensors: Mapping[str, Tensor], model: DifferentiableModel
+    ) -> Compression:
         """The one that said this about itself."""
         layers = {layer.name: layer for layer in known_layers(model.module)}
         blocks = [recalled(block, layers) for block in about["blocks"]]
@@ -208,14 +186,6 @@ class Compression:
     def directions(self, directions: Direction) -> Tensor:
         """(k, width) of directions (k, ...) by parameter; parameters that are left out play no part."""
         return torch.cat([each.of_matrices(each.block.matrix(directions)) for each in self.maps.values()], dim=1)
-
-    def penalties(self, decay: Mapping[str, float]) -> dict[str, Tensor]:
-        """(width, width) of the penalty by block."""
-        found = {}
-        for name, each in self.maps.items():
-            columns = each.block.columns_of({n: decay.get(n, 0.0) for n in each.block.parameters})
-            found[name] = each.penalty(columns)
-        return found
 
 
 def described(block: Block) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class GradientStore:
 
     @classmethod
     def opened(cls, folder: Path) -> GradientStore | None:
-        """What lies in a folder; None where there is no store. ValueError for one that is damaged or of another kind."""
+        """What lies in a folder; None where there is no store. ValueError for a damaged one or another format."""
         try:
             tensors, texts = sealed.load(folder / f"{HEAD}.safetensors")
         except FileNotFoundError:
@@ -138,8 +138,8 @@ class GradientStore:
         missing = [k for k, _ in enumerate(slices(self.n, self.shard)) if not self._there(k)]
         if missing:
             raise ValueError(
-                f"the store {self.folder} lacks {len(missing)} of {-(-self.n // self.shard)} shards: the fit that made it "
-                "was ended before; fit again with the same rows and work_dir, which goes on where it was"
+                f"the store {self.folder} lacks {len(missing)} of {-(-self.n // self.shard)} shards: the fit that made "
+                "it was ended before; fit again with the same rows and work_dir, which goes on where it was"
             )
 
     @property

@@ -28,10 +28,7 @@ FULL = 64  # larger than any side
 def compression_of(model, rows, rank, init="random", seed=0, batch=5):
     engine = PerRow(model, batch)
     blocks = taken_blocks(engine, rows)
-    if init == "random":
-        sides = random_sides(blocks, rank, seed)
-    else:
-        sides = principal_sides(engine, rows, blocks, rank, seed)
+    sides = random_sides(blocks, rank, seed) if init == "random" else principal_sides(engine, rows, blocks, rank, seed)
     return engine, Compression(blocks, rank, sides, seed, model)
 
 
@@ -44,6 +41,7 @@ def influence(compression, curvature, asked, known, damping):
 
 def root_gradients(model, rows):
     """One dict of gradients for every output root."""
+
     def of(k):
         return lambda outputs, targets, i: model.likelihood.roots(outputs, targets)[:, k]
 

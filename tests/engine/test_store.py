@@ -85,7 +85,7 @@ def test_a_shard_that_is_not_as_it_was_written_is_refused(damage, tmp_path):
     content = path.read_bytes()
     if damage == "missing":
         path.unlink()
-        with pytest.raises(ValueError, match="lacks 1 of 3 shards.*fit again with the same rows and work_dir"):
+        with pytest.raises(ValueError, match=r"lacks 1 of 3 shards.*fit again with the same rows and work_dir"):
             GradientStore.opened(tmp_path / "a").check_complete()
     elif damage == "foreign":
         filled(tmp_path / "b", key="other")

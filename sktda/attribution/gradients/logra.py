@@ -1,4 +1,4 @@
-"""LoGra: influence on compressed gradients that are kept, so that new queries cost one pass over them (Choe et al. 2024)."""
+"""LoGra: influence on compressed gradients that are kept, so that queries cost a pass over it (Choe et al. 2024)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class LoGra(GradientAttributor):
         "bf16": passes in bfloat16 by autocast, all sums, decompositions and solutions as with "tf32".
     work_dir : path-like or None, default=None
         Folder of the store, in which every model, set of rows and kind of compression has a folder of its own. It
-        stays after `fit`; the same fit again reads it, and a fit that was killed goes on where it was. None = in memory.
+        stays after `fit`; the same fit again reads it, and a fit that was killed goes on where it was. None = memory.
     random_state : int, RandomState instance or None, default=None
         Seeds the training of the clone, random projections, and labels that are drawn from the model. None is 0, so
         that a fit can be repeated.
@@ -320,7 +320,7 @@ class LoGra(GradientAttributor):
         """(q, m) values of the stored rows."""
         (values, scale), stored = solved, self._store.block(rows)
         dots = values @ stored.values.to(values.device).float().T
-        return dots.cpu().double() * scale[:, None] * stored.factor
+        return (dots.cpu() * stored.factor).mul_(scale[:, None])  # in float64: the scales may be of any size
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         compression = self._compression(fitted)
