@@ -75,7 +75,7 @@ def evenly(rows: Rows, count: int) -> Rows:
 
 def side_sizes(blocks: list[Block]) -> dict[str, int]:
     """Numbers at the sides that are projected, by "in/BLOCK" and "out/BLOCK"."""
-    found = {}
+    found: dict[str, int] = {}
     for block in blocks:
         out, width = block.size
         if isinstance(block, ProductBlock):
@@ -131,7 +131,7 @@ def principal_sides(engine: PerRow, rows: Rows, blocks: list[Block], rank: int, 
 
 def side_values(blocks: list[Block], factors: Mapping[str, LayerRows], root: Tensor | None) -> dict[str, Tensor]:
     """(rows x positions, size) by side; those of layers that the batch did not use are left out."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for block in blocks:
         factor = factors[block.source]
         if isinstance(block, ProductBlock) and isinstance(factor, Product):

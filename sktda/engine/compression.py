@@ -156,6 +156,7 @@ class Compression:
         return {
             "rank": self.rank,
             "seed": self.seed,
+            "width": self.width,
             "layers": layers,
             "blocks": [described(block) for block in self.blocks],
         }

@@ -62,7 +62,8 @@ class GradientStore:
     """Compressed gradients of n rows, in shards.
 
     folder: where they lie, a file a shard and one that says what they are (`head`); None = in memory.
-    about: texts that name the model, the rows and how gradients were compressed; a file of another store is refused.
+    about: texts that name the model, the rows and how gradients were compressed; a file of another store is refused,
+        also of one whose projections are other numbers, as another machine may find them.
     A file is checked against its checksum when it is read for the first time, and again if it changes.
     """
 
@@ -80,6 +81,8 @@ class GradientStore:
         self.n = n
         self.shard = shard or SHARD
         self._dtype = DTYPES[self.about["params"]["dtype"]]
+        shape = json.dumps([self.about, self.n, self.shard, sorted(self.tensors)], sort_keys=True)
+        self._mark = sealed.digest([shape, *(self.tensors[name] for name in sorted(self.tensors))])
         self._held: dict[int, Stored] = {}  # in memory
         self._seen: dict[int, tuple[int, int]] = {}  # size and time of files that were checked
 
@@ -152,7 +155,7 @@ class GradientStore:
         return self.folder / f"rows-{k:06d}.safetensors"
 
     def _label(self, k: int) -> dict[str, str]:
-        return {"store": self.about["key"], "shard": str(k)}
+        return {"store": self._mark, "shard": str(k)}
 
     def _there(self, k: int) -> bool:
         return k in self._held if self.folder is None else self._path(k).exists()

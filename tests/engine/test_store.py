@@ -22,7 +22,7 @@ def values(seed=0):
 
 
 def filled(folder, key="k", dtype="float32", gradients=None, weight=None):
-    store = GradientStore(folder, {"key": key, "params": {"dtype": dtype}}, {"curvature/a": torch.eye(2)}, N)
+    store = GradientStore(folder, {"rows": key, "params": {"dtype": dtype}}, {"curvature/a": torch.eye(2)}, N)
     store.begin()
     gradients = values() if gradients is None else gradients
     store.fill(Passes(), lambda start, stop: gradients[start:stop], weight)
@@ -94,6 +94,14 @@ def test_a_shard_that_is_not_as_it_was_written_is_refused(damage, tmp_path):
         path.write_bytes(content[:-9] if damage == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ValueError, match="fit again with the same rows and work_dir, which makes this shard anew"):
         store.block(slice(4, 8))
+
+
+def test_shards_of_other_projections_are_made_again(tmp_path):
+    filled(tmp_path)
+    asked = []
+    store = GradientStore(tmp_path, {"rows": "k", "params": {"dtype": "float32"}}, {"curvature/a": torch.ones(2)}, N)
+    store.fill(Passes(), lambda start, stop: (asked.append(start), values()[start:stop])[1], None)
+    assert asked == [0, 4, 8]
 
 
 def test_a_checksum_is_compared_once(tmp_path, monkeypatch):

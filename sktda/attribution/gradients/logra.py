@@ -1,40 +1,42 @@
-"""LoGra: influence on compressed gradients that are kept, so that queries cost a pass over it (Choe et al. 2024)."""
+"""LoGra: influence on compressed gradients that are kept, so that queries read them once (Choe et al. 2024)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.kept import (
+    NoRows,
+    earlier_store,
+    identity,
+    labelled,
+    listed,
+    settled_numbers,
+    store_of,
+    unread,
+    with_numbers,
+)
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.data import slices
 from sktda.devices import exact, in_pairs
-from sktda.engine.compressed_curvature import (
-    compressed_curvature,
-    inverse_roots,
-    principal_sides,
-    random_sides,
-)
+from sktda.engine.compressed_curvature import compressed_curvature, inverse_roots, principal_sides, random_sides
 from sktda.engine.compression import Compression, compressed, recall_layers, taken_blocks
 from sktda.engine.journal import Journal, Passes
 from sktda.engine.per_row import PerRow
 from sktda.engine.store import GradientStore, Stored
-from sktda.model.base import DifferentiableModel, Rows
-from sktda.model.fingerprint import module_fingerprint, row_fingerprints
-from sktda.model.given import GivenModel, GivenRows
-from sktda.model.likelihood import Likelihood
+from sktda.model.base import Rows
+from sktda.model.given import GivenModel
 from sktda.model.sealed import digest
 from sktda.seeds import seed_of
 
@@ -192,29 +194,14 @@ class LoGra(GradientAttributor):
         """
         self = cls(estimator, work_dir=work_dir)
         given = GivenModel.of(estimator)
-        known = stores_in(Path(work_dir))
-        found = []
-        for store in known:
-            self.set_params(**store.about["params"])
-            model = self._differentiable(given, store.n)
-            if model_digest(given, model) == store.about["model"]:
-                found.append(store)
-        if len(found) != 1:
-            raise ValueError(
-                f"{work_dir} holds {len(known)} stores, and none is of this model; give the very model that was "
-                "fitted, or fit again"
-                if not found
-                else f"{work_dir} holds {len(found)} stores of this model; name the folder of one: "
-                f"{', '.join(str(store.folder) for store in found)}"
-            )
-        (self._store,) = found
-        self._store.check_complete()
-        about = self._store.about
-        self.set_params(**about["params"])
-        self.estimator_, self.task_ = estimator, about["task"]
-        self.width_, self.folder_ = about["width"], str(self._store.folder)
+        self._store = store = store_of(Path(work_dir), given)
+        store.check_complete()
+        self.set_params(**store.about["params"])
+        self.estimator_, self.task_ = estimator, store.about["task"]
+        self.width_, self.folder_ = store.about["width"], str(store.folder)
         # no rows, of the shape that queries are checked against
-        self._data = NoRows(None if about["row_shape"] is None else np.empty((0, *about["row_shape"])))
+        shape = store.about["row_shape"]
+        self._data = NoRows(None if shape is None else np.empty((0, *shape)))
         return self
 
     # ---- fitting ---------------------------------------------------------------------------------------------------
@@ -236,38 +223,27 @@ class LoGra(GradientAttributor):
         """The store of this fit: that of an earlier one, or one with the curvature and no rows yet."""
         engine, rows, model = fitted.engine, fitted.rows, fitted.model
         seed = seed_of(self.random_state)
-        own = model_digest(fitted.given, model)
         params = {name: getattr(self, name) for name in KEPT}
         params |= {"rank": int(self.rank), "parameters": listed(self.parameters)}
-        weight = self._data.sample_weight
-        parts = [own, repr(sorted(params.items())), str(seed), str(fitted.n), *fitted.records]
-        parts += [row_fingerprints(self._data.X, self._data.y).tobytes()]
-        parts += [b"" if weight is None else np.asarray(weight, dtype=float).tobytes()]
-        key = digest(parts)
-        folder = None if self.work_dir is None else Path(self.work_dir) / f"gradients-{key}"
-        if folder is not None:
-            try:
-                earlier = GradientStore.opened(folder)
-            except ValueError:
-                earlier = None  # made anew
-            if earlier is not None and earlier.about["key"] == key:
+        about: dict[str, Any] = {"params": params, "task": self.task_, "seed": seed, "trained_on": fitted.n}
+        folder = None
+        if self.work_dir is not None:
+            about |= identity(fitted.given, self._data, fitted.records)
+            folder = Path(self.work_dir) / f"gradients-{digest([json.dumps(about)])}"
+            if (earlier := earlier_store(folder, about)) is not None:
                 return earlier
         fitted.passes.begin("curvature")
         blocks = taken_blocks(engine, rows)
-        sides = (
-            principal_sides(engine, rows, blocks, self.rank, seed)
-            if self.init == "pca"
-            else random_sides(blocks, self.rank, seed)
-        )
+        if self.init == "pca":
+            sides = principal_sides(engine, rows, blocks, self.rank, seed)
+        else:
+            sides = random_sides(blocks, self.rank, seed)
         compression = Compression(blocks, self.rank, sides, seed, model)
         curvature = compressed_curvature(engine, rows, compression, seed)
-        shape = getattr(self._data.X, "shape", None)
-        about = {"key": key, "model": own, "params": params, "task": self.task_, "width": compression.width}
-        about |= {"likelihood": type(model.likelihood).__name__}
-        about |= {"trained_on": fitted.n, "row_shape": None if shape is None else [int(each) for each in shape[1:]]}
-        tensors = {f"curvature/{name}": value for name, value in curvature.items()}
-        tensors |= {f"likelihood/{name}": value for name, value in settled_numbers(model.likelihood).items()}
-        store = GradientStore(folder, about | compression.about(engine), tensors | compression.tensors, len(rows))
+        numbers = settled_numbers(model.likelihood)
+        about |= compression.about(engine) | {"likelihood": type(model.likelihood).__name__}
+        tensors = {**labelled("curvature/", curvature), **labelled("likelihood/", numbers), **compression.tensors}
+        store = GradientStore(folder, about, tensors, len(rows))
         store.begin()
         return store
 
@@ -349,42 +325,3 @@ class LoGra(GradientAttributor):
             return self._solved(compression, found, fitted.n)
 
         yield from in_pairs((len(queries), QUERIES), prepare, (self._store.n, self._store.shard), self._pairs)
-
-
-class NoRows(GivenRows):
-    """Of an attributor whose training rows are elsewhere."""
-
-
-def listed(patterns: Any) -> Any:
-    """Patterns of parameters as JSON has them."""
-    return patterns if patterns is None or isinstance(patterns, str) else list(patterns)
-
-
-def stores_in(folder: Path) -> list[GradientStore]:
-    """That of the folder itself, and those of the folders in it."""
-    found = [GradientStore.opened(each) for each in (folder, *sorted(folder.glob("gradients-*")))]
-    return [store for store in found if store is not None]
-
-
-def model_digest(given: GivenModel, model: DifferentiableModel) -> str:
-    """What tells a trained model, and the transformers before it, from others."""
-    state = model.module.state_dict()
-    texts = [json.dumps(module_fingerprint(model.module)), repr(list(model.parameters))]
-    return digest([*texts, joblib.hash(given.transformers), *state.values()])
-
-
-def unread(part: Any) -> Any:
-    """In place of the rows of a store that was loaded."""
-    raise ValueError("a store that was loaded has no rows; fit again for what needs them")
-
-
-def settled_numbers(likelihood: Likelihood) -> dict[str, Tensor]:
-    """The fields of a likelihood that are numbers, of which some may follow from the training targets."""
-    values = {field.name: getattr(likelihood, field.name) for field in fields(likelihood)}
-    return {name: torch.as_tensor(v) for name, v in values.items() if isinstance(v, bool | int | float | Tensor)}
-
-
-def with_numbers(likelihood: Likelihood, numbers: Mapping[str, Tensor]) -> Likelihood:
-    """The likelihood with these fields."""
-    found = {name: value if value.ndim else value.item() for name, value in numbers.items()}
-    return replace(likelihood, **found)
