@@ -34,7 +34,7 @@ def size() -> list[str]:
     return [
         f"`python benchmarks/store.py size`: an MLP 784-2048-2048-2048-10 ({fit['parameters'] / 1e6:.1f} million "
         f"parameters) on Fashion-MNIST, `LoGra` of rank {fit['rank']}, {fit['width']} float16 numbers a row, "
-        f"{fit['gib']:.2f} GiB for {fit['stored']:,} rows. Only {fit['rows']:,} of these come of passes through the net: "
+        f"{fit['gib']:.2f} GiB for {fit['stored']:,} rows. Only {fit['rows']:,} come of passes through the net: "
         "the others are rows of the fit at random times a normal number, written by the same writer, so that what "
         "asking costs is that of a million and what it finds means nothing. The ten most helpful rows of each of 100 "
         "queries, in a process that has the net and the folder. The machine was shared with other work: processor "

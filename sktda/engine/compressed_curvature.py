@@ -42,19 +42,25 @@ def pulls(engine: PerRow, rows: Rows, layers: list[Layer] | None, seed: int) -> 
     model = engine.model
     shape = engine.outputs(rows.block(slice(0, 1), model.device)[0]).shape
     numbers = prod(shape[1:])
-    noise: Tensor | None = None
-    if numbers > FEW_OUTPUTS or len(rows) * numbers > ROOTS:
-        generator = torch.Generator().manual_seed(seed)
-        noise = model.likelihood.noise(torch.Size((len(rows), *shape[1:])), generator)
+    exactly = numbers <= FEW_OUTPUTS and len(rows) * numbers <= ROOTS
+
+    def noise(part: slice, outputs: Tensor) -> Tensor:
+        # a generator for every row: neither batches nor the length of the longest row in one matter
+        each = torch.Size((1, *outputs.shape[1:]))
+        drawn = [
+            model.likelihood.noise(each, torch.Generator().manual_seed(seed + row))
+            for row in range(part.start, part.stop)
+        ]
+        return torch.cat(drawn).to(exact_device(model.device))
 
     def vectors(part: slice) -> tuple:
         block = rows.block(part, model.device)
-        if noise is None:
+        if exactly:
             inputs, roots = rooted_targets(model, block)
             return inputs, roots.unbind(1)
         inputs, targets, weight = block
-        drawn = noise[part].to(exact_device(model.device))
-        slopes = drawn_slopes(model.likelihood, engine.outputs(inputs), targets, drawn)
+        outputs = engine.outputs(inputs)
+        slopes = drawn_slopes(model.likelihood, outputs, targets, noise(part, outputs))
         return inputs, [slopes if weight is None else slopes * weight.sqrt().reshape(-1, *[1] * (slopes.ndim - 1))]
 
     def pulled(part: slice) -> Iterator[dict[str, LayerRows]]:
