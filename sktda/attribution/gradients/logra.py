@@ -84,6 +84,7 @@ class LoGra(GradientAttributor):
     work_dir : path-like or None, default=None
         Folder of the store, in which every model, set of rows and kind of compression has a folder of its own. It
         stays after `fit`; the same fit again reads it, and a fit that was killed goes on where it was. None = memory.
+        Where validation rows are cross-fitted, the model of every fold has one, too.
     random_state : int, RandomState instance or None, default=None
         Seeds the training of the clone, random projections, and labels that are drawn from the model. None is 0, so
         that a fit can be repeated.
@@ -309,11 +310,12 @@ class LoGra(GradientAttributor):
         for rows in slices(self._store.n, self._store.shard):
             stored = self._store.block(rows)
             values = stored.values.to(fitted.model.device).float()
-            own = [
-                (values[:, columns] @ roots[name].to(values)).square().sum(1)
-                for name, columns in compression.parts.items()
-            ]
-            scores.append(-torch.stack(own).sum(0).cpu().double() * stored.scale * stored.factor)
+            total = torch.zeros(len(values), dtype=torch.float64)
+            for name, columns in compression.parts.items():
+                largest = float(roots[name].abs().max()) or 1.0  # of any size: float32 has the rest
+                own = (values[:, columns] @ (roots[name] / largest).to(values)).square().sum(1)
+                total += largest**2 * own.cpu().double()
+            scores.append(-total * stored.scale * stored.factor)
         return torch.cat(scores) / fitted.n
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
