@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits, make_classification
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -112,6 +113,15 @@ def test_queries_may_be_asked_by_another_measure(net):
     found = logra.attribute(X_NEW, Y_NEW)
     np.testing.assert_allclose(logra.scores_, found.mean(0), rtol=1e-3, atol=1e-6 * abs(found).max())
     assert np.corrcoef(found.ravel(), LoGra(net, rank=9).fit(X, Y).attribute(X_NEW, Y_NEW).ravel())[0, 1] < 0.99
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_a_second_fit_has_nothing_of_the_first(where, net, tmp_path):
+    logra = LoGra(net, rank=3, work_dir=tmp_path if where == "disk" else None, random_state=3)
+    fresh = clone(logra).set_params(work_dir=None).fit(X[30:], Y[30:])
+    again = logra.fit(X[:60], Y[:60]).fit(X[30:], Y[30:])
+    np.testing.assert_array_equal(again.scores_, fresh.scores_)
+    np.testing.assert_array_equal(again.attribute(X_NEW, Y_NEW), fresh.attribute(X_NEW, Y_NEW))
 
 
 def test_damping_is_changed_without_a_pass(net, tmp_path, monkeypatch):

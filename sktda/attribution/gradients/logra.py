@@ -226,6 +226,8 @@ class LoGra(GradientAttributor):
         seed = seed_of(self.random_state)
         params = {name: getattr(self, name) for name in KEPT}
         params |= {"rank": int(self.rank), "parameters": listed(self.parameters)}
+        # of a generator, only what it drew is known
+        params["random_state"] = int(self.random_state) if isinstance(self.random_state, Integral) else None
         about: dict[str, Any] = {"params": params, "task": self.task_, "seed": seed, "trained_on": fitted.n}
         folder = None
         if self.work_dir is not None:
@@ -278,10 +280,12 @@ class LoGra(GradientAttributor):
 
     def _roots(self) -> dict[str, Tensor]:
         """Of the inverse of the curvature, by block, at the present damping."""
-        if self.__dict__.get("_rooted", (None,))[0] != self.damping:
-            damping = None if self.damping == "auto" else self.damping
-            self._rooted = self.damping, inverse_roots(self._store.named("curvature/"), damping)
-        return self._rooted[1]
+        store, damping, roots = self.__dict__.get("_rooted", (None, None, {}))
+        if store is not self._store or damping != self.damping:
+            added = None if self.damping == "auto" else self.damping
+            roots = inverse_roots(self._store.named("curvature/"), added)
+            self._rooted = self._store, self.damping, roots
+        return roots
 
     def _solved(self, compression: Compression, queries: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """((q, width) H^-1 q / n in float32, (q,) what they are to be multiplied with), for the stored rows."""
