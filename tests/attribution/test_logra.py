@@ -13,7 +13,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch import NeuralNet, NeuralNetClassifier
 from torch import nn
 
@@ -359,6 +359,13 @@ def test_another_scaler_before_the_model_is_another_model(tmp_path):
     assert LoGra.load(tmp_path, pipes[0]).attribute(X_NEW, Y_NEW).shape == (ASKED, N)
     with pytest.raises(ValueError, match="none is of this model"):
         LoGra.load(tmp_path, pipes[1])
+
+
+def test_transformers_without_a_name_are_refused_on_disk_only(tmp_path):
+    pipe = make_pipeline(FunctionTransformer(lambda X: 2 * X), LogisticRegression(C=1e9)).fit(X, Y)
+    assert LoGra(FrozenEstimator(pipe)).fit(X, Y).folder_ is None
+    with pytest.raises(TypeError, match=r"cannot be pickled .*; give functions that have names, or work_dir=None"):
+        LoGra(FrozenEstimator(pipe), work_dir=tmp_path).fit(X, Y)
 
 
 def test_a_damaged_shard_is_refused_and_made_again_by_a_fit(net, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 import joblib
@@ -40,7 +41,14 @@ def model_digest(given: GivenModel, n: int) -> str:
     """What tells a trained model, what is frozen in it and the transformers before it, from others."""
     model = differentiable(given, n)
     texts = [json.dumps(module_fingerprint(model.module)), json.dumps(list(model.parameters))]
-    return digest([*texts, joblib.hash(given.transformers), *model.module.state_dict().values()])
+    try:
+        before = joblib.hash(given.transformers)
+    except PicklingError as error:
+        raise TypeError(
+            f"a store on disk must tell the transformers before the model from others, and these cannot be pickled "
+            f"({error}); give functions that have names, or work_dir=None"
+        ) from error
+    return digest([*texts, before, *model.module.state_dict().values()])
 
 
 def earlier_store(folder: Path, about: Mapping[str, Any]) -> GradientStore | None:
