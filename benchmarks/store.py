@@ -8,7 +8,7 @@ size: an MLP 784-2048-2048-2048-10 (10 million parameters) on Fashion-MNIST; LoG
 through the net. The store is then filled to a million rows by the same writer, with rows of the fit at random, each
 times a normal number: what asking costs depends on how many rows there are, not on what they say. 100 queries for
 their ten most helpful rows, in a fresh process that has the net and the folder, twice: files are compared with their
-checksums when they are read for the first time. Processor seconds are of all threads together.
+checksums when they are read for the first time. One thread.
 
 Truths: LDS as of lds.py, of one model, of LoGra, of TRAK at as many numbers a row, and of their sparse relatives: GraSS
 (random coordinates, then TRAK's sparse projection) and LoGra on random coordinates. Processor seconds, on one thread.
@@ -61,6 +61,7 @@ def images(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def written(folder: Path, widths: tuple[int, ...], n_real: int, n_stored: int, rank: int) -> dict:
     """Fit on real rows, and fill the store to as many as are wanted."""
+    set_threads(1)
     import torch
 
     from sktda.attribution import LoGra
@@ -91,6 +92,7 @@ def written(folder: Path, widths: tuple[int, ...], n_real: int, n_stored: int, r
 
 def asked(folder: Path) -> dict:
     """100 queries, twice, as a process that starts with the net and the folder."""
+    set_threads(1)
     from sktda.attribution import LoGra
 
     X, y = images(ASKED)
@@ -191,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help="size, or truths; default: size and concrete")
     parser.add_argument("--real", type=int, default=8_192, help="rows that are passed through the large net")
     parser.add_argument("--rank", type=int, default=16)
-    options = begin(parser, arguments)
+    options = begin(parser, arguments, threads=1)
     for name in options.names or (("size", "digits") if quick() else ("size", "concrete")):
         if name == "size":
             size(options.real, 4 if quick() else options.rank)

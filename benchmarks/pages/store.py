@@ -37,8 +37,8 @@ def size() -> list[str]:
         f"{fit['gib']:.2f} GiB for {fit['stored']:,} rows. Only {fit['rows']:,} come of passes through the net: "
         "the others are rows of the fit at random times a normal number, written by the same writer, so that what "
         "asking costs is that of a million and what it finds means nothing. The ten most helpful rows of each of 100 "
-        "queries, in a process that has the net and the folder. The machine was shared with other work: processor "
-        "seconds, of all threads together, are what a free one takes on one core. Memory is the peak of the process, "
+        "queries, in a process that has the net and the folder. One thread; the machine was shared with other "
+        "work, and processor seconds are what a free core takes at most. Memory is the peak of the process, "
         f"{load['net_gib']:.2f} GiB of it Python, torch and the net.",
         where(environment),
         table(["", "seconds", "processor seconds", "GiB"], body),
