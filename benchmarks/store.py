@@ -10,7 +10,7 @@ times a normal number: what asking costs depends on how many rows there are, not
 their ten most helpful rows, in a fresh process that has the net and the folder, twice: files are compared with their
 checksums when they are read for the first time. One thread.
 
-Truths: LDS as of lds.py, of one model, of LoGra, of TRAK at as many numbers a row, and of their sparse relatives: GraSS
+Truths: LDS as of lds.py, of one model (its seed is 10,000, as of the large net), of LoGra, of TRAK at as many numbers a row, and of their sparse relatives: GraSS
 (random coordinates, then TRAK's sparse projection) and LoGra on random coordinates. Processor seconds, on one thread.
 Writes benchmarks/results/store_NAME.json.
 """
@@ -85,7 +85,7 @@ def written(folder: Path, widths: tuple[int, ...], n_real: int, n_stored: int, r
         store.put(k, few_rows[chosen] * torch.randn(count, 1, generator=generator).double())
     size = sum(file.stat().st_size for file in store.folder.glob("rows-*"))  # type: ignore[union-attr]
     parameters = sum(value.numel() for value in model.estimator.module_.parameters())
-    row |= {"width": fitted.width_, "parameters": parameters, "rank": rank}
+    row |= {"threads": torch.get_num_threads(), "width": fitted.width_, "parameters": parameters, "rank": rank}
     row |= {"stored": n_stored, "gib": size / 2**30, "write_seconds": time.perf_counter() - start}
     return {"rows": [row]}
 
@@ -106,7 +106,7 @@ def asked(folder: Path) -> dict:
         loaded.top_k(X[:ASKED], y[:ASKED], k=10)
         spent = {"seconds": time.perf_counter() - start, "busy": time.process_time() - busy}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        rows.append({"part": "top_k", "number": number, "queries": ASKED, **spent, "gib": peak})
+        rows.append({"part": "top_k", "number": number, "queries": ASKED, "threads": 1, **spent, "gib": peak})
     return {"rows": rows}
 
 

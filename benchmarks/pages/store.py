@@ -19,11 +19,12 @@ def size() -> list[str]:
         return []
     (fit,), (load,), asked = (chosen(rows, part=part) for part in ("fit", "load", "top_k"))
     body = [
-        [f"fit, {fit['rows']:,} rows", f"{fit['seconds']:.0f}", f"{fit['busy']:.0f}", ""],
-        ["load", f"{load['seconds']:.1f}", "", ""],
+        [f"fit, {fit['rows']:,} rows", f"{fit['threads']}", f"{fit['seconds']:.0f}", f"{fit['busy']:.0f}", ""],
+        ["load", "1", f"{load['seconds']:.1f}", "", ""],
         *(
             [
                 f"top_k, {row['queries']} queries, {'again' if row['number'] else 'and all checksums'}",
+                f"{row['threads']}",
                 f"{row['seconds']:.1f}",
                 f"{row['busy']:.1f}",
                 f"{row['gib']:.2f}",
@@ -37,11 +38,11 @@ def size() -> list[str]:
         f"{fit['gib']:.2f} GiB for {fit['stored']:,} rows. Only {fit['rows']:,} come of passes through the net: "
         "the others are rows of the fit at random times a normal number, written by the same writer, so that what "
         "asking costs is that of a million and what it finds means nothing. The ten most helpful rows of each of 100 "
-        "queries, in a process that has the net and the folder. One thread; the machine was shared with other "
-        "work, and processor seconds are what a free core takes at most. Memory is the peak of the process, "
-        f"{load['net_gib']:.2f} GiB of it Python, torch and the net.",
+        "queries, in a process that has the net and the folder. The machine was shared with other work; "
+        "processor seconds are what one free core takes at most. Memory is the peak of the process, "
+        f"{load['net_gib']:.2f} GiB before it asks: Python, torch, the pictures, the net.",
         where(environment),
-        table(["", "seconds", "processor seconds", "GiB"], body),
+        table(["", "threads", "seconds", "processor seconds", "GiB"], body),
     ]
 
 
