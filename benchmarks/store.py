@@ -10,8 +10,9 @@ times a normal number: what asking costs depends on how many rows there are, not
 their ten most helpful rows, in a fresh process that has the net and the folder, twice: files are compared with their
 checksums when they are read for the first time. One thread.
 
-Truths: LDS as of lds.py, of one model (its seed is 10,000, as of the large net), of LoGra, of TRAK at as many numbers a row, and of their sparse relatives: GraSS
-(random coordinates, then TRAK's sparse projection) and LoGra on random coordinates. Processor seconds, on one thread.
+Truths: LDS as of lds.py, of one model (its seed is 10,000, as of the large net), of LoGra, of TRAK at as many numbers a
+row, and of their sparse relatives: GraSS (random coordinates, then TRAK's sparse projection) and LoGra on random
+coordinates. Processor seconds, on one thread.
 Writes benchmarks/results/store_NAME.json.
 """
 
