@@ -23,6 +23,7 @@ from pages.learned import learned
 from pages.noisy_labels import cleaning, cost, detection
 from pages.photographs import photographs
 from pages.review import review
+from pages.store import store
 from pages.structure import structure
 from pages.trajectory import coreset, deletion, trajectory
 from pages.trees import trees
@@ -74,6 +75,7 @@ def main() -> None:
                     objectives_cost(),
                     finetuning(),
                     scale(),
+                    store(),
                     structure(),
                 ),
             ),

@@ -51,7 +51,7 @@ def attributors():
     """Every public one that scores by itself, cheaply."""
     for name in sktda.attribution.__all__:
         cls = getattr(sktda.attribution, name)
-        if inspect.isclass(cls) and issubclass(cls, Attributor) and name != "PrecomputedScores":
+        if inspect.isclass(cls) and issubclass(cls, Attributor) and not name.startswith("Precomputed"):
             parameters = inspect.signature(cls).parameters
             yield (
                 name,
@@ -63,7 +63,7 @@ ATTRIBUTORS = dict(attributors())
 del ATTRIBUTORS["Ensemble"], ATTRIBUTORS["LabelPosterior"]  # made of others
 NUMBERS_TOO = [  # what scores numeric targets, too
     *("BoostIn", "DataOOB", "DiffIn", "Distributional", "EL2N", "GraNd", "Influence", "InnerProduct"),
-    *("LeafInfluence", "Loss", "MoSo", "ModelEnsemble", "OutlierGradient", "RobustResidual", "SGDInfluence"),
+    *("LeafInfluence", "LoGra", "Loss", "MoSo", "ModelEnsemble", "OutlierGradient", "RobustResidual", "SGDInfluence"),
     *("Source", "TRAK", "TracIn", "TreeKernel", "ComplexityGap"),
 ]
 SQUARES = {"BoostIn", "DataOOB", "LeafInfluence", "TreeKernel"}  # in units of y, which may have none

@@ -91,7 +91,8 @@ class Passes:
         if self._begin is not None:
             self._begin(name, 0, 1)
 
-    def _shards(self, name: str, n: int, size: int | None = None) -> Iterator[tuple[int, slice]]:
+    def shards(self, name: str, n: int, size: int | None = None) -> Iterator[tuple[int, slice]]:
+        """(number, rows) of the shards of a pass, each of which is reported as it begins."""
         shards = list(slices(n, size or SHARD))
         for k, shard in enumerate(shards):
             if self._begin is not None:
@@ -101,7 +102,7 @@ class Passes:
     def collect(self, name: str, n: int, compute: Callable[[int, int], Tensor]) -> Tensor:
         """(n,) values from compute(start, stop) per shard, on the processor; shards in the journal are read."""
         parts = []
-        for k, shard in self._shards(name, n):
+        for k, shard in self.shards(name, n):
             label = f"{name}-{k:06d}"
             kept = self.journal.read(label)
             values = compute(shard.start, shard.stop).cpu() if kept is None else kept["values"]
@@ -121,7 +122,7 @@ class Passes:
             # in place: `add` holds this very dict
             state |= {key: value.to(state[key].device) for key, value in kept.items()}
         written = time.monotonic()
-        for _, shard in self._shards(name, n, size):
+        for _, shard in self.shards(name, n, size):
             if shard.start < done:
                 continue
             add(shard.start, shard.stop)

@@ -15,7 +15,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sktda import attribution as methods
-from sktda.attribution import TRAK, DiffIn, GraNd, Influence, InnerProduct, MoSo, SGDInfluence, Source, TracIn
+from sktda.attribution import TRAK, DiffIn, GraNd, Influence, InnerProduct, LoGra, MoSo, SGDInfluence, Source, TracIn
 from sktda.model.precision import at_precision
 from sktda.model.recorder import TrajectoryRecorder
 
@@ -65,6 +65,7 @@ LOWEST = {  # as the docstrings say: by own loss, by validation loss, of pairs
     "TracIn": (TracIn(NET), 0.999, 0.99, 0.99),
     "InnerProduct": (InnerProduct(NET), 0.999, 0.99, 0.99),
     "TRAK": (TRAK(NET), 0.999, 0.95, 0.95),
+    "LoGra": (LoGra(NET), 0.999, 0.95, 0.95),
     "Source": (Source(NET, n_segments=2), 0.999, 0.99, 0.97),
     "MoSo": (MoSo(NET), 0.999),
     "GraNd": (GraNd(NET), 0.999),

@@ -29,6 +29,7 @@ from sktda.attribution import (
     KNNShapley,
     LabelPosterior,
     LogitMargin,
+    LoGra,
     Loss,
     ModelEnsemble,
     MoSo,
@@ -90,6 +91,7 @@ PAIRS = {
     "Source, Adam": Source(FrozenEstimator(ADAM), n_segments=2),
     "Source, stages": Source(FROZEN, n_segments=1, stages=[Stage(NET)]),
     "TRAK": TRAK(FROZEN, proj_dim=16),
+    "LoGra": LoGra(FROZEN, rank=4),
 }
 SCORES = {
     "SGDInfluence": SGDInfluence(FROZEN),

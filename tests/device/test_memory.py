@@ -20,6 +20,7 @@ from sktda.attribution import (
     KernelForest,
     KNNShapley,
     LabelPosterior,
+    LoGra,
     MoSo,
     SGDInfluence,
     Source,
@@ -77,6 +78,7 @@ PAIRS = {
     "SGDInfluence": SGDInfluence(NET),
     "Source": Source(NET, n_segments=1),
     "TRAK": TRAK(NET, proj_dim=16),
+    "LoGra": LoGra(NET, rank=4),
 }
 SCORES = {
     "Influence": Influence(NET),

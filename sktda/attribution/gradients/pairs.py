@@ -69,9 +69,10 @@ class GradientAttributor(GradientScores):
         measure = row_measure(self.objective, fitted.model.likelihood)
         with self._precisely(fitted):
             for asked, part, block in self._blocks(fitted, queries, measure):
-                block = block.cpu().double() * (-1 if harmful else 1)
-                values = torch.cat([best[asked], block], dim=1)  # the k best so far against the new ones
-                positions = torch.cat([rows[asked], torch.arange(part.start, part.stop).expand(len(block), -1)], dim=1)
+                found, chosen = block.cpu().topk(min(k, block.shape[1]), dim=1, largest=not harmful)
+                found = found.double() * (-1 if harmful else 1)
+                values = torch.cat([best[asked], found], dim=1)  # the k best so far against those of the block
+                positions = torch.cat([rows[asked], chosen + part.start], dim=1)
                 best[asked], chosen = values.topk(k, dim=1)
                 rows[asked] = positions.gather(1, chosen)
         return rows.numpy(), (-best if harmful else best).numpy()

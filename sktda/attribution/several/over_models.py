@@ -107,7 +107,7 @@ class OverModels(Attributor):
             raise TypeError(
                 f"{type(self).__name__} repeats a method that differentiates a model, and {attributor!r} is no such "
                 "attributor; allowed are instances of Influence, InnerProduct, TracIn, Source, DiffIn, SGDInfluence, "
-                "MoSo, TRAK, OutlierGradient, and those of training dynamics, such as EL2N"
+                "MoSo, TRAK, LoGra, OutlierGradient, and those of training dynamics, such as EL2N"
             )
         attributor = clone(attributor)
         if attributor.estimator is None:
