@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from sktda.data import slices
 from sktda.devices import exact_device
 from sktda.engine.differences import length
+from sktda.engine.optimizer_steps import Before, Linear, OptimizerSteps
 from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.model.base import Rows, flatten_each, unflatten
@@ -28,22 +29,13 @@ DRIFT = 1e-2  # of the way since the last checkpoint: rounding stays below, anot
 
 @dataclass
 class Batch:
-    """One step: its number from 0, its rows, and what the sum of their losses is divided by."""
+    """One step: its number from 0, its rows, what the sum of their losses is divided by, and where it begins."""
 
     step: int
     rows: Rows
     positions: np.ndarray
     size: float
-
-
-class Setting(NamedTuple):
-    """Of one parameter at one step of SGD; share: 1 - dampening."""
-
-    rate: float
-    momentum: float
-    share: float
-    nesterov: bool
-    decay: float
+    before: Before | None = None
 
 
 class Replay:
@@ -99,7 +91,8 @@ class Replay:
         self.shapes = {name: value.shape for name, value in engine.model.parameters.items()}
         self.initial = trajectory.initial_state()
         n_bytes = sum(value.nbytes for value in engine.model.parameters.values())
-        held = max(1, STATE_BYTES // n_bytes)
+        vectors = 2 + len(self.steps.memory) if self.steps.adaptive else 1
+        held = max(1, STATE_BYTES // (vectors * n_bytes))
         # as many starts as steps between two of them, where not all fit
         self.stride = min(held, STRIDE) if trajectory.n_steps <= held else int(trajectory.n_steps**0.5) + 1
         """Steps whose parameters are held at a time, going backwards."""
@@ -128,27 +121,16 @@ class Replay:
         every = torch.from_numpy(np.concatenate(steps)).to(exact_device(self.engine.model.device))
         return every.split([len(step) for step in steps])
 
-    def settings(self, step: int) -> dict[str, Setting]:
-        """Of a step of SGD, by parameter."""
-        rates = self.trajectory.group_step_rates
-        assert rates is not None
-        found: dict[str, Setting] = {}
-        for number, group in enumerate(self.trajectory.groups):
-            momentum, decay = float(group.get("momentum", 0)), float(group.get("weight_decay", 0))
-            share = 1 - float(group.get("dampening", 0)) if step else 1.0  # the buffer starts with the whole gradient
-            setting = Setting(float(rates[step, number]), momentum, share, bool(group.get("nesterov")), decay)
-            found |= dict.fromkeys(group["parameters"], setting)
-        # in the model's order, which that of groups need not be
-        return {name: found[name] for name in self.engine.model.parameters}
+    @cached_property
+    def steps(self) -> OptimizerSteps:
+        """The optimiser's steps as functions."""
+        trajectory = self.trajectory
+        return OptimizerSteps(trajectory.optimizer, trajectory.groups, self.shapes, self.engine.model.device)
 
-    def flat(self, settings: dict[str, Setting], number: Callable[[Setting], float]) -> float | Tensor:
-        """A number of each parameter's setting: (p,) on the device, or a float where they are all the same."""
-        values = [float(number(setting)) for setting in settings.values()]
-        if len(set(values)) == 1:
-            return values[0]
-        counts = torch.tensor([shape.numel() for shape in self.shapes.values()])
-        each = torch.tensor(values, dtype=torch.float64).repeat_interleave(counts)
-        return each.to(self.engine.model.dtype).to(self.engine.model.device)
+    def linear(self, batch: Batch) -> Linear:
+        """Derivatives of a step of `forwards` or `backwards`."""
+        assert batch.before is not None
+        return self.steps.linear(self.trajectory.group_step_rates[batch.step], batch.step, batch.before)  # type: ignore[index]
 
     def products(self, batch: Batch, directions: Tensor) -> tuple[Tensor, Tensor]:
         """(dots (rows of the batch, k) of gradients with k directions (k, p), Hessian times them), both of its loss.
@@ -204,11 +186,11 @@ class Replay:
         self.engine.model.load(state)
         optimizer = self._optimizer()
         optimizer.load_state_dict(_copied(moments))  # torch would go on with these tensors themselves
-        held = [(batch, self._parameters()) for batch in self._steps(optimizer, start, stop)]
-        for batch, parameters in reversed(held):
+        for batch in reversed(list(self._steps(optimizer, start, stop))):
+            assert batch.before is not None
             with torch.no_grad():
-                for name, value in self.engine.model.parameters.items():
-                    value.copy_(parameters[name])
+                for name, value in unflatten(batch.before.parameters, self.shapes).items():
+                    self.engine.model.parameters[name].copy_(value)
             yield batch
 
     def segments(self) -> list[slice]:
@@ -237,10 +219,12 @@ class Replay:
         since, before = start, self._parameters()
         for step in range(start, stop):
             batch = self.batch(step)
-            yield batch
             kept = np.ones(len(self.rows), dtype=bool) if without is None else ~without
-            for name, value in self.gradient(batch, kept).items():
-                self.engine.model.parameters[name].grad = value  # without the penalty, which the optimiser adds
+            gradient = self.gradient(batch, kept)  # without the penalty, which the optimiser adds
+            batch.before = self.steps.before(model.parameters, gradient, optimizer)
+            yield batch
+            for name, value in gradient.items():
+                model.parameters[name].grad = value
             for group, rate in zip(optimizer.param_groups, trajectory.group_step_rates[step], strict=True):  # type: ignore[index]
                 group["lr"] = float(rate)
             optimizer.step()
@@ -267,7 +251,11 @@ class Replay:
             }
             for group in trajectory.groups
         ]
-        return kind(groups, lr=1.0)  # each step sets its own
+        optimizer = kind(groups, lr=1.0)  # each step sets its own
+        for group in optimizer.param_groups if trajectory.optimizer == "Adagrad" else []:
+            for value in group["params"]:  # which begin with the default's number, not with their group's
+                optimizer.state[value]["sum"].fill_(group["initial_accumulator_value"])
+        return optimizer
 
     def _parameters(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.engine.model.parameters.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 
 import numpy as np
 import torch
@@ -18,10 +17,13 @@ from sktda.attribution.runs.portions import at_the_end
 from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.differential import portion
 from sktda.engine.functional import Direction
+from sktda.engine.optimizer_steps import KINDS
 from sktda.engine.replay import Batch, Replay
 from sktda.model.base import Rows, flatten, flatten_each, unflatten
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
+
+LINEARISED = ("SGD", *KINDS)
 
 
 class SGDInfluence(GradientAttributor, Deletion):
@@ -120,13 +122,13 @@ class SGDInfluence(GradientAttributor, Deletion):
         """The run, once it is one that can be linearised."""
         trajectory = fitted.trajectory
         assert trajectory is not None
-        if trajectory.optimizer != "SGD":
+        if trajectory.optimizer not in LINEARISED:
             raise ValueError(
-                f"SGDInfluence linearises steps of SGD, and this net was trained with {trajectory.optimizer}; train it "
-                "with torch.optim.SGD, or use Source"
+                f"SGDInfluence differentiates steps of {', '.join(LINEARISED)}, and this net was trained with "
+                f"{trajectory.optimizer}; train it with one of these, or use TracIn"
             )
         if any(group.get("maximize") for group in trajectory.groups):
-            raise ValueError("SGDInfluence follows falling losses, and this SGD has maximize=True")
+            raise ValueError("SGDInfluence follows falling losses, and this optimiser has maximize=True")
         if np.ptp(trajectory.group_momenta, axis=0).any():
             trajectory.momentum  # noqa: B018  says that it changed on the way
         given = fitted.given
@@ -171,7 +173,7 @@ class SGDInfluence(GradientAttributor, Deletion):
         u = flatten_each(directions, replay.shapes)
         k, place = len(u), exact_device(fitted.model.device)
         total = torch.zeros(k, *(() if own else (len(fitted.rows),)), dtype=torch.float64, device=place)
-        state = {"total": total, "u": u, "r": torch.zeros_like(u)}
+        state = {"total": total, "parameters": u, **{name: torch.zeros_like(u) for name in replay.steps.memory}}
         asked = None if own is None else torch.from_numpy(replay.copies[own]).to(place)
         segments = list(reversed(replay.segments()))
 
@@ -190,16 +192,12 @@ class SGDInfluence(GradientAttributor, Deletion):
         return state["total"] if own else state["total"][:, replay.copies]
 
     def _step_back(self, replay: Replay, batch: Batch, state: dict[str, Tensor], asked: Tensor | None) -> None:
-        """Takes u and r, the derivatives by parameters and momentum buffer (k, p), back over one step."""
-        u, r, settings = state["u"], state["r"], replay.settings(batch.step)
-        each = partial(replay.flat, settings)
-        met = -each(lambda s: s.rate * (not s.momentum or s.nesterov)) * u
-        if any(setting.momentum for setting in settings.values()):
-            r -= each(lambda s: s.rate * (s.momentum if s.nesterov else s.momentum > 0)) * u
-            met += each(lambda s: s.share * (s.momentum > 0)) * r
-            r *= each(lambda s: s.momentum)
+        """Takes the derivatives by parameters and moments (k, p) back over one step."""
+        slopes = replay.linear(batch).back(state)
+        met = slopes.pop("gradient")
         dots, moved = replay.products(batch, met)
-        u += moved + each(lambda s: s.decay) * met
+        state |= slopes
+        state["parameters"] += moved
         dots, places = exact(dots), replay.places[batch.step]
         if asked is None:
             state["total"].index_add_(1, places, dots.T, alpha=-1)
@@ -212,16 +210,12 @@ class SGDInfluence(GradientAttributor, Deletion):
         replay = self._replay(fitted)
         gone = np.zeros(len(fitted.rows), dtype=bool)
         gone[replay.copies[removed]] = True
-        change = torch.zeros_like(flatten(fitted.model.parameters)[None], requires_grad=False)
-        buffer = torch.zeros_like(change)
+        start = torch.zeros_like(flatten(fitted.model.parameters)[None], requires_grad=False)
+        changes = {"parameters": start, **dict.fromkeys(replay.steps.memory, start)}
         try:
             for batch in replay.forwards():
-                each = partial(replay.flat, replay.settings(batch.step))
-                slope = replay.products(batch, change)[1] + each(lambda s: s.decay) * change
-                slope -= flatten(replay.gradient(batch, gone))
-                buffer = each(lambda s: s.momentum) * buffer + each(lambda s: s.share) * slope
-                change -= each(lambda s: s.rate * (not s.momentum or s.nesterov)) * slope
-                change -= each(lambda s: s.rate * (s.momentum if s.nesterov else s.momentum > 0)) * buffer
+                slope = replay.products(batch, changes["parameters"])[1] - flatten(replay.gradient(batch, gone))
+                changes = replay.linear(batch).forward({**changes, "gradient": slope})
         finally:
             replay.finish()
-        return unflatten(change[0], replay.shapes)
+        return unflatten(changes["parameters"][0], replay.shapes)
