@@ -8,7 +8,7 @@ batch's loss).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,8 @@ class Before:
     """Where a step begins, (p,) each: parameters, gradient of the batch's loss without a penalty, moments by name."""
 
     parameters: Tensor
-    gradient: Tensor | None = None
-    memory: Mapping[str, Tensor] | None = None
+    gradient: Tensor
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Linear(dict[str, dict[str, "Tensor | float"]]):
@@ -55,13 +55,11 @@ class Linear(dict[str, dict[str, "Tensor | float"]]):
 class OptimizerSteps:
     """The steps of one optimiser with these parameter groups; it has derivatives if it is SGD or one of `KINDS`.
 
-    groups: as in `Trajectory.groups`. shapes: of the parameters in the order of the vectors (p,).
+    groups: as in `Trajectory.groups`, at the first step. shapes: of the parameters in the order of the vectors (p,).
     """
 
     def __init__(self, kind: str, groups: list[dict[str, Any]], shapes: Mapping[str, torch.Size], device: Any) -> None:
         self.kind = kind
-        coupled = kind != "AdamW"  # which says so itself in newer versions of torch only
-        self.groups = [group if coupled else {**group, "decoupled_weight_decay": True} for group in groups]
         self.memory = tuple(name for name, used in MEMORY.get(kind, {}).items() if any(map(used, groups)))
         """Names of the moments."""
         ends = np.cumsum([0, *(shape.numel() for shape in shapes.values())])
@@ -79,25 +77,25 @@ class OptimizerSteps:
         """Whether derivatives depend on where a step began."""
         return self.kind in KINDS
 
-    def before(
-        self, own: Mapping[str, Tensor], gradient: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
-    ) -> Before:
-        """Copies of all by parameter; of gradient and moments where they are needed."""
+    def before(self, own: Mapping[str, Tensor], gradient: Tensor, optimizer: torch.optim.Optimizer) -> Before:
+        """Where the optimiser's next step begins, with this gradient (p,); moments where derivatives need them."""
         parameters = flatten(own).detach()
         if not self.adaptive:
-            return Before(parameters)
+            return Before(parameters, gradient)
         states = {name: optimizer.state.get(value, {}) for name, value in own.items()}
         memory = {
             key: flatten({name: state.get(key, torch.zeros_like(own[name])) for name, state in states.items()}).detach()
             for key in self.memory
         }
-        return Before(parameters, flatten({name: gradient[name] for name in own}), memory)
+        return Before(parameters, gradient, memory)
 
-    def linear(self, rates: np.ndarray, done: int, before: Before) -> Linear:
-        """Derivatives of one step at these rates of the groups, after `done` others."""
+    def linear(self, groups: list[dict[str, Any]], rates: np.ndarray, done: int, before: Before) -> Linear:
+        """Derivatives of one step with these settings and rates of the groups, after `done` others."""
+        if self.kind == "AdamW":  # which says so itself in newer versions of torch only
+            groups = [group | {"decoupled_weight_decay": True} for group in groups]
         found = [
             self._of_group(group, float(rate), done, before, place)
-            for group, rate, place in zip(self.groups, rates, self.places, strict=True)
+            for group, rate, place in zip(groups, rates, self.places, strict=True)
         ]
         if self.places == [None]:
             return found[0]
@@ -113,8 +111,6 @@ class OptimizerSteps:
     def _of_group(self, group: Group, rate: float, done: int, before: Before, place: Tensor | None) -> Linear:
         if self.kind == "SGD":
             return _sgd(group, rate, done)
-        assert before.gradient is not None
-        assert before.memory is not None
         given = {"parameters": before.parameters, "gradient": before.gradient, **before.memory}
         inputs = {name: (v if place is None else v[place]).detach().requires_grad_() for name, v in given.items()}
         found = Linear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,10 +16,12 @@ from sktda.devices import exact_device
 from sktda.engine.differences import length
 from sktda.engine.optimizer_steps import Before, Linear, OptimizerSteps
 from sktda.engine.per_row import PerRow
+from sktda.engine.rescaling import Rescaling
 from sktda.engine.second_order import SecondOrder
-from sktda.model.base import Rows, flatten_each, unflatten
+from sktda.model.base import Rows, flatten, flatten_each, unflatten
 from sktda.model.likelihood import Likelihood
 from sktda.model.module_copy import unwrapped
+from sktda.model.step_settings import BY_STEP
 from sktda.model.trajectory import MISFIT, Trajectory
 
 STATE_BYTES = 2**30  # parameters of steps that are held at a time
@@ -44,7 +46,8 @@ class Replay:
     rows: all rows that were trained on, in any order; place (n_trained,): where the trained rows are among them.
     total: whether the criterion adds the losses of a batch in place of averaging them.
     Parameters at a checkpoint are the recorded ones; between two they are computed again, which must lead from one to
-    the next: ValueError where it does not (dropout, batch normalisation). Clipped gradients are refused.
+    the next: ValueError where it does not (dropout, batch normalisation). Gradients that were clipped by norm, or
+    scaled by one number, are so again.
     """
 
     @classmethod
@@ -55,10 +58,15 @@ class Replay:
         """
         trajectory.step_positions(0)  # says so if there are none
         trajectory.check_gradients()
-        if trajectory.rescalings.max() > MISFIT:
+        if trajectory.rescalings.max() > MISFIT and trajectory.group_step_scales is None:
             raise ValueError(
                 "the training cannot be gone through again: gradients were scaled before a step (clipped by norm, "
-                "divided), which depends on the whole batch; train without, or use TracIn or Source"
+                "divided), and the record does not say by how much at each; train again with this version of sktda"
+            )
+        if trajectory.began_in_the_middle():
+            raise ValueError(
+                "the training cannot be gone through again: the optimiser had made steps before the record began, and "
+                "goes on from their moments; record a training from its first step"
             )
         assert trajectory.rows is not None
         n_trained = len(trajectory.rows)
@@ -91,7 +99,7 @@ class Replay:
         self.shapes = {name: value.shape for name, value in engine.model.parameters.items()}
         self.initial = trajectory.initial_state()
         n_bytes = sum(value.nbytes for value in engine.model.parameters.values())
-        vectors = 2 + len(self.steps.memory) if self.steps.adaptive else 1
+        vectors = 2 + (len(self.steps.memory) if self.steps.adaptive else 0)
         held = max(1, STATE_BYTES // (vectors * n_bytes))
         # as many starts as steps between two of them, where not all fit
         self.stride = min(held, STRIDE) if trajectory.n_steps <= held else int(trajectory.n_steps**0.5) + 1
@@ -125,12 +133,34 @@ class Replay:
     def steps(self) -> OptimizerSteps:
         """The optimiser's steps as functions."""
         trajectory = self.trajectory
-        return OptimizerSteps(trajectory.optimizer, trajectory.groups, self.shapes, self.engine.model.device)
+        return OptimizerSteps(trajectory.optimizer, trajectory.step_groups(0), self.shapes, self.engine.model.device)
+
+    @cached_property
+    def rescaling(self) -> Rescaling | None:
+        """What gradients were multiplied by before the steps; None = by nothing."""
+        scales = self.trajectory.group_step_scales
+        found = None if scales is None else Rescaling(scales, self.steps.places)
+        return None if found is None or found.none else found
 
     def linear(self, batch: Batch) -> Linear:
-        """Derivatives of a step of `forwards` or `backwards`."""
+        """Derivatives of a step of `forwards` or `backwards`; its input "gradient" is what the optimiser got."""
+        before, step = batch.before, batch.step
+        assert before is not None
+        if self.rescaling is not None:
+            before = replace(before, gradient=self.rescaling.scaled(step, before.gradient))
+        return self.steps.linear(self.trajectory.step_groups(step), self._rates[step], step, before)
+
+    def rescaled(self, batch: Batch, directions: Tensor) -> Tensor:
+        """Directions (k, p) times the derivative of what the optimiser got by the gradient of the batch's loss."""
+        if self.rescaling is None:
+            return directions
         assert batch.before is not None
-        return self.steps.linear(self.trajectory.group_step_rates[batch.step], batch.step, batch.before)  # type: ignore[index]
+        return self.rescaling.along(batch.step, batch.before.gradient, directions)
+
+    @property
+    def _rates(self) -> np.ndarray:
+        assert self.trajectory.group_step_rates is not None
+        return self.trajectory.group_step_rates
 
     def products(self, batch: Batch, directions: Tensor) -> tuple[Tensor, Tensor]:
         """(dots (rows of the batch, k) of gradients with k directions (k, p), Hessian times them), both of its loss.
@@ -220,20 +250,31 @@ class Replay:
         for step in range(start, stop):
             batch = self.batch(step)
             kept = np.ones(len(self.rows), dtype=bool) if without is None else ~without
-            gradient = self.gradient(batch, kept)  # without the penalty, which the optimiser adds
+            own = self.gradient(batch, kept)  # without the penalty, which the optimiser adds
+            gradient = flatten({name: own[name] for name in model.parameters})
             batch.before = self.steps.before(model.parameters, gradient, optimizer)
             yield batch
-            for name, value in gradient.items():
+            if self.rescaling is not None:
+                gradient = self.rescaling.scaled(step, gradient, recorded=without is None)
+            for name, value in unflatten(gradient, self.shapes).items():
                 model.parameters[name].grad = value
-            for group, rate in zip(optimizer.param_groups, trajectory.group_step_rates[step], strict=True):  # type: ignore[index]
-                group["lr"] = float(rate)
+            self._set(optimizer, step)
             optimizer.step()
             if without is None and step + 1 in recorded:
                 state = {k: v.to(model.device) for k, v in trajectory.state(recorded[step + 1]).items()}
-                if step > since or every:  # a single step is not needed where both of its ends are known
+                # a single step is not needed where both of its ends are known, and nothing else comes from its gradient
+                if step > since or every or self.steps.adaptive:
                     self._compare(state, before, step + 1)
                 model.load(state)
                 since, before = step + 1, self._parameters()
+
+    def _set(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Gives an optimiser the settings of a step."""
+        for own, group, rate in zip(
+            optimizer.param_groups, self.trajectory.step_groups(step), self._rates[step], strict=True
+        ):
+            own |= {name: group[name] for name in group.get(BY_STEP, {})}
+            own["lr"] = float(rate)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         """The recorded optimiser, on the model's parameters."""
@@ -246,7 +287,7 @@ class Replay:
             )
         groups = [
             {
-                **{key: value for key, value in group.items() if key not in {"parameters", "initial_lr"}},
+                **{key: value for key, value in group.items() if key not in {"parameters", "initial_lr", BY_STEP}},
                 "params": [own[name] for name in group["parameters"] if name in own],
             }
             for group in trajectory.groups

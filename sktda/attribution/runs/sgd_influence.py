@@ -129,8 +129,6 @@ class SGDInfluence(GradientAttributor, Deletion):
             )
         if any(group.get("maximize") for group in trajectory.groups):
             raise ValueError("SGDInfluence follows falling losses, and this optimiser has maximize=True")
-        if np.ptp(trajectory.group_momenta, axis=0).any():
-            trajectory.momentum  # noqa: B018  says that it changed on the way
         given = fitted.given
         return Replay.of(fitted.engine, fitted.rows, trajectory, given.net, *given.seen(self._data))
 
@@ -194,7 +192,7 @@ class SGDInfluence(GradientAttributor, Deletion):
     def _step_back(self, replay: Replay, batch: Batch, state: dict[str, Tensor], asked: Tensor | None) -> None:
         """Takes the derivatives by parameters and moments (k, p) back over one step."""
         slopes = replay.linear(batch).back(state)
-        met = slopes.pop("gradient")
+        met = replay.rescaled(batch, slopes.pop("gradient"))
         dots, moved = replay.products(batch, met)
         state |= slopes
         state["parameters"] += moved
@@ -215,7 +213,8 @@ class SGDInfluence(GradientAttributor, Deletion):
         try:
             for batch in replay.forwards():
                 slope = replay.products(batch, changes["parameters"])[1] - flatten(replay.gradient(batch, gone))
-                changes = replay.linear(batch).forward({**changes, "gradient": slope})
+                inputs = {**changes, "gradient": replay.rescaled(batch, slope)}
+                changes |= replay.linear(batch).forward(inputs)
         finally:
             replay.finish()
         return unflatten(changes["parameters"][0], replay.shapes)
