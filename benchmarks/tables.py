@@ -25,6 +25,7 @@ from pages.review import review
 from pages.structure import structure
 from pages.trajectory import coreset, deletion, trajectory
 from pages.trees import trees
+from pages.unrolling import unrolling
 from pages.which import adult, strategies, which
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -62,6 +63,7 @@ def main() -> None:
                     gpu(),
                     lds(),
                     trajectory(),
+                    unrolling(),
                     distributional(),
                     deletion(),
                     coreset(),

@@ -1,4 +1,4 @@
-"""SGD-influence: the recursion of a recorded SGD run, linearised at every step (Hara et al. 2019)."""
+"""SGD-influence: the recursion of a recorded run of SGD, or of Adam, linearised at every step (Hara et al. 2019)."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ LINEARISED = ("SGD", *KINDS)
 class SGDInfluence(GradientAttributor, Deletion):
     """Predicted rise of the objective when a row is removed from every batch that held it, in loss units.
 
-    The derivative of the whole run of SGD (with momentum, Nesterov's too, and weight decay) by the weight of a row,
-    exactly: from the gradient of the objective u at the final parameters back to the first step, u <- u - eta_t H_t u
-    and value_i += (eta_t / B) <u, g_i> wherever row i was in the batch of B rows. One product with a batch's Hessian
-    per step: for small models, and as the reference for faster methods. Self-influence (no validation rows) goes back
-    once per row.
+    The derivative of the whole run by the weight of a row, exactly: from the gradient of the objective u at the final
+    parameters back to the first step, for SGD u <- u - eta_t H_t u and value_i += (eta_t / B) <u, g_i> wherever row i
+    was in the batch of B rows. Momentum (Nesterov's too), the moments of Adam, AdamW, NAdam, RMSprop and Adagrad, their
+    bias corrections and epsilons, weight decay, schedules, parameter groups and clipping by norm are parts of it. One
+    product with a batch's Hessian per step: for small models, and as the reference for faster methods. Self-influence
+    (no validation rows) goes back once per row.
 
     Parameters
     ----------
     estimator : estimator or None, default=None
-        A skorch net trained by SGD, or a Pipeline or FrozenEstimator of one. A net is cloned and trained with a
-        TrajectoryRecorder, unless it has one; the recorder must keep steps=True. None = softmax or
-        linear regression, trained by SGD.
+        A skorch net trained by one of these optimisers, or a Pipeline or FrozenEstimator of one. A net is cloned and
+        trained with a TrajectoryRecorder, unless it has one; the recorder must keep steps=True (optimizer_state is not
+        needed: moments are computed again). None = softmax or linear regression, trained by SGD.
     objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
         "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
     device : str or torch.device, default="auto"
@@ -73,13 +74,19 @@ class SGDInfluence(GradientAttributor, Deletion):
         In `fit`, for an estimator that cannot be differentiated.
     ValueError
         In `fit`, for a model without a recorded run with steps=True or trained by another optimiser, rows other than
-        all that it was trained on, a momentum that changed on the way, gradients that were clipped or scaled, and a run
-        that cannot be gone through again (dropout, batch normalisation) unless every step is a recorded checkpoint.
+        all that it was trained on, gradients that were clipped by value or scaled by a number of the user's own at each
+        step, an optimiser that had made steps before, and a run that cannot be gone through again (dropout, batch
+        normalisation) unless it is one of SGD and every step a recorded checkpoint.
 
     Notes
     -----
-    Source: Hara et al. 2019 (arXiv:1906.08473), algorithm 1, with momentum and weight decay added. Parameters between
-    two checkpoints are computed again, which takes the time of a training. Gradients are taken in eval mode.
+    Source: Hara et al. 2019 (arXiv:1906.08473), algorithm 1, with all that is not plain SGD added. Parameters between
+    two checkpoints are computed again, which takes the time of a training; up to 1 GiB of them (with moments) are held
+    at a time, besides one vector per query and moment. Gradients are taken in eval mode.
+
+    A derivative says what a small change of a row's weight does. Adam divides a gradient by its own size: where epsilon
+    is small beside that, steps hardly depend on how large a gradient is, and what they do without a whole row is little
+    like the derivative. Where second moments are 0, no gradient having come, the derivative is that by epsilon alone.
 
     Examples
     --------
