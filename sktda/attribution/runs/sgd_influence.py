@@ -84,9 +84,9 @@ class SGDInfluence(GradientAttributor, Deletion):
     two checkpoints are computed again, which takes the time of a training; up to 1 GiB of them (with moments) are held
     at a time, besides one vector per query and moment. Gradients are taken in eval mode.
 
-    A derivative says what a small change of a row's weight does. Adam divides a gradient by its own size: where epsilon
-    is small beside that, steps hardly depend on how large a gradient is, and what they do without a whole row is little
-    like the derivative. Where second moments are 0, no gradient having come, the derivative is that by epsilon alone.
+    A derivative says what a small change of a row's weight does. Adam divides a gradient by its own size: a parameter
+    that one row alone moves goes as far with a little less of that row, and does not move at all without it. Where
+    second moments are 0, no gradient having come, the derivative is that by epsilon alone.
 
     Examples
     --------
