@@ -14,9 +14,9 @@ def unrolling() -> str:
     parts = [
         "## The exact derivative of a run",
         f"`python benchmarks/unrolling.py`: {rows[0]['n']} digits, 20 % of the labels flipped, softmax regression "
-        f"(64-10) and an MLP (64-32-10, tanh), {rows[0]['steps']} steps in batches of 20, {n_seeds(rows)} seeds; "
-        "defaults otherwise, AdamW at the rate 0.003 (epsilon 1e-8) and 0.03 (0.1). Every row was left out once, from "
-        "the same start in the same batches: ρ is the rank correlation with the true rises of the validation loss, "
+        f"(64-10) and an MLP (64-32-10, tanh), {rows[0]['steps']} steps in batches of 20, {n_seeds(rows)} "
+        f"seed{'s' if n_seeds(rows) > 1 else ''}; defaults otherwise, AdamW at the rate 0.003 (epsilon 1e-8) and 0.03 (0.1). Every row was left out "
+        "once, from the same start in the same batches: ρ is the rank correlation with the true rises of the validation loss, "
         "the slope that of the line of true on predicted rises (1 = right size), and agreement the rank correlation "
         "with the derivative. Mean ± standard deviation over the seeds; seconds of the processor are medians, of `fit` "
         "on the trained net, and of asking about 100 queries one by one afterwards.",
@@ -26,7 +26,7 @@ def unrolling() -> str:
         own = chosen(rows, net=net, optimizer=optimizer)
         truth = over_seeds(chosen(own, method="leave-one-out itself"), "auroc")
         parts.append(
-            f"{net}, {optimizer} (accuracy {over_seeds(own, 'train_accuracy')} on the given labels; the true rises "
+            f"{net}, {optimizer} (accuracy {middle(own, 'train_accuracy'):.3f} on the given labels; the true rises "
             f"themselves find the wrong ones with AUROC {truth}):"
         )
         parts.append(by_method(chosen(methods, net=net, optimizer=optimizer)))
@@ -51,10 +51,11 @@ def embeddings(rows: Rows) -> str:
     sentences = []
     for (net,) in distinct(rows, "net"):
         own = chosen(rows, net=net, optimizer="SGD")
-        exact, whole = (chosen(own, method=name) for name in ("SGDInfluence", "DVEmb, all coordinates"))
+        exact, whole, flow = (chosen(own, method=name) for name in ("SGDInfluence", "DVEmb, all coordinates", "Source"))
         sentences.append(
             f"{net}: ρ {middle(whole, 'loo_spearman'):.3f} against {middle(exact, 'loo_spearman'):.3f} of the "
-            f"derivative, AUROC {middle(whole, 'auroc'):.3f} against {middle(exact, 'auroc'):.3f}, "
+            f"derivative and {middle(flow, 'loo_spearman'):.3f} of Source, which takes {middle(flow, 'seconds'):.2f} "
+            f"seconds; AUROC {middle(whole, 'auroc'):.3f} against {middle(exact, 'auroc'):.3f}, "
             f"{middle(whole, 'seconds'):.2f} against {middle(exact, 'seconds'):.2f} seconds to prepare and "
             f"{middle(whole, 'query_seconds'):.2f} against {middle(exact, 'query_seconds'):.2f} for 100 queries"
         )
