@@ -15,11 +15,12 @@ def unrolling() -> str:
         "## The exact derivative of a run",
         f"`python benchmarks/unrolling.py`: {rows[0]['n']} digits, 20 % of the labels flipped, softmax regression "
         f"(64-10) and an MLP (64-32-10, tanh), {rows[0]['steps']} steps in batches of 20, {n_seeds(rows)} "
-        f"seed{'s' if n_seeds(rows) > 1 else ''}; defaults otherwise, AdamW at the rate 0.003 (epsilon 1e-8) and 0.03 (0.1). Every row was left out "
-        "once, from the same start in the same batches: ρ is the rank correlation with the true rises of the validation loss, "
-        "the slope that of the line of true on predicted rises (1 = right size), and agreement the rank correlation "
-        "with the derivative. Mean ± standard deviation over the seeds; seconds of the processor are medians, of `fit` "
-        "on the trained net, and of asking about 100 queries one by one afterwards.",
+        f"seed{'s' if n_seeds(rows) > 1 else ''}; defaults otherwise, AdamW at the rate 0.003 (epsilon 1e-8) and 0.03 "
+        "(0.1). Every row was left out once, from the same start in the same batches: ρ is the rank correlation with "
+        "the true rises of the validation loss, the slope that of the line of true on predicted rises (1 = right "
+        "size), and agreement the rank correlation with the derivative. Mean ± standard deviation over the seeds; "
+        "seconds of the processor are medians, of `fit` on the trained net, and of asking about 100 queries one by "
+        "one afterwards.",
         where(environment),
     ]
     for net, optimizer in distinct(rows, "net", "optimizer"):

@@ -208,7 +208,7 @@ class Recording:
                 "step_offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
                 "step_index": np.concatenate(self.step_rows).astype(np.int64),
                 "group_step_rates": np.array(self.step_rates),
-                "group_step_scales": np.array(self.step_scales),
+                "group_step_scales": np.array(self.step_scales) if len(self.step_scales) == self.steps else None,
             }
         groups = [group | self.settings.described(k, self.steps) for k, group in enumerate(self.groups)]
         about = {**self.about, "groups": groups, "module": self.module}

@@ -18,6 +18,14 @@ class StepSettings:
         self._last: list[dict[str, Any]] = []
         self._changes: list[dict[str, list[tuple[int, Any]]]] = []  # by group and name: (step, value from there on)
 
+    @classmethod
+    def of(cls, groups: Sequence[Mapping[str, Any]], n_steps: int) -> StepSettings:
+        """As it was after so many steps of a training whose groups are described so."""
+        found = cls()
+        for step in range(n_steps):
+            found.note(step, at_step(groups, step))
+        return found
+
     def note(self, step: int, groups: Sequence[Mapping[str, Any]]) -> None:
         """What a step was made with; step = those made before."""
         found = [settings(group) for group in groups]
@@ -43,6 +51,11 @@ class StepSettings:
                     for _ in range(start, stop)
                 ]
         return {BY_STEP: found} if found else {}
+
+
+def at_step(groups: Sequence[Mapping[str, Any]], step: int) -> list[dict[str, Any]]:
+    """Described groups with the values that they had at a step."""
+    return [{**group, **{name: values[step] for name, values in group.get(BY_STEP, {}).items()}} for group in groups]
 
 
 def settings(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sktda.model import trajectory_files
 from sktda.model.checkpoints import Store
 from sktda.model.fingerprint import module_fingerprint, row_fingerprints
-from sktda.model.step_settings import BY_STEP
+from sktda.model.step_settings import at_step
 
 MISFIT = 1e-3  # share of a gradient: what is below changes scores by no more
 
@@ -218,7 +218,7 @@ class Trajectory:
 
     def step_groups(self, k: int) -> list[dict[str, Any]]:
         """`groups` as they were at step k = 0..T-1, all but their rates."""
-        return [group | {name: values[k] for name, values in group.get(BY_STEP, {}).items()} for group in self.groups]
+        return at_step(self.groups, k)
 
     def step_rows(self, k: int) -> np.ndarray:
         """Rows of the batch of step k = 0..T-1, as positions in the X given to `fit`."""
