@@ -58,10 +58,11 @@ class Replay:
         """
         trajectory.step_positions(0)  # says so if there are none
         trajectory.check_gradients()
-        if trajectory.rescalings.max() > MISFIT and trajectory.group_step_scales is None:
+        if not _scales_known(trajectory):
             raise ValueError(
                 "the training cannot be gone through again: gradients were scaled before a step (clipped by norm, "
-                "divided), and the record does not say by how much at each; train again with this version of sktda"
+                "divided), and the record does not say by how much at each, or the rows of a step did not count alike; "
+                "train with losses that are means over as many rows each, or use TracIn or Source"
             )
         if trajectory.began_in_the_middle():
             raise ValueError(
@@ -315,6 +316,14 @@ class Replay:
                 "or another loss than the criterion's can be the cause; train with a checkpoint after every step, "
                 "TrajectoryRecorder(n_checkpoints=<number of steps>, steps=True), to have none computed again"
             )
+
+
+def _scales_known(trajectory: Trajectory) -> bool:
+    """Whether the recorded scales of steps are all that gradients were changed by."""
+    largest, scales = trajectory.rescalings.max(), trajectory.group_step_scales
+    if largest <= MISFIT:
+        return True
+    return scales is not None and bool(np.abs(scales - 1).max() >= largest - MISFIT)  # not where one is NaN
 
 
 def _copied(state: dict) -> dict:

@@ -517,3 +517,14 @@ def test_rows_that_cannot_be_recognised():
     model = differentiable(net)
     with pytest.raises(ValueError, match="its rows differ from read to read"):
         Replay.of(PerRow(model), model.rows(X, y), unknown, net, X, y)
+
+
+def test_scales_that_the_record_does_not_tell():
+    X, y = data()
+    net = trained(X, y, module=Double)
+    trajectory, model = recorder_of(net).trajectory_, differentiable(net)
+    half, one = np.full((STEPS, 1), 0.5), np.ones((STEPS, 1))
+    for largest, scales in ((0.5, None), (0.5, one), (0.5, np.where(np.arange(STEPS) == 3, np.nan, half.T).T)):
+        found = Trajectory(**vars(trajectory) | {"rescalings": np.array([largest]), "group_step_scales": scales})
+        with pytest.raises(ValueError, match="gradients were scaled before a step"):
+            Replay.of(PerRow(model), model.rows(X, y), found, net, X, y)
