@@ -153,7 +153,7 @@ class SGDInfluence(GradientAttributor, Deletion):
             name, v = f"self {part.start}-{part.stop}", at_the_end(fitted, queries, None, part)
             return self._back(fitted, replay, v, name, part)
 
-        size = portion(fitted.engine, fitted.rows, by_products=True)
+        size = self._portion(fitted, replay)
         return -torch.cat([found for _, found in in_blocks(len(queries), size, values)])
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -162,9 +162,13 @@ class SGDInfluence(GradientAttributor, Deletion):
         def values(part: slice) -> Tensor:
             return self._back(fitted, replay, at_the_end(fitted, queries, measure, part))
 
-        size = portion(fitted.engine, fitted.rows, by_products=True)
+        size = self._portion(fitted, replay)
         for part, found in in_blocks(len(queries), size, values):
             yield part, slice(0, len(fitted.rows)), found
+
+    def _portion(self, fitted: Fitted, replay: Replay) -> int:
+        """How many queries go back at a time: each is as many vectors as there are moments, and one more."""
+        return max(1, portion(fitted.engine, fitted.rows, by_products=True) // max(1, len(replay.steps.memory)))
 
     def _back(
         self,
