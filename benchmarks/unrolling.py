@@ -1,6 +1,6 @@
 """The exact derivative of a run of SGD and AdamW, and what comes near it: leave-one-out, wrong labels, cost.
 
-    python benchmarks/unrolling.py            # a quarter of an hour on one core
+    python benchmarks/unrolling.py            # a few minutes on one core
     python benchmarks/unrolling.py --quick    # few rows and steps, one seed, nothing written: does it run?
 
 200 digits with 20 % of the labels flipped, softmax regression (64-10) and an MLP (64-32-10, tanh), 200 steps in batches
