@@ -27,6 +27,7 @@ from pages.store import store
 from pages.structure import structure
 from pages.trajectory import coreset, deletion, trajectory
 from pages.trees import trees
+from pages.unrolling import unrolling
 from pages.which import adult, strategies, which
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -65,6 +66,7 @@ def main() -> None:
                     gpu(),
                     lds(),
                     trajectory(),
+                    unrolling(),
                     distributional(),
                     deletion(),
                     coreset(),

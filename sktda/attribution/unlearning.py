@@ -15,7 +15,7 @@ from torch import Tensor
 from sktda.attribution.gradients.deletion import Deletion, removed_positions
 from sktda.attribution.gradients.influence import Influence
 from sktda.attribution.gradients.rates import one_rate, rate_sums
-from sktda.attribution.runs.sgd_influence import SGDInfluence
+from sktda.attribution.runs.sgd_influence import LINEARISED, SGDInfluence
 from sktda.engine.per_row import PerRow
 from sktda.engine.replay import Replay
 from sktda.model.adapters import differentiable, with_parameters
@@ -73,8 +73,8 @@ def unlearn(
     sample_weight : array-like of shape (n_samples,), default=None
         As the model was trained with.
     attributor : attributor, default=None
-        Predicts the change; its `estimator` is replaced. None = SGDInfluence for a net whose steps of SGD were recorded
-        (TrajectoryRecorder(steps=True)), else Influence.
+        Predicts the change; its `estimator` is replaced. None = SGDInfluence for a net whose steps of SGD or Adam were
+        recorded (TrajectoryRecorder(steps=True)), else Influence.
     retrain : bool, default=False
         Also train without the rows, and compare: a net whose steps were recorded (TrajectoryRecorder(steps=True)) from
         the same start in the same batches, without the rows; another estimator as a clone on the other rows.
@@ -138,18 +138,17 @@ def unlearn(
 
 def _default_attributor(estimator: Any) -> Any:
     trajectory = GivenModel.of(estimator).record
-    by_sgd = trajectory is not None and trajectory.optimizer == "SGD"
-    if trajectory is not None and by_sgd and trajectory.step_index is not None:
+    if trajectory is not None and trajectory.optimizer in LINEARISED and trajectory.step_index is not None:
         return SGDInfluence()
     if not differentiable(estimator, 1).linear:
         warnings.warn(
-            "no steps of SGD were recorded for this net, so it is taken to be near its optimum, and the prediction may "
-            "be further away than the model as it is; train it with SGD and a TrajectoryRecorder(steps=True), or "
-            "compare with retrain=True",
+            "no steps of SGD or Adam were recorded for this net, so it is taken to be near its optimum, and the "
+            "prediction may be further away than the model as it is; train it with a TrajectoryRecorder(steps=True), "
+            "or compare with retrain=True",
             UserWarning,
             stacklevel=3,
         )
-    if trajectory is None or not by_sgd:
+    if trajectory is None or trajectory.optimizer != "SGD":
         return Influence()
     total = sum(one_rate(rate_sums(trajectory, trajectory.parameter_groups)))
     return Influence(damping=1 / total)  # as its deletion_update, also where H is singular

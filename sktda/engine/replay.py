@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +14,14 @@ from torch import Tensor
 from sktda.data import slices
 from sktda.devices import exact_device
 from sktda.engine.differences import length
+from sktda.engine.optimizer_steps import Before, Linear, OptimizerSteps
 from sktda.engine.per_row import PerRow
+from sktda.engine.rescaling import Rescaling
 from sktda.engine.second_order import SecondOrder
-from sktda.model.base import Rows, flatten_each, unflatten
+from sktda.model.base import Rows, flatten, flatten_each, unflatten
 from sktda.model.likelihood import Likelihood
 from sktda.model.module_copy import unwrapped
+from sktda.model.step_settings import BY_STEP
 from sktda.model.trajectory import MISFIT, Trajectory
 
 STATE_BYTES = 2**30  # parameters of steps that are held at a time
@@ -28,22 +31,13 @@ DRIFT = 1e-2  # of the way since the last checkpoint: rounding stays below, anot
 
 @dataclass
 class Batch:
-    """One step: its number from 0, its rows, and what the sum of their losses is divided by."""
+    """One step: its number from 0, its rows, what the sum of their losses is divided by, and where it begins."""
 
     step: int
     rows: Rows
     positions: np.ndarray
     size: float
-
-
-class Setting(NamedTuple):
-    """Of one parameter at one step of SGD; share: 1 - dampening."""
-
-    rate: float
-    momentum: float
-    share: float
-    nesterov: bool
-    decay: float
+    before: Before | None = None
 
 
 class Replay:
@@ -52,7 +46,8 @@ class Replay:
     rows: all rows that were trained on, in any order; place (n_trained,): where the trained rows are among them.
     total: whether the criterion adds the losses of a batch in place of averaging them.
     Parameters at a checkpoint are the recorded ones; between two they are computed again, which must lead from one to
-    the next: ValueError where it does not (dropout, batch normalisation). Clipped gradients are refused.
+    the next: ValueError where it does not (dropout, batch normalisation). Gradients that were clipped by norm, or
+    scaled by one number, are so again.
     """
 
     @classmethod
@@ -63,10 +58,16 @@ class Replay:
         """
         trajectory.step_positions(0)  # says so if there are none
         trajectory.check_gradients()
-        if trajectory.rescalings.max() > MISFIT:
+        if not _scales_known(trajectory):
             raise ValueError(
                 "the training cannot be gone through again: gradients were scaled before a step (clipped by norm, "
-                "divided), which depends on the whole batch; train without, or use TracIn or Source"
+                "divided), and the record does not say by how much at each, or the rows of a step did not count alike; "
+                "train with losses that are means over as many rows each, or use TracIn or Source"
+            )
+        if trajectory.began_in_the_middle():
+            raise ValueError(
+                "the training cannot be gone through again: the optimiser had made steps before the record began, and "
+                "goes on from their moments; record a training from its first step"
             )
         assert trajectory.rows is not None
         n_trained = len(trajectory.rows)
@@ -99,7 +100,8 @@ class Replay:
         self.shapes = {name: value.shape for name, value in engine.model.parameters.items()}
         self.initial = trajectory.initial_state()
         n_bytes = sum(value.nbytes for value in engine.model.parameters.values())
-        held = max(1, STATE_BYTES // n_bytes)
+        vectors = 2 + (len(self.steps.memory) if self.steps.adaptive else 0)
+        held = max(1, STATE_BYTES // (vectors * n_bytes))
         # as many starts as steps between two of them, where not all fit
         self.stride = min(held, STRIDE) if trajectory.n_steps <= held else int(trajectory.n_steps**0.5) + 1
         """Steps whose parameters are held at a time, going backwards."""
@@ -128,27 +130,38 @@ class Replay:
         every = torch.from_numpy(np.concatenate(steps)).to(exact_device(self.engine.model.device))
         return every.split([len(step) for step in steps])
 
-    def settings(self, step: int) -> dict[str, Setting]:
-        """Of a step of SGD, by parameter."""
-        rates = self.trajectory.group_step_rates
-        assert rates is not None
-        found: dict[str, Setting] = {}
-        for number, group in enumerate(self.trajectory.groups):
-            momentum, decay = float(group.get("momentum", 0)), float(group.get("weight_decay", 0))
-            share = 1 - float(group.get("dampening", 0)) if step else 1.0  # the buffer starts with the whole gradient
-            setting = Setting(float(rates[step, number]), momentum, share, bool(group.get("nesterov")), decay)
-            found |= dict.fromkeys(group["parameters"], setting)
-        # in the model's order, which that of groups need not be
-        return {name: found[name] for name in self.engine.model.parameters}
+    @cached_property
+    def steps(self) -> OptimizerSteps:
+        """The optimiser's steps as functions."""
+        trajectory = self.trajectory
+        return OptimizerSteps(trajectory.optimizer, trajectory.step_groups(0), self.shapes, self.engine.model.device)
 
-    def flat(self, settings: dict[str, Setting], number: Callable[[Setting], float]) -> float | Tensor:
-        """A number of each parameter's setting: (p,) on the device, or a float where they are all the same."""
-        values = [float(number(setting)) for setting in settings.values()]
-        if len(set(values)) == 1:
-            return values[0]
-        counts = torch.tensor([shape.numel() for shape in self.shapes.values()])
-        each = torch.tensor(values, dtype=torch.float64).repeat_interleave(counts)
-        return each.to(self.engine.model.dtype).to(self.engine.model.device)
+    @cached_property
+    def rescaling(self) -> Rescaling | None:
+        """What gradients were multiplied by before the steps; None = by nothing."""
+        scales = self.trajectory.group_step_scales
+        found = None if scales is None else Rescaling(scales, self.steps.places)
+        return None if found is None or found.none else found
+
+    def linear(self, batch: Batch) -> Linear:
+        """Derivatives of a step of `forwards` or `backwards`; its input "gradient" is what the optimiser got."""
+        before, step = batch.before, batch.step
+        assert before is not None
+        if self.rescaling is not None:
+            before = replace(before, gradient=self.rescaling.scaled(step, before.gradient))
+        return self.steps.linear(self.trajectory.step_groups(step), self._rates[step], step, before)
+
+    def rescaled(self, batch: Batch, directions: Tensor) -> Tensor:
+        """Directions (k, p) times the derivative of what the optimiser got by the gradient of the batch's loss."""
+        if self.rescaling is None:
+            return directions
+        assert batch.before is not None
+        return self.rescaling.along(batch.step, batch.before.gradient, directions)
+
+    @property
+    def _rates(self) -> np.ndarray:
+        assert self.trajectory.group_step_rates is not None
+        return self.trajectory.group_step_rates
 
     def products(self, batch: Batch, directions: Tensor) -> tuple[Tensor, Tensor]:
         """(dots (rows of the batch, k) of gradients with k directions (k, p), Hessian times them), both of its loss.
@@ -204,11 +217,11 @@ class Replay:
         self.engine.model.load(state)
         optimizer = self._optimizer()
         optimizer.load_state_dict(_copied(moments))  # torch would go on with these tensors themselves
-        held = [(batch, self._parameters()) for batch in self._steps(optimizer, start, stop)]
-        for batch, parameters in reversed(held):
+        for batch in reversed(list(self._steps(optimizer, start, stop))):
+            assert batch.before is not None
             with torch.no_grad():
-                for name, value in self.engine.model.parameters.items():
-                    value.copy_(parameters[name])
+                for name, value in unflatten(batch.before.parameters, self.shapes).items():
+                    self.engine.model.parameters[name].copy_(value)
             yield batch
 
     def segments(self) -> list[slice]:
@@ -237,19 +250,32 @@ class Replay:
         since, before = start, self._parameters()
         for step in range(start, stop):
             batch = self.batch(step)
-            yield batch
             kept = np.ones(len(self.rows), dtype=bool) if without is None else ~without
-            for name, value in self.gradient(batch, kept).items():
-                self.engine.model.parameters[name].grad = value  # without the penalty, which the optimiser adds
-            for group, rate in zip(optimizer.param_groups, trajectory.group_step_rates[step], strict=True):  # type: ignore[index]
-                group["lr"] = float(rate)
+            own = self.gradient(batch, kept)  # without the penalty, which the optimiser adds
+            gradient = flatten({name: own[name] for name in model.parameters})
+            batch.before = self.steps.before(model.parameters, gradient, optimizer)
+            yield batch
+            if self.rescaling is not None:
+                gradient = self.rescaling.scaled(step, gradient, recorded=without is None)
+            for name, value in unflatten(gradient, self.shapes).items():
+                model.parameters[name].grad = value
+            self._set(optimizer, step)
             optimizer.step()
             if without is None and step + 1 in recorded:
                 state = {k: v.to(model.device) for k, v in trajectory.state(recorded[step + 1]).items()}
-                if step > since or every:  # a single step is not needed where both of its ends are known
+                # a single step is not needed where both of its ends are known, and nothing else comes from its gradient
+                if step > since or every or self.steps.adaptive:
                     self._compare(state, before, step + 1)
                 model.load(state)
                 since, before = step + 1, self._parameters()
+
+    def _set(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Gives an optimiser the settings of a step."""
+        for own, group, rate in zip(
+            optimizer.param_groups, self.trajectory.step_groups(step), self._rates[step], strict=True
+        ):
+            own |= {name: group[name] for name in group.get(BY_STEP, {})}
+            own["lr"] = float(rate)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         """The recorded optimiser, on the model's parameters."""
@@ -262,12 +288,16 @@ class Replay:
             )
         groups = [
             {
-                **{key: value for key, value in group.items() if key not in {"parameters", "initial_lr"}},
+                **{key: value for key, value in group.items() if key not in {"parameters", "initial_lr", BY_STEP}},
                 "params": [own[name] for name in group["parameters"] if name in own],
             }
             for group in trajectory.groups
         ]
-        return kind(groups, lr=1.0)  # each step sets its own
+        optimizer = kind(groups, lr=1.0)  # each step sets its own
+        for group in optimizer.param_groups if trajectory.optimizer == "Adagrad" else []:
+            for value in group["params"]:  # which begin with the default's number, not with their group's
+                optimizer.state[value]["sum"].fill_(group["initial_accumulator_value"])
+        return optimizer
 
     def _parameters(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.engine.model.parameters.items()}
@@ -286,6 +316,14 @@ class Replay:
                 "or another loss than the criterion's can be the cause; train with a checkpoint after every step, "
                 "TrajectoryRecorder(n_checkpoints=<number of steps>, steps=True), to have none computed again"
             )
+
+
+def _scales_known(trajectory: Trajectory) -> bool:
+    """Whether the recorded scales of steps are all that gradients were changed by."""
+    largest, scales = trajectory.rescalings.max(), trajectory.group_step_scales
+    if largest <= MISFIT:
+        return True
+    return scales is not None and bool(np.abs(scales - 1).max() >= largest - MISFIT)  # not where one is NaN
 
 
 def _copied(state: dict) -> dict:

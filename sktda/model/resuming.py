@@ -11,6 +11,7 @@ from torch import nn
 from sktda.model import trajectory_files
 from sktda.model.checkpoints import FolderStore
 from sktda.model.run_record import Recording, plain
+from sktda.model.step_settings import StepSettings
 from sktda.model.trajectory import Trajectory
 
 
@@ -63,6 +64,8 @@ def _take(run: Recording, before: Trajectory, n_checkpoints: int) -> None:
     if run.with_steps and before.group_step_rates is not None:
         run.step_rows = [before.step_positions(k) for k in range(run.steps)]
         run.step_rates = before.group_step_rates[: run.steps].tolist()
+        run.step_scales = [] if before.group_step_scales is None else before.group_step_scales[: run.steps].tolist()
+        run.settings = StepSettings.of(before.groups, run.steps)
 
 
 def _holds(state: dict[str, Any], module: nn.Module) -> bool:

@@ -18,7 +18,8 @@ from sktda.model.fingerprint import changes_between_reads, module_fingerprint, r
 from sktda.model.reading import count
 from sktda.model.sampling import trained_positions
 from sktda.model.step_gradients import StepGradients
-from sktda.model.trajectory import Trajectory
+from sktda.model.step_settings import StepSettings, settings
+from sktda.model.trajectory import MISFIT, Trajectory
 from sktda.model.trajectory_files import checkpoint_name
 
 
@@ -44,6 +45,8 @@ class Recording:
         self.taken: list[dict[str, Any]] = []
         self.step_rows: list[np.ndarray] = []
         self.step_rates: list[list[float]] = []
+        self.step_scales: list[list[float]] = []
+        self.settings = StepSettings()
         self.drawn: deque[np.ndarray] = deque()
         self._reset()
         self._reset_interval()
@@ -97,7 +100,7 @@ class Recording:
         if self.steps:
             self._check_continues(about, module)
         elif self.with_steps and not self.began:  # an interrupt before the first step lets training begin twice
-            self.store.write("initial", snapshot(module))
+            self.store.write("initial", snapshot(module, optimizer))
             self.began = True
         self.about = about
         self.plan(spacing)
@@ -139,6 +142,7 @@ class Recording:
     def stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Called by the optimiser after each step, before any scheduler changes the rate."""
         groups = optimizer.param_groups
+        self.settings.note(self.steps, groups)
         if self.by_parts and self.with_steps:
             self._check_rows_known()
         self.steps += 1
@@ -160,6 +164,7 @@ class Recording:
         if self.with_steps and rows is not None:
             self.step_rows.append(rows)
             self.step_rates.append(self.rates)
+            self.step_scales.append(step.scales if step.uneven <= MISFIT else [float("nan")] * len(groups))
 
     def _check_rows_known(self) -> None:
         parts = self.gradients.parts
@@ -240,8 +245,10 @@ class Recording:
                 "step_offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
                 "step_index": np.concatenate(self.step_rows).astype(np.int64),
                 "group_step_rates": np.array(self.step_rates),
+                "group_step_scales": np.array(self.step_scales) if len(self.step_scales) == self.steps else None,
             }
-        about = {**self.about, "groups": self.groups, "module": self.module}
+        groups = [group | self.settings.described(k, self.steps) for k, group in enumerate(self.groups)]
+        about = {**self.about, "groups": groups, "module": self.module}
         return Trajectory(store=self.store, identity=self.identity, **about, **arrays)
 
 
@@ -291,21 +298,6 @@ def numbered_groups(module: nn.Module, optimizer: torch.optim.Optimizer) -> list
     """Names of the parameters and every hyperparameter that is a number, per group."""
     names = {parameter: name for name, parameter in module.named_parameters()}
     return [
-        {
-            "parameters": [names[parameter] for parameter in group["params"] if parameter in names],
-            **{key: _number(value) for key, value in group.items() if key != "params" and _is_number(value)},
-        }
+        {"parameters": [names[parameter] for parameter in group["params"] if parameter in names], **settings(group)}
         for group in optimizer.param_groups
     ]
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(map(_is_number, value))
-    return value is None or isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.numel() == 1)
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_number(part) for part in value]
-    return value.item() if isinstance(value, torch.Tensor) else value

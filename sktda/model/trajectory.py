@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sktda.model import trajectory_checks, trajectory_files
 from sktda.model.checkpoints import Store
 from sktda.model.fingerprint import row_fingerprints
+from sktda.model.step_settings import at_step
 
 MISFIT = 1e-3  # share of a gradient: what is below changes scores by no more
 
@@ -31,7 +32,8 @@ class Trajectory:
     optimizer : str
         Class name, such as "SGD".
     groups : list of dict
-        Parameter groups of the optimiser: the names of their "parameters" and every hyperparameter, at the last step.
+        Parameter groups of the optimiser: the names of their "parameters" and every hyperparameter, at the last step;
+        "by_step" has all values of those that changed.
     module : dict
         `module_fingerprint` of the trained module.
     steps : ndarray of shape (C,)
@@ -55,6 +57,8 @@ class Trajectory:
         One uint64 per trained row; None if rows differ from read to read (random transforms).
     step_offsets, step_index, group_step_rates : ndarray of shape (T + 1,), (rows of all steps,), (T, n_groups), or None
         Recorded with ``steps=True``; read them with `step_rows`, `step_positions`, `step_learning_rates`.
+    group_step_scales : ndarray of shape (T, n_groups) or None
+        Also with ``steps=True``: what gradients were scaled by.
     """
 
     store: Store = field(repr=False)
@@ -77,6 +81,7 @@ class Trajectory:
     step_offsets: np.ndarray | None = field(default=None, repr=False)
     step_index: np.ndarray | None = field(default=None, repr=False)
     group_step_rates: np.ndarray | None = field(default=None, repr=False)
+    group_step_scales: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -91,6 +96,14 @@ class Trajectory:
         """Parameters and buffers before the first step; recorded with steps=True, else ValueError."""
         self._need_steps()
         return self._part("initial", "module/")
+
+    def began_in_the_middle(self) -> bool:
+        """Whether the optimiser had made steps before the first recorded one; needs steps=True, else ValueError."""
+        self._need_steps()
+        state = self._part("initial", "optimizer/")
+        return any(
+            key.startswith("momentum_buffer/") or (key.startswith("step/") and v > 0) for key, v in state.items()
+        )
 
     def optimizer_state(self, c: int) -> dict[str, dict[str, Tensor]]:
         """State of the optimiser at checkpoint c: {parameter name: {"momentum_buffer" or "exp_avg" ...: tensor}}.
@@ -198,14 +211,16 @@ class Trajectory:
         """Adam's epsilon, None for optimisers without."""
         return self.groups[0].get("eps")
 
-    # ---- steps
-
     def step_positions(self, k: int) -> np.ndarray:
         """Rows of the batch of step k = 0..T-1, as positions among the trained rows (0..N-1)."""
         self._need_steps()
         if not 0 <= k < self.n_steps:
             raise IndexError(f"step {k} does not exist: there are {self.n_steps}, counted from 0")
         return self.step_index[self.step_offsets[k] : self.step_offsets[k + 1]]  # type: ignore[index]
+
+    def step_groups(self, k: int) -> list[dict[str, Any]]:
+        """`groups` as they were at step k = 0..T-1, all but their rates."""
+        return at_step(self.groups, k)
 
     def step_rows(self, k: int) -> np.ndarray:
         """Rows of the batch of step k = 0..T-1, as positions in the X given to `fit`."""

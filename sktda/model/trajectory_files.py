@@ -32,7 +32,7 @@ ARRAYS = (
     "rescalings",
     "misfits",
 )
-OPTIONAL_ARRAYS = ("rows", "fingerprints", "step_offsets", "step_index", "group_step_rates")
+OPTIONAL_ARRAYS = ("rows", "fingerprints", "step_offsets", "step_index", "group_step_rates", "group_step_scales")
 
 
 def checkpoint_name(c: int) -> str:

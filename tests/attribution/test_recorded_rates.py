@@ -28,6 +28,12 @@ def scaled_down(net):
         value.grad /= 64
 
 
+def divided(net):
+    """By another number at every step of an epoch."""
+    for value in net.module_.parameters():
+        value.grad /= len(net.history[-1]["batches"])
+
+
 class Stepping(NeuralNetClassifier):
     """A training step of the user's own; `loss_scale`: of the loss that is differentiated; `then`: before the step."""
 
@@ -271,9 +277,9 @@ def test_a_hook_that_changes_gradients_on_their_way_is_seen_by_the_record():
 
 
 def test_a_run_that_cannot_be_gone_through_again_or_has_several_rates_is_refused():
-    steps = TrajectoryRecorder(n_checkpoints=18, steps=True)  # each step is a checkpoint: nothing is computed again
-    net = trained(CASES["clipped by a callback"][0], steps)
-    with pytest.raises(ValueError, match="gradients were scaled before a step"):
+    steps = TrajectoryRecorder(steps=True)
+    net = trained({"cls": Stepping, "then": divided}, steps)
+    with pytest.raises(ValueError, match="neither the factor of the other steps nor clipping by norm at their limit"):
         SGDInfluence(FrozenEstimator(net)).fit(X, Y)
     with pytest.raises(ValueError, match="a batch ended after 0 optimiser steps"):
         trained(CASES["accumulated mean"][0], steps)

@@ -15,7 +15,7 @@ from sktda.engine.per_row import PerRow
 from sktda.engine.replay import Replay
 from sktda.model import proxy
 from sktda.model.adapters import differentiable
-from sktda.model.base import flatten
+from sktda.model.base import flatten, unflatten
 from sktda.model.given import GivenModel, GivenRows
 from sktda.model.proxy import DefaultClassifier, DefaultRegressor
 from sktda.model.recorder import TrajectoryRecorder
@@ -415,18 +415,26 @@ def test_products_and_gradients_are_of_the_batchs_loss(name):
         assert not flatten(nothing).any()
 
 
-def test_settings_of_every_parameter():
+def test_steps_are_linear_in_groups_of_their_own():
     X, y = data()
     net = trained(X, y, **run("groups, scheduler"), optimizer__dampening=0.25)
     replay = replay_of(net, X, y)
-    first, later = replay.settings(0), replay.settings(6)
-    assert list(first) == list(replay.engine.model.parameters)
-    # (rate, momentum, 1 - dampening, Nesterov, weight decay)
-    assert first["last.weight"] == (0.05, 0.0, 1.0, False, 0.1)
-    assert later["last.bias"] == (0.025, 0.0, 0.75, False, 0.1)
-    assert first["first.weight"] == (0.3, 0.9, 1.0, False, 0.02)
-    assert later["first.weight"] == (0.15, 0.9, 0.75, False, 0.02)
-    assert later["first.bias"] == (0.15, 0.0, 0.75, False, 0.0)
+    first, later = (replay.linear(batch) for batch in replay.forwards() if batch.step in {0, 6})
+    places = unflatten(torch.arange(replay.steps.size), replay.shapes)
+    assert set(first) == {"parameters", "momentum_buffer"}
+    # (name, change of the parameters by the gradient, of the buffer by itself, by the gradient at once and later)
+    for name, rate, momentum, decay in (
+        ("last.weight", 0.05, 0.0, 0.1),
+        ("first.weight", 0.3, 0.9, 0.02),
+        ("first.bias", 0.3, 0.0, 0.0),
+    ):
+        own = places[name].flatten()
+        for found, scale, share in ((first, 1.0, 1.0), (later, 0.5, 0.75)):
+            slope = -rate * scale * (share if momentum else 1.0)
+            near(found["parameters"]["gradient"][own], torch.full((len(own),), slope, dtype=torch.float64))
+            near(found["parameters"]["parameters"][own], torch.full((len(own),), 1 + decay * slope).double(), 1e-6)
+            buffer = [found["momentum_buffer"][key][own].unique() for key in ("gradient", "momentum_buffer")]
+            assert buffer == [share if momentum else 0.0, momentum]
 
 
 # ---- what cannot be gone through again -----------------------------------------------------------------------------
@@ -509,3 +517,14 @@ def test_rows_that_cannot_be_recognised():
     model = differentiable(net)
     with pytest.raises(ValueError, match="its rows differ from read to read"):
         Replay.of(PerRow(model), model.rows(X, y), unknown, net, X, y)
+
+
+def test_scales_that_the_record_does_not_tell():
+    X, y = data()
+    net = trained(X, y, module=Double)
+    trajectory, model = recorder_of(net).trajectory_, differentiable(net)
+    half, one = np.full((STEPS, 1), 0.5), np.ones((STEPS, 1))
+    for largest, scales in ((0.5, None), (0.5, one), (0.5, np.where(np.arange(STEPS) == 3, np.nan, half.T).T)):
+        found = Trajectory(**vars(trajectory) | {"rescalings": np.array([largest]), "group_step_scales": scales})
+        with pytest.raises(ValueError, match="gradients were scaled before a step"):
+            Replay.of(PerRow(model), model.rows(X, y), found, net, X, y)

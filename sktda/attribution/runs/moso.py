@@ -76,7 +76,8 @@ class MoSo(SelfScores):
 
     Notes
     -----
-    Validation rows are accepted, as by every attributor, and do not enter. Source: Tan et al. 2023, "Data Pruning via
+    Validation rows are accepted, as by every attributor, and do not enter. Adam is followed as if its rates were those
+    of SGD. Source: Tan et al. 2023, "Data Pruning via
     Moving-one-Sample-out" (NeurIPS 2023), its gradient-based approximation; higher = keep as published.
 
     Examples

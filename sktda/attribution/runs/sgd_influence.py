@@ -1,9 +1,8 @@
-"""SGD-influence: the recursion of a recorded SGD run, linearised at every step (Hara et al. 2019)."""
+"""SGD-influence: the recursion of a recorded run of SGD, or of Adam, linearised at every step (Hara et al. 2019)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 
 import numpy as np
 import torch
@@ -18,27 +17,31 @@ from sktda.attribution.runs.portions import at_the_end
 from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.differential import portion
 from sktda.engine.functional import Direction
+from sktda.engine.optimizer_steps import KINDS
 from sktda.engine.replay import Batch, Replay
 from sktda.model.base import Rows, flatten, flatten_each, unflatten
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 
+LINEARISED = ("SGD", *KINDS)
+
 
 class SGDInfluence(GradientAttributor, Deletion):
     """Predicted rise of the objective when a row is removed from every batch that held it, in loss units.
 
-    The derivative of the whole run of SGD (with momentum, Nesterov's too, and weight decay) by the weight of a row,
-    exactly: from the gradient of the objective u at the final parameters back to the first step, u <- u - eta_t H_t u
-    and value_i += (eta_t / B) <u, g_i> wherever row i was in the batch of B rows. One product with a batch's Hessian
-    per step: for small models, and as the reference for faster methods. Self-influence (no validation rows) goes back
-    once per row.
+    The derivative of the whole run by the weight of a row, exactly: from the gradient of the objective u at the final
+    parameters back to the first step, for SGD u <- u - eta_t H_t u and value_i += (eta_t / B) <u, g_i> wherever row i
+    was in the batch of B rows. Momentum (Nesterov's too), the moments of Adam, AdamW, NAdam, RMSprop and Adagrad, their
+    bias corrections and epsilons, weight decay, schedules, parameter groups and clipping by norm are parts of it. One
+    product with a batch's Hessian per step: for small models, and as the reference for faster methods. Self-influence
+    (no validation rows) goes back once per row.
 
     Parameters
     ----------
     estimator : estimator or None, default=None
-        A skorch net trained by SGD, or a Pipeline or FrozenEstimator of one. A net is cloned and trained with a
-        TrajectoryRecorder, unless it has one; the recorder must keep steps=True. None = softmax or
-        linear regression, trained by SGD.
+        A skorch net trained by one of these optimisers, or a Pipeline or FrozenEstimator of one. A net is cloned and
+        trained with a TrajectoryRecorder, unless it has one; the recorder must keep steps=True (optimizer_state is not
+        needed: moments are computed again). None = softmax or linear regression, trained by SGD.
     objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
         "auto" is "validation" where validation rows are given, else "self"; None prepares `attribute` only.
     device : str or torch.device, default="auto"
@@ -71,13 +74,19 @@ class SGDInfluence(GradientAttributor, Deletion):
         In `fit`, for an estimator that cannot be differentiated.
     ValueError
         In `fit`, for a model without a recorded run with steps=True or trained by another optimiser, rows other than
-        all that it was trained on, a momentum that changed on the way, gradients that were clipped or scaled, and a run
-        that cannot be gone through again (dropout, batch normalisation) unless every step is a recorded checkpoint.
+        all that it was trained on, gradients that were clipped by value or scaled by a number of the user's own at each
+        step, an optimiser that had made steps before, and a run that cannot be gone through again (dropout, batch
+        normalisation) unless it is one of SGD and every step a recorded checkpoint.
 
     Notes
     -----
-    Source: Hara et al. 2019 (arXiv:1906.08473), algorithm 1, with momentum and weight decay added. Parameters between
-    two checkpoints are computed again, which takes the time of a training. Gradients are taken in eval mode.
+    Source: Hara et al. 2019 (arXiv:1906.08473), algorithm 1, with all that is not plain SGD added. Parameters between
+    two checkpoints are computed again, which takes the time of a training; up to 1 GiB of them (with moments) are held
+    at a time, besides one vector per query and moment. Gradients are taken in eval mode.
+
+    A derivative says what a small change of a row's weight does. Adam divides a gradient by its own size: a parameter
+    that one row alone moves goes as far with a little less of that row, and does not move at all without it. Where
+    second moments are 0, no gradient having come, the derivative is that by epsilon alone.
 
     Examples
     --------
@@ -120,15 +129,13 @@ class SGDInfluence(GradientAttributor, Deletion):
         """The run, once it is one that can be linearised."""
         trajectory = fitted.trajectory
         assert trajectory is not None
-        if trajectory.optimizer != "SGD":
+        if trajectory.optimizer not in LINEARISED:
             raise ValueError(
-                f"SGDInfluence linearises steps of SGD, and this net was trained with {trajectory.optimizer}; train it "
-                "with torch.optim.SGD, or use Source"
+                f"SGDInfluence differentiates steps of {', '.join(LINEARISED)}, and this net was trained with "
+                f"{trajectory.optimizer}; train it with one of these, or use TracIn"
             )
         if any(group.get("maximize") for group in trajectory.groups):
-            raise ValueError("SGDInfluence follows falling losses, and this SGD has maximize=True")
-        if np.ptp(trajectory.group_momenta, axis=0).any():
-            trajectory.momentum  # noqa: B018  says that it changed on the way
+            raise ValueError("SGDInfluence follows falling losses, and this optimiser has maximize=True")
         given = fitted.given
         return Replay.of(fitted.engine, fitted.rows, trajectory, given.net, *given.seen(self._data))
 
@@ -146,7 +153,7 @@ class SGDInfluence(GradientAttributor, Deletion):
             name, v = f"self {part.start}-{part.stop}", at_the_end(fitted, queries, None, part)
             return self._back(fitted, replay, v, name, part)
 
-        size = portion(fitted.engine, fitted.rows, by_products=True)
+        size = self._portion(fitted, replay)
         return -torch.cat([found for _, found in in_blocks(len(queries), size, values)])
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -155,9 +162,13 @@ class SGDInfluence(GradientAttributor, Deletion):
         def values(part: slice) -> Tensor:
             return self._back(fitted, replay, at_the_end(fitted, queries, measure, part))
 
-        size = portion(fitted.engine, fitted.rows, by_products=True)
+        size = self._portion(fitted, replay)
         for part, found in in_blocks(len(queries), size, values):
             yield part, slice(0, len(fitted.rows)), found
+
+    def _portion(self, fitted: Fitted, replay: Replay) -> int:
+        """How many queries go back at a time: each is as many vectors as there are moments, and one more."""
+        return max(1, portion(fitted.engine, fitted.rows, by_products=True) // max(1, len(replay.steps.memory)))
 
     def _back(
         self,
@@ -171,7 +182,7 @@ class SGDInfluence(GradientAttributor, Deletion):
         u = flatten_each(directions, replay.shapes)
         k, place = len(u), exact_device(fitted.model.device)
         total = torch.zeros(k, *(() if own else (len(fitted.rows),)), dtype=torch.float64, device=place)
-        state = {"total": total, "u": u, "r": torch.zeros_like(u)}
+        state = {"total": total, "parameters": u, **{name: torch.zeros_like(u) for name in replay.steps.memory}}
         asked = None if own is None else torch.from_numpy(replay.copies[own]).to(place)
         segments = list(reversed(replay.segments()))
 
@@ -190,16 +201,12 @@ class SGDInfluence(GradientAttributor, Deletion):
         return state["total"] if own else state["total"][:, replay.copies]
 
     def _step_back(self, replay: Replay, batch: Batch, state: dict[str, Tensor], asked: Tensor | None) -> None:
-        """Takes u and r, the derivatives by parameters and momentum buffer (k, p), back over one step."""
-        u, r, settings = state["u"], state["r"], replay.settings(batch.step)
-        each = partial(replay.flat, settings)
-        met = -each(lambda s: s.rate * (not s.momentum or s.nesterov)) * u
-        if any(setting.momentum for setting in settings.values()):
-            r -= each(lambda s: s.rate * (s.momentum if s.nesterov else s.momentum > 0)) * u
-            met += each(lambda s: s.share * (s.momentum > 0)) * r
-            r *= each(lambda s: s.momentum)
+        """Takes the derivatives by parameters and moments (k, p) back over one step."""
+        slopes = replay.linear(batch).back(state)
+        met = replay.rescaled(batch, slopes.pop("gradient"))
         dots, moved = replay.products(batch, met)
-        u += moved + each(lambda s: s.decay) * met
+        state |= slopes
+        state["parameters"] += moved
         dots, places = exact(dots), replay.places[batch.step]
         if asked is None:
             state["total"].index_add_(1, places, dots.T, alpha=-1)
@@ -212,16 +219,13 @@ class SGDInfluence(GradientAttributor, Deletion):
         replay = self._replay(fitted)
         gone = np.zeros(len(fitted.rows), dtype=bool)
         gone[replay.copies[removed]] = True
-        change = torch.zeros_like(flatten(fitted.model.parameters)[None], requires_grad=False)
-        buffer = torch.zeros_like(change)
+        start = torch.zeros_like(flatten(fitted.model.parameters)[None], requires_grad=False)
+        changes = {"parameters": start, **dict.fromkeys(replay.steps.memory, start)}
         try:
             for batch in replay.forwards():
-                each = partial(replay.flat, replay.settings(batch.step))
-                slope = replay.products(batch, change)[1] + each(lambda s: s.decay) * change
-                slope -= flatten(replay.gradient(batch, gone))
-                buffer = each(lambda s: s.momentum) * buffer + each(lambda s: s.share) * slope
-                change -= each(lambda s: s.rate * (not s.momentum or s.nesterov)) * slope
-                change -= each(lambda s: s.rate * (s.momentum if s.nesterov else s.momentum > 0)) * buffer
+                slope = replay.products(batch, changes["parameters"])[1] - flatten(replay.gradient(batch, gone))
+                inputs = {**changes, "gradient": replay.rescaled(batch, slope)}
+                changes |= replay.linear(batch).forward(inputs)
         finally:
             replay.finish()
-        return unflatten(change[0], replay.shapes)
+        return unflatten(changes["parameters"][0], replay.shapes)

@@ -1,0 +1,269 @@
+"""Steps of torch's optimisers as functions of where they began, and their derivatives.
+
+All of them work coordinate by coordinate, so that a derivative is one number per coordinate: of every result of a step
+(the parameters, and the moments that the optimiser keeps) by every one of its inputs (these, and the gradient of the
+batch's loss).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sktda.model.base import flatten
+
+Group = Mapping[str, Any]
+Results = dict[str, Tensor]
+
+
+@dataclass
+class Before:
+    """Where a step begins, (p,) each: parameters, gradient of the batch's loss without a penalty, moments by name."""
+
+    parameters: Tensor
+    gradient: Tensor
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Linear(dict[str, dict[str, "Tensor | float"]]):
+    """Derivatives {result: {input: (p,) or one number for all coordinates}}; those that are missing are 0."""
+
+    def back(self, slopes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Derivatives (k, p) of k numbers by the inputs, from theirs by the results."""
+        found: dict[str, Tensor] = {}
+        for result, inputs in self.items():
+            for name, number in inputs.items():
+                part = number * slopes[result]
+                found[name] = found[name].add_(part) if name in found else part
+        return found
+
+    def forward(self, changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Changes (k, p) of the results, from those of the inputs."""
+        found: dict[str, Tensor] = {}
+        for result, inputs in self.items():
+            for name, number in inputs.items():
+                part = number * changes[name]
+                found[result] = found[result].add_(part) if result in found else part
+        return found
+
+
+class OptimizerSteps:
+    """The steps of one optimiser with these parameter groups; it has derivatives if it is SGD or one of `KINDS`.
+
+    groups: as in `Trajectory.groups`, at the first step. shapes: of the parameters in the order of the vectors (p,).
+    """
+
+    def __init__(self, kind: str, groups: list[dict[str, Any]], shapes: Mapping[str, torch.Size], device: Any) -> None:
+        self.kind = kind
+        self.memory = tuple(name for name, used in MEMORY.get(kind, {}).items() if any(map(used, groups)))
+        """Names of the moments."""
+        ends = np.cumsum([0, *(shape.numel() for shape in shapes.values())])
+        spans = {name: np.arange(start, stop) for name, start, stop in zip(shapes, ends[:-1], ends[1:], strict=True)}
+        each = [[spans[name] for name in group["parameters"] if name in spans] for group in groups]
+        places = [np.concatenate([*parts, np.arange(0)]) for parts in each]
+        self.size = int(ends[-1])
+        self.places: list[Tensor | None] = [torch.from_numpy(part).to(device) for part in places]
+        """Where the coordinates of each group are; None = one group has all in order."""
+        if len(groups) == 1 and np.array_equal(places[0], np.arange(self.size)):
+            self.places = [None]
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether derivatives depend on where a step began."""
+        return self.kind in KINDS
+
+    def before(self, own: Mapping[str, Tensor], gradient: Tensor, optimizer: torch.optim.Optimizer) -> Before:
+        """Where the optimiser's next step begins, with this gradient (p,); moments where derivatives need them."""
+        parameters = flatten(own).detach()
+        if not self.adaptive:
+            return Before(parameters, gradient)
+        states = {name: optimizer.state.get(value, {}) for name, value in own.items()}
+        memory = {
+            key: flatten({name: state.get(key, torch.zeros_like(own[name])) for name, state in states.items()}).detach()
+            for key in self.memory
+        }
+        return Before(parameters, gradient, memory)
+
+    def linear(self, groups: list[dict[str, Any]], rates: np.ndarray, done: int, before: Before) -> Linear:
+        """Derivatives of one step with these settings and rates of the groups, after `done` others."""
+        if self.kind == "AdamW":  # which says so itself in newer versions of torch only
+            groups = [group | {"decoupled_weight_decay": True} for group in groups]
+        found = [
+            self._of_group(group, float(rate), done, before, place)
+            for group, rate, place in zip(groups, rates, self.places, strict=True)
+        ]
+        if self.places == [None]:
+            return found[0]
+        merged = Linear({result: {} for part in found for result in part})
+        for part, place in zip(found, self.places, strict=True):
+            for result, inputs in part.items():
+                for name, number in inputs.items():
+                    if name not in merged[result]:
+                        merged[result][name] = torch.zeros_like(before.parameters)
+                    merged[result][name][place] = number  # type: ignore[index]
+        return merged
+
+    def _of_group(self, group: Group, rate: float, done: int, before: Before, place: Tensor | None) -> Linear:
+        if self.kind == "SGD":
+            return _sgd(group, rate, done)
+        given = {"parameters": before.parameters, "gradient": before.gradient, **before.memory}
+        inputs = {name: (v if place is None else v[place]).detach().requires_grad_() for name, v in given.items()}
+        found = Linear()
+        with torch.enable_grad():
+            for result, value in KINDS[self.kind](group, rate, done + 1, **inputs).items():
+                slopes = torch.autograd.grad(value.sum(), list(inputs.values()), retain_graph=True, allow_unused=True)
+                found[result] = {name: slope for name, slope in zip(inputs, slopes, strict=True) if slope is not None}
+        return found
+
+
+# ---- steps -------------------------------------------------------------------------------------------------------
+
+
+def _sgd(group: Group, rate: float, done: int) -> Linear:
+    momentum, decay = float(group.get("momentum", 0)), float(group.get("weight_decay", 0))
+    share = 1 - float(group.get("dampening", 0)) if done else 1.0  # the buffer starts with the whole gradient
+    nesterov = bool(group.get("nesterov"))
+    # parameters -= rate * (gradient, where there is no other momentum than Nesterov's) + by_buffer * buffer
+    by_buffer = rate * (momentum if nesterov else 1.0) if momentum else 0.0
+    slope = -rate * (not momentum or nesterov) - by_buffer * share
+    found = Linear({"parameters": {"gradient": slope, "parameters": 1 + decay * slope}})
+    if momentum:
+        found["parameters"]["momentum_buffer"] = -by_buffer * momentum
+        found["momentum_buffer"] = {"gradient": share, "momentum_buffer": momentum, "parameters": decay * share}
+    return found
+
+
+def _adam(
+    group: Group,
+    rate: float,
+    step: int,
+    parameters: Tensor,
+    gradient: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    max_exp_avg_sq: Tensor | None = None,
+) -> Results:
+    parameters, gradient = _decayed(group, rate, parameters, gradient)
+    m, v = _moments(group, gradient, exp_avg, exp_avg_sq)
+    beta1, beta2 = group["betas"]
+    found = {"exp_avg": m, "exp_avg_sq": v}
+    if max_exp_avg_sq is not None:
+        # in a group without amsgrad there is none
+        found["max_exp_avg_sq"] = v = torch.maximum(max_exp_avg_sq, v) if group.get("amsgrad") else v
+    bottom = _root(v) / (1 - beta2**step) ** 0.5 + group["eps"]
+    return {"parameters": parameters - rate / (1 - beta1**step) * m / bottom, **found}
+
+
+def _nadam(
+    group: Group,
+    rate: float,
+    step: int,
+    parameters: Tensor,
+    gradient: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+) -> Results:
+    parameters, gradient = _decayed(group, rate, parameters, gradient)
+    m, v = _moments(group, gradient, exp_avg, exp_avg_sq)
+    beta1, beta2 = group["betas"]
+    mu = beta1 * (1 - 0.5 * 0.96 ** (np.arange(1, step + 2) * group["momentum_decay"]))
+    so_far = float(np.prod(mu[:-1]))
+    bottom = _root(v / (1 - beta2**step)) + group["eps"]
+    moved = float(1 - mu[-2]) / (1 - so_far) * gradient + float(mu[-1]) / (1 - so_far * float(mu[-1])) * m
+    return {"parameters": parameters - rate * moved / bottom, "exp_avg": m, "exp_avg_sq": v}
+
+
+def _rmsprop(
+    group: Group,
+    rate: float,
+    step: int,
+    parameters: Tensor,
+    gradient: Tensor,
+    square_avg: Tensor,
+    grad_avg: Tensor | None = None,
+    momentum_buffer: Tensor | None = None,
+) -> Results:
+    parameters, gradient = _decayed(group, rate, parameters, gradient)
+    alpha, found = group["alpha"], {}
+    found["square_avg"] = spread = alpha * square_avg + (1 - alpha) * gradient.square()
+    if group.get("centered") and grad_avg is not None:
+        found["grad_avg"] = mean = alpha * grad_avg + (1 - alpha) * gradient
+        spread = spread - mean.square()
+    moved = gradient / (_root(spread) + group["eps"])
+    if group.get("momentum") and momentum_buffer is not None:
+        found["momentum_buffer"] = moved = group["momentum"] * momentum_buffer + moved
+    return {"parameters": parameters - rate * moved, **found}
+
+
+def _adagrad(
+    group: Group,
+    rate: float,
+    step: int,
+    parameters: Tensor,
+    gradient: Tensor,
+    sum: Tensor,
+) -> Results:
+    parameters, gradient = _decayed(group, rate, parameters, gradient)
+    total = sum + gradient.square()
+    rate = rate / (1 + (step - 1) * group["lr_decay"])
+    return {"parameters": parameters - rate * gradient / (_root(total) + group["eps"]), "sum": total}
+
+
+def _decayed(group: Group, rate: float, parameters: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Parameters and gradient after weight decay, which acts on one of them."""
+    decay = group.get("weight_decay", 0)
+    if not decay:
+        return parameters, gradient
+    if group.get("decoupled_weight_decay"):
+        return (1 - rate * decay) * parameters, gradient
+    return parameters, gradient + decay * parameters
+
+
+def _moments(group: Group, gradient: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> tuple[Tensor, Tensor]:
+    beta1, beta2 = group["betas"]
+    return beta1 * exp_avg + (1 - beta1) * gradient, beta2 * exp_avg_sq + (1 - beta2) * gradient.square()
+
+
+def _root(values: Tensor) -> Tensor:
+    """Square root whose derivative at 0 is 0.
+
+    Second moments are 0 where every gradient so far was. Of gradients that begin to differ from 0 by a small e the
+    root is of order |e|, beside the optimiser's epsilon, and what it divides is of order e: together of order e^2, so
+    that nothing of it is left in the derivative.
+    """
+    some = values > 0
+    return torch.where(some, torch.where(some, values, 1.0).sqrt(), 0.0)
+
+
+KINDS: dict[str, Callable[..., Results]] = {
+    "Adam": _adam,
+    "AdamW": _adam,
+    "NAdam": _nadam,
+    "RMSprop": _rmsprop,
+    "Adagrad": _adagrad,
+}
+"""Results of a step by the optimiser's name; those of SGD need no function."""
+
+
+def _always(group: Group) -> bool:
+    return True
+
+
+MEMORY: dict[str, dict[str, Callable[[Group], bool]]] = {
+    "SGD": {"momentum_buffer": lambda group: bool(group.get("momentum"))},
+    "Adam": {"exp_avg": _always, "exp_avg_sq": _always, "max_exp_avg_sq": lambda group: bool(group.get("amsgrad"))},
+    "NAdam": {"exp_avg": _always, "exp_avg_sq": _always},
+    "RMSprop": {
+        "square_avg": _always,
+        "grad_avg": lambda group: bool(group.get("centered")),
+        "momentum_buffer": lambda group: bool(group.get("momentum")),
+    },
+    "Adagrad": {"sum": _always},
+}
+"""What an optimiser keeps, by its name, and whether a group needs it."""
+MEMORY["AdamW"] = MEMORY["Adam"]
