@@ -18,8 +18,8 @@ from torch.autograd import forward_ad
 
 from sktda.devices import in_blocks, out_of_memory
 from sktda.engine.functional import Direction, dual_numbers, forward_at
-from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, known_layers, plain_kernels, recording
-from sktda.engine.trusted import check_folded, formed_gradients, is_folded, joined, refuse_module, trusted
+from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, joined, known_layers, plain_kernels, recording
+from sktda.engine.trusted import check_folded, formed_gradients, is_folded, refuse_module, rows_in, trusted
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.precision import exact_passes, raised
 
@@ -158,7 +158,7 @@ class PerRow:
         measure = losses or self.model.likelihood.losses
         module = self.model.module
         kernels = eval_kernels if parameters is None else plain_kernels
-        with torch.enable_grad(), kernels(module), recording(layers) as calls:
+        with torch.enable_grad(), kernels(module), recording(layers, rows_in(inputs)) as calls:
             outputs = forward(module, inputs) if parameters is None else forward_at(module, parameters, inputs)
             values = measure(outputs, targets)
             if weight is not None:

@@ -37,11 +37,15 @@ def module_copy(module: nn.Module, takes: Packing | LogitsLoss | None = None) ->
     for part in copy.modules():
         if getattr(config := getattr(part, "config", None), "use_cache", False) is True:
             config.use_cache = False  # type: ignore[union-attr] # keys and values for tokens that nobody generates
+    copy.eval()
+    for part in copy.modules():
+        if hasattr(part, "_dora_cache"):
+            part.train()  # in eval mode it may keep norms of weights that are not the present ones
     if isinstance(takes, LogitsLoss):
         copy.register_forward_hook(partial(_classes_second, takes))
     else:
         copy.register_forward_hook(_first_output if takes is None else partial(_packed, takes))
-    return copy.eval()
+    return copy
 
 
 def _computed(module: nn.Module) -> dict[int, Any]:
@@ -93,7 +97,7 @@ def _refuse_foreign_hooks(module: nn.Module) -> None:
 
 
 def _refuse_idle_adapters(module: nn.Module) -> None:
-    """ValueError for trained adapters that play no part in the forward pass as it stands: their gradients would be 0."""
+    """ValueError for trained adapters that play no part in the forward pass as it stands: their gradients were 0."""
     for name, part in module.named_modules():
         for state, remedy in (("merged", "unmerge_adapter()"), ("disable_adapters", "enable_adapter_layers()")):
             if getattr(part, state, False) is True and any(value.requires_grad for value in part.parameters()):
