@@ -21,7 +21,7 @@ ROWS, SECOND, FOLDED, FOLDED_SECOND = "rows first", "rows second", "rows folded"
 LAYOUTS = (ROWS, SECOND, FOLDED, FOLDED_SECOND)
 """Where the rows of a batch are in the input of a layer: (n, ...), (t, n, ...), (n * t, ...) or (t * n, ...)."""
 ONCE = "once for all rows"
-"""Of a layer whose input, (1, ...) or (t,), is made once for a batch, such as the positions of tokens."""
+"""Of a layer whose input (t,) is made once for a batch, such as the positions of tokens; (1, ...) says it itself."""
 
 
 class Layer(ABC):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from sktda.engine.layers.layer import ONCE, Layer, Note
+from sktda.engine.layers.layer import ONCE, ROWS, Layer, Note
 from sktda.engine.layers.rows import LayerRows, parted
 
 
@@ -112,9 +112,7 @@ class Embedding(Layer):
         """Indices that are given once for all rows have their vectors repeated, so that each row has a gradient."""
 
         def seen(x: Tensor, output: Tensor) -> Tensor:
-            if self.layout == ONCE:
-                if x.ndim > 1 and len(x) != 1:
-                    raise RuntimeError(f"layer {self.name!r} took indices once for all rows, and now {tuple(x.shape)}")
+            if self._once(x):
                 output = (output if x.ndim > 1 else output[None]).expand(n, *output.shape[x.ndim > 1 :])
             note((x,), output)
             return output
@@ -127,9 +125,15 @@ class Embedding(Layer):
 
     def factors(self, inputs: tuple[Tensor, ...], delta: Tensor, n: int) -> LayerRows:
         """Of one call, for a batch of n rows."""
-        if self.layout != ONCE:
+        if not self._once(inputs[0]):
             return super().factors(inputs, delta, n)
         return self.rows((inputs[0].reshape(1, -1).expand(n, -1),), delta)
+
+    def _once(self, x: Tensor) -> bool:
+        """Whether these indices are not of one row each."""
+        if x.ndim == 1:
+            return self.layout == ONCE
+        return len(x) == 1 and self.layout in {ROWS, ONCE}
 
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Lookup:
         """Indices and the gradients at their vectors."""
