@@ -112,10 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
                 found = measured(part, seed, kind, way, 60 if quick else None)
                 rows.append({"seed": seed, "kind": kind, "way": way, **found})
                 for name, score in found["scores"].items():
-                    print(
-                        f"seed {seed} {kind:5s} {way:8s} {name:19s} AUROC {score['auroc']:.4f} {score['seconds']:6.1f} s",
-                        flush=True,
-                    )
+                    ranks = f"AUROC {score['auroc']:.4f} {score['seconds']:6.1f} s"
+                    print(f"seed {seed} {kind:5s} {way:8s} {name:19s} {ranks}", flush=True)
                 save("finetuning_parameters", rows)
 
 

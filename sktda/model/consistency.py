@@ -71,12 +71,12 @@ def _check_rows_alone(model: DifferentiableModel, inputs: Inputs) -> None:
 
 
 def _check_lengths(model: DifferentiableModel, rows: Rows, chosen: np.ndarray) -> None:
-    """ValueError for rows that are read otherwise each time, or whose loss depends on how far their batch is padded."""
+    """ValueError for words that are drawn anew at every read, or a loss that depends on how far a batch is padded."""
     (inputs, targets, _), (again, labels, _) = (rows.block(chosen, model.device) for _ in range(2))
-    if not _same(inputs, again) or not torch.equal(targets, labels):
+    if not _same(_words(inputs), _words(again)) or not _same(_words(targets), _words(labels)):
         raise ValueError(
-            "the rows are not the same when they are read twice: a Dataset or collate_fn draws at random (masked "
-            "words, crops), so no score would be that of a row. Draw once, and train and score with what was drawn"
+            "the words or labels are not the same when they are read twice: a Dataset or collate_fn draws at random "
+            "(masked words), so no score would be that of a row. Draw once, and train and score with what was drawn"
         )
     with torch.no_grad():
         together = model.likelihood.losses(forward(model.module, inputs), targets)
@@ -91,6 +91,12 @@ def _check_lengths(model: DifferentiableModel, rows: Rows, chosen: np.ndarray) -
                     "depends on the rows beside it: give an attention_mask and labels of -100 at the padding, and "
                     "position_ids that count from the first token where the padding is on the left"
                 )
+
+
+def _words(inputs: Inputs) -> Inputs:
+    """The inputs that are whole numbers; a picture may be another crop each time."""
+    values = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    return {name: value for name, value in values.items() if not value.is_floating_point()}
 
 
 def _same(one: Inputs, other: Inputs) -> bool:

@@ -149,7 +149,9 @@ def _of_items(dataset: Any, rows: np.ndarray) -> np.ndarray:
     return codes
 
 
-def _single(value: Any) -> np.ndarray:
+def _single(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _single(each) for name, each in value.items()}
     return np.asarray(value)[None]
 
 
