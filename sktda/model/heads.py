@@ -11,7 +11,7 @@ def head_of(module: nn.Module) -> list[str]:
     The module is such a model, or has one as a part. Its base is what its `base_model_prefix` names, or all of a model
     without a head. Where only adapters or some layers of the base are trained, that choice stays.
     """
-    bases = []
+    bases: list[str] = []
     for name, part in module.named_modules():
         prefix = getattr(part, "base_model_prefix", None)
         if not isinstance(prefix, str) or not hasattr(part, "config") or any(inside(name, base) for base in bases):

@@ -118,7 +118,7 @@ class Embedding(Layer):
             return output
 
         if not self.inside:
-            return self.module.register_forward_hook(lambda module, inputs, output: seen(*inputs, output)).remove
+            return self.module.register_forward_hook(lambda module, inputs, output: seen(inputs[0], output)).remove
         inside = Inside(self.module, seen)
         inside.__enter__()
         return lambda: inside.__exit__(None, None, None)
