@@ -3,11 +3,12 @@
     python benchmarks/finetuning_parameters.py            # ten minutes on one core
     python benchmarks/finetuning_parameters.py --quick    # few rows, one seed, nothing written: does it run?
 
-1,000 sentences of SST-2 with 20 % of the labels flipped, a BERT and a GPT-2 of two layers with their heads for classification, from a
-configuration and as they are, trained as a whole: after training on 3,000 other sentences with right labels (with a new
-head), or from random weights. InnerProduct, TracIn and Influence at their defaults, with all parameters and with those
-behind the base; AUROC of the wrong labels. The objective is the loss on half of the validation part. Needs the folder
-in SKTDA_DATA, transformers and tokenizers. Writes benchmarks/results/finetuning_parameters.json after every net.
+1,000 sentences of SST-2 with 20 % of the labels flipped, a BERT and a GPT-2 of two layers with their heads for
+classification, from a configuration and as they are, trained as a whole: after training on 3,000 other sentences with
+right labels (with a new head), or from random weights. InnerProduct, TracIn and Influence at their defaults, with all
+parameters and with those behind the base; AUROC of the wrong labels. The objective is the loss on half of the
+validation part. Needs the folder in SKTDA_DATA, transformers and tokenizers. Writes
+benchmarks/results/finetuning_parameters.json after every net.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def part(seed: int, kind: str, way: str, n: int | None) -> dict:
     from sklearn.frozen import FrozenEstimator
     from sklearn.metrics import roc_auc_score
 
+    from sktda import head_of
     from sktda.attribution import Influence, InnerProduct, TracIn
-    from sktda.model.heads import head_of
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)

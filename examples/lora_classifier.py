@@ -1,4 +1,4 @@
-"""Wrong labels in the data of a LoRA fine-tuning: a small BERT from a configuration, its adapters, and what to leave out.
+"""Wrong labels in the data of a LoRA fine-tuning: a small BERT from a configuration, and what to leave out.
 
 A BERT learns on 600 made sentences what is said of films; then only LoRA adapters and a new head learn from 300
 others whether these are praise, and a fifth of the labels is wrong. `InnerProduct` and `TracIn` compare the gradients

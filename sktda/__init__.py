@@ -9,6 +9,7 @@ The flow is data -> model and trajectory -> scores -> decision -> refit:
   a small part of the rows to train on.
 - `InfluencePruner` and `ResampledEstimator` clean and refit inside a plain scikit-learn Pipeline; nothing is ever
   dropped at predict time. `Holdout` carries validation rows.
+- `LogitsLoss` trains models of transformers as they are, and `head_of` names their heads.
 - `TableEncoder` makes numbers of a table, `PretrainedEncoder` features of images and texts by a net that is here.
 - The shell command `sktda` does the same for a file or a folder of images.
 """
@@ -32,6 +33,7 @@ __all__ = [
     "ResampledEstimator",
     "TableEncoder",
     "TrajectoryRecorder",
+    "head_of",
     "retrain",
 ]
 
@@ -53,6 +55,7 @@ __getattr__, __dir__ = lazy_names(
         "ResampledEstimator": "sktda.cleaning.resampled",
         "TableEncoder": "sktda.tables.encoder",
         "TrajectoryRecorder": "sktda.model.recorder",
+        "head_of": "sktda.model.heads",
         "retrain": "sktda.model.many_trainings",
     },
 )

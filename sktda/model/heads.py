@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
+from sktda.model.module_copy import unwrapped
 
-def head_of(module: nn.Module) -> list[str]:
-    """Names of the trainable parameters behind the base of a Hugging Face model that is trained as a whole; else none.
 
-    The module is such a model, or has one as a part. Its base is what its `base_model_prefix` names, or all of a model
-    without a head. Where only adapters or some layers of the base are trained, that choice stays.
+def head_of(net: Any) -> list[str] | None:
+    """Names of the parameters behind the base of a Hugging Face model that is trained as a whole, for `parameters=`.
+
+    Of such a net, gradients of all parameters tell wrong labels worse than those of the head; docs/finetuning.md has
+    numbers. Where only adapters, or parts of the base, are trained, what is trained was chosen already.
+
+    Parameters
+    ----------
+    net : skorch net or torch module
+        A model of transformers with a head, or a module that has one, with or without a head, as a part. A net that is
+        not fitted must have been given the module itself, not its class.
+
+    Returns
+    -------
+    names : list of str or None
+        None, which means all, where some of the base is frozen, or no head stands behind it.
+
+    Raises
+    ------
+    TypeError
+        For anything else, and a net whose module is not made yet.
     """
-    bases: list[str] = []
-    for name, part in module.named_modules():
-        prefix = getattr(part, "base_model_prefix", None)
-        if not isinstance(prefix, str) or not hasattr(part, "config") or any(inside(name, base) for base in bases):
-            continue
-        base = getattr(part, prefix, part) if prefix else part
-        bases.append(next(full for full, each in module.named_modules() if each is base))
+    module = getattr(net, "module_", getattr(net, "module", net))
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"head_of needs a skorch net with a module, or a torch module, got {type(net).__name__}")
+    module = unwrapped(module)
+    bases = _bases(module)
+    if not bases:
+        raise TypeError(f"{type(module).__name__} has no model of transformers in it; name its head with patterns")
     values = dict(module.named_parameters())
-    within = [value for name, value in values.items() if any(inside(name, base) for base in bases)]
-    if not within or not all(value.requires_grad for value in within):
-        return []
-    return [
-        name for name, value in values.items() if value.requires_grad and not any(inside(name, base) for base in bases)
-    ]
+    base = [value for name, value in values.items() if _within(name, bases)]
+    head = [name for name, value in values.items() if value.requires_grad and not _within(name, bases)]
+    return head if head and all(value.requires_grad for value in base) else None
 
 
-def inside(name: str, folder: str) -> bool:
-    """Whether a name is that of a module or parameter in this module, or its own."""
-    return not folder or name == folder or name.startswith(f"{folder}.")
+def _bases(module: nn.Module) -> list[str]:
+    """Names of what `base_model_prefix` names in the outermost models of transformers, or of these themselves."""
+    names = {id(part): name for name, part in module.named_modules()}
+    found: list[str] = []
+    models: list[str] = []
+    for name, part in module.named_modules():
+        prefix = getattr(type(part), "base_model_prefix", None)
+        if isinstance(prefix, str) and not _within(name, models):
+            models.append(name)
+            found.append(names[id(getattr(part, prefix, part) if prefix else part)])
+    return found
+
+
+def _within(name: str, folders: list[str]) -> bool:
+    """Whether a module or parameter is one of these modules, or in one."""
+    return any(not folder or name == folder or name.startswith(f"{folder}.") for folder in folders)

@@ -8,7 +8,7 @@ from skorch import NeuralNet
 from torch import nn
 from torch.nn import functional as F
 
-from sktda import LogitsLoss, TrajectoryRecorder
+from sktda import LogitsLoss, TrajectoryRecorder, head_of
 from sktda.attribution import Influence, InnerProduct, TracIn
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import differentiable
@@ -412,3 +412,26 @@ def test_several_adapters_and_adapters_that_play_no_part():
         value.requires_grad_(True)
     with pytest.raises(ValueError, match=r"are switched off, .*call enable_adapter_layers\(\) first"):
         differentiable(net)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (MODELS["BERT, texts"][0], ["classifier.weight", "classifier.bias"]),
+        (MODELS["GPT-2, texts"][0], ["score.weight"]),
+        (lambda: As(None), ["model.classifier.weight", "model.classifier.bias"]),
+        (lambda: nn.Sequential(MODELS["BERT, texts"][0]().bert, nn.Linear(8, 2)), ["1.weight", "1.bias"]),
+        (MODELS["GPT-2"][0], None),  # its head is its table of words
+        (lambda: adapted("BERT, texts", target_modules=["query"], modules_to_save=["classifier"]), None),
+    ],
+)
+def test_the_head_of_a_model(make, names):
+    module = make()
+    assert head_of(module) == names
+    assert head_of(NeuralNet(module, criterion=LogitsLoss)) == names
+
+
+@pytest.mark.parametrize("net", [nn.Linear(2, 2), NeuralNet(nn.Linear, criterion=LogitsLoss), 3])
+def test_what_has_no_known_head(net):
+    with pytest.raises(TypeError, match=r"name its head with patterns|needs a skorch net with a module"):
+        head_of(net)
