@@ -27,7 +27,6 @@ BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a
 ACCELERATED = 8  # times as much on an accelerator, which is idle between small batches
 OF_DEVICE = 32  # on CUDA one of so many parts of the card's memory: factors and products take several times as much
 SECOND_ORDER_BYTES = 16 * 2**20  # the same where second derivatives are taken: larger tensors cost more to allocate
-SPREAD = 16  # rows of which the longest tells how much memory a row takes
 REST = ""  # name of the part of the gradient that no known layer covers
 Found = TypeVar("Found")
 
@@ -121,8 +120,8 @@ class PerRow:
         return in_blocks(len(rows) if stop is None else stop, size or self.batch_size or 1, compute, start, spare)
 
     def _measured(self, rows: Rows) -> int:
-        few = rows.block(np.linspace(0, len(rows) - 1, SPREAD).astype(int), self.model.device)[0]
-        # the first row, as long as the longest of these
+        few = rows.block(np.linspace(0, len(rows) - 1, 3).astype(int), self.model.device)[0]
+        # the first row, padded as far as the longest of these
         inputs = {name: value[:1] for name, value in few.items()} if isinstance(few, Mapping) else few[:1]
         n_bytes = 0
 
