@@ -12,8 +12,9 @@ from sktda.model.module_copy import unwrapped
 def head_of(net: Any) -> list[str] | None:
     """Names of the parameters behind the base of a Hugging Face model that is trained as a whole, for `parameters=`.
 
-    Of such a net, gradients of all parameters tell wrong labels worse than those of the head; docs/finetuning.md has
-    numbers. Where only adapters, or parts of the base, are trained, what is trained was chosen already.
+    Of such a net, gradients of the head tell wrong labels more reliably than those of all parameters, which sometimes
+    tell none; docs/finetuning.md has numbers. Where only adapters, or parts of the base, are trained, what takes part
+    was chosen already.
 
     Parameters
     ----------
