@@ -134,10 +134,7 @@ class ProductBlock(Block):
 
 
 class LookupBlock(Block):
-    """A table (size, d): indices are one-hot inputs, whose second moments are diagonal in any case.
-
-    Also one that scores the words, too: then the moments of what it meets are added.
-    """
+    """A table (size, d), looked up by one-hot indices, whose second moments are diagonal, and perhaps scoring them too."""
 
     @property
     def size(self) -> tuple[int, int]:

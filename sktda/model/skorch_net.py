@@ -62,6 +62,11 @@ def rebuild(net: Any, n_rows: int | None) -> DifferentiableModel:
     likelihood = likelihood_of(net, criterion)
     takes = likelihood.packing if isinstance(likelihood, Custom) else None
     module = module_copy(net.module_, criterion if isinstance(criterion, LogitsLoss) else takes)
+    if not any(value.requires_grad for value in module.parameters()):
+        raise ValueError(
+            f"no parameter of {type(net.module_).__name__} requires a gradient, so rows have none: pass the net as it "
+            "was trained, with its adapters not merged away and what was trained not frozen"
+        )
     if isinstance(likelihood, Custom) and isinstance(net, NeuralNetBinaryClassifier):
         module.register_forward_hook(squeezed)
     decay = weight_decay(net)

@@ -407,6 +407,10 @@ def test_several_adapters_and_adapters_that_play_no_part():
     with pytest.raises(ValueError, match=r"query' are merged, .*call unmerge_adapter\(\) first"):
         differentiable(net)
     net.module_.unmerge_adapter()
+    frozen, _ = net_of("BERT, texts", epochs=0)
+    frozen.fit(X, y).module_.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter of BertForSequenceClassification requires a gradient"):
+        differentiable(frozen)
     net.module_.base_model.disable_adapter_layers()
     for value in net.module_.parameters():
         value.requires_grad_(True)
