@@ -134,7 +134,7 @@ class ProductBlock(Block):
 
 
 class LookupBlock(Block):
-    """A table (size, d), looked up by one-hot indices, whose second moments are diagonal, and perhaps scoring them too."""
+    """A table (size, d): one-hot indices have diagonal second moments. It may also score the words (tied weights)."""
 
     @property
     def size(self) -> tuple[int, int]:
