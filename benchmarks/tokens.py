@@ -1,12 +1,17 @@
 """What does Influence cost where a row is a text, and the loss a cross-entropy of every token?
 
-    python benchmarks/tokens.py            # two minutes on one core
+    python benchmarks/tokens.py            # three minutes on one core
+    python benchmarks/tokens.py --models   # only models of transformers
     python benchmarks/tokens.py --quick    # a few short rows, nothing written: does it run?
 
 64 rows of 64 tokens of 1,000 kinds, then twice as many tokens and twice as many kinds, through a GPT of four layers of
 width 128 that has seen the rows once. Influence at its defaults (EK-FAC, self-influence) against one forward and
 backward pass over the rows, in processor time of one thread; and with a criterion of the user's own in place of
 CrossEntropyLoss, which shifts the tokens itself. Writes benchmarks/results/tokens.json.
+
+Then language models of transformers as they are (GPT-2 and Llama with tied tables, BERT, T5), of two layers: the exact
+gradients of all rows in their factors (lengths, by InnerProduct on itself) against the same plain pass, with the
+numbers of parameters that are in no known layer and formed row by row. Writes benchmarks/results/tokens_models.json.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import time
 import warnings
 from typing import Any
 
-from shared.common import begin, measured, save
+from shared.common import begin, has, measured, save
 
 ROWS, BATCH = 64, 16
 SIZES = ((64, 1_000), (128, 1_000), (64, 2_000))
@@ -111,9 +116,101 @@ def part(rows: int, tokens: int, kinds: int, width: int, own: bool) -> dict:
     return found | {"ratio": found["influence_seconds"] / found["plain_seconds"]}
 
 
+def language_model(kind: str, width: int, tokens: int, kinds: int) -> Any:
+    """A model from a configuration."""
+    import transformers as t
+
+    common = {"vocab_size": kinds, "tie_word_embeddings": True}
+    if kind == "gpt2":
+        sizes = {"n_embd": width, "n_layer": 2, "n_head": 4, "n_positions": tokens}
+        return t.GPT2LMHeadModel(t.GPT2Config(**common, **sizes, bos_token_id=None, eos_token_id=None))
+    if kind == "t5":
+        sizes = {"d_model": width, "d_kv": width // 4, "d_ff": 4 * width, "num_layers": 2, "num_heads": 4}
+        return t.T5ForConditionalGeneration(t.T5Config(**common, **sizes, decoder_start_token_id=0))
+    sizes = {
+        "hidden_size": width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 4 * width,
+        "max_position_embeddings": tokens,
+    }
+    if kind == "llama":
+        own = {"num_key_value_heads": 2, "bos_token_id": None, "eos_token_id": None}
+        return t.LlamaForCausalLM(t.LlamaConfig(**common, **sizes, **own))
+    return t.BertForMaskedLM(t.BertConfig(**common, **sizes))
+
+
+def model_part(kind: str, rows: int, tokens: int, kinds: int, width: int) -> dict:
+    """Seconds of a plain pass over a language model of transformers, and of the gradients of its rows."""
+    import numpy as np
+    import torch
+    from sklearn.frozen import FrozenEstimator
+    from skorch import NeuralNet
+
+    from sktda import LogitsLoss
+    from sktda.attribution import InnerProduct
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    ids = np.random.default_rng(0).integers(1, kinds, (rows, tokens))
+    X = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    if kind == "t5":
+        X["decoder_input_ids"] = np.roll(ids, 1, axis=1)
+    settings = {"max_epochs": 1, "batch_size": BATCH, "lr": 0.1, "train_split": None, "verbose": 0}
+    module = language_model(kind, width, tokens, kinds)
+    net = NeuralNet(module, criterion=LogitsLoss, criterion__shift=kind in {"gpt2", "llama"}, **settings).fit(X, ids)
+    scored: Any = None
+
+    def plain() -> None:
+        for start in range(0, rows, BATCH):
+            part = slice(start, start + BATCH)
+            output = net.module_(**{name: torch.from_numpy(values[part]) for name, values in X.items()})
+            net.criterion_(output, torch.from_numpy(ids[part])).backward()
+
+    def gradients() -> None:
+        nonlocal scored
+        scored = InnerProduct(FrozenEstimator(net), objective="self").fit(X, ids)
+
+    found = {}
+    for name, run in (("plain", plain), ("gradients", gradients)):
+        run()
+        seconds = []
+        for _ in range(2):
+            start = time.process_time()
+            run()
+            seconds.append(time.process_time() - start)
+        found[f"{name}_seconds"] = min(seconds)
+    formed = scored._live.engine.rest
+    numbers = sum(scored._live.model.parameters[name].numel() for name in formed)
+    return found | {"ratio": found["gradients_seconds"] / found["plain_seconds"], "formed": numbers}
+
+
+def models(quick: bool) -> None:
+    """Every language model of transformers."""
+    if not has("transformers"):
+        return
+    sizes = (4, 6, 11, 16) if quick else (ROWS, *SIZES[0], WIDTH)
+    results = []
+    for kind in ("gpt2",) if quick else ("gpt2", "llama", "bert", "t5"):
+        found = measured(model_part, kind, *sizes)
+        results.append({"model": kind, **dict(zip(("rows", "tokens", "kinds", "width"), sizes, strict=True)), **found})
+        print(
+            f"{kind:6s} pass {found['plain_seconds']:.2f} s, gradients of {sizes[0]} rows "
+            f"{found['gradients_seconds']:.2f} s = {found['ratio']:.1f} passes, {found['formed']} numbers by row",
+            flush=True,
+        )
+        save("tokens_models", results)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Every size, and one with a criterion of its own."""
-    quick = begin(argparse.ArgumentParser(description=__doc__), arguments, threads=1).quick
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", action="store_true", help="only models of transformers")
+    options = begin(parser, arguments, threads=1)
+    quick = options.quick
+    models(quick)
+    if options.models:
+        return
     rows, width = (4, 16) if quick else (ROWS, WIDTH)
     cases = [(6, 11, False), (6, 11, True)] if quick else [*((*size, False) for size in SIZES), (*SIZES[0], True)]
     results = []

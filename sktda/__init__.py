@@ -10,6 +10,7 @@ The flow is data -> model and trajectory -> scores -> decision -> refit:
   a small part of the rows to train on.
 - `InfluencePruner` and `ResampledEstimator` clean and refit inside a plain scikit-learn Pipeline; nothing is ever
   dropped at predict time. `Holdout` carries validation rows.
+- `LogitsLoss` trains models of transformers as they are, and `head_of` names their heads.
 - `TableEncoder` makes numbers of a table, `PretrainedEncoder` features of images and texts by a net that is here.
 - The shell command `sktda` does the same for a file or a folder of images.
 """
@@ -25,6 +26,7 @@ __all__ = [
     "InfluencePrunerCV",
     "InfluenceReweighter",
     "LightningRecorder",
+    "LogitsLoss",
     "NoisyLabelDetector",
     "NothingToLearnWarning",
     "PatchFeatures",
@@ -36,6 +38,7 @@ __all__ = [
     "TrainerRecorder",
     "TrajectoryRecorder",
     "dask_cluster",
+    "head_of",
     "mapped_rows",
     "record_run",
     "retrain",
@@ -51,6 +54,7 @@ __getattr__, __dir__ = lazy_names(
         "InfluencePrunerCV": "sktda.cleaning.pruner_cv",
         "InfluenceReweighter": "sktda.cleaning.reweighter",
         "LightningRecorder": "sktda.model.lightning_recorder",
+        "LogitsLoss": "sktda.model.logits",
         "NoisyLabelDetector": "sktda.cleaning.detector",
         "NothingToLearnWarning": "sktda.cleaning.base",
         "PatchFeatures": "sktda.patches.transformer",
@@ -64,6 +68,7 @@ __getattr__, __dir__ = lazy_names(
         "dask_cluster": "sktda.cluster",
         "mapped_rows": "sktda.mapped",
         "record_run": "sktda.model.loop",
+        "head_of": "sktda.model.heads",
         "retrain": "sktda.model.many_trainings",
     },
 )

@@ -2,10 +2,12 @@
 
 import re
 
+import pytest
 from PIL import Image
 
 from tests.scripts import EXAMPLES, run_example
 
+LANGUAGE = ("language_model", "lora_classifier")
 PAGE = EXAMPLES.parent / "docs" / "examples.md"
 
 
@@ -127,12 +129,48 @@ def test_trainer_run():
     check_page("trainer_run", text)
 
 
+def test_language_model():
+    pytest.importorskip("transformers")
+    text = run_example("language_model")
+    known, asked = numbers(text, "74 texts; homes that the model knows:")
+    first, among = numbers(text, "the text that tells it comes first:")
+    assert known > 0.8 * asked
+    assert first > 0.6 * known
+    assert among > 0.8 * known
+    said = re.search(r"says: (person00 lives in (\w+)) \(the truth is (\w+)\)", text)
+    assert said[2] != said[3]
+    rows = re.findall(r"^  (person\d\d .*?)  .* (-?[\d.]+)$", text, flags=re.MULTILINE)
+    assert [row for row, _ in rows[:2]] == [said[1]] * 2
+    assert rows[-1][0] == f"person00 lives in {said[3]}"
+    assert float(rows[-1][1]) < 0 < float(rows[0][1])
+    check_page("language_model", text)
+
+
+def test_lora_classifier():
+    pytest.importorskip("peft")
+    text = run_example("lora_classifier")
+    _, before = numbers(text, "all rows")
+    for name in ("InnerProduct", "TracIn"):
+        dropped, wrong, after = numbers(text, f"{name}:")
+        assert wrong > 0.8 * dropped
+        assert after > before + 0.01
+    check_page("lora_classifier", text)
+
+
 def scores(text: str, name: str) -> list[float]:
     """The two columns of R2."""
     return numbers(text, name)[-2:]
 
 
 def test_docstrings_say_how_to_run():
-    for name in ("image_folder", "boosting_table", "sparse_text", "multilabel", "regression_outliers", "trainer_run"):
+    for name in (
+        "image_folder",
+        "boosting_table",
+        "sparse_text",
+        "multilabel",
+        "regression_outliers",
+        "trainer_run",
+        *LANGUAGE,
+    ):
         first = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
         assert f"Run with `python examples/{name}.py`" in first

@@ -50,7 +50,11 @@ def dual_numbers(values: Mapping[str, Tensor], directions: Direction) -> Iterato
 
 
 class StillInputs(TorchFunctionMode):
-    """Linear layers whose inputs do not change: torch would multiply a matrix of zeros by the weights."""
+    """Linear layers whose inputs do not change: torch would multiply a matrix of zeros by the weights.
+
+    And tables whose vector of the padding is a constant, as it is to a backward pass: a weight that is used elsewhere,
+    too, may change there.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one torch function."""
@@ -61,6 +65,11 @@ class StillInputs(TorchFunctionMode):
                 changed = func(args[0], *(change for _, change in pairs[1:]))
                 # a copy, for the pair is a view of its value, which an activation may want to change in place
                 return forward_ad.make_dual(func(*(value for value, _ in pairs)), changed).clone()
+        if func is nn.functional.embedding and kwargs.get("padding_idx") is not None:
+            value, change = forward_ad.unpack_dual(args[1])
+            if change is not None:
+                others = torch.arange(len(value), device=value.device)[:, None] != kwargs["padding_idx"] % len(value)
+                args = (args[0], forward_ad.make_dual(value, change * others), *args[2:])
         return func(*args, **kwargs)
 
 

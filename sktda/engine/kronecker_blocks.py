@@ -17,12 +17,13 @@ from sktda.data import slices
 from sktda.devices import exact
 from sktda.engine.functional import Direction
 from sktda.engine.kronecker import Bases, Block, flat, self_product, turned
-from sktda.engine.layers import Convolved, Layer, LayerRows, Lookup, Product
+from sktda.engine.layers import Convolved, Layer, LayerRows, Lookup, Product, Tied
 from sktda.engine.layers.product import flat_matrices
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows
 
 EXACT = 1_024  # parameters up to which a layer without factors has an exact block
+WIDE = 16_384  # outputs of a linear map up to which they have an eigenbasis, which the words of a language exceed
 SIDE = 4_096  # rows or columns up to which a matrix of formed gradients has an eigenbasis of its own
 ENERGY_ROWS = 16  # by which it is told how much is left out: forming the gradients of one costs several of its passes
 FORMED_SIZE = 2**22  # numbers of a parameter without factors up to which its gradients are formed
@@ -46,6 +47,11 @@ class ProductBlock(Block):
             return sizes["bias"][0], 1
         out = sizes["weight"][-1 if self.transposed else 0]
         return out, sizes["weight"].numel() // out + ("bias" in sizes)
+
+    @property
+    def rotates(self) -> tuple[bool, bool]:
+        """The columns, and the rows where they are not too many."""
+        return True, self.size[0] <= WIDE
 
     def matrix(self, direction: Direction) -> Tensor:
         """(..., out, in + bias)."""
@@ -86,22 +92,20 @@ class ProductBlock(Block):
         a = met(factor)
         if root is not None:  # a row of weight 2 counts as two rows in both
             a = a * root.reshape(-1, *[1] * (a.ndim - 1))
-        return self_product(flat(a)), self_product(flat(factor.delta))
+        return self_product(flat(a)), self_product(flat(factor.delta)) if self.rotates[1] else None
 
     def rotated(self, factor: Product, bases: Bases) -> tuple[Tensor, Tensor]:
         """Inputs and output gradients in the eigenbases."""
         q_in, q_out = bases
         assert q_in is not None
-        assert q_out is not None
-        return factor.a @ q_in, factor.delta @ q_out
+        return factor.a @ q_in, factor.delta if q_out is None else factor.delta @ q_out
 
     def rotated_matrices(self, factor: LayerRows, bases: Bases) -> Iterator[Tensor]:
         """By the factors where that takes fewer products, else by the gradients."""
         assert isinstance(factor, Product)
-        q_in, q_out = bases
+        q_in, _ = bases
         assert q_in is not None
-        assert q_out is not None
-        width, out = len(q_in), len(q_out)
+        width, out = len(q_in), factor.delta.shape[-1]
         positions = factor.a.shape[1] if factor.shared else 1
         early = positions * (width**2 + out**2) < width * out * (width + out)
         for rows in slices(len(factor.a), self.step(q_in.element_size())):
@@ -110,7 +114,7 @@ class ProductBlock(Block):
                 a, delta = self.rotated(part, bases)
                 yield Product(a, delta, True, True).matrices()
             else:
-                yield q_out.T @ part.matrices() @ q_in
+                yield turned(part.matrices(), bases)
 
     def squares(self, factor: LayerRows, bases: Bases) -> Tensor:
         """Without a gradient per row where weights are not shared."""
@@ -118,7 +122,7 @@ class ProductBlock(Block):
         if factor.shared:
             return super().squares(factor, bases)
         a, delta = self.rotated(factor, bases)
-        return delta.square_().T @ a.square_()
+        return delta.square().T @ a.square_()
 
     def energies(self, factor: LayerRows, bases: Bases, scale: Tensor) -> Tensor:
         """Without a gradient per row where weights are not shared."""
@@ -126,11 +130,11 @@ class ProductBlock(Block):
         if factor.shared:
             return super().energies(factor, bases, scale)
         a, delta = self.rotated(factor, bases)
-        return ((delta.square_() @ scale) * a.square_()).sum(1)
+        return ((delta.square() @ scale) * a.square_()).sum(1)
 
 
 class LookupBlock(Block):
-    """A table (size, d): indices are one-hot inputs, whose second moments are diagonal in any case."""
+    """A table (size, d): one-hot indices have diagonal second moments. It may also score the words (tied weights)."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -160,6 +164,10 @@ class LookupBlock(Block):
 
     def products(self, factor: LayerRows, root: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """(d, d) of the gradients at the vectors."""
+        if isinstance(factor, Tied):
+            a, delta = factor.product.a, factor.product.delta
+            met_by_words = self_product(flat(a * delta.norm(dim=-1, keepdim=True)))
+            return self_product(flat(factor.lookup.delta)) + met_by_words, None
         assert isinstance(factor, Lookup)
         return self_product(flat(factor.delta)), None
 
@@ -176,22 +184,32 @@ class LookupBlock(Block):
         return found // self.size[0], found % self.size[0], total
 
     def squares(self, factor: LayerRows, bases: Bases) -> Tensor:
-        """At the indices that rows hold."""
+        """At the indices that rows hold, or all."""
+        if isinstance(factor, Tied):
+            return super().squares(factor, bases)
         _, index, total = self._summed(factor, bases)
         return total.new_zeros(self.size).index_add_(0, index, total.square_())
 
     def energies(self, factor: LayerRows, bases: Bases, scale: Tensor) -> Tensor:
-        """At the indices that rows hold."""
+        """At the indices that rows hold, or all."""
+        if isinstance(factor, Tied):
+            return super().energies(factor, bases, scale)
         row, index, total = self._summed(factor, bases)
         each = (total.square_() * scale[index]).sum(1)
         assert isinstance(factor, Lookup)
         return each.new_zeros(len(factor.indices)).index_add_(0, row, each)
 
     def rotated_matrices(self, factor: LayerRows, bases: Bases) -> Iterator[Tensor]:
-        """Tables, mostly zeros."""
-        assert isinstance(factor, Lookup)
+        """Tables, of lookups mostly zeros."""
         (q_in, _) = bases
         assert q_in is not None
+        if isinstance(factor, Tied):
+            looked_up, met = factor.lookup, factor.product
+            for rows in slices(len(met.a), self.step(q_in.element_size())):
+                one = Lookup(looked_up.indices[rows], looked_up.delta[rows] @ q_in, looked_up.size, None)
+                yield Tied(one, met.like(met.a[rows] @ q_in, met.delta[rows])).gradients().unflatten(1, self.size)
+            return
+        assert isinstance(factor, Lookup)
         for rows in slices(len(factor.indices), self.step(factor.delta.element_size())):
             part = Lookup(factor.indices[rows], factor.delta[rows] @ q_in, factor.size, None)
             yield part.gradients().unflatten(1, self.size)
@@ -264,7 +282,7 @@ def blocks_of(layer: Layer, factor: LayerRows) -> list[Block]:
     """The blocks of a layer whose gradients come as this factor: one, or one for each large matrix among them."""
     if isinstance(factor, Product):
         return [ProductBlock(layer)]
-    if isinstance(factor, Lookup):
+    if isinstance(factor, Lookup | Tied):
         return [LookupBlock(layer.name, layer.parameters, layer.shapes)]
     if layer.n_parameters <= EXACT:
         return [FormedBlock(layer.name, layer.parameters, layer.shapes)]

@@ -18,8 +18,8 @@ from torch.autograd import forward_ad
 
 from sktda.devices import in_blocks, out_of_memory
 from sktda.engine.functional import Direction, dual_numbers, forward_at
-from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, known_layers, plain_kernels, recording
-from sktda.engine.trusted import check_folded, formed_gradients, is_folded, joined, refuse_module, trusted
+from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, joined, known_layers, plain_kernels, recording
+from sktda.engine.trusted import check_folded, formed_gradients, is_folded, refuse_module, rows_in, trusted
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.precision import exact_passes, raised
 
@@ -120,7 +120,9 @@ class PerRow:
         return in_blocks(len(rows) if stop is None else stop, size or self.batch_size or 1, compute, start, spare)
 
     def _measured(self, rows: Rows) -> int:
-        inputs = rows.block(slice(0, 1), self.model.device)[0]
+        few = rows.block(np.linspace(0, len(rows) - 1, 3).astype(int), self.model.device)[0]
+        # the first row, padded as far as the longest of these
+        inputs = {name: value[:1] for name, value in few.items()} if isinstance(few, Mapping) else few[:1]
         n_bytes = 0
 
         def note(module: nn.Module, args: tuple, output: object) -> None:
@@ -158,7 +160,7 @@ class PerRow:
         measure = losses or self.model.likelihood.losses
         module = self.model.module
         kernels = eval_kernels if parameters is None else plain_kernels
-        with torch.enable_grad(), kernels(module), recording(layers) as calls:
+        with torch.enable_grad(), kernels(module), recording(layers, rows_in(inputs)) as calls:
             outputs = forward(module, inputs) if parameters is None else forward_at(module, parameters, inputs)
             values = measure(outputs, targets)
             if weight is not None:

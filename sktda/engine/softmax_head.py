@@ -34,7 +34,7 @@ class SoftmaxHead:
         if not isinstance(head.layer.module, nn.Linear):
             return None
         inputs, _, _ = rows.block(slice(0, 1), model.device)
-        with torch.enable_grad(), recording([head.layer]) as calls:
+        with torch.enable_grad(), recording([head.layer], 1) as calls:
             outputs = forward(model.module, inputs)
         # the output itself and not only the same numbers, which may be changed later, in place, or at other rows only
         last = torch.autograd.graph.get_gradient_edge(outputs)

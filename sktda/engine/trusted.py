@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,8 @@ from torch.func import grad, vmap
 
 from sktda.devices import out_of_memory
 from sktda.engine.functional import forward_at
-from sktda.engine.layers import LAYOUTS, Layer, LayerRows, eval_kernels, plain_kernels, recording
-from sktda.engine.layers.layer import FOLDED, FOLDED_SECOND
+from sktda.engine.layers import LAYOUTS, Layer, eval_kernels, joined, plain_kernels, recording
+from sktda.engine.layers.layer import FOLDED, FOLDED_SECOND, ONCE
 from sktda.model.base import DifferentiableModel, Inputs, forward
 from sktda.model.precision import LOWERED
 
@@ -28,13 +29,8 @@ def trusted(model: DifferentiableModel, layers: list[Layer], inputs: Inputs) -> 
     random sum of each row's outputs: a loss may be flat at some rows, or weigh 0.
     """
     own = model.parameters
-    seen: dict[int, int] = {}
-    for layer in layers:  # tied parameters belong to no single layer
-        for name in layer.parameters:
-            value = layer.module.get_parameter(name.rpartition(".")[2])
-            seen[id(value)] = seen.get(id(value), 0) + 1
-    names = {name for name, value in own.items() if seen.get(id(value)) == 1}
-    layers = [layer for layer in layers if names.issuperset(layer.parameters)]
+    uses = Counter(name for layer in layers for name in layer.parameters)  # of more than one, it belongs to none
+    layers = [layer for layer in layers if all(name in own and uses[name] == 1 for name in layer.parameters)]
     if not layers:
         return []
     with torch.enable_grad(), eval_kernels(model.module):
@@ -51,11 +47,22 @@ def trusted(model: DifferentiableModel, layers: list[Layer], inputs: Inputs) -> 
         return [layer for layer in layers if trusted(model, [layer], inputs)] if len(layers) > 1 else []
     # rounding, of TF32 too, is below this; a use elsewhere is above
     tolerance = 4 * torch.finfo(outputs.dtype).eps ** 0.5
-    return [
-        layer
+    agrees = {
+        layer.name: _agrees(layer, calls[layer.name], [truths[name] for name in layer.parameters], own, tolerance)
         for layer in layers
-        if _agrees(layer, calls[layer.name], [truths[name] for name in layer.parameters], own, tolerance)
-    ]
+    }
+    for layer in layers:
+        if layer.may_be_once and not agrees[layer.name]:
+            layer.layout = ONCE
+            again = _calls(model, [layer], inputs, probe)
+            truth = [truths[name] for name in layer.parameters]
+            agrees[layer.name] = again is not None and _agrees(layer, again[layer.name], truth, own, tolerance, (ONCE,))
+    return [layer for layer in layers if agrees[layer.name]]
+
+
+def rows_in(inputs: Inputs) -> int:
+    """How many rows a batch of inputs has."""
+    return len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
 
 
 def summed(outputs: Tensor, probe: Tensor) -> Tensor:
@@ -68,7 +75,7 @@ def _calls(
 ) -> dict[str, list[tuple[tuple[Tensor, ...], Tensor]]] | None:
     """(inputs, gradient at the output) of the calls of every layer that the outputs depend on."""
     try:
-        with torch.enable_grad(), eval_kernels(model.module), recording(layers) as calls:
+        with torch.enable_grad(), eval_kernels(model.module), recording(layers, rows_in(inputs)) as calls:
             total = summed(forward(model.module, inputs), probe).sum()
             every = [(name, seen, edge) for name, found in calls.items() for seen, edge in found]
             deltas = torch.autograd.grad(total, [edge for *_, edge in every], allow_unused=True) if every else ()
@@ -89,6 +96,7 @@ def _agrees(
     truths: list[list[Tensor | None]],
     own: Mapping[str, Tensor],
     tolerance: float,
+    layouts: Sequence[str] = LAYOUTS,
 ) -> bool:
     """Whether a layout of the layer gives the gradients (by parameter, then row); it stays set."""
     if not calls:  # not called as a layer: right only where its parameters change nothing
@@ -101,7 +109,7 @@ def _agrees(
         ],
         dim=1,
     )
-    for layout in LAYOUTS:
+    for layout in layouts:
         layer.layout = layout
         try:
             found = joined([layer.factors(seen, delta, n) for seen, delta in calls]).gradients()
@@ -115,11 +123,6 @@ def _agrees(
             return True
     layer.layout = LAYOUTS[0]
     return False
-
-
-def joined(calls: list[LayerRows]) -> LayerRows:
-    """All calls of a layer in one pass together."""
-    return calls[0] if len(calls) == 1 else calls[0].joined(calls[1:])
 
 
 def is_folded(layer: Layer) -> bool:

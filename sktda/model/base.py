@@ -122,7 +122,7 @@ class DifferentiableModel:
         rows = self.rows(X, y, sample_weight)
         if self.likelihood.unsettled:
             parts = [rows.read(block)[1] for block in slices(len(rows), LABELS)]
-            self.likelihood = self.likelihood.settled(torch.cat(parts))
+            self.likelihood = self.likelihood.settled(parts)
         return rows
 
     def load(self, state: Mapping[str, Tensor]) -> None:

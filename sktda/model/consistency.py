@@ -14,7 +14,7 @@ from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.criterion import Custom, criterion_total
 from sktda.model.given import GivenModel, GivenRows
 from sktda.model.module_copy import unwrapped
-from sktda.model.reading import reader
+from sktda.model.reading import as_dtype, reader
 from sktda.model.settings import torch_state_kept
 from sktda.model.skorch_net import named_parameters
 
@@ -39,6 +39,7 @@ def check_losses(given: GivenModel, model: DifferentiableModel, rows: Rows, data
     if targets is None:
         return
     with _undisturbed(unwrapped(net.module_), net.criterion_), torch.backends.cudnn.flags(enabled=False):
+        _check_lengths(model, rows, chosen)
         _check_rows_alone(model, rows.block(chosen, model.device)[0])
         for n in sorted({len(chosen), (len(chosen) + 1) // 2}, reverse=True):
             _compare(net, model, rows, chosen[:n], targets(slice(0, n)).to(model.device))
@@ -69,6 +70,41 @@ def _check_rows_alone(model: DifferentiableModel, inputs: Inputs) -> None:
             )
 
 
+def _check_lengths(model: DifferentiableModel, rows: Rows, chosen: np.ndarray) -> None:
+    """ValueError for words that are drawn anew at every read, or a loss that depends on how far a batch is padded."""
+    (inputs, targets, _), (again, labels, _) = (rows.block(chosen, model.device) for _ in range(2))
+    if not _same(_words(inputs), _words(again)) or not _same(_words(targets), _words(labels)):
+        raise ValueError(
+            "the words or labels are not the same when they are read twice: a Dataset or collate_fn draws at random "
+            "(masked words), so no score would be that of a row. Draw once, and train and score with what was drawn"
+        )
+    with torch.no_grad():
+        together = model.likelihood.losses(forward(model.module, inputs), targets)
+        for k, row in enumerate(chosen):
+            own, label, _ = rows.block(np.array([row]), model.device)
+            if _same(own, _row(inputs, k)):
+                continue
+            alone = model.likelihood.losses(forward(model.module, own), label)
+            if (moved := _distance(together[k : k + 1], alone)) > 10 * _tolerance(model):
+                raise ValueError(
+                    f"the loss of row {row} differs by {moved:.2g} (relative) when its batch is padded further, so it "
+                    "depends on the rows beside it: give an attention_mask and labels of -100 at the padding, and "
+                    "position_ids that count from the first token where the padding is on the left"
+                )
+
+
+def _words(inputs: Inputs) -> Inputs:
+    """The inputs that are whole numbers; a picture may be another crop each time."""
+    values = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    return {name: value for name, value in values.items() if not value.is_floating_point()}
+
+
+def _same(one: Inputs, other: Inputs) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(one[name].shape == value.shape and torch.equal(one[name], value) for name, value in other.items())
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
+
+
 def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray, given: Tensor) -> None:
     criterion = unwrapped(net.criterion_)
     total = criterion_total(criterion)
@@ -78,7 +114,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
         inputs, targets, _ = rows.block(part, model.device)
         if not isinstance(model.likelihood, Custom) or given.is_floating_point():
             given = given.to(targets.dtype)  # labels in the precision that NumPy gives them
-        output = net.infer(inputs)
+        output = net.infer(_as_parameters(inputs, net.module_))
         expected = net.get_loss(output, given, X=inputs, training=False)
         outputs = forward(model.module, inputs)
         losses = model.likelihood.losses(outputs, targets)
@@ -93,7 +129,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
         found = losses.sum() / size
         if expected.ndim:
             raise ValueError(f"{type(criterion).__name__} returned shape {tuple(expected.shape)} and not one number")
-        tolerance = _tolerance(model)
+        tolerance = max(_tolerance(model), _precision(net.module_))
         theirs, ours = float(expected.detach()), float(found.detach())
         if not np.isfinite(theirs) or not np.isfinite(ours):
             return  # rows that hold NaN are refused by their scores, by position
@@ -129,9 +165,19 @@ def _shape(output: Any) -> Any:
 
 
 def _tolerance(model: DifferentiableModel) -> float:
-    """That of the least precise numbers in the module."""
-    dtypes = {value.dtype for value in model.module.parameters() if value.is_floating_point()}
+    return _precision(model.module)
+
+
+def _precision(module: nn.Module) -> float:
+    """Tolerance of the least precise numbers in a module."""
+    dtypes = {value.dtype for value in module.parameters() if value.is_floating_point()}
     return max(TOLERANCE.get(dtype, HALF) for dtype in dtypes)
+
+
+def _as_parameters(inputs: Inputs, module: nn.Module) -> Inputs:
+    """Inputs in the dtype of the parameters, where these have one: a copy may be in a more precise one."""
+    dtypes = {value.dtype for value in module.parameters() if value.is_floating_point()}
+    return as_dtype(inputs, dtypes.pop()) if len(dtypes) == 1 else inputs
 
 
 def _distance(one: Tensor, other: Tensor) -> float:

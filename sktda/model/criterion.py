@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from skorch import NeuralNetClassifier
 from torch import Tensor, nn
 
 from sktda.model.likelihood import Binary, Gaussian, Likelihood
+from sktda.model.logits import IGNORED, LogitsLoss, logits_of
 from sktda.model.softmax import ROOT_LIMIT, Categorical, Tokens, softmax_roots
 
 SAME_SHAPE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss)
@@ -25,10 +27,20 @@ class Packing:
     """Several outputs of a module as one tensor (n, width), and back: the engine works on one."""
 
     shapes: list[torch.Size] | None = None
-    """Of the outputs of a row, once a forward has run."""
+    """Of the outputs of a row in a tuple, once a forward has run."""
+    around: type | None = None
+    """Class of the object that the logits stood in, such as a dict, which is made again around them alone."""
 
-    def close(self, outputs: tuple[Any, ...]) -> Tensor:
-        """The outputs of a batch side by side, in their common dtype."""
+    def close(self, outputs: Any) -> Tensor:
+        """The outputs of a batch side by side, in their common dtype; of an object the logits alone."""
+        if isinstance(outputs, Tensor):
+            return outputs
+        found = logits_of(outputs)
+        if found is not None and (isinstance(outputs, Mapping) or not isinstance(outputs, tuple)):
+            self.around = type(outputs)
+            return found
+        # caches and hidden states, of which some models return one for each layer, are no outputs
+        outputs = tuple(takewhile(lambda each: isinstance(each, Tensor), outputs)) or outputs
         if not all(isinstance(each, Tensor) and each.ndim and len(each) == len(outputs[0]) for each in outputs):
             kinds = ", ".join(f"{tuple(e.shape)}" if isinstance(e, Tensor) else type(e).__name__ for e in outputs)
             raise TypeError(f"outputs of a module must be tensors with one entry per row, and forward returned {kinds}")
@@ -36,7 +48,9 @@ class Packing:
         return torch.cat([each.reshape(len(each), -1) for each in outputs], dim=1)
 
     def open(self, outputs: Tensor) -> Any:
-        """What the module returned: a tuple, or the tensor itself if it was one."""
+        """What the module returned: a tuple, an object with the logits, or the tensor itself if it was one."""
+        if self.around is not None:
+            return self.around(logits=outputs)
         if self.shapes is None:
             return outputs
         parts = outputs.split([shape.numel() for shape in self.shapes], dim=1)
@@ -60,6 +74,11 @@ class Custom(Likelihood):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss (n,) of every row."""
         values = self.criterion(self.packing.open(outputs), targets)
+        if not isinstance(values, Tensor):
+            raise TypeError(
+                f"{self._name} returned a {type(values).__name__}; of a model's output it may use the logits, not the "
+                "loss that the model computes itself, which is a mean over the batch"
+            )
         if values.ndim == 0 or len(values) != len(outputs):
             raise TypeError(
                 f"{self._name} with reduction='none' returned shape {tuple(values.shape)} for {len(outputs)} rows; it "
@@ -86,6 +105,11 @@ class Custom(Likelihood):
 
         Of a softmax they are gradients under labels drawn from it, else normal vectors.
         """
+        if noise.shape != outputs.shape:
+            raise ValueError(
+                f"rows have outputs {tuple(outputs.shape[1:])} and {tuple(noise.shape[1:])}; for rows of several "
+                "lengths use LogitsLoss or CrossEntropyLoss"
+            )
         if (found := self._softmax(outputs, targets)) is not None:
             p, weight, axis = found
             uniform = torch.special.ndtr(noise.to(p)).clamp(1e-7, 1 - 1e-7)
@@ -183,6 +207,8 @@ class Custom(Likelihood):
 def likelihood_of(net: Any, criterion: Any) -> Likelihood:
     """The likelihood of a net's criterion (with reduction "mean" or "sum", which differ for several outputs)."""
     name, kind, total = type(criterion).__name__, type(criterion), criterion_total(criterion)
+    if kind is LogitsLoss:
+        return tokens_of(criterion) if criterion.shift else Categorical(None, criterion.label_smoothing)
     as_probabilities = isinstance(criterion, nn.NLLLoss) and isinstance(net, NeuralNetClassifier)
     if kind in {nn.CrossEntropyLoss, nn.NLLLoss} and criterion.ignore_index != -100 and not as_probabilities:
         return tokens_of(criterion)
@@ -214,8 +240,12 @@ def likelihood_of(net: Any, criterion: Any) -> Likelihood:
     return Custom(per_row, total)
 
 
-def tokens_of(criterion: nn.CrossEntropyLoss | nn.NLLLoss) -> Tokens:
+def tokens_of(criterion: nn.CrossEntropyLoss | nn.NLLLoss | LogitsLoss) -> Tokens:
     """The likelihood of a cross-entropy whose rows have several positions, soft labels, or labels that do not count."""
+    if isinstance(criterion, LogitsLoss):
+        by_row = criterion.per == "sequence"
+        mean = not by_row and not criterion_total(criterion)
+        return Tokens(None, criterion.label_smoothing, IGNORED, mean=mean, by_row=by_row)
     weight = None if criterion.weight is None else criterion.weight.detach().clone()
     smoothing = getattr(criterion, "label_smoothing", 0.0)
     return Tokens(weight, smoothing, criterion.ignore_index, mean=not criterion_total(criterion))

@@ -9,6 +9,7 @@ Fisher information), and `slopes` are random vectors with that covariance.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,8 +63,8 @@ class Likelihood(ABC):
         """Whether the training targets decide what the criterion divides by."""
         return False
 
-    def settled(self, targets: Tensor) -> Likelihood:
-        """The likelihood whose mean over these training targets is what the criterion is to a batch."""
+    def settled(self, parts: Sequence[Tensor]) -> Likelihood:
+        """The likelihood whose mean over these training targets, in parts, is what the criterion is to a batch."""
         return self
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sktda.model.criterion import Packing
+from sktda.model.logits import LogitsLoss, logits_of
+
+HALF = {torch.float16, torch.bfloat16}
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -17,17 +21,31 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return getattr(module, "_orig_mod", module)
 
 
-def module_copy(module: nn.Module, packing: Packing | None = None) -> nn.Module:
-    """A copy in eval mode without compilation, also of inner modules, with one output.
+def module_copy(module: nn.Module, takes: Packing | LogitsLoss | None = None) -> nn.Module:
+    """A copy in eval mode without compilation, also of inner modules, with one output, in float32 if it was in half.
 
-    Of several outputs that is the first, or all of them packed, for a criterion that takes them.
+    Of several outputs that is the first, or the logits; or all of them packed for a criterion that takes them; or
+    logits with the classes as the second axis, for a criterion that has them last.
     """
     module = unwrapped(module)
     _refuse_scripts(module)
     _refuse_foreign_hooks(module)
+    _refuse_idle_adapters(module)
     copy = _plain(deepcopy(module, _computed(module)))
-    copy.register_forward_hook(_first_output if packing is None else partial(_packed, packing))
-    return copy.eval()
+    if {value.dtype for value in copy.parameters() if value.is_floating_point()} in ({each} for each in HALF):
+        copy = copy.float()  # a gradient of one row in half precision is mostly rounding
+    for part in copy.modules():
+        if getattr(config := getattr(part, "config", None), "use_cache", False) is True:
+            config.use_cache = False  # type: ignore[union-attr] # keys and values for tokens that nobody generates
+    copy.eval()
+    for part in copy.modules():
+        if hasattr(part, "_dora_cache"):
+            part.train()  # in eval mode it may keep norms of weights that are not the present ones
+    if isinstance(takes, LogitsLoss):
+        copy.register_forward_hook(partial(_classes_second, takes))
+    else:
+        copy.register_forward_hook(_first_output if takes is None else partial(_packed, takes))
+    return copy
 
 
 def _computed(module: nn.Module) -> dict[int, Any]:
@@ -78,6 +96,17 @@ def _refuse_foreign_hooks(module: nn.Module) -> None:
                     )
 
 
+def _refuse_idle_adapters(module: nn.Module) -> None:
+    """ValueError for trained adapters that play no part in the forward pass as it stands: their gradients were 0."""
+    for name, part in module.named_modules():
+        for state, remedy in (("merged", "unmerge_adapter()"), ("disable_adapters", "enable_adapter_layers()")):
+            if getattr(part, state, False) is True and any(value.requires_grad for value in part.parameters()):
+                raise ValueError(
+                    f"the adapters of {name!r} are {state.replace('disable_adapters', 'switched off')}, so that no "
+                    f"output depends on what was trained; call {remedy} first"
+                )
+
+
 def _filled(cell: Any) -> bool:
     try:
         cell.cell_contents  # noqa: B018 (raises where the cell is empty)
@@ -94,20 +123,23 @@ def _plain(module: nn.Module) -> nn.Module:
 
 
 def _first_output(module: nn.Module, arguments: Any, output: Any) -> Any:
-    return _tensor(module, output[0] if isinstance(output, tuple) else output)
+    if (found := logits_of(output)) is not None:
+        return found
+    names = f" of {', '.join(map(repr, output))}" if isinstance(output, Mapping) else ""
+    raise TypeError(
+        f"forward of {type(module).__name__} returned a {type(output).__name__}{names}; return a tensor, a tuple of "
+        "tensors with one entry per row, or an object with `logits`, as models with a head do"
+    )
 
 
 def _packed(packing: Packing, module: nn.Module, arguments: Any, output: Any) -> Any:
-    return packing.close(output) if isinstance(output, tuple) else _tensor(module, output)
+    if logits_of(output) is None and not isinstance(output, tuple):
+        return _first_output(module, arguments, output)  # which says what is missing
+    return packing.close(output)
 
 
-def _tensor(module: nn.Module, output: Any) -> Tensor:
-    if not isinstance(output, Tensor):
-        raise TypeError(
-            f"forward of {type(module).__name__} returned a {type(output).__name__}; return a tensor, or a tuple of "
-            "tensors with one entry per row"
-        )
-    return output
+def _classes_second(loss: LogitsLoss, module: nn.Module, arguments: Any, output: Any) -> Any:
+    return loss.classes_second(_first_output(module, arguments, output))
 
 
 def squeezed(module: nn.Module, arguments: Any, output: Any) -> Any:

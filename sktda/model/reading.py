@@ -80,7 +80,8 @@ def take(data: Any, rows: Block) -> Any:
     if values.dtype.kind not in "biufc":
         raise ValueError(
             f"a net needs numbers, got {values.dtype} such as {values.reshape(-1)[0]!r}; encode text as numbers first "
-            "(labels as 0, 1, ..., e.g. with sklearn.preprocessing.LabelEncoder)"
+            "(labels as 0, 1, ..., e.g. with sklearn.preprocessing.LabelEncoder), and give rows of several lengths "
+            "an iterator_train__collate_fn that pads them"
         )
     return torch.from_numpy(values)
 

@@ -18,6 +18,7 @@ from sktda.data import DICT_TARGETS, check_weights
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward, to_device
 from sktda.model.criterion import SAME_SHAPE, Custom, criterion_total, likelihood_of, tokens_of
 from sktda.model.likelihood import Binary, Likelihood
+from sktda.model.logits import LogitsLoss
 from sktda.model.module_copy import module_copy, squeezed, unwrapped
 from sktda.model.reading import Block, as_dtype, in_columns, reader
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
@@ -59,7 +60,13 @@ def rebuild(net: Any, n_rows: int | None) -> DifferentiableModel:
         )
     criterion = unwrapped(net.criterion_)
     likelihood = likelihood_of(net, criterion)
-    module = module_copy(net.module_, likelihood.packing if isinstance(likelihood, Custom) else None)
+    takes = likelihood.packing if isinstance(likelihood, Custom) else None
+    module = module_copy(net.module_, criterion if isinstance(criterion, LogitsLoss) else takes)
+    if not any(value.requires_grad for value in module.parameters()):
+        raise ValueError(
+            f"no parameter of {type(net.module_).__name__} requires a gradient, so rows have none: pass the net as it "
+            "was trained, with its adapters not merged away and what was trained not frozen"
+        )
     if isinstance(likelihood, Custom) and isinstance(net, NeuralNetBinaryClassifier):
         module.register_forward_hook(squeezed)
     decay = weight_decay(net)
@@ -69,7 +76,8 @@ def rebuild(net: Any, n_rows: int | None) -> DifferentiableModel:
         if not sizes:
             raise ValueError("batch_size=-1 with a criterion that adds the losses of all rows: pass n_rows")
         decay = {name: value / min(sizes) for name, value in decay.items()}
-    source = _Source(_settings(net), module, likelihood)
+    about = criterion.about if isinstance(criterion, LogitsLoss) else None
+    source = _Source(_settings(net), module, likelihood, about)
     model = DifferentiableModel(module, likelihood, source.rows, decay)
     if isinstance(likelihood, Categorical) and not likelihood.probabilities:
         source.by_position = partial(_by_position, model, criterion)
@@ -162,10 +170,14 @@ def check_targets(net: Any, X: Any, y: Any) -> None:
 class _Source:
     """Makes Rows of what the net's fit takes, for one module and likelihood."""
 
-    def __init__(self, net: Any, module: nn.Module, likelihood: Likelihood) -> None:
+    def __init__(
+        self, net: Any, module: nn.Module, likelihood: Likelihood, about: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         self.net = net
         self.module = module
         self.likelihood = likelihood
+        self.about = about
+        """What the outputs are about, of the labels as they came; None = all."""
         self.dtype = torch.float32
         """Of the outputs, and so of targets that are numbers."""
         self.by_position: Callable[[], Likelihood] | None = None
@@ -189,7 +201,8 @@ class _Source:
         if targets_of is None or n == 0:
             nothing = torch.empty(n, 0)
             return Rows(n, lambda block: (inputs(block), nothing[block]), weight)
-        targets = targets_of
+        about = self.about
+        targets = targets_of if about is None else lambda block: about(targets_of(block))
         with torch.no_grad():
             output = forward(self.module, to_device(inputs(slice(0, 1)), self._parameter.device))
         shape, self.dtype = output.shape[1:], output.dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,10 +52,11 @@ class Categorical(Likelihood):
         """Whether there are class weights whose mean is not known."""
         return self.weighted_mean and self.class_weight is not None
 
-    def settled(self, targets: Tensor) -> Categorical:
+    def settled(self, parts: Sequence[Tensor]) -> Categorical:
         """With class weights of mean 1 over these targets (n,), so that the mean over them is what training saw."""
         if not self.weighted_mean or self.class_weight is None:
             return self
+        targets = torch.cat(list(parts))
         mean = exact(self.class_weight)[targets.to(exact_device(self.class_weight.device))].mean()
         return replace(self, class_weight=(exact(self.class_weight) / mean).to(self.class_weight), weighted_mean=False)
 
@@ -131,8 +133,9 @@ class Tokens(Likelihood):
     Also soft labels: targets (n, C, *positions), probabilities of the classes. Positions that carry `ignore_index`
     count nothing. class_weight (C,) and label_smoothing as in torch. A row's loss is the sum over its positions times
     `scale`; for a mean criterion (`mean`) that is one over the mean number of positions of a row (or the mean sum of
-    their weights), as `settled` finds it in the training targets. Every position has curvature of its own, so that
-    nothing is as large as the square of a row's outputs but `roots`.
+    their weights), as `settled` finds it in the training targets. by_row: the mean over its own positions in place of
+    the sum. Rows may have any number of positions, in every batch another. Every position has curvature of its own, so
+    that nothing is as large as the square of a row's outputs but `roots`.
     """
 
     class_weight: Tensor | None = None
@@ -140,26 +143,39 @@ class Tokens(Likelihood):
     ignore_index: int = -100
     mean: bool = True
     scale: float | None = None
+    by_row: bool = False
+    longest: int | None = None
+    """Positions that count in the longest training row, once it is settled."""
 
     @property
     def unsettled(self) -> bool:
         """Whether the number of positions that count is not known."""
-        return self.mean and self.scale is None
+        return self.longest is None
 
-    def settled(self, targets: Tensor) -> Tokens:
+    def settled(self, parts: Sequence[Tensor]) -> Tokens:
         """With the scale of a mean over these targets."""
         if not self.unsettled:
             return self
-        total = float(exact(self._counts(targets, None)).sum())
+        total = sum(float(exact(self._counts(targets, None)).sum()) for targets in parts)
         if not total:
             raise ValueError(
                 f"every label is {self.ignore_index}, which ignore_index leaves out; give labels that count"
             )
-        return replace(self, scale=len(targets) / total)
+        longest = max(int(self._kept(targets).reshape(len(targets), -1).sum(1).max()) for targets in parts)
+        scale = sum(map(len, parts)) / total if self.mean else None
+        return replace(self, scale=scale, longest=longest)
 
     def size(self, targets: Tensor) -> float:
-        """The scale times what the mean divides by: positions that count, or the sum of their weights."""
+        """The scale times what the mean divides by: positions that count, or the sum of their weights; or the rows."""
+        if self.by_row:
+            return float(len(targets))
         return float(exact(self._counts(targets, None)).sum()) * (self.scale or 1.0)
+
+    def _kept(self, targets: Tensor) -> Tensor:
+        """(n, *positions) whether a position counts."""
+        if self._soft(targets):
+            return torch.ones_like(targets[:, 0], dtype=torch.bool)
+        return targets != self.ignore_index
 
     def _soft(self, targets: Tensor) -> bool:
         return targets.is_floating_point()
@@ -168,13 +184,16 @@ class Tokens(Likelihood):
         """(n, *positions) what every position counts in the denominator of torch's mean."""
         if self._soft(targets):
             return torch.ones_like(targets[:, 0])
-        kept = targets != self.ignore_index
+        kept = self._kept(targets)
         weight = self.class_weight
         if weight is None:
             return kept.to(torch.float64 if outputs is None else outputs.dtype)
         return torch.where(kept, weight.to(targets.device)[targets.where(kept, torch.zeros_like(targets))], 0.0)
 
-    def _unit(self, outputs: Tensor) -> float:
+    def _unit(self, outputs: Tensor, targets: Tensor) -> float | Tensor:
+        """What the sum over the positions of a row is multiplied by: a number, or one for each row (n,)."""
+        if self.by_row:
+            return 1 / self._kept(targets).reshape(len(targets), -1).sum(1).clamp(min=1).to(outputs.dtype)
         if self.scale is not None or not self.mean:
             return self.scale or 1.0
         return 1 / max(1, outputs[0, 0].numel())  # before the training targets were seen
@@ -187,9 +206,11 @@ class Tokens(Likelihood):
             own = torch.einsum("nc...,c->n...", targets.to(outputs), weight)
             kept = torch.ones_like(own)
         else:
-            kept = (targets != self.ignore_index).to(outputs)
+            kept = self._kept(targets).to(outputs)
             own = weight[targets.clamp(min=0)]
-        return (kept * ((1 - smoothing) * own + smoothing * weight.mean()) * self._unit(outputs))[:, None]
+        unit = self._unit(outputs, targets)
+        unit = unit.reshape(-1, *[1] * (kept.ndim - 1)) if isinstance(unit, Tensor) else unit
+        return (kept * ((1 - smoothing) * own + smoothing * weight.mean()) * unit)[:, None]
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Sum over the positions of the negative log-probabilities of their classes, times the scale."""
@@ -202,21 +223,29 @@ class Tokens(Likelihood):
             label_smoothing=self.label_smoothing,
             reduction="none",
         )
-        return self._unit(outputs) * found.reshape(len(outputs), -1).sum(1)
+        return self._unit(outputs, targets) * found.reshape(len(outputs), -1).sum(1)
 
     def noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Uniform numbers (n, *positions)."""
-        return torch.rand((shape[0], *shape[2:]), generator=generator, dtype=torch.float64)
+        """Uniform numbers (n, longest): one for each position that counts, so that padding changes no draw."""
+        longest = shape[2:].numel() if self.longest is None else self.longest
+        return torch.rand((shape[0], longest), generator=generator, dtype=torch.float64)
+
+    def _placed(self, noise: Tensor, targets: Tensor) -> Tensor:
+        """(n, *positions) the noise (n, longest) at the positions that count, one after the other."""
+        kept = self._kept(targets)
+        order = kept.reshape(len(kept), -1).cumsum(1).sub(1).clamp(0, noise.shape[1] - 1)
+        return noise.gather(1, order).reshape(kept.shape)
 
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        """Class codes (n, *positions)."""
+        """Class codes (n, *positions), for noise of that shape."""
         cumulated = outputs.double().softmax(1).cumsum(1).movedim(1, -1).contiguous()
         chosen = torch.searchsorted(cumulated, (noise * cumulated[..., -1])[..., None].contiguous())[..., 0]
         return chosen.clamp(max=outputs.shape[1] - 1)
 
     def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """Gradients of the loss under classes drawn at every position, times the root of its weight."""
-        drawn = F.one_hot(self.draw(outputs, noise), outputs.shape[1]).movedim(-1, 1).to(outputs.dtype)
+        labels = self.draw(outputs, self._placed(noise, targets))
+        drawn = F.one_hot(labels, outputs.shape[1]).movedim(-1, 1).to(outputs.dtype)
         return self._row_weight(outputs, targets).sqrt() * (outputs.softmax(1) - drawn)
 
     def curved(self, outputs: Tensor, targets: Tensor, along: Tensor) -> Tensor:
@@ -234,7 +263,7 @@ class Tokens(Likelihood):
         """Mean over the positions that count of log p - log(1 - p) of their classes. ValueError for soft labels."""
         if self._soft(targets):
             raise ValueError("soft labels have no right class, and so no margin; use the loss")
-        kept = targets != self.ignore_index
+        kept = self._kept(targets)
         labels = targets.where(kept, torch.zeros_like(targets))[:, None]
         log_p = outputs.log_softmax(1)
         others = torch.logsumexp(log_p.scatter(1, labels, -torch.inf), dim=1)

@@ -19,7 +19,18 @@ from sktda.engine.per_row import PerRow
 from sktda.model.adapters import differentiable
 from sktda.model.base import DifferentiableModel, flatten_each, forward, unflatten
 from sktda.model.softmax import Categorical
-from tests.engine.test_layers import CPU, Net, close, codes, floats, rows_of, seq, shaken, sharing_a_weight
+from tests.engine.test_layers import (
+    CPU,
+    Net,
+    close,
+    codes,
+    floats,
+    language_model,
+    rows_of,
+    seq,
+    shaken,
+    sharing_a_weight,
+)
 from tests.model.nets import make_net
 
 N = 12
@@ -150,7 +161,12 @@ CASES = {  # name: (module, inputs, {name of a block: its kind})
         codes(4, 5),
         {"table": TABLE},
     ),
-    "tied weights": (sharing_a_weight, floats(3), {"first.weight": FORMED, "second.bias": FORMED}),
+    "tied weights": (
+        sharing_a_weight,
+        floats(3),
+        {"first": PRODUCT, "first.bias": PRODUCT, "second.bias": PRODUCT},
+    ),
+    "tied table": (language_model, codes(5, 4), {"table": TABLE, "out.bias": PRODUCT}),
     "bare parameters": (
         lambda: Net(
             lambda m, x: m.first(x) * m.temperature + m.shift,
@@ -266,7 +282,7 @@ def test_every_parameter_is_covered_and_the_values_are_those_of_gradients_by_row
 
 
 @pytest.mark.parametrize(("exact", "side"), [(0, 4_096), (0, 2), (2, 4_096)])
-@pytest.mark.parametrize("name", ["grouped", "transposed 2d", "tied weights", "norms", "bare parameters"])
+@pytest.mark.parametrize("name", ["grouped", "transposed 2d", "norms", "bare parameters"])
 def test_blocks_that_are_too_large_to_be_exact(name, exact, side, monkeypatch):
     monkeypatch.setattr(kronecker_blocks, "EXACT", exact)
     monkeypatch.setattr(kronecker_blocks, "SIDE", side)

@@ -81,9 +81,61 @@ def sharing_a_weight():
     return net
 
 
-def language_model():
-    net = Net(lambda m, x: m.out(torch.tanh(m.table(x))).mean(1), table=nn.Embedding(5, 4), out=nn.Linear(4, 5))
+def language_model(table=None):
+    table = table or nn.Embedding(5, 4)
+    net = Net(lambda m, x: m.out(torch.tanh(m.table(x))).mean(1), table=table, out=nn.Linear(4, 5))
     net.out.weight = net.table.weight
+    return net
+
+
+def scored_twice():
+    def run(m, x):
+        h = torch.tanh(m.table(x) + m.again(x.flip(1)))
+        return m.out(h).mean(1) * m.out(h[:, 0])
+
+    net = Net(run, table=nn.Embedding(5, 4), again=nn.Embedding(5, 4), out=nn.Linear(4, 5, bias=False))
+    net.out.weight = net.again.weight = net.table.weight
+    return net
+
+
+class Scaled(nn.Embedding):
+    """A table that skips its first index and scales what it finds, as some of the models of transformers do."""
+
+    def forward(self, x, unused=0):
+        return super().forward((x + 1) % self.num_embeddings) * 3
+
+
+def positions(of, place=None):
+    def run(m, x):
+        return m.out(torch.tanh(m.words(x) + m.place(of))).mean(1)
+
+    return Net(run, words=nn.Embedding(5, 4), place=place or nn.Embedding(6, 4), out=nn.Linear(4, 2))
+
+
+def pairs_of_positions():
+    def run(m, x):
+        near = m.place((torch.arange(4)[:, None] - torch.arange(4)).abs()).permute(2, 0, 1)
+        return m.out((torch.softmax(near, -1) @ m.words(x)[:, None]).flatten(1))
+
+    return Net(run, words=nn.Embedding(5, 3), place=nn.Embedding(4, 2), out=nn.Linear(24, 2))
+
+
+class RootNorm(nn.Module):
+    """As in Llama, or with a weight that is added to one."""
+
+    def __init__(self, width, plus=0.0):
+        super().__init__()
+        self.weight, self.plus = nn.Parameter(torch.rand(width)), plus
+
+    def forward(self, x):
+        return (self.weight + self.plus) * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6))
+
+
+def tied_to_a_convolution():
+    net = Net(
+        lambda m, x: m.second(torch.tanh(m.first(x))).flatten(1), first=nn.Conv1d(3, 3, 1), second=nn.Conv1d(3, 3, 1)
+    )
+    net.second.weight = net.first.weight
     return net
 
 
@@ -274,8 +326,17 @@ CASES = {
         floats(4, 4),
         ATTENTION,
     ),
-    "tied layers": Case(sharing_a_weight, floats(3), ("first.weight", "first.bias", "second.bias")),
-    "tied embedding": Case(language_model, codes(5, 4), ("table.weight", "out.bias")),
+    "tied layers": Case(sharing_a_weight, floats(3)),
+    "tied embedding": Case(language_model, codes(5, 4)),
+    "tied embedding, called once more": Case(scored_twice, codes(5, 4)),
+    "tied table of its own kind": Case(lambda: language_model(Scaled(5, 4)), codes(5, 4)),
+    "tied with another kind": Case(tied_to_a_convolution, floats(3, 1), ("first.weight", "first.bias", "second.bias")),
+    "positions made once": Case(lambda: positions(torch.arange(4)[None]), codes(5, 4)),
+    "positions made once, without an axis of rows": Case(lambda: positions(torch.arange(4)), codes(5, 4)),
+    "positions as far as a table of its own kind": Case(lambda: positions(torch.arange(4), Scaled(6, 4)), codes(5, 4)),
+    "positions met otherwise": Case(pairs_of_positions, codes(5, 4), ("place.weight",)),
+    "norm of Llama": Case(lambda: seq(nn.Linear(3, 4), RootNorm(4), nn.Linear(4, 2)), floats(3)),
+    "norm of Gemma": Case(lambda: seq(nn.Linear(3, 4), RootNorm(4, 1.0), nn.Linear(4, 2)), floats(2, 3)),
     "alias of a weight": Case(alias, floats(3), ("again", "first.bias")),
     "linear called twice": Case(
         lambda: Net(lambda m, x: m.both(torch.tanh(m.both(x))), both=nn.Linear(3, 3)), floats(3)
@@ -637,10 +698,21 @@ def state_of(module):
     return found
 
 
+def test_a_tied_table_with_padding_has_the_dots_of_its_gradients():
+    generator = torch.Generator().manual_seed(0)
+    net = language_model(nn.Embedding(5, 4, padding_idx=2)).double()
+    rows = rows_of(codes(5, 4)(N, generator), torch.randint(5, (N,), generator=generator))
+    engine = PerRow(DifferentiableModel(net, Categorical(), rows_of), 3)
+    gradients = engine.gradients(rows, slice(0, N))
+    assert not engine.rest
+    along = {k: torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in engine.model.parameters.items()}
+    close(engine.dots(rows, along), gradients @ torch.cat([value.flatten() for value in along.values()]), 1e-9)
+
+
 def test_hooks_go_when_the_forward_pass_fails():
     module = nn.Linear(3, 2).double()
     layers = known_layers(module)
-    with pytest.raises(RuntimeError, match="shapes"), recording(layers):
+    with pytest.raises(RuntimeError, match="shapes"), recording(layers, 2):
         module(torch.ones(2, 4, dtype=torch.float64))
     assert not module._forward_hooks
     assert torch.backends.mha.get_fastpath_enabled()

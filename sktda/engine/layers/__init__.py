@@ -18,6 +18,7 @@ from sktda.engine.layers.layer import LAYOUTS, Layer, recording
 from sktda.engine.layers.lookup import Lookup
 from sktda.engine.layers.product import FORMED_BYTES, Product
 from sktda.engine.layers.rows import Formed, LayerRows, Sum
+from sktda.engine.layers.shared import Tied, joined, with_shared
 
 FAMILIES = (linear, attention, convolution, lookup, norm, recurrent)
 
@@ -31,7 +32,9 @@ __all__ = [
     "Lookup",
     "Product",
     "Sum",
+    "Tied",
     "eval_kernels",
+    "joined",
     "known_layers",
     "layer_by_layer",
     "patches",
@@ -45,4 +48,4 @@ def known_layers(module: nn.Module) -> list[Layer]:
     found = [
         layer for name, part in module.named_modules() for family in FAMILIES for layer in family.layers(name, part)
     ]
-    return [layer for layer in found if layer.parameters]
+    return with_shared(module, [layer for layer in found if layer.parameters])

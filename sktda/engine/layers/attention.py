@@ -70,7 +70,7 @@ class Projection(Mapped):
         """Name of the module that has the parameters."""
         return self._module_name
 
-    def watch(self, note: Note) -> Callable[[], None]:
+    def watch(self, note: Note, n: int) -> Callable[[], None]:
         """By running the attention step by step."""
         return SelfAttention.watch(self.attention, self.part, note)
 

@@ -20,6 +20,8 @@ Note = Callable[[tuple[Tensor, ...], Tensor], None]
 ROWS, SECOND, FOLDED, FOLDED_SECOND = "rows first", "rows second", "rows folded", "rows folded, second"
 LAYOUTS = (ROWS, SECOND, FOLDED, FOLDED_SECOND)
 """Where the rows of a batch are in the input of a layer: (n, ...), (t, n, ...), (n * t, ...) or (t * n, ...)."""
+ONCE = "once for all rows"
+"""Of a layer whose input (t,) is made once for a batch, such as the positions of tokens; (1, ...) says it itself."""
 
 
 class Layer(ABC):
@@ -33,6 +35,9 @@ class Layer(ABC):
 
     layout = ROWS
     """Set where the layers are checked against autograd."""
+
+    may_be_once = False
+    """Whether it can give every row an output of its own where its input is made once for all."""
 
     def __init__(self, name: str, module: nn.Module, keys: Sequence[str] = ("weight", "bias")) -> None:
         self.name = name
@@ -60,8 +65,8 @@ class Layer(ABC):
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> LayerRows:
         """Factors from the inputs of a call and the gradient of the losses at its output, rows first in both."""
 
-    def watch(self, note: Note) -> Callable[[], None]:
-        """Have every call noted, with its inputs and output; returns what ends this."""
+    def watch(self, note: Note, n: int) -> Callable[[], None]:
+        """Have every call noted, with its inputs and output, for a batch of n rows; returns what ends this."""
 
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
             note(inputs, output)
@@ -83,8 +88,8 @@ class Layer(ABC):
 
 
 @contextmanager
-def recording(layers: list[Layer]) -> Iterator[dict[str, list[Call]]]:
-    """Collects (inputs, gradient edge of the output) of every call of the layers."""
+def recording(layers: list[Layer], n: int) -> Iterator[dict[str, list[Call]]]:
+    """Collects (inputs, gradient edge of the output) of every call of the layers, for a batch of n rows."""
     calls: dict[str, list[Call]] = {layer.name: [] for layer in layers}
 
     def noting(name: str) -> Note:
@@ -94,12 +99,12 @@ def recording(layers: list[Layer]) -> Iterator[dict[str, list[Call]]]:
 
         return note
 
-    ends = [layer.watch(noting(layer.name)) for layer in layers]
+    ends = [layer.watch(noting(layer.name), n) for layer in layers]
     try:
         with layer_by_layer():
             yield calls
     finally:
-        for end in ends:
+        for end in reversed(ends):
             end()
 
 

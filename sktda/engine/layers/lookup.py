@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from sktda.engine.layers.layer import Layer
+from sktda.engine.layers.layer import ONCE, ROWS, Layer, Note
 from sktda.engine.layers.rows import LayerRows, parted
 
 
@@ -55,10 +58,20 @@ class Lookup(LayerRows):
         tables = directions.reshape(len(directions), self.size, -1)
         return torch.stack([(self.delta * table[self.indices]).flatten(1).sum(1) for table in tables], dim=1)
 
+    def along(self, directions: Tensor) -> Tensor:
+        """(n,), from the rows of each direction that the indices name."""
+        tables = directions.reshape(len(directions), self.size, -1)
+        return (self.delta * tables.gather(1, self.indices[:, :, None].expand_as(self.delta))).flatten(1).sum(1)
+
+    def pairs(self, other: LayerRows) -> Tensor:
+        """(n,), over pairs of positions that hold the same index."""
+        assert isinstance(other, Lookup)
+        same = self.indices[:, :, None] == other.indices[:, None, :]
+        return ((self.delta @ other.delta.transpose(1, 2)) * same).flatten(1).sum(1)
+
     def square_norms(self) -> Tensor:
-        """(n,) squared lengths, over pairs of positions that hold the same index."""
-        same = self.indices[:, :, None] == self.indices[:, None, :]
-        return ((self.delta @ self.delta.transpose(1, 2)) * same).flatten(1).sum(1)
+        """(n,) squared lengths."""
+        return self.pairs(self)
 
     def gram(self, other: LayerRows) -> Tensor:
         """(n, m), over pairs of positions that hold the same index."""
@@ -69,10 +82,58 @@ class Lookup(LayerRows):
         return (dots * same).reshape(n, t, m, u).sum(dim=(1, 3))
 
 
+class Inside(TorchFunctionMode):
+    """The lookup in a table whose forward does more, such as an offset to positions, or a scale after it."""
+
+    def __init__(self, module: nn.Module, seen: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module, self.seen = module, seen
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one torch function."""
+        found = func(*args, **(kwargs or {}))
+        if func is F.embedding and len(args) > 1 and args[1] is self.module.weight:
+            return self.seen(args[0], found)
+        return found
+
+
 class Embedding(Layer):
     """One vector for every index."""
 
     is_product = True
+    may_be_once = True
+
+    @property
+    def inside(self) -> bool:
+        """Whether lookups are seen where torch makes them, in all modules of the same weight."""
+        return type(self.module).forward is not nn.Embedding.forward
+
+    def watch(self, note: Note, n: int) -> Callable[[], None]:
+        """Indices that are given once for all rows have their vectors repeated, so that each row has a gradient."""
+
+        def seen(x: Tensor, output: Tensor) -> Tensor:
+            if self._once(x):
+                output = (output if x.ndim > 1 else output[None]).expand(n, *output.shape[x.ndim > 1 :])
+            note((x,), output)
+            return output
+
+        if not self.inside:
+            return self.module.register_forward_hook(lambda module, inputs, output: seen(inputs[0], output)).remove
+        inside = Inside(self.module, seen)
+        inside.__enter__()
+        return lambda: inside.__exit__(None, None, None)
+
+    def factors(self, inputs: tuple[Tensor, ...], delta: Tensor, n: int) -> LayerRows:
+        """Of one call, for a batch of n rows."""
+        if not self._once(inputs[0]):
+            return super().factors(inputs, delta, n)
+        return self.rows((inputs[0].reshape(1, -1).expand(n, -1),), delta)
+
+    def _once(self, x: Tensor) -> bool:
+        """Whether these indices are not of one row each."""
+        if x.ndim == 1:
+            return self.layout == ONCE
+        return len(x) == 1 and self.layout in {ROWS, ONCE}
 
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Lookup:
         """Indices and the gradients at their vectors."""

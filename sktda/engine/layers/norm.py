@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from sktda.engine.layers.layer import Layer
@@ -64,6 +65,20 @@ class Norm(Scaled):
         return values.flatten(2).sum(2) if values.ndim > 2 else values
 
 
+class OwnNorm(Scaled):
+    """A normalisation in a class of its own that scales the last axis, such as those of Llama, T5 and Gemma."""
+
+    def multiplied(self, x: Tensor) -> Tensor:
+        """What a weight of one gives more than one of zero."""
+        weight = self.module.get_parameter("weight").detach()
+        one, zero = (functional_call(self.module, {"weight": each}, (x,)) for each in (weight * 0 + 1, weight * 0))
+        return one - zero
+
+    def added(self, values: Tensor) -> Tensor:
+        """Over all axes but the last."""
+        return values.reshape(len(values), -1, values.shape[-1]).sum(1)
+
+
 class Slope(Scaled):
     """PReLU: the weight, one or one a channel, multiplies what is below zero."""
 
@@ -79,7 +94,10 @@ class Slope(Scaled):
 
 
 def layers(name: str, module: nn.Module) -> list[Layer]:
-    """Affine norms and PReLU."""
+    """Affine norms and PReLU; norms of their own kind are known by their name, and tried like every layer."""
     if isinstance(module, LAST_AXES | CHANNELS):
         return [Norm(name, module)]
+    own = dict(module.named_parameters())
+    if type(module).__name__.endswith("Norm") and {"weight"} <= own.keys() <= {"weight", "bias"}:
+        return [OwnNorm(name, module)] if all(value.ndim == 1 for value in own.values()) else []
     return [Slope(name, module)] if isinstance(module, nn.PReLU) else []

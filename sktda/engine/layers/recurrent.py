@@ -115,7 +115,7 @@ class Gate(Mapped):
         """Name of the recurrent module."""
         return self._module_name
 
-    def watch(self, note: Note) -> Callable[[], None]:
+    def watch(self, note: Note, n: int) -> Callable[[], None]:
         """By running the module step by step."""
         return Unrolled.watch(self.module, self.gate, note)
 
