@@ -182,6 +182,8 @@ class Custom(Likelihood):
 
 def likelihood_of(net: Any, criterion: Any) -> Likelihood:
     """The likelihood of a net's criterion (with reduction "mean" or "sum", which differ for several outputs)."""
+    if (own := getattr(criterion, "own_likelihood", None)) is not None:  # of a BatchLoss
+        return own()
     name, kind, total = type(criterion).__name__, type(criterion), criterion_total(criterion)
     as_probabilities = isinstance(criterion, nn.NLLLoss) and isinstance(net, NeuralNetClassifier)
     if kind in {nn.CrossEntropyLoss, nn.NLLLoss} and criterion.ignore_index != -100 and not as_probabilities:
