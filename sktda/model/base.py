@@ -25,8 +25,8 @@ class Rows:
 
     X and y stay where they are (array, memory map, Dataset); only the rows of a block become tensors.
     `read(positions)` returns (inputs, targets) on the processor, inputs a tensor or a dict of tensors.
-    weight (n,) multiplies the loss of each row; None = 1. blocks: slices that cover the rows and that no pass may cut or
-    join, where rows meet in the loss of a batch; None = any will do. Other Rows made of these have none.
+    weight (n,) multiplies the loss of each row; None = 1. blocks: slices that cover the rows and that no pass may cut
+    or join, where rows meet in the loss of a batch; None = any will do. Other Rows made of these have none.
     """
 
     def __init__(

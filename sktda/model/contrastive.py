@@ -56,7 +56,8 @@ class ContrastiveLoss(BatchLoss):
 
     The module returns (images (m, d), texts (m, d)), or a third output, the factor of the similarities (CLIP's
     exponentiated logit scale). Similarities are inner products of what it returns, so it should return unit vectors.
-    With z_ij = factor <image_i, text_j>, the term of a pair is the mean of -log softmax(z_i.)_i and -log softmax(z_.i)_i.
+    With z_ij = factor <image_i, text_j>, the term of a pair is the mean of -log softmax(z_i.)_i and of
+    -log softmax(z_.i)_i.
 
     Parameters
     ----------
@@ -142,6 +143,7 @@ class InBatch(Custom):
     within: whether whoever asks knows that, and gives blocks that are batches.
     """
 
+    criterion: BatchLoss
     packing: Packing = field(default_factory=TowerOutputs)
     within: bool = False
 

@@ -1,4 +1,4 @@
-"""Losses in which the pairs of a batch meet: values against brute force, and a refusal wherever rows are taken apart."""
+"""Losses in which the pairs of a batch meet: values against brute force, and a refusal where rows are taken apart."""
 
 import numpy as np
 import pytest
@@ -177,7 +177,8 @@ def test_self_influence_is_minus_the_square_of_that_gradient():
     method = InnerProduct(net()).fit(X, None)
     truth = Truth("factor", method.trajectory_)
     theta = truth.at(-1)
-    found = [truth.gradient(lambda t: truth.added(t, i, b), theta) for i, b in sorted(truth.latest(-1).items())]
+    batches = sorted(truth.latest(-1).items())
+    found = [truth.gradient(lambda t, i=i, b=b: truth.added(t, i, b), theta) for i, b in batches]
     expected = -method.trajectory_.effective_rate_sums.sum() * np.array([float(g @ g) for g in found]) / N
     np.testing.assert_allclose(method.scores_, expected, rtol=1e-7)
 
@@ -266,7 +267,7 @@ class Clip(nn.Module):
 @pytest.mark.parametrize("y", [None, np.zeros(N)], ids=["no y", "zeros"])
 @pytest.mark.parametrize("method", [InnerProduct, TracIn, DiffIn, Influence])
 def test_a_criterion_that_compares_the_rows_of_a_batch_is_refused_with_and_without_targets(method, y):
-    with pytest.raises(ValueError, match="rows meet in it.*ContrastiveLoss"):
+    with pytest.raises(ValueError, match=r"rows meet in it.*ContrastiveLoss"):
         method(net(criterion=Clip, module__factor=False)).fit(X, y)
 
 

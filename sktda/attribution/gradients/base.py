@@ -33,8 +33,8 @@ from sktda.engine.journal import Journal, Passes, check_folder
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import DifferentiableModel, Rows, restrict
-from sktda.model.contrastive import InBatch, meets
 from sktda.model.consistency import check_losses
+from sktda.model.contrastive import InBatch, meets
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, part_of

@@ -45,8 +45,8 @@ class Batches:
         trajectory = given.record
         if trajectory is None or trajectory.step_index is None:
             raise ValueError(
-                "which pairs stood in a batch together is not recorded, and they are each other's negatives; train with "
-                "TrajectoryRecorder(steps=True), or give each pair the same negatives, with FixedNegatives"
+                "which pairs stood in a batch together is not recorded, and they are each other's negatives; train "
+                "with TrajectoryRecorder(steps=True), or give each pair the same negatives, with FixedNegatives"
             )
         if data.sample_weight is not None:
             raise ValueError("sample_weight has no meaning where the pairs of a batch meet in the loss; leave it out")
@@ -61,7 +61,8 @@ class Batches:
             )
         self.trajectory: Trajectory = trajectory
         self.rows = rows
-        self.size = int(np.diff(trajectory.step_offsets).max())  # type: ignore[arg-type]
+        assert trajectory.step_offsets is not None
+        self.size = int(np.diff(trajectory.step_offsets).max())
         """Pairs in a batch of the training."""
 
     def split(self, rows: Rows) -> Rows:
