@@ -23,6 +23,7 @@ __all__ = [
     "InfluencePruner",
     "InfluencePrunerCV",
     "InfluenceReweighter",
+    "LightningRecorder",
     "NoisyLabelDetector",
     "NothingToLearnWarning",
     "PatchFeatures",
@@ -30,7 +31,10 @@ __all__ = [
     "PruningWarning",
     "ResampledEstimator",
     "TableEncoder",
+    "TorchModel",
+    "TrainerRecorder",
     "TrajectoryRecorder",
+    "record_run",
     "retrain",
 ]
 
@@ -43,6 +47,7 @@ __getattr__, __dir__ = lazy_names(
         "InfluencePruner": "sktda.cleaning.pruner",
         "InfluencePrunerCV": "sktda.cleaning.pruner_cv",
         "InfluenceReweighter": "sktda.cleaning.reweighter",
+        "LightningRecorder": "sktda.model.lightning_recorder",
         "NoisyLabelDetector": "sktda.cleaning.detector",
         "NothingToLearnWarning": "sktda.cleaning.base",
         "PatchFeatures": "sktda.patches.transformer",
@@ -50,7 +55,10 @@ __getattr__, __dir__ = lazy_names(
         "PruningWarning": "sktda.cleaning.base",
         "ResampledEstimator": "sktda.cleaning.resampled",
         "TableEncoder": "sktda.tables.encoder",
+        "TorchModel": "sktda.model.torch_model",
+        "TrainerRecorder": "sktda.model.trainer_recorder",
         "TrajectoryRecorder": "sktda.model.recorder",
+        "record_run": "sktda.model.loop",
         "retrain": "sktda.model.many_trainings",
     },
 )

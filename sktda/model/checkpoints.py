@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,11 @@ class FolderStore(Store):
             f"{self.folder} holds {what}, and two trainings must not mix in one folder; give "
             "TrajectoryRecorder(path=...) a new or empty folder, or delete this one first"
         )
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Delete these files, of a part of a run that is trained again."""
+        for name in names:
+            self.file(name).unlink(missing_ok=True)
 
     def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write the file, whole or not at all."""

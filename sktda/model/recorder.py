@@ -11,7 +11,7 @@ from skorch.callbacks import Callback
 from skorch.dataset import get_len
 
 from sktda.model.checkpoints import FolderStore
-from sktda.model.run_record import Recording
+from sktda.model.run_record import Recording, described
 from sktda.model.sampling import Tap, remove_taps
 from sktda.model.settings import random_state_kept
 from sktda.model.trajectory import Trajectory
@@ -114,7 +114,8 @@ class TrajectoryRecorder(Callback):
         spacing = None
         if self.every is None:
             spacing = net.max_epochs * _batches(net, dataset_train) / self.n_checkpoints
-        run.start(net, dataset_train, spacing)
+        run.start(net.module_, net.optimizer_, described(net.optimizer_, dataset_train, *run.data), spacing)
+        run.gradients.attach(net.criterion_)
 
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):
         """Which rows come next."""
@@ -127,13 +128,13 @@ class TrajectoryRecorder(Callback):
         if training:
             self.run_.end_batch(loss)
             if self.run_.due():
-                self.run_.checkpoint(net, self.optimizer_state)
+                self.run_.checkpoint(net.module_, net.optimizer_, self.optimizer_state)
 
     def on_epoch_end(self, net, **kwargs):
         """Take a checkpoint if one is due."""
         self.run_.epochs += 1
         if self.every is not None and self.run_.epochs % self.every == 0:
-            self.run_.checkpoint(net, self.optimizer_state)
+            self.run_.checkpoint(net.module_, net.optimizer_, self.optimizer_state)
 
     def on_train_end(self, net, **kwargs):
         """The final parameters are the last checkpoint, however training ended."""
@@ -141,7 +142,7 @@ class TrajectoryRecorder(Callback):
         run = self.run_
         run.release()
         if run.steps:
-            run.checkpoint(net, self.optimizer_state)
+            run.checkpoint(net.module_, net.optimizer_, self.optimizer_state)
             self.trajectory_ = run.trajectory()
             if isinstance(run.store, FolderStore):
                 write_index(self.trajectory_, run.store.folder)

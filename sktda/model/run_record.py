@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sktda.model import trajectory_files
 from sktda.model.checkpoints import FolderStore, MemoryStore, Store, snapshot
 from sktda.model.fingerprint import changes_between_reads, module_fingerprint, row_fingerprints
 from sktda.model.sampling import trained_positions
@@ -22,14 +23,15 @@ from sktda.model.trajectory_files import checkpoint_name
 class Recording:
     """One training as it goes on: the counters, sums and lists that a Trajectory is made of."""
 
-    def __init__(self, path: Any, with_steps: bool) -> None:
+    def __init__(self, path: Any, with_steps: bool, by_parts: bool = False) -> None:
+        self.by_parts = by_parts  # whether the losses say which rows they are of, and not the batches
         self.identity = uuid.uuid4().hex  # from the operating system: no random generator is touched
         self.store: Store = MemoryStore()
         if path is not None:
             self.store = FolderStore(Path(path).resolve(), self.identity)
             self.store.claim()
         self.with_steps = with_steps
-        self.began = False
+        self.began = self.lost = False  # lost: rows of a step are not known, where they should be
         self.steps = self.epochs = self.batches = self.origin = self.last_size = 0
         self.spacing: float | None = None
         self.k = 1
@@ -43,6 +45,65 @@ class Recording:
         self.drawn: deque[np.ndarray] = deque()
         self._reset()
         self._reset_interval()
+
+    @classmethod
+    def resumed(
+        cls, before: Any, path: Any, module: nn.Module, optimizer: torch.optim.Optimizer, with_steps: bool
+    ) -> Recording:
+        """One that goes on where an earlier trajectory, or its folder, has a checkpoint of the module's parameters."""
+        before = before if isinstance(before, Trajectory) else Trajectory.load(before)
+        module = plain(module)
+        before.check_module(module)
+        if with_steps and before.step_index is None:
+            raise ValueError(
+                "steps=True cannot begin in the middle: the record that is resumed has none; use steps=False"
+            )
+        kept = next((c for c in reversed(range(len(before))) if _holds(before.state(c), module)), None)
+        if kept is None:
+            raise ValueError(
+                "the module's parameters are those of no checkpoint of the record that is resumed; restore the module "
+                f"as it was after one of the steps {', '.join(map(str, before.steps[:20]))}"
+                f"{', ...' if len(before) > 20 else ''}, or take checkpoints where you save it (every=...)"
+            )
+        if before.optimizer != type(optimizer).__name__:
+            raise ValueError(f"the record that is resumed is of {before.optimizer}, not of {type(optimizer).__name__}")
+        needs_state = any(group.get("momentum") or "betas" in group for group in optimizer.param_groups)
+        if needs_state and not optimizer.state:
+            raise ValueError(
+                f"{type(optimizer).__name__} goes on from moments that it has not: restore it, too "
+                "(optimizer.load_state_dict) before the run is resumed"
+            )
+        own = before.store.folder if isinstance(before.store, FolderStore) else None
+        if own is not None and path is not None and Path(path).resolve() != own:
+            raise ValueError(f"the record that is resumed goes on in its own folder, {own}; leave out path")
+        run = cls(None if own else path, with_steps, by_parts=True)
+        if own is None:
+            for name in trajectory_files.names(before, kept + 1):
+                run.store.write(name, before.store.read(name))
+        else:
+            run.identity, run.store = before.identity, before.store
+        run._take(before, kept + 1)
+        if isinstance(run.store, FolderStore):
+            run.write_index()  # first, so that an interrupt leaves more files than it names, and not fewer
+            run.store.drop(map(checkpoint_name, range(kept + 1, len(before))))
+        return run
+
+    def write_index(self) -> None:
+        """Make the folder one that can be loaded as it is now."""
+        if isinstance(self.store, FolderStore):
+            trajectory_files.write_index(self.trajectory(), self.store.folder)
+
+    def _take(self, before: Trajectory, n_checkpoints: int) -> None:
+        """Be where a trajectory was at one of its checkpoints."""
+        names = (*trajectory_files.ARRAYS,)
+        self.taken = [{name: getattr(before, name)[c] for name in names} for c in range(n_checkpoints)]
+        self.steps = self.batches = int(before.steps[n_checkpoints - 1])
+        self.about = {name: getattr(before, name) for name in ("optimizer", "n_given", "rows", "fingerprints")}
+        self.groups, self.module = before.groups, before.module
+        self.began = True
+        if self.with_steps and before.group_step_rates is not None:
+            self.step_rows = [before.step_positions(k) for k in range(self.steps)]
+            self.step_rates = before.group_step_rates[: self.steps].tolist()
 
     def _reset(self) -> None:
         """What lives only while training runs."""
@@ -79,22 +140,25 @@ class Recording:
         self.data = (X, y)
         self.drawn = deque()
 
-    def start(self, net: Any, dataset: Any, spacing: float | None) -> None:
-        """Describe data and model (they must be the same if training continues), and follow the optimiser."""
-        X, y = self.data  # type: ignore[misc]
+    def start(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any], spacing: float | None
+    ) -> None:
+        """Note data and model (they must be the same if training continues), and follow the optimiser."""
         self.data = None
-        module = _plain(net.module_)
-        about = _describe(net, dataset, X, y)
+        module = plain(module)
         if self.steps:
             self._check_continues(about, module)
         elif self.with_steps and not self.began:  # an interrupt before the first step lets training begin twice
             self.store.write("initial", snapshot(module))
             self.began = True
         self.about = about
-        self.origin, self.spacing, self.k = self.batches, spacing, 1
+        self.plan(spacing)
+        self.handle = optimizer.register_step_post_hook(self.stepped)
+
+    def plan(self, spacing: float | None) -> None:
+        """Checkpoints after every so many batches, or steps of a loop, from now on."""
+        self.origin, self.spacing, self.k = 0 if self.by_parts else self.batches, spacing, 1
         self._skip_past()
-        self.gradients.attach(net.criterion_)
-        self.handle = net.optimizer_.register_step_post_hook(self.stepped)
 
     def _check_continues(self, about: dict[str, Any], module: nn.Module) -> None:
         for name, value in self.about.items():
@@ -102,8 +166,8 @@ class Recording:
                 what = "another optimiser" if name == "optimizer" else "other rows"
                 raise ValueError(
                     f"training is continued with {what} than before, but a trajectory is of one model and one "
-                    "data set; call fit to begin a new one (if train_split draws at random, give it a random_state or "
-                    "use train_split=None)"
+                    "data set; begin a new one (call fit of a net, leave out resume; if train_split draws at random, "
+                    "give it a random_state or use train_split=None)"
                 )
         if self.taken and self.taken[-1]["steps"] == self.steps:  # else a copy made between two checkpoints
             self.trajectory().check_final(module)
@@ -127,23 +191,48 @@ class Recording:
     def stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Called by the optimiser after each step, before any scheduler changes the rate."""
         groups = optimizer.param_groups
+        if self.by_parts and self.with_steps:
+            self._check_rows_known()
         self.steps += 1
         self.batch_steps += 1
         self.rates = [float(group["lr"]) for group in groups]
         self.momenta = [float(group.get("momentum", 0)) for group in groups]
-        scales, misfit = self.gradients.at_step(optimizer, self.batch_size)
+        seen = self._seen_by_parts()
+        step = self.gradients.at_step(optimizer, self.batch_size)
         share = [
             scale * ((1 - group.get("dampening", 0)) / (1 - m) if m else 1.0)
-            for group, m, scale in zip(groups, self.momenta, scales, strict=True)
+            for group, m, scale in zip(groups, self.momenta, step.scales, strict=True)
         ]
-        self.rescaling = max(self.rescaling, *(abs(scale - 1) for scale in scales))
-        self.misfit = max(self.misfit, misfit)
+        self.rescaling = max(self.rescaling, step.uneven, *(abs(scale - 1) for scale in step.scales))
+        self.misfit = max(self.misfit, step.misfit)
         self.rate_sums = self.rate_sums + np.array(self.rates)
         self.effective_rate_sums = self.effective_rate_sums + np.array(self.rates) * share
         self.last_size, self.pending_rows = self.pending_rows, 0
-        if self.rows is not None:
-            self.step_rows.append(self.rows)
+        rows = seen if self.by_parts else self.rows
+        if self.with_steps and rows is not None:
+            self.step_rows.append(rows)
             self.step_rates.append(self.rates)
+
+    def _check_rows_known(self) -> None:
+        parts = self.gradients.parts
+        if parts and all(part.rows is not None for part in parts):
+            return
+        self.lost = True
+        cause = "no batch was named before its forward pass" if parts else "the module was not called, or not trained"
+        raise ValueError(
+            f"steps=True needs the rows of every step, and of step {self.steps + 1} they are not known: {cause}; go "
+            "through the DataLoader that record_run was given, or call run.batch(indices) before each forward pass"
+        )
+
+    def _seen_by_parts(self) -> np.ndarray | None:
+        """Rows of the step that was made, where the losses know theirs; sets the sizes that go with them."""
+        if not self.by_parts:
+            return None
+        parts = self.gradients.parts
+        self.batch_size = sum(part.size for part in parts)
+        rows = [part.rows for part in parts if part.rows is not None]
+        self.pending_rows = sum(map(len, rows))
+        return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
     def end_batch(self, loss: Any) -> None:
         self.batches += 1
@@ -164,12 +253,12 @@ class Recording:
         while self.spacing and self.origin + round(self.k * self.spacing) <= self.batches:
             self.k += 1
 
-    def checkpoint(self, net: Any, with_optimizer: bool) -> None:
+    def checkpoint(self, module: nn.Module, optimizer: torch.optim.Optimizer, with_optimizer: bool) -> None:
         """Take one of the current parameters, unless the last one is of the same step."""
         if not self.steps or (self.taken and self.taken[-1]["steps"] == self.steps):
             self._skip_past()
             return
-        module, optimizer = _plain(net.module_), net.optimizer_
+        module = plain(module)
         self.store.write(checkpoint_name(len(self.taken)), snapshot(module, optimizer if with_optimizer else None))
         self.taken.append(
             {
@@ -208,14 +297,24 @@ class Recording:
         return Trajectory(store=self.store, identity=self.identity, **about, **arrays)
 
 
-def _plain(module: nn.Module) -> nn.Module:
-    return getattr(module, "_orig_mod", module)  # torch.compile wraps it and prefixes every name
+def _holds(state: dict[str, Any], module: nn.Module) -> bool:
+    """Whether a checkpoint has the module's parameters."""
+    return all(torch.equal(value.detach().cpu(), state[name]) for name, value in module.named_parameters())
 
 
-def _describe(net: Any, dataset: Any, X: Any, y: Any) -> dict[str, Any]:
-    """What must stay the same if training continues."""
+def plain(module: nn.Module) -> nn.Module:
+    """The module inside of what torch.compile or DistributedDataParallel put around it, which prefixes every name."""
+    while True:
+        module = getattr(module, "_orig_mod", module)
+        if not isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            return module
+        module = module.module
+
+
+def described(optimizer: torch.optim.Optimizer, dataset: Any, X: Any, y: Any) -> dict[str, Any]:
+    """What must stay the same if training continues; X None: the dataset itself was given."""
     about: dict[str, Any] = {
-        "optimizer": type(net.optimizer_).__name__,
+        "optimizer": type(optimizer).__name__,
         "n_given": None,
         "rows": None,
         "fingerprints": None,

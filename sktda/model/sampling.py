@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,18 @@ def trained_positions(dataset: Any, X: Any) -> tuple[np.ndarray, int] | None:
     return (np.arange(n) if positions is None else positions), n
 
 
+class Draws:
+    """The rows of the batches that a sampler has handed out, first to last; of each pass by itself."""
+
+    def __init__(self) -> None:
+        self.now: deque[np.ndarray] = deque()
+
+    def begin(self) -> deque[np.ndarray]:
+        """A new pass."""
+        self.now = deque()
+        return self.now
+
+
 class Tap:
     """Stands in for net.iterator_train while fit makes its DataLoader, and watches which rows that one draws.
 
@@ -49,7 +62,7 @@ class Tap:
 
     def __call__(self, dataset: Any, **kwargs: Any) -> Any:
         loader = self.iterator(dataset, **kwargs)
-        _watch(loader, self.drawn)
+        watch(loader, lambda: self.drawn)
         return loader
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -72,16 +85,13 @@ def _same(value: Any) -> Any:
 class _Watched:
     """A sampler that notes what it hands out; it draws exactly when and what the original draws."""
 
-    def __init__(self, sampler: Any, drawn: deque[np.ndarray]) -> None:
+    def __init__(self, sampler: Any, drawn: Callable[[], deque[np.ndarray]]) -> None:
         self.sampler = sampler
         self.drawn = drawn
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self._note, iter(self.sampler))  # no generator: iter() of the original may already draw
-
-    def _note(self, indices: Any) -> Any:
-        self.drawn.append(np.atleast_1d(np.asarray(indices)))
-        return indices
+        # no generator: iter() of the original may already draw
+        return map(partial(_note, self.drawn()), iter(self.sampler))
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -90,7 +100,16 @@ class _Watched:
         return getattr(vars(self)["sampler"], name)
 
 
-def _watch(loader: Any, drawn: deque[np.ndarray]) -> None:
+def _note(drawn: deque[np.ndarray], indices: Any) -> Any:
+    drawn.append(np.atleast_1d(np.asarray(indices)))
+    return indices
+
+
+def watch(loader: Any, drawn: Callable[[], deque[np.ndarray]]) -> Callable[[], None]:
+    """Note the rows of the batches that a DataLoader draws, in what `drawn` gives at the start of each pass.
+
+    Returns what gives the loader its own sampler back. Raises ValueError for a loader that does not tell rows.
+    """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         kind = type(loader.dataset if isinstance(loader, DataLoader) else loader).__name__
         raise ValueError(
@@ -99,9 +118,53 @@ def _watch(loader: Any, drawn: deque[np.ndarray]) -> None:
         )
     if loader.num_workers and not getattr(loader, "in_order", True):
         raise ValueError(
-            "steps=True needs the batches in the order in which they were drawn; use "
-            "iterator_train__in_order=True, or steps=False"
+            "steps=True needs the batches in the order in which they were drawn; use in_order=True of the DataLoader "
+            "(iterator_train__in_order of a skorch net), or steps=False"
         )
     # DataLoader refuses this assignment; a second loader around a watched sampler would lose subclasses and options
     name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-    vars(loader)[name] = _Watched(getattr(loader, name), drawn)
+    own = getattr(loader, name)
+    vars(loader)[name] = _Watched(own, drawn)
+    return lambda: vars(loader).update({name: own})
+
+
+def handing(loader: Any, began: Callable[[], Any], handed: Callable[[Any, Any], None], over: Callable[[], None]) -> Any:
+    """Let a DataLoader tell what it hands to whoever goes through it, in the order in which they get it.
+
+    began() is called before a pass, and what it returns goes to handed(that, batch) before each batch is handed over;
+    over() after the last one. Returns what makes the loader as it was.
+    """
+    own = type(loader)
+
+    def __iter__(self: Any) -> Any:
+        found = began()
+        return _Handing(own.__iter__(self), partial(handed, found), over)
+
+    told = type(own.__name__, (own,), {"__iter__": __iter__, "__module__": own.__module__})
+    object.__setattr__(loader, "__class__", told)
+    return lambda: object.__setattr__(loader, "__class__", own)
+
+
+class _Handing:
+    """An iterator that tells what it hands over."""
+
+    def __init__(self, iterator: Any, handed: Callable[[Any], None], over: Callable[[], None]) -> None:
+        self._iterator, self._handed, self._over = iterator, handed, over
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            batch = next(self._iterator)
+        except StopIteration:
+            self._over()
+            raise
+        self._handed(batch)
+        return batch
+
+    def __len__(self) -> int:
+        return len(self._iterator)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["_iterator"], name)

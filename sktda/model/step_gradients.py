@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,29 @@ from sktda.devices import exact_device, has_float64
 WHOLE = 8  # first steps at which all gradients are compared, all of them
 EVERY = 8  # then at every so many steps LARGE numbers of each parameter: in small nets that costs a fifth of the step
 LARGE = 2**16
+ROUNDING = 1e-5  # of a loss that is seen by its gradient alone
 SMALL = 4_096  # at the other steps numbers of one parameter of each group; samples are rows that take turns
+
+
+class Part(NamedTuple):
+    """A loss that a step's gradient comes from.
+
+    value: what its mean (sum) was multiplied by, as a number on its device; size: of what it is the mean; rest: what
+    share of the gradient was none of it, where that was compared; rows: of what rows, where that is known.
+    """
+
+    value: Tensor
+    size: int
+    rest: Tensor | None = None
+    rows: np.ndarray | None = None
+
+
+class Step(NamedTuple):
+    """What an optimiser got at a step; see `at_step`."""
+
+    scales: list[float]
+    misfit: float
+    uneven: float
 
 
 class StepGradients:
@@ -38,8 +60,8 @@ class StepGradients:
         self._watched: set[Tensor] = set()
         self._first: dict[int, Tensor] = {}  # group: its parameter that is compared at the present step, if not all are
         self._computed: dict[Tensor, tuple[Any, Tensor]] = {}  # parameter: (what is compared, its gradient there)
-        self._passing: dict[object, tuple[Tensor, int]] = {}
-        self._losses: list[tuple[Tensor, int]] = []
+        self._passing: dict[object, Part] = {}
+        self.parts: list[Part] = []
         self._steps, self._all = 0, True  # _all: whether all parameters are compared at the present step
         self.total = False
 
@@ -78,16 +100,17 @@ class StepGradients:
     def _measured(self, criterion: nn.Module, arguments: tuple, value: Any) -> None:
         if self._watched and isinstance(value, Tensor) and value.requires_grad:
             call, n = object(), _length(arguments)
-            value.register_hook(lambda gradient: self._passed(call, gradient, n))
+            value.register_hook(lambda gradient: self.passed(call, Part(gradient.detach().sum(), n)))
 
-    def _passed(self, call: object, gradient: Tensor, n: int) -> None:
-        if self._losses and not self._passing and not any(_some(value.grad) for value in self._watched):
+    def passed(self, call: object, part: Part) -> None:
+        """A backward pass has gone through a loss, or through what stands for it; call tells it from others."""
+        if self.parts and not self._passing and not any(_some(value.grad) for value in self._watched):
             self._forget()  # the gradients since the last step were dropped
-        self._passing[call] = gradient.detach().sum(), n
+        self._passing[call] = part
 
     def _found(self, value: Tensor, group: int, gradient: Tensor) -> None:
         if self._passing:
-            self._losses += self._passing.values()  # now they have reached parameters, and not inputs alone
+            self.parts += self._passing.values()  # now they have reached parameters, and not inputs alone
             self._passing.clear()
         if not self._all and self._first.get(group, value) is not value:
             return
@@ -117,38 +140,44 @@ class StepGradients:
         """A step is over, or was given up."""
         self._computed.clear()
         self._first.clear()
-        self._losses.clear()
+        self.parts.clear()
 
     @property
     def n_losses(self) -> int:
         """Values of the criterion that the present gradients come from."""
-        return len(self._losses)
+        return len(self.parts)
 
-    def at_step(self, optimizer: torch.optim.Optimizer, n: int) -> tuple[list[float], float]:
-        """(scale by parameter group, misfit) of the step that the optimiser has just made for n rows.
+    def at_step(self, optimizer: torch.optim.Optimizer, n: int) -> Step:
+        """(scale by parameter group, misfit, uneven) of the step that the optimiser has just made for n rows.
 
         scale: what the optimiser got, in gradients of the mean (sum) of the losses. misfit: the length of what it got
         beside that, as a share of the whole, where it is more than rounding; 1 where the criterion had no part in it.
+        uneven: by how much one of several losses counted more or less than the others, row for row.
         """
         if not self._watched:
-            return [1.0] * len(optimizer.param_groups), 0.0
+            return Step([1.0] * len(optimizer.param_groups), 0.0, 0.0)
         groups = []
         for k, group in enumerate(optimizer.param_groups):
-            compared = group["params"] if self._all else [self._first[k]] if k in self._first else []
-            found = [(value.grad, self._computed[value]) for value in compared if value in self._computed]
+            chosen = group["params"] if self._all else [self._first[k]] if k in self._first else []
+            found = [(value.grad, self._computed[value]) for value in chosen if value in self._computed]
             groups.append([(part, _dense(grad)[rows]) for grad, (rows, part) in found if grad is not None])
-        values, same = _read([g for g, _ in self._losses], groups)
-        sizes = [size / n if self.total else 1.0 for _, size in self._losses]
-        loss = sum(value * size for value, size in zip(values, sizes, strict=True))
-        scales, misfit = [], 0.0 if self._losses else 1.0
+        compared = [part.rest for part in self.parts if part.rest is not None]
+        numbers, same = _read([part.value for part in self.parts] + compared, groups)
+        values, rests = numbers[: len(self.parts)], numbers[len(self.parts) :]
+        sizes = [part.size for part in self.parts]
+        loss = sum(value * (size / n if self.total else 1.0) for value, size in zip(values, sizes, strict=True))
+        if compared and abs(loss - 1) < ROUNDING:
+            loss = 1.0
+        uneven = _unevenness(values if self.total else [v / s for v, s in zip(values, sizes, strict=True)], sizes)
+        scales, misfit = [], max(rests, default=0.0) if self.parts else 1.0
         for pairs, equal in zip(groups, same, strict=True):
             scale, rest = (1.0, 0.0) if equal else _multiple(pairs)
-            scales.append(scale * loss if self._losses else scale)
+            scales.append(scale * loss if self.parts else scale)
             misfit = max(misfit, rest)
         self._forget()
         self._steps += 1
         self._all = self._steps < WHOLE or self._steps % EVERY == 0
-        return scales, misfit
+        return Step(scales, misfit, uneven)
 
 
 def _read(losses: list[Tensor], groups: list[list[tuple[Tensor, Tensor]]]) -> tuple[list[float], list[bool]]:
@@ -161,6 +190,14 @@ def _read(losses: list[Tensor], groups: list[list[tuple[Tensor, Tensor]]]) -> tu
     found = torch.stack([each.reshape(()).to(kind) for each in losses + flags]).tolist()
     ends = np.cumsum([len(losses), *map(len, groups)])
     return found[: len(losses)], [all(found[start:stop]) for start, stop in pairwise(ends)]
+
+
+def _unevenness(weights: list[float], sizes: list[int]) -> float:
+    """Largest relative distance of a row's weight from the mean of all rows'."""
+    total = sum(weight * size for weight, size in zip(weights, sizes, strict=True))
+    if len(weights) < 2 or not total:
+        return 0.0
+    return max(abs(weight * sum(sizes) / total - 1) for weight in weights)
 
 
 def _multiple(pairs: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:

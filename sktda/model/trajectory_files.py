@@ -78,10 +78,10 @@ def contents(trajectory: Trajectory) -> Iterator[str | Tensor]:
             yield tensors[name]
 
 
-def names(trajectory: Trajectory) -> list[str]:
-    """Of all that is in its store."""
+def names(trajectory: Trajectory, n_checkpoints: int | None = None) -> list[str]:
+    """Of all that is in its store, or of the first so many checkpoints."""
     initial = [] if trajectory.step_index is None else ["initial"]
-    return initial + [checkpoint_name(c) for c in range(len(trajectory))]
+    return initial + [checkpoint_name(c) for c in range(len(trajectory) if n_checkpoints is None else n_checkpoints)]
 
 
 def load(kind: type[Trajectory], folder: str | os.PathLike[str]) -> Trajectory:

@@ -1,0 +1,75 @@
+"""Batches and rows as training loops have them: pairs, dicts with labels in them, several inputs in a tuple."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+LABELS = ("labels", "label", "targets", "target", "y")
+"""Names under which a dict holds its targets, as Hugging Face's do; the first that is there."""
+
+
+def parted(batch: Any, names: list[str] | None = None) -> tuple[Any, Any]:
+    """(inputs, targets) of a batch or a row: (x, y), (a, b, ..., y), or a dict that holds its labels.
+
+    Several inputs become a dict by the names of forward's arguments, if these are given. TypeError for anything else.
+    """
+    if isinstance(batch, Mapping):
+        key = next((name for name in LABELS if name in batch), None)
+        if key is None:
+            raise TypeError(
+                f"a batch with {', '.join(map(repr, batch))} names no targets; call them one of {', '.join(LABELS)}"
+            )
+        return {name: value for name, value in batch.items() if name != key}, batch[key]
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        what = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else type(batch).__name__
+        raise TypeError(f"a batch must be (inputs, ..., targets) or a dict with its labels, and this one is a {what}")
+    *inputs, targets = batch
+    if len(inputs) == 1:
+        return inputs[0], targets
+    if names is None:
+        return tuple(inputs), targets
+    return dict(zip(names, inputs, strict=False)), targets
+
+
+def argument_names(module: nn.Module) -> list[str]:
+    """Names of the positional arguments of a module's forward."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, each in inspect.signature(module.forward).parameters.items() if each.kind in kinds]
+
+
+class Pairs(Dataset):
+    """The rows of a Dataset as (inputs, targets)."""
+
+    def __init__(self, dataset: Any, names: list[str]) -> None:
+        self.dataset = dataset
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: int) -> tuple[Any, Any]:
+        return parted(self.dataset[position], self.names)
+
+
+class PairingCollate:
+    """A collate function whose batches come as (inputs, targets)."""
+
+    def __init__(self, collate: Callable, names: list[str]) -> None:
+        self.collate = collate
+        self.names = names
+
+    def __call__(self, rows: list[Any]) -> tuple[Any, Any]:
+        return parted(self.collate(rows), self.names)
+
+
+def first_output(output: Any) -> Any:
+    """The raw outputs among what a forward returned: the logits of a Hugging Face output, the first of a tuple."""
+    if isinstance(output, Mapping):
+        found = output.get("logits")
+        return next((each for each in output.values() if isinstance(each, Tensor)), None) if found is None else found
+    return output[0] if isinstance(output, tuple | list) else output

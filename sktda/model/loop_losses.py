@@ -1,0 +1,121 @@
+"""Whether a loop trains with the loss that it says: the gradient at the module's outputs beside the criterion's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sktda.devices import exact_device
+from sktda.model.base import to_device
+from sktda.model.batches import first_output
+from sktda.model.criterion import SAME_SHAPE, criterion_total
+from sktda.model.module_copy import unwrapped
+
+ONE_OUTPUT = (nn.CrossEntropyLoss, nn.NLLLoss, nn.BCELoss, nn.BCEWithLogitsLoss, *SAME_SHAPE)
+SHAPED = (nn.BCELoss, nn.BCEWithLogitsLoss, *SAME_SHAPE)
+"""Whose targets are numbers of the outputs' shape."""
+
+
+def criterion_given(criterion: Any) -> nn.Module:
+    """The criterion that a user gave, an instance or a class; TypeError for what is none."""
+    if isinstance(criterion, type) and issubclass(criterion, nn.Module):
+        criterion = criterion()
+    if not isinstance(criterion, nn.Module):
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        raise TypeError(
+            f"criterion must be a torch.nn.Module such as nn.CrossEntropyLoss(), got {name}; functions have one of "
+            "these beside them, and a loss that a module computes itself is written as one with a `reduction`"
+        )
+    criterion_total(unwrapped(criterion))
+    return criterion
+
+
+class LossAtOutputs:
+    """A criterion, and what the gradient of a backward pass at a module's outputs has to do with its own."""
+
+    def __init__(self, criterion: Any) -> None:
+        self.criterion = deepcopy(unwrapped(criterion_given(criterion))).requires_grad_(False)
+        self.total = criterion_total(self.criterion)
+
+    def outputs(self, output: Any) -> tuple[Tensor, ...] | None:
+        """The raw outputs that the criterion gets, of what a forward returned; None where they have no gradient."""
+        whole = isinstance(output, tuple | list) and not isinstance(self.criterion, ONE_OUTPUT)
+        found = tuple(output) if whole else (first_output(output),)
+        kept = all(isinstance(each, Tensor) for each in found) and any(each.requires_grad for each in found)
+        return found if kept else None
+
+    def watch(self, outputs: tuple[Tensor, ...], seen: Callable[[list[Tensor | None]], None]) -> None:
+        """Call `seen` with the gradients at the outputs, at every backward pass through them."""
+        if len(outputs) == 1:
+            outputs[0].register_hook(lambda gradient: seen([gradient]))
+            return
+        wanted = [each for each in outputs if each.requires_grad]
+
+        def sorted_in(gradients: Any) -> None:
+            found = iter(gradients)
+            seen([next(found) if each.requires_grad else None for each in outputs])
+
+        torch.autograd.graph.register_multi_grad_hook(wanted, sorted_in)
+
+    def size(self, outputs: tuple[Tensor, ...], targets: Any) -> int:
+        """Of how many rows (or labels that count) the criterion takes the mean."""
+        ignored = getattr(self.criterion, "ignore_index", None)
+        if ignored is not None and isinstance(targets, Tensor) and not targets.is_floating_point() and targets.ndim > 1:
+            return max(1, int((targets != ignored).sum()))
+        return len(outputs[0])
+
+    def compare(
+        self, outputs: tuple[Tensor, ...], gradients: list[Tensor | None], targets: Any
+    ) -> tuple[Tensor, Tensor]:
+        """(c, rest): the gradients are c times those of the criterion, beside a share `rest` of their length.
+
+        rest is 1 where the criterion cannot be computed: of unknown targets, or of outputs that it does not take.
+        """
+        device = outputs[0].device
+        nothing = torch.ones((), device=device), torch.ones((), device=device)
+        if targets is None:
+            return nothing
+        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            given = [each.detach().float() if each.dtype in _HALF else each.detach() for each in outputs]
+            given = [each.requires_grad_(outputs[i].requires_grad) for i, each in enumerate(given)]
+            try:
+                value = self.criterion.to(device)(
+                    given[0] if len(given) == 1 else tuple(given), self._shaped(given[0], to_device(targets, device))
+                )
+                kept = [each for each in given if each.requires_grad]
+                own = torch.autograd.grad(value, kept, allow_unused=True, materialize_grads=True)
+            except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+                return nothing
+        theirs = [g for each, g in zip(outputs, gradients, strict=True) if each.requires_grad]
+        pairs = [(a, torch.zeros_like(a) if b is None else b.detach()) for a, b in zip(own, theirs, strict=True)]
+        return _multiple(pairs, max(torch.finfo(each.dtype).eps for each in outputs))
+
+    def _shaped(self, output: Tensor, targets: Any) -> Any:
+        if not isinstance(targets, Tensor) or not isinstance(self.criterion, SHAPED):
+            return targets
+        return targets.to(output.dtype).reshape(output.shape)
+
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def _multiple(pairs: list[tuple[Tensor, Tensor]], eps: float) -> tuple[Tensor, Tensor]:
+    """c and |b - c a| / |b| of the c that brings c a nearest to b; without waiting for a device."""
+    aa, ab, bb = (
+        sum(_sum(one * other.to(one.dtype)) for one, other in chosen)
+        for chosen in ([(a, a) for a, _ in pairs], pairs, [(b, b) for _, b in pairs])
+    )
+    aa, ab, bb = torch.as_tensor(aa), torch.as_tensor(ab), torch.as_tensor(bb)
+    one, zero = torch.ones_like(aa), torch.zeros_like(aa)
+    scale = torch.where(aa > 0, ab / torch.where(aa > 0, aa, one), torch.where(bb > 0, zero, one))
+    beside = sum(_sum((b.to(a.dtype) - scale.to(device=a.device, dtype=a.dtype) * a).square()) for a, b in pairs)
+    share = torch.where(bb > 0, (beside / torch.where(bb > 0, bb, one)).sqrt(), zero)
+    return scale, torch.where(share <= 4 * eps, zero, share)
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.to(exact_device(values.device)).sum(dtype=torch.float64)
