@@ -105,7 +105,7 @@ def _as_negative(z: Tensor) -> Tensor:
 
 def similarities(outputs: Any, temperature: float) -> Tensor:
     """(m, m) of images with texts, times the module's factor, or over the temperature where it gives none."""
-    images, texts, factor = parted(outputs, temperature)
+    images, texts, factor = in_towers(outputs, temperature)
     if images.shape != texts.shape or images.ndim != 2:
         raise ValueError(
             f"a contrastive loss compares embeddings of one shape (m, d), and the module returned "
@@ -114,7 +114,7 @@ def similarities(outputs: Any, temperature: float) -> Tensor:
     return factor * images @ texts.T
 
 
-def parted(outputs: Any, temperature: float) -> tuple[Tensor, Tensor, Any]:
+def in_towers(outputs: Any, temperature: float) -> tuple[Tensor, Tensor, Any]:
     """(images, texts, factor of the similarities) of what a module of two towers returned."""
     if not isinstance(outputs, tuple | list) or len(outputs) not in {2, 3}:
         raise TypeError(
@@ -218,7 +218,7 @@ class FixedNegatives(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Logits (m, 1 + K, 2)."""
-        images, texts, factor = parted(self.module(**inputs), self.temperature)
+        images, texts, factor = in_towers(self.module(**inputs), self.temperature)
         with torch.no_grad():
             bank = self.module(**{name: self.get_buffer(f"negative_{name}") for name in self.names})
         # dual numbers do not stop at no_grad
