@@ -43,7 +43,7 @@ def argument_names(module: nn.Module) -> list[str]:
 
 
 def unlabelled(batch: Any, names: list[str]) -> Any:
-    """The inputs of a batch or a row that holds nothing else: a dict, or a tuple in the order of forward's arguments."""
+    """Inputs of a row that holds nothing else: a dict, or a tuple in the order of the arguments of forward."""
     return dict(zip(names, batch, strict=False)) if isinstance(batch, tuple | list) else batch
 
 

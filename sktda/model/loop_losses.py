@@ -79,7 +79,7 @@ class LossAtOutputs:
         device = outputs[0].device
         nothing = torch.ones((), device=device), torch.ones((), device=device)
         if isinstance(self.criterion, BatchLoss):
-            targets = None  # there are none, and the last of several inputs may be taken for them
+            targets = torch.zeros(0)  # there are none, and the last of several inputs may be taken for them
         elif targets is None:
             return nothing
         with torch.enable_grad(), torch.autocast(device.type, enabled=False):
@@ -88,7 +88,7 @@ class LossAtOutputs:
             try:
                 value = self.criterion.to(device)(
                     given[0] if len(given) == 1 else tuple(given),
-                    self._shaped(given[0], None if targets is None else to_device(targets, device)),
+                    self._shaped(given[0], to_device(targets, device)),
                 )
                 kept = [each for each in given if each.requires_grad]
                 own = torch.autograd.grad(value, kept, allow_unused=True, materialize_grads=True)

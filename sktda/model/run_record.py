@@ -219,8 +219,8 @@ class Recording:
         if self.meet and len(parts) > 1:
             self.lost = True
             raise ValueError(
-                f"step {self.steps + 1} adds the losses of {len(parts)} batches, and which pairs were together in which "
-                "of them is not recorded: rows meet in this criterion; make a step per batch"
+                f"step {self.steps + 1} adds the losses of {len(parts)} batches, in each of which rows meet, and which "
+                "ones met is not recorded; make a step per batch"
             )
         if parts and all(part.rows is not None for part in parts):
             return
