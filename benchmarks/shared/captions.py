@@ -56,7 +56,7 @@ def tokens(texts: list[str]) -> np.ndarray:
     return found
 
 
-def towers(width: int = 32, hidden: int = 128, pixels: int = 784) -> Any:
+def towers(width: int = 32, hidden: int = 128, pixels: int = 784, n_words: int = len(VOCABULARY)) -> Any:
     """A module of (images (m, pixels), texts (m, 12)): unit vectors of both, and the factor of the similarities."""
     import torch
     from torch import nn
@@ -66,7 +66,7 @@ def towers(width: int = 32, hidden: int = 128, pixels: int = 784) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.image = nn.Sequential(nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, width))
-            self.word = nn.Embedding(len(VOCABULARY) + 1, width, padding_idx=0)
+            self.word = nn.Embedding(n_words + 1, width, padding_idx=0)
             self.text = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
             self.scale = nn.Parameter(torch.tensor(2.0))
 
