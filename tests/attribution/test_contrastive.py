@@ -1,5 +1,7 @@
 """Losses in which the pairs of a batch meet: values against brute force, and a refusal where rows are taken apart."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from skorch import NeuralNet
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from sktda import Holdout, InfluencePruner, TrajectoryRecorder
+from sktda import Holdout, InfluencePruner, TorchModel, TrajectoryRecorder, record_run
 from sktda.attribution import TRAK, DiffIn, Influence, InnerProduct, Source, TracIn
 from sktda.model.contrastive import BatchLoss, ContrastiveLoss, FixedNegatives
 
@@ -306,6 +309,70 @@ def test_a_batch_that_holds_a_pair_twice_and_weights_of_pairs_are_refused():
     fitted = net(callbacks=[TrajectoryRecorder(steps=True)]).fit(X, None)
     with pytest.raises(ValueError, match="sample_weight has no meaning"):
         InnerProduct(FrozenEstimator(fitted)).fit(X, None, np.ones(N), X_val=X_VAL)
+
+
+# ---- a loop of one's own -------------------------------------------------------------------------------------------
+
+
+def loop(batches, module, accumulated=1, **settings):
+    """The module trained on batches of positions, and its record."""
+    criterion, optimizer = ContrastiveLoss(), torch.optim.SGD(module.parameters(), lr=0.1)
+    with record_run(module, criterion, optimizer, X, every=4, steps=True) as run:
+        for k, batch in enumerate(batches, start=1):
+            run.batch(batch)
+            (criterion(module(**taken(X, batch))) / accumulated).backward()
+            if k % accumulated == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+    return TorchModel(module, criterion, run.trajectory_)
+
+
+@pytest.mark.parametrize("method", [InnerProduct, TracIn, DiffIn])
+def test_a_loop_of_the_same_steps_has_the_scores_of_a_net(method):
+    fitted = net(callbacks=[TrajectoryRecorder(every=1, steps=True)]).initialize()
+    start = deepcopy(fitted.module_)
+    fitted.partial_fit(X, None)
+    run = fitted.callbacks_[-2][1].trajectory_
+    model = loop([run.step_rows(k) for k in range(run.n_steps)], start)
+    expected = method(FrozenEstimator(fitted)).fit(X, None, X_val=X_VAL).scores_
+    np.testing.assert_allclose(method(model).fit(X, None, X_val=X_VAL).scores_, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", ["dicts", "tuples"])
+def test_rows_of_a_dataset_hold_no_targets(rows):
+    whole = TensorDataset(*(torch.from_numpy(value) for value in X.values()))
+    data = whole if rows == "tuples" else Named(whole)
+    torch.manual_seed(2)
+    module, criterion = Towers().double(), ContrastiveLoss()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    loader = DataLoader(data, batch_size=BATCH, shuffle=True)
+    with record_run(module, criterion, optimizer, loader, steps=True) as run:
+        for batch in loader:
+            optimizer.zero_grad()
+            criterion(module(**batch) if rows == "dicts" else module(*batch)).backward()
+            optimizer.step()
+    found = InnerProduct(TorchModel(module, criterion, run.trajectory_)).fit(data, None, X_val=X_VAL).scores_
+    truth = Truth("factor", run.trajectory_)
+    v = truth.gradient(truth.validation, truth.at(-1))
+    np.testing.assert_allclose(found, 0.1 * run.trajectory_.n_steps * truth.slopes(-1, v) / N, rtol=1e-6)
+
+
+class Named(Dataset):
+    """Rows of a TensorDataset as dicts."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return dict(zip(X, self.rows[i], strict=True))
+
+
+def test_a_step_of_several_batches_is_refused_since_it_is_not_known_who_met():
+    with pytest.raises(ValueError, match="step 1 adds the losses of 2 batches"):
+        loop([np.arange(6), np.arange(6, 12)], Towers().double(), accumulated=2)
 
 
 # ---- fixed negatives -----------------------------------------------------------------------------------------------
