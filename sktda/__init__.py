@@ -2,7 +2,8 @@
 
 The flow is data -> model and trajectory -> scores -> decision -> refit:
 
-- `TrajectoryRecorder` is the skorch callback that records how a net was trained.
+- `TrajectoryRecorder` is the skorch callback that records how a net was trained; `record_run` does the same for any
+  loop of torch, and `TorchModel` is an estimator of what that trained.
 - `sktda.attribution` scores training rows, higher = keep. `LabelPosterior` needs no model of yours and is the default;
   `Influence`, `TracIn` and `InnerProduct` differentiate one, for the objectives of `sktda.objectives`.
 - `NoisyLabelDetector` tells which labels are probably wrong, and what they should be; `CoresetSelector` keeps

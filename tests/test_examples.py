@@ -118,12 +118,21 @@ def test_regression_outliers():
     check_page("regression_outliers", text)
 
 
+def test_trainer_run():
+    text = run_example("trainer_run")
+    for name in ("InnerProduct", "AUM", "Loss"):
+        auroc, found = numbers(text, name)
+        assert auroc > 0.8
+        assert found > 0.5  # of all rows 0.15
+    check_page("trainer_run", text)
+
+
 def scores(text: str, name: str) -> list[float]:
     """The two columns of R2."""
     return numbers(text, name)[-2:]
 
 
 def test_docstrings_say_how_to_run():
-    for name in ("image_folder", "boosting_table", "sparse_text", "multilabel", "regression_outliers"):
+    for name in ("image_folder", "boosting_table", "sparse_text", "multilabel", "regression_outliers", "trainer_run"):
         first = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
         assert f"Run with `python examples/{name}.py`" in first

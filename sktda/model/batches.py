@@ -13,13 +13,18 @@ LABELS = ("labels", "label", "targets", "target", "y")
 """Names under which a dict holds its targets, as Hugging Face's do; the first that is there."""
 
 
+def labels_in(batch: Mapping[str, Any]) -> str | None:
+    """The name of the targets in a batch or row, None where there are none."""
+    return next((name for name in LABELS if name in batch), None)
+
+
 def parted(batch: Any, names: list[str] | None = None) -> tuple[Any, Any]:
     """(inputs, targets) of a batch or a row: (x, y), (a, b, ..., y), or a dict that holds its labels.
 
     Several inputs become a dict by the names of forward's arguments, if these are given. TypeError for anything else.
     """
     if isinstance(batch, Mapping):
-        key = next((name for name in LABELS if name in batch), None)
+        key = labels_in(batch)
         if key is None:
             raise TypeError(
                 f"a batch with {', '.join(map(repr, batch))} names no targets; call them one of {', '.join(LABELS)}"

@@ -75,10 +75,11 @@ class FolderStore(Store):
             "TrajectoryRecorder(path=...) a new or empty folder, or delete this one first"
         )
 
-    def drop(self, names: Iterable[str]) -> None:
-        """Delete these files, of a part of a run that is trained again."""
-        for name in names:
-            self.file(name).unlink(missing_ok=True)
+    def keep(self, names: Iterable[str]) -> None:
+        """Delete all other checkpoints, of a part of a run that is trained again."""
+        kept = {self.file(name) for name in names}
+        for path in set(self.folder.glob("checkpoint-*.safetensors")) - kept:
+            path.unlink()
 
     def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write the file, whole or not at all."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from sktda.data import slices
+from sktda.model.batches import labels_in, parted
 from sktda.model.settings import random_state_kept
 
 CHUNK = 2**18  # numbers hashed at a time: they stay in the processor's cache
@@ -138,7 +139,7 @@ def _of_items(dataset: Any, rows: np.ndarray) -> np.ndarray:
     codes = np.empty(len(rows), dtype=np.uint64)
     for block in slices(len(rows), ITEMS):
         items = [dataset[int(row)] for row in rows[block]]
-        pairs = [item if isinstance(item, list | tuple) and len(item) == 2 else (item, None) for item in items]
+        pairs = [_pair(item) for item in items]
         has_y = pairs[0][1] is not None
         inputs = _stacked([x for x, _ in pairs])
         targets = _stacked([y for _, y in pairs]) if has_y else None
@@ -147,6 +148,14 @@ def _of_items(dataset: Any, rows: np.ndarray) -> np.ndarray:
         else:  # rows of different shapes
             codes[block] = [row_fingerprints(_single(x), None if y is None else _single(y))[0] for x, y in pairs]
     return codes
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    """(inputs, targets), targets None where they are not told apart."""
+    if isinstance(item, Mapping):
+        name = labels_in(item)
+        return (item, None) if name is None else parted(item)
+    return item if isinstance(item, list | tuple) and len(item) == 2 else (item, None)  # type: ignore[return-value]
 
 
 def _single(value: Any) -> np.ndarray:

@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from sktda.model.contrastive import BatchLoss
 from sktda.model.loop_losses import LossAtOutputs
-from sktda.model.loop_parts import Counted, Listener, check_recordable, targets_in
+from sktda.model.loop_parts import Listener, check_recordable, targets_in
 from sktda.model.reading import count, take
-from sktda.model.run_record import Recording, described
+from sktda.model.resuming import resumed
+from sktda.model.run_record import Counted, Recording, described
 from sktda.model.sampling import Draws, handing, watch
 from sktda.model.settings import random_state_kept
 from sktda.model.step_gradients import Part
@@ -222,11 +223,11 @@ class record_run:
         """Watch module and optimiser; which rows the module gets is said by `next_batch` or `next_drawn`."""
         if hasattr(self, "run"):
             raise ValueError("record_run records one run; make another one, with resume=run.trajectory_ to continue")
-        about = described(self.optimizer, *self._data())
+        about = described(type(self.optimizer).__name__, *Counted.given(self.X, self.y))
         if self.resume is None:
             run = Recording(self.path, self.steps, by_parts=True)
         else:
-            run = Recording.resumed(self.resume, self.path, self.module, self.optimizer, self.steps)
+            run = resumed(self.resume, self.path, self.module, self.optimizer, self.steps)
         spacing = None if self.every is not None else self.n_steps / self.n_checkpoints
         run.start(self.module, self.optimizer, about, spacing)
         run.gradients.total, run.meet = self.loss.total, isinstance(self.loss.criterion, BatchLoss)
@@ -237,12 +238,6 @@ class record_run:
             self.optimizer.register_step_post_hook(self._stepped),  # after that of the recording
         ]
         run.gradients.follow(self.optimizer)
-
-    def _data(self) -> tuple[Any, Any, Any]:
-        """(dataset, X, y) as `described` takes them."""
-        if is_dataset(self.X):
-            return self.X, None, None
-        return Counted(count(self.X)), self.X, self.y
 
     def _check_running(self) -> None:
         if not hasattr(self, "run") or not self._handles:
@@ -280,7 +275,8 @@ class record_run:
 
         def seen(gradient: Any) -> None:
             value, rest = self.loss.compare(outputs, gradient, targets)
-            self.run.gradients.passed(call, Part(value, self.loss.size(outputs, targets), rest, rows))
+            size, rounding = self.loss.size(outputs, targets), self.loss.rounding(gradient)
+            self.run.gradients.passed(call, Part(value, size, rest, rounding, rows))
 
         self.loss.watch(outputs, seen)
 

@@ -52,7 +52,14 @@ class LossAtOutputs:
     def watch(self, outputs: tuple[Tensor, ...], seen: Callable[[list[Tensor | None]], None]) -> None:
         """Call `seen` with the gradients at the outputs, at every backward pass through them."""
         if len(outputs) == 1:
-            outputs[0].register_hook(lambda gradient: seen([gradient]))
+            made_by = outputs[0].grad_fn
+            if made_by is not None and made_by.name().startswith("ToCopyBackward"):
+                # a cast after the loss was computed (accelerate's mixed precision): no gradient comes through it
+                node, place = made_by.next_functions[0]
+                assert node is not None  # it has a gradient
+                node.register_prehook(lambda gradients: seen([gradients[place]]))
+            else:
+                outputs[0].register_hook(lambda gradient: seen([gradient]))
             return
         wanted = [each for each in outputs if each.requires_grad]
 
@@ -68,6 +75,11 @@ class LossAtOutputs:
         if ignored is not None and isinstance(targets, Tensor) and not targets.is_floating_point() and targets.ndim > 1:
             return max(1, int((targets != ignored).sum()))
         return len(outputs[0])
+
+    @staticmethod
+    def rounding(gradients: list[Tensor | None]) -> float:
+        """Of c, a quotient of sums over the outputs."""
+        return max(1e-5, *(torch.finfo(each.dtype).eps for each in gradients if each is not None))
 
     def compare(
         self, outputs: tuple[Tensor, ...], gradients: list[Tensor | None], targets: Any
@@ -96,7 +108,7 @@ class LossAtOutputs:
                 return nothing
         theirs = [g for each, g in zip(outputs, gradients, strict=True) if each.requires_grad]
         pairs = [(a, torch.zeros_like(a) if b is None else b.detach()) for a, b in zip(own, theirs, strict=True)]
-        return _multiple(pairs, max(torch.finfo(each.dtype).eps for each in outputs))
+        return _multiple(pairs, max(torch.finfo(b.dtype).eps for _, b in pairs))
 
     def _shaped(self, output: Tensor, targets: Any) -> Any:
         if not isinstance(targets, Tensor) or not isinstance(self.criterion, SHAPED):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ class Listener:
     """A hook of which copies (of the module, by deepcopy or pickle) listen to nothing."""
 
     def __init__(self, hook: Any = None) -> None:
-        self.hook = hook
+        # a compiler that is at work would trace what the hook does
+        self.hook = torch.compiler.disable(hook) if hook is not None and "torch._dynamo" in sys.modules else hook
 
     def __call__(self, *given: Any) -> None:
         if self.hook is not None:
@@ -26,16 +28,6 @@ class Listener:
 
     def __reduce__(self) -> Any:
         return Listener, ()
-
-
-class Counted:
-    """Stands in for a Dataset of so many rows."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
 
 
 def targets_in(batch: Any) -> Any:

@@ -114,7 +114,9 @@ class TrajectoryRecorder(Callback):
         spacing = None
         if self.every is None:
             spacing = net.max_epochs * _batches(net, dataset_train) / self.n_checkpoints
-        run.start(net.module_, net.optimizer_, described(net.optimizer_, dataset_train, *run.data), spacing)
+        run.start(
+            net.module_, net.optimizer_, described(type(net.optimizer_).__name__, dataset_train, *run.data), spacing
+        )
         run.gradients.attach(net.criterion_)
 
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from skorch.utils import is_dataset
 from torch import nn
 
 from sktda.model import trajectory_files
 from sktda.model.checkpoints import FolderStore, MemoryStore, Store, snapshot
 from sktda.model.fingerprint import changes_between_reads, module_fingerprint, row_fingerprints
+from sktda.model.reading import count
 from sktda.model.sampling import trained_positions
 from sktda.model.step_gradients import StepGradients
 from sktda.model.trajectory import Trajectory
@@ -47,64 +49,10 @@ class Recording:
         self._reset()
         self._reset_interval()
 
-    @classmethod
-    def resumed(
-        cls, before: Any, path: Any, module: nn.Module, optimizer: torch.optim.Optimizer, with_steps: bool
-    ) -> Recording:
-        """One that goes on where an earlier trajectory, or its folder, has a checkpoint of the module's parameters."""
-        before = before if isinstance(before, Trajectory) else Trajectory.load(before)
-        module = plain(module)
-        before.check_module(module)
-        if with_steps and before.step_index is None:
-            raise ValueError(
-                "steps=True cannot begin in the middle: the record that is resumed has none; use steps=False"
-            )
-        kept = next((c for c in reversed(range(len(before))) if _holds(before.state(c), module)), None)
-        if kept is None:
-            raise ValueError(
-                "the module's parameters are those of no checkpoint of the record that is resumed; restore the module "
-                f"as it was after one of the steps {', '.join(map(str, before.steps[:20]))}"
-                f"{', ...' if len(before) > 20 else ''}, or take checkpoints where you save it (every=...)"
-            )
-        if before.optimizer != type(optimizer).__name__:
-            raise ValueError(f"the record that is resumed is of {before.optimizer}, not of {type(optimizer).__name__}")
-        needs_state = any(group.get("momentum") or "betas" in group for group in optimizer.param_groups)
-        if needs_state and not optimizer.state:
-            raise ValueError(
-                f"{type(optimizer).__name__} goes on from moments that it has not: restore it, too "
-                "(optimizer.load_state_dict) before the run is resumed"
-            )
-        own = before.store.folder if isinstance(before.store, FolderStore) else None
-        if own is not None and path is not None and Path(path).resolve() != own:
-            raise ValueError(f"the record that is resumed goes on in its own folder, {own}; leave out path")
-        run = cls(None if own else path, with_steps, by_parts=True)
-        if own is None:
-            for name in trajectory_files.names(before, kept + 1):
-                run.store.write(name, before.store.read(name))
-        else:
-            run.identity, run.store = before.identity, before.store
-        run._take(before, kept + 1)
-        if isinstance(run.store, FolderStore):
-            run.write_index()  # first, so that an interrupt leaves more files than it names, and not fewer
-            run.store.drop(map(checkpoint_name, range(kept + 1, len(before))))
-        return run
-
     def write_index(self) -> None:
         """Make the folder one that can be loaded as it is now."""
         if isinstance(self.store, FolderStore):
             trajectory_files.write_index(self.trajectory(), self.store.folder)
-
-    def _take(self, before: Trajectory, n_checkpoints: int) -> None:
-        """Be where a trajectory was at one of its checkpoints."""
-        names = (*trajectory_files.ARRAYS,)
-        self.taken = [{name: getattr(before, name)[c] for name in names} for c in range(n_checkpoints)]
-        self.steps = self.batches = int(before.steps[n_checkpoints - 1])
-        self.about = {name: getattr(before, name) for name in ("optimizer", "n_given", "rows", "fingerprints")}
-        self.groups, self.module = before.groups, before.module
-        self.began = True
-        if self.with_steps and before.group_step_rates is not None:
-            self.step_rows = [before.step_positions(k) for k in range(self.steps)]
-            self.step_rates = before.group_step_rates[: self.steps].tolist()
 
     def _reset(self) -> None:
         """What lives only while training runs."""
@@ -238,7 +186,7 @@ class Recording:
         parts = self.gradients.parts
         self.batch_size = sum(part.size for part in parts)
         rows = [part.rows for part in parts if part.rows is not None]
-        self.pending_rows = sum(map(len, rows))
+        self.pending_rows = sum(part.size if part.rows is None else len(part.rows) for part in parts)
         return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
     def end_batch(self, loss: Any) -> None:
@@ -282,7 +230,7 @@ class Recording:
         )
         self._reset_interval()
         self._skip_past()
-        self.groups = _groups(module, optimizer)
+        self.groups = numbered_groups(module, optimizer)
         self.module = module_fingerprint(module)  # after a step, when lazy layers have their shapes
 
     def release(self) -> None:
@@ -304,9 +252,19 @@ class Recording:
         return Trajectory(store=self.store, identity=self.identity, **about, **arrays)
 
 
-def _holds(state: dict[str, Any], module: nn.Module) -> bool:
-    """Whether a checkpoint has the module's parameters."""
-    return all(torch.equal(value.detach().cpu(), state[name]) for name, value in module.named_parameters())
+class Counted:
+    """Stands in for a Dataset of so many rows."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    @classmethod
+    def given(cls, X: Any, y: Any) -> tuple[Any, Any, Any]:
+        """(dataset, X, y) as `described` takes them, of a Dataset or of arrays."""
+        return (X, None, None) if is_dataset(X) else (cls(count(X)), X, y)
 
 
 def plain(module: nn.Module) -> nn.Module:
@@ -318,10 +276,10 @@ def plain(module: nn.Module) -> nn.Module:
         module = module.module
 
 
-def described(optimizer: torch.optim.Optimizer, dataset: Any, X: Any, y: Any) -> dict[str, Any]:
+def described(optimizer: str, dataset: Any, X: Any, y: Any) -> dict[str, Any]:
     """What must stay the same if training continues; X None: the dataset itself was given."""
     about: dict[str, Any] = {
-        "optimizer": type(optimizer).__name__,
+        "optimizer": optimizer,
         "n_given": None,
         "rows": None,
         "fingerprints": None,
@@ -336,7 +294,7 @@ def described(optimizer: torch.optim.Optimizer, dataset: Any, X: Any, y: Any) ->
     return about
 
 
-def _groups(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+def numbered_groups(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """Names of the parameters and every hyperparameter that is a number, per group."""
     names = {parameter: name for name, parameter in module.named_parameters()}
     return [

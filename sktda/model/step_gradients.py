@@ -17,7 +17,6 @@ from sktda.devices import exact_device, has_float64
 WHOLE = 8  # first steps at which all gradients are compared, all of them
 EVERY = 8  # then at every so many steps LARGE numbers of each parameter: in small nets that costs a fifth of the step
 LARGE = 2**16
-ROUNDING = 1e-5  # of a loss that is seen by its gradient alone
 SMALL = 4_096  # at the other steps numbers of one parameter of each group; samples are rows that take turns
 
 
@@ -25,12 +24,14 @@ class Part(NamedTuple):
     """A loss that a step's gradient comes from.
 
     value: what its mean (sum) was multiplied by, as a number on its device; size: of what it is the mean; rest: what
-    share of the gradient was none of it, where that was compared; rows: of what rows, where that is known.
+    share of the gradient was none of it, where that was compared, up to rounding; rows: of what rows, where that is
+    known.
     """
 
     value: Tensor
     size: int
     rest: Tensor | None = None
+    rounding: float = 0.0
     rows: np.ndarray | None = None
 
 
@@ -106,6 +107,8 @@ class StepGradients:
         """A backward pass has gone through a loss, or through what stands for it; call tells it from others."""
         if self.parts and not self._passing and not any(_some(value.grad) for value in self._watched):
             self._forget()  # the gradients since the last step were dropped
+        if not self._passing:  # what has reached no parameter when the pass is over never will (gradients of inputs)
+            torch.autograd.Variable._execution_engine.queue_callback(self._passing.clear)
         self._passing[call] = part
 
     def _found(self, value: Tensor, group: int, gradient: Tensor) -> None:
@@ -166,9 +169,12 @@ class StepGradients:
         values, rests = numbers[: len(self.parts)], numbers[len(self.parts) :]
         sizes = [part.size for part in self.parts]
         loss = sum(value * (size / n if self.total else 1.0) for value, size in zip(values, sizes, strict=True))
-        if compared and abs(loss - 1) < ROUNDING:
-            loss = 1.0
         uneven = _unevenness(values if self.total else [v / s for v, s in zip(values, sizes, strict=True)], sizes)
+        rounding = max((part.rounding for part in self.parts), default=0.0)
+        if abs(loss - 1) <= rounding:
+            loss = 1.0
+        if uneven <= rounding:
+            uneven = 0.0
         scales, misfit = [], max(rests, default=0.0) if self.parts else 1.0
         for pairs, equal in zip(groups, same, strict=True):
             scale, rest = (1.0, 0.0) if equal else _multiple(pairs)

@@ -17,7 +17,7 @@ from torch import nn
 from sktda.model.batches import PairingCollate, Pairs, argument_names, first_output
 from sktda.model.contrastive import meets
 from sktda.model.criterion import SAME_SHAPE, criterion_total
-from sktda.model.loop_losses import criterion_given
+from sktda.model.loop_losses import ONE_OUTPUT, criterion_given
 from sktda.model.module_copy import _computed, unwrapped
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.run_record import plain
@@ -85,9 +85,15 @@ class TorchModel(FrozenEstimator):
             trajectory = Trajectory.load(trajectory)
         original = plain(module)
         copy = _copied(original).eval()
-        copy.register_forward_hook(_raw)
+        copy.register_forward_hook(_first if isinstance(criterion, ONE_OUTPUT) else _logits)
         names = argument_names(original)
         kind = _kind(criterion)
+        size = 0 if trajectory is None else int(np.median(trajectory.batch_sizes))
+        if trajectory is not None and not size and criterion_total(criterion):
+            raise ValueError(
+                "of a criterion that adds the losses of a batch, rates count by the size of a batch, which checkpoints "
+                "do not tell; record the run, or train with reduction='mean'"
+            )
         net = kind(
             copy,
             criterion=criterion,
@@ -95,7 +101,7 @@ class TorchModel(FrozenEstimator):
             train_split=None,
             verbose=0,
             callbacks=[TrajectoryRecorder()] if trajectory is not None else None,
-            batch_size=128 if trajectory is None else int(np.median(trajectory.batch_sizes)),
+            batch_size=size or 128,
         )
         if collate_fn is not None:
             collate = PairingCollate(collate_fn, names)
@@ -191,8 +197,12 @@ def _without_trainer(module: nn.Module) -> Iterator[None]:
             vars(part)["_trainer"] = trainer
 
 
-def _raw(module: nn.Module, arguments: Any, output: Any) -> Any:
-    return first_output(output) if isinstance(output, Mapping) else output
+def _first(module: nn.Module, arguments: Any, output: Any) -> Any:
+    return first_output(output)
+
+
+def _logits(module: nn.Module, arguments: Any, output: Any) -> Any:
+    return first_output(output) if isinstance(output, Mapping) else output  # all of a tuple, for the criterion
 
 
 def _device(module: nn.Module) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sktda.model import trajectory_files
+from sktda.model import trajectory_checks, trajectory_files
 from sktda.model.checkpoints import Store
-from sktda.model.fingerprint import module_fingerprint, row_fingerprints
+from sktda.model.fingerprint import row_fingerprints
 
 MISFIT = 1e-3  # share of a gradient: what is below changes scores by no more
 
@@ -165,8 +166,9 @@ class Trajectory:
         if self.misfits.max() > MISFIT:
             raise ValueError(
                 f"in the recorded training the optimiser got gradients of which {self.misfits.max():.0%} was not of "
-                "the criterion's loss (clipping by value, noise, hooks, another loss), so learning rates do not tell "
-                "what a row did; clip by norm and train with the criterion's loss, or use Influence"
+                "the criterion's loss (clipping by value, noise, hooks, another loss, batches that record_run was not "
+                "told of), so learning rates do not tell what a row did; clip by norm and train with the criterion's "
+                "loss, or use Influence"
             )
 
     @property
@@ -211,47 +213,19 @@ class Trajectory:
 
     def _need_steps(self) -> None:
         if self.step_index is None:
-            raise ValueError("the steps were not recorded; train with TrajectoryRecorder(steps=True)")
+            raise ValueError(
+                "the steps were not recorded; train with TrajectoryRecorder(steps=True), or steps=True of record_run"
+            )
 
     # ---- is it the trajectory of this model and of these rows?
 
     def check_module(self, module: nn.Module) -> None:
         """Raise ValueError if the trajectory is of another model, naming the first difference."""
-        other = module_fingerprint(module)
-        for kind in ("parameters", "buffers"):
-            mine, theirs = ({entry[0]: entry[1:] for entry in print_[kind]} for print_ in (self.module, other))
-            for name in [*mine, *theirs]:
-                if mine.get(name) != theirs.get(name):
-                    raise ValueError(
-                        f"the trajectory is of another model: {kind[:-1]} '{name}' is {_shown(mine.get(name))} in the "
-                        f"trajectory and {_shown(theirs.get(name))} in the module; use the net that was trained"
-                    )
-        kinds: dict[str, str] = dict(self.module["modules"])  # type: ignore[arg-type]
-        for name, kind in other["modules"]:
-            if kinds.get(name) != kind:
-                raise ValueError(
-                    f"the trajectory is of another model: {repr(name) if name else 'the module'} is a "
-                    f"{kinds.get(name)} in the trajectory and a {kind} in the module; use the net that was trained"
-                )
+        trajectory_checks.check_module(self, module)
 
     def check_final(self, module: nn.Module) -> None:
         """Raise ValueError if the module's parameters are not those of the last checkpoint, or are not finite."""
-        self.check_module(module)
-        state = self.state(-1)
-        for name, value in getattr(module, "_orig_mod", module).named_parameters():
-            if not bool(torch.isfinite(state[name]).all()):
-                raise ValueError(
-                    f"training diverged: '{name}' holds NaN or infinity after step {self.n_steps}, at learning rate "
-                    f"{self.learning_rates[-1]:g}; train with a smaller learning rate"
-                )
-            if not torch.equal(value.detach().cpu(), state[name]):
-                raise ValueError(
-                    f"parameters of the net are not those at the end of its trajectory ('{name}' differs). Causes: "
-                    "EarlyStopping or Checkpoint with load_best=True put earlier parameters back, load_params, one "
-                    "TrajectoryRecorder shared by two nets, or a second net that was built around the same module "
-                    "instance and trained it further; train with load_best=False, a recorder of its own, and for a "
-                    "further stage copy.deepcopy(net.module_)"
-                )
+        trajectory_checks.check_final(self, module)
 
     def positions(self, X: Any, y: Any = None) -> np.ndarray:
         """Position (n,) of each row of (X, y) among the trained rows; of equal rows the k-th goes to the k-th.
@@ -261,7 +235,7 @@ class Trajectory:
         """
         asked, order, first, count = self._found(X, y)
         if (count == 0).any():
-            raise ValueError(self._foreign(np.flatnonzero(count == 0), len(asked)))
+            raise ValueError(trajectory_checks.foreign(self, np.flatnonzero(count == 0), len(asked)))
         return order[first + _occurrence(asked) % count]
 
     def contains(self, X: Any, y: Any = None) -> np.ndarray:
@@ -290,20 +264,61 @@ class Trajectory:
         if self.fingerprints is not None:
             self.positions(X, y)
 
-    def _foreign(self, foreign: np.ndarray, n: int) -> str:
-        text = (
-            f"{len(foreign)} of {n} rows are not among the {len(self.rows)} rows that the net was trained on, "  # type: ignore[arg-type]
-            f"the first is row {foreign[0]}; "
-        )
-        held_out = (self.n_given or 0) - len(self.rows)  # type: ignore[arg-type]
-        if held_out > 0:
-            return text + (
-                f"the net's train_split held out {held_out} of the {self.n_given} rows given to it: use "
-                "train_split=None, or pass the rows at trajectory.rows only"
-            )
-        return text + "pass the X and y (labels too) of the training, or rows of them"
-
     # ---- files
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        checkpoints: Any,
+        learning_rates: Any = None,
+        *,
+        module: nn.Module,
+        steps: Sequence[int] | None = None,
+        optimizer: torch.optim.Optimizer | str | None = None,
+        X: Any = None,
+        y: Any = None,
+    ) -> Trajectory:
+        """The trajectory of a training that was not recorded, of the checkpoints that it saved.
+
+        Parameters
+        ----------
+        checkpoints : path-like, or list of path-like or dict
+            In the order of training, the last one after it: files of a state_dict by torch.save or safetensors, alone
+            or under a name such as "model" or "state_dict" (Lightning's .ckpt), folders of the Trainer
+            (checkpoint-500, shards too), state_dicts; or one folder that holds them all. Nothing is unpickled. Files
+            are read when they are asked for, so they must stay; `save` makes a copy.
+        learning_rates : float or array-like, default=None
+            One number, one for each checkpoint (it counts for the steps since the one before), or one for each step.
+            None = what the files tell: the Trainer's log, else the rate that the optimiser was saved with.
+        module : torch.nn.Module
+            Of the class that was trained, with the parameters that were trained requiring gradients.
+        steps : sequence of int, default=None
+            Steps of the optimiser that were done at each checkpoint. None = what the files tell.
+        optimizer : torch.optim.Optimizer or str, default=None
+            One made for `module` as in the training, for momentum, weight decay and groups; or its name, where it had
+            none. None = what the files tell.
+        X, y : default=None
+            The rows that were trained on (a Dataset alone, or arrays), so that others are recognised. None = not
+            checked.
+
+        Raises
+        ------
+        FileNotFoundError
+            For a file that is missing.
+        ValueError
+            For checkpoints of another module, out of order, with NaN in them, or that hold pickled objects; and for
+            steps, rates or an optimiser that neither the files nor the arguments tell.
+
+        Notes
+        -----
+        What happened between checkpoints is not in them: gradients count as those of the loss, not clipped, and rows
+        of single steps are not known, so that SGDInfluence needs a recorded run.
+        """
+        from sktda.model.from_checkpoints import from_checkpoints  # which needs this module
+
+        return from_checkpoints(
+            cls, checkpoints, learning_rates, module=module, steps=steps, optimizer=optimizer, X=X, y=y
+        )
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write safetensors files into a new folder, which appears whole or not at all; one checkpoint in memory.
@@ -329,7 +344,3 @@ def _occurrence(codes: np.ndarray) -> np.ndarray:
     occurrence = np.empty(len(codes), dtype=np.int64)
     occurrence[order] = np.arange(len(codes)) - np.searchsorted(ordered, ordered, side="left")
     return occurrence
-
-
-def _shown(entry: list[Any] | None) -> str:
-    return "missing" if entry is None else f"{entry[1]} {tuple(entry[0])}"

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sktda import LightningRecorder, TorchModel, TrainerRecorder, TrajectoryRecorder, record_run
-from tests.model.nets import Mlp, make_net, recorder_of, rows
+from tests.model.nets import Mlp, make_net, rows
 
 ORDER = np.random.default_rng(3).permutation(40).tolist()
 EPOCHS, BATCH = 6, 10
@@ -87,7 +87,7 @@ def by_plain_loop(make_optimizer=sgd):
     return TorchModel(module, nn.CrossEntropyLoss(), run.trajectory_)
 
 
-def by_lightning(make_optimizer=sgd, recorder=None, max_epochs=EPOCHS, ckpt_path=None, **options):
+def by_lightning(make_optimizer=sgd, recorder=None, max_epochs=EPOCHS, ckpt_path=None, more=(), **options):
     """Estimator."""
     import lightning
 
@@ -105,7 +105,7 @@ def by_lightning(make_optimizer=sgd, recorder=None, max_epochs=EPOCHS, ckpt_path
 
     lit = Lit()
     recorder = recorder(lit.net) if recorder else LightningRecorder(lit.net, nn.CrossEntropyLoss(), **PLAN)
-    trainer = quiet_trainer(recorder, max_epochs, **options)
+    trainer = quiet_trainer(recorder, max_epochs, callbacks=[recorder, *more], **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(lit, loader_of(), ckpt_path=ckpt_path)
@@ -139,10 +139,9 @@ def by_trainer(folder, make_optimizer=sgd, recorder=None, kind=WithLoss, resume=
     settings = {"num_train_epochs": EPOCHS, "max_grad_norm": 0.0, "report_to": [], "disable_tqdm": True}
     settings |= {"use_cpu": True, "save_strategy": "no", "per_device_train_batch_size": BATCH, "logging_strategy": "no"}
     arguments = transformers.TrainingArguments(str(folder), **settings | options)
-    optimizer = make_optimizer(module)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    trainer = Trainer(
-        module, arguments, train_dataset=data(), optimizers=(optimizer, schedule), callbacks=[recorder]
-    )
+    optimizers = None, None
+    if make_optimizer is not None:
+        optimizers = (optimizer := make_optimizer(module)), torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    trainer = Trainer(module, arguments, train_dataset=data(), optimizers=optimizers, callbacks=[recorder])
     trainer.train(resume_from_checkpoint=resume)
     return TorchModel(module, nn.CrossEntropyLoss(), recorder.trajectory_), trainer

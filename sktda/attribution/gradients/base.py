@@ -363,7 +363,7 @@ def unrecorded(method: str, given: GivenModel) -> str:
     return (
         f"{method} follows a recorded training run, and this {given.name} has none; train a "
         "skorch net with a TrajectoryRecorder among its callbacks (with what the method's docstring says it must "
-        "keep), or use Influence"
+        "keep), pass TorchModel the trajectory of record_run, or use Influence"
     )
 
 
