@@ -101,6 +101,9 @@ def scale() -> str:
     )
 
 
+MILLION = 1_000_000
+
+
 def scale_pairs() -> str:
     """A million image-text pairs; nothing where it was not run."""
     environment, rows = found("scale_pairs")
@@ -120,4 +123,10 @@ def scale_pairs() -> str:
         "`DiffIn` for the loss of 1,000 matched pairs at the last checkpoint, in the batches that the pairs stood in. "
         "All rows of the table are measured, on one thread of a busy machine, where the clock says little."
     )
+    if (most := rows[-1])["n"] < MILLION:
+        whole = {name: most[name] * MILLION / most["n"] for name in ("processor_seconds", "train_processor_seconds")}
+        text += (
+            f" A million was not run: both grow with the pairs, to {whole['processor_seconds']:.0f} s of "
+            f"the processor and {whole['train_processor_seconds']:.0f} s for the training; this is extrapolated."
+        )
     return "\n\n".join(["## A million image-text pairs", text, where(environment), table(columns, body)])
