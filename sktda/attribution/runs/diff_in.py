@@ -118,7 +118,8 @@ class DiffIn(GradientAttributor, Deletion):
     Source: arXiv:2508.14648, with its sign turned: the paper's I is the effect of including a row. The rate is read
     before a scheduler changes it, and gradients are taken in eval mode. Where the one trained layer is linear and
     gives the logits of a softmax, a closed form replaces derivatives. Adam is followed as if its rates were those of
-    SGD.
+    SGD. Of a net with ContrastiveLoss, g_i and H_i are of what a pair takes with it from its batch; validation rows are
+    needed, and the record must have the steps.
 
     Examples
     --------
