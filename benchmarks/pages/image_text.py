@@ -9,6 +9,8 @@ from pages.common import chosen, distinct, found, middle, n_seeds, over_seeds, t
 def image_text() -> str:
     """Mismatched pairs found, and retrieval after training without them; nothing where it was not run."""
     environment, rows = found("image_text")
+    compared = {row["seed"] for row in rows if row["choice"] == "random"}  # of a run that was cut
+    rows = [row for row in rows if row["seed"] in compared]
     if not rows:
         return ""
     first = rows[0]
