@@ -9,6 +9,11 @@ with EK-FAC `Influence`. Every run has a process of its own. Two peaks of memory
 10,000 rows: of the process, in which the pages of the map count that it has read, and (on Linux) without them.
 Last, the process is killed (SIGKILL) once half of the values are in its `work_dir`, and started again.
 Writes benchmarks/results/scale.json.
+
+    python benchmarks/scale.py --pairs          # 1,000,000 image-text pairs that are made as they are read
+
+Trains two small towers on the pairs for one epoch, 30 % of them mismatched, and scores all by `DiffIn` at the last
+checkpoint, in the batches that they stood in. Writes benchmarks/results/scale_pairs.json, after every size.
 """
 
 from __future__ import annotations
@@ -18,10 +23,12 @@ import multiprocessing as mp
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from shared.common import begin, measured, save
@@ -29,6 +36,7 @@ from shared.common import begin, measured, save
 COLUMNS, CLASSES, SEED = 100, 10, 0
 SMALL, VALIDATION = 10_000, 1_000
 STEP = 100_000  # rows written at a time
+KINDS, PAIRS_IN_A_BATCH = 40, 256
 METHODS = ("InnerProduct", "Influence ekfac")
 
 
@@ -135,11 +143,109 @@ def killed_half_way(folder: str, n: int, method: str) -> dict:
     }
 
 
+class Made:
+    """Rows (n, width) that are made when they are read: row i is its kind's, and what a hash of i adds."""
+
+    def __init__(self, kinds: np.ndarray, centres: np.ndarray, noise: np.ndarray) -> None:
+        self.kinds, self.centres, self.noise = kinds, centres, noise
+        self.shape, self.dtype = (len(kinds), centres.shape[1]), centres.dtype
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        rows = rows[0] if isinstance(rows, tuple) else rows
+        at = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        found = self.centres[self.kinds[at]] + self.noise[at % 4093] + self.noise[at // 4093 + at % 4091]
+        return found.astype(self.dtype)
+
+
+def pairs(n: int) -> tuple[dict, np.ndarray, dict]:
+    """(training pairs, mask of the mismatched ones, matched validation pairs): 40 kinds of images and texts."""
+    rng = np.random.default_rng(SEED)
+    kinds = rng.integers(0, KINDS, n + VALIDATION)
+    wrong = rng.random(n + VALIDATION) < 0.3
+    wrong[n:] = False
+    told = np.where(wrong, (kinds + rng.integers(1, KINDS, n + VALIDATION)) % KINDS, kinds)
+    pictures = rng.standard_normal((KINDS, 64)).astype(np.float32), rng.standard_normal((8192, 64), dtype=np.float32)
+    # two words of a kind, and two that any may have
+    texts = np.c_[2 * np.arange(KINDS), 2 * np.arange(KINDS) + 1, np.full((KINDS, 2), 2 * KINDS)] + 1
+    chatter = np.c_[np.zeros((8192, 2), dtype=int), rng.integers(0, 20, (8192, 2))]
+    parts = [
+        {"images": Made(kinds[part], *pictures), "texts": Made(told[part], texts, chatter)}
+        for part in (slice(0, n), slice(n, None))
+    ]
+    return parts[0], wrong[:n], parts[1]
+
+
+def score_pairs(n: int) -> dict:
+    """Training for one epoch, and DiffIn at its end."""
+    import torch
+    from shared.captions import towers
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.metrics import roc_auc_score
+    from skorch import NeuralNet
+
+    from sktda import ContrastiveLoss, TrajectoryRecorder
+    from sktda.attribution import DiffIn
+
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    X, wrong, validation = pairs(n)
+    net = NeuralNet(
+        towers(width=32, hidden=64, pixels=64, n_words=2 * KINDS + 40),
+        criterion=ContrastiveLoss,
+        batch_size=PAIRS_IN_A_BATCH,
+        max_epochs=1,
+        lr=0.05,
+        optimizer__momentum=0.9,
+        iterator_train__shuffle=True,
+        train_split=None,
+        verbose=0,
+        callbacks=[TrajectoryRecorder(n_checkpoints=1, steps=True)],
+    )
+    clock = time.perf_counter(), time.process_time()
+    net.fit(X, None)
+    trained = time.perf_counter(), time.process_time()
+    method = DiffIn(FrozenEstimator(net)).fit(X, None, X_val=validation)
+    done = time.perf_counter(), time.process_time()
+    return {
+        "n": n,
+        "parameters": sum(value.numel() for value in net.module_.parameters()),
+        "batch": PAIRS_IN_A_BATCH,
+        "train_seconds": trained[0] - clock[0],
+        "train_processor_seconds": trained[1] - clock[1],
+        "seconds": done[0] - trained[0],
+        "processor_seconds": done[1] - trained[1],
+        "auroc": roc_auc_score(wrong, -method.scores_),
+    }
+
+
+def pairs_of_sizes(sizes: list[int]) -> None:
+    """A row per size."""
+    rows: list[dict] = []
+    for n in sizes:
+        rows.append(measured(score_pairs, n))
+        row = rows[-1]
+        print(
+            f"seed {SEED} DiffIn {n:9,} pairs {row['seconds']:8.2f} s ({row['processor_seconds']:.2f} s of the "
+            f"processor, {1e6 * row['processor_seconds'] / n:.1f} us/pair), training {row['train_seconds']:.2f} s "
+            f"({row['train_processor_seconds']:.2f} s), peak {row['peak_gib']:.2f} GiB, AUROC {row['auroc']:.3f}",
+            flush=True,
+        )
+        save("scale_pairs", rows)  # a run that is cut leaves the smaller sizes
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
-    options = begin(parser, arguments)
+    parser.add_argument("--pairs", action="store_true", help="image-text pairs only")
+    options = begin(parser, arguments, threads=1 if "--pairs" in (arguments or sys.argv) else 2)
     n = 2_000 if options.quick else options.rows
+    if options.pairs or options.quick:
+        pairs_of_sizes([400] if options.quick else sorted({SMALL, n // 10, n}))
+    if options.pairs:
+        return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         make(folder, n)

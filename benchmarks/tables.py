@@ -11,13 +11,14 @@ from pages.cluster import cluster
 from pages.decisions import decisions
 from pages.distributional import distributional
 from pages.encoders import encoders
-from pages.engine import engine, scale
+from pages.engine import engine, scale, scale_pairs
 from pages.fairness import fairness
 from pages.finetuning import finetuning
 from pages.front_door import front_door
 from pages.given_probabilities import given_probabilities
 from pages.gpu import gpu
 from pages.hessian_free import hessian_free
+from pages.image_text import image_text
 from pages.lds import lds
 from pages.learned import learned
 from pages.noisy_labels import cleaning, cost, detection
@@ -76,8 +77,10 @@ def main() -> None:
                     adversarial(),
                     objectives_cost(),
                     finetuning(),
+                    image_text(),
                     scale(),
                     store(),
+                    scale_pairs(),
                     structure(),
                 ),
             ),

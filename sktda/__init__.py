@@ -19,7 +19,9 @@ from sktda._lazy import lazy_names
 
 __version__ = "0.1.0"
 __all__ = [
+    "ContrastiveLoss",
     "CoresetSelector",
+    "FixedNegatives",
     "Grouped",
     "Holdout",
     "InfluencePruner",
@@ -47,7 +49,9 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "ContrastiveLoss": "sktda.model.contrastive",
         "CoresetSelector": "sktda.cleaning.coreset",
+        "FixedNegatives": "sktda.model.contrastive",
         "Grouped": "sktda.cleaning.validation",
         "Holdout": "sktda.cleaning.base",
         "InfluencePruner": "sktda.cleaning.pruner",

@@ -21,6 +21,7 @@ from sktda.engine.functional import Direction, dual_numbers, forward_at
 from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, joined, known_layers, plain_kernels, recording
 from sktda.engine.trusted import check_folded, formed_gradients, is_folded, refuse_module, rows_in, trusted
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
+from sktda.model.contrastive import InBatch
 from sktda.model.precision import exact_passes, raised
 
 BATCH_BYTES = 256 * 2**20  # inputs and outputs of all layers for one batch on a processor
@@ -117,7 +118,16 @@ class PerRow:
     ) -> Iterator[tuple[slice, Found]]:
         """Yields (slice, compute(slice)), as `sweep` goes over the rows."""
         self.prepare(rows)
+        if isinstance(self.model.likelihood, InBatch):
+            return ((part, compute(part)) for part in self._whole(rows, start, stop))
         return in_blocks(len(rows) if stop is None else stop, size or self.batch_size or 1, compute, start, spare)
+
+    def _whole(self, rows: Rows, start: int, stop: int | None) -> list[slice]:
+        """The blocks of rows that meet in the loss; ValueError where they were not given as such."""
+        if rows.blocks is None or start or stop not in {None, len(rows)}:
+            assert isinstance(self.model.likelihood, InBatch)
+            raise self.model.likelihood.meet()
+        return rows.blocks
 
     def _measured(self, rows: Rows) -> int:
         few = rows.block(np.linspace(0, len(rows) - 1, 3).astype(int), self.model.device)[0]
@@ -157,6 +167,8 @@ class PerRow:
             assert self.layers is not None, "call prepare first"
             layers = self.layers
         inputs, targets, weight = block
+        if isinstance(self.model.likelihood, InBatch):
+            raise self.model.likelihood.meet()
         measure = losses or self.model.likelihood.losses
         module = self.model.module
         kernels = eval_kernels if parameters is None else plain_kernels

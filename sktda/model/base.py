@@ -25,7 +25,8 @@ class Rows:
 
     X and y stay where they are (array, memory map, Dataset); only the rows of a block become tensors.
     `read(positions)` returns (inputs, targets) on the processor, inputs a tensor or a dict of tensors.
-    weight (n,) multiplies the loss of each row; None = 1.
+    weight (n,) multiplies the loss of each row; None = 1. blocks: slices that cover the rows and that no pass may cut
+    or join, where rows meet in the loss of a batch; None = any will do. Other Rows made of these have none.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Rows:
         self.n = n
         self.read = read
         self.weight = weight
+        self.blocks: list[slice] | None = None
 
     def __len__(self) -> int:
         return self.n

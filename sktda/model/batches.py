@@ -47,18 +47,25 @@ def argument_names(module: nn.Module) -> list[str]:
     return [name for name, each in inspect.signature(module.forward).parameters.items() if each.kind in kinds]
 
 
-class Pairs(Dataset):
-    """The rows of a Dataset as (inputs, targets)."""
+def unlabelled(batch: Any, names: list[str]) -> Any:
+    """Inputs of a row that holds nothing else: a dict, or a tuple in the order of the arguments of forward."""
+    return dict(zip(names, batch, strict=False)) if isinstance(batch, tuple | list) else batch
 
-    def __init__(self, dataset: Any, names: list[str]) -> None:
+
+class Pairs(Dataset):
+    """The rows of a Dataset as (inputs, targets); targets are 0 where the rows hold none."""
+
+    def __init__(self, dataset: Any, names: list[str], labelled: bool = True) -> None:
         self.dataset = dataset
         self.names = names
+        self.labelled = labelled
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, position: int) -> tuple[Any, Any]:
-        return parted(self.dataset[position], self.names)
+        row = self.dataset[position]
+        return parted(row, self.names) if self.labelled else (unlabelled(row, self.names), 0)
 
 
 class PairingCollate:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
+from sktda.model.contrastive import InBatch
 from sktda.model.criterion import Custom, criterion_total
 from sktda.model.given import GivenModel, GivenRows
 from sktda.model.module_copy import unwrapped
@@ -35,9 +36,8 @@ def check_losses(given: GivenModel, model: DifferentiableModel, rows: Rows, data
     if net is None or net is not given.model or not len(data):
         return
     chosen = np.unique(np.linspace(0, len(data) - 1, ROWS).astype(int))
-    targets = reader(net, *given.seen(data.take(chosen)))[2]
-    if targets is None:
-        return
+    # without targets skorch hands zeros to the criterion
+    targets = reader(net, *given.seen(data.take(chosen)))[2] or torch.zeros(len(chosen), 1).__getitem__
     with _undisturbed(unwrapped(net.module_), net.criterion_), torch.backends.cudnn.flags(enabled=False):
         _check_lengths(model, rows, chosen)
         _check_rows_alone(model, rows.block(chosen, model.device)[0])
@@ -118,12 +118,15 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
         expected = net.get_loss(output, given, X=inputs, training=False)
         outputs = forward(model.module, inputs)
         losses = model.likelihood.losses(outputs, targets)
-        alone = model.likelihood.losses(outputs[:1], targets[:1])
+        alone = (
+            losses[:1] if isinstance(model.likelihood, InBatch) else model.likelihood.losses(outputs[:1], targets[:1])
+        )
         if (moved := _distance(losses[:1], alone)) > _tolerance(model):
             raise ValueError(
                 f"the loss of a row by {type(criterion).__name__} differs by {moved:.2g} (relative) with the other "
                 f"rows of its batch: outputs {_shape(output)} meet targets {tuple(given.shape)} of all rows by "
-                "broadcasting, or rows meet in it. Give y the shape of the outputs"
+                "broadcasting, or rows meet in it. Give y the shape of the outputs; for pairs that are each other's "
+                "negatives there is ContrastiveLoss"
             )
         size = 1.0 if total else model.likelihood.size(targets)
         found = losses.sum() / size

@@ -206,6 +206,8 @@ class Custom(Likelihood):
 
 def likelihood_of(net: Any, criterion: Any) -> Likelihood:
     """The likelihood of a net's criterion (with reduction "mean" or "sum", which differ for several outputs)."""
+    if (own := getattr(criterion, "own_likelihood", None)) is not None:  # of a BatchLoss
+        return own()
     name, kind, total = type(criterion).__name__, type(criterion), criterion_total(criterion)
     if kind is LogitsLoss:
         return tokens_of(criterion) if criterion.shift else Categorical(None, criterion.label_smoothing)

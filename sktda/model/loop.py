@@ -13,6 +13,7 @@ from skorch.utils import is_dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
+from sktda.model.contrastive import BatchLoss
 from sktda.model.loop_losses import LossAtOutputs
 from sktda.model.loop_parts import Listener, check_recordable, targets_in
 from sktda.model.reading import count, take
@@ -229,7 +230,7 @@ class record_run:
             run = resumed(self.resume, self.path, self.module, self.optimizer, self.steps)
         spacing = None if self.every is not None else self.n_steps / self.n_checkpoints
         run.start(self.module, self.optimizer, about, spacing)
-        run.gradients.total = self.loss.total
+        run.gradients.total, run.meet = self.loss.total, isinstance(self.loss.criterion, BatchLoss)
         self.run = run
         self._draws = Draws()
         self._handles = [

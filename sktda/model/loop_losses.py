@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sktda.devices import exact_device
 from sktda.model.base import to_device
 from sktda.model.batches import first_output
+from sktda.model.contrastive import BatchLoss
 from sktda.model.criterion import SAME_SHAPE, criterion_total
 from sktda.model.module_copy import unwrapped
 
@@ -89,14 +90,17 @@ class LossAtOutputs:
         """
         device = outputs[0].device
         nothing = torch.ones((), device=device), torch.ones((), device=device)
-        if targets is None:
+        if isinstance(self.criterion, BatchLoss):
+            targets = torch.zeros(0)  # there are none, and the last of several inputs may be taken for them
+        elif targets is None:
             return nothing
         with torch.enable_grad(), torch.autocast(device.type, enabled=False):
             given = [each.detach().float() if each.dtype in _HALF else each.detach() for each in outputs]
             given = [each.requires_grad_(outputs[i].requires_grad) for i, each in enumerate(given)]
             try:
                 value = self.criterion.to(device)(
-                    given[0] if len(given) == 1 else tuple(given), self._shaped(given[0], to_device(targets, device))
+                    given[0] if len(given) == 1 else tuple(given),
+                    self._shaped(given[0], to_device(targets, device)),
                 )
                 kept = [each for each in given if each.requires_grad]
                 own = torch.autograd.grad(value, kept, allow_unused=True, materialize_grads=True)

@@ -34,6 +34,7 @@ class Recording:
             self.store = FolderStore(Path(path).resolve(), self.identity)
             self.store.claim()
         self.with_steps = with_steps
+        self.meet = False  # whether rows meet in the criterion
         self.began = self.lost = False  # lost: rows of a step are not known, where they should be
         self.steps = self.epochs = self.batches = self.origin = self.last_size = 0
         self.spacing: float | None = None
@@ -168,6 +169,12 @@ class Recording:
 
     def _check_rows_known(self) -> None:
         parts = self.gradients.parts
+        if self.meet and len(parts) > 1:
+            self.lost = True
+            raise ValueError(
+                f"step {self.steps + 1} adds the losses of {len(parts)} batches, in each of which rows meet, and which "
+                "ones met is not recorded; make a step per batch"
+            )
         if parts and all(part.rows is not None for part in parts):
             return
         self.lost = True

@@ -15,6 +15,7 @@ from skorch.utils import is_dataset
 from torch import nn
 
 from sktda.model.batches import PairingCollate, Pairs, argument_names, first_output
+from sktda.model.contrastive import meets
 from sktda.model.criterion import SAME_SHAPE, criterion_total
 from sktda.model.loop_losses import ONE_OUTPUT, criterion_given
 from sktda.model.module_copy import _computed, unwrapped
@@ -141,7 +142,7 @@ class _Trained:
 
     def get_dataset(self, X: Any, y: Any = None) -> Any:
         if is_dataset(X) and not isinstance(X, Pairs) and "iterator_valid__collate_fn" not in vars(self):
-            return Pairs(X, self.names)
+            return Pairs(X, self.names, not meets(self))
         return super().get_dataset(X, y)  # type: ignore[misc]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sktda.attribution.base import Attributor, Needs, check_validation
 from sktda.attribution.cost import estimate_fit
+from sktda.attribution.gradients.batches import Batches
 from sktda.attribution.gradients.cross_fit import cross_fitted
 from sktda.attribution.gradients.objective_gradients import Asked, checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
@@ -33,6 +34,7 @@ from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import DifferentiableModel, Rows, restrict
 from sktda.model.consistency import check_losses
+from sktda.model.contrastive import InBatch, meets
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, part_of
@@ -60,6 +62,8 @@ class Fitted:
     n: int
     """Rows that the model was trained on: the n of 1/n."""
     passes: Passes
+    batches: Batches | None = None
+    """Where pairs meet in the loss: those that they stood in."""
 
     @property
     def trajectory(self) -> Trajectory | None:
@@ -84,6 +88,8 @@ class TrainedScores(CallbackSupportMixin, Attributor):
     """What a score is about."""
     parameters: Any = None
     """Patterns of the parameters that take part, for the methods that can do without the others; None = all."""
+    within_batches = False
+    """Whether the method scores pairs that meet in the loss of a batch, by the batches that they stood in."""
     precision: str = "auto"
     """Of passes through the model, for the methods whose values are not changed by it."""
 
@@ -121,8 +127,8 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         check_folder(self.work_dir)  # before the training
         if not self.needs.validation:
             X_val = y_val = metadata_val = None
-        # a Dataset holds its targets
-        check_validation(X_val, X_val if is_dataset(X_val) else y_val, metadata_val)
+        # a Dataset holds its targets, and where the training has none, validation has none
+        check_validation(X_val, X_val if is_dataset(X_val) or y is None else y_val, metadata_val)
         objective = resolve_objective(self.objective, X_val is not None)
         if X_val is not None or not GivenModel.of(self.estimator).fixed:
             checked_metadata(objective, X_val, metadata_val)  # before the training
@@ -215,6 +221,8 @@ class TrainedScores(CallbackSupportMixin, Attributor):
     def _callbacks(self, given: GivenModel) -> list[TrajectoryRecorder] | None:
         """Callbacks that training needs; only nets take any."""
         recorder = self._recorder(given) if given.can_record else None
+        if recorder is not None and meets(given.model):
+            recorder.steps = True
         return None if recorder is None else [recorder]
 
     # ---- steps -----------------------------------------------------------------------------------------------------
@@ -267,8 +275,17 @@ class TrainedScores(CallbackSupportMixin, Attributor):
                 )
         engine = PerRow(model, self.batch_size)  # first: it refuses modules that mix rows
         rows = model.training_rows(*self._data)
-        check_losses(given, model, rows, self._data)
-        return Fitted(model, rows, engine, given, n, Passes())
+        if not isinstance(model.likelihood, InBatch):
+            check_losses(given, model, rows, self._data)
+            return Fitted(model, rows, engine, given, n, Passes())
+        if not self.within_batches:
+            raise model.likelihood.meet()
+        if self.work_dir is not None:
+            raise ValueError("work_dir keeps passes over single rows, and here pairs meet in batches; leave it None")
+        batches = Batches(given, self._data, rows)
+        model.likelihood = replace(model.likelihood, within=True)
+        check_losses(given, model, batches.split(rows), self._data)
+        return Fitted(model, rows, engine, given, n, Passes(), batches)
 
     def _differentiable(self, given: GivenModel, n: int) -> DifferentiableModel:
         model = differentiable(given, n).to(resolve_device(self.device))
@@ -286,7 +303,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         if hasattr(X, "shape"):
             note_columns(self, X, self.estimator, reset=False)
         rows = fitted.model.rows(X, y)
-        return rows.unweighted()
+        return rows.unweighted() if fitted.batches is None else fitted.batches.split(rows)
 
     def _asked_about(self, objective, fitted: Fitted, X_val, y_val, metadata) -> Asked:
         """The objective on validation rows, at the model's present parameters."""

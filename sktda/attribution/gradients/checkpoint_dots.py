@@ -15,6 +15,7 @@ from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import Rates
 from sktda.devices import exact_device, in_pairs
+from sktda.engine.in_batches import removal_slopes, removal_squares
 from sktda.engine.layers import LayerRows
 from sktda.engine.pairwise import Plain, along_each
 from sktda.engine.per_row import PerRow
@@ -26,6 +27,8 @@ SHARD = 16_384  # training rows between two changes of checkpoint, in `_blocks`
 
 class CheckpointDots(GradientAttributor):
     """value_i = (1/n) sum over checkpoints c of weight_c q_c' g_i(theta_c), weights by parameter where these differ."""
+
+    within_batches = True
 
     @abstractmethod
     def _weights(self, fitted: Fitted) -> list[tuple[int | None, Rates]]:
@@ -46,6 +49,11 @@ class CheckpointDots(GradientAttributor):
                 fitted.model.load(trajectory.state(-1))
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        if fitted.batches is not None:
+            return self._in_batches(
+                fitted, lambda rates, rows: removal_slopes(fitted.engine, rows, rates.along(asked.gradients()))
+            ).T
+
         def values(rates: Rates) -> tuple[str, Callable[[int, int], Tensor]]:
             directions = rates.along(asked.gradients())
             return fitted.passes.code(directions.values()), partial(along_each, fitted.engine, fitted.rows, directions)
@@ -53,6 +61,8 @@ class CheckpointDots(GradientAttributor):
         return self._summed(fitted, values).T
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
+        if fitted.batches is not None:
+            return -self._in_batches(fitted, lambda rates, rows: removal_squares(fitted.engine, rows, rates.roots))
         rows = fitted.rows.rooted()
         fitted.engine.prepare(rows)
 
@@ -60,6 +70,16 @@ class CheckpointDots(GradientAttributor):
             return "self", partial(Weighed.of(fitted.engine, rates.roots).square_norms, rows, False)  # type: ignore[return-value]
 
         return -self._summed(fitted, values)
+
+    def _in_batches(self, fitted: Fitted, measure: Callable[[Rates, Rows], Tensor]) -> Tensor:
+        """`_summed` of measure(rates, rows) of the batches that the pairs stood in."""
+        assert fitted.batches is not None
+        total = torch.zeros(())
+        with closing(self._at(fitted)) as checkpoints:
+            for (checkpoint, _), rates in zip(self._weights(fitted), checkpoints, strict=True):
+                standing = fitted.batches.at(checkpoint)
+                total = total + rates.size * standing.by_pair(measure(rates, standing.rows))
+        return total / fitted.n
 
     def _summed(self, fitted: Fitted, at_checkpoint: Callable) -> Tensor:
         """(1/n) sum over checkpoints of weight x values (n, ...); at_checkpoint(rates): name, values(start, stop)."""

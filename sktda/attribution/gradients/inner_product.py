@@ -60,7 +60,8 @@ class InnerProduct(CheckpointDots):
 
     Notes
     -----
-    Source: arXiv:2405.17490, the Hessian-free inner product, with its sign turned and divided by n.
+    Source: arXiv:2405.17490, the Hessian-free inner product, with its sign turned and divided by n. Of a net with
+    ContrastiveLoss, g_i is the gradient of what a pair takes with it from its batch, and the record must have steps.
 
     Examples
     --------

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import SECOND_ORDER, Fitted
+from sktda.attribution.gradients.batches import Batches
 from sktda.attribution.gradients.deletion import Deletion, line_search, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
@@ -34,6 +35,7 @@ from sktda.engine.differential import (
     portion,
 )
 from sktda.engine.gauss_newton import gauss_newton_products
+from sktda.engine.in_batches import removal_bends
 from sktda.engine.per_row import PerRow
 from sktda.engine.second_order import SecondOrder
 from sktda.engine.softmax_head import SoftmaxHead
@@ -116,7 +118,8 @@ class DiffIn(GradientAttributor, Deletion):
     Source: arXiv:2508.14648, with its sign turned: the paper's I is the effect of including a row. The rate is read
     before a scheduler changes it, and gradients are taken in eval mode. Where the one trained layer is linear and
     gives the logits of a softmax, a closed form replaces derivatives. Adam is followed as if its rates were those of
-    SGD.
+    SGD. Of a net with ContrastiveLoss, g_i and H_i are of what a pair takes with it from its batch; validation rows are
+    needed, and the record must have the steps.
 
     Examples
     --------
@@ -129,6 +132,8 @@ class DiffIn(GradientAttributor, Deletion):
     """
 
     needs = Needs(validation=True, gradients=True, trajectory=True, net={"optimizer": "sgd"})
+
+    within_batches = True
 
     _parameter_constraints: dict = {
         **GradientAttributor._parameter_constraints,
@@ -204,6 +209,8 @@ class DiffIn(GradientAttributor, Deletion):
         return SecondOrder(engine)
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        if fitted.batches is not None:
+            return self._in_batches(fitted, fitted.batches, asked)
         engine, rows = fitted.engine, fitted.rows
         engine.prepare(rows)
         bends: Bends | SoftmaxHead = self._bends(engine)
@@ -218,6 +225,17 @@ class DiffIn(GradientAttributor, Deletion):
             compute = partial(aggregated, engine, rows, bends, v, slope, product)
             name = f"checkpoint {moment.checkpoint} {fitted.passes.code(v.values())}"
             total += weight * fitted.passes.collect(name, len(rows), compute)
+        return total.T
+
+    def _in_batches(self, fitted: Fitted, batches: Batches, asked: Asked) -> Tensor:
+        """The same for pairs that meet in the loss: g_i and H_i are those of what goes with a pair from its batch."""
+        if self.hvp not in {"auto", "exact"}:
+            raise ValueError(f"hvp={self.hvp!r} is of single rows, and here pairs meet in batches; use hvp='exact'")
+        engine, total = fitted.engine, torch.zeros(len(fitted.rows), len(asked.names), dtype=torch.float64)
+        for moment, weight in self._moments(fitted):
+            v, standing = asked.gradients(), batches.at(moment.checkpoint)
+            slope, product = SecondOrder(engine).products(standing.rows, v)
+            total += weight * standing.by_pair(removal_bends(engine, standing.rows, v, product, slope))
         return total.T
 
     def _self_scores(self, fitted: Fitted) -> Tensor:

@@ -64,7 +64,8 @@ class TracIn(CheckpointDots):
     Notes
     -----
     Source: Pruthi et al. 2020 (arXiv:2002.08484), eq. 1 for steps and TracInCP for checkpoints, divided by n. Without
-    validation rows and with an explicit objective, rows are scored by cross-fitting over 5 folds.
+    validation rows and with an explicit objective, rows are scored by cross-fitting over 5 folds. Of a net with
+    ContrastiveLoss, g_i is the gradient of what a pair takes with it from its batch, and the record must have steps.
 
     Examples
     --------
