@@ -19,6 +19,7 @@ from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate, rate_sums
 from sktda.devices import exact_device, for_blocks, in_blocks, in_pairs
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
+from sktda.engine.damping import damped
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.gauss_newton import gauss_newton_products
 from sktda.engine.pairwise import (
@@ -169,6 +170,9 @@ class Influence(GradientAttributor, Deletion):
         elif kind == "ekfac":
             seed = seed_of(self.random_state)
             self.curvature_ = EKFAC(fitted.engine, fitted.rows, seed, fitted.passes)
+            self._used = self.curvature_
+            if self.damping == "auto":
+                self._used = damped(self.curvature_, fitted.engine, fitted.rows, _rate(fitted))
 
     @property
     def _damping(self) -> float | None:
@@ -185,15 +189,17 @@ class Influence(GradientAttributor, Deletion):
     def _fixed_bytes(self, fitted: Fitted) -> int:
         return super()._fixed_bytes(fitted) + (0 if self.curvature_ is None else self.curvature_.nbytes)
 
-    def _inverse(self, damping: float | None) -> Callable[[Tensor], Tensor]:
-        if isinstance(self.curvature_, DenseCurvature):
-            return self.curvature_.inverse(damping or 0.0)
-        return self.curvature_.inverse(damping)
+    def _inverse(self, damping: float | None) -> tuple[Any, Callable[[Tensor], Tensor]]:
+        """(curvature, function of its eigenvalues)."""
+        if damping is None and isinstance(self.curvature_, EKFAC):
+            return self._used, self._used.inverse(0.0)  # which has its damping in its eigenvalues
+        return self.curvature_, self.curvature_.inverse(damping or 0.0)
 
     def _solve(self, fitted: Fitted, directions: dict[str, Tensor], damping: float | None) -> dict[str, Tensor]:
         """H^-1 times k directions (k, ...)."""
         if self.curvature_ is not None:
-            return self.curvature_.apply(self._inverse(damping), directions)
+            curvature, inverse = self._inverse(damping)
+            return curvature.apply(inverse, directions)
         exact = fitted.model.dtype == torch.float64
 
         def solved(part: slice) -> dict[str, Tensor]:
@@ -227,7 +233,8 @@ class Influence(GradientAttributor, Deletion):
     def _self_scores(self, fitted: Fitted) -> Tensor:
         rows = fitted.rows.rooted()  # the root of a weight in either gradient: the weight once
         if self.curvature_ is not None:
-            values = partial(self.curvature_.quadratic, fitted.engine, rows, self._inverse(self._damping))
+            curvature, inverse = self._inverse(self._damping)
+            values = partial(curvature.quadratic, fitted.engine, rows, inverse)
             return -fitted.passes.collect("self", len(rows), values) / fitted.n
         shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
         scores = torch.empty(len(rows), dtype=torch.float64, device=exact_device(fitted.model.device))
@@ -248,7 +255,7 @@ class Influence(GradientAttributor, Deletion):
             layers = self.curvature_.own(engine)
             work = len(queries) * len(rows) * sum(block.n_parameters for block in self.curvature_.layers)
             tolerance = self.tolerance if work > EXACT_WORK else 0.0
-            source = EKFACQueries(self.curvature_, self._inverse(self._damping), tolerance, len(rows))
+            source = EKFACQueries(*self._inverse(self._damping), tolerance, len(rows))
             if tolerance:
                 source.choose_ranks(engine, queries, rows, measure)
             size, prepare = source.size(len(queries)), partial(source.part, engine, queries, measure)
@@ -278,3 +285,13 @@ class Influence(GradientAttributor, Deletion):
         lost = removed_gradient(fitted.engine, fitted.rows, removed)
         solved = self._solve(fitted, {name: value[None] for name, value in lost.items()}, damping)
         return {name: value[0] / fitted.n for name, value in solved.items()}
+
+
+def _rate(fitted: Fitted) -> float | None:
+    """Sum of the learning rates of a recorded run of SGD; None where there is none, or no single one."""
+    if fitted.trajectory is None or fitted.trajectory.optimizer != "SGD":
+        return None
+    try:
+        return sum(one_rate(rate_sums(fitted.trajectory, fitted.model.parameters))) or None
+    except ValueError:  # what is recorded is not a rate of all parameters
+        return None
