@@ -18,10 +18,9 @@ from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate, rate_sums
 from sktda.devices import exact_device, for_blocks, in_blocks, in_pairs
-from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
+from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.damping import damped
 from sktda.engine.ekfac import EKFAC
-from sktda.engine.gauss_newton import gauss_newton_products
 from sktda.engine.pairwise import (
     EXACT_WORK,
     QUERY_BYTES,
@@ -31,10 +30,10 @@ from sktda.engine.pairwise import (
     along_each,
     by_layer,
 )
+from sktda.engine.systems import Systems
 from sktda.model.base import Rows, unflatten
 from sktda.seeds import seed_of
 
-CG_STEPS = 1_000
 SYSTEM_VECTORS = 6  # of conjugate gradients, in float64
 
 
@@ -173,6 +172,9 @@ class Influence(GradientAttributor, Deletion):
             self._used = self.curvature_
             if self.damping == "auto":
                 self._used = damped(self.curvature_, fitted.engine, fitted.rows, _rate(fitted))
+        else:
+            seed = seed_of(self.random_state)
+            self._system = Systems(fitted.engine, fitted.rows, seed, fitted.passes, _rate(fitted))
 
     @property
     def _damping(self) -> float | None:
@@ -200,17 +202,9 @@ class Influence(GradientAttributor, Deletion):
         if self.curvature_ is not None:
             curvature, inverse = self._inverse(damping)
             return curvature.apply(inverse, directions)
-        exact = fitted.model.dtype == torch.float64
 
         def solved(part: slice) -> dict[str, Tensor]:
-            return conjugate_gradients(
-                # never indefinite, as the Hessian of a net may be
-                partial(gauss_newton_products, fitted.engine, fitted.rows),
-                {name: value[part] for name, value in directions.items()},
-                damping or 0.0,
-                tolerance=1e-10 if exact else 1e-5,  # below, products in float32 are rounding
-                max_iter=CG_STEPS,
-            )
+            return self._system.solved({name: value[part] for name, value in directions.items()}, damping)
 
         k = len(next(iter(directions.values())))
         parts = [found for _, found in in_blocks(k, self._systems(fitted), solved)]
@@ -220,7 +214,8 @@ class Influence(GradientAttributor, Deletion):
         """Systems that conjugate gradients solve side by side: as many as share a batch of all rows."""
         fitted.engine.prepare(fitted.rows)
         each = SYSTEM_VECTORS * 8 * sum(value.numel() for value in fitted.model.parameters.values())
-        return max(1, min((fitted.engine.batch_size or 1) // len(fitted.rows), QUERY_BYTES // each))
+        together = QUERY_BYTES if self._system.factored else (fitted.engine.batch_size or 1) // len(fitted.rows)
+        return max(1, min(together, QUERY_BYTES // each))
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         directions = self._solve(fitted, asked.gradients(), self._damping)
