@@ -35,7 +35,7 @@ OTHERS = 4  # targets of other rows that each of them meets
 
 def without_penalty(curvature: EKFAC, engine: PerRow) -> EKFAC:
     """The curvature of the loss alone; the same one for a model of one layer, whose penalty is all of its Hessian."""
-    if engine.model.linear or len(curvature.layers) == 1:
+    if single(curvature, engine):
         return curvature
     bare = copy(curvature)
     bare.values = {
@@ -46,25 +46,30 @@ def without_penalty(curvature: EKFAC, engine: PerRow) -> EKFAC:
 
 
 def damped(curvature: EKFAC, engine: PerRow, rows: Rows, rate: float | None) -> EKFAC:
-    """The curvature with the default damping in its eigenvalues.
+    """What `without_penalty` gives, with the default damping in its eigenvalues.
 
     rate: sum of the learning rates of SGD, divided by 1 - momentum; None = unknown.
     """
-    bare = without_penalty(curvature, engine)
-    if bare is curvature:
-        added = {name: LEAST * values.mean() for name, values in bare.values.items()}
+    found = curvature.values
+    if single(curvature, engine):
+        added = {name: LEAST * values.mean() for name, values in found.items()}
     else:
         left = unlearned(engine, rows)
         if rate is None:
-            added = {name: left.clamp(min=LEAST).to(values) * values.mean() for name, values in bare.values.items()}
+            added = {name: left.clamp(min=LEAST).to(values) * values.mean() for name, values in found.items()}
         else:
-            traces = torch.stack([values.sum() for values in bare.values.values()])
+            traces = torch.stack([values.sum() for values in found.values()])
             count = traces.sum().square() / traces.square().sum()  # of layers, those that matter little counting little
             stopped = left.to(count) / (rate * count)
-            added = {name: (LEAST * values.mean()).maximum(stopped) for name, values in bare.values.items()}
-    found = copy(bare)
-    found.values = {name: values + added[name] for name, values in bare.values.items()}
-    return found
+            added = {name: (LEAST * values.mean()).maximum(stopped) for name, values in found.items()}
+    result = copy(curvature)
+    result.values = {name: values + added[name] for name, values in found.items()}
+    return result
+
+
+def single(curvature: EKFAC, engine: PerRow) -> bool:
+    """Whether the Hessian of the model is the Gauss-Newton matrix: nothing stands before or behind its one layer."""
+    return engine.model.linear or len(curvature.layers) == 1
 
 
 def unlearned(engine: PerRow, rows: Rows) -> Tensor:

@@ -19,7 +19,7 @@ from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate, rate_sums
 from sktda.devices import exact_device, for_blocks, in_blocks, in_pairs
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
-from sktda.engine.damping import damped
+from sktda.engine.damping import damped, without_penalty
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.pairwise import (
     EXACT_WORK,
@@ -168,7 +168,7 @@ class Influence(GradientAttributor, Deletion):
             self.curvature_.inverse(self._damping or 0.0)  # says at once if it is singular
         elif kind == "ekfac":
             seed = seed_of(self.random_state)
-            self.curvature_ = EKFAC(fitted.engine, fitted.rows, seed, fitted.passes)
+            self.curvature_ = without_penalty(EKFAC(fitted.engine, fitted.rows, seed, fitted.passes), fitted.engine)
             self._used = self.curvature_
             if self.damping == "auto":
                 self._used = damped(self.curvature_, fitted.engine, fitted.rows, _rate(fitted))
