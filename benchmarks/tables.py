@@ -7,6 +7,7 @@ from pathlib import Path
 from pages.adversarial import adversarial, objectives_cost
 from pages.alike import alike
 from pages.battery import battery
+from pages.damping import damping
 from pages.decisions import decisions
 from pages.distributional import distributional
 from pages.encoders import encoders
@@ -61,6 +62,7 @@ def main() -> None:
                     engine(),
                     gpu(),
                     lds(),
+                    damping(),
                     trajectory(),
                     distributional(),
                     deletion(),
