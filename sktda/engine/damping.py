@@ -78,6 +78,7 @@ def unlearned(engine: PerRow, rows: Rows) -> Tensor:
     1 = the outputs say nothing about their own row. 0 where it cannot be told: losses below 0, targets whose shape is
     that of the row.
     """
+    engine.prepare(rows)
     model = engine.model
     chosen = np.unique(np.linspace(0, len(rows) - 1, SEEN).astype(int))
     rng = np.random.default_rng(0)

@@ -63,18 +63,16 @@ class Systems:
             tolerance = 1e-10
         damping = damping or 0.0
         decay = {name: model.decay.get(name, 0.0) for name in model.parameters}
-        multiply: Callable[[Direction], Direction] = self._multiply
-        if bare and any(decay.values()):
 
-            def multiply(directions: Direction) -> Direction:
-                found = self._multiply(directions)
-                return {name: value - decay[name] * directions[name] for name, value in found.items()}
+        def without_penalty(directions: Direction) -> Direction:
+            found = self._multiply(directions)
+            return {name: value - decay[name] * directions[name] for name, value in found.items()}
 
-            decay = dict.fromkeys(decay, 0.0)
-        near = None if self.curvature is None else self._near(decay, damping, bare)
+        multiply = without_penalty if bare else self._multiply
+        near = None if self.curvature is None else self._near(damping, bare)
         return conjugate_gradients(multiply, directions, damping, tolerance, CG_STEPS, near)
 
-    def _near(self, decay: dict[str, float], damping: float, bare: bool) -> Callable[[Direction], Direction]:
+    def _near(self, damping: float, bare: bool) -> Callable[[Direction], Direction]:
         """EK-FAC's inverse; parameters that it leaves out are divided by the mean eigenvalue."""
         assert self.curvature is not None
         found, scale = copy(self.curvature), {}
@@ -89,7 +87,7 @@ class Systems:
 
         def inverse(directions: Direction) -> Direction:
             known = found.apply(torch.reciprocal, directions)
-            left = {name: v / (mean + decay[name] + damping) for name, v in directions.items() if name not in known}
+            left = {name: v / (mean + damping) for name, v in directions.items() if name not in known}
             return {name: {**known, **left}[name] for name in directions}
 
         return inverse
