@@ -42,8 +42,8 @@ class Influence(GradientAttributor, Deletion):
 
     q is the gradient of the objective, g_i that of row i's loss, H the curvature of the training risk: the
     Gauss-Newton matrix of the mean loss (the Hessian itself for linear, logistic and softmax models) plus the penalty
-    that the model was trained with, plus `damping`; see the notes for nets. Self-influence (no validation rows) is minus the same with
-    q = g_i.
+    that the model was trained with, plus `damping`; for the penalty of nets see the notes. Self-influence (no
+    validation rows) is minus the same with q = g_i.
 
     Parameters
     ----------

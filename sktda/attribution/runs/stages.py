@@ -245,13 +245,12 @@ class Run:
             return self._fitted[segment.name].restored(
                 {name: value.to(place.get(value.dtype, self.model.device)) for name, value in kept.items()}
             )
-        found: Curvature
         visit = partial(self.visit, segment)
         if self.kind == "ekfac":
             with warnings.catch_warnings():
                 if self._fitted:
                     warnings.filterwarnings("ignore", "EK-FAC leaves out")  # said for the first one
-                found = without_penalty(EKFAC(self.engine, self.rows, seed, passes, visit), self.engine)
+                found: Curvature = without_penalty(EKFAC(self.engine, self.rows, seed, passes, visit), self.engine)
         else:
             kind = BlockCurvature if self.kind == "blockwise" else DenseCurvature
             found = kind(self.engine, self.rows, visit, self._root(segment), self._decoupled(segment))
