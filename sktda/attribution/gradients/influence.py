@@ -183,8 +183,8 @@ class Influence(GradientAttributor, Deletion):
             if self.damping == "auto":
                 self._used = damped(self.curvature_, fitted.engine, fitted.rows, _rate(fitted))
         else:
-            seed = seed_of(self.random_state)
-            self._system = Systems(fitted.engine, fitted.rows, seed, fitted.passes, _rate(fitted))
+            self._seed = seed_of(self.random_state)
+            self._system(fitted)
 
     @property
     def _damping(self) -> float | None:
@@ -214,17 +214,25 @@ class Influence(GradientAttributor, Deletion):
             return curvature.apply(inverse, directions)
 
         def solved(part: slice) -> dict[str, Tensor]:
-            return self._system.solved({name: value[part] for name, value in directions.items()}, damping)
+            return self._system(fitted).solved({name: value[part] for name, value in directions.items()}, damping)
 
         k = len(next(iter(directions.values())))
         parts = [found for _, found in in_blocks(k, self._systems(fitted), solved)]
         return {name: torch.cat([part[name] for part in parts]) for name in directions}
 
+    def _system(self, fitted: Fitted) -> Systems:
+        """Made again with the torch copy of the model after a pickle."""
+        found = vars(fitted).get("system")
+        if found is None:
+            found = Systems(fitted.engine, fitted.rows, self._seed, fitted.passes, _rate(fitted))
+            vars(fitted)["system"] = found
+        return found
+
     def _systems(self, fitted: Fitted) -> int:
         """Systems that conjugate gradients solve side by side: as many as share a batch of all rows."""
         fitted.engine.prepare(fitted.rows)
         each = SYSTEM_VECTORS * 8 * sum(value.numel() for value in fitted.model.parameters.values())
-        together = QUERY_BYTES if self._system.factored else (fitted.engine.batch_size or 1) // len(fitted.rows)
+        together = QUERY_BYTES if self._system(fitted).factored else (fitted.engine.batch_size or 1) // len(fitted.rows)
         return max(1, min(together, QUERY_BYTES // each))
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
