@@ -1,6 +1,6 @@
 """The damping of EK-FAC for nets, where none is given.
 
-Three things decide it (measured in benchmarks/lds.py --damping).
+Three things decide it (measured in benchmarks/damping.py).
 
 The penalty is left out. At a stationary point of a net whose L layers are homogeneous (Linear, ReLU), the part of the
 Hessian that Gauss-Newton drops, sum_i r_i times the second derivatives of the outputs, has along the parameters the

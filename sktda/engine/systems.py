@@ -25,7 +25,7 @@ from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows
 
 CG_STEPS = 1_000
-ENOUGH = 0.3  # residual of |b| up to which LDS rises (benchmarks/lds.py --damping); a hundredth takes thrice the steps
+ENOUGH = 0.3  # residual, as a share of |b|, of a solution with the default damping
 STOPPED = 10.0  # over the sum of the learning rates: the damping of a net whose training was recorded
 
 
