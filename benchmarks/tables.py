@@ -8,6 +8,7 @@ from pages.adversarial import adversarial, objectives_cost
 from pages.alike import alike
 from pages.battery import battery
 from pages.cluster import cluster
+from pages.damping import damping
 from pages.decisions import decisions
 from pages.distributional import distributional
 from pages.encoders import encoders
@@ -66,6 +67,7 @@ def main() -> None:
                     engine(),
                     gpu(),
                     lds(),
+                    damping(),
                     trajectory(),
                     unrolling(),
                     distributional(),

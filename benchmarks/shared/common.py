@@ -78,18 +78,29 @@ def set_threads(n: int = 2) -> None:
 
 def fashion_mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(x_train (60000, 28, 28) uint8, y_train, x_test, y_test). With --quick: 600 and 100 digits in this form."""
+    return _pictures("fashion_mnist.npz", "Fashion-MNIST")
+
+
+def mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """As `fashion_mnist`, of handwritten digits."""
+    return _pictures("mnist.npz", "mnist_784")
+
+
+def _pictures(file: str, title: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """From the file in SKTDA_DATA, else from OpenML, where the 10,000 test pictures stand last."""
     if _quick:
         from sklearn.datasets import load_digits
 
         digits = load_digits()
         X = np.pad(np.kron(digits.images, np.ones((3, 3))) * 15, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
         return X[:600], digits.target[:600], X[600:700], digits.target[600:700]
-    if folder := data_folder():
-        data = np.load(folder / "fashion_mnist.npz")
+    folder = data_folder()
+    if folder and (folder / file).exists():
+        data = np.load(folder / file)
         return data["x_train"], data["y_train"].astype(int), data["x_test"], data["y_test"].astype(int)
     from sklearn.datasets import fetch_openml
 
-    X, y = fetch_openml("Fashion-MNIST", version=1, as_frame=False, return_X_y=True)
+    X, y = fetch_openml(title, version=1, as_frame=False, return_X_y=True)
     X, y = X.astype(np.uint8).reshape(-1, 28, 28), y.astype(int)
     return X[:60_000], y[:60_000], X[60_000:], y[60_000:]
 

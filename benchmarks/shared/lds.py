@@ -10,17 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from shared.batched import Recipe, cross_entropy, squared_error
-from shared.common import concrete_strength, data_folder, fashion_mnist, quick
+from shared.common import concrete_strength, data_folder, fashion_mnist, mnist, quick
 from shared.common import load as table
-from shared.retraining import OUT, TRUTHS, make
+from shared.retraining import OUT, TRUTHS, make, standardised
 
 MLP = (784, 512, 256, 128, 10)
 RECIPES = {
-    "digits": TRUTHS["digits"].recipe,
-    "digits_adamw": TRUTHS["digits_adamw"].recipe,
+    **{name: truth.recipe for name, truth in TRUTHS.items()},
     "fmnist": Recipe(MLP, cross_entropy, lr=0.03, weight_decay=1e-3, batch_size=64, epochs=20),
     "fmnist_n": Recipe(MLP, cross_entropy, lr=0.01, weight_decay=3e-5, batch_size=64, epochs=3),
-    "concrete": TRUTHS["concrete"].recipe,
 }
 N_CHECKPOINTS = 6
 
@@ -78,7 +76,7 @@ def load(name: str) -> Problem:
     """The problem of a truth."""
     known = truth(name)
     recipe = replace(RECIPES[name], epochs=2) if quick() else RECIPES[name]
-    rows = {"digits": digits, "digits_adamw": digits, "concrete": concrete}.get(name, fashion)
+    rows = {"concrete": concrete, "mnist": mnist_pictures}.get(name, digits if name.startswith("digits") else fashion)
     X, X_query, y_query = rows(known["train_index"], known["query_index"])
     kept = np.unpackbits(known["masks"], axis=1)[:, : int(known["n_train"])].astype(bool)
     if recipe.loss is squared_error:
@@ -102,6 +100,12 @@ def fashion(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarra
         for part in (x_train[train], x_test[query])
     )
     return X, X_query, y_test[query]
+
+
+def mnist_pictures(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `fashion`, of MNIST."""
+    x_train, _, x_test, y_test = mnist()
+    return standardised(x_train[train]), standardised(x_test[query]), y_test[query]
 
 
 def concrete(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from shared.batched import Recipe, absolute_error, cross_entropy, margin, squared_error, trained
-from shared.common import concrete_strength, load
+from shared.common import concrete_strength, load, mnist
 from torch import Tensor
 
 OUT = Path(__file__).parents[1] / "truth"
 N_FULL = 10
+NET = (64, 64, 64, 10)
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,34 @@ def concrete() -> Problem:
     return Problem(inputs[train], targets[train], inputs[query], targets[query], train, query)
 
 
+def digits28() -> Problem:
+    """2,048 training pictures of MNIST and 100 test pictures, pixels standardised by their mean and spread."""
+    x_train, y_train, x_test, y_test = mnist()
+    train, query = split(len(x_train), 6_144, 0)[0][:2_048], split(len(x_test), 0, 100)[1]
+    inputs, asked = (torch.from_numpy(standardised(part)) for part in (x_train[train], x_test[query]))
+    return Problem(inputs, torch.tensor(y_train[train]), asked, torch.tensor(y_test[query]), train, query)
+
+
+def standardised(pictures: np.ndarray) -> np.ndarray:
+    """(n, 784) float32 of MNIST's pictures."""
+    return ((pictures.reshape(len(pictures), -1) / 255 - 0.1307) / 0.3081).astype(np.float32)
+
+
+def noisy_digits() -> Problem:
+    """The digits, 30 % of whose training labels are drawn again."""
+    problem = digits()
+    rng = np.random.default_rng(7)
+    y = problem.y.numpy().copy()
+    noisy = rng.random(len(y)) < 0.3
+    y[noisy] = rng.integers(0, 10, noisy.sum())
+    return replace(problem, y=torch.tensor(y))
+
+
+def few(recipe: Recipe) -> Truth:
+    """A truth of the digits from fewer trainings, enough to compare settings."""
+    return Truth(digits, recipe, margin, n_subsets=40, n_retrains=3)
+
+
 TRUTHS = {
     # after 20 epochs the nets of half the rows are not there yet: loss .11 on their own rows, .04 after 40
     "digits": Truth(
@@ -81,6 +110,19 @@ TRUTHS = {
         margin,
         n_subsets=50,
         n_retrains=10,
+    ),
+    "mnist": Truth(
+        digits28,
+        Recipe((784, 128, 64, 10), cross_entropy, lr=0.03, weight_decay=1e-3, batch_size=64, epochs=50),
+        margin,
+        n_subsets=50,
+        n_retrains=2,
+    ),
+    "digits_short": few(Recipe(NET, cross_entropy, lr=0.03, weight_decay=1e-5, batch_size=64, epochs=5)),
+    "digits_decay": few(Recipe(NET, cross_entropy, lr=0.03, weight_decay=1e-2, batch_size=64, epochs=40)),
+    "digits_wide": few(Recipe((64, 256, 10), cross_entropy, lr=0.05, weight_decay=1e-4, batch_size=32, epochs=20)),
+    "digits_noise": replace(
+        few(Recipe(NET, cross_entropy, lr=0.03, weight_decay=3e-4, batch_size=64, epochs=20)), load=noisy_digits
     ),
     "concrete": Truth(
         concrete,

@@ -196,10 +196,16 @@ def along_root(outputs: Tensor, root: Tensor) -> Tensor:
 
 
 def conjugate_gradients(
-    multiply: Callable[[Direction], Direction], b: Direction, damping: float, tolerance: float, max_iter: int
+    multiply: Callable[[Direction], Direction],
+    b: Direction,
+    damping: float,
+    tolerance: float,
+    max_iter: int,
+    precondition: Callable[[Direction], Direction] | None = None,
 ) -> dict[str, Tensor]:
     """x with (H + damping) x = b for k right sides (k, ...) by parameter, H given by its products with k or fewer.
 
+    precondition: products with a positive definite matrix near (H + damping)^-1, which spare most of the rounds.
     A system stops at a residual of `tolerance` times its |b|. That is looked at after every product on the processor,
     and after every ROUNDS elsewhere, where the program has to wait for it.
     Raises ValueError where H + damping is not positive definite or max_iter products do not suffice: a half-solved
@@ -207,9 +213,16 @@ def conjugate_gradients(
     """
     shapes = {name: value.shape[1:] for name, value in b.items()}
     like = next(iter(b.values()))
+
+    def preconditioned(r: Tensor) -> Tensor:
+        if precondition is None or not len(r):
+            return r
+        return exact(flatten_each(precondition(unflatten(r.to(like), shapes)), shapes))
+
     r = exact(flatten_each(b, shapes))
-    solved, x, d = torch.zeros_like(r), torch.zeros_like(r), r.clone()
-    waiting, squared = torch.arange(len(r), device=r.device), r.square().sum(1)
+    z = preconditioned(r)
+    solved, x, d = torch.zeros_like(r), torch.zeros_like(r), z.clone()
+    waiting, squared, energy = torch.arange(len(r), device=r.device), r.square().sum(1), (r * z).sum(1)
     goal, met = tolerance**2 * squared, torch.ones_like(squared)
     rounds = 1 if like.device.type == "cpu" else ROUNDS
     for done in range(max_iter + 1):
@@ -223,7 +236,9 @@ def conjugate_gradients(
             if any(ended):
                 solved[waiting] = x
                 left = torch.tensor([k for k, end in enumerate(ended) if not end], dtype=torch.long, device=r.device)
-                waiting, x, r, d, squared, goal, met = (each[left] for each in (waiting, x, r, d, squared, goal, met))
+                waiting, x, r, d, squared, energy, goal, met = (
+                    each[left] for each in (waiting, x, r, d, squared, energy, goal, met)
+                )
             if not len(waiting):
                 return unflatten(solved, shapes)
         if done == max_iter:
@@ -231,16 +246,17 @@ def conjugate_gradients(
         product = multiply(unflatten(d.to(like), shapes))
         moved = exact(flatten_each(product, shapes)) + damping * d
         bend = (d * moved).sum(1)
-        step, curvature = squared / bend, bend / d.square().sum(1)
+        step, curvature = energy / bend, bend / d.square().sum(1)
         live = None if rounds == 1 else squared > goal
         if live is not None:  # those that have ended since they were looked at stay as they are
             step, curvature = torch.where(live, step, 0.0), torch.where(live, curvature, met)
         met = torch.minimum(met, curvature)
         x += step[:, None] * d
         r -= step[:, None] * moved
-        squared, before = r.square().sum(1), squared
-        share = squared / before if live is None else torch.where(live, squared / before, 0.0)
-        d = r + share[:, None] * d
+        z = preconditioned(r)
+        squared, energy, before = r.square().sum(1), (r * z).sum(1), energy
+        share = energy / before if live is None else torch.where(live, energy / before, 0.0)
+        d = z + share[:, None] * d
     missed = (squared / goal).max().sqrt().item() * tolerance
     raise ValueError(
         f"conjugate gradients did not converge in {max_iter} products: relative residual "

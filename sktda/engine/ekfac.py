@@ -106,7 +106,7 @@ class EKFAC:
         self.basis_in, self.basis_out = self._bases(engine, rows, noise, kept, passes, visit)
         self.values = self._values(engine, rows, noise, kept, passes, visit)
         for block in self.layers:
-            self.values[block.name] += self._penalty(engine, block)
+            self.values[block.name] += self.penalty(engine, block)
 
     def own(self, engine: PerRow) -> list[Layer] | None:
         """The engine's layers that this curvature needs; None = all of the gradient."""
@@ -212,7 +212,7 @@ class EKFAC:
         device = exact_device(engine.model.device)
         return {key: torch.zeros(shape, dtype=torch.float64, device=device) for key, shape in shapes.items()}
 
-    def _penalty(self, engine: PerRow, block: Block) -> Tensor:
+    def penalty(self, engine: PerRow, block: Block) -> Tensor:
         """Diagonal of the block's penalty in the eigenbasis: exact where all of it is penalised alike."""
         decay = {name: engine.model.decay.get(name, 0.0) for name in block.parameters}
         like, basis = self.values[block.name], self.basis_in[block.name]

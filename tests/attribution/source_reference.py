@@ -188,7 +188,8 @@ def segments_of(module, trajectory, cuts, rates, X, y, *, rows=None, curvature="
             matrix = sum(gauss_newton(each, X, y) for each in modules) / len(modules) + decay * np.eye(len(gradients.T))
         else:
             eigen = ekfac(modules, X, y)
-            eigen.values = eigen.values + decay
+            single = sum(isinstance(each, nn.Linear) for each in modules[0].modules()) == 1
+            eigen.values = eigen.values + (decay if single else 0.0)  # of more layers EK-FAC has no penalty
             matrix = eigen.basis @ np.diag(eigen.values) @ eigen.basis.T
         if adam is None:
             pair = propagators(x, matrix)

@@ -442,7 +442,7 @@ def test_a_net_without_layers_has_an_exact_block():
 
 
 def test_conjugate_gradients_that_do_not_converge_are_an_error(monkeypatch):
-    monkeypatch.setattr("sktda.attribution.gradients.influence.CG_STEPS", 2)
+    monkeypatch.setattr("sktda.engine.systems.CG_STEPS", 2)
     with pytest.raises(ValueError, match="did not converge in 2 products"):
         Influence(logistic(C=1e4), curvature="cg").fit(*THREE)
 

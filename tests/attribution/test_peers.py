@@ -1,6 +1,6 @@
 """Attributions against the libraries of those who published them, where they are installed."""
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +102,7 @@ def test_ekfac_is_that_of_kronfluence(module, tmp_path):
         output_dir=str(tmp_path),
     )  # fmt: skip
     peer.fit_all_factors("ekfac", train, n, factor_args=arguments.FactorArguments("ekfac"))
-    scoring = arguments.ScoreArguments(damping_factor=None)  # 0.1 times the mean eigenvalue of a layer, as ours
+    scoring = arguments.ScoreArguments(damping_factor=None)  # 0.1 times the mean eigenvalue of a layer
     peer.compute_pairwise_scores("pairs", "ekfac", train, train, n, n, score_args=scoring)
     theirs = peer.load_pairwise_scores("pairs")["all_modules"].double().numpy()
     found = peer.load_lambda_matrices("ekfac")
@@ -110,6 +110,8 @@ def test_ekfac_is_that_of_kronfluence(module, tmp_path):
         expected = found["lambda_matrix"][name] / found["num_lambda_processed"][name]
         torch.testing.assert_close(values.to(expected).sort().values, expected.sort().values, rtol=1e-3, atol=1e-6)
     ours = Influence(FrozenEstimator(net), curvature="ekfac", objective=None, random_state=0).fit(images, labels)
+    ours._used = copy(ours.curvature_)  # with its damping in place of the default
+    ours._used.values = {name: values + 0.1 * values.mean() for name, values in ours.curvature_.values.items()}
     pairs = n * ours.attribute(images, labels)
     assert np.corrcoef(pairs.ravel(), theirs.ravel())[0, 1] > 0.97
 

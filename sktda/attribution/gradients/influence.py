@@ -18,9 +18,9 @@ from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate, rate_sums
 from sktda.devices import exact_device, for_blocks, in_blocks, in_pairs
-from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, conjugate_gradients
+from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
+from sktda.engine.damping import damped, without_penalty
 from sktda.engine.ekfac import EKFAC
-from sktda.engine.gauss_newton import gauss_newton_products
 from sktda.engine.pairwise import (
     EXACT_WORK,
     QUERY_BYTES,
@@ -30,10 +30,10 @@ from sktda.engine.pairwise import (
     along_each,
     by_layer,
 )
+from sktda.engine.systems import Systems
 from sktda.model.base import Rows, unflatten
 from sktda.seeds import seed_of
 
-CG_STEPS = 1_000
 SYSTEM_VECTORS = 6  # of conjugate gradients, in float64
 
 
@@ -42,8 +42,8 @@ class Influence(GradientAttributor, Deletion):
 
     q is the gradient of the objective, g_i that of row i's loss, H the curvature of the training risk: the
     Gauss-Newton matrix of the mean loss (the Hessian itself for linear, logistic and softmax models) plus the penalty
-    that the model was trained with, plus `damping`. Self-influence (no validation rows) is minus the same with
-    q = g_i.
+    that the model was trained with, plus `damping`; for the penalty of nets see the notes. Self-influence (no
+    validation rows) is minus the same with q = g_i.
 
     Parameters
     ----------
@@ -51,11 +51,15 @@ class Influence(GradientAttributor, Deletion):
         A skorch net, a scikit-learn linear model or MLP, a Pipeline ending in one, or FrozenEstimator of a fitted one.
         None = a small net for tables or images.
     curvature : {"auto", "exact", "cg", "ekfac"}, default="auto"
-        "exact": dense matrix, up to 5,000 parameters. "cg": conjugate gradients on products with H, once per query.
-        "ekfac": eigenvalue-corrected Kronecker factors, layer by layer. "auto": "exact" for models
-        that are linear in at most 5,000 parameters, else "ekfac" where a layer allows it, else "cg".
+        "exact": dense matrix, up to 5,000 parameters. "cg": conjugate gradients on products with H, once per query,
+        preconditioned by EK-FAC where a layer allows it. "ekfac": eigenvalue-corrected Kronecker factors, layer by
+        layer. "auto": "exact" for models that are linear in at most 5,000 parameters, else "ekfac" where a layer allows
+        it, else "cg".
     damping : float or "auto", default="auto"
-        Added to H. "auto" = 0 for "exact" and "cg", and a tenth of each layer's mean eigenvalue for "ekfac".
+        Added to H. "auto" = 0 for "exact". For "ekfac" a tenth of each layer's mean eigenvalue s, and more where
+        training had not ended: u / (X L) where that is larger, or u s without a record of SGD. X is the sum of the
+        learning rates, divided by 1 - momentum; L the number of layers that matter; u the mean loss of the training
+        rows over that for the targets of other rows. For "cg" 10 / X in a net whose run of SGD was recorded, else 0.
     tolerance : float, default=0.02
         Relative error that `attribute` may have under "ekfac" where pairs are many: a low-rank form of the inverse,
         checked against the exact product on a probe, is an order of magnitude faster. 0 = exact; small problems
@@ -104,6 +108,12 @@ class Influence(GradientAttributor, Deletion):
 
     Notes
     -----
+    In nets of several layers "ekfac", and "cg" with its own damping, leave the penalty out: at an optimum the second
+    derivatives that Gauss-Newton drops take away L - 1 times as much along the parameters, and with the penalty alone
+    the values of well fitted nets predict retraining worse. "cg" then stops at a residual of 0.3, since what is left
+    of the solution predicts no better; in all other cases at 1e-10 of the gradient (1e-5 in float32), and after 1,000
+    products with an error.
+
     The derivative is with respect to the weight of a row, at zero distance: leaving a row out altogether changes more,
     by about 1 / (1 - leverage). `deletion_update` is the move of the optimum, (1/n) H^-1 times the sum of the rows'
     gradients. A net whose run of SGD was recorded is not at its optimum: there, unless `damping` is given, 1 over the
@@ -168,7 +178,13 @@ class Influence(GradientAttributor, Deletion):
             self.curvature_.inverse(self._damping or 0.0)  # says at once if it is singular
         elif kind == "ekfac":
             seed = seed_of(self.random_state)
-            self.curvature_ = EKFAC(fitted.engine, fitted.rows, seed, fitted.passes)
+            self.curvature_ = without_penalty(EKFAC(fitted.engine, fitted.rows, seed, fitted.passes), fitted.engine)
+            self._used = self.curvature_
+            if self.damping == "auto":
+                self._used = damped(self.curvature_, fitted.engine, fitted.rows, _rate(fitted))
+        else:
+            self._seed = seed_of(self.random_state)
+            self._system(fitted)
 
     @property
     def _damping(self) -> float | None:
@@ -185,36 +201,39 @@ class Influence(GradientAttributor, Deletion):
     def _fixed_bytes(self, fitted: Fitted) -> int:
         return super()._fixed_bytes(fitted) + (0 if self.curvature_ is None else self.curvature_.nbytes)
 
-    def _inverse(self, damping: float | None) -> Callable[[Tensor], Tensor]:
-        if isinstance(self.curvature_, DenseCurvature):
-            return self.curvature_.inverse(damping or 0.0)
-        return self.curvature_.inverse(damping)
+    def _inverse(self, damping: float | None) -> tuple[Any, Callable[[Tensor], Tensor]]:
+        """(curvature, function of its eigenvalues)."""
+        if damping is None and isinstance(self.curvature_, EKFAC):
+            return self._used, self._used.inverse(0.0)  # which has its damping in its eigenvalues
+        return self.curvature_, self.curvature_.inverse(damping or 0.0)
 
     def _solve(self, fitted: Fitted, directions: dict[str, Tensor], damping: float | None) -> dict[str, Tensor]:
         """H^-1 times k directions (k, ...)."""
         if self.curvature_ is not None:
-            return self.curvature_.apply(self._inverse(damping), directions)
-        exact = fitted.model.dtype == torch.float64
+            curvature, inverse = self._inverse(damping)
+            return curvature.apply(inverse, directions)
 
         def solved(part: slice) -> dict[str, Tensor]:
-            return conjugate_gradients(
-                # never indefinite, as the Hessian of a net may be
-                partial(gauss_newton_products, fitted.engine, fitted.rows),
-                {name: value[part] for name, value in directions.items()},
-                damping or 0.0,
-                tolerance=1e-10 if exact else 1e-5,  # below, products in float32 are rounding
-                max_iter=CG_STEPS,
-            )
+            return self._system(fitted).solved({name: value[part] for name, value in directions.items()}, damping)
 
         k = len(next(iter(directions.values())))
         parts = [found for _, found in in_blocks(k, self._systems(fitted), solved)]
         return {name: torch.cat([part[name] for part in parts]) for name in directions}
 
+    def _system(self, fitted: Fitted) -> Systems:
+        """Made again with the torch copy of the model after a pickle."""
+        found = vars(fitted).get("system")
+        if found is None:
+            found = Systems(fitted.engine, fitted.rows, self._seed, fitted.passes, _rate(fitted))
+            vars(fitted)["system"] = found
+        return found
+
     def _systems(self, fitted: Fitted) -> int:
         """Systems that conjugate gradients solve side by side: as many as share a batch of all rows."""
         fitted.engine.prepare(fitted.rows)
         each = SYSTEM_VECTORS * 8 * sum(value.numel() for value in fitted.model.parameters.values())
-        return max(1, min((fitted.engine.batch_size or 1) // len(fitted.rows), QUERY_BYTES // each))
+        together = QUERY_BYTES if self._system(fitted).factored else (fitted.engine.batch_size or 1) // len(fitted.rows)
+        return max(1, min(together, QUERY_BYTES // each))
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
         directions = self._solve(fitted, asked.gradients(), self._damping)
@@ -227,7 +246,8 @@ class Influence(GradientAttributor, Deletion):
     def _self_scores(self, fitted: Fitted) -> Tensor:
         rows = fitted.rows.rooted()  # the root of a weight in either gradient: the weight once
         if self.curvature_ is not None:
-            values = partial(self.curvature_.quadratic, fitted.engine, rows, self._inverse(self._damping))
+            curvature, inverse = self._inverse(self._damping)
+            values = partial(curvature.quadratic, fitted.engine, rows, inverse)
             return -fitted.passes.collect("self", len(rows), values) / fitted.n
         shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
         scores = torch.empty(len(rows), dtype=torch.float64, device=exact_device(fitted.model.device))
@@ -248,7 +268,7 @@ class Influence(GradientAttributor, Deletion):
             layers = self.curvature_.own(engine)
             work = len(queries) * len(rows) * sum(block.n_parameters for block in self.curvature_.layers)
             tolerance = self.tolerance if work > EXACT_WORK else 0.0
-            source = EKFACQueries(self.curvature_, self._inverse(self._damping), tolerance, len(rows))
+            source = EKFACQueries(*self._inverse(self._damping), tolerance, len(rows))
             if tolerance:
                 source.choose_ranks(engine, queries, rows, measure)
             size, prepare = source.size(len(queries)), partial(source.part, engine, queries, measure)
@@ -278,3 +298,13 @@ class Influence(GradientAttributor, Deletion):
         lost = removed_gradient(fitted.engine, fitted.rows, removed)
         solved = self._solve(fitted, {name: value[None] for name, value in lost.items()}, damping)
         return {name: value[0] / fitted.n for name, value in solved.items()}
+
+
+def _rate(fitted: Fitted) -> float | None:
+    """Sum of the learning rates of a recorded run of SGD; None where there is none, or no single one."""
+    if fitted.trajectory is None or fitted.trajectory.optimizer != "SGD":
+        return None
+    try:
+        return sum(one_rate(rate_sums(fitted.trajectory, fitted.model.parameters))) or None
+    except ValueError:  # what is recorded is not a rate of all parameters
+        return None

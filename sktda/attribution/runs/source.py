@@ -123,10 +123,10 @@ class Source(GradientAttributor):
     Notes
     -----
     Source: Bae et al. 2024 (arXiv:2405.12186), eqs. 13 to 17 and algorithm 1, divided by n. The curvature has no
-    damping: directions that training has not moved along count by their learning rates. Under EK-FAC, Adam and AdamW
-    use a diagonal for what is left of a displacement and an inverse damped by a tenth of a layer's mean eigenvalue;
-    otherwise they use functions of P^1/2 H P^1/2, P = 1 / (sqrt(v) + eps). Curvatures are kept in a temporary
-    folder, one in memory at a time.
+    damping: directions that training has not moved along count by their learning rates. Under EK-FAC the penalty of a
+    net of several layers is left out, as in `Influence`, and Adam and AdamW use a diagonal for what is left of a
+    displacement and an inverse damped by a tenth of a layer's mean eigenvalue; otherwise they use functions of
+    P^1/2 H P^1/2, P = 1 / (sqrt(v) + eps). Curvatures are kept in a temporary folder, one in memory at a time.
 
     Examples
     --------

@@ -20,6 +20,7 @@ from sktda.attribution.gradients.rates import Rates, group_rates
 from sktda.devices import exact, exact_device
 from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
+from sktda.engine.damping import without_penalty
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import Journal, Passes
 from sktda.engine.layers import Product
@@ -244,13 +245,12 @@ class Run:
             return self._fitted[segment.name].restored(
                 {name: value.to(place.get(value.dtype, self.model.device)) for name, value in kept.items()}
             )
-        found: Curvature
         visit = partial(self.visit, segment)
         if self.kind == "ekfac":
             with warnings.catch_warnings():
                 if self._fitted:
                     warnings.filterwarnings("ignore", "EK-FAC leaves out")  # said for the first one
-                found = EKFAC(self.engine, self.rows, seed, passes, visit)
+                found: Curvature = without_penalty(EKFAC(self.engine, self.rows, seed, passes, visit), self.engine)
         else:
             kind = BlockCurvature if self.kind == "blockwise" else DenseCurvature
             found = kind(self.engine, self.rows, visit, self._root(segment), self._decoupled(segment))

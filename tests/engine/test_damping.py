@@ -1,0 +1,135 @@
+"""What is added to the eigenvalues of EK-FAC where nothing is given, and solutions that EK-FAC makes cheap."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sktda.engine.curvature import DenseCurvature, conjugate_gradients
+from sktda.engine.damping import damped, unlearned, without_penalty
+from sktda.engine.ekfac import EKFAC
+from sktda.engine.gauss_newton import FactoredGaussNewton, gauss_newton_products
+from sktda.engine.journal import Passes
+from sktda.engine.per_row import PerRow
+from sktda.engine.systems import ENOUGH, STOPPED, Systems
+from sktda.model.base import DifferentiableModel, Rows, flatten_each
+from sktda.model.likelihood import Gaussian
+from sktda.model.softmax import Categorical
+
+N, DECAY = 40, 0.02
+X = (
+    torch.randn(N, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    * torch.logspace(-1, 1, 5).double()
+)
+WEIGHTS = torch.linspace(0.5, 2, N, dtype=torch.float64)
+
+
+def problem(likelihood=None, widths=(5, 4, 3), weight=None):
+    """(engine, rows) of a small net."""
+    torch.manual_seed(0)
+    layers = [
+        part
+        for k, (into, out) in enumerate(pairwise(widths))
+        for part in (nn.Linear(into, out, bias=k != 1), nn.Tanh())
+    ]
+    module = nn.Sequential(*layers[:-1]).double()
+    likelihood = likelihood or Categorical()
+    y = module(X).detach()
+    y = y.argmax(1) if isinstance(likelihood, Categorical) else y + 0.3 * X[:, : widths[-1]]
+    decay = dict.fromkeys((name for name, _ in module.named_parameters()), DECAY)
+    model = DifferentiableModel(module, likelihood, None, decay=decay)
+    return PerRow(model), Rows(N, lambda rows: (X[rows], y[rows]), weight)
+
+
+def directions(engine, k=3):
+    g = torch.Generator().manual_seed(1)
+    return {
+        name: torch.randn(k, *value.shape, generator=g, dtype=torch.float64)
+        for name, value in engine.model.parameters.items()
+    }
+
+
+@pytest.mark.parametrize(("widths", "penalised"), [((5, 3), True), ((5, 4, 3), False)])
+def test_the_penalty_counts_in_a_model_of_one_layer(widths, penalised):
+    engine, rows = problem(widths=widths)
+    whole = EKFAC(engine, rows)
+    bare = without_penalty(whole, engine)
+    engine.model.decay = {}
+    alone = EKFAC(engine, rows)
+    for name, values in bare.values.items():
+        torch.testing.assert_close(values, whole.values[name] if penalised else alone.values[name])
+
+
+@pytest.mark.parametrize("rate", [None, 1e-3, 1e9])
+def test_the_default_is_a_tenth_of_the_mean_or_what_early_stopping_leaves(rate):
+    engine, rows = problem()
+    bare = without_penalty(EKFAC(engine, rows), engine)
+    left, found = float(unlearned(engine, rows)), damped(bare, engine, rows, rate)
+    traces = np.array([float(values.sum()) for values in bare.values.values()])
+    for name, values in bare.values.items():
+        least = 0.1 if rate else max(left, 0.1)
+        stopped = left * (traces**2).sum() / traces.sum() ** 2 / rate if rate else 0.0
+        torch.testing.assert_close(found.values[name], values + max(least * float(values.mean()), stopped))
+
+
+def test_what_is_left_to_learn_is_told_by_the_targets_of_other_rows():
+    engine, rows = problem(Gaussian())
+    fitted, untaught = unlearned(engine, rows), problem(Gaussian())
+    for value in untaught[0].model.parameters.values():
+        value.data.zero_()
+    assert fitted < 0.9 < float(unlearned(*untaught)) <= 1
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["rows", "weighted rows"])
+@pytest.mark.parametrize("likelihood", [Categorical(), Gaussian()], ids=["softmax", "numbers"])
+def test_products_of_kept_factors_are_those_of_passes(likelihood, weight):
+    engine, rows = problem(likelihood, (5, 4, 4, 3), weight)
+    assert FactoredGaussNewton.suits(engine, rows)
+    asked = directions(engine)
+    found, expected = FactoredGaussNewton(engine, rows)(asked), gauss_newton_products(engine, rows, asked)
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.1])
+def test_systems_of_a_given_damping_are_solved_exactly_in_fewer_products(damping):
+    engine, rows = problem()
+    systems, asked = Systems(engine, rows, 0, Passes(), rate=3.0), directions(engine)
+    counts = {"plain": 0, "preconditioned": 0}
+
+    def counted(name, multiply):
+        def run(asked):
+            counts[name] += 1
+            return multiply(asked)
+
+        return run
+
+    plain = conjugate_gradients(
+        counted("plain", lambda asked: gauss_newton_products(engine, rows, asked)), asked, damping, 1e-10, 1_000
+    )
+    systems._multiply = counted("preconditioned", systems._multiply)
+    found = systems.solved(asked, damping)
+    dense = DenseCurvature(engine, rows)
+    expected = dense.apply(dense.inverse(damping), asked)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(plain[name], value, rtol=1e-6, atol=1e-8)
+    assert counts["preconditioned"] < counts["plain"]
+    again = systems.solved(asked, damping)
+    assert all(torch.equal(again[name], found[name]) for name in found)
+
+
+def test_systems_of_a_recorded_net_stop_early_without_the_penalty():
+    rate = 100.0
+    engine, rows = problem()
+    systems, asked = Systems(engine, rows, 0, Passes(), rate), directions(engine)
+    found = systems.solved(asked, None)
+    shapes = {name: value.shape for name, value in engine.model.parameters.items()}
+    engine.model.decay = {}
+    product = gauss_newton_products(engine, rows, found)
+    b, x, moved = (flatten_each(each, shapes) for each in (asked, found, product))
+    left = (b - moved - STOPPED / rate * x).norm(dim=1) / b.norm(dim=1)
+    assert (left <= ENOUGH + 1e-9).all()
