@@ -24,7 +24,6 @@ FIRST_SEED = 10_000  # as lds.py
 VARIANTS: dict[str, dict[str, Any]] = {
     "Source": {},
     "Source, 1 segment": {"n_segments": 1},
-    "Source, 2 segments": {"n_segments": 2},
     "Source, 6 segments": {"n_segments": 6},
 }
 

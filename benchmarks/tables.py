@@ -18,6 +18,7 @@ from pages.given_probabilities import given_probabilities
 from pages.gpu import gpu
 from pages.hessian_free import hessian_free
 from pages.lds import lds
+from pages.lds_transformers import repeats, subset_removal, transformers
 from pages.learned import learned
 from pages.noisy_labels import cleaning, cost, detection
 from pages.photographs import photographs
@@ -61,6 +62,9 @@ def main() -> None:
                     engine(),
                     gpu(),
                     lds(),
+                    repeats(),
+                    transformers(),
+                    subset_removal(),
                     trajectory(),
                     distributional(),
                     deletion(),

@@ -96,8 +96,8 @@ def gpt() -> Setting:
 
 
 def untrained(rows: Rows, length: int, n_out: int, *, causal: bool) -> Callable[[], nn.Module]:
-    """Four layers; with --quick two of width 8."""
-    width, layers = (8, 2) if quick() else (32, 4)
+    """Four layers; with --quick one of width 8."""
+    width, layers = (8, 1) if quick() else (32, 4)
     return lambda: Transformer(rows.kinds, length, n_out, causal=causal, width=width, layers=layers)
 
 

@@ -106,7 +106,7 @@ def sentences(n: int, n_query: int, length: int, kinds: int) -> Rows:
 def shakespeare() -> str:
     """The text of SKTDA_DATA/data/shakespeare.txt; with --quick a sentence again and again."""
     if quick():
-        return "to be, or not to be, that is the question: " * 60
+        return "to be, or not to be, that is the question: " * 20
     folder = data_folder()
     if folder is None or not (folder / "shakespeare.txt").exists():
         raise SystemExit(f"set SKTDA_DATA to the folder that has data/shakespeare.txt, which is {SHAKESPEARE}")
