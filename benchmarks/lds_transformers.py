@@ -11,8 +11,8 @@ the loss of held-out sequences. stages: an MLP trained on upright digits of MNIS
 leaves out rows of the first stage, and asks after the second. Nets are retrained on 100 halves of the rows, from seeds
 of their own, and asked twice, at an early epoch of the (last) stage and at its end. Attributed are other nets, trained
 on all rows for as long. Needs data/sst2.csv.gz, shakespeare.txt and mnist.npz in SKTDA_DATA (the latter two from
-github.com/karpathy/char-rnn and OpenML). Every setting at every length has a process of its own. Writes
-benchmarks/results/lds_transformers_NAME.json; `python benchmarks/tables.py` makes the tables from it.
+github.com/karpathy/char-rnn and OpenML). Every model has a process of its own. Writes
+benchmarks/results/lds_transformers_NAME.json after each; `python benchmarks/tables.py` makes the tables from it.
 """
 
 from __future__ import annotations
@@ -124,36 +124,38 @@ def methods(nets: list[Any], setting: Any, seed: int) -> dict[str, Callable[[], 
     }
 
 
-def part(name: str, number: int, n_models: int, n_scored: int) -> dict:
-    """All methods on all models of one setting, asked at one of its marks."""
-    from shared.halves import load, shortened, truth
+def part(name: str, mark: int, model: int) -> dict:
+    """All methods on one model of a setting, trained until one of its marks."""
+    import torch
+    from shared.halves import load, shortened
 
+    torch.set_num_threads(1)
+    setting = shortened(load(name), mark)
+    warnings.filterwarnings("ignore", "EK-FAC leaves out")  # embeddings and norms
+    nets = trained(setting, FIRST_SEED + model)
+    values, seconds = {}, {}
+    for method, found in methods(nets, setting, model).items():
+        if quick() and ", " in method:
+            continue  # a variant of another
+        start = time.process_time()
+        values[method] = found()
+        seconds[method] = time.process_time() - start
+    return {"values": values, "method_seconds": seconds, "train_loss": nets[-1].history[-1, "train_loss"]}
+
+
+def described(setting: Any, mark: int, kept: np.ndarray, told: np.ndarray, runs: list[dict], n_scored: int) -> list:
+    """The rows of one mark, from what the models so far say."""
     from sktda.metrics import noise_ceiling
 
-    setting = load(name)
-    known, mark = truth(setting), setting.marks[number]
-    setting, told = shortened(setting, mark), known["measured"][number]
-    values: dict[str, list[np.ndarray]] = {}
-    seconds: dict[str, list[float]] = {}
-    train_loss = []
-    warnings.filterwarnings("ignore", "EK-FAC leaves out")  # embeddings and norms
-    for model in range(n_models):
-        nets = trained(setting, FIRST_SEED + model)
-        train_loss.append(nets[-1].history[-1, "train_loss"])
-        words = []
-        for method, found in methods(nets, setting, model).items():
-            if quick() and ", " in method:
-                continue  # a variant of another
-            start = time.process_time()
-            values.setdefault(method, []).append(found())
-            seconds.setdefault(method, []).append(time.process_time() - start)
-            words.append(f"{method} {lds(values[method][-1], known['kept'], told).mean():.3f}")
-        print(f"{name}, {mark} epochs, model {model + 1} of {n_models}:", "; ".join(words), flush=True)
-    common = {"setting": name, "f": setting.kind, "epochs": mark, "ceiling": noise_ceiling(told)}
-    common |= {"first_seed": FIRST_SEED, "n_models": n_models, "n_scored": n_scored, "n_subsets": len(told)}
-    common |= {"n_retrains": told.shape[1], "n_train": known["kept"].shape[1], "n_queries": told.shape[2]}
-    common |= {"train_loss": float(np.mean(train_loss)), "query": float(told.mean())}
-    return {"rows": [common | row for row in compared(known["kept"], told, values, seconds, n_scored)]}
+    methods = list(runs[0]["values"])
+    values = {method: [run["values"][method] for run in runs] for method in methods}
+    seconds = {method: [run["method_seconds"][method] for run in runs] for method in methods}
+    common = {"setting": setting.name, "f": setting.kind, "epochs": mark, "ceiling": noise_ceiling(told)}
+    common |= {"first_seed": FIRST_SEED, "n_models": len(runs), "n_scored": min(n_scored, len(runs))}
+    common |= {"n_subsets": len(told), "n_retrains": told.shape[1], "n_train": kept.shape[1]}
+    common |= {"n_queries": told.shape[2], "train_loss": float(np.mean([run["train_loss"] for run in runs]))}
+    common["query"] = float(told.mean())
+    return [common | row for row in compared(kept, told, values, seconds, common["n_scored"])]
 
 
 def lds(values: np.ndarray, kept: np.ndarray, told: np.ndarray) -> np.ndarray:
@@ -204,6 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="name", help=f"some of {', '.join(NAMES)}; default: all")
     parser.add_argument("--models", type=int, default=10, help="nets to train")
     parser.add_argument("--scored", type=int, default=5, help="of these, nets whose own LDS are averaged")
+    parser.add_argument("--subsets", type=int, default=100, help="halves to retrain on")
     parser.add_argument("--truths", action="store_true", help="only make the truths")
     options = begin(parser, arguments, threads=1)
     names = options.names or NAMES
@@ -218,14 +221,21 @@ def main(arguments: list[str] | None = None) -> None:
 
     for name in names:
         setting = load(name)
-        truth(setting)  # now, and not in the process that is measured
-        rows: list[dict] = []
-        for number in range(0 if options.truths else 1 if options.quick else len(setting.marks)):
-            found = measured(part, name, number, options.models, options.scored)["rows"]
-            rows += found
-            for row in found:
-                print(words_of(row), flush=True)
-            save(f"lds_transformers_{name}", rows)
+        known = truth(setting, options.subsets)
+        runs: dict[int, list[dict]] = {mark: [] for mark in setting.marks}
+        for model in range(0 if options.truths else options.models):
+            for mark in setting.marks:
+                runs[mark].append(measured(part, name, mark, model))
+                rows = []
+                for number, (each, found) in enumerate(runs.items()):
+                    if found:
+                        told = known["measured"][number]
+                        rows += described(setting, each, known["kept"], told, found, options.scored)
+                save(f"lds_transformers_{name}", rows)  # after every model: a run that is cut leaves what it has
+                print(f"{name}: {mark} epochs, model {model + 1} of {options.models}", flush=True)
+                for row in rows:
+                    if row["epochs"] == mark:
+                        print(words_of(row), flush=True)
 
 
 if __name__ == "__main__":

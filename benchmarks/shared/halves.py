@@ -165,17 +165,17 @@ def mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return X[:60_000], y[:60_000], X[60_000:], y[60_000:]
 
 
-def truth(setting: Setting) -> Mapping[str, np.ndarray]:
+def truth(setting: Setting, n_subsets: int = N_SUBSETS) -> Mapping[str, np.ndarray]:
     """kept (n_subsets, n) bool over the rows of the first stage; measured (n_marks, n_subsets, n_retrains, n_query).
 
     Written to benchmarks/truth/NAME.npz after every group of subsets, and gone on with from there.
     """
     n, R = len(setting.stages[0].X), setting.n_retrains
-    kept = half_masks(n, 4 if quick() else N_SUBSETS)
+    kept = half_masks(n, 4 if quick() else n_subsets)
     file = OUT / f"{setting.name}.npz"
     found: list[np.ndarray] = []
     if not quick() and file.exists():
-        found = [np.load(file)["measured"]]
+        found = [np.load(file)["measured"][:, : len(kept)]]
     start, done = time.perf_counter(), sum(each.shape[1] for each in found)
     for first in range(done, len(kept), GROUP):
         group = kept[first : first + GROUP]
