@@ -65,8 +65,11 @@ def between_halves(values: np.ndarray, problem: Problem, n_draws: int = 20) -> f
 
 def part(name: str, n_models: int) -> dict:
     """One row per method and number of retrainings."""
+    import torch
+
     from sktda.metrics import noise_ceiling
 
+    torch.set_num_threads(1)
     problem = load(name)
     found: dict[str, list[np.ndarray]] = {}
     for number in range(n_models):
