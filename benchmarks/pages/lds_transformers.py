@@ -57,16 +57,19 @@ def transformers() -> str:
 
 
 def lds_table(rows: Rows) -> str:
+    """LDS of single models and, where there are several, of their average."""
+    names = {"single": f"one model, {rows[0]['n_scored']} scored", "averaged": f"{rows[0]['n_models']} averaged"}
+    if rows[0]["n_models"] == 1:
+        names = {"single": "one model"}
     body = []
     for row in rows:
         cells = [row["method"]]
-        for name in ("single", "averaged"):
+        for name in names:
             gain = f"{name}_gain"
             cells += [with_interval(row, name, spread=row.get(f"{name}_sd")), f"{row[name] / row['ceiling']:.3f}"]
             cells += [with_interval(row, gain, sign="+") if gain in row else "–"]
         body.append([*cells, f"{row['seconds']:.1f}"])
-    models = f"one model, {rows[0]['n_scored']} scored", f"{rows[0]['n_models']} averaged"
-    head = [cell for name in models for cell in (name, "÷ ceiling", "minus Influence")]
+    head = [cell for name in names.values() for cell in (name, "÷ ceiling", "minus Influence")]
     return table(["method", *head, "seconds"], body)
 
 
