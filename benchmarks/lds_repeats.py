@@ -6,7 +6,7 @@
 The same values are scored against the mean of 1, 2, ... of the retrainings of each half, over all choices of them, and
 divided by the ceiling of as many: what is left does not depend on the number if the ceiling is right. How much the LDS
 depends on which halves were drawn is the standard deviation between two disjoint halves of them, over 2. Source is
-measured with other numbers of segments beside its default of 3. Writes benchmarks/results/lds_repeats.json;
+measured with one segment beside its default of 3. Writes benchmarks/results/lds_repeats.json;
 `python benchmarks/tables.py` makes the table from it.
 """
 
@@ -24,7 +24,6 @@ FIRST_SEED = 10_000  # as lds.py
 VARIANTS: dict[str, dict[str, Any]] = {
     "Source": {},
     "Source, 1 segment": {"n_segments": 1},
-    "Source, 6 segments": {"n_segments": 6},
 }
 
 

@@ -28,7 +28,7 @@ RECIPE = Recipe(WIDTHS, cross_entropy, lr=0.05, weight_decay=1e-3, batch_size=64
 COUNTS = (20, 60, 180)
 N_FULL, N_RETRAINS = 10, 2
 FIRST_SEED = 10_000  # of the net that is explained; retrained ones take theirs from 0 up
-METHODS = ("Source", "Influence", "TracIn", "InnerProduct", "TRAK", "random")
+METHODS = ("random", "Source", "Influence", "TracIn", "InnerProduct", "TRAK")
 
 
 def images(n: int, n_test: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
