@@ -110,18 +110,22 @@ def repeats() -> str:
         own = chosen(rows, method=method)
         last = own[-1]
         cells = [f"{row['single']:.3f} ({row['single'] / row['ceiling']:.3f})" for row in own]
-        shares = f"{last['averaged']:.3f} ({last['averaged'] / last['ceiling']:.3f})"
-        body.append([method, *cells, shares, f"± {last['between_halves']:.3f}"])
+        if last["n_models"] > 1:
+            cells.append(f"{last['averaged']:.3f} ({last['averaged'] / last['ceiling']:.3f})")
+        body.append([method, *cells, f"± {last['between_halves']:.3f}"])
     ceilings = [chosen(rows, retrains=count)[0]["ceiling"] for count in counts]
-    body.append(["ceiling", *(f"{value:.3f}" for value in ceilings), "", ""])
+    several = rows[0]["n_models"] > 1
+    body.append(["ceiling", *(f"{value:.3f}" for value in ceilings), *[""] * several, ""])
     head = (
         "`python benchmarks/lds_repeats.py`: the same values of Fashion-MNIST, scored against fewer of the retrainings "
         "of each half, and in brackets divided by the ceiling of as many (Spearman–Brown from all of them). A method's "
         "number moves with the truth: that is what two truths must be corrected for before they are compared. One "
-        f"model: mean over {rows[0]['n_models']}. The last column is the standard deviation by the draw of the halves."
+        f"model: mean over {rows[0]['n_models']}. The last column is the standard deviation by the draw of the halves. "
+        "Source has three segments by default."
     )
     names = [f"{count} retraining{'s' * (count > 1)}" for count in counts]
-    columns = ["method", *names, f"{rows[0]['n_models']} models averaged, {counts[-1]} retrainings", "halves"]
+    averaged = [f"{rows[0]['n_models']} models averaged, {counts[-1]} retrainings"] * several
+    columns = ["method", *names, *averaged, "halves"]
     parts = ["### How much of it is the truth's", head, where(environment), table(columns, body), beside_the_paper()]
     return "\n\n".join(filter(None, parts))
 
