@@ -1,6 +1,6 @@
 """Does removing the rows that a method names turn a prediction over?
 
-    python benchmarks/subset_removal.py            # ten minutes on one core
+    python benchmarks/subset_removal.py            # two to five minutes on one core
     python benchmarks/subset_removal.py --quick    # few rows, nothing written: does it run?
 
 1,500 images of Fashion-MNIST, halved in width and height, and an MLP 196-64-64-10. Asked about are 10 test images that
