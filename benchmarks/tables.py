@@ -21,6 +21,7 @@ from pages.gpu import gpu
 from pages.hessian_free import hessian_free
 from pages.image_text import image_text
 from pages.lds import lds
+from pages.lds_transformers import repeats, subset_removal, transformers
 from pages.learned import learned
 from pages.noisy_labels import cleaning, cost, detection
 from pages.photographs import photographs
@@ -68,6 +69,9 @@ def main() -> None:
                     gpu(),
                     lds(),
                     damping(),
+                    repeats(),
+                    transformers(),
+                    subset_removal(),
                     trajectory(),
                     unrolling(),
                     distributional(),
