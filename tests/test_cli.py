@@ -843,6 +843,7 @@ def test_methods_are_found_by_walking_the_package(monkeypatch):
         "label-posterior",
         "leaf-influence",
         "logit-margin",
+        "logra",
         "loss",
         "model-ensemble",
         "moso",

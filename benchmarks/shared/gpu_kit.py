@@ -36,7 +36,7 @@ NEEDED = {  # all that is imported, with the least versions; torch comes with th
     "joblib": "1.4",
     "threadpoolctl": "3.5",
     "narwhals": "2.0.1",
-    "cloudpickle": "3.0",
+    "cloudpickle": "3",
     "skorch": "1.4",
     "tabulate": "0.9",
     "tqdm": "4.14",

@@ -98,10 +98,10 @@ def methods() -> dict[str, type]:
     """Attribution methods by their name in the shell: those that need nothing but X and y."""
     import sktda.attribution as package
 
-    # a hyphen before every word of three letters or more: names such as TracIn are one word
+    # a hyphen between words of three letters or more: names such as TracIn and LoGra are one word
     found = {name: getattr(package, name) for name in package.__all__ if "Precomputed" not in name}
     return {
-        re.sub(r"(?<=[a-z0-9])(?=[A-Z]\w\w)|(?<=[A-Z])(?=[A-Z][a-z]\w)", "-", name).lower(): cls
+        re.sub(r"(?<=\w\w[a-z0-9])(?=[A-Z]\w\w)|(?<=[A-Z])(?=[A-Z][a-z]\w)", "-", name).lower(): cls
         for name, cls in found.items()
         if hasattr(cls, "fit")
     }

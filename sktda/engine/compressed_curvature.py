@@ -26,7 +26,7 @@ from sktda.model.base import Rows
 
 BASIS_ROWS = 8_192  # that the principal subspaces are those of: a few dozen directions need no more
 CURVATURE_ROWS = 32_768  # from which it is estimated: many times the numbers of a block
-ROOTS = 32_768  # rows x outputs up to which every root is pulled back, and labels are not drawn
+ROOTS = 65_536  # rows x outputs up to which every root is pulled back, and labels are not drawn
 FEW_OUTPUTS = 64  # of a row, whose roots are held at once
 WHOLE = 1_024  # numbers of a side up to which its second moments are a matrix; of more they are sketched
 OVERSAMPLED = 2, 16  # times the rank, and more, columns of a sketch

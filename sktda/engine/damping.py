@@ -23,10 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.data import slices
+from sktda.devices import in_blocks
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows, forward
+from sktda.model.criterion import Custom
+from sktda.model.softmax import Tokens
 
 LEAST = 0.1  # of a layer's mean eigenvalue
 SEEN = 256  # rows by whose losses it is told how much training has left to learn
@@ -75,24 +77,28 @@ def single(curvature: EKFAC, engine: PerRow) -> bool:
 def unlearned(engine: PerRow, rows: Rows) -> Tensor:
     """Mean loss of some rows, divided by that of the same outputs for the targets of other rows; 0-d, between 0 and 1.
 
-    1 = the outputs say nothing about their own row. 0 where it cannot be told: losses below 0, targets whose shape is
-    that of the row.
+    1 = the outputs say nothing about their own row. 0 where it cannot be told: losses below 0, targets of several
+    positions.
     """
     engine.prepare(rows)
     model = engine.model
     chosen = np.unique(np.linspace(0, len(rows) - 1, SEEN).astype(int))
     rng = np.random.default_rng(0)
     partners = [rng.permutation(chosen) for _ in range(OTHERS)]
-    own, other = (torch.zeros((), dtype=model.dtype, device=model.device) for _ in range(2))
-    with torch.no_grad():
-        for part in slices(len(chosen), min(engine.own_batch, SEEN)):
-            inputs, targets, _ = rows.block(chosen[part], model.device)
-            outputs = forward(model.module, inputs)
-            own += model.likelihood.losses(outputs, targets).sum()
-            for each in partners:
-                theirs = rows.block(each[part], model.device)[1]
-                if theirs.shape != targets.shape:
-                    return torch.zeros_like(own)
-                other += model.likelihood.losses(outputs, theirs).sum() / OTHERS
+
+    @torch.no_grad()
+    def losses(part: slice) -> Tensor:
+        """Sums over these rows (2,): of their own losses, and of the mean one for other targets."""
+        inputs, targets, _ = rows.block(chosen[part], model.device)
+        outputs = forward(model.module, inputs)
+        others = [rows.block(each[part], model.device)[1] for each in partners]
+        if any(each.shape != targets.shape for each in others):
+            return torch.zeros(2, dtype=outputs.dtype, device=outputs.device)
+        found = [model.likelihood.losses(outputs, each).sum() for each in (targets, *others)]
+        return torch.stack([found[0], torch.stack(found[1:]).mean()])
+
+    if isinstance(model.likelihood, Tokens | Custom):  # other rows count at other positions
+        return torch.zeros((), dtype=model.dtype, device=model.device)
+    own, other = sum(found for _, found in in_blocks(len(chosen), min(engine.own_batch, SEEN), losses))
     told = (own >= 0) & (other > 0) & other.isfinite()
     return torch.where(told, (own / other).clamp(max=1), torch.zeros_like(own))

@@ -172,3 +172,12 @@ def _stacked(values: list[Any]) -> Any:
         return default_collate(values)
     except (TypeError, RuntimeError):
         return None
+
+
+def occurrence(codes: np.ndarray) -> np.ndarray:
+    """How many equal codes come before each one."""
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    earlier = np.empty(len(codes), dtype=np.int64)
+    earlier[order] = np.arange(len(codes)) - np.searchsorted(ordered, ordered, side="left")
+    return earlier

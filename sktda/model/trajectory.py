@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sktda.model import trajectory_checks, trajectory_files
 from sktda.model.checkpoints import Store
-from sktda.model.fingerprint import row_fingerprints
+from sktda.model.fingerprint import occurrence, row_fingerprints
 from sktda.model.step_settings import at_step
 
 MISFIT = 1e-3  # share of a gradient: what is below changes scores by no more
@@ -251,7 +251,7 @@ class Trajectory:
         asked, order, first, count = self._found(X, y)
         if (count == 0).any():
             raise ValueError(trajectory_checks.foreign(self, np.flatnonzero(count == 0), len(asked)))
-        return order[first + _occurrence(asked) % count]
+        return order[first + occurrence(asked) % count]
 
     def contains(self, X: Any, y: Any = None) -> np.ndarray:
         """Which rows (n,) of (X, y) were trained on; of equal rows as many as were, the first ones.
@@ -259,7 +259,7 @@ class Trajectory:
         Raises ValueError if the trained rows cannot be recognised.
         """
         asked, _, _, count = self._found(X, y)
-        return _occurrence(asked) < count
+        return occurrence(asked) < count
 
     def _found(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(fingerprints of the rows, order of the trained ones, first equal one in that order, how many)."""
@@ -350,12 +350,3 @@ class Trajectory:
         not as it was written: every file has a checksum.
         """
         return trajectory_files.load(cls, folder)
-
-
-def _occurrence(codes: np.ndarray) -> np.ndarray:
-    """How many equal codes come before each one."""
-    order = np.argsort(codes, kind="stable")
-    ordered = codes[order]
-    occurrence = np.empty(len(codes), dtype=np.int64)
-    occurrence[order] = np.arange(len(codes)) - np.searchsorted(ordered, ordered, side="left")
-    return occurrence
