@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from dask.sizeof import sizeof
 from joblib import parallel_config
 from joblib._dask import Batch, DaskDistributedBackend
 
 SMALL = 1000  # bytes that go with each task
+LARGE = 1_000_000  # bytes that no task should wait for
 RETRIES = 3  # of a task that fails because its worker is gone
 
 
@@ -37,16 +39,19 @@ class _Backend(DaskDistributedBackend):
         self.kept.clear()
 
     async def _to_func_args(self, func: Any) -> tuple[Any, list]:
+        known = set(self.kept)
         tasks = [
             (f, [self._sent(each) for each in args], {name: self._sent(each) for name, each in kwargs.items()})
             for f, args, kwargs in func.items
         ]
+        new = [self.kept[key] for key in set(self.kept) - known]
+        if large := [future for value, future in new if sizeof(value) > LARGE]:
+            with suppress(Exception):  # on all workers: Dask puts a task where its arguments are
+                await self.client._replicate(large)
         return Batch(tasks), tasks
 
     def _sent(self, value: Any) -> Any:
         """The value itself, or where it is large a future of it, the same for all tasks of a call."""
-        from dask.sizeof import sizeof
-
         if sizeof(value) <= SMALL:
             return value
         if id(value) not in self.kept:

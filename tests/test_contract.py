@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.callback import ProgressBar
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, IsolationForest
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
     GridSearchCV,
@@ -113,7 +114,8 @@ def walked_estimators():
 
 def exported_estimators():
     public = [getattr(package, name) for package in (sktda, sktda.attribution) for name in package.__all__]
-    return {cls for cls in public if inspect.isclass(cls) and issubclass(cls, BaseEstimator)}
+    kinds = {cls for cls in public if inspect.isclass(cls) and issubclass(cls, BaseEstimator)}
+    return {cls for cls in kinds if not issubclass(cls, FrozenEstimator)}  # TorchModel, which cannot be fitted
 
 
 ESTIMATORS = sorted(walked_estimators() | exported_estimators(), key=lambda cls: cls.__name__)

@@ -28,13 +28,13 @@ def cluster() -> str:
         [
             "## On a cluster",
             f"{where(measured)} `python benchmarks/cluster.py`: {rows[0]['rows']:,} rows of Fashion-MNIST, workers of "
-            "one thread on one machine, seed 0. Efficiency is the seconds of one worker over twice those of two. "
+            "one thread on one machine, seed 0. Efficiency: seconds of one process over twice those of two workers. "
             f"Killed: the longest of {len(rows[0]['kills'])} runs in which one of two workers got a SIGKILL at some "
             "moment, and the largest difference of any score from the result without a cluster.",
             table(
                 [
                     "",
-                    "1 worker, s",
+                    "1 process, s",
                     "2 workers, s",
                     "efficiency",
                     "tasks",

@@ -99,6 +99,6 @@ def unlearned(engine: PerRow, rows: Rows) -> Tensor:
 
     if isinstance(model.likelihood, Tokens | Custom):  # other rows count at other positions
         return torch.zeros((), dtype=model.dtype, device=model.device)
-    own, other = sum(found for _, found in in_blocks(len(chosen), min(engine.own_batch, SEEN), losses))
+    own, other = torch.stack([found for _, found in in_blocks(len(chosen), min(engine.own_batch, SEEN), losses)]).sum(0)
     told = (own >= 0) & (other > 0) & other.isfinite()
     return torch.where(told, (own / other).clamp(max=1), torch.zeros_like(own))

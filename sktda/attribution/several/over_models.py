@@ -79,7 +79,7 @@ class OverModels(Attributor):
         )
         self.attributors_ = list(in_workers(fitted_clone, tasks, self.n_jobs))
         for each in self.attributors_:
-            each._data = rows  # workers send copies back, one per model
+            each._data = rows
         if all(found := [objectives_of(each) for each in self.attributors_]):
             self.objectives_ = averaged(found)
         if all(hasattr(each, "scores_") for each in self.attributors_):
@@ -160,7 +160,9 @@ def _trained(estimator: Any, X: Any, y: Any, sample_weight: Any, seed: int, call
 
 def fitted_clone(attributor: TrainedScores, model: Any, seed: int, *rows: Any) -> TrainedScores:
     """The attributor fitted around one model; rows: what `fit` takes."""
-    return clone(attributor).set_params(estimator=frozen(model), random_state=seed).fit(*rows)
+    found = clone(attributor).set_params(estimator=frozen(model), random_state=seed).fit(*rows)
+    found._data = GivenRows(None)  # the caller has them
+    return found
 
 
 def checked_models(models: Any, name: str) -> list[Any]:
