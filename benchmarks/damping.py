@@ -23,6 +23,7 @@ from shared.common import begin, save, set_threads
 from shared.lds import RECIPES, Problem, load, trained
 
 CHOSEN_ON = ("digits", "digits_short", "digits_decay", "concrete", "fmnist", "fmnist_n", "mnist")
+METHODS = ["EK-FAC", "CG", "Source"]
 HELD = ("digits_noise", "digits_wide")
 CONSTANTS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 SHARES = (0.01, 0.1, 0.3, 1.0)
@@ -45,7 +46,7 @@ def settings(influence: Any, decay: float) -> Iterator[tuple[str, Any]]:
         yield f"constant {constant:g}", of(lambda values, constant=constant: constant)
 
 
-def rows_of(problem: Problem, n_models: int) -> list[dict]:
+def rows_of(problem: Problem, n_models: int, methods: list[str]) -> list[dict]:
     """One row per method and setting."""
     from sklearn.frozen import FrozenEstimator
 
@@ -68,6 +69,8 @@ def rows_of(problem: Problem, n_models: int) -> list[dict]:
             ("CG", Influence(FrozenEstimator(net), curvature="cg", **common)),
             ("Source", Source(FrozenEstimator(net), **common)),
         ):
+            if method not in methods:
+                continue
             start = time.perf_counter()
             fitted = attributor.fit(problem.X, problem.y)
             note(method, "default", start, fitted.attribute(problem.X_query, problem.y_query))
@@ -77,6 +80,8 @@ def rows_of(problem: Problem, n_models: int) -> list[dict]:
                         fitted._used = curvature
                         start = time.perf_counter()
                         note(method, setting, start, fitted.attribute(problem.X_query, problem.y_query))
+        if "Source" not in methods:
+            continue
         without, stages.without_penalty = stages.without_penalty, lambda curvature, engine: curvature
         try:
             start = time.perf_counter()
@@ -99,6 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="name", help=f"some of {', '.join(RECIPES)}")
     parser.add_argument("--models", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="CG takes long on large nets")
     options = begin(parser, arguments, threads=1)
     names = options.names or [name for name in (*CHOSEN_ON, *HELD) if name.startswith("digits")]
     if unknown := set(names) - set(RECIPES):
@@ -108,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     set_threads(1)
     done: list[dict] = kept(names)
     for name in names:
-        done += rows_of(load(name), options.models)
+        done += rows_of(load(name), options.models, options.methods)
         save("lds_damping", done)
 
 

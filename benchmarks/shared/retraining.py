@@ -68,9 +68,9 @@ def concrete() -> Problem:
 
 
 def digits28() -> Problem:
-    """2,048 training pictures of MNIST and 100 test pictures, pixels standardised by their mean and spread."""
+    """6,144 training pictures of MNIST and 100 test pictures, pixels standardised by their mean and spread."""
     x_train, y_train, x_test, y_test = mnist()
-    train, query = split(len(x_train), 6_144, 0)[0][:2_048], split(len(x_test), 0, 100)[1]
+    train, query = split(len(x_train), 6_144, 0)[0], split(len(x_test), 0, 100)[1]
     inputs, asked = (torch.from_numpy(standardised(part)) for part in (x_train[train], x_test[query]))
     return Problem(inputs, torch.tensor(y_train[train]), asked, torch.tensor(y_test[query]), train, query)
 
@@ -113,7 +113,7 @@ TRUTHS = {
     ),
     "mnist": Truth(
         digits28,
-        Recipe((784, 128, 64, 10), cross_entropy, lr=0.03, weight_decay=1e-3, batch_size=64, epochs=50),
+        Recipe((784, 512, 256, 128, 10), cross_entropy, lr=0.03, weight_decay=1e-3, batch_size=64, epochs=20),
         margin,
         n_subsets=50,
         n_retrains=2,
