@@ -163,6 +163,14 @@ class record_run:
             )
         self.next_batch(rows, self._targets(rows) if y is None else y)
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "trajectory_":
+            raise AttributeError(
+                "there is no trajectory_: the loop has not ended, or the optimizer given to record_run made no step in "
+                "it (another optimizer, updates by hand), or rows of a step were lost"
+            )
+        raise AttributeError(f"'record_run' object has no attribute {name!r}")
+
     # ---- what callbacks use ----------------------------------------------------------------------------------------
 
     def start(self) -> None:

@@ -516,3 +516,12 @@ def test_a_folder_that_holds_something_is_refused(tmp_path):
     (tmp_path / "note").touch()
     with pytest.raises(FileExistsError, match="holds other files"):
         trained(each_batch(step), True, path=tmp_path)
+
+
+def test_a_loop_whose_optimizer_makes_no_step_has_no_trajectory_and_says_why():
+    module = make()
+    with record_run(module, CE, sgd(module), loader_of()) as run, torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(0.9)
+    with pytest.raises(AttributeError, match="made no step"):
+        run.trajectory_  # noqa: B018
