@@ -59,7 +59,7 @@ def flows() -> dict[str, Callable[[], np.ndarray]]:
     net = NeuralNetClassifier(
         Net, criterion=torch.nn.CrossEntropyLoss, lr=0.05, max_epochs=10, train_split=None, verbose=0
     )
-    trees = ExtraTreesClassifier(20 if quick() else 100, random_state=SEED)
+    trees = ExtraTreesClassifier(20, random_state=SEED)
     search = GridSearchCV(
         InfluencePruner(trees, SelfConfidence(trees, cv=3), guard=False), {"prune_ratio": [0, 0.05, 0.1, 0.2]}, cv=4
     )
