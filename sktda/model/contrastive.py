@@ -56,8 +56,8 @@ class ContrastiveLoss(BatchLoss):
 
     The module returns (images (m, d), texts (m, d)), or a third output, the factor of the similarities (CLIP's
     exponentiated logit scale). Similarities are inner products of what it returns, so it should return unit vectors.
-    With z_ij = factor <image_i, text_j>, the term of a pair is the mean of -log softmax(z_i.)_i and of
-    -log softmax(z_.i)_i.
+    With Z[i, j] the factor times the inner product of image i and text j, the term of pair i is the mean of minus the
+    log softmax of Z[i, i] along its row and of that along its column.
 
     Parameters
     ----------

@@ -24,9 +24,9 @@ def logits_of(output: Any) -> Tensor | None:
 
 
 class LogitsLoss(nn.Module):
-    """Cross-entropy for models that return logits (n, *positions, classes), in an object with `logits` or as they are.
+    """Cross-entropy for models that return logits (n, ..., classes), in an object with `logits` or as they are.
 
-    So a Hugging Face model is trained in a skorch net as it is, with labels (n,), or (n, *positions) and -100 where a
+    So a Hugging Face model is trained in a skorch net as it is, with labels (n,), or (n, positions) and -100 where a
     position counts nothing. Logits may also stand in a dict, or first in a tuple.
 
     Parameters
