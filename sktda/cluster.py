@@ -27,13 +27,6 @@ class _Backend(DaskDistributedBackend):
         super().__init__(client=client, **settings)
         self.kept: dict[int, tuple[Any, Any]] = {}
 
-    def __reduce__(self) -> Any:
-        return DaskDistributedBackend, ()  # of tasks that start tasks
-
-    def start_call(self) -> None:
-        self.kept.clear()
-        super().start_call()
-
     def stop_call(self) -> None:
         super().stop_call()
         self.kept.clear()
@@ -68,8 +61,6 @@ def _same(value: Any) -> Any:
 
 def resilient(backend: DaskDistributedBackend) -> _Backend:
     """The same cluster, with arguments that can be made again."""
-    if isinstance(backend, _Backend):
-        return backend
     return _Backend(backend.client, **{"retries": RETRIES, **backend.submit_kwargs})
 
 

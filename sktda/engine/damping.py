@@ -37,8 +37,11 @@ OTHERS = 4  # targets of other rows that each of them meets
 
 def without_penalty(curvature: EKFAC, engine: PerRow) -> EKFAC:
     """The curvature of the loss alone; the same one for a model of one layer, whose penalty is all of its Hessian."""
-    if single(curvature, engine):
-        return curvature
+    return curvature if single(curvature, engine) else unpenalised(curvature, engine)
+
+
+def unpenalised(curvature: EKFAC, engine: PerRow) -> EKFAC:
+    """The curvature of the loss alone, of any model."""
     bare = copy(curvature)
     bare.values = {
         block.name: (curvature.values[block.name] - curvature.penalty(engine, block)).clamp(min=0)
@@ -80,8 +83,10 @@ def unlearned(engine: PerRow, rows: Rows) -> Tensor:
     1 = the outputs say nothing about their own row. 0 where it cannot be told: losses below 0, targets of several
     positions.
     """
-    engine.prepare(rows)
     model = engine.model
+    if isinstance(model.likelihood, Tokens | Custom):  # other rows count at other positions
+        return torch.zeros((), dtype=model.dtype, device=model.device)
+    engine.prepare(rows)
     chosen = np.unique(np.linspace(0, len(rows) - 1, SEEN).astype(int))
     rng = np.random.default_rng(0)
     partners = [rng.permutation(chosen) for _ in range(OTHERS)]
@@ -97,8 +102,6 @@ def unlearned(engine: PerRow, rows: Rows) -> Tensor:
         found = [model.likelihood.losses(outputs, each).sum() for each in (targets, *others)]
         return torch.stack([found[0], torch.stack(found[1:]).mean()])
 
-    if isinstance(model.likelihood, Tokens | Custom):  # other rows count at other positions
-        return torch.zeros((), dtype=model.dtype, device=model.device)
     own, other = torch.stack([found for _, found in in_blocks(len(chosen), min(engine.own_batch, SEEN), losses)]).sum(0)
     told = (own >= 0) & (other > 0) & other.isfinite()
     return torch.where(told, (own / other).clamp(max=1), torch.zeros_like(own))

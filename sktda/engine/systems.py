@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sktda.engine.curvature import conjugate_gradients
-from sktda.engine.damping import LEAST
+from sktda.engine.damping import LEAST, unpenalised
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.functional import Direction
 from sktda.engine.gauss_newton import FactoredGaussNewton, gauss_newton_products
@@ -75,14 +75,11 @@ class Systems:
     def _near(self, damping: float, bare: bool) -> Callable[[Direction], Direction]:
         """EK-FAC's inverse; parameters that it leaves out are divided by the mean eigenvalue."""
         assert self.curvature is not None
-        found, scale = copy(self.curvature), {}
-        for block in self.curvature.layers:
-            values = self.curvature.values[block.name]
-            if bare:
-                values = (values - self.curvature.penalty(self.engine, block)).clamp(min=0)
-            scale[block.name] = values.mean()
-            # some damping, so that it is positive definite whatever is asked
-            found.values = found.values | {block.name: values + (damping or LEAST * scale[block.name])}
+        base = unpenalised(self.curvature, self.engine) if bare else self.curvature
+        scale = {name: values.mean() for name, values in base.values.items()}
+        found = copy(base)
+        # some damping, so that it is positive definite whatever is asked
+        found.values = {name: values + (damping or LEAST * scale[name]) for name, values in base.values.items()}
         mean = torch.stack(list(scale.values())).mean()
 
         def inverse(directions: Direction) -> Direction:
