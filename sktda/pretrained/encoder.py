@@ -121,6 +121,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     >>> y = np.arange(80) % 2
     >>> images = (rng.integers(0, 60, (80, 8, 8, 3)) + 150 * y[:, None, None, None]).astype(np.uint8)
     >>> y[:4] = 1 - y[:4]
+    >>> _ = torch.manual_seed(0)
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())  # a trained one
     >>> pipeline = make_pipeline(PretrainedEncoder(net), NoisyLabelDetector(random_state=0)).fit(images, y)
     >>> np.flatnonzero(pipeline[-1].labels_ == -1)
