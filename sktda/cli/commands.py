@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sktda.cli.doctor import doctor
 from sktda.cli.options import (
     Action,
     AsCategory,
@@ -376,3 +377,6 @@ def report(
             job.notes[:0] = verdict_of(numbers)
         summary = summary_of(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
+
+
+app.command()(doctor)

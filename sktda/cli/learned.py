@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sktda.cli.formats.base import Reading
 from sktda.cli.options import OWN_FEATURES
 
 if TYPE_CHECKING:
+    from sktda.cli.formats.base import Reading
     from sktda.cli.jobs import Settings
     from sktda.pretrained.encoder import PretrainedEncoder
 
@@ -40,9 +40,14 @@ def learned(settings: Settings) -> tuple[PretrainedEncoder | None, Reading, list
     return encoder, reading, [note]
 
 
+def cache_folder() -> Path:
+    """Where the user's programs keep what can be made again; nothing is ever deleted there."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sktda"
+
+
 def kept_in() -> Path | None:
-    """Where the user's programs keep what can be made again, if it can be written; nothing is ever deleted there."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sktda"
+    """The folder of caches, made if it was not there; None if it cannot be written."""
+    folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
