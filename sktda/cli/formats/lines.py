@@ -58,6 +58,8 @@ class _Objects(Table):
     ) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """Yields (row, its object with its new label and the added columns; None where nothing is new in it)."""
         added = extra.astype(object).where(extra.notna(), None).to_dict("records")
+        if extra.shape[1] == 0:
+            added = [{}] * len(extra)  # pandas before 3 makes no records of rows without columns
         *above, last = self.paths[target]
         for row in rows.tolist():
             if not added[row] and row not in relabelled:
