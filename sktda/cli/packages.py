@@ -20,6 +20,7 @@ USES = {
     "numpy": ("numpy", "arrays"),
     "safetensors": ("safetensors", "recorded training runs on disk"),
     "scikit-learn": ("sklearn", "estimators, pipelines, forests"),
+    "scipy": ("scipy", "sparse matrices, solvers, statistics"),
     "skorch": ("skorch", "nets of torch as estimators"),
     "torch": ("torch", "nets, gradients, GPUs"),
     "charset-normalizer": ("charset_normalizer", "text files of any encoding"),
