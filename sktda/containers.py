@@ -6,6 +6,7 @@ NumPy would turn some of them into numbers. What cannot be read is named, with i
 
 from __future__ import annotations
 
+import sys
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -16,6 +17,12 @@ import numpy as np
 import scipy.sparse as sp
 
 COMPLEX = complex | np.complexfloating
+
+
+def is_pipeline(estimator: Any) -> bool:
+    """Whether it is a Pipeline of scikit-learn's or of a subclass; loads neither, since who has one has loaded it."""
+    module = sys.modules.get("sklearn.pipeline")
+    return module is not None and isinstance(estimator, module.Pipeline)
 
 
 def is_frame(X: Any) -> bool:

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.pipeline import Pipeline
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _num_samples, check_array, validate_data
 
-from sktda.containers import check_kinds, column_name, is_frame, is_missing, numbers, read_target
+from sktda.containers import check_kinds, column_name, is_frame, is_missing, is_pipeline, numbers, read_target
 
 WEIGHTS = 1e100  # the largest one lies below it, and above its inverse: products of several do not overflow
 LARGEST = 1e300  # of a target: sums and differences of several do not overflow
@@ -134,7 +133,7 @@ def reads_numbers_only(estimator: Any) -> bool:
     if not type(estimator).__module__.startswith("sklearn."):
         return False
     inside = estimator.get_params(deep=True).values()
-    return not any(hasattr(each, "transform") or isinstance(each, Pipeline) for each in inside)
+    return not any(hasattr(each, "transform") or is_pipeline(each) for each in inside)
 
 
 def is_text(X: Any) -> bool:

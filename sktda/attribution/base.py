@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_consistent_length
 
+from sktda.containers import is_pipeline
 from sktda.data import check_weights, encode_target, read_features, transformed
 from sktda.seeds import seed_of
 
@@ -125,7 +125,7 @@ def needs_of(attributor: Any) -> Needs:
             f"attributor={attributor!r} is not an attributor; give an instance such as LabelPosterior() from "
             "sktda.attribution, or PrecomputedScores(scores) for scores of your own"
         )
-    if isinstance(attributor, Pipeline):
+    if is_pipeline(attributor):
         raise TypeError(
             "a Pipeline is no attributor; give it to one that trains an estimator, such as "
             "SelfConfidence(make_pipeline(OneHotEncoder(), LogisticRegression())), or give "

@@ -1,24 +1,18 @@
-"""What the cleaners share: validation rows, delegation to the refit model."""
+"""What the cleaners share: who scores the rows, and on which features."""
 
 from __future__ import annotations
 
 import warnings
-from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
-from sklearn.callback import CallbackSupportMixin
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.utils import get_tags
-from sklearn.utils.metadata_routing import _routing_enabled, process_routing
-from sklearn.utils.metaestimators import available_if
+from sklearn.utils.metadata_routing import _routing_enabled
 from sklearn.utils.validation import (
     check_consistent_length,
-    check_is_fitted,
 )
 
 from sktda.attribution.base import (
@@ -26,11 +20,10 @@ from sktda.attribution.base import (
     fit_transformed,
     needs_of,
     seeded,
-    takes_missing_values,
     told_task,
 )
 from sktda.attribution.trees.reading import attribution_of
-from sktda.containers import needs_encoding
+from sktda.containers import is_pipeline, needs_encoding
 from sktda.data import reads_numbers_only, sliceable
 
 
@@ -92,7 +85,7 @@ def _filled_in(attributor: Any, estimator: Any) -> Any:
         attributor = LabelPosterior()
         if _routing_enabled():
             attributor.set_fit_request(sample_weight=False)  # ignored, and not the user's to request
-    model = hasattr(attributor, "get_params") and not isinstance(attributor, type | Pipeline)
+    model = hasattr(attributor, "get_params") and not isinstance(attributor, type) and not is_pipeline(attributor)
     if model and is_classifier(attributor) and hasattr(attributor, "predict_proba"):
         from sktda.attribution.predictions.confidence import SelfConfidence
 
@@ -143,10 +136,10 @@ def check_estimator(estimator: Any) -> None:
 
 def without_samplers(estimator: Any) -> Any:
     """A Pipeline without its steps that resample (of imbalanced-learn): rows are scored as they are, each once."""
-    if not isinstance(estimator, Pipeline) or not any(
-        hasattr(step, "fit_resample") for _, step in estimator.steps[:-1]
-    ):
+    if not is_pipeline(estimator) or not any(hasattr(step, "fit_resample") for _, step in estimator.steps[:-1]):
         return estimator
+    from sklearn.pipeline import Pipeline  # loaded where there is one, but slow for those who have none
+
     *before, last = estimator.steps
     return Pipeline([*((name, step) for name, step in before if not hasattr(step, "fit_resample")), last])
 
@@ -192,14 +185,16 @@ def warn_of_stand_in(attributor: Any, model: Any) -> None:
 
 def behind_transformers(estimator: Any, model: Any) -> Any:
     """The model, after clones of the transformers of a Pipeline."""
+    from sklearn.pipeline import make_pipeline
+
     before = transformers_of(estimator)
     return model if before is None else make_pipeline(before, model)  # whole: a step may be "passthrough"
 
 
-def transformers_of(estimator: Any) -> Pipeline | None:
+def transformers_of(estimator: Any) -> Any:
     """A clone of what stands before the last step of a Pipeline and transforms; None where there is nothing."""
     estimator = without_samplers(estimator)
-    return clone(estimator[:-1]) if isinstance(estimator, Pipeline) and len(estimator) > 1 else None
+    return clone(estimator[:-1]) if is_pipeline(estimator) and len(estimator) > 1 else None
 
 
 def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any = None) -> tuple[Any, Any]:
@@ -214,6 +209,8 @@ def scoring_features(attributor: Any, estimator: Any, X: Any, y: Any, X_val: Any
         takes_more = not reads_numbers_only(estimator) or get_tags(estimator).input_tags.allow_nan
         if not takes_more or not needs_encoding(X):
             return X, X_val
+        from sklearn.pipeline import make_pipeline
+
         from sktda.tables.encoder import TableEncoder
 
         transformers = make_pipeline(TableEncoder())
@@ -253,83 +250,3 @@ def task(cleaner: Any, context: Any, name: str, X: Any, y: Any, estimator: Any =
         step.call_on_fit_task_begin(estimator=cleaner, X=X, y=y)
         yield
         step.call_on_fit_task_end(estimator=cleaner, X=X, y=y)
-
-
-def _refit_has(method):
-    def check(self):
-        getattr(self.estimator_ if hasattr(self, "estimator_") else self.estimator, method)
-        return True
-
-    return check
-
-
-class RefitEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator, metaclass=ABCMeta):
-    """Delegates prediction to `estimator_`, fitted on chosen rows. It never drops rows at predict time."""
-
-    @property
-    @abstractmethod
-    def _chooser(self) -> Any:
-        """Who looks at the rows beside the estimator: the attributor as it is fitted, or the sampler."""
-
-    @available_if(_refit_has("predict"))
-    def predict(self, X):
-        """Predict all rows of X with the refitted estimator."""
-        check_is_fitted(self)
-        return self.estimator_.predict(X)
-
-    @available_if(_refit_has("predict_proba"))
-    def predict_proba(self, X):
-        """Class probabilities of all rows of X, (n_samples, n_classes)."""
-        check_is_fitted(self)
-        return self.estimator_.predict_proba(X)
-
-    @available_if(_refit_has("predict_log_proba"))
-    def predict_log_proba(self, X):
-        """Logarithms of the class probabilities of all rows of X."""
-        check_is_fitted(self)
-        return self.estimator_.predict_log_proba(X)
-
-    @available_if(_refit_has("decision_function"))
-    def decision_function(self, X):
-        """Decision values of all rows of X."""
-        check_is_fitted(self)
-        return self.estimator_.decision_function(X)
-
-    @available_if(_refit_has("score"))
-    def score(self, X, y, **params):
-        """Score of the refitted estimator on all rows of (X, y)."""
-        check_is_fitted(self)
-        if _routing_enabled():
-            params = process_routing(self, "score", **params).estimator.score
-        return self.estimator_.score(X, y, **params)
-
-    @property
-    def classes_(self):
-        """Classes of the refitted estimator."""
-        return self.estimator_.classes_
-
-    @property
-    def n_features_in_(self):
-        """Number of features seen by the refitted estimator."""
-        return self.estimator_.n_features_in_
-
-    @property
-    def feature_names_in_(self):
-        """Names of the features seen by the refitted estimator."""
-        return self.estimator_.feature_names_in_
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        inner = get_tags(self.estimator)
-        tags.estimator_type = inner.estimator_type
-        tags.classifier_tags = deepcopy(inner.classifier_tags)
-        tags.regressor_tags = deepcopy(inner.regressor_tags)
-        tags.input_tags = deepcopy(inner.input_tags)
-        tags.input_tags.allow_nan = inner.input_tags.allow_nan and takes_missing_values(self._chooser)
-        tags.target_tags.required = True
-        if tags.classifier_tags is not None:
-            tags.classifier_tags.multi_label = False  # classes decide which rows may go
-        for kind in (tags.classifier_tags, tags.regressor_tags):
-            if kind is not None:
-                kind.poor_score = True  # rows are removed, which the checks' tiny data sets feel
-        return tags

@@ -12,34 +12,38 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
+import sktda.cleaning
 from sktda.attribution.base import loo_decision_of, takes_missing_values
 from sktda.cleaning.base import looks_rows_up, prepare_attributor, reads_tables, refuse_constant
 from sktda.cleaning.scoring import Given, Scores
 from sktda.cleaning.strategies.base import Candidates, CoresetStrategy
-from sktda.cleaning.strategies.features import D2, Herding, KCenter, Moderate
-from sktda.cleaning.strategies.gradients import CRAIG, GLISTER, GradMatch
-from sktda.cleaning.strategies.scores import CCS, RandomRows, Stratified, Top
+from sktda.cleaning.strategies.scores import RandomRows
 from sktda.containers import as_columns, needs_encoding
 from sktda.data import check_weights, encode_target, note_columns, plain_target, read_features, sliceable
 from sktda.model.huge import naming_huge_cells
 from sktda.noise import label_noise_rate, outliers
 from sktda.seeds import random_of
 
-STRATEGIES: dict[str, type[CoresetStrategy]] = {
-    "stratified": Stratified,
-    "top": Top,
-    "random": RandomRows,
-    "ccs": CCS,
-    "moderate": Moderate,
-    "k-center": KCenter,
-    "herding": Herding,
-    "craig": CRAIG,
-    "grad-match": GradMatch,
-    "glister": GLISTER,
-    "d2": D2,
+STRATEGIES = {
+    "stratified": "Stratified",
+    "top": "Top",
+    "random": "RandomRows",
+    "ccs": "CCS",
+    "moderate": "Moderate",
+    "k-center": "KCenter",
+    "herding": "Herding",
+    "craig": "CRAIG",
+    "grad-match": "GradMatch",
+    "glister": "GLISTER",
+    "d2": "D2",
 }
-"""Short names of strategies as they come."""
+"""Classes of `sktda.cleaning` by short names, as they come. Most need torch, and are imported when asked for."""
 BEYOND_NOISE, DROP_UNKNOWN = 0.1, 0.3  # share dropped beside the estimated noise, and where there is no estimate
+
+
+def named_strategy(name: str) -> CoresetStrategy:
+    """The strategy of a short name, as it comes."""
+    return getattr(sktda.cleaning, STRATEGIES[name])()
 
 
 class CoresetSelector(BaseEstimator):
@@ -188,7 +192,7 @@ class CoresetSelector(BaseEstimator):
 
     def _strategy(self):
         """A new one, or a clone of the one that was given."""
-        return STRATEGIES[self.strategy]() if isinstance(self.strategy, str) else clone(self.strategy)
+        return named_strategy(self.strategy) if isinstance(self.strategy, str) else clone(self.strategy)
 
     def _score(self, X, y, estimator):
         """Set scores_ and attributor_, as every cleaner scores its rows."""

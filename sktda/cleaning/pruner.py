@@ -11,9 +11,10 @@ from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, prepare_attributor, task
+from sktda.cleaning.base import prepare_attributor, task
 from sktda.cleaning.frame import frame_of
 from sktda.cleaning.guard import Guard, is_guarded
+from sktda.cleaning.refit import RefitEstimator
 from sktda.cleaning.removal import Removal, rows_per_round
 from sktda.cleaning.routing import fit_and_score, with_weights
 from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given, split_apart

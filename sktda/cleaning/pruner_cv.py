@@ -16,9 +16,10 @@ from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
-from sktda.cleaning.base import RefitEstimator, prepare_attributor, task
+from sktda.cleaning.base import prepare_attributor, task
 from sktda.cleaning.judge import Judge
 from sktda.cleaning.pruner import InfluencePruner
+from sktda.cleaning.refit import RefitEstimator
 from sktda.cleaning.removal import Removal, rows_per_round
 from sktda.cleaning.routing import fit_and_score, with_weights
 from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_and_labels, split_apart

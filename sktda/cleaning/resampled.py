@@ -10,7 +10,8 @@ from sklearn.utils._metadata_requests import UNUSED
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
 from sklearn.utils.validation import _check_method_params, _num_samples
 
-from sktda.cleaning.base import RefitEstimator, check_estimator, prepare_attributor, scoring_features
+from sktda.cleaning.base import check_estimator, prepare_attributor, scoring_features
+from sktda.cleaning.refit import RefitEstimator
 from sktda.cleaning.routing import named_weights, refuse_unweighted, weight_name, with_weights
 from sktda.data import check_weights, plain_target, sliceable
 from sktda.model.huge import naming_huge_cells

@@ -14,7 +14,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.cleaning.base import (
-    RefitEstimator,
     check_estimator,
     prepare_attributor,
     refuse_constant,
@@ -22,6 +21,7 @@ from sktda.cleaning.base import (
 )
 from sktda.cleaning.frame import frame_of
 from sktda.cleaning.judge import detect
+from sktda.cleaning.refit import RefitEstimator
 from sktda.cleaning.routing import fit_and_score, weight_name, with_weights
 from sktda.cleaning.scoring import Scores, given, labels_as_given
 from sktda.cleaning.validation import VALIDATION

@@ -26,7 +26,6 @@ from sktda.cards.suspects import given_text, rows_beside, suggested_text, suspec
 from sktda.containers import read_target
 from sktda.data import row_index, sliceable
 from sktda.files import staged
-from sktda.model.fingerprint import row_fingerprints
 from sktda.review.decisions import index_column, positions_and_decisions
 
 if TYPE_CHECKING:
@@ -274,6 +273,8 @@ def _card(review: Review, row: int, beside: np.ndarray, cells: Cells | None, pic
 
 def fingerprint(review: Review) -> str:
     """Of the rows, their names and their labels: under it the browser keeps the decisions."""
+    from sktda.model.fingerprint import row_fingerprints  # loads torch
+
     rows = review.features if review.features is not None else review.rows
     labels = review.frame["given_label"].astype(str).to_numpy(dtype=object)
     codes = row_fingerprints(labels[:, None] if rows is None else rows, labels)

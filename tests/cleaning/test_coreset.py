@@ -25,6 +25,7 @@ from sktda import CoresetSelector, Holdout, NoisyLabelDetector, ResampledEstimat
 from sktda.attribution import ComplexityGap, LabelPosterior, PrecomputedScores, TracIn
 from sktda.cleaning import GLISTER, CoresetStrategy, KCenter
 from sktda.cleaning.coreset import STRATEGIES as ALL
+from sktda.cleaning.coreset import named_strategy
 from sktda.engine import covering, matching
 from sktda.engine.layers import Product
 from sktda.engine.unit_rows import UnitRows
@@ -415,7 +416,7 @@ def chosen(strategy, X=X, Y=Y, **params):
 
 def named(strategy, **params):
     """The strategy with those of the parameters that it has."""
-    made = ALL[strategy]()
+    made = named_strategy(strategy)
     return made.set_params(**{name: value for name, value in params.items() if name in made.get_params()})
 
 
@@ -780,10 +781,10 @@ def test_validation_rows_that_missed_the_preprocessing_are_warned_about_and_othe
 def test_a_name_is_the_object_as_it_comes(strategy):
     by_name, by_object = (
         CoresetSelector(ComplexityGap(), strategy=each, n_samples=0.3, random_state=0).fit(X, Y)
-        for each in (strategy, ALL[strategy]())
+        for each in (strategy, named_strategy(strategy))
     )
     np.testing.assert_array_equal(by_name.sample_indices_, by_object.sample_indices_)
-    assert isinstance(by_name.strategy_, ALL[strategy])
+    assert type(by_name.strategy_) is type(named_strategy(strategy))
     assert clone(by_object).get_params().keys() == by_object.get_params().keys()
 
 

@@ -38,7 +38,7 @@ from sktda.attribution import (
     SelfConfidence,
     TracIn,
 )
-from sktda.cleaning.base import RefitEstimator
+from sktda.cleaning.refit import RefitEstimator
 from tests.spies import RecordingClassifier, ValidationScores, noisy_blobs
 
 pytestmark = pytest.mark.usefixtures("few_trees", "short_training")

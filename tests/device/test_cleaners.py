@@ -27,7 +27,7 @@ from sktda.attribution import (
     adversarial_examples,
     unlearn,
 )
-from sktda.cleaning.coreset import STRATEGIES
+from sktda.cleaning.coreset import STRATEGIES, named_strategy
 from sktda.objectives import AdversarialLoss, DemographicParity, Margin
 from tests.device.test_attributors import CLOSE, NET, X, Y, trained
 
@@ -62,7 +62,7 @@ def test_cleaners(name, device):
         np.testing.assert_allclose(there.scores_, plain.scores_, **CLOSE)
 
 
-@pytest.mark.parametrize("strategy", [kind for kind in STRATEGIES.values() if hasattr(kind(), "device")])
+@pytest.mark.parametrize("strategy", [type(s) for s in map(named_strategy, STRATEGIES) if hasattr(s, "device")])
 @pytest.mark.parametrize("estimator", [None, FrozenEstimator(NET)], ids=["rows", "net"])
 def test_coresets(strategy, estimator, device, short_training):
     chosen = [

@@ -8,7 +8,7 @@ from sklearn.frozen import FrozenEstimator
 
 from sktda import CoresetSelector
 from sktda.attribution import ComplexityGap, Influence, KNNShapley, Loss, SGDInfluence, Stage
-from sktda.cleaning.coreset import STRATEGIES
+from sktda.cleaning.coreset import STRATEGIES, named_strategy
 from tests.device.test_attributors import CLASSES, PAIRS, SCORES, WIDTH, trained
 
 D = "simulated"
@@ -71,7 +71,7 @@ def test_conjugate_gradients_wait_for_systems_and_not_for_rounds(counting):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_rows_are_chosen_without_waiting(strategy, counting):
-    kind = STRATEGIES[strategy]
+    kind = type(named_strategy(strategy))
     given = hasattr(kind(), "device")
     selectors = {
         n: CoresetSelector(

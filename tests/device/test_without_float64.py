@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sktda import InfluencePruner
 from sktda.attribution import Influence, Source
-from sktda.cleaning.coreset import STRATEGIES, CoresetSelector
+from sktda.cleaning.coreset import STRATEGIES, CoresetSelector, named_strategy
 from sktda.devices import has_float64
 from tests.device.test_attributors import CLOSE, FROZEN, PAIRS, SCORES, VALIDATION, X, Y, trained
 
@@ -45,7 +45,7 @@ def test_scores(name, reduced):
     np.testing.assert_allclose(there.scores_, plain.scores_, **CLOSE)
 
 
-@pytest.mark.parametrize("strategy", [kind for kind in STRATEGIES.values() if hasattr(kind(), "device")])
+@pytest.mark.parametrize("strategy", [type(s) for s in map(named_strategy, STRATEGIES) if hasattr(s, "device")])
 def test_coresets(strategy, reduced):
     chosen = [
         CoresetSelector(n_samples=12, strategy=strategy(FROZEN, device=place), random_state=0).fit(X, Y)

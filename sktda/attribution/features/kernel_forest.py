@@ -15,7 +15,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 
 from sktda.attribution.base import Attributor, Needs
-from sktda.attribution.features.complexity_gap import ComplexityGap
 from sktda.data import n_columns, slices
 from sktda.model.standard import power_of_two
 from sktda.noise import as_probabilities, log_margin
@@ -156,6 +155,8 @@ class KernelForest(Attributor):
         wide, large = n_columns(X) > NARROW, X.shape[0] * n_columns(X) > LARGEST
         landmarks = round(LANDMARKS * min(1.0, KERNEL_ROWS / len(codes)) ** 0.5)
         fewer = {} if wide or len(codes) <= EXACT_ROWS else {"mode": "nystrom", "n_landmarks": landmarks}
+        from sktda.attribution.features.complexity_gap import ComplexityGap  # loads torch
+
         kernel = ComplexityGap(task="classification", device=self.device, random_state=kernel_seed, **fewer)
         self.kernel_ = kernel.fit(X, labels)
         self.scale_ = self.kernel_.scale_

@@ -11,7 +11,6 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 from sklearn.ensemble import ExtraTreesRegressor
 
-from sktda.attribution.features.complexity_gap import ComplexityGap
 from sktda.attribution.features.numeric_target import (
     LEAST_SCALE,
     Transform,
@@ -112,6 +111,8 @@ class ResidualRegression:
 
         kernel_share = 0.0
         if learn and np.ptp(target) > 0:
+            from sktda.attribution.features.complexity_gap import ComplexityGap  # loads torch
+
             gap = ComplexityGap(task="regression", device=self.device, random_state=int(seeds[2])).fit(X, target)
             errors = [np.abs(target - mix(gap.loo_decision_, f, share))[~absurd].mean() for share in SHARES]
             kernel_share = float(SHARES[int(np.argmin(errors))])

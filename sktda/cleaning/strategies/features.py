@@ -7,7 +7,8 @@ from abc import abstractmethod
 import numpy as np
 from torch import Tensor
 
-from sktda.cleaning.strategies.base import Candidates, Chosen, ModelStrategy
+from sktda.cleaning.strategies.base import Candidates, Chosen
+from sktda.cleaning.strategies.model import ModelStrategy
 from sktda.engine import covering
 from sktda.selection import without_lowest
 

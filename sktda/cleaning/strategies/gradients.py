@@ -9,7 +9,8 @@ import numpy as np
 
 from sktda.cleaning.base import Holdout
 from sktda.cleaning.scoring import rows_of
-from sktda.cleaning.strategies.base import Candidates, Chosen, ModelStrategy
+from sktda.cleaning.strategies.base import Candidates, Chosen
+from sktda.cleaning.strategies.model import ModelStrategy
 from sktda.cleaning.validation import VALIDATION, check_validation_rows, set_aside, validation_rows
 from sktda.engine import matching
 from sktda.engine.last_layer import last_layer
