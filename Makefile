@@ -11,7 +11,10 @@ QUICK := tests/test_architecture.py tests/test_data.py tests/test_selection.py t
 	tests/model/test_linear.py tests/attribution/test_complexity_gap.py tests/attribution/test_inner_product.py \
 	tests/cleaning/test_pruner.py
 
-.PHONY: help test quick lint docs fuzz coverage demo gpu gpu-wheels clean
+# What sees a package that is too old: the quick tests, and what reads files, draws, and speaks to a user.
+OLD := $(QUICK) tests/test_cli.py tests/test_doctor.py tests/test_displays.py tests/test_formats.py
+
+.PHONY: help test quick lint docs fuzz coverage minimum release demo gpu gpu-wheels clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +47,17 @@ coverage: $(INSTALLED)  ## the lines that no test runs, in htmlcov/
 	$(BIN)/python -m pip install --quiet 'pytest-cov>=6'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -q --cov=sktda --cov-report=html --cov-report=term:skip-covered
 
+minimum:  ## the quick suite with the lowest versions that pyproject.toml allows, in an environment of its own
+	$(PYTHON) -m venv --clear .venv-minimum
+	.venv-minimum/bin/python -m pip install --quiet --constraint constraints-minimum.txt \
+		--editable '.[shell,report,heic,progress,cluster]' pytest pytest-timeout pytest-xdist hypothesis
+	# string views are written by the test itself, with a PyArrow that has them
+	OMP_NUM_THREADS=1 .venv-minimum/bin/pytest -n 2 -q -W ignore::DeprecationWarning -k 'not string_view' $(OLD)
+
+release: test minimum  ## build a release into dist/ and check it; SITE=address of the docs (see docs/release.md)
+	$(BIN)/python -m pip install --quiet 'build>=1.2' 'twine>=6.1'
+	$(BIN)/python .ci/release.py --site '$(SITE)'
+
 demo: $(INSTALLED)  ## clean a real data set: demo/clean.csv, demo/report.html
 	OMP_NUM_THREADS=2 $(BIN)/python examples/demo.py demo
 
@@ -54,4 +68,4 @@ gpu-wheels:  ## what `make gpu` needs on a machine of Python PY=3.12, into WHEEL
 	$(PYTHON) benchmarks/shared/gpu_kit.py --download $(or $(PY),3.12) --wheels '$(WHEELS)'
 
 clean:  ## remove what was made
-	rm -rf .venv demo docs/_build htmlcov .coverage
+	rm -rf .venv .venv-minimum demo dist docs/_build htmlcov .coverage

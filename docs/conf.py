@@ -1,5 +1,7 @@
 """Sphinx configuration; `make docs` builds with warnings as errors."""
 
+import os
+
 from sktda import __version__
 
 project = "sktda"
@@ -43,3 +45,9 @@ html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
 }
+if os.environ.get("VERSIONED"):  # `make release`: these pages lie in a folder of their version, beside switcher.json
+    html_theme_options |= {
+        "switcher": {"json_url": "../switcher.json", "version_match": version},
+        "check_switcher": False,
+        "navbar_end": ["version-switcher", *html_theme_options["navbar_end"]],
+    }

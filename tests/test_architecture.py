@@ -186,3 +186,16 @@ def test_lazy_names_are_those_of_all():
     for package in PACKAGES:
         for name in package.__all__:
             assert importlib.import_module(getattr(package, name).__module__).__dict__[name] is getattr(package, name)
+
+
+def test_nothing_prints_or_logs_but_the_shell():
+    loud = [
+        f"{module_name(file)}, line {node.lineno}"
+        for file in FILES
+        if place(module_name(file)) not in {"cli", "demo"}
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print")
+        or (isinstance(node, ast.Import) and any(alias.name == "logging" for alias in node.names))
+        or (isinstance(node, ast.arg) and node.arg == "verbose")
+    ]
+    assert loud == [], "estimators warn, and show progress by callbacks of scikit-learn"

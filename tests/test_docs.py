@@ -19,13 +19,14 @@ import sktda.attribution
 import sktda.displays
 import sktda.report
 import sktda.review
+from sktda.cli import doctor
 from sktda.cli.commands import app
 from sktda.patches import filters
 from sktda.report import comparison
 from sktda.report.page import write_report
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(\n+(?=```text\n))?", re.MULTILINE | re.DOTALL)
 SHOW_NO_SCORES = {"shell", "which"}  # tests/test_docs_without_scores.py runs them, with forests of few trees
 WITH_SCORES = [page for page in PAGES if page.stem not in SHOW_NO_SCORES]
@@ -79,6 +80,7 @@ def workplace(tmp_path, monkeypatch):
     # no page shows what a report says of the models, so that two folds are as good as five
     monkeypatch.setitem(write_report.__kwdefaults__, "cv", 2)
     monkeypatch.setattr(comparison, "N_REPEATS", 1)
+    monkeypatch.setattr(doctor, "try_imports", lambda modules: {name: {"error": None, "more": {}} for name in modules})
     monkeypatch.setattr(filters, "DRAWN", 2_000)  # patches, which few pictures have
 
 

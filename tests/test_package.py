@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sktda import __version__
 from sktda.cli.packages import USES, release
@@ -180,4 +182,27 @@ def test_a_release_is_refused_for_another_version_a_used_tag_and_changed_files(r
 
 
 def test_the_citation_is_of_this_version():
-    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    assert {"cff-version", "message", "title", "authors", "license"} <= citation.keys()
+
+
+def test_the_workflow_runs_what_ci_runs_on_every_python_that_is_named_and_forms_are_whole():
+    folder = ROOT / ".github"
+    jobs = yaml.safe_load((folder / "workflows" / "test.yml").read_text(encoding="utf-8"))["jobs"]
+    assert {"run": "bash .ci/run"} in jobs["test"]["steps"]
+    named = {line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)}
+    assert named <= set(jobs["test"]["strategy"]["matrix"]["python"])
+    for form in (folder / "ISSUE_TEMPLATE").glob("[!c]*.yml"):
+        content = yaml.safe_load(form.read_text(encoding="utf-8"))
+        assert {"name", "description", "body"} <= content.keys(), form.name
+        assert all(
+            part["type"] in {"textarea", "checkboxes"} and part["attributes"]["label"] for part in content["body"]
+        )
+
+
+def test_the_weights_of_the_page_are_those_that_were_measured():
+    rows = json.loads((ROOT / "benchmarks/results/weights.json").read_text(encoding="utf-8"))["rows"]
+    page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\| `\[?(\w+)\]?` \| (\d+) \|", page, re.MULTILINE))
+    assert shown == {row["extra"]: str(round(row["mib"])) for row in rows}

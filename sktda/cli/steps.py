@@ -62,7 +62,7 @@ def settings_of(ctx: typer.Context) -> Settings:
     same = {name: given[name] for name in names}
     return Settings(
         **same,
-        task=str(given["task"]),
+        task=given["task"].value,
         features=features,
         drop=drop,
         kinds=columns,
@@ -72,7 +72,7 @@ def settings_of(ctx: typer.Context) -> Settings:
         header=given["header"],
         labels=given["labels"],
         level=given["label_level"],
-        unlabelled=str(given["unlabelled"]),
+        unlabelled=given["unlabelled"].value,
     )
 
 
