@@ -35,6 +35,7 @@ from pages.store import compression, store
 from pages.strategies import adult, strategies
 from pages.structure import structure
 from pages.trajectory import trajectory_cost, trajectory_digits, trajectory_fashion
+from pages.trained_again import many_nets, vision_transformer
 from pages.trees import trees, trees_noise
 from pages.unrolling import unrolling
 from pages.which import which
@@ -69,6 +70,7 @@ QUESTIONS: dict[str, Makers] = {
         trajectory_fashion,
         unrolling,
         over_runs,
+        vision_transformer,
         deletion,
     ),
     "Smaller, fairer, harder to fool?": (coreset, strategies, fairness, adversarial),
@@ -85,6 +87,7 @@ QUESTIONS: dict[str, Makers] = {
         engine_peers,
         trajectory_cost,
         objectives_cost,
+        many_nets,
     ),
     "And the code?": (structure,),
 }

@@ -54,7 +54,7 @@ def adversarial() -> Page | None:
         "steps. Accuracy on the 10,000 test rows as they are (clean), and on the first "
         f"{first['attacked']:,} after PGD against the new net, ten steps, pixels kept in [0, 1]. Mean ± standard "
         "deviation over seeds of training; in brackets the difference to random scores used in the same way, in "
-        "points, paired by seed. All stay far below the clean accuracy: this is no defence like adversarial training.",
+        "points, paired by seed.",
         command="python benchmarks/adversarial.py",
         measured=[(environment, rows)],
         tables={

@@ -67,9 +67,8 @@ def battery() -> Page | None:
         about=f"{shown.about()} A share of the labels is planted wrong; every method sees the same rows. Best: "
         "cleanlab's model with the highest average precision, chosen after the fact for every table and noise, which "
         "nobody who does not know the wrong labels can do. Average precision (AP) and AUROC rank the wrong labels: 1 "
-        "is perfect, and random rows have the share of wrong labels as AP and 0.5 as AUROC. What to know: the "
-        "estimated rate is off by more on small tables whose classes overlap, and the last list says which targets, "
-        "set beforehand, are missed.",
+        "is perfect, and random rows have the share of wrong labels as AP and 0.5 as AUROC. The last list says which "
+        "targets, set beforehand, are missed.",
         command="python benchmarks/tables_battery.py",
         measured=sources,
         tables={

@@ -117,8 +117,7 @@ def cleaned_tables() -> Page | None:
         about=f"{len({name for own in means.values() for name in own})} tables; 60 % of the rows train, with planted "
         "wrong labels, the others test and keep theirs. Cleaned: `ResampledEstimator(model, NoisyLabelDetector())`. "
         "The gap is that from all rows to right rows only, which nobody has. Worst: the table with the lowest gain, "
-        "mean over the seeds. Cleaning pays least where the model hardly suffers, and costs where the rare and right "
-        "rows of a small table go with the wrong ones; the last column and the targets say where.",
+        "mean over the seeds. The last column and the targets say where cleaning costs accuracy.",
         command="python benchmarks/tables_battery.py --part train",
         measured=sources,
         tables={"Accuracy by model and noise": shown, "Targets, set before the measurement": "\n".join(lines)},

@@ -57,7 +57,7 @@ def deletion() -> Page | None:
         "same batches), before the update and after it, over all parameters and over the raw outputs for all rows. "
         f"Digits, {rows[0]['n']:,} rows with 20 % of the labels flipped; means over {len(distinct(rows, 'draw'))} "
         "draws for each seed. Softmax regression: 200 steps of SGD; MLP 64-64-64-10: 20 epochs of SGD with momentum "
-        "0.9. An update of a net is a guess that pays for few rows; nothing here proves that a row is forgotten.",
+        "0.9. Nothing here proves that a row is forgotten.",
         command="python benchmarks/deletion.py",
         measured=[(environment, rows)],
         tables={

@@ -30,19 +30,22 @@ def fairness() -> Page | None:
                 end = 100 * mean(chosen(cells, method=method, end=True), objective)
                 series.setdefault(method, {})[f"{model}, {feature}"] = end
         panels[f"gap in {title}"] = series
-        peer = series[PEER]
-        left = {method: gap_left(series[method], series["all rows"], list(peer)) for method in ("Influence", PEER)}
-        others = [way for way in series["all rows"] if way not in peer]
-        net = (
-            f", {gap_left(series['Influence'], series['all rows'], others):.0%} where it cannot be used"
-            if others
-            else ""
+        left = {
+            method: gap_left(series[method], series["all rows"], list(series[method])) for method in ("Influence", PEER)
+        }
+        lost = [
+            100 * (mean(chosen(cells, end=True), "accuracy") - mean(chosen(cells, share=0.0), "accuracy"))
+            for model, feature in distinct(own, "model", "feature")
+            for cells in [chosen(own, model=model, feature=feature, method="Influence")]
+        ]
+        said.append(
+            f"in {title} {left['Influence']:.0%}, at {np.mean(lost):+.1f} points of accuracy "
+            f"({left[PEER]:.0%} by {PEER}, where it can be used)"
         )
-        said.append(f"{title} {left['Influence']:.0%} ({left[PEER]:.0%} by {PEER}){net}")
     return Page(
         name="fairness",
         question="Does removing rows make a model fairer, and at what price?",
-        answer=f"Of the gap that was there removal by Influence leaves, mean over models and groups, in "
+        answer="Of the gap that was there removal by Influence leaves, mean over models and groups, "
         f"{'; '.join(said)}.",
         picture=Picture(
             "Gap between groups on the test rows before and after, by model, groups and method",

@@ -42,7 +42,7 @@ def front_door() -> Page | None:
         ),
         about="Each row is one command of the shell in a process of its own, with the seconds on the clock, of the "
         "processor, and the peak of its memory, libraries included. Wrong labels are planted where precision and "
-        f"recall are shown; those of plain text are found least. A report costs beyond scoring: {beyond(rows)}.",
+        f"recall are shown. A report costs beyond scoring: {beyond(rows)}.",
         command="python benchmarks/front_door.py",
         measured=[(environment, rows)],
         tables={"Every command": found(rows)},

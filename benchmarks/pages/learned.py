@@ -22,7 +22,7 @@ def texts() -> Page | None:
         about="6,920 sentences of SST-2, a share of the labels flipped: by the topics of their words, which is what "
         "the shell makes of a column of text, and by all-MiniLM-L6-v2. Beside the default, on the same features, "
         "cleanlab's label quality of a logistic regression in five folds. Mean ± standard deviation over seeds, where "
-        "there are several. The estimated rate is to be held against the column of wrong ones: by words it is far off.",
+        "there are several. The estimated rate is to be held against the true share beside it.",
         command="python benchmarks/texts.py MODEL",
     )
 
@@ -37,8 +37,7 @@ def backbones() -> Page | None:
         name="learned-features",
         about="Images of Fashion-MNIST with flipped labels and of CIFAR-10N with those that people gave: by pixels, "
         "and by EfficientNet-Lite0 (ImageNet, 128 × 128). Beside the default, on the features of the net, cleanlab's "
-        "label quality of a logistic regression in five folds. Where pixels tell the classes apart, a net adds "
-        "nothing. Mean ± standard deviation over seeds, where there are several.",
+        "label quality of a logistic regression in five folds. Mean ± standard deviation over seeds, where there are several.",
         command="python benchmarks/backbones.py MODEL",
     )
 

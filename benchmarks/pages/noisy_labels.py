@@ -64,7 +64,8 @@ def detection() -> Page | None:
         "beside cleanlab with 5-fold out-of-sample probabilities of a logistic regression and of an MLP, on the same "
         "rows. Uniform: a row gets another class at random. Class-dependent: class c becomes c + 1 (of two classes "
         "only the first is affected). AUROC and AP rank the wrong labels; precision is taken at their true number. "
-        f"Peak memory includes libraries and data. cleanlab has seen few of the 60,000 rows, and one seed. {EARLIER}",
+        f"Peak memory includes libraries and data. cleanlab has seen the 60,000 rows at 20 % uniform "
+        f"noise only. {EARLIER}",
         command="python benchmarks/noisy_labels.py",
         measured=measured,
         tables=tables | {"Error of the estimated noise rate, three seeds of the noise and the method": rates(rows)},

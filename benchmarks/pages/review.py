@@ -27,14 +27,15 @@ def review() -> Page | None:
         name="review-order",
         question="Does a review find more if the detector is fitted again along the way?",
         answer=f"After {rows[0]['decisions']} decisions {', '.join(f'{means[way]:.1f} ({way})' for way in ways)} wrong "
-        f"labels are found, mean of {len(rows)} settings, so the order of the first fit is what sktda review keeps.",
+        f"labels are found, mean of {len(rows)} settings.",
         picture=Picture(
             "Wrong labels found in each setting, by order of review",
             partial(dots, panels, f"wrong labels found in {rows[0]['decisions']} decisions"),
         ),
         about="A reviewer who is always right decides about rows from the worst one on. The fixed order is that of the "
         f"first fit; the others fit again after every {rows[0]['step']} decisions, and `pairs` also counts which "
-        "classes were really confused. Best: what a perfect order would find.",
+        "classes were really confused. Best: what a perfect order would find. `sktda review` "
+        "keeps the order of the first fit.",
         command="python benchmarks/review.py",
         measured=[(environment, rows)],
         tables={"Every setting": found(rows)},

@@ -143,7 +143,7 @@ def adult() -> Page | None:
         name="boosting-on-adult",
         question="Does a search that removes rows help boosting on a census table with wrong labels?",
         answer=f"Points of test accuracy after the search, mean over seeds: "
-        f"{', '.join(f'{value:+.2f} ({way})' for way, value in gains.items())}; the right rows alone would bring "
+        f"{', '.join(f'{round(value, 2) + 0.0:+.2f} ({way})' for way, value in gains.items())}; the right rows alone would bring "
         f"{right:+.2f}.",
         picture=Picture(
             "Change of test accuracy against the share of rows removed, by attributor",
@@ -153,9 +153,8 @@ def adult() -> Page | None:
         ),
         about="Adult, 20 % of the labels of the training rows flipped, "
         "`InfluencePrunerCV(HistGradientBoostingClassifier())`. CV columns are accuracies on the labels as given, of "
-        "which a fifth is wrong, within the search; test columns are on test rows with right labels. Boosting hardly "
-        "suffers from wrong labels that are spread evenly, so there is little to gain, and removing many rows by an "
-        "unsuitable score costs more than the noise did.",
+        "which a fifth is wrong, within the search; test columns are on test rows with right labels. The picture "
+        "and the second table show what removing more rows than the search picked does.",
         command="python benchmarks/adult.py",
         measured=[(environment, rows)],
         tables={
