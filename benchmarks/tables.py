@@ -34,8 +34,8 @@ from pages.scale import scale, scale_pairs
 from pages.store import compression, store
 from pages.strategies import adult, strategies
 from pages.structure import structure
-from pages.trajectory import trajectory_cost, trajectory_digits, trajectory_fashion
 from pages.trained_again import many_nets, vision_transformer
+from pages.trajectory import trajectory_cost, trajectory_digits, trajectory_fashion
 from pages.trees import trees, trees_noise
 from pages.unrolling import unrolling
 from pages.which import which

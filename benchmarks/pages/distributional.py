@@ -16,6 +16,7 @@ MEASURES = {
     "wasserstein": "Wasserstein distance",
     "wasserstein_gaussian": "Wasserstein distance of normal distributions",
 }
+SHORT = {"wasserstein": "Wasserstein", "wasserstein_gaussian": "W. of normals"}
 BRACKETS = " In brackets: 95 % bootstrap intervals over the queries."
 
 

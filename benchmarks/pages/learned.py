@@ -37,7 +37,8 @@ def backbones() -> Page | None:
         name="learned-features",
         about="Images of Fashion-MNIST with flipped labels and of CIFAR-10N with those that people gave: by pixels, "
         "and by EfficientNet-Lite0 (ImageNet, 128 × 128). Beside the default, on the features of the net, cleanlab's "
-        "label quality of a logistic regression in five folds. Mean ± standard deviation over seeds, where there are several.",
+        "label quality of a logistic regression in five folds. Mean ± standard deviation over seeds, where "
+        "there are several.",
         command="python benchmarks/backbones.py MODEL",
     )
 

@@ -143,8 +143,8 @@ def adult() -> Page | None:
         name="boosting-on-adult",
         question="Does a search that removes rows help boosting on a census table with wrong labels?",
         answer=f"Points of test accuracy after the search, mean over seeds: "
-        f"{', '.join(f'{round(value, 2) + 0.0:+.2f} ({way})' for way, value in gains.items())}; the right rows alone would bring "
-        f"{right:+.2f}.",
+        f"{', '.join(f'{round(value, 2) + 0.0:+.2f} ({way})' for way, value in gains.items())}; the right rows alone "
+        f"would bring {right:+.2f}.",
         picture=Picture(
             "Change of test accuracy against the share of rows removed, by attributor",
             partial(
