@@ -30,7 +30,7 @@ from pages.noisy_labels import cleaning, cost, detection
 from pages.page import Page
 from pages.photographs import photographs
 from pages.review import review
-from pages.scale import scale, scale_pairs
+from pages.scale import scale, scale_pairs, scale_rows
 from pages.store import compression, store
 from pages.strategies import adult, strategies
 from pages.structure import structure
@@ -78,6 +78,7 @@ QUESTIONS: dict[str, Makers] = {
         front_door,
         cost,
         scale,
+        scale_rows,
         scale_pairs,
         store,
         compression,

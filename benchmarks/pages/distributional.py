@@ -125,9 +125,9 @@ def show_groups(rows: Rows) -> tuple[str, Picture]:
     gaps = [row for row in rows if row["by"] == "variance minus mean"]
     clear = sum(row["correlation_low"] > 0 for row in gaps)
     answer = (
-        "The change of the variance is predicted by the predicted variance better than by the predicted mean in "
-        f"{clear} of {len(gaps)} cells whose interval excludes zero, worse in "
-        f"{sum(row['correlation_high'] < 0 for row in gaps)}."
+        "The predicted variance predicts the change of the variance better than the predicted mean does in "
+        f"{clear} of {len(gaps)} cells, and worse in {sum(row['correlation_high'] < 0 for row in gaps)}, counting "
+        "those whose interval excludes zero."
     )
     picture = Picture(
         "Rank correlation of predicted and true change of mean and variance, for the largest groups",

@@ -6,7 +6,7 @@ from functools import partial
 
 from pages.common import chosen, distinct, found, table
 from pages.page import Page, Picture
-from pages.plots import lines
+from pages.plots import dots, lines
 
 MILLION = 1_000_000
 
@@ -55,6 +55,41 @@ def scale() -> Page | None:
         command="python benchmarks/scale.py",
         measured=[(environment, rows)],
         tables=tables,
+    )
+
+
+def scale_rows() -> Page | None:
+    """Every method that goes through the rows block by block; nothing where it was not run."""
+    environment, rows = found("scale_rows")
+    if not rows:
+        return None
+    sizes = sorted(n for (n,) in distinct(rows, "n"))
+    methods = [method for (method,) in distinct(rows, "method")]
+    body = [
+        [row["method"], f"{row['n']:,} × {row['columns']}", f"{row['seconds']:.1f}", f"{row['processor_seconds']:.1f}"]
+        + [f"{1e6 * row['processor_seconds'] / row['n']:.1f}", f"{row['peak_gib']:.2f}"]
+        + [f"{row['anonymous_gib']:.2f}" if row.get("anonymous_gib") is not None else "–"]
+        for row in rows
+    ]
+    head = ["method", "rows", "seconds", "processor", "µs per row", "GiB", "GiB without mapped files"]
+    most = {row["method"]: row for row in chosen(rows, n=sizes[-1])}
+    fast, slow = (end(most, key=lambda method: most[method]["seconds"]) for end in (min, max))
+    memory = {m: row["anonymous_gib"] for m, row in most.items() if row.get("anonymous_gib") is not None}
+    said = f"; without mapped files they hold at most {max(memory.values()):.1f} GiB" if memory else ""
+    series = {f"{n:,} rows": {row["method"]: row["seconds"] for row in chosen(rows, n=n)} for n in sizes}
+    panels = {"": {name: {m: own.get(m) for m in methods} for name, own in series.items()}}
+    return Page(
+        name="many-rows",
+        question=f"How long do methods take on {sizes[-1]:,} rows?",
+        answer=f"{sizes[-1]:,} rows take {most[fast]['seconds']:,.0f} s ({fast}) to {most[slow]['seconds']:,.0f} s "
+        f"({slow}){said}.",
+        picture=Picture("Seconds of each method, logarithmic, by rows", partial(dots, panels, "seconds", log=True)),
+        about="Each method that goes through the rows block by block, on rows that are made in a file and read from "
+        "it. The training of a net that a method explains is not timed. Memory is the peak of the process, with and "
+        "without the pages of mapped files, which are given back when something else needs them.",
+        command="python benchmarks/scale.py --methods all",
+        measured=[(environment, rows)],
+        tables={"Seconds and memory": table(head, body)},
     )
 
 
