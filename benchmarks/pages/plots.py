@@ -114,7 +114,14 @@ def _rows(panels: Dots, xlabel: str, *, mark: float | None, joined: bool, log: b
         counts = [len(_row_names(series)) for series in panels.values()]
         deep = ROW * max(1.0, 0.7 * len(names)) if bars else ROW
         long = sum(len(fill(title, TITLE).splitlines()) - 1 for title in panels if title)
-        height = sum(deep * count + 0.75 for count in counts) + 0.17 * long + 0.3 * _legend_lines(panels) + 0.2
+        below = 0.17 * len(fill(xlabel, TITLE).splitlines())
+        height = (
+            sum(deep * count + 0.55 for count in counts)
+            + below * (1 if same else len(counts))
+            + 0.17 * long
+            + 0.3 * _legend_lines(panels)
+            + 0.2
+        )
         figure, panels_axes = _figure(len(panels), height, [deep * count + 0.3 for count in counts])
         for axes, (title, series) in zip(panels_axes, panels.items(), strict=True):
             rows = _row_names(series)
@@ -124,7 +131,9 @@ def _rows(panels: Dots, xlabel: str, *, mark: float | None, joined: bool, log: b
                 _join(axes, rows, list(series.values()))
             axes.set_yticks(range(len(rows)), rows, fontsize=9)
             axes.set_ylim(len(rows) - 0.4, -0.6)
-            axes.set(title=fill(title, TITLE), xlabel=xlabel)
+            axes.set(title=fill(title, TITLE))
+            if not same or axes is panels_axes[-1]:
+                axes.set_xlabel(fill(xlabel, TITLE), fontsize=9)
             if log:
                 axes.set_xscale("log")
                 _plain_numbers(axes, "x")

@@ -33,7 +33,7 @@ def structure() -> Page | None:
         f" (files that a fit of NoisyLabelDetector passes: {rows[0]['now']:g}).",
         picture=Picture(
             "Every count now over that before, a line at one",
-            partial(dots, {"": {"now / before": series}}, "now / before (1 = the same)", mark=1, log=True),
+            partial(dots, {"": {"now / before": series}}, "now / before", mark=1, log=True),
         ),
         about="Calls followed through the files, on 300 digits. Only "
         "calls between functions of sktda count, each pair of caller and called once. A hop is such a pair in two "
