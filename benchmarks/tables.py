@@ -34,6 +34,7 @@ from pages.scale import scale, scale_pairs, scale_rows
 from pages.store import compression, store
 from pages.strategies import adult, strategies
 from pages.structure import structure
+from pages.tokens import parameters, tokens
 from pages.trained_again import many_nets, vision_transformer
 from pages.trajectory import trajectory_cost, trajectory_digits, trajectory_fashion
 from pages.trees import trees, trees_noise
@@ -56,7 +57,7 @@ QUESTIONS: dict[str, Makers] = {
         alike,
         review,
     ),
-    "Does cleaning help the model?": (cleaned_tables, cleaning, decisions, adult, finetuning, image_text),
+    "Does cleaning help the model?": (cleaned_tables, cleaning, decisions, adult, finetuning, parameters, image_text),
     "Which rows made the model what it is?": (
         lds,
         transformers,
@@ -87,6 +88,7 @@ QUESTIONS: dict[str, Makers] = {
         engine,
         engine_peers,
         trajectory_cost,
+        tokens,
         objectives_cost,
         many_nets,
     ),

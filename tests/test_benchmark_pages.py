@@ -1,5 +1,6 @@
 """docs/benchmarks/ is what tables.py makes of the results; pages are short, have pictures, and links that lead."""
 
+import io
 import re
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "benchmarks"
 sys.path.append(str(ROOT / "benchmarks"))
 import tables  # noqa: E402
+from pages import plots  # noqa: E402
 from pages.common import table as markdown  # noqa: E402
 from pages.page import WORDS, Page, Picture, as_csv  # noqa: E402
 
@@ -51,3 +53,28 @@ def test_a_long_table_becomes_a_file_and_keeps_every_cell():
     assert "many: [table](tables/p-2.csv).\n\nNote." in files["p.md"]
     assert "<summary>few</summary>" in files["p.md"]
     assert as_csv("text\n\n| a |\n| --- |\n| 1 |\n\n| b |\n| --- |\n| 2, 3 |") == 'a\n1\n\nb\n"2, 3"\n'
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_plot_names_what_it_shows_begins_bars_at_zero_and_is_the_same_twice():
+    panels = {
+        "first": {"ours": {"a": 0.5, "b": (0.6, 0.5, 0.7)}, "theirs": {"a": 0.4, "b": None}},
+        "second": {"ours": {"c": 3.0}, "theirs": {}},
+    }
+    curves = {"first": {"ours": [(10, 1.0), (1_000, (2.0, 1.5, 2.5))]}}
+    for draw in (
+        lambda: plots.dots(panels, "score", joined=True, mark=0),
+        lambda: plots.bars(panels, "score"),
+        lambda: plots.lines(curves, "rows", "seconds", log="xy"),
+    ):
+        files = [io.BytesIO(), io.BytesIO()]
+        for file in files:
+            plots.save(draw(), file)
+        assert files[0].getvalue() == files[1].getvalue()
+        shown = files[0].getvalue().decode()
+        assert "first" in shown
+        assert "<dc:date>" not in shown
+    first, second = plots.bars(panels, "score").axes
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_xlim()[0] == 0
+    assert [text.get_text() for text in first.get_yticklabels()] == ["a", "b"]

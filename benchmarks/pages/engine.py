@@ -44,9 +44,8 @@ def engine() -> Page | None:
     return Page(
         name="gradient-engine",
         question="What do influence and its kin cost beside a plain pass over the rows?",
-        answer=f"{limits - len(over)} of {limits} targets are met "
-        f"({'over: ' + ', '.join(over) if over else 'none missed'}"
-        f"); a fit of EK-FAC on {ENGINE_NAMES['mlp']} takes {ekfac(measured):.1f} forward and backward passes.",
+        answer=f"{limits - len(over)} of {limits} targets are met ({'over: ' + ', '.join(over) if over else 'all'})"
+        f"{ekfac(measured)}.",
         picture=Picture(
             "Cost of each step in plain passes, and the target where there is one",
             partial(dots, panels, "times the unit", same=False),
@@ -60,9 +59,15 @@ def engine() -> Page | None:
     )
 
 
-def ekfac(measured: dict[str, tuple[dict, Rows]]) -> float:
-    """Passes of the fit on the MLP."""
-    return next(row["ratio"] for row in measured["mlp"][1] if row["what"] == "EK-FAC fit")
+def ekfac(measured: dict[str, tuple[dict, Rows]]) -> str:
+    """Passes of the fit on each net that it was timed on."""
+    fits = [
+        f"{row['ratio']:.1f} plain passes on {ENGINE_NAMES[part]}"
+        for part, (_, rows) in measured.items()
+        for row in rows
+        if row["what"] == "EK-FAC fit"
+    ]
+    return f"; a fit of EK-FAC takes {' and '.join(fits)}" if fits else ""
 
 
 def part_table(rows: Rows) -> str:
