@@ -88,13 +88,13 @@ def coreset() -> Page | None:
         }
         best = max(gains, key=lambda way: gains[way])
         said.append(
-            f"{title}: {sum(gain > 0 for gain in gains.values())} of {len(gains)} ways, at best "
-            f"{gains[best]:+.1f} points ({best[0]}, {best[2]})"
+            f"{sum(gain > 0 for gain in gains.values())} of {len(gains)} with {title}, at best by {gains[best]:+.1f} "
+            f"points ({best[0]}, {best[2]})"
         )
     return Page(
         name="coresets",
         question="Do scores choose a smaller training set better than chance?",
-        answer=f"Keeping {share:.0%} of the rows, better than as many random ones are, {'; '.join(said)}.",
+        answer=f"Keeping {share:.0%} of the rows, ways that beat random rows are {' and '.join(said)}.",
         picture=Picture(
             f"Points of accuracy over random rows when {share:.0%} are kept, by score and strategy",
             partial(dots, panels, "points of accuracy over random rows", mark=0),

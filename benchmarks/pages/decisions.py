@@ -26,13 +26,16 @@ def decisions() -> Page | None:
             "mean and standard error": {way: with_error(values) for way, values in gains.items()}
         }
     way = "InfluencePrunerCV"
-    means = {name: next(iter(series.values())) for name, series in panels.items()}
-    said = "; ".join(f"{own[way][0]:+.1f} of {own['right rows'][0]:+.1f} ({name})" for name, own in means.items())
+    means: dict[str, list[str]] = {}  # by noise, of every model: what it gains, and what there is to gain
+    for (setting, kind), series in zip(distinct(rows, "setting", "model"), panels.values(), strict=True):
+        own = next(iter(series.values()))
+        gains = f"{own[way][0]:+.1f} ({kind}; right rows alone {own['right rows'][0]:+.1f})"
+        means.setdefault(NAMES.get(setting, setting), []).append(gains)
+    said = "; ".join(f"with {noise} by {' and '.join(each)}" for noise, each in means.items())
     return Page(
         name="searches",
         question="Do the cleaners decide well how many rows to remove when the labels are dirty?",
-        answer=f"Points of test accuracy that {way} gains over all rows, of those that the right rows alone "
-        f"gain: {said}.",
+        answer=f"{way} changes test accuracy in points over all rows {said}.",
         picture=Picture(
             "Change of test accuracy by each cleaner that decides itself, and by the right rows alone",
             partial(dots, panels, "points of accuracy over training on all rows", mark=0),

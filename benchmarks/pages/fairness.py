@@ -18,7 +18,7 @@ def fairness() -> Page | None:
     environment, rows = found("fairness")
     if not rows:
         return None
-    panels, said = {}, []
+    panels, figures = {}, []
     for objective, title in NAMES.items():
         own = chosen(rows, objective=objective)
         series: dict[str, dict] = {"all rows": {}}
@@ -30,23 +30,26 @@ def fairness() -> Page | None:
                 end = 100 * mean(chosen(cells, method=method, end=True), objective)
                 series.setdefault(method, {})[f"{model}, {feature}"] = end
         panels[f"gap in {title}"] = series
-        left = {
-            method: gap_left(series[method], series["all rows"], list(series[method])) for method in ("Influence", PEER)
-        }
+        with_peer = list(series[PEER])
+        others = [way for way in series["all rows"] if way not in with_peer]
         lost = [
             100 * (mean(chosen(cells, end=True), "accuracy") - mean(chosen(cells, share=0.0), "accuracy"))
             for model, feature in distinct(own, "model", "feature")
             for cells in [chosen(own, model=model, feature=feature, method="Influence")]
         ]
-        said.append(
-            f"in {title} {left['Influence']:.0%}, at {np.mean(lost):+.1f} points of accuracy "
-            f"({left[PEER]:.0%} by {PEER}, where it can be used)"
+        figures.append(
+            [
+                f"{gap_left(series[method], series['all rows'], ways):.0%}" if ways else "–"
+                for method, ways in (("Influence", with_peer), (PEER, with_peer), ("Influence", others))
+            ]
+            + [f"{np.mean(lost):+.1f}"]
         )
+    ours, peer, elsewhere, price = (" and ".join(each) for each in zip(*figures, strict=True))
     return Page(
         name="fairness",
         question="Does removing rows make a model fairer, and at what price?",
-        answer="Of the gap that was there removal by Influence leaves, mean over models and groups, "
-        f"{'; '.join(said)}.",
+        answer=f"Removal by Influence leaves {ours} of the gaps in {' and '.join(NAMES.values())}, where fairlearn's "
+        f"reduction leaves {peer}, and {elsewhere} where that cannot be used, at {price} points of accuracy.",
         picture=Picture(
             "Gap between groups on the test rows before and after, by model, groups and method",
             partial(dots, panels, "gap on the test rows, percentage points"),

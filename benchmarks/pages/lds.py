@@ -29,17 +29,14 @@ def lds() -> Page | None:
     measured = {name: each for name, each in measured.items() if each[1]}
     if not measured:
         return None
-    panels, tables, said, firsts = {}, {}, [], []
+    panels, tables, said, ahead = {}, {}, [], 0
     for name, (_, rows) in measured.items():
         ours, peers = ([row for row in rows if key in row] for key in ("method", "peer"))
         first, best = ours[0], max(ours, key=lambda row: row["single"])
-        firsts.append(best["method"])
+        source = max((row for row in ours if row["method"].startswith("Source")), key=lambda row: row["single"])
         influence = next(row for row in ours if row["method"] == "Influence")
-        if best is not influence:
-            said.append(f"{best['method']} {best['single']:.2f} (Influence {influence['single']:.2f})")
-        else:
-            second = max((row for row in ours if row is not best), key=lambda row: row["single"])
-            said.append(f"Influence {best['single']:.2f} (next {second['method']} {second['single']:.2f})")
+        ahead += source is best
+        said.append(f"{source['single']:.2f} and {influence['single']:.2f}")
         panels[TRUTHS[name]] = {
             row["method"]: [(int(count), score / row["ceiling"]) for count, score in row["curve"].items()]
             for row in ours
@@ -52,8 +49,8 @@ def lds() -> Page | None:
     return Page(
         name="predicts-retraining",
         question="Which attribution predicts what retraining without rows would do?",
-        answer=f"The best LDS of one model on {len(measured)} truths: {'; '.join(said)}; Source or one of its forms is "
-        f"ahead on {sum(method.startswith('Source') for method in firsts)} of them.",
+        answer=f"Source or one of its forms has the best LDS of one model on {ahead} of {len(measured)} truths; its "
+        f"best form and Influence have {'; '.join(said)}.",
         picture=Picture(
             "LDS divided by its ceiling against the number of averaged models, by truth and method",
             partial(lines, panels, "models averaged", "LDS / ceiling", zero=True),

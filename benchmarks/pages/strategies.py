@@ -51,13 +51,13 @@ def strategies() -> Page | None:
         values = next(iter(gains.values()))
         top = max(values, key=lambda way, values=values: values[way])
         ahead = sum(value > 0 for value in values.values())
-        said.append(f"{noise.lower()}: {ahead} of {len(values)}, {top} by {values[top]:+.1f} points")
+        said.append(f"{ahead} of {len(values)} with {noise.lower()}, at best by {values[top]:+.1f} points ({top})")
     about, k_center = k_center_seconds()
     return Page(
         name="coreset-strategies",
         question="Which strategy chooses a small training set better than random rows?",
-        answer=f"Keeping {shares[0]:.0%} of the rows, these beat as many random ones of every class, "
-        f"{'; '.join(said)}.",
+        answer=f"Keeping {shares[0]:.0%} of the rows, strategies that beat random rows of every class are "
+        f"{' and '.join(said)}.",
         picture=Picture(
             "Points of accuracy over random rows by strategy, keeping the fewest and the most rows",
             partial(dots, panels, "points of accuracy over random rows", mark=0),
