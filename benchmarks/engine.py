@@ -10,8 +10,8 @@ Every part runs in a process of its own (threads fixed), and every ratio is betw
 on the same rows in turns. A plain pass is one forward and backward pass of the mean loss over all rows, at the best
 of several batch sizes. The peers (`shared/peers.py`) get the same parameters, damping and, for EK-FAC, the same drawn
 labels, so their numbers can be compared with ours before the seconds are; each of them runs once, ours three times.
-How to install them is said in docs/benchmarks.md. Writes benchmarks/results/engine_PART.json; the part gpu writes
-gpu.json or gpu_simulated.json there, or in the folder of --out, after every row.
+How to install them is said in docs/benchmarks/other-libraries.md. Writes benchmarks/results/engine_PART.json; the part
+gpu writes gpu.json or gpu_simulated.json there, or in the folder of --out, after every row.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         needed = (part, "distributed") if part == "pydvl" else (part,)  # which pyDVL's influence imports
         if part in PEERS and any(importlib.util.find_spec(name) is None for name in needed):
-            print(f"\n{part}: not installed, left out; docs/benchmarks.md says how")
+            print(f"\n{part}: not installed, left out; docs/benchmarks/other-libraries.md says how")
             continue
         rows = measured(*jobs[part])["rows"]
         show(part, rows)

@@ -208,7 +208,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--scored {options.scored} must be between 1 and the number of models, {options.models}")
     if options.peers or options.peers_only:
         if missing := [module for module in MODULES if importlib.util.find_spec(module) is None]:
-            parser.error(f"--peers needs {', '.join(missing)}; docs/benchmarks.md says how to install them")
+            parser.error(
+                f"--peers needs {', '.join(missing)}; docs/benchmarks/other-libraries.md says how to install them"
+            )
         if options.models < max(PEERS.values()):
             parser.error(f"--peers needs {max(PEERS.values())} models; got --models {options.models}")
     set_threads(1)  # as truth.py; the measured processes set their own

@@ -31,7 +31,8 @@ import argparse
 import warnings
 from pathlib import Path
 
-from pages.battery import detect_page, field_page, train_page
+from pages.battery import detect_page
+from pages.battery_models import field_page, train_page
 from shared import battery
 from shared.battery import FIELD, MODELS, PEERS, ROWS, SEEDS, SETTINGS, Cells
 from shared.common import RESULTS, begin, has

@@ -12,7 +12,8 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 import tables_battery  # noqa: E402
-from pages.battery import detect_page, train_page  # noqa: E402
+from pages.battery import detect_page  # noqa: E402
+from pages.battery_models import train_page  # noqa: E402
 from shared import battery  # noqa: E402
 
 

@@ -1,49 +1,54 @@
-"""Section of docs/benchmarks.md: on a cluster."""
+"""Work on a cluster: what cluster.py measured."""
 
 from __future__ import annotations
 
-from pages.common import found, table, where
+from functools import partial
+
+from pages.common import found, table
+from pages.page import Page, Picture
+from pages.plots import bars
 
 
-def cluster() -> str:
+def cluster() -> Page | None:
     """Two workers against one, and killed ones; nothing where it was not run."""
-    measured, rows = found("cluster")
+    environment, rows = found("cluster")
     if not rows:
-        return ""
+        return None
+    differs = {row["flow"]: max(row["difference"], *(each["difference"] for each in row["kills"])) for row in rows}
+    efficiency = {row["flow"]: row["one"] / row["two"] / 2 for row in rows}
     body = [
         [
             f"`{row['flow']}`",
-            f"{row['one']:.1f}",
-            f"{row['two']:.1f}",
-            f"{row['one'] / row['two'] / 2:.2f}",
+            f"{row['rows']:,}",
+            *(f"{row[name]:.1f}" for name in ("alone", "one", "two")),
+            f"{efficiency[row['flow']]:.2f}",
             f"{row['tasks']}",
             f"{row['own'] / 1e3:.1f}",
             f"{row['once'] / 1e6:.1f}",
             f"{max(each['seconds'] for each in row['kills']):.1f}",
-            f"{max(each['difference'] for each in row['kills']):g}",
+            f"{differs[row['flow']]:.1g}",
         ]
         for row in rows
     ]
-    return "\n\n".join(
-        [
-            "## On a cluster",
-            f"{where(measured)} `python benchmarks/cluster.py`: {rows[0]['rows']:,} rows of Fashion-MNIST, workers of "
-            "one thread on one machine, seed 0. Efficiency: seconds of one process over twice those of two workers. "
-            f"Killed: the longest of {len(rows[0]['kills'])} runs in which one of two workers got a SIGKILL at some "
-            "moment, and the largest difference of any score from the result without a cluster.",
-            table(
-                [
-                    "",
-                    "1 process, s",
-                    "2 workers, s",
-                    "efficiency",
-                    "tasks",
-                    "kB a task",
-                    "MB once",
-                    "killed, s",
-                    "differs",
-                ],
-                body,
-            ),
-        ]
+    head = ["", "rows", "alone, s", "1 worker, s", "2 workers, s", "efficiency", "tasks", "kB a task", "MB once"]
+    names = {"alone": "without a cluster", "one": "one worker", "two": "two workers"}
+    panels = {"": {title: {row["flow"]: row[name] for row in rows} for name, title in names.items()}}
+    least, most = min(efficiency, key=efficiency.__getitem__), max(efficiency, key=efficiency.__getitem__)
+    return Page(
+        name="cluster",
+        question="What do two workers of a cluster gain, and what does a killed one change?",
+        answer=f"Two workers are {2 * efficiency[least]:.2f} ({least}) to {2 * efficiency[most]:.2f} times ({most}) as "
+        "fast as one, and where a worker is killed on the way no score differs by more than "
+        f"{max(differs.values()):.1g} of the largest from the result without a cluster.",
+        picture=Picture(
+            "Seconds without a cluster, on one worker and on two, for each method", partial(bars, panels, "seconds")
+        ),
+        about="Fashion-MNIST, and made rows on disk for `ComplexityGap`; workers of one thread on one machine. Alone: "
+        "in one process without a cluster. Efficiency: seconds of one worker over twice those of two. Killed: the "
+        f"longest of {len(rows[0]['kills'])} runs in which one of two workers got a SIGKILL at some moment. Differs: "
+        "the largest difference of any score, of all these runs, from the result without a cluster, as a share of the "
+        "largest score.",
+        command="python benchmarks/cluster.py",
+        measured=[(environment, rows)],
+        tables={"Every method": table([*head, "killed, s", "differs"], body)},
     )

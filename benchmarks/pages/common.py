@@ -1,4 +1,4 @@
-"""What the sections of docs/benchmarks.md are made with: results, choices from them, where measured, a table."""
+"""What the pages of docs/benchmarks/ are made with: results, choices from them, where measured, a table."""
 
 from __future__ import annotations
 
@@ -56,6 +56,21 @@ def over_seeds(rows: Rows, name: str, digits: int = 3) -> str:
 def middle(rows: Rows, name: str) -> float:
     """Median."""
     return float(np.median([row[name] for row in rows]))
+
+
+def mean(rows: Rows, name: str) -> float:
+    """Of the rows that have it."""
+    return float(np.mean([row[name] for row in rows if row.get(name) is not None]))
+
+
+def band(rows: Rows, name: str) -> float | tuple[float, float, float]:
+    """(mean, mean minus, mean plus the standard deviation); the mean alone where there is one row."""
+    values = [row[name] for row in rows if row.get(name) is not None]
+    middle = float(np.mean(values))
+    if len(values) < 2:
+        return middle
+    spread = float(np.std(values, ddof=1))
+    return middle, middle - spread, middle + spread
 
 
 def n_seeds(rows: Rows) -> int:

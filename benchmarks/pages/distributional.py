@@ -1,11 +1,14 @@
-"""Sections of docs/benchmarks.md about training runs: one against many, the variance, and many trainings at once."""
+"""Training runs: one against many, the variance, the derivative of a run: what distributional.py found."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
-import numpy as np
-from pages.common import Rows, chosen, distinct, found, over_seeds, table, where
+from pages.common import Rows, band, chosen, distinct, found, over_seeds, table
+from pages.page import Page, Picture
+from pages.plots import dots, lines
+from pages.trajectory import split
 
 MEASURES = {
     "mean": "mean",
@@ -13,20 +16,159 @@ MEASURES = {
     "wasserstein": "Wasserstein distance",
     "wasserstein_gaussian": "Wasserstein distance of normal distributions",
 }
+SHORT = {"wasserstein": "Wasserstein", "wasserstein_gaussian": "W. of normals"}
+BRACKETS = " In brackets: 95 % bootstrap intervals over the queries."
 
 
-def distributional() -> str:
-    """The parts of distributional.py, and vit.py, that were run."""
-    parts = [(name, make) for name, make in PARTS.items() if found(name)[1]]
-    if not parts:
-        return ""
-    sections = []
-    for name, make in parts:
-        environment, rows = found(name)
-        title, about, *rest = make(rows)
-        sections += [f"### {title}", f"{about} {where(environment)}", *rest]
-    head = "`python benchmarks/distributional.py`; in brackets: 95 % bootstrap intervals over the queries."
-    return "\n\n".join(["## Distributional attribution", head, *sections])
+def page(
+    result: str,
+    name: str,
+    question: str,
+    make: Callable[[Rows], Iterable[str]],
+    show: Callable[[Rows], tuple[str, Picture]],
+    command: str = "python benchmarks/distributional.py",
+    more: str = BRACKETS,
+) -> Page | None:
+    """One part; nothing where it was not run."""
+    environment, rows = found(result)
+    if not rows:
+        return None
+    about, tables = split(make(rows))
+    answer, picture = show(rows)
+    return Page(
+        name=name,
+        question=question,
+        answer=answer,
+        picture=picture,
+        about=about + more,
+        command=command,
+        measured=[(environment, rows)],
+        tables=tables,
+    )
+
+
+def over_runs() -> list[Page | None]:
+    """All parts."""
+    return [
+        page(
+            "distributional_lds",
+            "over-runs",
+            "Does attribution over many runs predict how the distribution of a loss changes?",
+            lds,
+            show_lds,
+        ),
+        page(
+            "distributional_groups",
+            "variance-over-runs",
+            "Does it predict the variance over runs when a small group is left out?",
+            groups,
+            show_groups,
+        ),
+        page(
+            "distributional_loo",
+            "how-many-seeds",
+            "How many seeds does it take to predict what leaving one row out does?",
+            loo,
+            show_loo,
+        ),
+        page(
+            "distributional_unrolled",
+            "derivative-and-influence",
+            "When do influence functions agree with the derivative of the run?",
+            unrolled,
+            show_unrolled,
+            more="",
+        ),
+    ]
+
+
+def spans(row: dict, name: str) -> tuple[float, float, float]:
+    """Of a dot."""
+    return row[name], row[f"{name}_low"], row[f"{name}_high"]
+
+
+def show_lds(rows: Rows) -> tuple[str, Picture]:
+    series = {
+        method: {
+            f"{SHORT.get(of, of)} by {SHORT.get(by, by)}": spans(chosen(own, of=of, by=by, floor=True)[0], "lds")
+            for of, floor, by in distinct(own, "of", "floor", "by")
+            if floor
+        }
+        for (method,) in distinct(rows, "method")
+        for own in [chosen(rows, method=method)]
+    }
+    said = ", ".join(
+        f"{values['mean by mean'][0]:.2f} and {values['variance by variance'][0]:.2f} ({method})"
+        for method, values in series.items()
+    )
+    picture = Picture(
+        "Distributional LDS of each method by what is predicted and by what, with intervals",
+        partial(dots, {"": series}, "distributional LDS", mark=0),
+    )
+    return f"Distributional LDS of the change of the mean and of the variance: {said}.", picture
+
+
+def show_groups(rows: Rows) -> tuple[str, Picture]:
+    own = chosen(rows, outcome="output", runs="same")
+    share = max(row["share"] for row in own)
+    panels = {
+        f"{net}, {share:.0%} removed": {
+            method: {
+                f"{of} by {by}": spans(cells[0], "correlation")
+                for of, by in (("mean", "mean"), ("variance", "variance"), ("variance", "mean"))
+                if (cells := chosen(own, net=net, method=method, share=share, of=of, by=by))
+            }
+            for (method,) in distinct(chosen(own, net=net), "method")
+        }
+        for (net,) in distinct(own, "net")
+    }
+    gaps = [row for row in rows if row["by"] == "variance minus mean"]
+    clear = sum(row["correlation_low"] > 0 for row in gaps)
+    answer = (
+        "The predicted variance predicts the change of the variance better than the predicted mean does in "
+        f"{clear} of {len(gaps)} cells, and worse in {sum(row['correlation_high'] < 0 for row in gaps)}, counting "
+        "those whose interval excludes zero."
+    )
+    picture = Picture(
+        "Rank correlation of predicted and true change of mean and variance, for the largest groups",
+        partial(dots, panels, "rank correlation over the groups", mark=0),
+    )
+    return answer, picture
+
+
+def show_loo(rows: Rows) -> tuple[str, Picture]:
+    series = {
+        f"batches {batches}": [(row["seeds"], spans(row, "spearman")) for row in chosen(rows, batches=batches)]
+        for (batches,) in distinct(rows, "batches")
+    }
+    said = "; ".join(
+        f"{name}: {points[0][1][0]:.2f} by {points[0][0]} seed, {points[-1][1][0]:.2f} by {points[-1][0]}"
+        for name, points in series.items()
+    )
+    picture = Picture(
+        "Rank correlation of mean change and mean influence against the number of seeds",
+        partial(lines, {"": series}, "seeds", "rank correlation", log="x", mark=0),
+    )
+    return f"Rank correlation with leave-one-out: {said}.", picture
+
+
+def show_unrolled(rows: Rows) -> tuple[str, Picture]:
+    series = {
+        f"net {net}": [
+            (steps, band(chosen(rows, net=net, steps=steps), "spearman"))
+            for steps in sorted(steps for (steps,) in distinct(chosen(rows, net=net), "steps"))
+        ]
+        for (net,) in distinct(rows, "net")
+    }
+    said = "; ".join(
+        f"{name}: {points[0][1][0]:.2f} after {points[0][0]} steps, {points[-1][1][0]:.2f} after {points[-1][0]:,}"
+        for name, points in series.items()
+    )
+    picture = Picture(
+        "Rank correlation of influence with the derivative of the run against the steps of training",
+        partial(lines, {"": series}, "steps", "rank correlation", log="x"),
+    )
+    return f"Rank correlation of the two: {said}.", picture
 
 
 def interval(row: dict, name: str) -> str:
@@ -35,7 +177,6 @@ def interval(row: dict, name: str) -> str:
 
 
 def lds(rows: Rows) -> Iterable[str]:
-    yield "Distributional LDS on Concrete"
     yield (
         "How the distribution of a query's squared error over runs changes when half of the rows are left out: rank "
         "correlation over 100 subsets of the predicted measure with that of 20 retrained nets, averaged over 103 "
@@ -46,12 +187,12 @@ def lds(rows: Rows) -> Iterable[str]:
         name = MEASURES[of] + ("" if floor else ", floor not subtracted")
         cells = [interval(row, "lds") for row in chosen(rows, of=of, by=by, floor=floor)]
         body.append([name, MEASURES[by], *cells])
+    yield "Distributional LDS"
     yield table(["change of the", "predicted by the", *(method for (method,) in distinct(rows, "method"))], body)
 
 
 def groups(rows: Rows) -> Iterable[str]:
     counts = {net: chosen(rows, net=net)[0]["n_runs"] for (net,) in distinct(rows, "net")}
-    yield "Variance over runs without small groups"
     yield (
         f"The same data: {rows[0]['n_groups']} random groups of each size, {counts['recipe']} nets after the recipe of "
         f"the truth and {counts['small']} small ones (8-16-1, SGD without momentum, 5 epochs) trained without each, "
@@ -69,11 +210,11 @@ def groups(rows: Rows) -> Iterable[str]:
         body.append([net, outcome, method, runs, f"{share:.0%}", ceilings, *cells])
     body.sort(key=lambda cells: (cells[0], cells[1] != "output", cells[2], cells[3] != "same"))
     head = ["net", "of the", "method", "runs", "removed", "ceiling of mean / variance", "mean by mean"]
+    yield "Rank correlation of predicted and true change"
     yield table([*head, "variance by variance", "variance by mean", "difference"], body)
 
 
 def loo(rows: Rows) -> Iterable[str]:
-    yield "Leave-one-out against the number of seeds"
     yield (
         f"{rows[0]['n_rows']} of 200 digits, each left out of up to {max(row['seeds'] for row in rows)} trainings of "
         "an MLP 64-16-10 (30 epochs, so many seeds for the truth and so many other runs for the prediction by exact "
@@ -84,11 +225,11 @@ def loo(rows: Rows) -> Iterable[str]:
         [f"batches {batches}", *(interval(chosen(rows, batches=batches, seeds=n)[0], "spearman") for n in counts)]
         for (batches,) in distinct(rows, "batches")
     ]
+    yield "Rank correlation by number of seeds"
     yield table(["", *(f"{n} seed{'s' if n > 1 else ''}" for n in counts)], body)
 
 
 def unrolled(rows: Rows) -> Iterable[str]:
-    yield "The derivative of the run, and influence functions"
     yield (
         "200 digits, softmax regression (64-10) and an MLP (64-16-10), SGD without momentum at the constant rate 0.1, "
         "weight decay 0.03: values of `SGDInfluence` (the exact derivative of the recorded run) and of `Influence` "
@@ -101,66 +242,5 @@ def unrolled(rows: Rows) -> Iterable[str]:
     for net, steps in distinct(rows, "net", "steps"):
         own = chosen(rows, net=net, steps=steps)
         body.append([net, f"{steps:,}", *(over_seeds(own, name) for name in names)])
+    yield "Agreement by length of training"
     yield table(["net", "steps", "Pearson", "Spearman", "slope", "accuracy on the queries"], body)
-
-
-def speed(rows: Rows) -> Iterable[str]:
-    first = rows[0]
-    yield "Many small nets at once"
-    same = "were" if first["identical"] else "were not"
-    yield (
-        f"`sktda.retrain`: {first['nets']} nets 64-64-64-10 on 1,797 digits, {first['epochs']} epochs of batches of "
-        f"64, device {first['device']}, beside as many fits of skorch one after the other; medians of "
-        f"{len(distinct(rows, 'repeat'))} runs in turns. Repeated, all parameters {same} the same bit by bit."
-    )
-    seconds = {way: np.median([row["seconds"] for row in chosen(rows, way=way)]) for (way,) in distinct(rows, "way")}
-    body = [
-        [way, f"{value:.2f}", f"{seconds['skorch'] / value:.1f}", f"{chosen(rows, way=way)[0]['accuracy']:.4f}"]
-        for way, value in seconds.items()
-        if way != "side by side again"
-    ]
-    yield table(["", "seconds", "times as fast", "accuracy on their rows"], body)
-
-
-def vit(rows: Rows) -> Iterable[str]:
-    yield "A vision transformer without a tenth of its rows"
-    scores = chosen(rows, part="scores")
-    first = scores[0]
-    yield (
-        f"`python benchmarks/vit.py`: a ViT of {first['parameters']:,} parameters on {first['n']:,} rows of "
-        f"Fashion-MNIST ({first['device']}). By one run or {first['n_runs']}: the 10 % of every class with the lowest "
-        "EK-FAC influence on the loss of validation rows with right labels; any class: 10 % of all rows, the recipe of "
-        "arXiv:2506.12965. Nets trained again from five seeds, the same for all ways and other than those of the "
-        "runs; accuracy and loss on 10,000 test rows, mean ± standard deviation over the nets, and differences paired "
-        "by seed with their standard error, in points of accuracy."
-    )
-    body = []
-    for row in chosen(rows, part="compared"):
-        cells = [f"{row[name]:.3f} ± {row[name + '_sd']:.3f}" for name in ("accuracy", "loss")]
-        for other in ("all_rows", "one_run"):
-            name = f"accuracy_to_{other}"
-            cells.append(f"{100 * row[name]:+.1f} ± {100 * row[name + '_error']:.1f}" if name in row else "–")
-        body.append([f"{row['rate']:.0%}", row["way"], *cells])
-    yield table(["flipped", "removed by", "accuracy", "loss", "against all rows", "against one run"], body)
-    body = []
-    for row in scores:
-        auroc = [f"{np.mean(row['auroc_one']):.3f}", f"{row['auroc_mean']:.3f}"] if "auroc_mean" in row else ["–", "–"]
-        agreement = [f"{row[name]:.2f}" for name in ("spearman_one", "spearman_half", "common_one", "common_half")]
-        body.append([f"{row['rate']:.0%}", *agreement, *auroc])
-    half = first["n_runs"] // 2
-    yield (
-        f"How far runs agree (one with another, the mean of {half} with that of {half} others: rank correlation of "
-        "scores, share of the removed rows in common), and AUROC of the wrong labels:"
-    )
-    names = [f"{what}, {of}" for what in ("Spearman", "in common") for of in ("one run", f"mean of {half}")]
-    yield table(["flipped", *names, "AUROC, one run", f"AUROC, mean of {first['n_runs']}"], body)
-
-
-PARTS = {
-    "distributional_lds": lds,
-    "distributional_groups": groups,
-    "distributional_loo": loo,
-    "distributional_unrolled": unrolled,
-    "vit": vit,
-    "distributional_speed": speed,
-}

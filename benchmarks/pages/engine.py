@@ -1,10 +1,13 @@
-"""Sections of docs/benchmarks.md about what the gradient engine costs, and a million rows."""
+"""What the gradient engine costs, alone and beside other libraries: what engine.py measured."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from engine import PARTS
-from pages.common import found, read, table, where
-from shared.common import RESULTS
+from pages.common import Rows, found, table
+from pages.page import Page, Picture
+from pages.plots import dots
 
 ENGINE_NAMES = {
     "mlp": "Fashion-MNIST, MLP 784-512-512-10",
@@ -22,28 +25,83 @@ pip install --no-deps lazy-importer more-itertools 'pydeprecate<0.4' einops einc
 A package that these miss in turn is named by the error of the import."""
 
 
-def engine() -> str:
-    """Passes of the engine, and the peers beside it; parts that were not run are left out."""
-    found = {part: read(f"engine_{part}") for part in PARTS if (RESULTS / f"engine_{part}.json").exists()}
-    if not found:
-        return ""
-    parts = [
-        "## What the gradient engine costs",
-        "",
-        "`python benchmarks/engine.py`. Every ratio is between two times of one process, taken in turns on the same "
-        "rows. A plain pass is one forward and backward pass over all rows at the best of several batch sizes. "
-        "Where a target stands, it was set before the measurement.",
-        "",
-        PEERS_INSTALLED,
-    ]
-    for part, (environment, rows) in found.items():
-        parts += ["", f"### {ENGINE_NAMES.get(part) or 'Beside ' + rows[0]['peer']}", "", where(environment)]
-        parts += ["", engine_table(rows)]
-        parts += [f"\n{row['what']}: {row['value']:.4f} (target {row['limit']:g})." for row in rows if "value" in row]
-    return "\n".join(parts)
+def engine() -> Page | None:
+    """Passes of the engine; nothing where none was counted."""
+    measured = {part: found(f"engine_{part}") for part in PARTS if part in ENGINE_NAMES}
+    measured = {part: each for part, each in measured.items() if each[1]}
+    if not measured:
+        return None
+    panels, over, limits = {}, [], 0
+    for part, (_, rows) in measured.items():
+        timed = [row for row in rows if "value" not in row]
+        unit = timed[0].get("unit", "plain passes")
+        panels[f"{ENGINE_NAMES[part]}: in {unit}"] = {
+            "measured": {row["what"]: row["ratio"] for row in timed},
+            "target, at most": {row["what"]: row["limit"] for row in timed if row.get("limit")},
+        }
+        limits += sum(bool(row.get("limit")) for row in timed)
+        over += [row["what"] for row in timed if row.get("limit") and row["ratio"] > row["limit"]]
+    return Page(
+        name="gradient-engine",
+        question="What do influence and its kin cost beside a plain pass over the rows?",
+        answer=f"By the net, {ekfac(measured)}{limits - len(over)} of {limits} targets are met "
+        f"({'over: ' + ', '.join(over) if over else 'all'}).",
+        picture=Picture(
+            "Cost of each step in plain passes, and the target where there is one",
+            partial(dots, panels, "times the unit", same=False),
+        ),
+        about="Every ratio is between two times of one process, taken in turns on the same rows. A plain pass is one "
+        "forward and backward pass over all rows at the best of several batch sizes. Where a target stands, it was set "
+        "before the measurement.",
+        command="python benchmarks/engine.py",
+        measured=list(measured.values()),
+        tables={ENGINE_NAMES[part]: part_table(rows) for part, (_, rows) in measured.items()},
+    )
 
 
-def engine_table(rows: list[dict]) -> str:
+def ekfac(measured: dict[str, tuple[dict, Rows]]) -> str:
+    """Passes of the fit, over the nets that it was timed on."""
+    fits = [row["ratio"] for _, rows in measured.values() for row in rows if row["what"] == "EK-FAC fit"]
+    return f"a fit of EK-FAC takes {min(fits):.1f} to {max(fits):.1f} plain passes, and " if fits else ""
+
+
+def part_table(rows: Rows) -> str:
+    """With what stands below it."""
+    values = [f"{row['what']}: {row['value']:.4f} (target {row['limit']:g})." for row in rows if "value" in row]
+    return "\n\n".join([engine_table(rows), *values])
+
+
+def engine_peers() -> Page | None:
+    """The same computation by other libraries; parts that were not run are left out."""
+    measured = {part: found(f"engine_{part}") for part in PARTS if part not in ENGINE_NAMES}
+    measured = {part: each for part, each in measured.items() if each[1]}
+    if not measured:
+        return None
+    timed = [row for _, rows in measured.values() for row in rows if "peer_seconds" in row]
+    slower = sum(row["ratio"] < 1 for row in timed)
+    panels = {
+        "": {"our speed over theirs": {f"{row['what']} ({row['peer'].split()[0]})": row["ratio"] for row in timed}}
+    }
+    return Page(
+        name="other-libraries",
+        question="Are the numbers those of other libraries, and how fast are they?",
+        answer=f"In {len(timed)} comparisons ours is {min(row['ratio'] for row in timed):.2f} to "
+        f"{max(row['ratio'] for row in timed):.0f} times as fast as captum, dattri, kronfluence or pydvl, slower in "
+        f"{slower}; the values correlate with theirs at {min(row['pearson'] for row in timed):.2f} to "
+        f"{max(row['pearson'] for row in timed):.2f}.",
+        picture=Picture(
+            "How many times as fast as each other library, logarithmic, a line at one",
+            partial(dots, panels, "times as fast (1 = the same)", mark=1, log=True),
+        ),
+        about="The same rows and the same net, ours and theirs in turns in one process. r is the correlation of the "
+        "values, rank r that of their ranks; where they differ, the note below the table says why. " + PEERS_INSTALLED,
+        command="python benchmarks/engine.py",
+        measured=list(measured.values()),
+        tables={f"Beside {rows[0]['peer']}": part_table(rows) for _, rows in measured.values()},
+    )
+
+
+def engine_table(rows: Rows) -> str:
     """One of two tables, by what the rows hold."""
     target = lambda row, sign: f"{sign} {row['limit']:g}" if row.get("limit") else "–"  # noqa: E731
     rows = [row for row in rows if "value" not in row]
@@ -62,71 +120,3 @@ def engine_table(rows: list[dict]) -> str:
         [row["what"], f"{row['n']:,}", f"{row['seconds']:.3g}", f"{row['ratio']:.2f}", target(row, "≤")] for row in rows
     ]
     return table(["what", "rows", "seconds", rows[0].get("unit", "plain passes"), "target"], body)
-
-
-def scale() -> str:
-    """A million rows from a memory map; nothing where it was not run."""
-    if not (RESULTS / "scale.json").exists():
-        return ""
-    environment, rows = read("scale")
-    runs = [row for row in rows if "beyond_gib" in row]
-    body = [
-        [row["method"], f"{row['n']:,}", f"{row['seconds']:.1f}", f"{1e6 * row['seconds'] / row['n']:.1f}"]
-        + [f"{row['beyond_gib']:.2f}"]
-        + [f"{row['anonymous_beyond_gib']:.2f}" if "anonymous_beyond_gib" in row else "–"]
-        for row in runs
-    ]
-    killed = [
-        f"- {row['method']}, {row['n']:,} rows: killed with {row['shards_kept']} of {row['shards']} shards of values "
-        f"on disk. The second run {'took them up' if row['taken_up'] else 'did not take them up'}; its scores are "
-        f"{'identical' if row['identical'] else 'not identical'} to those of an undisturbed one "
-        f"({row['seconds_again']:.1f} s against {row['seconds']:.1f} s)."
-        for row in rows
-        if "identical" in row
-    ]
-    head = ["method", "rows", "seconds", "µs per row", "GiB beyond 10,000 rows", "the same without pages of the map"]
-    return "\n".join(
-        [
-            "## A million rows from a memory map",
-            "",
-            "`python benchmarks/scale.py`: 100 float32 columns, MLP 128-128, values for the loss of 1,000 validation "
-            "rows. Memory is the peak of the process.",
-            "",
-            where(environment),
-            "",
-            table(head, body),
-            "",
-            *killed,
-        ]
-    )
-
-
-MILLION = 1_000_000
-
-
-def scale_pairs() -> str:
-    """A million image-text pairs; nothing where it was not run."""
-    environment, rows = found("scale_pairs")
-    if not rows:
-        return ""
-    body = [
-        [f"{row['n']:,}"]
-        + [f"{row[name]:.0f}" for name in ("train_processor_seconds", "train_seconds", "processor_seconds", "seconds")]
-        + [f"{1e6 * row['processor_seconds'] / row['n']:.0f}", f"{row['peak_gib']:.2f}", f"{row['auroc']:.3f}"]
-        for row in rows
-    ]
-    columns = ["pairs", "training, processor seconds", "the same, on the clock", "DiffIn, processor seconds"]
-    columns += ["the same, on the clock", "µs of the processor per pair", "peak of the process, GiB", "AUROC"]
-    text = (
-        f"`python benchmarks/scale.py --pairs`: two towers of {rows[0]['parameters']:,} parameters, one epoch in "
-        f"batches of {rows[0]['batch']}, 64 numbers and 4 words a pair, made as they are read; 30 % mismatched. "
-        "`DiffIn` for the loss of 1,000 matched pairs at the last checkpoint, in the batches that the pairs stood in. "
-        "All rows of the table are measured, on one thread of a busy machine, where the clock says little."
-    )
-    if (most := rows[-1])["n"] < MILLION:
-        whole = {name: most[name] * MILLION / most["n"] for name in ("processor_seconds", "train_processor_seconds")}
-        text += (
-            f" A million was not run: both grow with the pairs, to {whole['processor_seconds']:.0f} s of "
-            f"the processor and {whole['train_processor_seconds']:.0f} s for the training; this is extrapolated."
-        )
-    return "\n\n".join(["## A million image-text pairs", text, where(environment), table(columns, body)])

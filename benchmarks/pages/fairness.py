@@ -1,43 +1,79 @@
-"""Section of docs/benchmarks.md about fairness by removal, and its picture."""
+"""Fairness by removal: what fairness.py found."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-from pages.common import Rows, chosen, distinct, found, middle, n_seeds, over_seeds, table, where
-from pages.lds_plot import STYLE
-from shared.common import RESULTS
+from pages.common import Rows, chosen, distinct, found, mean, middle, over_seeds, table
+from pages.page import Page, Picture
+from pages.plots import dots
 
-LOOKS = {
-    "Influence": ("#0072B2", "o", "-"),
-    "random": ("#595959", "s", (0, (2, 2))),
-    "ExponentiatedGradient": ("#D55E00", "D", "none"),
-}
-LEAST_SPAN = 0.01  # of accuracy, in a panel
 NAMES = {"DemographicParity": "demographic parity", "EqualOpportunity": "equal opportunity"}
+PEER = "ExponentiatedGradient"
 
 
-def fairness() -> str:
+def fairness() -> Page | None:
     """Gaps and accuracy before and after; nothing where it was not run."""
     environment, rows = found("fairness")
     if not rows:
-        return ""
-    draw(rows, RESULTS / "fairness.svg")
-    head = (
-        f"`python benchmarks/fairness.py`: Adult, {rows[0]['n']:,} training rows, `InfluencePruner` with `Influence` "
+        return None
+    panels, figures = {}, []
+    for objective, title in NAMES.items():
+        own = chosen(rows, objective=objective)
+        series: dict[str, dict] = {"all rows": {}}
+        for model, feature in distinct(own, "model", "feature"):
+            cells = chosen(own, model=model, feature=feature)
+            start = chosen(cells, method="Influence", share=0.0)
+            series["all rows"][f"{model}, {feature}"] = 100 * mean(start, objective)
+            for (method,) in distinct(cells, "method"):
+                end = 100 * mean(chosen(cells, method=method, end=True), objective)
+                series.setdefault(method, {})[f"{model}, {feature}"] = end
+        panels[f"gap in {title}"] = series
+        with_peer = list(series[PEER])
+        others = [way for way in series["all rows"] if way not in with_peer]
+        lost = [
+            100 * (mean(chosen(cells, end=True), "accuracy") - mean(chosen(cells, share=0.0), "accuracy"))
+            for model, feature in distinct(own, "model", "feature")
+            for cells in [chosen(own, model=model, feature=feature, method="Influence")]
+        ]
+        figures.append(
+            [
+                f"{gap_left(series[method], series['all rows'], ways):.0%}" if ways else "–"
+                for method, ways in (("Influence", with_peer), (PEER, with_peer), ("Influence", others))
+            ]
+            + [f"{np.mean(lost):+.1f}"]
+        )
+    ours, peer, elsewhere, price = (" and ".join(each) for each in zip(*figures, strict=True))
+    return Page(
+        name="fairness",
+        question="Does removing rows make a model fairer, and at what price?",
+        answer=f"Removal by Influence leaves {ours} of the gaps in {' and '.join(NAMES.values())}, where fairlearn's "
+        f"reduction leaves {peer}, and {elsewhere} where that cannot be used, at {price} points of accuracy.",
+        picture=Picture(
+            "Gap between groups on the test rows before and after, by model, groups and method",
+            partial(dots, panels, "gap on the test rows, percentage points"),
+        ),
+        about=f"Adult, {rows[0]['n']:,} training rows, `InfluencePruner` with `Influence` "
         "of the gap, which ends by itself where that on 5,000 validation rows is closed, and after 10 % of the rows at "
-        "the latest. Gaps are those of the predicted classes on the 16,281 test rows, in "
-        "percentage points, as is accuracy; race is white or other. Random: the same number of rows. "
-        "ExponentiatedGradient: fairlearn 0.15's, at its defaults, under the constraint of the same name. Accuracy "
-        "there: its change, in points, after the first round in which the test gap was half of that before. "
-        f"{n_seeds(rows)} seeds of rows and training, mean ± standard deviation; seconds are medians, on one thread."
+        "the latest. Gaps are those of the predicted classes on the 16,281 test rows, in percentage points, as is "
+        "accuracy; race is white or other. Random: the same number of rows. ExponentiatedGradient: fairlearn 0.15's, "
+        "at its defaults, under the constraint of the same name. Accuracy there: its change, in points, after the "
+        "first round in which the test gap was half of that before. Mean ± standard deviation over seeds of rows and "
+        "training; seconds are medians, on one thread. The price, and where the gap stays, are in the tables: look at "
+        "the accuracy too.",
+        command="python benchmarks/fairness.py",
+        measured=[(environment, rows)],
+        tables={
+            f"The gap in {name}: before, after, accuracy": of_objective(chosen(rows, objective=objective), objective)
+            for objective, name in NAMES.items()
+        },
     )
-    parts = ["## Fairness by removal", head, where(environment)]
-    for objective, name in NAMES.items():
-        parts += [f"The gap in {name}:", of_objective(chosen(rows, objective=objective), objective)]
-    parts.append("![Accuracy against the gap as rows are removed](../benchmarks/results/fairness.svg)")
-    return "\n\n".join(parts)
+
+
+def gap_left(after: dict[str, float], before: dict[str, float], ways: list[str]) -> float:
+    """Share of the gap, mean over models and groups."""
+    return float(np.mean([after[way] / before[way] for way in ways]))
 
 
 def of_objective(rows: Rows, objective: str) -> str:
@@ -73,46 +109,3 @@ def halved(rows: Rows, method: str, objective: str, start: dict[int, dict]) -> l
 def points(rows: Rows, name: str) -> str:
     """Mean ± standard deviation, times 100."""
     return over_seeds([{name: 100 * row[name]} for row in rows], name, 1)
-
-
-def draw(rows: Rows, file: Path) -> None:
-    """One panel per model, groups and objective: accuracy against the gap, means over seeds by number of rounds."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    panels = distinct(rows, "model", "feature", "objective")
-    with rc_context(STYLE | {"svg.hashsalt": "fairness"}):
-        figure = Figure(figsize=(10, 0.6 + 2.4 * -(-len(panels) // 4)), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes_list = figure.subplots(-(-len(panels) // 4), 4, squeeze=False).ravel()
-        for axes, (model, feature, objective) in zip(axes_list, panels, strict=False):
-            own = chosen(rows, model=model, feature=feature, objective=objective)
-            for method, (color, marker, dashes) in LOOKS.items():
-                gaps, accuracies = path(chosen(own, method=method), objective)
-                axes.plot(gaps, accuracies, color=color, marker=marker, markersize=3.5, linestyle=dashes, label=method)
-            axes.set_title(f"{model}, {feature}", fontsize=9)
-            axes.set_xlabel(f"gap in {NAMES[objective]}", fontsize=8)
-            axes.tick_params(labelsize=8)
-            axes.set_xlim(left=0)
-            low, high = axes.get_ylim()
-            room = max(0.0, LEAST_SPAN - (high - low)) / 2  # or noise would fill the panel
-            axes.set_ylim(low - room, high + room)
-        for first in axes_list[::4]:
-            first.set_ylabel("accuracy", fontsize=8)
-        lines = {line.get_label(): line for line in axes_list[0].get_lines()}
-        figure.legend(list(lines.values()), list(lines), loc="outside upper center", ncols=3)
-        figure.savefig(file, format="svg", metadata={"Date": None})
-
-
-def path(rows: Rows, objective: str) -> tuple[list[float], list[float]]:
-    """(gaps, accuracies): means over the seeds after each round; a seed that has ended stays where it is."""
-    by_seed = [
-        sorted(chosen(rows, seed=seed), key=lambda row: row.get("share", 0)) for (seed,) in distinct(rows, "seed")
-    ]
-    longest = max((len(own) for own in by_seed), default=0)
-    steps = [[own[min(k, len(own) - 1)] for own in by_seed] for k in range(longest)]
-    return (
-        [float(np.mean([row[objective] for row in step])) for step in steps],
-        [float(np.mean([row["accuracy"] for row in step])) for step in steps],
-    )

@@ -1,9 +1,13 @@
-"""Section of docs/benchmarks.md about selection for fine-tuning."""
+"""Selection for fine-tuning: what finetuning.py found."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
-from pages.common import Rows, chosen, distinct, found, middle, n_seeds, over_seeds, table, where
+from pages.common import Rows, band, chosen, distinct, found, mean, middle, over_seeds, table
+from pages.page import Page, Picture
+from pages.plots import dots
 
 WAYS = {
     "lora": "Head and LoRA adapters",
@@ -12,24 +16,43 @@ WAYS = {
 }
 
 
-def finetuning() -> str:
+def finetuning() -> Page | None:
     """Wrong labels found and accuracy after training again; nothing where it was not run."""
     environment, rows = found("finetuning")
     if not rows:
-        return ""
+        return None
     first = rows[0]
-    head = (
-        "`python benchmarks/finetuning.py`: SST-2, a BERT of two layers and width 64 on whole words, classifier on the "
+    panels, said = {}, []
+    for (way,) in distinct(rows, "way"):
+        own = chosen(rows, way=way)
+        panels[WAYS[way]] = {
+            "mean and standard deviation": {
+                m: band(chosen(own, method=m), "accuracy") for (m,) in distinct(own, "method")
+            }
+        }
+        means = {m: mean(chosen(own, method=m), "accuracy") for (m,) in distinct(own, "method") if m != "all rows"}
+        best = max(means, key=lambda method: means[method])
+        said.append(f"{means[best]:.3f} by {best} ({WAYS[way]}; random {means['random']:.3f})")
+    return Page(
+        name="fine-tuning",
+        question="Which score selects sentences for fine-tuning when labels are wrong?",
+        answer=f"Test accuracy after training again on the best {first['kept']:.0%} of the rows: {'; '.join(said)}.",
+        picture=Picture(
+            "Test accuracy after training again on the rows that each score keeps, by way of training",
+            partial(dots, panels, "test accuracy"),
+        ),
+        about="SST-2, a BERT of two layers and width 64 on whole words, classifier on the "
         f"mean of the words. The encoder was trained on {first['before']:,} sentences with right labels, then "
         f"fine-tuned on the other {first['n']:,}, {first['rate']:.0%} of their labels flipped. Objective: the loss on "
         "436 validation sentences with right labels. AUROC and AP rank the wrong labels; accuracy is that on the 1,821 "
         f"test sentences after training again on the best {first['kept']:.0%} of the rows, from the same start, and in "
-        f"brackets its difference to random rows, in points. {n_seeds(rows)} seeds of split, flips and training, mean "
-        "± standard deviation; seconds are medians, on one thread. Where embeddings and norms are trained, "
-        "Influence and Source are those of the linear layers alone."
+        "brackets its difference to random rows, in points. Mean ± standard deviation over seeds of split, flips and "
+        "training; seconds are medians, on one thread. Where embeddings and norms are trained, Influence and Source "
+        "are those of the linear layers alone.",
+        command="python benchmarks/finetuning.py",
+        measured=[(environment, rows)],
+        tables={WAYS[way]: section(chosen(rows, way=way)) for (way,) in distinct(rows, "way")},
     )
-    sections = [section(chosen(rows, way=way)) for (way,) in distinct(rows, "way")]
-    return "\n\n".join(["## Selection for fine-tuning", head, where(environment), *sections])
 
 
 def section(rows: Rows) -> str:

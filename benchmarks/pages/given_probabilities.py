@@ -1,49 +1,82 @@
-"""Section of docs/benchmarks.md: probabilities that are given, ours beside cleanlab's scores."""
+"""Probabilities that are given, ours beside cleanlab's scores: what given_probabilities.py found."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from given_probabilities import SCORES, SETS, best
-from pages.common import Rows, chosen, distinct, found, table, where
+from pages.common import Rows, chosen, distinct, found, table
+from pages.page import Page, Picture
+from pages.plots import dots
 
 OURS = "sktda"
 
 
-def given_probabilities() -> str:
+NOISE = {"u5": "5 % uniform", "u15": "15 %", "u30": "30 %", "c30": "30 % of the largest class"}
+
+
+def given_probabilities() -> Page | None:
     """The published cells one by one, tables by their noise; nothing where it was not run."""
-    measured, rows = found("given_probabilities")
+    environment, rows = found("given_probabilities")
     if not rows:
-        return ""
+        return None
     nets, tables = chosen(rows, part="published"), chosen(rows, part="tables")
-    parts = [
-        "## Given probabilities",
-        f"{where(measured)} `python benchmarks/given_probabilities.py`: `PrecomputedProbabilities` and "
-        "cleanlab's scores on the same out-of-sample probabilities. Best: of cleanlab's five scores, chosen after the "
-        "fact for every cell and figure. Rate: estimated share of wrong labels; that of cleanlab is its calibrated "
-        "joint's.",
-    ]
+    gaps = {"of published nets": nets, f"of {len(distinct(tables, 'set'))} tables": tables}
+    said = " and ".join(f"in {_won(own, 'ap')} of {len(own)} cells {name}" for name, own in gaps.items() if own)
+    folded = {}
     if nets:
-        parts += [
-            "Published probabilities of five nets (Kuan and Mueller 2022): at or above the best in "
-            f"{_won(nets, 'auroc')} of {len(nets)} cells by AUROC and {_won(nets, 'ap')} by average precision (AP). "
-            "About a third of the wrong roman numerals are predicted as they are labelled; self-confidence finds more "
-            "of these than any margin. People mistake what is hard to see, and the most confident rows, which the rate "
-            "is taken from, show little of that: it is too low on human labels, where that of cleanlab is nearer. On "
-            "tables, where classes overlap, cleanlab's is too high.",
-            table(
-                ["", "net", "AUROC", "best", "AP", "best", "true rate", "rate", "cleanlab"],
-                [[row["set"], row["model"], *_figures(row), *_rates(row)] for row in nets],
-            ),
-            _means(nets, distinct(nets, "set"), "set", SETS),
-        ]
+        folded["Published probabilities, cell by cell"] = table(
+            ["", "net", "AUROC", "best", "AP", "best", "true rate", "rate", "cleanlab"],
+            [[row["set"], row["model"], *_figures(row), *_rates(row)] for row in nets],
+        )
+        folded["Published probabilities, mean AP of each score and error of the rate"] = _means(
+            nets, distinct(nets, "set"), "set", SETS
+        )
     if tables:
-        names = {"u5": "5 % uniform", "u15": "15 %", "u30": "30 %", "c30": "30 % of the largest class"}
-        parts += [
-            f"Logistic regression, ExtraTrees and 15 neighbours on {len(distinct(tables, 'set'))} tables of up to 600 "
-            "rows with planted noise, 3 seeds:",
-            _means(tables, distinct(tables, "noise"), "noise", names),
-        ]
-    return "\n\n".join(parts)
+        folded["Tables with planted noise, mean AP of each score and error of the rate"] = _means(
+            tables, distinct(tables, "noise"), "noise", NOISE
+        )
+    panels = {}
+    for (name,) in distinct(nets, "set"):
+        own = chosen(nets, set=name)
+        panels[name] = {
+            "sktda": {row["model"]: row["ap"][OURS] for row in own},
+            "cleanlab, best": {row["model"]: best(row, "ap") for row in own},
+        }
+    if tables:
+        panels["Tables, mean"] = {
+            "sktda": {NOISE[n]: _mean_ap(chosen(tables, noise=n), OURS) for (n,) in distinct(tables, "noise")},
+            "cleanlab, best": {
+                NOISE[n]: float(np.mean([best(row, "ap") for row in chosen(tables, noise=n)]))
+                for (n,) in distinct(tables, "noise")
+            },
+        }
+    return Page(
+        name="given-probabilities",
+        question="With the probabilities of a model that is there already, which score ranks wrong labels best?",
+        answer="By average precision PrecomputedProbabilities is at or above the best of cleanlab's five "
+        "scores, chosen "
+        f"after the fact for every cell, {said}.",
+        picture=Picture(
+            "Average precision on each set of published probabilities, ours beside the best of cleanlab's scores",
+            partial(dots, panels, "average precision", joined=True),
+        ),
+        about="The same out-of-sample probabilities go into `PrecomputedProbabilities` and into cleanlab's scores: "
+        "published ones of five nets (Kuan and Mueller 2022), and those of logistic regression, ExtraTrees and 15 "
+        "neighbours on tables of up to 600 rows with planted noise, three seeds. Rate: estimated share of wrong "
+        "labels; that of cleanlab is its calibrated joint's. About a third of the wrong roman numerals are predicted "
+        "as they are labelled; self-confidence finds more of these than any margin. People mistake what is hard to "
+        "see, and the most confident rows, which the rate is taken from, show little of that: it is too low on human "
+        "labels, where that of cleanlab is nearer. On tables, where classes overlap, cleanlab's is too high.",
+        command="python benchmarks/given_probabilities.py",
+        measured=[(environment, rows)],
+        tables=folded,
+    )
+
+
+def _mean_ap(rows: Rows, name: str) -> float:
+    return float(np.mean([row["ap"][name] for row in rows]))
 
 
 def _won(rows: Rows, metric: str) -> int:

@@ -1,36 +1,56 @@
-"""Sections of docs/benchmarks.md about what attribution is asked: without the Hessian, for other objectives."""
+"""Influence without the Hessian: what hessian_free.py found."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
-from pages.common import Rows, chosen, distinct, found, middle, n_seeds, over_seeds, table, where
+from pages.common import Rows, band, chosen, distinct, found, mean, middle, over_seeds, table
+from pages.page import Page, Picture
+from pages.plots import lines
 
-# ---- without the Hessian -------------------------------------------------------------------------------------------
 
-
-def hessian_free() -> str:
+def hessian_free() -> Page | None:
     """The inner product beside influence, by length of training; nothing where it was not run."""
     environment, rows = found("hessian_free")
     if not rows:
-        return ""
+        return None
     first = rows[0]
-    parts = [
-        "## Influence without the Hessian",
-        "`python benchmarks/hessian_free.py`: does an inner product of gradients find wrong labels as well as "
-        "influence with the curvature (EK-FAC), as arXiv:2405.17490 says, and does an ensemble of "
-        f"{first['members']} nets with up to 1 % of the parameters at zero find more? Fashion-MNIST, {first['n']:,} "
+    tables, panels, said = {}, {}, []
+    for (rate,) in sorted(distinct(rows, "rate")):
+        own = chosen(rows, rate=rate)
+        flipped = f"{rate:.0%} of the labels flipped"
+        tables |= {f"{flipped}: {title}": shown for title, shown in of_rate(own).items()}
+        asked = chosen(own, form="validation")
+        lengths = sorted(epochs for (epochs,) in distinct(asked, "epochs"))
+        panels[flipped] = {
+            method: [(epochs, band(chosen(asked, method=method, epochs=epochs), "auroc")) for epochs in lengths]
+            for (method,) in distinct(asked, "method")
+        }
+        last = chosen(asked, epochs=lengths[-1])
+        figures = {method: mean(chosen(last, method=method), "auroc") for (method,) in distinct(last, "method")}
+        said.append(f"{figures['InnerProduct']:.3f} against {figures['Influence']:.3f} with {flipped}")
+    return Page(
+        name="without-the-hessian",
+        question="Does an inner product of gradients find wrong labels as well as influence with the curvature?",
+        answer=f"AUROC after the longest training, InnerProduct against Influence: {'; '.join(said)}.",
+        picture=Picture(
+            "AUROC against epochs of training for each method, with validation rows",
+            partial(lines, panels, "epochs", "AUROC", mark=0.5),
+        ),
+        about="arXiv:2405.17490 says so, and that an ensemble of "
+        f"{first['members']} nets with up to 1 % of the parameters at zero finds more. Fashion-MNIST, {first['n']:,} "
         "rows, MLP 784-256-256-10, SGD with momentum 0.9, batches of 64, weight decay 0.0005; 1,000 validation rows "
         "with right labels. All methods get the same net with the same six checkpoints. AUROC and AP rank the wrong "
-        f"labels; mean ± standard deviation over {n_seeds(rows)} seeds of flips and training. Seconds are medians of "
+        "labels; mean ± standard deviation over the seeds of flips and training. Seconds are medians of "
         "`fit` on the longest trained nets, beside other work: an order of magnitude.",
-        where(environment),
-    ]
-    for (rate,) in sorted(distinct(rows, "rate")):
-        parts += [f"### {rate:.0%} of the labels flipped", *of_rate(chosen(rows, rate=rate))]
-    return "\n\n".join(parts)
+        command="python benchmarks/hessian_free.py",
+        measured=[(environment, rows)],
+        tables=tables,
+    )
 
 
-def of_rate(rows: Rows) -> list[str]:
+def of_rate(rows: Rows) -> dict[str, str]:
     """AUROC, AP, and differences of AUROC in points, each by epochs."""
     lengths = sorted(epochs for (epochs,) in distinct(rows, "epochs"))
     methods = distinct(rows, "method", "form")
@@ -46,17 +66,17 @@ def of_rate(rows: Rows) -> list[str]:
         body.append([method, form, *by_length("auroc", method, form), f"{seconds:.1f}"])
     for title, name in (("net on validation rows", "accuracy"), ("net on given labels", "train_accuracy")):
         body.append([f"accuracy of the {title}", "", *by_length(name, *methods[0]), "–"])
-    parts = ["AUROC by epochs of training:", table(["method", "form", *head, "seconds"], body)]
+    tables = {"AUROC by epochs of training": table(["method", "form", *head, "seconds"], body)}
     body = [[method, form, *by_length("ap", method, form)] for method, form in methods]
-    parts += ["AP:", table(["method", "form", *head], body)]
+    tables["AP"] = table(["method", "form", *head], body)
     pairs = [
         ("InnerProduct", "Influence"),
         ("ModelEnsemble of InnerProduct", "InnerProduct"),
         ("TracIn", "Influence"),
     ]
     body = [[f"{one} − {other}", *(difference(rows, one, other, epochs) for epochs in lengths)] for one, other in pairs]
-    parts += ["Difference of AUROC in points, validation forms, paired by seed:", table(["methods", *head], body)]
-    return parts
+    tables["Difference of AUROC in points, validation forms, paired by seed"] = table(["methods", *head], body)
+    return tables
 
 
 def difference(rows: Rows, one: str, other: str, epochs: int) -> str:

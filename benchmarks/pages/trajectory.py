@@ -1,44 +1,137 @@
-"""Sections of docs/benchmarks.md about methods along the training run, data deletion and coresets."""
+"""Methods along the training run: what trajectory.py found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 
-import numpy as np
-from pages.common import Rows, chosen, distinct, found, middle, n_seeds, over_seeds, read, table, where
-from shared.common import RESULTS
+from pages.common import Rows, band, chosen, distinct, found, mean, middle, n_seeds, over_seeds, table
+from pages.page import Page, Picture
+from pages.plots import dots
 
-# ---- along the training run ----------------------------------------------------------------------------------------
+SAME = (
+    "All methods get the same trained net with the same six evenly spaced checkpoints, and their defaults otherwise. "
+    "Validation rows have right labels; self forms, MoSo, ComplexityGap (which trains nothing) and the loss of the "
+    "trained net need none. AUROC and AP rank the wrong labels. Mean ± standard deviation over seeds of split, flips "
+    "and training; seconds are medians, of `fit` on the trained net, on one core and beside other work: an order of "
+    "magnitude."
+)
 
 
-def trajectory() -> str:
-    """The parts of trajectory.py that were run."""
-    sections = [
-        section(name, make)
-        for name, make in (("digits", digits), ("fashion", fashion), ("cost", cost))
-        if (RESULTS / f"trajectory_{name}.json").exists()
-    ]
-    if not sections:
-        return ""
-    head = (
-        "`python benchmarks/trajectory.py`. All methods get the same trained net with the same six evenly spaced "
-        "checkpoints, and their defaults otherwise. Validation rows have right labels; self forms, MoSo, ComplexityGap "
-        "(which trains nothing) and the loss of the trained net need none. AUROC and AP rank the wrong labels. Mean ± "
-        "standard deviation over seeds of split, flips and training; seconds are medians, of `fit` on the trained net, "
-        "on one core and beside other work: an order of magnitude."
+def trajectory_digits() -> Page | None:
+    """Held against leaving every row out; nothing where it was not run."""
+    environment, rows = found("trajectory_digits")
+    if not rows:
+        return None
+    about, tables = split(digits(rows))
+    panels = {}
+    for batches in ("full", "64"):
+        own = [row for row in chosen(rows, batches=batches, lr=rows[0]["lr"]) if "spearman" in row]
+        panels["full batches" if batches == "full" else f"batches of {batches}"] = {
+            "mean and standard deviation": {
+                method: band(chosen(own, method=method, form=form), "spearman")
+                for method, form in distinct(own, "method", "form")
+            }
+        }
+    said = panels["batches of 64"]["mean and standard deviation"]
+    order = sorted(said, key=lambda method: -said[method][0])
+    return Page(
+        name="along-the-run",
+        question="Which method along a training run predicts what leaving a row out does?",
+        answer="In batches of 64 the rank correlation with leave-one-out is "
+        f"{', '.join(f'{said[method][0]:.3f} ({method})' for method in order[:3])}, of the others "
+        f"{said[order[-1]][0]:.2f} to {said[order[3]][0]:.2f}.",
+        picture=Picture(
+            "Rank correlation of each method with leaving every row out, in full batches and in batches of 64",
+            partial(dots, panels, "rank correlation with leave-one-out", mark=0),
+        ),
+        about=f"Digits, softmax regression. {about} {SAME}",
+        command="python benchmarks/trajectory.py",
+        measured=[(environment, rows)],
+        tables=tables,
     )
-    return "\n\n".join(["## Influence along the training run", head, *sections])
 
 
-def section(name: str, make: Callable[[Rows], Iterable[str]]) -> str:
-    environment, rows = read(f"trajectory_{name}")
-    title, about, *parts = make(rows)
-    return "\n\n".join([f"### {title}", f"{about} {where(environment)}", *parts])
+def trajectory_fashion() -> Page | None:
+    """Wrong labels that they find; nothing where it was not run."""
+    environment, rows = found("trajectory_fashion")
+    if not rows:
+        return None
+    about, tables = split(fashion(rows))
+    methods = [row for row in rows if "method" in row]
+    panels = {
+        f"{rate:.0%} of the labels flipped": {
+            form or "no form": {
+                method: band(own, "ap")
+                for (method,) in distinct(methods, "method")
+                if (own := chosen(methods, rate=rate, method=method, form=form))
+            }
+            for (form,) in distinct(methods, "form")
+        }
+        for rate in sorted(rate for (rate,) in distinct(rows, "rate"))
+    }
+    first = chosen(methods, rate=min(row["rate"] for row in methods))
+    means = {
+        f"{m} {f}".strip(): mean(chosen(first, method=m, form=f), "ap") for m, f in distinct(first, "method", "form")
+    }
+    best = max(means, key=lambda way: means[way])
+    return Page(
+        name="along-the-run-noise",
+        question="Do methods along a training run find wrong labels?",
+        answer=f"With {first[0]['rate']:.0%} of the labels flipped the best average precision is {means[best]:.3f} "
+        f"({best}); SGDInfluence has {means['SGDInfluence validation']:.3f}, TracIn "
+        f"{means['TracIn validation']:.3f}, both with validation rows.",
+        picture=Picture(
+            "Average precision of each method and form, by share of flipped labels",
+            partial(dots, panels, "average precision, mean and standard deviation"),
+        ),
+        about=f"Fashion-MNIST, MLP 784-256-256-10. {about} {SAME}",
+        command="python benchmarks/trajectory.py",
+        measured=[(environment, rows)],
+        tables=tables,
+    )
+
+
+def trajectory_cost() -> Page | None:
+    """Nothing where it was not run."""
+    environment, rows = found("trajectory_cost")
+    if not rows:
+        return None
+    about, tables = split(cost(rows))
+    together = chosen(rows, what=rows[0]["what"])
+    panels = {
+        "": {
+            f"{net if net == 'cnn' else 'MLP ' + net}{', decay' if decay else ''}": {
+                row["what"]: row["ratio"] for row in chosen(rows, net=net, weight_decay=decay)
+            }
+            for net, decay in distinct(rows, "net", "weight_decay")
+        }
+    }
+    return Page(
+        name="along-the-run-cost",
+        question="What do the methods along a training run cost?",
+        answer=f"All five together take {min(row['ratio'] for row in together):.1f} to "
+        f"{max(row['ratio'] for row in together):.1f} times plain passes over the same rows at every checkpoint; the "
+        f"target was at most {rows[0]['limit']:g}.",
+        picture=Picture(
+            "Seconds of each method over those of plain passes, a line at the target",
+            partial(dots, panels, "times the plain passes", mark=rows[0]["limit"]),
+        ),
+        about=about,
+        command="python benchmarks/trajectory.py",
+        measured=[(environment, rows)],
+        tables=tables,
+    )
+
+
+def split(parts: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """(what was measured, tables by the sentence before each)."""
+    about, *rest = parts
+    return about, {title.rstrip(":"): shown for title, shown in zip(rest[::2], rest[1::2], strict=True)}
 
 
 def digits(rows: Rows) -> Iterable[str]:
     first = rows[0]
-    yield "Digits, softmax regression"
     yield (
         f"{first['n']:,} rows, {first['rate']:.0%} of the labels flipped, 200 steps of SGD without momentum, weight "
         f"decay 0.001, {n_seeds(rows)} seeds. Every row was left out once, in the same batches: ρ is the rank "
@@ -81,7 +174,6 @@ def digits(rows: Rows) -> Iterable[str]:
 def fashion(rows: Rows) -> Iterable[str]:
     methods = [row for row in rows if "method" in row]
     rates = sorted(rate for (rate,) in distinct(rows, "rate"))
-    yield "Fashion-MNIST, MLP 784-256-256-10"
     words = []
     for rate in rates:
         runs = chosen(methods, rate=rate, method="loss")
@@ -97,6 +189,7 @@ def fashion(rows: Rows) -> Iterable[str]:
         cells = [over_seeds(chosen(own, rate=rate), name) for rate in rates for name in ("auroc", "ap")]
         body.append([method, form, *cells, f"{middle(own, 'seconds'):.1f}"])
     head = [f"{name}, {rate:.0%}" for rate in rates for name in ("AUROC", "AP")]
+    yield "Wrong labels found"
     yield table(["method", "form", *head, "seconds"], body)
     agreements = [row for row in rows if "what" in row]
     body = []
@@ -113,7 +206,6 @@ def fashion(rows: Rows) -> Iterable[str]:
 
 def cost(rows: Rows) -> Iterable[str]:
     first = rows[0]
-    yield "What they cost"
     yield (
         f"Seconds over those of {first['checkpoints']} plain forward and backward passes over the same rows in the "
         f"engine's batches, one per checkpoint; the shortest of five runs each, in turns. Target of all five together, "
@@ -131,99 +223,5 @@ def cost(rows: Rows) -> Iterable[str]:
         f"{'CNN' if net == 'cnn' else f'MLP {net}'}, {n:,} rows{', weight decay' if decay else ''}"
         for net, n, decay in nets
     ]
+    yield "Seconds over those of plain passes"
     yield table(["what", *head], body)
-
-
-# ---- deletion ------------------------------------------------------------------------------------------------------
-
-
-def deletion() -> str:
-    """Distances to the retrained model before and after the update; nothing where it was not run."""
-    environment, rows = found("deletion")
-    if not rows:
-        return ""
-    body: list[list[str]] = []
-    worse: dict[tuple[str, str], list[str]] = {}
-    for model, kind, removed, method in distinct(rows, "model", "kind", "removed", "method"):
-        own = chosen(rows, model=model, kind=kind, removed=removed, method=method)
-        cells, lost = [], []
-        for what in ("parameters", "predictions"):
-            before, after = (np.array([row[f"{what}_{when}"] for row in own]) for when in ("before", "after"))
-            cells += [f"{before.mean():.5f}", f"{after.mean():.5f}", f"{(after > before).sum()} of {len(own)}"]
-            if after.mean() > before.mean():
-                lost.append(what)
-        body.append([model, f"{removed} {kind}", method, *cells])
-        if lost:
-            worse.setdefault((method, model), []).append(f"{removed} {kind} ({' and '.join(lost)})")
-    head = [f"{what}{when}" for what in ("parameters", "predictions") for when in (", before", ", after", " worse in")]
-    return "\n\n".join(
-        [
-            "## Data deletion",
-            "`python benchmarks/deletion.py`: relative distance to the model that was trained without the rows (the "
-            "nets from the same start in the same batches), before the update and after it, over all parameters and "
-            f"over the raw outputs for all rows. Digits, {rows[0]['n']:,} rows with 20 % of the labels flipped; means "
-            f"over {len(distinct(rows, 'draw'))} draws for each of {n_seeds(rows)} seeds. Softmax regression: 200 "
-            "steps of SGD; MLP 64-64-64-10: 20 epochs of SGD with momentum 0.9.",
-            where(environment),
-            table(["model", "removed", "method", *head], body),
-            "Farther from the retrained model after the update than before it, on average:\n\n"
-            + "\n".join(f"- {method}, {model}: {', '.join(removals)}." for (method, model), removals in worse.items())
-            if worse
-            else "On average every update led nearer to the retrained model.",
-        ]
-    )
-
-
-# ---- coresets ------------------------------------------------------------------------------------------------------
-
-
-def coreset() -> str:
-    """Accuracy on what was kept; nothing where it was not run."""
-    sections = [coreset_section(name) for name in ("coreset", "coreset_60000") if found(name)[1]]
-    if not sections:
-        return ""
-    head = (
-        "`python benchmarks/coreset.py`: accuracy on the 10,000 test rows of Fashion-MNIST of an MLP 784-256-256-10 "
-        "trained on the rows that `CoresetSelector` kept, for as many steps as 20 epochs of all rows take; in brackets "
-        'the difference to random rows, in points, mean over the seeds. "top" keeps the highest scores, "stratified" '
-        "drops the lowest 30 % and spreads over the rest, both within each class. EL2N is taken after two epochs, the "
-        "mean of three nets; easy rows have a low one. DiffIn (validation) is given 1,000 more rows with right labels."
-    )
-    return "\n\n".join(["## Coresets", head, *sections])
-
-
-def coreset_section(name: str) -> str:
-    environment, rows = read(name)
-    rates = sorted(rate for (rate,) in distinct(rows, "rate"))
-    whole = [row for row in rows if row["method"].startswith("all")]
-    ways = distinct([row for row in rows if row not in whole], "method", "form", "strategy")
-    shares = sorted(share for (share,) in distinct([row for row in rows if row not in whole], "share"))
-    parts = [f"### {rows[0]['n']:,} rows", where(environment)]
-    for rate in rates:
-        body, loses = [], []
-        for method, form, strategy in ways:
-            name = f"{method}{f' ({form})' if form else ''}"
-            cells, gains = [], []
-            for share in shares:
-                own = chosen(rows, rate=rate, method=method, form=form, strategy=strategy, share=share)
-                gain = np.mean([row["accuracy"] - random_of(rows, row)["accuracy"] for row in own])
-                wrong = f", {np.mean([row['wrong'] for row in own]):.1%} wrong" if rate else ""
-                cells.append(f"{over_seeds(own, 'accuracy', 4)} ({100 * gain:+.1f}{wrong})")
-                gains.append((share, gain))
-            body.append([name, strategy if method != "random" else "–", *cells])
-            if behind := [f"{share:.0%}" for share, gain in gains if gain < 0]:
-                loses.append(f"{name}, {strategy} (at {', '.join(behind)})")
-        limits = [
-            f"{method} {over_seeds(chosen(rows, rate=rate, method=method), 'accuracy', 4)}"
-            for (method,) in distinct(chosen(whole, rate=rate), "method")
-        ]
-        noise = f"{rate:.0%} of the labels flipped" if rate else "Labels as published"
-        parts.append(f"{noise}, {n_seeds(rows)} seeds; {'; '.join(limits)}:")
-        parts.append(table(["score", "strategy", *(f"keep {share:.0%}" for share in shares)], body))
-        parts.append(f"Behind random rows on average: {'; '.join(loses) or 'none'}.")
-    return "\n\n".join(parts)
-
-
-def random_of(rows: Rows, row: dict) -> dict:
-    """The random choice of the same size on the same draw."""
-    return chosen(rows, method="random", rate=row["rate"], seed=row["seed"], share=row["share"])[0]

@@ -1,37 +1,56 @@
-"""Section of docs/benchmarks.md about the exact derivative of a run, and data value embeddings beside it."""
+"""The exact derivative of a run, and data value embeddings beside it: what unrolling.py found."""
 
 from __future__ import annotations
 
-from pages.common import Rows, chosen, distinct, found, middle, n_seeds, over_seeds, table, where
+from functools import partial
+
+from pages.common import Rows, band, chosen, distinct, found, middle, over_seeds, table
+from pages.page import Page, Picture
+from pages.plots import dots
 
 
-def unrolling() -> str:
-    """What unrolling.py found; nothing where it was not run."""
+def unrolling() -> Page | None:
+    """Nothing where it was not run."""
     environment, rows = found("unrolling")
     if not rows:
-        return ""
+        return None
     methods = [row for row in rows if "seconds" in row]
-    parts = [
-        "## The exact derivative of a run",
-        f"`python benchmarks/unrolling.py`: {rows[0]['n']} digits, 20 % of the labels flipped, softmax regression "
-        f"(64-10) and an MLP (64-32-10, tanh), {rows[0]['steps']} steps in batches of 20, {n_seeds(rows)} "
-        f"seed{'s' if n_seeds(rows) > 1 else ''}; defaults otherwise, AdamW at the rate 0.003 (epsilon 1e-8) and 0.03 "
-        "(0.1). Every row was left out once, from the same start in the same batches: ρ is the rank correlation with "
-        "the true rises of the validation loss, the slope that of the line of true on predicted rises (1 = right "
-        "size), and agreement the rank correlation with the derivative. Mean ± standard deviation over the seeds; "
-        "seconds of the processor are medians, of `fit` on the trained net, and of asking about 100 queries one by "
-        "one afterwards.",
-        where(environment),
-    ]
+    tables, panels, exact = {}, {}, {}
     for net, optimizer in distinct(rows, "net", "optimizer"):
         own = chosen(rows, net=net, optimizer=optimizer)
         truth = over_seeds(chosen(own, method="leave-one-out itself"), "auroc")
-        parts.append(
-            f"{net}, {optimizer} (accuracy {middle(own, 'train_accuracy'):.3f} on the given labels; the true rises "
-            f"themselves find the wrong ones with AUROC {truth}):"
-        )
-        parts.append(by_method(chosen(methods, net=net, optimizer=optimizer)))
-    return "\n\n".join([*parts, embeddings(methods)])
+        tables[
+            f"{net}, {optimizer}: accuracy {middle(own, 'train_accuracy'):.3f} on the given labels; the true rises "
+            f"themselves find the wrong ones with AUROC {truth}"
+        ] = by_method(chosen(methods, net=net, optimizer=optimizer))
+        timed = chosen(methods, net=net, optimizer=optimizer)
+        panels[f"{net}, {optimizer}"] = {
+            "mean and standard deviation": {
+                method: band(chosen(timed, method=method), "loo_spearman") for (method,) in distinct(timed, "method")
+            }
+        }
+        exact[f"{net}, {optimizer}"] = middle(chosen(timed, method="SGDInfluence"), "loo_spearman")
+    low, high = (end(exact, key=lambda run: exact[run]) for end in (min, max))
+    return Page(
+        name="exact-derivative",
+        question="How near is the exact derivative of a training run to leaving rows out?",
+        answer=f"The rank correlation of SGDInfluence with the true rises of the loss is {exact[low]:.3f} at the least "
+        f"({low}) and {exact[high]:.3f} at the most ({high}).",
+        picture=Picture(
+            "Rank correlation with leave-one-out of each method, net and optimizer",
+            partial(dots, panels, "rank correlation with leave-one-out", mark=0),
+        ),
+        about=f"{rows[0]['n']} digits, 20 % of the labels flipped, softmax regression "
+        f"(64-10) and an MLP (64-32-10, tanh), {rows[0]['steps']} steps in batches of 20; defaults otherwise, AdamW at "
+        "the rate 0.003 (epsilon 1e-8) and 0.03 (0.1). Every row was left out once, from the same start in the same "
+        "batches: ρ is the rank correlation with the true rises of the validation loss, the slope that of the line of "
+        "true on predicted rises (1 = right size), and agreement the rank correlation with the derivative. Mean ± "
+        "standard deviation over the seeds; seconds of the processor are medians, of `fit` on the trained net, and of "
+        f"asking about 100 queries one by one afterwards.\n\n{embeddings(methods)}",
+        command="python benchmarks/unrolling.py",
+        measured=[(environment, rows)],
+        tables=tables,
+    )
 
 
 def by_method(rows: Rows) -> str:
