@@ -19,6 +19,7 @@ STAGE = {
     "cluster": 0,
     **dict.fromkeys(["data", "images", "metrics", "tables", "weighting", "workers"], 1),
     "mapped": 2,
+    "consensus": 2,
     **dict.fromkeys(["model", "patches", "pretrained"], 2),
     "engine": 3,
     **dict.fromkeys(["objectives", "cards"], 4),
