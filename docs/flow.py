@@ -68,18 +68,22 @@ def flow() -> str:
                 f'<path d="M{LEFT} {y - (ROW / 2 - 4 if answers[0][0] != holds else 0)} V{middle} '
                 f'H{WIDTH - BOX - 4}" marker-end="url(#flow-end)"/>',
                 f'<text x="{LEFT + 8}" y="{middle - 6}" class="c">{escape(holds)}</text>',
-                f'<a href="{link}"><rect x="{WIDTH - BOX - 1}" y="{middle - 15}" width="{BOX}" height="30" rx="5"/>'
-                f'<text x="{WIDTH - BOX / 2 - 1}" y="{middle + 4}" class="m" text-anchor="middle">{escape(take)}</text></a>',
+                f'<a href="{link}"><rect x="{WIDTH - BOX - 1}" y="{middle - 15}" width="{BOX}" height="30" rx="5"/>',
+                f'<text x="{WIDTH - BOX / 2 - 1}" y="{middle + 4}" class="m" text-anchor="middle">{escape(take)}</text>',
+                "</a>",
             ]
             y += ROW
         y += GAP + 8
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {y - GAP}" role="img" aria-label="Which method when: four questions, and what to take '
-        'for each case" style="width:100%;max-width:34rem;height:auto" fill="none" stroke="currentColor" '
-        f'font-family="sans-serif" class="flow">\n<style>{STYLE}</style>\n<defs><marker id="flow-end" viewBox="0 0 8 8" '
-        'refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" '
-        'fill="currentColor" stroke="none"/></marker></defs>\n' + "\n".join(parts) + "\n</svg>\n"
+    head = (
+        f'<svg viewBox="0 0 {WIDTH} {y - GAP}" role="img" class="flow" font-family="sans-serif" fill="none" '
+        'stroke="currentColor" style="width:100%;max-width:34rem;height:auto" '
+        'aria-label="Which method when: four questions, and what to take for each case">'
     )
+    arrow = (
+        '<defs><marker id="flow-end" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0 L8 4 L0 8 z" fill="currentColor" stroke="none"/></marker></defs>'
+    )
+    return "\n".join([head, f"<style>{STYLE}</style>", arrow, *parts, "</svg>\n"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pages as a whole: every method has its family, no page is too long, charts and tables are those of their scripts."""
+"""The pages as a whole: every method has its family, no page is too long, charts and tables are of their scripts."""
 
 import re
 import sys
@@ -10,11 +10,19 @@ import sktda.cleaning
 DOCS = Path(__file__).parents[1] / "docs"
 sys.path.append(str(DOCS))
 import flow  # noqa: E402
+import measured  # noqa: E402
 
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts]
 MOST_WORDS = 2_500
 REFERENCE = {"api.md", "benchmarks.md"}  # what is looked up, not read
-NO_METHODS = {"adversarial_accuracy", "adversarial_examples", "training_dynamics", "trajectory_scores", "unlearn", "Stage"}
+NO_METHODS = {
+    "adversarial_accuracy",
+    "adversarial_examples",
+    "training_dynamics",
+    "trajectory_scores",
+    "unlearn",
+    "Stage",
+}
 
 
 def headings(page: Path) -> list[str]:
@@ -70,3 +78,12 @@ def test_the_flow_chart_is_the_one_that_its_script_draws_and_leads_somewhere():
             for name in re.findall(r"[A-Za-z]\w+", take.split("(")[0]):
                 assert name in sktda.__all__ or name in sktda.attribution.__all__, name
                 assert name in which or file, f"{name} is in the chart and not on the page"
+
+
+def test_tables_of_figures_are_those_of_the_results():
+    stale = [
+        page.name
+        for page in measured.PAGES
+        if measured.filled(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")
+    ]
+    assert not stale, f"python docs/measured.py brings {stale} up to date"

@@ -88,7 +88,10 @@ def dynamics(axes: np.ndarray) -> None:
     X, y, wrong = digits()
     attributor = AUM(random_state=0).fit(X, y)
     axes[0].hist(
-        [attributor.scores_[~wrong], attributor.scores_[wrong]], 30, color=[BLUE, RED], label=["right label", "wrong label"]
+        [attributor.scores_[~wrong], attributor.scores_[wrong]],
+        30,
+        color=[BLUE, RED],
+        label=["right label", "wrong label"],
     )
     axes[0].set(xlabel="AUM: mean margin over the run", ylabel="rows")
     axes[0].legend(fontsize=7)
