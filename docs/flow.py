@@ -48,7 +48,7 @@ CHART = [  # (question, [(what holds, what to take, where it is described)])
 ]
 STYLE = (
     ".flow text{fill:currentColor;stroke:none}.flow .q{font-size:15px;font-weight:600}.flow .c{font-size:13px}"
-    ".flow .m{font-size:13px;font-family:monospace;fill:var(--pst-color-link,currentColor)}"
+    ".flow .m{font-size:12px;font-family:monospace;fill:var(--pst-color-link,currentColor)}"
     ".flow a:hover rect,.flow a:focus rect{stroke-width:2.5}"
 )
 
@@ -69,8 +69,8 @@ def flow() -> str:
                 f'H{WIDTH - BOX - 4}" marker-end="url(#flow-end)"/>',
                 f'<text x="{LEFT + 8}" y="{middle - 6}" class="c">{escape(holds)}</text>',
                 f'<a href="{link}"><rect x="{WIDTH - BOX - 1}" y="{middle - 15}" width="{BOX}" height="30" rx="5"/>',
-                f'<text x="{WIDTH - BOX / 2 - 1}" y="{middle + 4}" class="m" text-anchor="middle">{escape(take)}</text>',
-                "</a>",
+                f'<text x="{WIDTH - BOX / 2 - 1}" y="{middle + 4}" class="m" text-anchor="middle">',
+                f"{escape(take)}</text></a>",
             ]
             y += ROW
         y += GAP + 8
@@ -80,8 +80,8 @@ def flow() -> str:
         'aria-label="Which method when: four questions, and what to take for each case">'
     )
     arrow = (
-        '<defs><marker id="flow-end" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0 L8 4 L0 8 z" fill="currentColor" stroke="none"/></marker></defs>'
+        '<defs><marker id="flow-end" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="currentColor" stroke="none"/></marker></defs>'
     )
     return "\n".join([head, f"<style>{STYLE}</style>", arrow, *parts, "</svg>\n"])
 
