@@ -31,8 +31,9 @@ Rows = list[dict]
 
 
 def read(name: str) -> Rows:
-    """Rows of benchmarks/results/NAME.json."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["rows"]
+    """Rows of benchmarks/results/NAME.json; none where it was not run."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
 
 
 def table(head: list[str], body: list[list[str]]) -> str:
@@ -79,18 +80,25 @@ def complexity_gap() -> str:
         body.append(
             [f"{n:,} × 784 pixels", f"{np.median([row['seconds'] for row in own]):.1f}", f"{mean(own, 'peak_gib'):.1f}"]
         )
+    body += [
+        [f"{row['n']:,} × {row['columns']} numbers", f"{row['seconds']:.1f}", f"{row['peak_gib']:.1f}"]
+        for row in read("scale_rows")
+        if row["method"].startswith("ComplexityGap")
+    ]
     return table(["rows × columns", "seconds", "peak, GiB"], body)
 
 
 def many_rows() -> str:
-    """Rows of a memory map, by method."""
-    runs = [row for row in read("scale") if "peak_gib" in row and "method" in row]
+    """Rows of a memory map, by method: those of scale_rows.json, and of scale.json for methods that it lacks."""
+    more = read("scale_rows")
+    there = {row["method"] for row in more}
+    runs = [row for row in read("scale") if "peak_gib" in row and row["method"] not in there] + more
     body = [
-        [f"`{row['method']}`", f"{row['n']:,}", f"{row['seconds']:.1f}", f"{1e6 * row['seconds'] / row['n']:.1f}"]
-        + [f"{row['peak_gib']:.2f}"]
+        [f"`{row['method']}`", f"{row['n']:,} × {row.get('columns', 100)}", f"{row['seconds']:.1f}"]
+        + [f"{1e6 * row['seconds'] / row['n']:.1f}", f"{row['peak_gib']:.2f}"]
         for row in runs
     ]
-    return table(["method", "rows", "seconds", "µs per row", "peak, GiB"], body)
+    return table(["method", "rows × columns", "seconds", "µs per row", "peak, GiB"], body)
 
 
 def passes() -> str:
