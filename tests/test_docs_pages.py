@@ -1,5 +1,6 @@
 """The pages as a whole: every method has its family, no page is too long, charts and tables are of their scripts."""
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -51,6 +52,18 @@ def test_a_family_page_says_when_and_where_it_was_published_and_is_short():
         lacking = [word for word in ("**When**", "**Source**", "higher = keep", "```python") if word not in text]
         assert not lacking, f"{page.name} lacks {lacking}"
         assert 300 <= len(text.split()) <= 900, f"{page.name} has {len(text.split())} words"
+
+
+def test_papers_of_the_family_pages_are_those_of_the_docstrings():
+    other = []
+    for page in sorted((DOCS / "methods").glob("*.md")):
+        for section in page.read_text(encoding="utf-8").split("\n## ")[1:]:
+            names = [name.strip() for name in section.splitlines()[0].split(",")]
+            made = [getattr(sktda.attribution, name, None) or getattr(sktda.cleaning, name, None) for name in names]
+            known = " ".join(inspect.getsource(each) for each in made if each)
+            ids = set(re.findall(r"\d{4}\.\d{5}", section)) if known else set()
+            other += [f"{page.name}, {names}: {number}" for number in ids if number not in known]
+    assert not other, other
 
 
 def test_no_page_is_too_long_to_be_read():
