@@ -26,7 +26,7 @@ from sktda.report import comparison
 from sktda.report.page import write_report
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("[!_]*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(\n+(?=```text\n))?", re.MULTILINE | re.DOTALL)
 SHOW_NO_SCORES = {"shell", "which"}  # tests/test_docs_without_scores.py runs them, with forests of few trees
 WITH_SCORES = [page for page in PAGES if page.stem not in SHOW_NO_SCORES]

@@ -38,8 +38,8 @@ class Ensemble(Attributor):
     ----------
     attributors : list of attributors, list of (name, attributor) or None, default=None
         They are cloned. Names default to those of the classes in lower case, as in `make_pipeline`, and reach their
-        parameters: ``complexitygap__ridge``. None = ComplexityGap() and SelfConfidence(), each in a
-        LabelPosterior; for regression, where no class has a probability, ComplexityGap() and DataOOB().
+        parameters: ``complexitygap__ridge``. None = LabelPosterior() and LabelPosterior(SelfConfidence()); for
+        regression, where no class has a probability, ComplexityGap() and DataOOB().
     weights : array-like of shape (n_attributors,) or None, default=None
         How much each rank counts, at least 0; None = all alike.
     transformers : transformer or None, default=None
