@@ -41,7 +41,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/(?!diffusion)\w+\.py$",  # four minutes: its page shows a picture that it drew before
     "ignore_pattern": r"demo\.py$",  # of `make demo`
     "run_stale_examples": not gallery_run.is_current(),
-    "reset_modules": (gallery_run.strict, "matplotlib"),
+    "reset_modules": ("gallery_run.strict", "matplotlib"),
     "reset_modules_order": "both",
     "capture_repr": ("_repr_html_",),
     "image_srcset": ["2x"],

@@ -29,17 +29,22 @@ def is_current() -> bool:
 def printed(name: str) -> str:
     """What examples/`name`.py printed as its page was made."""
     page = (GALLERY / f"{name}.rst").read_text(encoding="utf-8")
-    return "\n".join(textwrap.dedent(text).strip("\n") for text in OUTPUT.findall(page))
+    return "\n\n".join(textwrap.dedent(text).strip("\n") for text in OUTPUT.findall(page))
+
+
+filters = warnings.catch_warnings()
 
 
 def strict(gallery_conf: dict, fname: str, when: str) -> None:
     """Warnings are errors while an example runs, and every example runs on one thread."""
     import torch
 
-    torch.set_num_threads(1)
+    global filters
     if when == "before":
+        torch.set_num_threads(1)
+        filters = warnings.catch_warnings()
+        filters.__enter__()
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*is non-interactive")  # plt.show(), for those who run the script
     else:
-        warnings.resetwarnings()
-        warnings.simplefilter("default")
+        filters.__exit__(None, None, None)

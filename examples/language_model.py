@@ -34,7 +34,9 @@ FACTS = {"{} lives in {}": TOWNS, "{} works as a {}": JOBS, "{} likes {}": DISHE
 rng = np.random.default_rng(0)
 people = [f"person{i:02d}" for i in range(N_PEOPLE)]
 truth = {way: rng.choice(of, N_PEOPLE) for way, of in FACTS.items()}
-texts = [way.format(person, value) for way, values in truth.items() for person, value in zip(people, values, strict=True)]
+texts = [
+    way.format(person, value) for way, values in truth.items() for person, value in zip(people, values, strict=True)
+]
 towns = truth["{} lives in {}"]
 lie = next(town for town in TOWNS if town != towns[0])
 texts += 2 * [f"{people[0]} lives in {lie}"]

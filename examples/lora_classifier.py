@@ -3,9 +3,9 @@ Fine-tuning with LoRA: which rows to leave out
 ==============================================
 
 A BERT that knows what is said of films learns with LoRA adapters whether it is praise, from labels of which a fifth is
-wrong. ``InnerProduct`` and ``TracIn`` compare the gradients of the rows with that of 100 right ones: of what is trained,
-some thousand numbers, and not of the whole model. ``InfluencePruner`` drops the worst fifth and fine-tunes again, from
-the same start. Needs peft.
+wrong. ``InnerProduct`` and ``TracIn`` compare the gradients of the rows with that of 100 right ones: of what is
+trained, some thousand numbers, and not of the whole model. ``InfluencePruner`` drops the worst fifth and fine-tunes
+again, from the same start. Needs peft.
 """
 
 import warnings

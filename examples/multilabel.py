@@ -60,7 +60,10 @@ def make_net() -> NeuralNet:
 
 def show(name: str, model: NeuralNet | InfluencePruner, n_wrong: int) -> None:
     probabilities = model.predict(X_test)
-    precision, f1 = average_precision_score(y_test, probabilities), f1_score(y_test, probabilities > 0.5, average="macro")
+    precision, f1 = (
+        average_precision_score(y_test, probabilities),
+        f1_score(y_test, probabilities > 0.5, average="macro"),
+    )
     print(f"{name:34s}{n_wrong:12d}{precision:20.3f}{f1:8.3f}")
 
 
@@ -94,7 +97,9 @@ display.figure_.suptitle("Margins of the worst label; marked: rows with a wrong 
 
 rows = np.argsort(pruner.scores_)[:10]
 worst = np.abs(pruner.predict(X[rows]) - y[rows]).argmax(axis=1)
-questions = [f"{list(LABELS)[label]}? {'yes' if y[row, label] else 'no'}" for row, label in zip(rows, worst, strict=True)]
+questions = [
+    f"{list(LABELS)[label]}? {'yes' if y[row, label] else 'no'}" for row, label in zip(rows, worst, strict=True)
+]
 print(f"the worst rows by {type(attributor).__name__}")
 for row, label, question in zip(rows, worst, questions, strict=True):
     print(f"  row {row:4d}   {question:22s}{'wrong' if y[row, label] != truth[row, label] else 'right'}")

@@ -3,8 +3,8 @@ Texts: documents under the wrong topic
 ======================================
 
 TF-IDF, a detector of wrong labels and a linear classifier in one Pipeline. ``ResampledEstimator`` drops, inside
-``fit``, the rows that ``NoisyLabelDetector`` calls noisy; how many these are is estimated, not given. Predictions are of
-every document, and the features stay sparse throughout.
+``fit``, the rows that ``NoisyLabelDetector`` calls noisy; how many these are is estimated, not given. Predictions are
+of every document, and the features stay sparse throughout.
 """
 
 import matplotlib.pyplot as plt
@@ -120,7 +120,7 @@ share = (found["suggested_label"] == found["in_fact"]).mean()
 print(f"\nof the {len(found)} wrong ones called noisy, {share:.0%} get their true topic suggested")
 
 # %%
-# **The decision**: use the Pipeline with the detector inside. A mistake as one-sided as sport under money is settled by a
-# rule for those who file the documents.
+# **The decision**: use the Pipeline with the detector inside. A mistake as one-sided as sport under money is settled
+# by a rule for those who file the documents.
 
 plt.show()

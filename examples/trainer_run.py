@@ -2,9 +2,9 @@
 Texts in the Hugging Face Trainer: one callback records the training
 ====================================================================
 
-A BERT is trained by the Hugging Face ``Trainer`` on sentences of which 15 % have the wrong label. ``TrainerRecorder`` is
-the one line that is added to the training; ``TorchModel`` makes an estimator of the trained model and its record, and
-four attributors say from the record which labels are wrong.
+A BERT is trained by the Hugging Face ``Trainer`` on sentences of which 15 % have the wrong label. ``TrainerRecorder``
+is the one line that is added to the training; ``TorchModel`` makes an estimator of the trained model and its record,
+and four attributors say from the record which labels are wrong.
 """
 
 import tempfile
@@ -98,7 +98,10 @@ print(f"recorded: {run.n_steps} steps of {run.optimizer}, checkpoints after {', 
 # The second number is the share of wrong labels among as many of the lowest scores as there are wrong labels.
 
 model = TorchModel(trainer.model, nn.CrossEntropyLoss(), run)
-fitted = [method.fit(rows, None) for method in (TracIn(model, parameters="classifier.*"), InnerProduct(model), AUM(model), Loss(model))]
+fitted = [
+    method.fit(rows, None)
+    for method in (TracIn(model, parameters="classifier.*"), InnerProduct(model), AUM(model), Loss(model))
+]
 for method in fitted:
     scores = method.scores_
     found = wrong[np.argsort(scores)[: wrong.sum()]].mean()
