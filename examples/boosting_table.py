@@ -144,9 +144,8 @@ for ratio, mean, std in zip(*(results[k] for k in ("prune_ratio", "mean_test_sco
     print(f"  {ratio:4.2f}   {mean:.3f} ± {std:.3f}{'   chosen' if ratio == model.best_prune_ratio_ else ''}")
 display = PruningCurveDisplay.from_cv_results(model)
 display.figure_.suptitle("Accuracy on labels as given, by the share that is dropped")
+plt.show()
 
 # %%
 # **The decision**: drop about a fifth by the model with curves. More is not for free: right rows that are dropped are
 # mostly hard ones, and a boosting of nothing but sure labels is too sure of itself, which the log loss shows.
-
-plt.show()

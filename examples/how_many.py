@@ -69,9 +69,8 @@ pruner = InfluencePrunerCV(model, ComplexityGap(), prune_ratios=shares, random_s
 print(f"InfluencePrunerCV drops {pruner.best_prune_ratio_:.2f}")
 print(f"accuracy on right labels: {model.fit(X, y).score(X_test, y_test):.3f} with all rows, ", end="")
 print(f"{pruner.score(X_test, y_test):.3f} without the dropped")
+plt.show()
 
 # %%
 # **The decision**: drop a fifth. Where the curve is flat, as it is from there to 30 %, take the smaller share: a row
 # that is not dropped can still be looked at.
-
-plt.show()

@@ -136,10 +136,9 @@ for path, name in zip(worst, suggested, strict=True):
 
 display = SuspectGalleryDisplay(rows, NAMES[y.iloc[rows]], suggested, names=worst, pictures=X[rows]).plot()
 display.figure_.suptitle("The worst files: the folder, and what the new net says")
+plt.show()
+temporary.cleanup()
 
 # %%
 # **The decision**: files whose picture disagrees with their folder are moved; the pruner's model, trained without
 # them, is the one to use until that is done.
-
-plt.show()
-temporary.cleanup()

@@ -133,9 +133,8 @@ ends = np.concatenate([order[:4], order[-4:]])
 name = "predicted rise of the loss of the last word without the text"
 display = InfluenceDisplay(ends, values[-1, ends], [texts[row] for row in ends], value_name=name).plot()
 display.figure_.suptitle(f"“{question} {answer}”: texts for and against")
+plt.show()
 
 # %%
 # **The decision**: the two texts at the top go, and the model is trained again. For a real model see
 # :doc:`../finetuning`.
-
-plt.show()

@@ -120,8 +120,7 @@ for name, method in {"all rows": None, "InnerProduct": InnerProduct(), "TracIn":
 marked = np.isin(np.arange(len(y)), wrong)
 display = ScoreDistributionDisplay.from_attributor(pruner.attributor_, marked=marked, bins=30)
 display.figure_.suptitle("TracIn scores of the rows; marked: wrong labels")
+plt.show()
 
 # %%
 # **The decision**: leave these rows out. A hundred rows that somebody has checked are what it takes.
-
-plt.show()

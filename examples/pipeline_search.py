@@ -75,9 +75,8 @@ for name, model in {
 }.items():
     fitted = model if model is search.best_estimator_ else model.fit(X, y)
     print(f"{name:36s}{fitted.score(X_test, y_test):.3f}")
+plt.show()
 
 # %%
 # **The decision**: the pipeline that the search found, which goes to where it is used as any other. A search over many
 # shares on few wrong labels can be right by luck; what to do then is in :doc:`../refit`.
-
-plt.show()

@@ -84,9 +84,8 @@ scores["wrong rows dropped, if known"] = [
 print(f"R2 on the test rows{'':19s}" + "".join(f"{name:>10s}" for name in MODELS))
 for name, values in scores.items():
     print(f"  {name:36s}" + "".join(f"{value:10.3f}" for value in values))
+plt.show()
 
 # %%
 # **The decision**: drop what is called noisy, or weigh by probability, where a wrong number counts for nothing. Weights
 # need no share and lose no row; by rank or sigmoid a wrong number keeps a little of its weight, which costs.
-
-plt.show()

@@ -118,9 +118,8 @@ print(frame.drop(columns=["score", "noisy"]).head(8).round(2).to_string())
 found = frame[frame["noisy"] & (frame["given_label"] != frame["in_fact"])]
 share = (found["suggested_label"] == found["in_fact"]).mean()
 print(f"\nof the {len(found)} wrong ones called noisy, {share:.0%} get their true topic suggested")
+plt.show()
 
 # %%
 # **The decision**: use the Pipeline with the detector inside. A mistake as one-sided as sport under money is settled
 # by a rule for those who file the documents.
-
-plt.show()

@@ -76,9 +76,8 @@ for name, rows in (
     model = HistGradientBoostingClassifier(max_iter=50, random_state=0).fit(X[rows], y[rows])
     accuracies[name] = model.score(X_test, y_test)
     print(f"trained on {name:22s} {accuracies[name]:.3f} of the test rows right")
+plt.show()
 
 # %%
 # **The decision**: leave out the noisy rows; ``X_clean, y_clean = detector.fit_resample(X, y)`` does it. Labels that
 # cost a life are looked at by somebody first: :doc:`../review`.
-
-plt.show()

@@ -114,9 +114,8 @@ for ax, method in zip(axes, fitted[1:3], strict=True):
     ScoreDistributionDisplay.from_attributor(method, marked=wrong, ax=ax, bins=30)
     ax.set_xlabel(f"{type(method).__name__} (higher = keep)")
 figure.suptitle("Scores from the record; marked: wrong labels")
+plt.show()
 
 # %%
 # **The decision**: look through the sentences with the lowest scores, or drop as many as you believe to be wrong, and
 # train again.
-
-plt.show()

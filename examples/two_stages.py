@@ -163,8 +163,7 @@ ax.set(xlabel="epochs of fine-tuning", ylabel="validation loss", title="Cost of 
 ax.set_xticks(n_epochs, map(str, n_epochs))
 ax.minorticks_off()
 ax.legend()
+plt.show()
 
 # %%
 # **The decision**: look at the labels of the stage that is named. See :doc:`../source`.
-
-plt.show()

@@ -70,9 +70,8 @@ print(f"{len(seen)} rows looked at, {(corrected != y).sum()} labels corrected")
 for name, each in (("before", model), ("after", again)):
     as_ones = (each.predict(X[test]) == 1) & (digits.target[test] == 7)
     print(f"{name:8s}{as_ones.sum()} of {(digits.target[test] == 7).sum()} sevens are read as ones")
+plt.show()
 
 # %%
 # **The decision**: look at the rows behind a mistake before looking at all rows. Whether a wrong label is a rule, such
 # as sevens without a bar that somebody takes for ones, shows in the pictures.
-
-plt.show()
