@@ -1,6 +1,11 @@
 """Sphinx configuration; `make docs` builds with warnings as errors."""
 
 import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import gallery_run
 
 from sktda import __version__
 
@@ -14,9 +19,10 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery/index.rst", "gallery/backreferences"]
 nitpicky = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -26,6 +32,25 @@ autosummary_generate = False  # api.md says where each name is documented
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
+
+# Every script in examples/ becomes a page of docs/gallery, with what it printed and drew. One that fails or warns fails
+# the build. They run again when the library or an example has changed; the tests check what they printed.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "backreferences_dir": "gallery/backreferences",
+    "filename_pattern": r"/(?!diffusion)\w+\.py$",  # four minutes: its page shows a picture that it drew before
+    "ignore_pattern": r"demo\.py$",  # of `make demo`
+    "run_stale_examples": not gallery_run.is_current(),
+    "reset_modules": ("gallery_run.strict", "matplotlib"),
+    "reset_modules_order": "both",
+    "capture_repr": ("_repr_html_",),
+    "image_srcset": ["2x"],
+    "thumbnail_size": (320, 224),
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+}
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"sktda {version}"
@@ -51,3 +76,13 @@ if os.environ.get("VERSIONED"):  # `make release`: these pages lie in a folder o
         "check_switcher": False,
         "navbar_end": ["version-switcher", *html_theme_options["navbar_end"]],
     }
+
+
+def setup(app):
+    """Tell the tests that the gallery is of this code."""
+    app.connect("build-finished", stamp)
+
+
+def stamp(app, exception):
+    if exception is None and app.config.sphinx_gallery_conf["plot_gallery"]:
+        gallery_run.STAMP.write_text(gallery_run.digest(), encoding="utf-8")

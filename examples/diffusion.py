@@ -1,24 +1,29 @@
-"""Which training images made this generated digit? A small diffusion model is trained, sampled and asked.
+"""
+A generated image: which training images made it?
+=================================================
 
-The data are scikit-learn's digits: 1,797 images of 8 x 8 pixels. The model is a denoising diffusion model without
-classes: a multilayer perceptron that gets a noised image and its noise level, one of 200, and predicts the noise. It is
-trained from five seeds.
+A small denoising diffusion model is trained on scikit-learn's digits from five seeds, sampled and asked. As that takes
+about four minutes on one core, this script is not run when these pages are made, and the picture is of an earlier run.
+``python examples/diffusion.py PICTURE.png`` makes it, with ``--quick`` in seconds from a model that is hardly trained.
+
+.. image:: /_static/diffusion.png
+   :alt: A generated digit, and the training images that help it most, harm it most, move it most, and are nearest
+
+The data are 1,797 images of 8 x 8 pixels. The model has no classes: a multilayer perceptron gets a noised image and its
+noise level, one of 200, and predicts the noise.
 
 Attribution needs a loss per row that depends on nothing but the row and the parameters. Here it is the mean squared
 error of the predicted noise over pairs of level and noise that belong to the row: a generator seeded by the row's
 position draws them once. A generated image gets pairs of its own in the same way. In training the module draws new
 pairs at every step instead: a model that sees the same few again and again learns their noise by heart, and makes worse
 images. So the net's outputs are the errors of the predicted noise, its targets are zeros, and its criterion is
-`MSELoss`.
+``MSELoss``.
 
-The query is a generated image. `Distributional` predicts, in every run, how its loss rises without each training image,
-and two measures rank the images by it: the mean over the runs, and the squared Wasserstein distance between the
+The query is a generated image. ``Distributional`` predicts, in every run, how its loss rises without each training
+image, and two measures rank the images by it: the mean over the runs, and the squared Wasserstein distance between the
 distributions over the runs with the image and without. The picture shows what each puts first, beside the nearest
 neighbours of the query in pixels. The last lines check an answer that is known: asked about a training image, or a
 noisy copy of it, its own row should come first, although the query has other pairs of level and noise.
-
-Run with `python examples/diffusion.py PICTURE.png` (about four minutes on one core), or with --quick, which only makes
-sure in seconds that all of it runs.
 """
 
 import argparse

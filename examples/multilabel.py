@@ -1,23 +1,14 @@
-"""Several yes/no labels per row, some of them wrong: which rows should a net not be trained on?
+"""
+Several yes/no labels per row
+=============================
 
-The rows are scikit-learn's digits with four labels each: is it even, larger than 4, prime, drawn with a closed loop? Of
-1,000 training rows, 250 have one of their four answers flipped. The net is trained by skorch with a sigmoid per
-label (`BCEWithLogitsLoss`). The attributors look at all labels of a row at once: `EL2N` at the length of its error
-after a fifth of the training, `LogitMargin` at its worst label after three tenths. `InfluencePruner` drops the worst
-rows and trains again; it is told how many are wrong, not which.
-
-A whole row goes for one wrong answer, three right ones with it. The last lines ask which answer that was: the one with
-which the net of the remaining rows disagrees most.
-
-When to look matters: with `EL2N(at=0.05)`, before the net knows the digits, rows go that are merely hard, and the net
-of the rest is worse than that of all rows.
-
-Run with `python examples/multilabel.py`. About 5 seconds on one thread.
+A quarter of the rows has one of its four answers turned round. A row is scored as a whole, and goes as a whole, three
+right answers with the wrong one. Which answer was it? The one with which the net of the remaining rows disagrees most.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, f1_score
 from sklearn.model_selection import train_test_split
@@ -26,14 +17,33 @@ from torch import nn
 
 from sktda import InfluencePruner
 from sktda.attribution import EL2N, LogitMargin
+from sktda.displays import ScoreDistributionDisplay, SuspectGalleryDisplay
 
-SEED = 0
-N_WRONG = 250
+# %%
+# Four questions about digits
+# ---------------------------
+#
+# Is it even, larger than 4, prime, drawn with a closed loop? Of 1,000 training rows, 250 have one answer flipped.
+
 LABELS = {"even": (0, 2, 4, 6, 8), "larger than 4": (5, 6, 7, 8, 9), "prime": (2, 3, 5, 7), "loop": (0, 6, 8, 9)}
+N_WRONG = 250
+
+X, digits = load_digits(return_X_y=True)
+y = np.column_stack([np.isin(digits, group) for group in LABELS.values()]).astype(np.float32)
+X, X_test, y, y_test = train_test_split((X / 16).astype(np.float32), y, train_size=1000, random_state=0)
+rng = np.random.default_rng(0)
+wrong = rng.choice(len(y), size=N_WRONG, replace=False)
+entry = rng.integers(len(LABELS), size=N_WRONG)
+truth = y.copy()
+y[wrong, entry] = 1 - y[wrong, entry]
+print(f"{len(y)} rows with {len(LABELS)} labels each, one wrong in {N_WRONG} of them; {len(y_test)} to test on")
+
+# %%
+# A net with a sigmoid per label
+# ------------------------------
 
 
 def make_net() -> NeuralNet:
-    """A small net with one output per label."""
     return NeuralNet(
         nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, len(LABELS))),
         criterion=nn.BCEWithLogitsLoss,
@@ -48,48 +58,55 @@ def make_net() -> NeuralNet:
     )
 
 
-def measures(model: NeuralNet | InfluencePruner, X: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """(average precision, F1), each the mean over the labels."""
-    probabilities = model.predict(X)
-    return average_precision_score(y, probabilities), f1_score(y, probabilities > 0.5, average="macro")
+def show(name: str, model: NeuralNet | InfluencePruner, n_wrong: int) -> None:
+    probabilities = model.predict(X_test)
+    precision, f1 = (
+        average_precision_score(y_test, probabilities),
+        f1_score(y_test, probabilities > 0.5, average="macro"),
+    )
+    print(f"{name:34s}{n_wrong:12d}{precision:20.3f}{f1:8.3f}")
 
 
-def main() -> None:
-    """Flip, train, prune, train again."""
-    X, digits = load_digits(return_X_y=True)
-    y = np.column_stack([np.isin(digits, group) for group in LABELS.values()]).astype(np.float32)
-    X, X_test, y, y_test = train_test_split((X / 16).astype(np.float32), y, train_size=1000, random_state=SEED)
-    rng = np.random.default_rng(SEED)
-    wrong = rng.choice(len(y), size=N_WRONG, replace=False)
-    entry = rng.integers(len(LABELS), size=N_WRONG)
-    truth = y.copy()
-    y[wrong, entry] = 1 - y[wrong, entry]
+# %%
+# Drop the worst rows, and train again
+# ------------------------------------
+#
+# ``EL2N`` looks at the length of a row's error after a fifth of the training, ``LogitMargin`` at its worst label after
+# three tenths. The pruner is told how many are wrong, not which.
 
-    print(f"{len(y)} rows with {len(LABELS)} labels each, one wrong in {N_WRONG} of them; {len(y_test)} to test on\n")
-    print(f"{'trained on':34s}{'wrong rows':>12s}{'average precision':>20s}{'F1':>8s}")
+print(f"{'trained on':34s}{'wrong rows':>12s}{'average precision':>20s}{'F1':>8s}")
+torch.manual_seed(0)
+show("all rows", make_net().fit(X, y), N_WRONG)
+for attributor in (EL2N(at=0.2), LogitMargin(at=0.3)):
+    torch.manual_seed(0)
+    pruner = InfluencePruner(make_net(), attributor, prune_ratio=N_WRONG / len(y), random_state=0).fit(X, y)
+    show(f"without the worst by {type(attributor).__name__}", pruner, int(pruner.support_[wrong].sum()))
+torch.manual_seed(0)
+right = np.setdiff1d(np.arange(len(y)), wrong)
+show("without the wrong rows, if known", make_net().fit(X[right], y[right]), 0)
 
-    def show(name: str, model: NeuralNet | InfluencePruner, n_wrong: int) -> None:
-        precision, f1 = measures(model, X_test, y_test)
-        print(f"{name:34s}{n_wrong:12d}{precision:20.3f}{f1:8.3f}")
+# %%
+# When to look matters: before the net knows the digits, rows go that are merely hard.
 
-    torch.manual_seed(SEED)
-    show("all rows", make_net().fit(X, y), N_WRONG)
-    for attributor in (EL2N(at=0.2), LogitMargin(at=0.3)):
-        torch.manual_seed(SEED)
-        pruner = InfluencePruner(make_net(), attributor, prune_ratio=N_WRONG / len(y), random_state=SEED).fit(X, y)
-        show(f"without the worst by {type(attributor).__name__}", pruner, int(pruner.support_[wrong].sum()))
-    torch.manual_seed(SEED)
-    right = np.setdiff1d(np.arange(len(y)), wrong)
-    show("without the wrong rows, if known", clone(make_net()).fit(X[right], y[right]), 0)
+display = ScoreDistributionDisplay.from_attributor(pruner.attributor_, marked=np.isin(np.arange(len(y)), wrong))
+display.figure_.suptitle("Margins of the worst label; marked: rows with a wrong answer")
 
-    rows = np.argsort(pruner.scores_)[:10]
-    worst = np.abs(pruner.predict(X[rows]) - y[rows]).argmax(axis=1)
-    print(f"\nthe worst rows by {type(attributor).__name__}")
-    for row, label in zip(rows, worst, strict=True):
-        said = "yes" if y[row, label] else "no"
-        question = f"{list(LABELS)[label]}? {said}"
-        print(f"  row {row:4d}   {question:22s}{'wrong' if y[row, label] != truth[row, label] else 'right'}")
+# %%
+# Which answer is wrong?
+# ----------------------
 
+rows = np.argsort(pruner.scores_)[:10]
+worst = np.abs(pruner.predict(X[rows]) - y[rows]).argmax(axis=1)
+questions = [
+    f"{list(LABELS)[label]}? {'yes' if y[row, label] else 'no'}" for row, label in zip(rows, worst, strict=True)
+]
+print(f"the worst rows by {type(attributor).__name__}")
+for row, label, question in zip(rows, worst, questions, strict=True):
+    print(f"  row {row:4d}   {question:22s}{'wrong' if y[row, label] != truth[row, label] else 'right'}")
 
-if __name__ == "__main__":
-    main()
+display = SuspectGalleryDisplay(rows, questions, pictures=X[rows].reshape(-1, 8, 8)).plot(n_columns=5)
+display.figure_.suptitle("The worst rows, and the answer that is doubted")
+plt.show()
+
+# %%
+# **The decision**: turn the doubted answers of these rows round after a look, or leave the rows to the pruner.

@@ -1,17 +1,15 @@
-"""A BERT trained by the Hugging Face Trainer is recorded as it trains, and the record finds the wrong labels.
+"""
+Texts in the Hugging Face Trainer: one callback records the training
+====================================================================
 
-The model is made from a config and starts from nothing, so that nothing is downloaded; with a pre-trained one,
-`AutoModelForSequenceClassification.from_pretrained(...)` takes its place and everything else stays. The texts are made:
-sentences of twelve words, three of which tell what the sentence is about. Of the labels 15 % are wrong.
-`TrainerRecorder` is the one line that is added to the training; `TorchModel` makes an estimator of the trained model
-and its record.
-
-Run with `python examples/trainer_run.py`, or `python examples/trainer_run.py SEED`.
+A BERT is trained by the Hugging Face ``Trainer`` on sentences of which 15 % have the wrong label. ``TrainerRecorder``
+is the one line that is added to the training; ``TorchModel`` makes an estimator of the trained model and its record,
+and four attributors say from the record which labels are wrong.
 """
 
-import sys
 import tempfile
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
@@ -21,9 +19,23 @@ from transformers import BertConfig, BertForSequenceClassification, Trainer, Tra
 
 from sktda import TorchModel, TrainerRecorder
 from sktda.attribution import AUM, InnerProduct, Loss, TracIn
+from sktda.displays import ScoreDistributionDisplay
 
-SEED = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+# %%
+# Sentences
+# ---------
+#
+# Of up to twelve words, three of which tell what the sentence is about: words 1 to 39 are about one thing, 40 to 79
+# about the other, and most about nothing.
+
 N_WORDS, LENGTH, N_ROWS = 200, 12, 500
+rng = np.random.default_rng(0)
+truth = rng.integers(0, 2, N_ROWS)
+words = rng.integers(80, N_WORDS, (N_ROWS, LENGTH))
+words[:, :3] = rng.integers(1, 40, (N_ROWS, 3)) + 39 * truth[:, None]
+words = rng.permuted(words, axis=1)
+words[np.arange(LENGTH) >= rng.integers(9, LENGTH + 1, (N_ROWS, 1))] = 0  # padding
+wrong = rng.random(N_ROWS) < 0.15
 
 
 class Sentences(Dataset):
@@ -40,59 +52,70 @@ class Sentences(Dataset):
         return {"input_ids": words, "attention_mask": (words > 0).long(), "labels": self.labels[row]}
 
 
-def make_rows(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(words, labels): words 1 to 39 are about one thing, 40 to 79 about the other, and most about nothing."""
-    labels = rng.integers(0, 2, N_ROWS)
-    words = rng.integers(80, N_WORDS, (N_ROWS, LENGTH))
-    words[:, :3] = rng.integers(1, 40, (N_ROWS, 3)) + 39 * labels[:, None]
-    words = rng.permuted(words, axis=1)
-    words[np.arange(LENGTH) >= rng.integers(9, LENGTH + 1, (N_ROWS, 1))] = 0  # padding
-    return words, labels
+rows = Sentences(words, np.where(wrong, 1 - truth, truth))
 
+# %%
+# Training, with one more line
+# ----------------------------
+#
+# The model is made from a config and starts from nothing, so that nothing is downloaded; with a pre-trained one,
+# ``AutoModelForSequenceClassification.from_pretrained(...)`` takes its place and everything else stays.
 
-def main() -> None:
-    """Train, and look."""
-    rng = np.random.default_rng(SEED)
-    words, labels = make_rows(rng)
-    wrong = rng.random(N_ROWS) < 0.15
-    rows = Sentences(words, np.where(wrong, 1 - labels, labels))
-
-    torch.manual_seed(SEED)
-    config = BertConfig(
-        vocab_size=N_WORDS,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=LENGTH,
-        num_labels=2,
+torch.manual_seed(0)
+config = BertConfig(
+    vocab_size=N_WORDS,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    max_position_embeddings=LENGTH,
+    num_labels=2,
+)
+recorder = TrainerRecorder(nn.CrossEntropyLoss(), n_checkpoints=6)  # this line
+with tempfile.TemporaryDirectory() as folder:
+    arguments = TrainingArguments(
+        folder,
+        num_train_epochs=6,
+        per_device_train_batch_size=25,
+        learning_rate=2e-3,
+        seed=0,
+        use_cpu=True,
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        report_to=[],
     )
-    recorder = TrainerRecorder(nn.CrossEntropyLoss(), n_checkpoints=6)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            folder,
-            num_train_epochs=6,
-            per_device_train_batch_size=25,
-            learning_rate=2e-3,
-            seed=SEED,
-            use_cpu=True,
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            report_to=[],
-        )
-        trainer = Trainer(BertForSequenceClassification(config), arguments, train_dataset=rows, callbacks=[recorder])
-        trainer.train()
+    trainer = Trainer(BertForSequenceClassification(config), arguments, train_dataset=rows, callbacks=[recorder])
+    trainer.train()
 
-    run = recorder.trajectory_
-    print(f"recorded: {run.n_steps} steps of {run.optimizer}, checkpoints after {', '.join(map(str, run.steps))}")
-    model = TorchModel(trainer.model, nn.CrossEntropyLoss(), run)
-    print("of the wrong labels against the right ones")
-    for method in (TracIn(model, parameters="classifier.*"), InnerProduct(model), AUM(model), Loss(model)):
-        scores = method.fit(rows, None).scores_
-        found = wrong[np.argsort(scores)[: wrong.sum()]].mean()
-        print(f"{type(method).__name__:14} AUROC {roc_auc_score(~wrong, scores):.3f}, found {found:.2f}")
+run = recorder.trajectory_
+print(f"recorded: {run.n_steps} steps of {run.optimizer}, checkpoints after {', '.join(map(str, run.steps))}")
 
+# %%
+# Ask the record
+# --------------
+#
+# The second number is the share of wrong labels among as many of the lowest scores as there are wrong labels.
 
-if __name__ == "__main__":
-    main()
+model = TorchModel(trainer.model, nn.CrossEntropyLoss(), run)
+fitted = [
+    method.fit(rows, None)
+    for method in (TracIn(model, parameters="classifier.*"), InnerProduct(model), AUM(model), Loss(model))
+]
+for method in fitted:
+    scores = method.scores_
+    found = wrong[np.argsort(scores)[: wrong.sum()]].mean()
+    print(f"{type(method).__name__:14} AUROC {roc_auc_score(~wrong, scores):.3f}, found {found:.2f}")
+
+# %%
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+for ax, method in zip(axes, fitted[1:3], strict=True):
+    ScoreDistributionDisplay.from_attributor(method, marked=wrong, ax=ax, bins=30)
+    ax.set_xlabel(f"{type(method).__name__} (higher = keep)")
+figure.suptitle("Scores from the record; marked: wrong labels")
+plt.show()
+
+# %%
+# **The decision**: look through the sentences with the lowest scores, or drop as many as you believe to be wrong, and
+# train again.

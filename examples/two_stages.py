@@ -1,21 +1,16 @@
-"""Which stage of training did the harm? A small net is pre-trained and fine-tuned, one of the two on wrong labels.
+"""
+Two stages of training: which one did the harm?
+===============================================
 
-The data are scikit-learn's digits: 600 rows to pre-train on and 400 to fine-tune on; of the others, whose labels stay
-right, one half validates and one half tests. Of one stage's labels 20 % are replaced by another digit, drawn uniformly.
-`Source` gets both recorded runs and all rows together, and is not told which labels are wrong: a stage's harmful rows
-are those with a negative validation score in it, and the stage that did the harm is the one whose harmful rows are
-predicted to cost more. The net is then trained again without these rows, and tested: right rows are among them, so that
-this is a check of the prediction and no recipe. With seed 2 it makes the second model worse.
-
-The last table makes fine-tuning longer and longer, after pre-training on wrong labels.
-
-Run with `python examples/two_stages.py`, or `python examples/two_stages.py SEED`.
+A small net is pre-trained and fine-tuned, one of the two on wrong labels. ``Source`` gets both recorded runs and all
+rows together, and is not told which labels are wrong: a stage's harmful rows are those with a negative validation score
+in it, and the stage that did the harm is the one whose harmful rows are predicted to cost more. Did it?
 """
 
 import copy
-import sys
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -27,7 +22,14 @@ from torch import nn
 from sktda import TrajectoryRecorder
 from sktda.attribution import Source, Stage
 
-SEED = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+# %%
+# Rows of two stages
+# ------------------
+#
+# scikit-learn's digits: 600 rows to pre-train on and 400 to fine-tune on; of the others, whose labels stay right, one
+# half validates and one half tests. Of one stage's labels 20 % are replaced by another digit, drawn uniformly.
+
+SEED = 0
 NOISE = 0.2
 NAMES = "pre-training", "fine-tuning"
 PARTS = np.arange(600), np.arange(600, 1000)  # rows of each stage
@@ -56,6 +58,11 @@ def make_rows(harmed: int) -> tuple[Rows, np.ndarray]:
     wrong = rng.choice(PARTS[harmed], size=round(NOISE * len(PARTS[harmed])), replace=False)
     y[wrong] = (y[wrong] + rng.integers(1, 10, len(wrong))) % 10
     return Rows(X, y, X_val, y_val, X_test, y_test), wrong
+
+
+# %%
+# Training, recorded
+# ------------------
 
 
 def train(rows: Rows, left_out: np.ndarray | tuple = (), epochs: tuple[int, int] = EPOCHS) -> list[NeuralNetClassifier]:
@@ -94,6 +101,14 @@ def loss(net: NeuralNetClassifier, X: np.ndarray, y: np.ndarray) -> float:
     return float(nn.functional.cross_entropy(net.forward(X), torch.as_tensor(y)))
 
 
+# %%
+# Ask, and check
+# --------------
+#
+# The net is trained again without the rows that are said to harm, and tested: right rows are among them, so that this
+# is a check of the prediction and no recipe.
+
+
 def find_the_stage(harmed: int) -> None:
     """Train with one stage harmed, ask which one it was, and train again without what is said to harm."""
     rows, wrong = make_rows(harmed)
@@ -113,19 +128,42 @@ def find_the_stage(harmed: int) -> None:
     print(f"  Source names {NAMES[named]}: the test loss is {before:.3f}, and {after:.3f} without its harmful rows")
 
 
-def forget(epochs: list[int]) -> None:
-    """What the wrong rows of pre-training cost after fine-tuning of so many epochs: predicted, and measured."""
-    rows, wrong = make_rows(harmed=0)
-    print("\nCost of the wrong rows of pre-training, in validation loss, after more and more fine-tuning")
-    print(f"  {'epochs':>8s}{'predicted':>12s}{'by retraining':>16s}")
-    for n in epochs:
-        nets, without = (train(rows, left_out, (EPOCHS[0], n)) for left_out in ((), wrong))
-        predicted = -stage_scores(nets, rows)[0, wrong].sum()
-        before, after = (loss(each[-1], rows.X_val, rows.y_val) for each in (nets, without))
-        print(f"  {n:8d}{predicted:12.3f}{before - after:16.3f}")
+find_the_stage(harmed=0)
 
+# %%
 
-if __name__ == "__main__":
-    for harmed_stage in (0, 1):
-        find_the_stage(harmed_stage)
-    forget([1, 4, 16, 64])
+find_the_stage(harmed=1)
+
+# %%
+# Forgetting
+# ----------
+#
+# Fine-tuning is made longer and longer, after pre-training on wrong labels: what they cost fades, as ``Source``
+# predicts. Rows are predicted one by one and add up to more than all of them together cost.
+
+rows, wrong = make_rows(harmed=0)
+n_epochs = [1, 4, 16, 64]
+predicted, measured = [], []
+for n in n_epochs:
+    nets, without = (train(rows, left_out, (EPOCHS[0], n)) for left_out in ((), wrong))
+    predicted.append(-stage_scores(nets, rows)[0, wrong].sum())
+    before, after = (loss(each[-1], rows.X_val, rows.y_val) for each in (nets, without))
+    measured.append(before - after)
+print("\nCost of the wrong rows of pre-training, in validation loss, after more and more fine-tuning")
+print(f"  {'epochs':>8s}{'predicted':>12s}{'by retraining':>16s}")
+for row in zip(n_epochs, predicted, measured, strict=True):
+    print("  {:8d}{:12.3f}{:16.3f}".format(*row))
+
+# %%
+
+figure, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+ax.loglog(n_epochs, predicted, "o-", color="#0072b2", label="predicted, row by row")
+ax.loglog(n_epochs, measured, "s--", color="#444444", label="by retraining without them")
+ax.set(xlabel="epochs of fine-tuning", ylabel="validation loss", title="Cost of the wrong rows of pre-training")
+ax.set_xticks(n_epochs, map(str, n_epochs))
+ax.minorticks_off()
+ax.legend()
+plt.show()
+
+# %%
+# **The decision**: look at the labels of the stage that is named. See :doc:`../source`.

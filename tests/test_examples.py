@@ -1,14 +1,16 @@
-"""The examples run without a warning, find the mistakes that they plant, and print what their page says."""
+"""The examples find the mistakes that they plant, and their text says no more than they print.
 
+That they run without a warning is what the build of their pages says; here they run if it was not made from this code.
+"""
+
+import ast
 import re
 
 import pytest
-from PIL import Image
 
 from tests.scripts import EXAMPLES, run_example
 
-LANGUAGE = ("language_model", "lora_classifier")
-PAGE = EXAMPLES.parent / "docs" / "examples.md"
+ROOT = EXAMPLES.parent
 
 
 def numbers(text: str, name: str) -> list[float]:
@@ -18,35 +20,17 @@ def numbers(text: str, name: str) -> list[float]:
     return [float(number) for number in re.findall(r"(?<![\w.])-?\d+\.?\d*", line[1])]
 
 
-def check_page(name: str, text: str) -> None:
-    """The lines that the page shows of a script are printed, up to their numbers: these may differ by machine."""
-    page = PAGE.read_text(encoding="utf-8")
-    shown = re.search(rf"python examples/{name}\.py.*?```text\n(.*?)```", page, flags=re.DOTALL)
-    assert shown, f"docs/examples.md shows nothing of {name}.py"
-    printed = {masked(line) for line in text.splitlines()}
-    for line in shown[1].splitlines():
-        assert masked(line) in printed, line
-
-
-def masked(line: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"-?\d+\.?\d*", "#", line)).replace(" chosen", "").strip()
-
-
-def test_image_folder(tmp_path):
-    text = run_example("image_folder", str(tmp_path))
+def test_image_folder():
+    text = run_example("image_folder")
     dropped, found = numbers(text, "dropped")
-    assert dropped == 240
+    assert dropped == 200
     assert found > 0.85 * dropped
     before, after = (numbers(text, f"trained on {rows}")[0] for rows in ("all files", "the rest"))
     assert after > before + 0.01
     worst = re.findall(r"^ +(\w+/\d{4}\.png) +(\w+) +(misplaced|right)$", text, flags=re.MULTILINE)
     assert len(worst) == 12
     assert sum(truth == "misplaced" for *_, truth in worst) >= 10
-    assert all((tmp_path / "train" / path).exists() for path, *_ in worst)
     assert sum(path.split("/")[0] != said for path, said, _ in worst) >= 10  # the new net disagrees with the folder
-    with Image.open(tmp_path / "suspects.png") as picture:
-        assert min(picture.size) > 200
-    check_page("image_folder", text)
 
 
 def test_boosting_table():
@@ -58,14 +42,13 @@ def test_boosting_table():
     assert cleaned > accuracy + 0.02
     assert cleaned_loss < loss
     assert numbers(text, "complexity gap: 20 % dropped")[2] > accuracy
-    assert numbers(text, "logistic, lines: 20 % dropped")[1] < 0.65 * dropped  # the docstring's warning
+    assert numbers(text, "logistic, lines: 20 % dropped")[1] < 0.65 * dropped  # as the text warns
     assert numbers(text, "logistic, lines: 20 % dropped")[3] > loss
     chosen = numbers(text, "logistic, curves: share by CV")
     assert chosen[2] > accuracy + 0.02
     assert chosen[0] / 2000 == float(re.search(r"^ +([\d.]+) .*chosen$", text, flags=re.MULTILINE)[1])
     curve = {share: numbers(text, share)[0] for share in ("0.00", "0.10", "0.20", "0.30")}
     assert curve["0.00"] == min(curve.values())
-    check_page("boosting_table", text)
 
 
 def test_sparse_text():
@@ -82,7 +65,6 @@ def test_sparse_text():
     assert len(worst) == 8
     assert sum(given != truth for given, _, truth in worst) >= 7
     assert sum(suggested == truth for _, suggested, truth in worst) >= 7
-    check_page("sparse_text", text)
 
 
 def test_multilabel():
@@ -95,7 +77,6 @@ def test_multilabel():
         assert cleaned_precision > precision
         assert cleaned_f1 > f1
     assert len(re.findall(r"^  row +\d+ .*wrong$", text, flags=re.MULTILINE)) >= 9
-    check_page("multilabel", text)
 
 
 def test_regression_outliers():
@@ -117,7 +98,6 @@ def test_regression_outliers():
             before, scores(text, name), scores(text, "wrong rows dropped, if known"), strict=True
         ):
             assert dirty + 0.5 < cleaned <= known + 0.02
-    check_page("regression_outliers", text)
 
 
 def test_trainer_run():
@@ -126,7 +106,6 @@ def test_trainer_run():
         auroc, found = numbers(text, name)
         assert auroc > 0.8
         assert found > 0.5  # of all rows 0.15
-    check_page("trainer_run", text)
 
 
 def test_language_model():
@@ -143,7 +122,6 @@ def test_language_model():
     assert [row for row, _ in rows[:2]] == [said[1]] * 2
     assert rows[-1][0] == f"person00 lives in {said[3]}"
     assert float(rows[-1][1]) < 0 < float(rows[0][1])
-    check_page("language_model", text)
 
 
 def test_lora_classifier():
@@ -154,7 +132,6 @@ def test_lora_classifier():
         dropped, wrong, after = numbers(text, f"{name}:")
         assert wrong > 0.8 * dropped
         assert after > before + 0.01
-    check_page("lora_classifier", text)
 
 
 def scores(text: str, name: str) -> list[float]:
@@ -162,15 +139,82 @@ def scores(text: str, name: str) -> list[float]:
     return numbers(text, name)[-2:]
 
 
-def test_docstrings_say_how_to_run():
-    for name in (
-        "image_folder",
-        "boosting_table",
-        "sparse_text",
-        "multilabel",
-        "regression_outliers",
-        "trainer_run",
-        *LANGUAGE,
-    ):
-        first = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
-        assert f"Run with `python examples/{name}.py`" in first
+def test_table_labels():
+    text = run_example("table_labels")
+    estimated, low, high = numbers(text, "estimated share of wrong labels:")
+    true = float(re.search(r"wrong label \(([\d.]+)%\)", text)[1])
+    assert low < true < high
+    assert abs(estimated - true) < 4
+    noisy, found, n_wrong = numbers(text, "called noisy")
+    assert found > 0.7 * max(noisy, n_wrong)
+    all_rows, cleaned, right = (
+        numbers(text, f"trained on {rows}")[0] for rows in ("all", "rows not called noisy", "right")
+    )
+    assert all_rows <= cleaned <= right + 0.02
+
+
+def test_how_many():
+    text = run_example("how_many")
+    lowest, random = {}, {}
+    for share, *each in re.findall(r"^ +(\d+)% +([\d.]+) +([\d.]+)$", text, flags=re.MULTILINE):
+        lowest[int(share)], random[int(share)] = map(float, each)
+    assert max(lowest, key=lowest.get) == 20  # the curve rises while wrong rows go and falls when right ones do
+    assert lowest[20] - lowest[30] < 0.02 < lowest[20] - lowest[40]  # flat to 30 %
+    assert all(lowest[share] > random[share] + 0.03 for share in lowest if share)
+    assert abs(numbers(text, "NoisyLabelDetector estimates")[0] - 0.2) < 0.05
+    assert numbers(text, "InfluencePrunerCV drops") == [0.2]
+    before, after = numbers(text, "accuracy on right labels:")
+    assert after > before + 0.1
+
+
+def test_pipeline_search():
+    text = run_example("pipeline_search")
+    few, many, found, detected = (
+        numbers(text, name)[0]
+        for name in (
+            "1 neighbour, all rows",
+            "15 neighbours, all rows",
+            "best of the search",
+            "1 neighbour, rows by the detector",
+        )
+    )
+    assert re.search(r"prune_ratio': 0\.[123]", text)
+    assert found > many > few
+    assert detected > few + 0.1
+
+
+def test_why_prediction():
+    text = run_example("why_prediction")
+    found, asked = map(int, re.search(r"^(\d+) of the (\d+) strongest rows", text, flags=re.MULTILINE).groups())
+    assert found > asked / 2
+    seen, corrected = map(int, re.search(r"(\d+) rows looked at, (\d+) labels", text).groups())
+    assert corrected > 0.6 * seen
+    before, after = numbers(text, "before")[0], numbers(text, "after")[0]
+    assert before > 0
+    assert after < before
+
+
+def test_every_example_is_a_story_that_its_page_lists():
+    """A title, cells with prose, a picture, a decision; and its place on the page of examples."""
+    page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    faults = []
+    for path in sorted(EXAMPLES.glob("*.py")):
+        name, script = path.name, path.read_text(encoding="utf-8")
+        if name == "demo.py":  # of `make demo`
+            continue
+        title, rule, *_ = ast.get_docstring(ast.parse(script)).splitlines()
+        if len(title) > 72 or rule != "=" * len(title):
+            faults.append(f"{name}: its docstring must begin with a title of at most 72 characters and a line of =")
+        if page.count(f"../examples/{name}\n") != 1:
+            faults.append(f"{name}: docs/examples.md must list it once")
+        if name == "diffusion.py":  # four minutes: its page shows a picture made before
+            continue
+        if script.count("\n# %%\n") < 3 or "**The decision**" not in script:
+            faults.append(f"{name}: at least three cells, and a decision at the end")
+        if ("Display" not in script and "subplots" not in script) or not script.endswith(
+            ("plt.show()\n", "cleanup()\n")
+        ):
+            faults.append(f"{name}: a picture, and plt.show() at the end for those who run the script")
+        if titles := [each for each in re.findall(r"^# ([^\n]+)\n# -+$", script, flags=re.MULTILINE) if len(each) > 60]:
+            faults.append(f"{name}: a heading is long: {titles}")
+    assert not faults, "\n".join(faults)
