@@ -142,7 +142,18 @@ def _run(home: int, code: np.ndarray, n_arrays: int, *rest: Any) -> _Carried:
     function = unpacked(code, rest[:n_arrays])
     if os.getpid() != home and "OMP_NUM_THREADS" not in os.environ and (torch := sys.modules.get("torch")):
         torch.set_num_threads(1)  # there are as many workers as processors, or their environment says what there is
-    return _Carried(function(*(each.value if isinstance(each, _Carried) else each for each in rest[n_arrays:])))
+    found = function(*(each.value if isinstance(each, _Carried) else each for each in rest[n_arrays:]))
+    return _Carried(_on_processor(found))
+
+
+def _on_processor(found: Any) -> Any:
+    """Tensors on the device of a worker, by themselves or several, where every process can read them."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(found, torch.Tensor):
+        return found.cpu()
+    if type(found) is tuple:
+        return tuple(map(_on_processor, found))
+    return {key: _on_processor(value) for key, value in found.items()} if type(found) is dict else found
 
 
 # ---- values with their classes -------------------------------------------------------------------------------------

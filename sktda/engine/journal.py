@@ -89,10 +89,9 @@ def shard_size(n: int) -> int:
 
 
 def _shard(within: Callable[[], AbstractContextManager], compute: Callable, start: int, stop: int) -> Any:
-    """compute(start, stop) as the whole pass is computed, in any process; tensors are on the processor."""
+    """compute(start, stop) as the whole pass is computed, in any process."""
     with within():
-        found = compute(start, stop)
-    return found.cpu() if isinstance(found, Tensor) else {name: value.cpu() for name, value in found.items()}
+        return compute(start, stop)
 
 
 class Passes:
@@ -142,7 +141,7 @@ class Passes:
         for k, _ in self.shards(name, n):
             found = kept[k]
             if found is None:
-                found = {"values": next(made)}
+                found = {"values": next(made).cpu()}
                 self.journal.write(f"{name}-{k:06d}", found)
             parts.append(found["values"])
         return torch.cat(parts)
