@@ -70,6 +70,19 @@ class Journal:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Held(Journal):
+    """What a journal has, in memory."""
+
+    def __init__(self, held: Mapping[str, Mapping[str, Tensor] | None]) -> None:
+        super().__init__()
+        self._held = held
+
+    def read(self, name: str) -> dict[str, Tensor] | None:
+        """As of the journal."""
+        found = self._held.get(name)
+        return None if found is None else dict(found)
+
+
 def check_folder(folder: str | os.PathLike[str] | None) -> None:
     """Make the folder `work_dir`; raise OSError with what to do where none can be made or written to."""
     if folder is None:
