@@ -21,6 +21,8 @@ from sktda.devices import resolve_device
 
 APART = 1_000_000  # bytes of an array that goes beside the function that holds it, and once for all tasks
 
+RAY = {"max_restarts": -1, "max_task_retries": 3}
+
 
 def in_workers(function: Callable, tasks: Iterable[tuple], n_jobs: int | None) -> Iterator[Any]:
     """function(*task) of every task, in order, by the backend that joblib is told to use.
@@ -80,6 +82,8 @@ def _settings(backend: Any) -> dict[str, Any]:
         from sktda.cluster import resilient
 
         settings["backend"] = resilient(backend)
+    if type(backend).__name__ == "RayBackend" and not backend.ray_remote_args:
+        settings["ray_remote_args"] = RAY  # its pool is of actors, which are by default not started again
     if backend.supports_return_generator:  # Ray's does not
         settings["return_as"] = "generator"
     return settings
