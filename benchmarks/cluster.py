@@ -178,16 +178,17 @@ def timed(run: Callable[[], np.ndarray], client: Any = None) -> tuple[float, np.
 
 @contextmanager
 def counted() -> Iterator[dict]:
-    """Bytes of the arguments of a task that are its own, of those that are sent once for all, and tasks."""
+    """Tasks, bytes of a task's own arguments, those of its models, and those of what is sent once for all."""
     from sktda import cluster as resilient
+    from sktda.workers import _Carried
 
-    kind, count, shared = resilient._Backend, {"tasks": 0, "own": 0.0, "once": 0}, {}
+    kind, count, shared = resilient._Backend, {"tasks": 0, "own": 0.0, "models": 0.0, "once": 0}, {}
     make, to_args = kind._sent, kind._to_func_args
 
     def sent(self: Any, value: Any) -> Any:
         found = make(self, value)
         if found is value or isinstance(found, resilient.Mapped):
-            count["own"] += len(pickle.dumps(found))
+            count["models" if isinstance(found, _Carried) else "own"] += len(pickle.dumps(found))
         elif found.key not in shared:
             shared[found.key] = len(pickle.dumps(value))
         return found
@@ -201,7 +202,8 @@ def counted() -> Iterator[dict]:
         yield count
     finally:
         kind._sent, kind._to_func_args = make, to_args
-    count["own"] /= count["tasks"]
+    for name in ("own", "models"):
+        count[name] /= count["tasks"]
     count["once"] = sum(shared.values())
 
 

@@ -10,7 +10,18 @@ def cluster() -> str:
     measured, rows = found("cluster")
     if not rows:
         return ""
-    head = ["", "rows", "alone, s", "1 worker, s", "2 workers, s", "efficiency", "tasks", "kB a task", "MB once"]
+    head = [
+        "",
+        "rows",
+        "alone, s",
+        "1 worker, s",
+        "2 workers, s",
+        "efficiency",
+        "tasks",
+        "kB a task",
+        "of models",
+        "MB once",
+    ]
     body = [
         [
             f"`{row['flow']}`",
@@ -18,7 +29,7 @@ def cluster() -> str:
             *(f"{row[name]:.1f}" for name in ("alone", "one", "two")),
             f"{row['one'] / row['two'] / 2:.2f}",
             f"{row['tasks']}",
-            f"{row['own'] / 1e3:.1f}",
+            *(f"{row[name] / 1e3:.1f}" for name in ("own", "models")),
             f"{row['once'] / 1e6:.1f}",
             f"{max(each['seconds'] for each in row['kills']):.1f}",
             f"{max(row['difference'], *(each['difference'] for each in row['kills'])):.1g}",

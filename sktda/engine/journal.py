@@ -56,9 +56,10 @@ class Journal:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 return sealed.save(self.folder / f"{name}.safetensors", tensors, self._about(name))
-            except OSError:
-                if attempt + 1 == ATTEMPTS or self.folder.exists():
-                    raise  # else another fit of the same problem has ended meanwhile, and cleared the folder
+            except OSError as error:
+                # where another fit of the same problem has ended meanwhile, and cleared the folder, it is made again
+                if attempt + 1 == ATTEMPTS or (self.folder.exists() and "No such file" not in str(error)):
+                    raise
 
     def _about(self, name: str) -> dict[str, str]:
         assert self.folder is not None
