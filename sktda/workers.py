@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import cloudpickle
@@ -144,10 +145,21 @@ def _arrived(value: Any, requires_grad: bool, is_parameter: bool) -> Any:
 
 def _run(home: int, code: np.ndarray, n_arrays: int, *rest: Any) -> _Carried:
     function = unpacked(code, rest[:n_arrays])
-    if os.getpid() != home and "OMP_NUM_THREADS" not in os.environ and (torch := sys.modules.get("torch")):
-        torch.set_num_threads(1)  # there are as many workers as processors, or their environment says what there is
+    if os.getpid() != home:
+        _settle("torch" in sys.modules)
     found = function(*(each.value if isinstance(each, _Carried) else each for each in rest[n_arrays:]))
     return _Carried(_on_processor(found))
+
+
+@cache
+def _settle(has_torch: bool) -> None:
+    """Set up a process of workers, once, and once more when torch is there."""
+    # rows are mapped, or shared by tasks, and nobody writes to them: torch would warn in every process
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+    if has_torch and "OMP_NUM_THREADS" not in os.environ:
+        sys.modules["torch"].set_num_threads(
+            1
+        )  # there are as many workers as processors, or their environment says what there is
 
 
 def _on_processor(found: Any) -> Any:
