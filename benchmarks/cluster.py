@@ -1,13 +1,14 @@
-"""Two workers against this process alone, what is sent to them, and what a killed one changes.
+"""Two workers against one, what is sent to them, and what a killed one changes.
 
-    python benchmarks/cluster.py [--quick]
+    python benchmarks/cluster.py [--flows NAME ...] [--quick]
 
 Processes of one machine, joined to a Dask scheduler, one thread each. Flows: `Distributional` over 20 trainings of a
-net whose class stands in this script, `SelfConfidence` of trees in 20 folds, and a search over `InfluencePruner`. Shown
-are seconds in this process and with two workers, bytes that go with each task and bytes that are sent once, and five
+net whose class stands in this script; `Source` over 6 checkpoints of a recorded training, for a validation loss;
+`ComplexityGap` by Nyström on a million rows that are mapped from a file; and a search over `InfluencePruner`. Shown are
+seconds without a cluster, on one worker and on two, bytes that go with each task and bytes that are sent once, and five
 runs of each flow in which a worker is killed (SIGKILL) at a random moment: seconds, and the largest difference from the
-result without a cluster. Writes benchmarks/results/cluster.json (--quick: in this process, without a worker; nothing
-is written).
+result without a cluster, as a share of the largest score. Writes benchmarks/results/cluster.json after each flow;
+--flows leaves what the file has of the others (--quick: in this process, without a worker; nothing is written).
 """
 
 from __future__ import annotations
@@ -18,28 +19,34 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages.common import found
 from shared.common import begin, fashion_mnist, quick, save
 
-ROWS, SEED, KILLS = 6_000, 0, 5
+SEED, KILLS = 0, 5
+NAMES = "Distributional", "Source", "ComplexityGap", "GridSearchCV"
 
 
-def flows() -> dict[str, Callable[[], np.ndarray]]:
-    """What is run, by name."""
+def rows_of(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of Fashion-MNIST."""
+    images, y, *_ = fashion_mnist()
+    n = 100 if quick() else n
+    return (images[:n].reshape(n, -1) / 255).astype(np.float32), y[:n]
+
+
+def net(epochs: int, **settings: Any) -> Any:
+    """Of a class that no worker can import."""
     import torch
-    from sklearn.ensemble import ExtraTreesClassifier
-    from sklearn.model_selection import GridSearchCV
     from skorch import NeuralNetClassifier
-
-    from sktda import InfluencePruner
-    from sktda.attribution import Distributional, Influence, SelfConfidence
 
     class Net(torch.nn.Module):
         """With dropout, so that trainings are not one program."""
@@ -53,119 +60,201 @@ def flows() -> dict[str, Callable[[], np.ndarray]]:
         def forward(self, X: torch.Tensor) -> torch.Tensor:
             return self.layers(X)
 
-    images, y, *_ = fashion_mnist()
-    n = 100 if quick() else ROWS
-    X, y = (images[:n].reshape(n, -1) / 255).astype(np.float32), y[:n]
-    net = NeuralNetClassifier(
-        Net, criterion=torch.nn.CrossEntropyLoss, lr=0.05, max_epochs=10, train_split=None, verbose=0
+    return NeuralNetClassifier(
+        Net, criterion=torch.nn.CrossEntropyLoss, lr=0.05, max_epochs=epochs, train_split=None, verbose=0, **settings
     )
+
+
+def distributional(folder: Path) -> tuple[int, Callable[[], np.ndarray]]:
+    """(rows, what is run)."""
+    from sktda.attribution import Distributional, Influence
+
+    X, y = rows_of(6_000)
+    members = 2 if quick() else 20
+    method = Distributional(Influence(net(1 if quick() else 8), objective="self"), n_members=members, random_state=SEED)
+    return len(y), lambda: method.fit(X, y).scores_
+
+
+def source(folder: Path) -> tuple[int, Callable[[], np.ndarray]]:
+    """(rows, what is run)."""
+    import torch
+    from sklearn.frozen import FrozenEstimator
+
+    from sktda import TrajectoryRecorder
+    from sktda.attribution import Source
+
+    X, y = rows_of(40_000)
+    torch.manual_seed(SEED)
+    trained = net(3, callbacks=[TrajectoryRecorder(n_checkpoints=6)]).fit(X, y)
+    method = Source(FrozenEstimator(trained), random_state=SEED)
+    return len(y), lambda: method.fit(X, y, X_val=X[:500], y_val=y[:500]).scores_
+
+
+def complexity_gap(folder: Path) -> tuple[int, Callable[[], np.ndarray]]:
+    """(rows, what is run)."""
+    from sktda.attribution import ComplexityGap
+
+    n, rng = 300 if quick() else 1_000_000, np.random.default_rng(SEED)
+    mapped = np.lib.format.open_memmap(folder / "X.npy", "w+", np.float32, (n, 50))
+    y = np.empty(n, dtype=int)
+    for start in range(0, n, 100_000):
+        part = slice(start, min(start + 100_000, n))
+        mapped[part] = rng.normal(size=(part.stop - start, 50))
+        y[part] = (mapped[part, 0] + mapped[part, 1] ** 2 > 1) ^ (rng.random(part.stop - start) < 0.1)
+    mapped.flush()
+    X = np.load(folder / "X.npy", mmap_mode="r")
+    method = ComplexityGap(mode="nystrom", n_landmarks=100 if quick() else 500, random_state=SEED)
+    return n, lambda: method.fit(X, y).scores_
+
+
+def search(folder: Path) -> tuple[int, Callable[[], np.ndarray]]:
+    """(rows, what is run)."""
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.model_selection import GridSearchCV
+
+    from sktda import InfluencePruner
+    from sktda.attribution import SelfConfidence
+
+    X, y = rows_of(6_000)
     trees = ExtraTreesClassifier(20, random_state=SEED)
-    search = GridSearchCV(
-        InfluencePruner(trees, SelfConfidence(trees, cv=3), guard=False), {"prune_ratio": [0, 0.05, 0.1, 0.2]}, cv=4
-    )
-    folds, members = (2, 2) if quick() else (20, 20)
-    return {
-        "Distributional": lambda: (
-            Distributional(Influence(net, objective="self"), n_members=members, random_state=SEED).fit(X, y).scores_
-        ),
-        "SelfConfidence": lambda: SelfConfidence(trees, cv=folds, random_state=SEED).fit(X, y).scores_,
-        "GridSearchCV": lambda: search.fit(X, y).cv_results_["mean_test_score"],
-    }
+    pruner = InfluencePruner(trees, SelfConfidence(trees, cv=3), guard=False)
+    grid = GridSearchCV(pruner, {"prune_ratio": [0, 0.05] if quick() else [0, 0.05, 0.1, 0.2]}, cv=2 if quick() else 4)
+    return len(y), lambda: grid.fit(X, y).cv_results_["mean_test_score"]
+
+
+FLOWS = dict(zip(NAMES, (distributional, source, complexity_gap, search), strict=True))
+
+
+class Workers:
+    """Processes joined to the scheduler of a client."""
+
+    def __init__(self, client: Any, address: str) -> None:
+        self.client = client
+        self.command = [sys.executable, "-m", "distributed.cli.dask_worker", address]
+        self.command += ["--no-nanny", "--nthreads=1", "--no-dashboard"]
+        self.processes: list[subprocess.Popen] = []
+
+    def fill(self, n: int) -> None:
+        """Start as many as there lack, with their imports, which are not timed."""
+        self.processes = [each for each in self.processes if each.poll() is None]
+        lacking = n - len(self.processes)
+        self.processes += [subprocess.Popen(self.command, stderr=subprocess.DEVNULL) for _ in range(lacking)]
+        while len(self.client.scheduler_info(n_workers=-1)["workers"]) != n:  # also those that were killed
+            time.sleep(0.1)
+        self.client.run(lambda: [__import__(name) for name in ("sktda.attribution", "skorch", "sklearn.ensemble")])
+        self.client.run(lambda: __import__("sktda.attribution").attribution.Distributional)
+
+    def end(self) -> None:
+        """All of them."""
+        for each in self.processes:
+            each.kill()
+            each.wait()
 
 
 @contextmanager
-def cluster(n_workers: int) -> Iterator[tuple[Any, list]]:
-    """(client, worker processes)."""
+def cluster() -> Iterator[Workers]:
+    """One without workers."""
     from distributed import Client, LocalCluster
 
     with LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as here, Client(here) as client:
-        command = [sys.executable, "-m", "distributed.cli.dask_worker", here.scheduler_address]
-        command += ["--no-nanny", "--nthreads=1", "--no-dashboard"]
-        workers = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(n_workers)]
+        workers = Workers(client, here.scheduler_address)
         try:
-            client.wait_for_workers(n_workers, timeout=60)
-            client.run(lambda: __import__("sktda.attribution").attribution.Distributional)  # imports are not timed
-            yield client, workers
+            yield workers
         finally:
-            for each in workers:
-                each.kill()
-                each.wait()
+            workers.end()
 
 
-def seconds(flow: Callable, n_workers: int) -> float:
-    """Of the flow on so many workers, without their imports."""
+def timed(run: Callable[[], np.ndarray], client: Any = None) -> tuple[float, np.ndarray]:
+    """(seconds, result), on the workers of a client."""
     from sktda import dask_cluster
 
-    with cluster(n_workers) as (client, _), dask_cluster(client):
+    with ExitStack() as stack:
+        if client is not None:
+            stack.enter_context(dask_cluster(client))
         start = time.perf_counter()
-        flow()
-        return time.perf_counter() - start
+        result = run()
+        return time.perf_counter() - start, result
 
 
-def sent(flow: Callable) -> dict:
-    """Bytes of the arguments of one task that are its own, and of those that are sent once for all."""
+@contextmanager
+def counted() -> Iterator[dict]:
+    """Tasks, bytes of a task's own arguments, those of its models, and those of what is sent once for all."""
     from sktda import cluster as resilient
-    from sktda import dask_cluster
+    from sktda.workers import _Carried
 
-    own, shared = [], {}
-    make = resilient._Backend._sent
+    kind, count, shared = resilient._Backend, {"tasks": 0, "own": 0.0, "models": 0.0, "once": 0}, {}
+    make, to_args = kind._sent, kind._to_func_args
 
-    def counted(self: Any, value: Any) -> Any:
+    def sent(self: Any, value: Any) -> Any:
         found = make(self, value)
-        if found is value:
-            own.append(len(pickle.dumps(value)))
-        else:
+        if found is value or isinstance(found, resilient.Mapped):
+            count["models" if isinstance(found, _Carried) else "own"] += len(pickle.dumps(found))
+        elif found.key not in shared:
             shared[found.key] = len(pickle.dumps(value))
         return found
 
-    tasks = []
-    to_args = resilient._Backend._to_func_args
-
     async def noted(self: Any, func: Any) -> Any:
-        tasks.append(len(func.items))
+        count["tasks"] += len(func.items)
         return await to_args(self, func)
 
-    resilient._Backend._sent, resilient._Backend._to_func_args = counted, noted
+    kind._sent, kind._to_func_args = sent, noted
     try:
-        with cluster(2) as (client, _), dask_cluster(client):
-            flow()
+        yield count
     finally:
-        resilient._Backend._sent, resilient._Backend._to_func_args = make, to_args
-    return {"tasks": sum(tasks), "own": sum(own) / sum(tasks), "once": sum(shared.values())}
+        kind._sent, kind._to_func_args = make, to_args
+    for name in ("own", "models"):
+        count[name] /= count["tasks"]
+    count["once"] = sum(shared.values())
 
 
-def killed(flow: Callable, expected: np.ndarray, length: float, trial: int) -> dict:
+def killed(run: Callable, workers: Workers, expected: np.ndarray, length: float, trial: int) -> dict:
     """Seconds and largest difference of a run in which one of two workers is killed."""
-    from sktda import dask_cluster
-
     moment = float(np.random.default_rng([SEED, trial]).uniform(0.05, 0.9)) * length
-    with cluster(2) as (client, workers), dask_cluster(client):
-        killer = threading.Timer(moment, os.kill, (workers[trial % 2].pid, signal.SIGKILL))
-        start = time.perf_counter()
-        killer.start()
-        found = flow()
-        took = time.perf_counter() - start
-        killer.join()
-    return {"killed_at": moment, "seconds": took, "difference": float(np.abs(found - expected).max())}
+    workers.fill(2)
+    victim = workers.processes[trial % 2]
+    killer = threading.Timer(moment, os.kill, (victim.pid, signal.SIGKILL))
+    killer.start()
+    took, result = timed(run, workers.client)
+    killer.join()
+    victim.wait()
+    return {"killed_at": moment, "seconds": took, "difference": difference(result, expected)}
+
+
+def difference(result: np.ndarray, expected: np.ndarray) -> float:
+    """The largest one, as a share of the largest number."""
+    return float(np.abs(result - expected).max() / np.abs(expected).max())
+
+
+def measured(name: str, folder: Path) -> dict:
+    """The row of a flow."""
+    n, run = FLOWS[name](folder)
+    if quick():
+        return {"flow": name, "rows": n, "shape": run().shape}
+    alone, expected = timed(run)
+    with cluster() as workers:
+        workers.fill(1)
+        one, first = timed(run, workers.client)
+        workers.fill(2)
+        two, second = timed(run, workers.client)
+        row = {"flow": name, "rows": n, "seed": SEED, "alone": alone, "one": one, "two": two}
+        row["difference"] = max(difference(first, expected), difference(second, expected))
+        with counted() as sent:
+            kills = [killed(run, workers, expected, two, 0)]
+        kills += [killed(run, workers, expected, two, trial) for trial in range(1, KILLS)]
+    return {**row, **sent, "kills": kills}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    begin(argparse.ArgumentParser(description=__doc__.splitlines()[0]), arguments, threads=1)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--flows", nargs="+", choices=NAMES, default=NAMES, help="these; the others stay as they were")
+    options = begin(parser, arguments, threads=1)
     warnings.simplefilter("ignore")  # convergence, and sockets of workers that are gone
-    rows = []
-    for name, flow in flows().items():
-        expected = flow()
-        if quick():
-            print(name, expected.shape)
-            continue
-        start = time.perf_counter()
-        flow()  # in this process, where joblib runs what a cluster of one thread would
-        one, two = time.perf_counter() - start, seconds(flow, 2)
-        row = {"flow": name, "rows": ROWS, "seed": SEED, "one": one, "two": two, **sent(flow)}
-        row["kills"] = [killed(flow, expected, two, trial) for trial in range(KILLS)]
-        rows.append(row)
-        print(row, flush=True)
-    save("cluster", rows)
+    rows = {} if quick() else {row["flow"]: row for row in found("cluster")[1]}
+    for name in options.flows:
+        with tempfile.TemporaryDirectory() as folder:
+            rows[name] = measured(name, Path(folder))
+        print(rows[name], flush=True)
+        save("cluster", [rows[each] for each in NAMES if each in rows])
 
 
 if __name__ == "__main__":

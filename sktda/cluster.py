@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from mmap import mmap
 from typing import Any
 
+import numpy as np
 from dask.sizeof import sizeof
 from joblib import parallel_config
 from joblib._dask import Batch, DaskDistributedBackend
 
 SMALL = 1000  # bytes that go with each task
 LARGE = 1_000_000  # bytes that no task should wait for
+PAGES, PAGE = 64, 4096  # of a mapped file, that tell it from another one
 RETRIES = 3  # of a task that fails because its worker is gone
 
 
@@ -32,31 +39,117 @@ class _Backend(DaskDistributedBackend):
         self.kept.clear()
 
     async def _to_func_args(self, func: Any) -> tuple[Any, list]:
+        for _, args, kwargs in func.items:
+            for value in (*args, *kwargs.values()):
+                await self._describe(value)
         known = set(self.kept)
-        tasks = [
-            (f, [self._sent(each) for each in args], {name: self._sent(each) for name, each in kwargs.items()})
-            for f, args, kwargs in func.items
-        ]
+        tasks = []
+        for f, args, kwargs in func.items:
+            sent = [self._sent(each) for each in args], {name: self._sent(each) for name, each in kwargs.items()}
+            mapped = any(isinstance(each, Mapped) for each in (*sent[0], *sent[1].values()))
+            tasks.append((partial(_opening, f) if mapped else f, *sent))
         new = [self.kept[key] for key in set(self.kept) - known]
         if large := [future for value, future in new if sizeof(value) > LARGE]:
             with suppress(Exception):  # on all workers: Dask puts a task where its arguments are
                 await self.client._replicate(large)
         return Batch(tasks), tasks
 
+    async def _describe(self, value: Any) -> None:
+        """Keep what is mapped from a file as where it is in the file, if the workers can open that."""
+        if type(value) not in {np.ndarray, np.memmap} or id(value) in self.kept:
+            return
+        mapped = Mapped.of(value)
+        if mapped is None or sizeof(value) <= SMALL:
+            return
+        with suppress(Exception):  # of workers that end meanwhile
+            answers = await self.client._run(mapped.is_there, on_error="return")
+            if answers and all(answer is True for answer in answers.values()):
+                self.kept[id(value)] = value, mapped
+
     def _sent(self, value: Any) -> Any:
         """The value itself, or where it is large a future of it, the same for all tasks of a call."""
+        if id(value) in self.kept:
+            return self.kept[id(value)][1]
         if sizeof(value) <= SMALL:
             return value
-        if id(value) not in self.kept:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Sending large graph")
-                future = self.client.submit(_same, value, pure=False, **self.submit_kwargs)
-            self.kept[id(value)] = value, future  # the value too: its id is not given to another one meanwhile
-        return self.kept[id(value)][1]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sending large graph")
+            future = self.client.submit(_same, value, pure=False, **self.submit_kwargs)
+        self.kept[id(value)] = value, future  # the value too: its id is not given to another one meanwhile
+        return future
 
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _opening(function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """function of the arguments, those that are described opened."""
+
+    def opened(value: Any) -> Any:
+        return value.opened() if isinstance(value, Mapped) else value
+
+    return function(*map(opened, args), **{name: opened(value) for name, value in kwargs.items()})
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """An array that is mapped from a file, as where it is in there: what goes to workers that can open the file."""
+
+    path: str
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    mark: str
+    """Digest of pages of the file, which another file of the same name does not have."""
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Mapped | None:
+        """None for an array that is in memory, or may be other than the file, or whose file is gone."""
+        owner: Any = array
+        while isinstance(owner, np.ndarray) and isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        if not isinstance(owner, np.memmap) or owner.filename is None or not isinstance(owner.base, mmap):
+            return None
+        if owner.mode == "c" or array.dtype.hasobject:  # changes stay in memory
+            return None
+        if owner.mode != "r":
+            owner.flush()
+        moved = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+        path = os.path.abspath(owner.filename)
+        try:
+            return cls(path, owner.offset + moved, array.dtype, array.shape, array.strides, _mark(path))
+        except OSError:
+            return None
+
+    def is_there(self) -> bool:
+        """Whether this process can open the file, and it is the same."""
+        try:
+            return _mark(self.path) == self.mark
+        except OSError:
+            return False
+
+    def opened(self) -> np.ndarray:
+        """The array; OSError where the file cannot be opened or is another one."""
+        if not self.is_there():
+            raise OSError(
+                f"a worker cannot open {self.path}, where rows are mapped from, as it was when the tasks were sent; "
+                "put it where all workers see it and leave it as it is, or give an array in memory"
+            )
+        return np.ndarray(self.shape, self.dtype, np.memmap(self.path, np.uint8, "r"), self.offset, self.strides)
+
+
+def _mark(path: str) -> str:
+    """Of the size of a file and some of its pages, evenly from the first to the last."""
+    code = blake2b(digest_size=12)
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        code.update(str(size).encode())
+        for start in np.unique(np.linspace(0, max(0, size - PAGE), PAGES).astype(np.int64)).tolist():
+            file.seek(start)
+            code.update(file.read(PAGE))
+    return code.hexdigest()
 
 
 def resilient(backend: DaskDistributedBackend) -> _Backend:
@@ -69,9 +162,9 @@ def dask_cluster(client: Any, *, retries: int = RETRIES) -> Iterator[None]:
     """Run what joblib runs side by side on the workers of a Dask client, of which some may die meanwhile.
 
     As ``joblib.parallel_config("dask")``, and what a worker was at when it died is done again by another one: by
-    joblib alone a search ends with `FutureCancelledError` or never. Rows that several tasks share are sent once.
-    Within ``parallel_config("dask")`` this library's own estimators go this way, too; for a scikit-learn search around
-    them, open this one.
+    joblib alone a search ends with `FutureCancelledError` or never. Rows that several tasks share are sent once, and
+    those of a mapped file that the workers can open not at all. Within ``parallel_config("dask")`` this library's own
+    estimators go this way, too; for a scikit-learn search around them, open this one.
 
     Parameters
     ----------

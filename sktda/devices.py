@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from multiprocessing import current_process
@@ -23,7 +25,7 @@ Found = TypeVar("Found")
 def resolve_device(device: Any) -> torch.device:
     """The torch device that is meant: "auto" is CUDA where there is one, else the processor.
 
-    Of several cards, the workers of joblib (`n_jobs`) and of multiprocessing take the visible ones in turn.
+    Of several cards, the workers of joblib (`n_jobs`), of multiprocessing and of Dask take the visible ones in turn.
     """
     import torch
 
@@ -36,9 +38,22 @@ def resolve_device(device: Any) -> torch.device:
 
 
 def _worker_number() -> int | None:
-    """Which of the workers this process is, from 0; None where it is none. They are named LokyProcess-1, and so on."""
+    """Which of the workers this process is, from 0; None where it is none.
+
+    They are named LokyProcess-1, and so on; those of a Dask cluster have numbers as names, which count unless something
+    has given each its cards already.
+    """
     found = re.fullmatch(r"(?:LokyProcess|\w+PoolWorker)-(?:\d+:)*(\d+)", current_process().name)
-    return None if found is None else int(found[1]) - 1
+    if found is not None:
+        return int(found[1]) - 1
+    distributed = sys.modules.get("distributed")
+    if distributed is None or "CUDA_VISIBLE_DEVICES" in os.environ:
+        return None
+    try:
+        name = distributed.get_worker().name
+    except ValueError:
+        return None
+    return int(name) if str(name).isdecimal() else None
 
 
 # ---- float64 -------------------------------------------------------------------------------------------------------

@@ -3,33 +3,176 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import cloudpickle
+import numpy as np
+from joblib import effective_n_jobs
 from joblib.parallel import get_active_backend
 from sklearn.utils.parallel import Parallel, delayed
+
+from sktda.devices import resolve_device
+
+APART = 1_000_000  # bytes of an array that goes beside the function that holds it, and once for all tasks
+
+RAY = {"max_restarts": -1, "max_task_retries": 3}
 
 
 def in_workers(function: Callable, tasks: Iterable[tuple], n_jobs: int | None) -> Iterator[Any]:
     """function(*task) of every task, in order, by the backend that joblib is told to use.
 
-    Give rows as arguments of their own: what is no model goes through joblib as it is, which maps large arrays into
-    the memory of other processes, and on a cluster sends what several tasks share once. Models, functions and results
-    may be of classes that were written in a script or a notebook.
+    Give rows as arguments of their own, or let the function hold them: large arrays go through joblib as they are,
+    which maps them into the memory of other processes, and on a cluster sends what several tasks share once. Models,
+    functions and results may be of classes that were written in a script or a notebook.
     """
-    jobs = (delayed(_run)(_Carried(function), *map(_carried, task)) for task in tasks)
     backend = get_active_backend()[0]
+    if not _leaves(backend, n_jobs):
+        return iter(Parallel(n_jobs=n_jobs, **_settings(backend))(delayed(function)(*task) for task in tasks))
+    return _sent(backend, *packed(function), tasks, n_jobs)
+
+
+def spread(function: Callable, parts: Sequence[tuple]) -> Iterator[Any]:
+    """function(*part) of every part, in order: parts of one pass over the rows, which holds them and the model.
+
+    By workers where the caller has chosen a backend of joblib whose workers are other processes; else here, one after
+    the other. A task of a worker spreads no further. Where a model cannot be sent a warning says so.
+    """
+    backend = get_active_backend()[0]
+    if len(parts) > 1 and _leaves(backend, None) and not _in_dask_worker():
+        try:
+            return _sent(backend, *packed(function), parts, None)
+        except Exception as error:  # pickle raises errors of many kinds, and modules their own
+            warnings.warn(
+                f"the passes over the rows run in this process, since the model cannot be sent to workers: {error}",
+                UserWarning,
+                stacklevel=2,
+            )
+    return (function(*part) for part in parts)
+
+
+def _leaves(backend: Any, n_jobs: int | None) -> bool:
+    """Whether tasks leave this process."""
+    return not getattr(backend, "supports_sharedmem", False) and (_is_dask(backend) or effective_n_jobs(n_jobs) > 1)
+
+
+def _is_dask(backend: Any) -> bool:
+    return any(kind.__name__ == "DaskDistributedBackend" for kind in type(backend).__mro__)
+
+
+def _in_dask_worker() -> bool:
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return False
+    try:
+        distributed.get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+def _settings(backend: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if type(backend).__name__ == "DaskDistributedBackend":
         from sktda.cluster import resilient
 
         settings["backend"] = resilient(backend)
+    if type(backend).__name__ == "RayBackend" and not backend.ray_remote_args:
+        settings["ray_remote_args"] = RAY  # its pool is of actors, which are by default not started again
     if backend.supports_return_generator:  # Ray's does not
         settings["return_as"] = "generator"
-    return (each.value for each in Parallel(n_jobs=n_jobs, **settings)(jobs))
+    return settings
+
+
+def _sent(
+    backend: Any, code: np.ndarray, arrays: list[np.ndarray], tasks: Iterable[tuple], n_jobs: int | None
+) -> Iterator[Any]:
+    here = os.getpid()
+    jobs = (delayed(_run)(here, code, len(arrays), *arrays, *map(_carried, task)) for task in tasks)
+    return (each.value for each in Parallel(n_jobs=n_jobs, **_settings(backend))(jobs))
+
+
+# ---- functions with the rows that they hold ------------------------------------------------------------------------
+
+
+class _Loading(threading.local):
+    """The arrays that go beside the function that this thread is opening."""
+
+    arrays: Sequence[np.ndarray] = ()
+
+
+_LOADING = _Loading()
+
+
+def packed(function: Callable) -> tuple[np.ndarray, list[np.ndarray]]:
+    """(the function as bytes, large arrays that it holds and that are not in them)."""
+    file = io.BytesIO()
+    pickler = _Pickler(file, apart=[])
+    pickler.dump(function)
+    assert pickler.apart is not None
+    return np.frombuffer(file.getvalue(), np.uint8), pickler.apart
+
+
+def unpacked(code: np.ndarray, arrays: Sequence[np.ndarray]) -> Callable:
+    """A function as it was `packed`: a copy that nothing else holds, as models are changed by passes through them."""
+    before, _LOADING.arrays = _LOADING.arrays, arrays
+    try:
+        return pickle.loads(code.data)
+    finally:
+        _LOADING.arrays = before
+
+
+def _array(number: int) -> np.ndarray:
+    return _LOADING.arrays[number]
+
+
+def _own_device() -> Any:
+    return resolve_device("auto")
+
+
+def _arrived(value: Any, requires_grad: bool, is_parameter: bool) -> Any:
+    import torch
+
+    value = value.to(_own_device())
+    return torch.nn.Parameter(value, requires_grad) if is_parameter else value.requires_grad_(requires_grad)
+
+
+def _run(home: int, code: np.ndarray, n_arrays: int, *rest: Any) -> _Carried:
+    function = unpacked(code, rest[:n_arrays])
+    if os.getpid() != home:
+        _settle("torch" in sys.modules)
+    found = function(*(each.value if isinstance(each, _Carried) else each for each in rest[n_arrays:]))
+    return _Carried(_on_processor(found))
+
+
+@cache
+def _settle(has_torch: bool) -> None:
+    """Set up a process of workers, once, and once more when torch is there."""
+    # rows are mapped, or shared by tasks, and nobody writes to them: torch would warn in every process
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+    if has_torch and "OMP_NUM_THREADS" not in os.environ:
+        sys.modules["torch"].set_num_threads(
+            1
+        )  # there are as many workers as processors, or their environment says what there is
+
+
+def _on_processor(found: Any) -> Any:
+    """Tensors on the device of a worker, by themselves or several, where every process can read them."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(found, torch.Tensor):
+        return found.cpu()
+    if type(found) is tuple:
+        return tuple(map(_on_processor, found))
+    return {key: _on_processor(value) for key, value in found.items()} if type(found) is dict else found
+
+
+# ---- values with their classes -------------------------------------------------------------------------------------
 
 
 class _Carried:
@@ -48,9 +191,17 @@ class _Pickler(cloudpickle.Pickler):
     """cloudpickle, which takes classes of `__main__` by value, for skorch nets as well.
 
     A net that is initialised pickles its module by itself, and the module's class then by its name.
+    apart: where large arrays go to, and are left out; tensors then are for the device of whoever opens them.
     """
 
+    def __init__(self, file: io.BytesIO, apart: list[np.ndarray] | None = None) -> None:
+        super().__init__(file)
+        self.apart = apart
+
     def reducer_override(self, obj: Any) -> Any:
+        found = NotImplemented if self.apart is None else self._of_function(obj, self.apart)
+        if found is not NotImplemented:
+            return found
         skorch = sys.modules.get("skorch")  # where it is not loaded there is no net
         if skorch is None or isinstance(obj, type) or not isinstance(obj, skorch.NeuralNet):
             return super().reducer_override(obj)
@@ -59,6 +210,22 @@ class _Pickler(cloudpickle.Pickler):
         file = io.BytesIO()
         _Pickler(file).dump({key: value for key, value in vars(obj).items() if key.startswith(own)})
         return _net, (type(obj), state, file.getvalue())
+
+    @staticmethod
+    def _of_function(obj: Any, apart: list[np.ndarray]) -> Any:
+        if type(obj) in {np.ndarray, np.memmap}:
+            if obj.dtype.hasobject or (obj.nbytes <= APART and type(obj) is np.ndarray):
+                return NotImplemented
+            apart.append(obj)
+            return _array, (len(apart) - 1,)
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return NotImplemented
+        if isinstance(obj, torch.device) and obj.type != "cpu":
+            return _own_device, ()
+        if isinstance(obj, torch.Tensor) and obj.device.type not in {"cpu", "meta"}:
+            return _arrived, (obj.detach().cpu(), obj.requires_grad, isinstance(obj, torch.nn.Parameter))
+        return NotImplemented
 
 
 def _net(kind: Any, state: dict, modules: bytes) -> Any:
@@ -73,7 +240,3 @@ def _opened(data: bytes) -> _Carried:
 
 def _carried(value: Any) -> Any:
     return _Carried(value) if hasattr(value, "get_params") or callable(value) else value
-
-
-def _run(function: _Carried, *task: Any) -> _Carried:
-    return _Carried(function.value(*(each.value if isinstance(each, _Carried) else each for each in task)))

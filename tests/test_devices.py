@@ -1,7 +1,9 @@
 """Blocks are halved whatever says that memory ran out, and after the failed one has let go of its own."""
 
 import multiprocessing
+import sys
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -131,6 +133,18 @@ def test_workers_take_the_cards_in_turn(name, expected, monkeypatch):
     monkeypatch.setattr(multiprocessing.current_process(), "name", name)
     assert resolve_device("auto") == torch.device(expected)
     assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_workers_of_dask_take_the_cards_in_turn_where_nobody_has_given_them_some(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name, expected in ((4, "cuda:1"), ("tcp://10.0.0.7:8786", "cuda")):
+        worker = SimpleNamespace(name=name)
+        monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(get_worker=lambda worker=worker: worker))
+        assert resolve_device("auto") == torch.device(expected)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0,1")
+    assert resolve_device("auto") == torch.device("cuda")
 
 
 def test_workers_of_joblib_are_told_apart():

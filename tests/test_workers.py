@@ -1,4 +1,7 @@
-"""Models of a script's own classes reach other processes, and tasks on a cluster outlive their workers."""
+"""Models of a script's own classes reach other processes, and tasks on a cluster outlive their workers.
+
+Passes over the rows are tasks, too: on workers they find what they find here.
+"""
 
 import os
 import pickle
@@ -11,6 +14,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.callback import ProgressBar
 from sklearn.datasets import load_iris
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
@@ -18,9 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 
-from sktda import InfluencePruner, dask_cluster
-from sktda.attribution import Influence, SelfConfidence
-from sktda.workers import _Carried, in_workers
+from sktda import InfluencePruner, TrajectoryRecorder, cluster, dask_cluster
+from sktda.attribution import ComplexityGap, Influence, SelfConfidence, Source
+from sktda.engine import journal, kernel
+from sktda.engine.journal import Passes, shard_size
+from sktda.workers import _Carried, in_workers, packed, spread, unpacked
 
 X, y = load_iris(return_X_y=True)
 X = X.astype("float32")
@@ -38,6 +44,18 @@ class Own(torch.nn.Module):
 
     def forward(self, X):
         return self.layer(X)
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.2),
+            torch.nn.ReLU(), torch.nn.Linear(6, 3)
+        )
+
+    def forward(self, X):
+        time.sleep(0.02 if len(X) == 16 else 0)  # long enough to be killed at it
+        return self.layers(X)
 
 class Slow(DecisionTreeClassifier):
     def fit(self, X, y, sample_weight=None):
@@ -123,9 +141,129 @@ def workers():
                 each.wait()
 
 
+MANY = np.random.default_rng(0).normal(size=(97, 4)).astype("float32")  # six shards of 16 and one of a single row
+CODES = (MANY[:, 0] > 0).astype(int)
+WEIGHTS = np.linspace(0.5, 2, 97).astype("float32")
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(journal, "SHARD", 16)
+    monkeypatch.setattr(kernel, "CACHE_ELEMENTS", 0)
+
+
+METHODS = {
+    "Influence": (lambda net: Influence(net, curvature="ekfac"), {}),
+    "Source": (lambda net: Source(net, n_segments=2), {"X_val": MANY[:9], "y_val": CODES[:9]}),
+    "ComplexityGap": (lambda net: ComplexityGap(mode="nystrom", n_landmarks=30), {}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # of torch, for mapped rows
+def test_passes_on_workers_find_what_they_find_here(workers, script, small_shards, tmp_path, monkeypatch):
+    np.save(tmp_path / "X.npy", MANY)
+    mapped, bytes_sent, differing = np.load(tmp_path / "X.npy", mmap_mode="r"), [], []
+    make = cluster._Backend._sent
+
+    def noted(self, value):
+        found = make(self, value)
+        # what is shared is of functions, which hold the model; rows are described, and numbers say which of them
+        bytes_sent.append(len(pickle.dumps(found)) if found is value or isinstance(found, cluster.Mapped) else 0)
+        return found
+
+    monkeypatch.setattr(cluster._Backend, "_sent", noted)
+    monkeypatch.setattr(cluster, "SMALL", 64)  # so that the rows of this test count as many
+    recorded = net_of(script["Net"]).set_params(batch_size=50, callbacks=[TrajectoryRecorder(n_checkpoints=2)])
+    trained = FrozenEstimator(recorded.fit(MANY, CODES))
+    for name, (make_method, given) in METHODS.items():
+        method = make_method(trained)
+        expected = method.fit(mapped, CODES, sample_weight=WEIGHTS, **given).scores_
+        before = len(bytes_sent)
+        with dask_cluster(workers[0]):
+            found = method.fit(mapped, CODES, sample_weight=WEIGHTS, **given).scores_
+        if not np.array_equal(found, expected):
+            differing.append((name, np.abs(found - expected).max()))
+        assert len(bytes_sent) > before, f"{name} sent nothing"
+    assert not differing
+    assert max(bytes_sent) < 20_000
+
+
+def test_rows_of_a_file_that_is_gone_are_sent_themselves(workers, small_shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "SMALL", 64)
+    np.save(tmp_path / "X.npy", MANY)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    (tmp_path / "X.npy").unlink()
+    with dask_cluster(workers[0]):
+        assert list(spread(lambda start, stop: float(mapped[start:stop].sum()), [(0, 5), (5, 97)])) == [
+            float(MANY[:5].sum()),
+            float(MANY[5:].sum()),
+        ]
+
+
+def test_mapped_arrays_are_described_as_they_are_and_other_files_refused(tmp_path):
+    path = tmp_path / "X.npy"
+    np.save(path, np.arange(60.0).reshape(5, 4, 3))
+    whole = np.load(path, mmap_mode="r")
+    for view in (whole, whole[1:], whole[::2, 1], whole.T, whole[::-1], np.asarray(whole)[:, :, 1], whole.view("i8")):
+        described = pickle.loads(pickle.dumps(cluster.Mapped.of(view)))
+        np.testing.assert_array_equal(described.opened(), view)
+    copied = np.load(path, mmap_mode="c")
+    copied[0] = 7
+    assert all(cluster.Mapped.of(each) is None for each in (copied, whole[[0, 2]], whole + 1, np.zeros(3)))
+    described = cluster.Mapped.of(whole)
+    np.save(path, np.zeros((5, 4, 3)))
+    with pytest.raises(OSError, match=r"cannot open .*X\.npy.*put it where all workers see it"):
+        described.opened()
+
+
+def test_large_arrays_of_a_function_go_beside_it_and_the_copy_is_its_own():
+    rows, few, net = np.zeros(200_000), np.arange(3), torch.nn.Linear(2, 1)
+    code, apart = packed(lambda: (rows, rows, few, net, [net]))
+    assert len(apart) == 1
+    assert apart[0] is rows
+    assert len(code) < 10_000
+    one, two = unpacked(code, apart)(), unpacked(code, apart)()
+    assert one[0] is one[1] is rows
+    assert one[3] is one[4][0]
+    assert len({id(one[3]), id(two[3]), id(net)}) == 3
+
+
+def test_what_cannot_be_sent_runs_here_and_a_warning_says_so():
+    lock = threading.Lock()
+
+    def compute(start, stop):
+        with lock:
+            return stop - start
+
+    with joblib.parallel_config("loky", n_jobs=2), pytest.warns(UserWarning, match="run in this process"):
+        found = spread(compute, [(0, 2), (2, 5)])
+    assert list(found) == [2, 3]
+
+
+def test_shards_depend_on_the_rows_alone_and_are_added_in_order(monkeypatch):
+    assert [shard_size(n) for n in (1, 2_048, 65_536, 65_537, 1_000_000, 10**9)] == [
+        2_048, 2_048, 2_048, 4_096, 32_768, 65_536
+    ]  # fmt: skip
+    monkeypatch.setattr(journal, "SHARD", 10)
+    values = torch.linspace(0, 1, 95, dtype=torch.float64) ** 9
+    sums = {"all": torch.zeros((), dtype=torch.float64)}
+    Passes().summed("sums", 95, lambda start, stop: {"all": values[start:stop].sum()}, sums)
+    expected = torch.zeros((), dtype=torch.float64)
+    for part in values.split(10):
+        expected += part.sum()
+    assert sums["all"] == expected
+
+
+def test_progress_of_tasks_reaches_the_callbacks(capsys):
+    SelfConfidence(cv=3).set_callbacks(ProgressBar()).fit(X, y)
+    assert "folds" in capsys.readouterr().out
+
+
 FLOWS = {
-    "ours": lambda slow: SelfConfidence(slow, cv=9).fit(X, y).scores_,
-    "a search": lambda slow: (
+    "ours": lambda slow, net: np.concatenate(
+        [Influence(net, curvature="ekfac").fit(MANY, CODES).scores_, SelfConfidence(slow, cv=9).fit(X, y).scores_]
+    ),
+    "a search": lambda slow, net: (
         GridSearchCV(InfluencePruner(slow, SelfConfidence(), guard=False), {"prune_ratio": [0, 0.1]}, cv=3)
         .fit(X, y)
         .cv_results_["mean_test_score"]
@@ -135,15 +273,16 @@ FLOWS = {
 
 @pytest.mark.filterwarnings("default")  # of threads and sockets of a worker that is gone
 @pytest.mark.parametrize("flow", FLOWS)
-def test_a_killed_worker_changes_nothing(workers, flow, script):
+def test_a_killed_worker_changes_nothing(workers, flow, script, small_shards):
     client, processes = workers
     slow = script["Slow"](max_depth=2, random_state=0)  # whose results no rounding moves
-    expected = FLOWS[flow](slow)
+    net = net_of(script["Net"])
+    expected = FLOWS[flow](slow, net)
     victim = next(each for each in processes if each.poll() is None)
     killer = threading.Timer(0.5, os.kill, (victim.pid, signal.SIGKILL))
     with joblib.parallel_config("dask") if flow == "ours" else dask_cluster(client):
         killer.start()
-        found = FLOWS[flow](slow)
+        found = FLOWS[flow](slow, net)
     killer.join()
     np.testing.assert_array_equal(found, expected)
     assert victim.wait(5) == -signal.SIGKILL

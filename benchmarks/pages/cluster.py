@@ -23,14 +23,14 @@ def cluster() -> Page | None:
             *(f"{row[name]:.1f}" for name in ("alone", "one", "two")),
             f"{efficiency[row['flow']]:.2f}",
             f"{row['tasks']}",
-            f"{row['own'] / 1e3:.1f}",
+            *(f"{row[name] / 1e3:.1f}" for name in ("own", "models")),
             f"{row['once'] / 1e6:.1f}",
             f"{max(each['seconds'] for each in row['kills']):.1f}",
             f"{differs[row['flow']]:.1g}",
         ]
         for row in rows
     ]
-    head = ["", "rows", "alone, s", "1 worker, s", "2 workers, s", "efficiency", "tasks", "kB a task", "MB once"]
+    head = ["", "rows", "alone, s", "1 worker, s", "2 workers, s", "efficiency", "tasks", "kB a task", "of models", "MB once"]
     names = {"alone": "without a cluster", "one": "one worker", "two": "two workers"}
     panels = {"": {title: {row["flow"]: row[name] for row in rows} for name, title in names.items()}}
     least, most = min(efficiency, key=efficiency.__getitem__), max(efficiency, key=efficiency.__getitem__)

@@ -1,7 +1,8 @@
-"""Progress of an attributor's fit for scikit-learn's callbacks: one task per pass, one subtask per shard of rows."""
+"""Progress of an attributor's fit for scikit-learn's callbacks: one task per pass, one subtask per shard or model."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -20,6 +21,12 @@ class Progress:
         if not k:
             self._start(self._root, name, total)
         self._start(self._open[0], f"shard {k + 1}", 0)
+
+    def each(self, name: str, found: Iterator[Any], total: int) -> Iterator[Any]:
+        """What is found, one after the other, as the shards of a pass; by workers it may come from."""
+        for k in range(total):
+            self.begin(name, k, total)
+            yield next(found)
 
     def _start(self, parent: Any, name: str, total: int) -> None:
         task = parent.subcontext(task_name=name, max_subtasks=total)

@@ -16,7 +16,7 @@ from torch import Tensor
 from sktda.devices import exact_device
 from sktda.engine.compression import Compression, needed_layers
 from sktda.engine.curvature import along_root, rooted_targets
-from sktda.engine.ekfac import drawn_slopes
+from sktda.engine.drawn_labels import drawn_slopes
 from sktda.engine.kronecker import Block, eigenvectors, flat, self_product
 from sktda.engine.kronecker_blocks import LookupBlock, ProductBlock, met
 from sktda.engine.layers import Layer, LayerRows, Lookup, Product

@@ -11,13 +11,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sktda.devices import exact_device
 from sktda.engine.curvature import Spectral, Visit, along_root, here
+from sktda.engine.drawn_labels import Noise, drawn_slopes
 from sktda.engine.functional import Direction
 from sktda.engine.journal import Passes
 from sktda.engine.kronecker import Bases, Block, eigenvectors, squared, turned, turned_back
@@ -25,11 +27,8 @@ from sktda.engine.kronecker_blocks import ProductBlock, covered_blocks
 from sktda.engine.layers import Layer, LayerRows, Product
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows, forward
-from sktda.model.likelihood import Likelihood
 
 KEPT_BYTES = 256 * 2**20  # factors kept from the first pass over the rows, so that the second need not redo them
-
-Noise = Callable[[int], Tensor]
 
 
 class Kept:
@@ -49,12 +48,25 @@ class Kept:
         """The factors of a batch, which are held no longer."""
         return self._found.pop(batch, None)
 
+    def __getstate__(self) -> dict:
+        return {"_left": -1, "_found": {}}  # what one worker keeps another has no use for
+
     def drop(self) -> bool:
         """Let go of all, and keep none from now on; returns whether there were any."""
         some = bool(self._found)
         self._found.clear()
         self._left = -1
         return some
+
+
+@dataclass
+class _Rows:
+    """The rows of a fit, with what is drawn for them and what is known of them."""
+
+    engine: PerRow
+    rows: Rows
+    noise: Noise
+    kept: Kept
 
 
 class EKFAC:
@@ -101,10 +113,9 @@ class EKFAC:
                 stacklevel=2,
             )
         self._names = [block.name for block in self.layers]
-        noise = cache(lambda state: self._noise(engine, rows, seed + state))
-        kept = Kept()
-        self.basis_in, self.basis_out = self._bases(engine, rows, noise, kept, passes, visit)
-        self.values = self._values(engine, rows, noise, kept, passes, visit)
+        over = _Rows(engine, rows, Noise(engine, rows, seed), Kept())
+        self.basis_in, self.basis_out = self._bases(over, passes, visit)
+        self.values = self._values(over, passes, visit)
         for block in self.layers:
             self.values[block.name] += self.penalty(engine, block)
 
@@ -115,22 +126,17 @@ class EKFAC:
 
     # ---- fitting ---------------------------------------------------------------------------------------------------
 
-    def _noise(self, engine: PerRow, rows: Rows, seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            shape = forward(engine.model.module, rows.block(slice(0, 1), engine.model.device)[0]).shape
-        return engine.model.likelihood.noise(torch.Size((len(rows), *shape[1:])), generator)
-
-    def _captured(self, engine: PerRow, rows: Rows, noise: Tensor, part: slice) -> dict[str, LayerRows]:
+    def _captured(self, over: _Rows, state: int, part: slice) -> dict[str, LayerRows]:
+        engine = over.engine
         likelihood = engine.model.likelihood
-        inputs, targets, weight = rows.block(part, engine.model.device)
+        inputs, targets, weight = over.rows.block(part, engine.model.device)
 
         def sampled(outputs: Tensor, noise: Tensor) -> Tensor:
             return along_root(outputs, drawn_slopes(likelihood, outputs, targets, noise))
 
         # curvature is linear in a row's weight, its gradient too: the root of it goes into the gradient
         root = None if weight is None else weight.sqrt()
-        own, drawn = self.own(engine), noise[part].to(exact_device(engine.model.device))
+        own, drawn = self.own(engine), over.noise(state)[part].to(exact_device(engine.model.device))
         if own is None:  # gradients without factors are of one row at a time: each needs its own slopes
             with torch.no_grad():
                 outputs = forward(engine.model.module, inputs)
@@ -141,71 +147,67 @@ class EKFAC:
         return {block.name: block.taken(factors) for block in self.layers}
 
     def _bases(
-        self, engine: PerRow, rows: Rows, noise: Noise, kept: Kept, passes: Passes, visit: Visit
+        self, over: _Rows, passes: Passes, visit: Visit
     ) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
         shapes: dict[str, tuple[int, int]] = {}
         for block in self.layers:
             (out, width), rotates = block.size, block.rotates
             shapes |= {f"in/{block.name}": (width, width)} if rotates[0] else {}
             shapes |= {f"out/{block.name}": (out, out)} if rotates[1] else {}
-        sums = self._zeros(engine, shapes)
-
-        def work(state: int, part: slice) -> None:
-            factors = self._captured(engine, rows, noise(state), part)
-            root = None if rows.weight is None else rows.weight[part].sqrt().to(engine.model.device)
-            products: dict[str, Tensor | None] = {}
-            for block in self.layers:
-                columns, lines = block.products(factors[block.name], root)
-                products |= {f"in/{block.name}": columns, f"out/{block.name}": lines}
-            for key, product in products.items():  # only now: a batch that runs out of memory is tried again
-                if product is not None:
-                    sums[key] += product.to(sums[key].device)
-            kept.keep((state, part.start, part.stop), factors)
-
-        n = self._accumulate("factors", engine, rows, work, sums, passes, visit, kept.drop)
-        device, dtype = engine.model.device, engine.model.dtype
-        found = {key: eigenvectors(total / n).to(device, dtype) for key, total in sums.items()}
+        sums, n = self._summed("factors", self._products, shapes, over, passes, visit)
+        like = next(iter(over.engine.model.parameters.values()))
+        found = {key: eigenvectors(total / n).to(like) for key, total in sums.items()}
         return {n: found.get(f"in/{n}") for n in self._names}, {n: found.get(f"out/{n}") for n in self._names}
 
-    def _values(
-        self, engine: PerRow, rows: Rows, noise: Noise, kept: Kept, passes: Passes, visit: Visit
-    ) -> dict[str, Tensor]:
-        sums = self._zeros(engine, {block.name: block.size for block in self.layers})
+    def _products(self, over: _Rows, state: int, part: slice) -> dict[str, Tensor]:
+        factors, weight = self._captured(over, state, part), over.rows.weight
+        root = None if weight is None else weight[part].sqrt().to(over.engine.model.device)
+        products: dict[str, Tensor | None] = {}
+        for block in self.layers:
+            columns, lines = block.products(factors[block.name], root)
+            products |= {f"in/{block.name}": columns, f"out/{block.name}": lines}
+        over.kept.keep((state, part.start, part.stop), factors)
+        return {key: product for key, product in products.items() if product is not None}
 
-        def work(state: int, part: slice) -> None:
-            factors = kept.taken((state, part.start, part.stop))
-            factors = factors or self._captured(engine, rows, noise(state), part)
-            squares = {b.name: b.squares(factors[b.name], self.bases(b.name)) for b in self.layers}
-            for name, values in squares.items():
-                sums[name] += values.to(sums[name].device)
+    def _values(self, over: _Rows, passes: Passes, visit: Visit) -> dict[str, Tensor]:
+        shapes = {block.name: block.size for block in self.layers}
+        sums, n = self._summed("eigenvalues", self._squares, shapes, over, passes, visit)
+        like = next(iter(over.engine.model.parameters.values()))
+        return {name: (total / n).to(like) for name, total in sums.items()}
 
-        n = self._accumulate("eigenvalues", engine, rows, work, sums, passes, visit, kept.drop)
-        return {name: (total / n).to(engine.model.device, engine.model.dtype) for name, total in sums.items()}
+    def _squares(self, over: _Rows, state: int, part: slice) -> dict[str, Tensor]:
+        factors = over.kept.taken((state, part.start, part.stop)) or self._captured(over, state, part)
+        return {b.name: b.squares(factors[b.name], self.bases(b.name)) for b in self.layers}
 
-    @staticmethod
-    def _accumulate(
+    def _summed(
+        self,
         name: str,
-        engine: PerRow,
-        rows: Rows,
-        work: Callable[[int, slice], None],
-        sums: dict[str, Tensor],
+        of_batch: Callable[[_Rows, int, slice], dict[str, Tensor]],
+        shapes: dict[str, tuple[int, int]],
+        over: _Rows,
         passes: Passes,
         visit: Visit,
-        spare: Callable[[], bool],
-    ) -> int:
-        """work(state, batch) for all rows at all states; returns how many rows that were."""
-        n = 0
+    ) -> tuple[dict[str, Tensor], int]:
+        """(sums of these shapes over all rows at all states, how many rows that were)."""
+        sums, n = self._zeros(over.engine, shapes), 0
         for state, label in enumerate(visit()):
+            compute = partial(self._shard, of_batch, shapes, over, state)
+            passes.summed(f"{name} {label}".strip(), len(over.rows), compute, sums)
+            n += len(over.rows)
+        return sums, n
 
-            def add(start: int, stop: int, state: int = state) -> None:
-                # Always in the same batches: eigenvectors of close eigenvalues turn with the rounding of a product in
-                # float32, and scores with them, by more than 1e-5. Products in float64 would do as well, and double
-                # the cost of the fit.
-                engine.sweep(rows, partial(work, state), start, stop, engine.own_batch, spare)
-
-            passes.accumulate(f"{name} {label}".strip(), len(rows), add, sums)
-            n += len(rows)
-        return n
+    def _shard(
+        self, of_batch: Callable, shapes: dict[str, tuple[int, int]], over: _Rows, state: int, start: int, stop: int
+    ) -> dict[str, Tensor]:
+        sums, engine = self._zeros(over.engine, shapes), over.engine
+        # Always in the same batches: eigenvectors of close eigenvalues turn with the rounding of a product in float32,
+        # and scores with them, by more than 1e-5. Products in float64 would do as well, and double the cost of the fit.
+        work, size = partial(of_batch, over, state), engine.own_batch
+        for _, products in engine.computed(over.rows, work, start, stop, size, over.kept.drop):
+            for key, product in products.items():
+                sums[key] += product.to(sums[key].device)
+            del products, product  # before the next batch is made
+        return sums
 
     @staticmethod
     def _zeros(engine: PerRow, shapes: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
@@ -341,9 +343,3 @@ class EKFAC:
 
         engine.sweep(rows, work, start, stop)
         return result
-
-
-def drawn_slopes(likelihood: Likelihood, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-    """Slopes at labels that the noise, in float64, draws from the outputs; computed where the noise is."""
-    place = noise.device
-    return likelihood.slopes(outputs.detach().to(place), targets.to(place), noise).to(outputs)

@@ -44,9 +44,10 @@ def forward_at(module: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) 
 @contextmanager
 def dual_numbers(values: Mapping[str, Tensor], directions: Direction) -> Iterator[dict[str, Tensor]]:
     """Parameters as dual numbers, which carry their change along a direction, and all that is computed of them."""
-    load_forward_mode()
-    with DUAL_LEVEL, forward_ad.dual_level(), StillInputs():
-        yield {name: forward_ad.make_dual(value, directions[name].to(value)) for name, value in values.items()}
+    with DUAL_LEVEL:
+        load_forward_mode()
+        with forward_ad.dual_level(), StillInputs():
+            yield {name: forward_ad.make_dual(value, directions[name].to(value)) for name, value in values.items()}
 
 
 class StillInputs(TorchFunctionMode):

@@ -7,7 +7,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +18,11 @@ from torch import Tensor
 from sktda import __version__
 from sktda.data import slices
 from sktda.model import sealed
+from sktda.workers import spread
 
-SHARD = 65_536  # rows; fixed, so that shards are the same whatever the batch size
+SHARD = 65_536  # rows at most; by their number alone, so that shards are the same whatever the batch size and workers
+LEAST, PARTS = 2_048, 32  # fewer rows make no shard of their own, and more shards no pass faster
+ATTEMPTS = 3  # at writing into a folder that another process removes
 PAUSE = 10.0  # seconds between two writes of a running sum, which is rewritten as a whole
 
 Begin = Callable[[str, int, int], None]
@@ -46,8 +52,14 @@ class Journal:
         """Write under this name, replacing what was there in one step; OSError if the disk is full, for example."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        sealed.save(self.folder / f"{name}.safetensors", tensors, self._about(name))
+        for attempt in range(ATTEMPTS):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                return sealed.save(self.folder / f"{name}.safetensors", tensors, self._about(name))
+            except OSError as error:
+                # where another fit of the same problem has ended meanwhile, and cleared the folder, it is made again
+                if attempt + 1 == ATTEMPTS or (self.folder.exists() and "No such file" not in str(error)):
+                    raise
 
     def _about(self, name: str) -> dict[str, str]:
         assert self.folder is not None
@@ -57,6 +69,19 @@ class Journal:
         """Remove everything: the results are where they belong."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Held(Journal):
+    """What a journal has, in memory."""
+
+    def __init__(self, held: Mapping[str, Mapping[str, Tensor] | None]) -> None:
+        super().__init__()
+        self._held = held
+
+    def read(self, name: str) -> dict[str, Tensor] | None:
+        """As of the journal."""
+        found = self._held.get(name)
+        return None if found is None else dict(found)
 
 
 def check_folder(folder: str | os.PathLike[str] | None) -> None:
@@ -72,15 +97,36 @@ def check_folder(folder: str | os.PathLike[str] | None) -> None:
         ) from error
 
 
-class Passes:
-    """Runs passes over the rows in shards, with a journal and a report of progress.
+def shard_size(n: int) -> int:
+    """Rows of a shard of n."""
+    return min(SHARD, LEAST * max(1, -(-n // (LEAST * PARTS))))
 
-    begin(name, shard number, number of shards) is called before each shard.
+
+def _shard(within: Callable[[], AbstractContextManager], compute: Callable, start: int, stop: int) -> Any:
+    """compute(start, stop) as the whole pass is computed, in any process."""
+    with within():
+        return compute(start, stop)
+
+
+class Passes:
+    """Runs passes over the rows in shards, with a journal and a report of progress, by workers where there are some.
+
+    begin(name, shard number, number of shards) is called before each shard. within: what has to be entered for it, in a
+    worker too.
     """
 
-    def __init__(self, journal: Journal | None = None, begin: Begin | None = None) -> None:
+    def __init__(
+        self,
+        journal: Journal | None = None,
+        begin: Begin | None = None,
+        within: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
         self.journal = journal or Journal()
         self._begin = begin
+        self._within = within
+
+    def __reduce__(self) -> tuple:
+        return Passes, ()  # the journal and the report are where the pass was begun
 
     def code(self, values: Iterable[Tensor]) -> str:
         """A digest of the tensors that a pass depends on, for its name; without a journal they are not read."""
@@ -93,7 +139,7 @@ class Passes:
 
     def shards(self, name: str, n: int, size: int | None = None) -> Iterator[tuple[int, slice]]:
         """(number, rows) of the shards of a pass, each of which is reported as it begins."""
-        shards = list(slices(n, size or SHARD))
+        shards = list(slices(n, size or shard_size(n)))
         for k, shard in enumerate(shards):
             if self._begin is not None:
                 self._begin(name, k, len(shards))
@@ -101,26 +147,64 @@ class Passes:
 
     def collect(self, name: str, n: int, compute: Callable[[int, int], Tensor]) -> Tensor:
         """(n,) values from compute(start, stop) per shard, on the processor; shards in the journal are read."""
+        shards = list(slices(n, shard_size(n)))
+        kept = [self.journal.read(f"{name}-{k:06d}") for k in range(len(shards))]
+        missing = [(part.start, part.stop) for part, found in zip(shards, kept, strict=True) if found is None]
+        made = spread(partial(_shard, self._within, compute), missing)
         parts = []
-        for k, shard in self.shards(name, n):
-            label = f"{name}-{k:06d}"
-            kept = self.journal.read(label)
-            values = compute(shard.start, shard.stop).cpu() if kept is None else kept["values"]
-            if kept is None:
-                self.journal.write(label, {"values": values})
-            parts.append(values)
+        for k, _ in self.shards(name, n):
+            found = kept[k]
+            if found is None:
+                found = {"values": next(made).cpu()}
+                self.journal.write(f"{name}-{k:06d}", found)
+            parts.append(found["values"])
         return torch.cat(parts)
+
+    def summed(
+        self, name: str, n: int, compute: Callable[[int, int], dict[str, Tensor]], sums: dict[str, Tensor]
+    ) -> None:
+        """Add compute(start, stop) of every shard to the sums, in order; goes on from those in the journal.
+
+        Each shard is summed by itself, so that results depend neither on how many workers there are nor on which is
+        the first to end.
+        """
+        done = self._taken_up(name, sums)
+        parts = [(part.start, part.stop) for part in slices(n, shard_size(n)) if part.start >= done]
+        made = spread(partial(_shard, self._within, compute), parts)
+
+        def add(start: int, stop: int) -> None:
+            for key, value in next(made).items():
+                sums[key] += value.to(sums[key].device)
+
+        self._go_on(name, n, add, sums, None, done)
 
     def accumulate(
         self, name: str, n: int, add: Callable[[int, int], None], state: dict[str, Tensor], size: int | None = None
     ) -> None:
-        """add(start, stop) per shard of `size`, each changing the sums in `state`; goes on from that in the journal."""
+        """add(start, stop) per shard of `size`, each changing the state, on which the next goes on; and so from what is
+        in the journal.
+        """
+        self._go_on(name, n, add, state, size, self._taken_up(name, state))
+
+    def _taken_up(self, name: str, state: dict[str, Tensor]) -> int:
+        """How far the journal's state goes, which is put into `state`."""
         kept = self.journal.read(name)
-        done = 0
-        if kept is not None:
-            done = int(kept.pop("done"))
-            # in place: `add` holds this very dict
-            state |= {key: value.to(state[key].device) for key, value in kept.items()}
+        if kept is None:
+            return 0
+        done = int(kept.pop("done"))
+        # in place: `add` holds this very dict
+        state |= {key: value.to(state[key].device) for key, value in kept.items()}
+        return done
+
+    def _go_on(
+        self,
+        name: str,
+        n: int,
+        add: Callable[[int, int], None],
+        state: dict[str, Tensor],
+        size: int | None,
+        done: int,
+    ) -> None:
         written = time.monotonic()
         for _, shard in self.shards(name, n, size):
             if shard.start < done:

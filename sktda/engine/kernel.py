@@ -6,13 +6,18 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import starmap
+from typing import Any
 
 import torch
 from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
 from sktda.data import slices
-from sktda.devices import for_blocks
+from sktda.devices import for_blocks, in_blocks
+from sktda.engine.journal import shard_size
+from sktda.workers import spread
 
 PIVOT_CUTOFF = 1e-6  # a landmark that the others determine to this share of its variance adds only rounding noise
 CACHE_ELEMENTS = 2**25  # features of up to 128 MiB are kept between the passes instead of being made again
@@ -144,26 +149,18 @@ def leave_one_out_nystrom(
     gram = torch.zeros(rank, rank, dtype=torch.float64, device=device)
     moment = torch.zeros(rank, targets.shape[1], dtype=torch.float64, device=device)
     noise = torch.empty(n, dtype=torch.float64, device=device)
-    project = inverse.to(dtype)
     cache = None
     if n * rank <= CACHE_ELEMENTS:
         with suppress(torch.OutOfMemoryError):  # they are made again
             cache = torch.empty(n, rank, dtype=dtype, device=device)
-
-    def accumulate(rows: slice) -> None:
-        phi = times_upper(arc_cosine(block(rows), landmarks), project)
-        # d_i; 1/2 is the kernel of a row with itself, which |phi|^2 may exceed by rounding
-        own = ridge + alpha * (0.5 - phi.square().sum(dim=1).double()).clamp(min=0)
-        weighted = phi / own.sqrt().to(dtype)[:, None]  # D^-1/2 Phi: its Gram is Phi' D^-1 Phi
-        part = upper_gram(weighted), weighted.T @ (targets[rows] / own.sqrt()[:, None]).to(dtype)
-        # only now: a block that runs out of memory is tried again, and must not be counted twice
-        if cache is not None:
-            cache[rows] = phi
-        noise[rows] = own
-        gram.add_(part[0])
-        moment.add_(part[1])
-
-    for_blocks(n, batch_size, accumulate)
+    # with few rows workers take longer to be told than to be done, and would not have the cache
+    parts = [(part.start, part.stop) for part in slices(n, shard_size(n))]
+    each = spread if cache is None else starmap
+    rows = _Streamed(block, landmarks, targets, ridge, alpha, batch_size)
+    for part, found in zip(parts, each(partial(rows.sums, inverse.to(dtype), cache), parts), strict=True):
+        gram += found[0].to(device)
+        moment += found[1].to(device)
+        noise[slice(*part)] = found[2].to(device)
     gram = gram.triu() + gram.triu(1).T  # the half that upper_gram leaves open
     root = torch.linalg.cholesky(gram.diagonal_scatter(gram.diagonal() + 1), upper=True)
     # psi = phi R^-1 with Phi' D^-1 Phi + I = R'R makes the leverage a squared row norm over d_i
@@ -171,18 +168,59 @@ def leave_one_out_nystrom(
     whiten = torch.linalg.solve_triangular(root, made_from, upper=True, left=False).to(dtype)
     # R'^-1 Phi' D^-1 Y: psi times this is the prediction with all rows, Phi (R'R)^-1 Phi' D^-1 Y
     weights = torch.linalg.solve_triangular(root.T, moment, upper=False).to(dtype)
-    precision = torch.empty(n, dtype=torch.float64, device=device)
-    residual = torch.empty(n, targets.shape[1], dtype=torch.float64, device=device)
+    predict = partial(rows.predictions, whiten, weights, noise, cache)
+    found = [tuple(value.to(device) for value in found) for found in each(predict, parts)]
+    return LeaveOneOut(*(torch.cat(each) for each in zip(*found, strict=True)))
 
-    def predict(rows: slice) -> None:
-        made = arc_cosine(block(rows), landmarks) if cache is None else cache[rows]
-        psi = times_upper(made, whiten)
-        leverage = psi.square().sum(dim=1).double() / noise[rows]
-        rest = (1 - leverage).clamp(min=1e-6)  # 0 but for rounding where a row alone fixes its prediction
-        error = targets[rows].double() - (psi @ weights).double()
-        # a row of zeros is orthogonal to every other one, and exactly so
-        precision[rows] = torch.where(leverage > 0, rest / noise[rows], 1 / (ridge + 0.5))
-        residual[rows] = error / rest[:, None]
 
-    for_blocks(n, batch_size, predict)
-    return LeaveOneOut(precision, residual)
+@dataclass(frozen=True)
+class _Streamed:
+    """The rows of `leave_one_out_nystrom`, of which each shard is done by itself."""
+
+    block: Callable[[slice], Tensor]
+    landmarks: Tensor
+    targets: Tensor
+    ridge: float
+    alpha: float
+    batch_size: int
+
+    def sums(self, project: Tensor, cache: Tensor | None, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(Gram matrix and moments of D^-1/2 Phi of rows start..stop, their d_i)."""
+        rank = project.shape[1]
+        place: dict[str, Any] = {"dtype": torch.float64, "device": project.device}
+        gram, moment = torch.zeros(rank, rank, **place), torch.zeros(rank, self.targets.shape[1], **place)
+        noise = torch.empty(stop - start, **place)
+
+        def accumulate(rows: slice) -> tuple[Tensor, ...]:
+            phi = times_upper(arc_cosine(self.block(rows), self.landmarks), project)
+            # d_i; 1/2 is the kernel of a row with itself, which |phi|^2 may exceed by rounding
+            own = self.ridge + self.alpha * (0.5 - phi.square().sum(dim=1).double()).clamp(min=0)
+            weighted = phi / own.sqrt().to(phi)[:, None]  # D^-1/2 Phi: its Gram is Phi' D^-1 Phi
+            target = (self.targets[rows] / own.sqrt()[:, None]).to(phi)
+            if cache is not None:
+                cache[rows] = phi
+            return own, upper_gram(weighted), weighted.T @ target
+
+        for rows, (own, square, product) in in_blocks(stop, self.batch_size, accumulate, start):
+            noise[rows.start - start : rows.stop - start] = own
+            gram += square
+            moment += product
+        return gram, moment, noise
+
+    def predictions(
+        self, whiten: Tensor, weights: Tensor, noise: Tensor, cache: Tensor | None, start: int, stop: int
+    ) -> tuple[Tensor, Tensor]:
+        """(precision, residual) of rows start..stop."""
+
+        def predict(rows: slice) -> tuple[Tensor, Tensor]:
+            made = arc_cosine(self.block(rows), self.landmarks) if cache is None else cache[rows]
+            psi = times_upper(made, whiten)
+            leverage = psi.square().sum(dim=1).double() / noise[rows]
+            rest = (1 - leverage).clamp(min=1e-6)  # 0 but for rounding where a row alone fixes its prediction
+            error = self.targets[rows].double() - (psi @ weights).double()
+            # a row of zeros is orthogonal to every other one, and exactly so
+            precision = torch.where(leverage > 0, rest / noise[rows], 1 / (self.ridge + 0.5))
+            return precision, error / rest[:, None]
+
+        found = [each for _, each in in_blocks(stop, self.batch_size, predict, start)]
+        return torch.cat([each[0] for each in found]), torch.cat([each[1] for each in found])

@@ -53,6 +53,18 @@ class PerRow:
         """Inputs and outputs of all layers for one row, once `prepare` has seen one."""
         self._vmap = True
 
+    def __getstate__(self) -> dict:
+        # layers alone leave their modules out: here these are a part of the model, which goes along
+        layers = None if self.layers is None else [(type(layer), vars(layer)) for layer in self.layers]
+        return {**vars(self), "layers": layers, "_vmap": True}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        if self.layers is not None:
+            self.layers = [kind.__new__(kind) for kind, _ in state["layers"]]
+            for layer, (_, own) in zip(self.layers, state["layers"], strict=True):
+                vars(layer).update(own)
+
     # ---- streaming -------------------------------------------------------------------------------------------------
 
     def prepare(self, rows: Rows) -> None:

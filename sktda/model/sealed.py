@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +23,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) ->
     Raises OSError with what to do if the disk is full, for example; an earlier file is then still there.
     """
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".{uuid4().hex}-{path.name}")  # several machines and threads may write the same file
     try:
         save_file(kept, temporary, metadata={**about, CHECKSUM: _checksum(kept, about)})
         os.replace(temporary, path)

@@ -45,7 +45,9 @@ from sktda.attribution import (
     trajectory_scores,
 )
 from sktda.attribution.base import Attributor
+from sktda.devices import resolve_device
 from sktda.model.recorder import TrajectoryRecorder
+from sktda.workers import packed, unpacked
 
 N, WIDTH, CLASSES = 36, 5, 3
 RNG = np.random.default_rng(0)
@@ -189,3 +191,13 @@ def test_one_pass_for_several_methods(find, device):
     assert list(plain) == list(there)
     for name in plain:
         np.testing.assert_allclose(there[name], plain[name], **CLOSE)
+
+
+def test_what_a_task_holds_arrives_on_the_device_of_its_worker(device):
+    layer, values = torch.nn.Linear(2, 2).to(device), torch.arange(3.0, device=device)
+    opened, numbers, place = unpacked(*packed(lambda: (layer, values, values.device)))()
+    here = resolve_device("auto")
+    assert {opened.weight.device.type, numbers.device.type, place.type} == {here.type}
+    assert isinstance(opened.weight, torch.nn.Parameter)
+    assert opened.weight.requires_grad
+    assert torch.equal(numbers.cpu(), values.cpu())

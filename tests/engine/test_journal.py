@@ -173,6 +173,19 @@ def test_a_write_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch, place
     assert len(list((tmp_path / "a").iterdir())) == 1
 
 
+def test_a_folder_that_another_fit_has_cleared_is_made_again(tmp_path, monkeypatch):
+    kept, save = Journal(tmp_path, "a"), journal.sealed.save
+
+    def late(path, *rest):
+        monkeypatch.setattr(journal.sealed, "save", save)
+        kept.clear()
+        save(path, *rest)
+
+    monkeypatch.setattr(journal.sealed, "save", late)
+    kept.write("v", {"x": torch.ones(2)})
+    assert kept.read("v")["x"].tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("where", ["", "below"])
 def test_a_work_dir_that_is_no_folder_is_said_before_the_training(tmp_path, where):
     (tmp_path / "file").write_text("x")

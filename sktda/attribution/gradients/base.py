@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -146,7 +147,8 @@ class TrainedScores(CallbackSupportMixin, Attributor):
             recorder = self._callbacks(given)
             self.estimator_ = train_clone(estimator, *self._data, random_state=self.random_state, callbacks=recorder)
         fitted = self._fitted()
-        fitted.passes = Passes(self._journal(fitted), progress.begin)
+        within = partial(at_precision, self.precision, fitted.model.device, fitted.model.dtype)
+        fitted.passes = Passes(self._journal(fitted), progress.begin, within)
         if fitted.trajectory is not None:
             self.trajectory_ = fitted.trajectory
         kind = is_classifier(self.estimator_) or isinstance(fitted.model.likelihood, Categorical | Binary | Tokens)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, check_cv
@@ -19,6 +20,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_consistent_length
 
 from sktda.attribution.base import Attributor, Needs
+from sktda.attribution.progress import Progress
 from sktda.data import check_weights, encode_target, note_columns, sliceable
 from sktda.model.fitting import train_clone
 from sktda.model.given import GivenModel, GivenRows, part_of
@@ -31,7 +33,7 @@ FOLDS = 5  # where cv=None
 TOLERANCE = 1e-6  # of two probabilities that count as equal
 
 
-class OutOfSample(Attributor):
+class OutOfSample(CallbackSupportMixin, Attributor):
     """Base of the attributors that compare the given label with out-of-sample class probabilities."""
 
     needs = Needs(probabilities=True)
@@ -50,6 +52,7 @@ class OutOfSample(Attributor):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    @with_callbacks
     @naming_huge_cells
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None, groups=None):
         """Predict every row by a classifier that was trained without it, and score the rows.
@@ -86,11 +89,13 @@ class OutOfSample(Attributor):
         tasks = (
             (estimator, X, labels, sample_weight, *fold, int(seed)) for fold, seed in zip(folds, seeds, strict=True)
         )
-        parts = list(in_workers(predict_fold, tasks, self.n_jobs))
+        progress = Progress(self, X, y)
+        parts = list(progress.each("folds", in_workers(predict_fold, tasks, self.n_jobs), len(folds)))
         self.pred_probs_ = np.zeros((len(codes), len(self.classes_)))  # 0 for classes that a fold did not see
         for (_, test), (probs, known) in zip(folds, parts, strict=True):
             self.pred_probs_[np.ix_(test, self._columns(probs, known, estimator))] = probs
         self._summarise(codes)
+        progress.end()
         return self
 
     def get_metadata_routing(self):

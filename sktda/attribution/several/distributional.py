@@ -21,6 +21,7 @@ from sktda.attribution.gradients.base import TrainedScores
 from sktda.attribution.gradients.influence import Influence
 from sktda.attribution.gradients.objective_gradients import row_measure
 from sktda.attribution.gradients.pairs import GradientAttributor
+from sktda.attribution.progress import Progress
 from sktda.attribution.several.over_models import OverModels, refuse_frozen
 from sktda.data import slices
 from sktda.distributions import MEASURES, jackknife, resolve_measure
@@ -162,10 +163,12 @@ class Distributional(OverModels):
             self._refuse_cross_fitting(attributor, True, has_validation)
         return attributor
 
-    def _models(self, attributor: TrainedScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
+    def _models(
+        self, attributor: TrainedScores, estimator: Any, rows: GivenRows, random: RandomState, progress: Progress
+    ) -> list[Any]:
         if not isinstance(self.members, str):
             return list(self.members)
-        return self._trainings(attributor, estimator, rows, random, self.n_members)
+        return self._trainings(attributor, estimator, rows, random, self.n_members, progress)
 
     def _summarise(self, X: Any, y: Any) -> None:
         fitted = self.attributors_

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import clone
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import _num_samples, validate_data
 
@@ -26,12 +27,13 @@ from sktda.attribution.features.complexity_gap import ComplexityGap
 from sktda.attribution.predictions.confidence import SelfConfidence
 from sktda.attribution.predictions.data_oob import DataOOB
 from sktda.attribution.predictions.label_posterior import LabelPosterior
+from sktda.attribution.progress import Progress
 from sktda.data import check_weights, encode_target, sliceable
 from sktda.seeds import random_of
 from sktda.workers import in_workers
 
 
-class Ensemble(Attributor):
+class Ensemble(CallbackSupportMixin, Attributor):
     """Mean rank of each row over several attributors, in (0, 1): what they agree on counts, in whatever unit.
 
     Parameters
@@ -107,6 +109,7 @@ class Ensemble(Attributor):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    @with_callbacks
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
         """Fit the attributors and average their ranks.
 
@@ -146,12 +149,14 @@ class Ensemble(Attributor):
             (member, each, *(numbers if each.features else seen), y, sample_weight, y_val, metadata_val)
             for member, each in zip(members, needs, strict=True)
         )
-        self.attributors_ = list(in_workers(_fit, tasks, self.n_jobs))
+        progress = Progress(self, X, y)
+        self.attributors_ = list(progress.each("attributors", in_workers(_fit, tasks, self.n_jobs), len(members)))
         self.member_scores_ = np.stack([checked_scores(each, _num_samples(X)) for each in self.attributors_])
         ranks = (rankdata(self.member_scores_, axis=1) - 0.5) / self.member_scores_.shape[1]
         self.scores_ = np.average(ranks, axis=0, weights=weights)
         known = [each.task_ for each in self.attributors_ if hasattr(each, "task_")]
         self.task_ = known[0] if known else encode_target(y)[0]
+        progress.end()
         return self
 
     @property

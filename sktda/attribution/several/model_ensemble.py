@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import TrainedScores
 from sktda.attribution.gradients.inner_product import InnerProduct
+from sktda.attribution.progress import Progress
 from sktda.attribution.several.over_models import OverModels, refuse_frozen
 from sktda.model.adapters import differentiable, with_parameters
 from sktda.model.fitting import check_trainable, train_clone
@@ -173,11 +174,13 @@ class ModelEnsemble(OverModels):
         self._refuse_cross_fitting(attributor, trains, has_validation)
         return attributor
 
-    def _models(self, attributor: TrainedScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
+    def _models(
+        self, attributor: TrainedScores, estimator: Any, rows: GivenRows, random: RandomState, progress: Progress
+    ) -> list[Any]:
         if not isinstance(self.members, str):
             return list(self.members)
         if self.members == "seeds":
-            return self._trainings(attributor, estimator, rows, random, self.n_members)
+            return self._trainings(attributor, estimator, rows, random, self.n_members, progress)
         n_rows = len(rows)
         self.estimator_, trajectory = self._one_training(estimator, rows, random)
         if trajectory is not None:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.random import RandomState
 from sklearn.base import clone
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.base import Attributor, Needs, needs_of, objectives_of
 from sktda.attribution.gradients.base import TrainedScores
+from sktda.attribution.progress import Progress
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, frozen
 from sktda.model.huge import naming_huge_cells
@@ -22,7 +24,7 @@ from sktda.seeds import random_of
 from sktda.workers import in_workers
 
 
-class OverModels(Attributor):
+class OverModels(CallbackSupportMixin, Attributor):
     """Base of the attributors that fit another one around each of several models."""
 
     estimator: Any
@@ -41,6 +43,7 @@ class OverModels(Attributor):
 
     # ---- fit --------------------------------------------------------------------------------------------------------
 
+    @with_callbacks
     @naming_huge_cells
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
         """Train what has to be trained, and score the rows with every model.
@@ -71,19 +74,21 @@ class OverModels(Attributor):
             if hasattr(attributor, name):
                 setattr(self, name, getattr(attributor, name))
         rows = GivenRows(X, y, sample_weight)
-        models = self._models(attributor, estimator, rows, random)
+        progress = Progress(self, X, y)
+        models = self._models(attributor, estimator, rows, random, progress)
         seeds = random.randint(2**31 - 1, size=len(models))  # before the workers start: n_jobs does not matter
         tasks = (
             (attributor, model, int(seed), *rows, X_val, y_val, metadata_val)
             for model, seed in zip(models, seeds, strict=True)
         )
-        self.attributors_ = list(in_workers(fitted_clone, tasks, self.n_jobs))
+        self.attributors_ = list(progress.each("score", in_workers(fitted_clone, tasks, self.n_jobs), len(models)))
         for each in self.attributors_:
             each._data = rows
         if all(found := [objectives_of(each) for each in self.attributors_]):
             self.objectives_ = averaged(found)
         if all(hasattr(each, "scores_") for each in self.attributors_):
             self._summarise(X, y)
+        progress.end()
         return self
 
     @abstractmethod
@@ -91,7 +96,9 @@ class OverModels(Attributor):
         """A clone of the attributor around the estimator, after the checks that need no data."""
 
     @abstractmethod
-    def _models(self, attributor: TrainedScores, estimator: Any, rows: GivenRows, random: RandomState) -> list[Any]:
+    def _models(
+        self, attributor: TrainedScores, estimator: Any, rows: GivenRows, random: RandomState, progress: Progress
+    ) -> list[Any]:
         """Fitted estimators."""
 
     @abstractmethod
@@ -127,7 +134,13 @@ class OverModels(Attributor):
             )
 
     def _trainings(
-        self, attributor: TrainedScores, estimator: Any, rows: GivenRows, random: RandomState, n: int
+        self,
+        attributor: TrainedScores,
+        estimator: Any,
+        rows: GivenRows,
+        random: RandomState,
+        n: int,
+        progress: Progress,
     ) -> list[Any]:
         """The estimator after n trainings, each from a seed of its own."""
         seeds = [int(seed) for seed in random.randint(2**31 - 1, size=n)]
@@ -137,12 +150,13 @@ class OverModels(Attributor):
         # one program for all, where seeds are all that tells the trainings apart
         alike = attributor._callbacks(given) is None and rows.sample_weight is None and not names
         if alike and why_not(estimator, rows.X, rows.y) is None:
+            progress.begin("train")
             return side_by_side(estimator, rows.X, rows.y, seeds, [None] * n)
         tasks = (
             (clone(estimator).set_params(**dict.fromkeys(names, seed)), *rows, seed, attributor._callbacks(given))
             for seed in seeds
         )
-        return list(in_workers(_trained, tasks, self.n_jobs))
+        return list(progress.each("train", in_workers(_trained, tasks, self.n_jobs), n))
 
 
 def refuse_frozen(estimator: Any, setting: str, remedy: str) -> None:
