@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sktda.cli.check import check
 from sktda.cli.options import (
     Action,
     AsCategory,
@@ -189,6 +190,9 @@ def clean(
             job.notes[:0] = verdict_of(numbers)
         summary = summary_of(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
+
+
+app.command()(check)
 
 
 @app.command()

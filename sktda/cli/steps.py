@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sktda.cli.options import drop_amount, features_name, values
+from sktda.cli.options import Without, drop_amount, features_name, values
 from sktda.cli.session import fail, list_columns
 
 if TYPE_CHECKING:
@@ -42,11 +42,13 @@ def verdict_of(numbers: dict[str, Any]) -> list[str]:
     ]
 
 
-def settings_of(ctx: typer.Context) -> Settings:
-    """The options that all commands share, as they were given."""
+def settings_of(ctx: typer.Context, data: Path | None = None) -> Settings:
+    """The options that all commands share, as they were given; data: one path of several."""
     from sktda.cli.jobs import Settings
 
-    given = ctx.params
+    given = {"drop": "auto", "unlabelled": Without.keep, **ctx.params}
+    if data is not None:
+        given["data"] = data
     try:
         drop = drop_amount(given["drop"])
         features = features_name(given["features"])
