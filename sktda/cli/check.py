@@ -178,7 +178,7 @@ def _short(text: str) -> str:
 def _rows(job: Job, frame: pd.DataFrame) -> list[tuple[str, int | None, str]]:
     """(file, its line, what is wrong there) of the worst rows; a picture is a file of its own."""
     lines, index, written = job.source.line_numbers, frame.index, job.written
-    found = []
+    found: list[tuple[str, int | None, str]] = []
     for row in _flagged(frame)[:N_ROWS].tolist():
         given, suggested = frame["given_label"].iloc[row], frame["suggested_label"].iloc[row]
         said = (

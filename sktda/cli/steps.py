@@ -25,6 +25,17 @@ def named_outputs(**paths: Path | None) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if path}
 
 
+def labelling_files(**paths: Path | None) -> dict[str, Path]:
+    """The files of programs in which people label: what they show, and beside it how they are to be set up."""
+    found: dict[str, Path] = {}
+    endings = {"label_studio": ".xml", "argilla": ".settings.json"}
+    for name, path in named_outputs(**paths).items():
+        if path.suffix.lower() != ".json":
+            fail(f"--{name.replace('_', '-')} {path} is written as JSON; let its name end with .json", 2)
+        found |= {name: path, f"{name}_setup": path.with_suffix(endings[name])}
+    return found
+
+
 def copy_images(job: Job, destination: Path, plan: Plan) -> None:
     """Write the cleaned copy of a folder of images."""
     from sktda.cli.formats.images import ImageListing
