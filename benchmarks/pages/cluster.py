@@ -30,7 +30,18 @@ def cluster() -> Page | None:
         ]
         for row in rows
     ]
-    head = ["", "rows", "alone, s", "1 worker, s", "2 workers, s", "efficiency", "tasks", "kB a task", "of models", "MB once"]
+    head = [
+        "",
+        "rows",
+        "alone, s",
+        "1 worker, s",
+        "2 workers, s",
+        "efficiency",
+        "tasks",
+        "kB a task",
+        "of models",
+        "MB once",
+    ]
     names = {"alone": "without a cluster", "one": "one worker", "two": "two workers"}
     panels = {"": {title: {row["flow"]: row[name] for row in rows} for name, title in names.items()}}
     least, most = min(efficiency, key=efficiency.__getitem__), max(efficiency, key=efficiency.__getitem__)

@@ -1,6 +1,6 @@
 """The shell command `sktda`: clean, score and report on a table or a folder of images.
 
-`commands` are the three commands, `options` what they share, `session` how they show progress and failures;
+`commands` and `check` are the commands, `options` what they share, `session` how they show progress and failures;
 `jobs` is what they do, `review` the scores file that a human fills in.
 """
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sktda.cli.check import check
 from sktda.cli.doctor import doctor
 from sktda.cli.options import (
     Action,
@@ -47,6 +48,7 @@ from sktda.cli.session import Commands, command_line, fail, session, show
 from sktda.cli.steps import (
     check_command,
     copy_images,
+    labelling_files,
     list_columns_and_stop,
     named_outputs,
     settings_of,
@@ -192,6 +194,9 @@ def clean(
     show(summary, frame, outputs, json_output, quiet)
 
 
+app.command()(check)
+
+
 @app.command()
 def score(
     ctx: typer.Context,
@@ -267,6 +272,16 @@ def review(
     spreadsheet: Annotated[
         Path | None, option("--spreadsheet", "The same rows as a spreadsheet with a list of decisions.", "FILE")
     ] = None,
+    label_studio: Annotated[
+        Path | None,
+        option(
+            "--label-studio", "The same rows as tasks of Label Studio, and its configuration beside as .xml.", "JSON"
+        ),
+    ] = None,
+    argilla: Annotated[
+        Path | None,
+        option("--argilla", "The same rows as records of Argilla, and its settings beside as .settings.json.", "JSON"),
+    ] = None,
     drop: Drop = "auto",
     method: Method = "label-posterior",
     index: Index = None,
@@ -296,10 +311,12 @@ def review(
     give that to sktda clean --decisions.
     """
     started = time.perf_counter()
-    outputs = named_outputs(review=out, spreadsheet=spreadsheet)
+    outputs = named_outputs(
+        review=out, spreadsheet=spreadsheet, **labelling_files(label_studio=label_studio, argilla=argilla)
+    )
     with session(silent=json_output or quiet) as (progress, remarks):
         from sktda.cli.jobs import Job
-        from sktda.cli.reviews import labels_to_choose, review_of
+        from sktda.cli.reviews import labels_to_choose, review_of, write_labelling_files
         from sktda.files import staged
         from sktda.review.sheet import review_table, write_sheet
 
@@ -316,6 +333,7 @@ def review(
             if spreadsheet:
                 table = review_table(page, job.source.line_numbers)
                 write_sheet(place["spreadsheet"], table, labels_to_choose(job, frame))
+            write_labelling_files(page, place)
         summary = summary_of(job, frame, judgement, numbers, outputs, started)
     show(summary, frame, outputs, json_output, quiet)
 

@@ -54,13 +54,26 @@ def drop_amount(text: str) -> str | float | int:
         return plain
     if re.fullmatch(r"\d+", plain):
         return int(plain)
-    number = re.fullmatch(r"(\d+\.?\d*|\d*\.\d+)\s*(%?)", plain)
-    share = float(number[1]) / (100 if number[2] else 1) if number else -1.0
+    share = _share(plain)
     if not 0 <= share < 1:
         raise ValueError(
             f"--drop {text!r} is neither auto, nor a share such as 0.1 or 10%, nor a number of rows such as 10"
         )
     return share
+
+
+def noise_bound(text: str) -> float:
+    """The share of wrong labels that is allowed, such as 0.05 or 5%. Raises ValueError for anything else."""
+    share = _share(text.strip())
+    if not 0 <= share < 1:
+        raise ValueError(f"--max-noise {text!r} is no share such as 0.05 or 5%")
+    return share
+
+
+def _share(text: str) -> float:
+    """0.1 or 10% as a number; -1 for what is none."""
+    number = re.fullmatch(r"(\d+\.?\d*|\d*\.\d+)\s*(%?)", text)
+    return float(number[1]) / (100 if number[2] else 1) if number else -1.0
 
 
 def features_name(text: str) -> str:

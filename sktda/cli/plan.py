@@ -69,6 +69,14 @@ def _check_free(job: Job, names: tuple[str, ...], before: str) -> None:
 
 
 def read_text_cells(path: Path) -> pd.DataFrame:
-    """Any table with all cells as text and missing cells empty; quotes put before formulas are taken away."""
+    """Any table with all cells as text and missing cells empty; quotes put before formulas are taken away.
+
+    An export of Label Studio or Argilla is the table of the decisions in it.
+    """
+    if path.suffix.lower() == ".json" and path.is_file():
+        from sktda.review.items import exported
+
+        if (decisions := exported(path)) is not None:
+            return decisions
     frame = read_source(path, Reading(header=True)).frame
     return unescaped(frame.astype(object).where(frame.notna(), "").astype(str))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,18 @@ def write_scores(job: Job, frame: pd.DataFrame, path: Path, with_data: bool) -> 
         write_sheet(path, table, labels_to_choose(job, frame))
     else:
         write_for_spreadsheet(table, path)
+
+
+def write_labelling_files(page: Review, places: dict[str, Path]) -> None:
+    """The rows of a review for Label Studio and Argilla, where these were asked for."""
+    if "label_studio" in places:
+        setup, rows = page.label_studio()
+        places["label_studio_setup"].write_text(setup, encoding="utf-8")
+        places["label_studio"].write_text(json.dumps(rows), encoding="utf-8")
+    if "argilla" in places:
+        settings, rows = page.argilla()
+        places["argilla_setup"].write_text(json.dumps(settings), encoding="utf-8")
+        places["argilla"].write_text(json.dumps(rows), encoding="utf-8")
 
 
 def labels_to_choose(job: Job, frame: pd.DataFrame) -> list[str]:

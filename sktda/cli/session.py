@@ -41,8 +41,11 @@ class Commands(typer.core.TyperGroup):
 
 
 @contextmanager
-def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
-    """(progress on a terminal, list that receives warnings); expected failures become one line and an exit code."""
+def session(silent: bool, fault: int = 1) -> Iterator[tuple[Callable[[str], None], list[str]]]:
+    """(progress on a terminal, list that receives warnings); expected failures become one line and an exit code.
+
+    fault: the code where the data or a file is at fault.
+    """
     remarks: list[str] = []
     try:
         from rich.console import Console
@@ -64,16 +67,16 @@ def session(silent: bool) -> Iterator[tuple[Callable[[str], None], list[str]]]:
         if (error.name or "sktda").startswith("sktda"):
             raise
         extra = EXTRA.get(error.name or "", "shell")
-        fail(f'{error.name} is not installed; install it with: pip install "sktda[{extra}]"')
+        fail(f'{error.name} is not installed; install it with: pip install "sktda[{extra}]"', fault)
     except Exception as error:
         if _memory_is_full(error):
-            fail("the memory is full; use fewer rows or columns, or a smaller --size")
+            fail("the memory is full; use fewer rows or columns, or a smaller --size", fault)
         if not isinstance(error, ValueError | OSError | ImportError):
             raise
         listing = getattr(error, "listing", None)
         if listing:
             _say("\n".join(["Columns:", *_aligned(listing)]))
-        fail(str(error), 2 if listing else 1)
+        fail(str(error), 2 if listing else fault)
 
 
 def _memory_is_full(error: BaseException | None) -> bool:
@@ -103,6 +106,11 @@ def fail(message: str, code: int = 1) -> NoReturn:
 def _say(text: str, err: bool = False) -> None:
     """Print; what a terminal would act upon is shown."""
     typer.echo(visible(text), err=err)
+
+
+def say_line(text: str) -> None:
+    """Print one line: line feeds in it are shown, as is what a terminal would act upon."""
+    typer.echo(_one_line(text))
 
 
 def _aligned(rows: list[tuple[str, str]]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sktda.cli.options import drop_amount, features_name, values
+from sktda.cli.options import Without, drop_amount, features_name, values
 from sktda.cli.session import fail, list_columns
 
 if TYPE_CHECKING:
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 def named_outputs(**paths: Path | None) -> dict[str, Path]:
     """The outputs that were asked for."""
     return {name: path for name, path in paths.items() if path}
+
+
+def labelling_files(**paths: Path | None) -> dict[str, Path]:
+    """The files of programs in which people label: what they show, and beside it how they are to be set up."""
+    found: dict[str, Path] = {}
+    endings = {"label_studio": ".xml", "argilla": ".settings.json"}
+    for name, path in named_outputs(**paths).items():
+        if path.suffix.lower() != ".json":
+            fail(f"--{name.replace('_', '-')} {path} is written as JSON; let its name end with .json", 2)
+        found |= {name: path, f"{name}_setup": path.with_suffix(endings[name])}
+    return found
 
 
 def copy_images(job: Job, destination: Path, plan: Plan) -> None:
@@ -42,11 +53,13 @@ def verdict_of(numbers: dict[str, Any]) -> list[str]:
     ]
 
 
-def settings_of(ctx: typer.Context) -> Settings:
-    """The options that all commands share, as they were given."""
+def settings_of(ctx: typer.Context, data: Path | None = None) -> Settings:
+    """The options that all commands share, as they were given; data: one path of several."""
     from sktda.cli.jobs import Settings
 
-    given = ctx.params
+    given = {"drop": "auto", "unlabelled": Without.keep, **ctx.params}
+    if data is not None:
+        given["data"] = data
     try:
         drop = drop_amount(given["drop"])
         features = features_name(given["features"])

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sktda.cards.pairs import label_text
+
 MIDNIGHT = " 00:00:00"  # behind days, where some write it and others do not
 DECISIONS = ("keep", "drop", "relabel")
 COLUMNS = (
@@ -161,7 +163,7 @@ def _label(text: str, known: list[Any] | None, where: str) -> Any:
             raise ValueError(f"{where} has the new label {text!r}; a number is needed")
         return number
     for label in known:
-        if text.removesuffix(MIDNIGHT) == str(label).strip().removesuffix(MIDNIGHT) or (
+        if text.removesuffix(MIDNIGHT) in (str(label).strip().removesuffix(MIDNIGHT), label_text(label)) or (
             number is not None and number == label
         ):
             return label

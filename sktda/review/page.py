@@ -83,6 +83,8 @@ class Review:
         """Of a NoisyLabelDetector that was fitted on X and y, which are shown as they are: see its method `review`."""
         import pandas as pd
 
+        from sktda.review.items import read_decisions
+
         X = sliceable(X)
         given = pd.Series(read_target(y).ravel(), index=row_index(X, y))
         if len(given) != len(detector.labels_):
@@ -110,7 +112,7 @@ class Review:
             rows=pd.DataFrame(cells) if is_table else None,
             image=None if is_table or sparse.issparse(cells) else cells.__getitem__,
             scale=getattr(detector, "scale_", None),
-            decided=None if decisions is None else pd.read_csv(decisions, dtype=str, keep_default_na=False),
+            decided=None if decisions is None else read_decisions(decisions),
         )
 
     def save(self, path: str | os.PathLike) -> dict:
@@ -124,11 +126,14 @@ class Review:
         """What was decided, from the file that the page exported: by the user's index, the columns row (position),
         given_label, decision ("keep", "drop" or "relabel") and new_label, in the types of the labels.
 
+        path may also be an export of Label Studio or Argilla, as JSON, of what `label_studio` or `argilla` returned.
         Raises ValueError naming the row where the file does not fit the data.
         """
         import pandas as pd
 
-        read = pd.read_csv(path, dtype=str, keep_default_na=False)
+        from sktda.review.items import read_decisions
+
+        read = read_decisions(path)
         positions, fates, labels = positions_and_decisions(self.frame, self.task, read, Path(path).name)
         made = np.flatnonzero([fate != "" for fate in fates])
         at = positions[made]
@@ -141,6 +146,25 @@ class Review:
             },
             index=self.frame.index[at],
         )
+
+    def label_studio(self) -> tuple[str, list[dict]]:
+        """(labeling configuration, tasks) for Label Studio: the rows to decide about, with suggestions as predictions.
+
+        The configuration is XML, the tasks are imported as JSON. What was chosen there comes back by `decisions`.
+        """
+        from sktda.review import label_studio
+
+        return label_studio.configuration(self), label_studio.tasks(self)
+
+    def argilla(self) -> tuple[dict, list[dict]]:
+        """(settings, records) for Argilla: the rows to decide about, with suggestions.
+
+        Written as JSON they are read by ``rg.Settings.from_json`` and ``dataset.records.from_json``. What was chosen
+        there comes back by `decisions`.
+        """
+        from sktda.review import argilla
+
+        return argilla.settings(self), argilla.records(self)
 
     def _repr_html_(self) -> str:
         page = html.escape(_page(self)[0])
@@ -196,7 +220,7 @@ def _content(review: Review) -> tuple[dict, dict]:
     cells = None
     if review.rows is not None and len(shown):
         cells = Cells(review.rows, np.concatenate([shown, *beside]).astype(int), MAX_TEXT)
-    side = next((side for n, side in SIDES if len(shown) <= n), 96)
+    side = picture_side(len(shown))
     pictures: dict[int, str] = {}
     cards = [_card(review, row, near, cells, pictures, side) for row, near in zip(shown, beside, strict=True)]
     numbers = {
@@ -232,6 +256,11 @@ def rows_shown(review: Review) -> tuple[np.ndarray, dict[int, list[str]]]:
     flagged = frame["noisy"].to_numpy(dtype=bool)[left].any()
     suspects = suspects_of(frame.iloc[left], MAX_ROWS if flagged else N_DOUBTFUL)
     return np.concatenate([left[suspects], order[is_decided[order]]]).astype(int), decided
+
+
+def picture_side(n_shown: int) -> int:
+    """Pixels of a picture where so many rows are shown."""
+    return next((side for n, side in SIDES if n_shown <= n), 96)
 
 
 def _decided(review: Review) -> dict[int, list[str]]:
