@@ -161,7 +161,7 @@ def clean(
         if with_data and not scores:
             fail("--with-data is about the file of --scores; name one", 2)
         settings = settings_of(ctx)
-        check_command(settings, outputs, decisions, force=force, json_output=json_output)
+        check_command(settings, outputs, decisions, force=force, json_output=json_output, with_data=with_data)
         job = Job.load(settings, progress)
         list_columns_and_stop(job, columns, out)
         frame, judgement = job.score(progress)
@@ -241,7 +241,7 @@ def score(
         from sktda.files import staged
 
         settings = settings_of(ctx)
-        check_command(settings, outputs, force=force, json_output=json_output)
+        check_command(settings, outputs, force=force, json_output=json_output, with_data=with_data)
         job = Job.load(settings, progress)
         list_columns_and_stop(job, columns, out)
         frame, judgement = job.score(progress)
