@@ -289,9 +289,12 @@ class NoisyLabelDetector(BaseEstimator):
         if self.task_ == "regression":
             self.suggested_labels_ = getattr(reference, "suggested_values_", reference.loo_decision_)
             return
-        decision = getattr(reference, "posterior_", reference.loo_decision_).copy()
-        decision[noisy, target[noisy]] = -np.inf
-        self.suggested_labels_ = self.classes_[decision.argmax(axis=1)]
+        decision = getattr(reference, "posterior_", reference.loo_decision_)
+        best = np.argmax(decision, axis=1)
+        others = decision[noisy]  # a copy
+        others[np.arange(len(noisy)), target[noisy]] = -np.inf
+        best[noisy] = np.argmax(others, axis=1)
+        self.suggested_labels_ = self.classes_[best]
 
     def fit_predict(self, X, y):
         """Fit and return `labels_`: 1 clean, -1 noisy."""
