@@ -55,3 +55,30 @@ def row_by_row(function: Callable[..., np.ndarray], *arrays: Any, width: int | N
     for part in parts(n, columns):
         found[part] = function(*(each[part] for each in arrays))
     return found
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    try:  # of a container
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # there is none, or no limit
+        return free
+    return min(free, max(0, limit - used))
+
+
+def check_held(name: str, n_bytes: float, instead: str) -> None:
+    """Raise ValueError, before the work, where what a method holds of all rows does not fit into the memory.
+
+    n_bytes: at the least; instead: what goes through the rows block by block.
+    """
+    free = free_memory()
+    if free is not None and n_bytes > free:
+        raise ValueError(
+            f"{name} would hold at least {n_bytes / 1e9:.3g} GB of all rows in memory, and {free / 1e9:.3g} GB are "
+            f"free; {instead}, or take fewer rows"
+        )

@@ -14,7 +14,7 @@ from sktda.data import n_columns
 from sktda.devices import exact_device, resolve_device, where_it_fits
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
 from sktda.engine.unit_rows import MANY_COLUMNS, UnitRows
-from sktda.room import room, row_by_row
+from sktda.room import check_held, room, row_by_row
 from sktda.seeds import random_of
 
 EXACT_ROWS = 5_000  # above, mode="auto" goes over to Nyström
@@ -203,6 +203,7 @@ class ComplexityGap(Attributor):
     def _leave_one_out(self, rows: UnitRows, targets: np.ndarray, random) -> LeaveOneOut:
         n, y = len(rows), torch.from_numpy(targets)
         if self.mode == "exact" or (self.mode == "auto" and n <= EXACT_ROWS):
+            check_held("ComplexityGap(mode='exact')", 16.0 * n * n, "mode='nystrom' goes through them block by block")
 
             def exactly(place: torch.device) -> LeaveOneOut:
                 # float64: near copies of a row make H nearly singular, and the ridge is small
