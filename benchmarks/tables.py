@@ -26,6 +26,7 @@ from pages.learned import learned
 from pages.noisy_labels import cleaning, cost, detection
 from pages.photographs import photographs
 from pages.review import review
+from pages.scale_rows import scale_rows
 from pages.store import store
 from pages.structure import structure
 from pages.trajectory import coreset, deletion, trajectory
@@ -85,6 +86,7 @@ def main() -> None:
                     finetuning(),
                     image_text(),
                     scale(),
+                    scale_rows(),
                     store(),
                     scale_pairs(),
                     structure(),

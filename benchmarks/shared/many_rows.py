@@ -139,6 +139,27 @@ def noise_rate(folder: str, X: np.ndarray, y: np.ndarray, held: tuple) -> Any:
     return lambda: np.array([label_noise_rate(decision, labels)])
 
 
+def shell(folder: str, X: np.ndarray, y: np.ndarray, held: tuple) -> Any:
+    """`sktda clean` of a Parquet file, read by row group however small it is."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from sktda.cli import streamed
+    from sktda.cli.commands import app
+
+    streamed.HELD_BYTES = 0
+    names = [f"x{j}" for j in range(X.shape[1])]
+    paths = [str(Path(folder) / name) for name in ("rows.parquet", "clean.parquet", "scores.parquet")]
+    fields = [(name, pa.float32()) for name in names]
+    with pq.ParquetWriter(paths[0], pa.schema([*fields, ("label", pa.string())])) as writer:
+        for start in range(0, len(X), STEP):
+            block, labels = X[start : start + STEP], y[start : start + STEP] % 2
+            columns = [*block.T, np.where(labels == 1, "odd", "even")]
+            writer.write_table(pa.table([pa.array(column) for column in columns], schema=writer.schema))
+    command = ["clean", paths[0], "-t", "label", "-o", paths[1], "--scores", paths[2], "--quiet"]
+    return lambda: app(command, standalone_mode=False)
+
+
 METHODS: dict[str, tuple[Callable, tuple[str, ...], int]] = {  # what is fitted, what it needs made, columns of X
     "InnerProduct": (by_net("InnerProduct"), ("net",), COLUMNS),
     "self-scores": (by_net("InnerProduct", validation=False, objective="self"), ("net",), COLUMNS),
@@ -150,6 +171,7 @@ METHODS: dict[str, tuple[Callable, tuple[str, ...], int]] = {  # what is fitted,
     "noise rate": (noise_rate, (), COLUMNS),
     "KNNShapley": (by_features("KNNShapley", few=NEIGHBOURS), (), COLUMNS),
     "NoisyLabelDetector": (detector, (), NARROW),
+    "sktda clean": (shell, (), COLUMNS),
 }
 
 
