@@ -52,7 +52,7 @@ def mapped_rows(
     Returns
     -------
     X : memmap of shape (n_samples, ...)
-        float32, read-only.
+        float32. The file does not change with it.
     y : ndarray of shape (n_samples,) or None
         In memory, as the source has them.
 
@@ -145,7 +145,8 @@ def _written(place: Path, n: int, blocks: Iterator[Block], dtype: str = "<f4") -
                 labels.append(np.asarray(y))
     if done != n:
         raise ValueError(f"the source said that it has {n} rows, and {done} came; do not change it meanwhile")
-    return np.load(place, mmap_mode="r"), np.concatenate(labels) if labels else None
+    # "c": written to in memory only, as torch warns of what cannot be written to
+    return np.load(place, mmap_mode="c"), np.concatenate(labels) if labels else None
 
 
 def _single(X: np.ndarray, start: int) -> np.ndarray:

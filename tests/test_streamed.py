@@ -135,6 +135,7 @@ def test_what_the_sample_did_not_hold_does_not_stop_it(tmp_path, monkeypatch, by
     changed["colour"] = changed["colour"].astype(object)
     changed.loc[late, "colour"] = "never seen"
     changed.loc[late[:10], "label"] = "rare"
+    changed.loc[:99, "label"] = None  # there is no label in the first row group
     changed["code"] = changed["label"].fillna("barolo").factorize()[0].astype(float)
     changed.loc[late, "code"] = np.nan
     changed["told"] = changed["label"].fillna("barolo")
@@ -178,6 +179,7 @@ def test_what_cannot_be_right_is_refused_in_a_sentence(tmp_path, by_row_group):
         "cannot be read as Parquet": ("clean", tmp_path / "damaged.parquet", *out),
         "year=2020": ("clean", tmp_path / "by year", *out),
         "no row has a label": ("clean", folder("none", none), *out),
+        "there is none beside the labels": ("clean", folder("no features", rows.select(["label"])), *out),
         "no rows": ("clean", folder("empty", rows[:0]), *out),
         "ends with .parquet": ("clean", good, "-t", "label", "-o", tmp_path / "y.csv"),
         "--with-data": ("score", good, *out, "--with-data"),

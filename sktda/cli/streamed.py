@@ -119,6 +119,8 @@ class StreamedJob(Job):
         rows = _Rows(
             source, [name for name in map(str, frame) if name not in (target, settings.index, *own)], settings.na_values
         )
+        if not rows.names:
+            raise ValueError("no column can be used as a feature (there is none beside the labels)")
         drawn = _drawn(n, len(rows.names), settings.seed)
         progress(f"learning the columns from {len(drawn):,} of {n:,} rows")
         encoder, findings = _learned(rows, drawn, given, task, without(kinds, settings.index), text)
@@ -231,7 +233,9 @@ class _Rows:
                     block = encoder.transform(frame.iloc[part])
                 except ValueError as error:  # names the row within the block
                     raise ValueError(_row_of_all(str(error), start + part.start)) from error
-                yield block[known[start + part.start : start + part.stop]]
+                own = known[start + part.start : start + part.stop]
+                if own.any():
+                    yield block[own]
 
 
 def _row_of_all(message: str, first: int) -> str:
