@@ -8,8 +8,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from sktda import NoisyLabelDetector, data, mapped_rows, noise, room
-from sktda.attribution import BoostIn, ComplexityGap, DataOOB, InnerProduct, LabelPosterior, SelfConfidence
-from sktda.attribution.features import complexity_gap, kernel_forest
+from sktda.attribution import BoostIn, ComplexityGap, DataOOB, InnerProduct, KNNShapley, LabelPosterior, SelfConfidence
+from sktda.attribution.features import complexity_gap, kernel_forest, knn_shapley
 from sktda.findings import copies
 
 WIDTH = 96
@@ -64,6 +64,15 @@ def test_what_is_judged_in_blocks_and_in_files_is_what_is_judged_at_once(small_b
     np.testing.assert_allclose(found[0].scores, whole[0].scores, rtol=1e-10)
     np.testing.assert_allclose(found[0].posterior, whole[0].posterior, rtol=1e-10)
     assert found[1] == pytest.approx(whole[1]) or found[1] == whole[1]
+
+
+def test_distances_in_a_file_are_those_in_memory(small_blocks, monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(500, 3)), rng.integers(0, 2, 500)
+    given = {"X_val": X[:70] + 0.1, "y_val": y[:70]}
+    before = KNNShapley().fit(X, y, **given).scores_
+    monkeypatch.setattr(knn_shapley, "BLOCK_BYTES", 1)
+    np.testing.assert_array_equal(KNNShapley().fit(X, y, **given).scores_, before)
 
 
 def test_a_file_of_an_array_is_gone_with_it(tmp_path, small_blocks, monkeypatch):
