@@ -63,8 +63,8 @@ app = typer.Typer(
     it has.
 
     DATA is a CSV, Excel, OpenDocument, JSON, Parquet, Feather, ARFF or SQLite file (encoding, delimiter and header are
-    found out; also compressed), an NPZ file with arrays X and y, or a folder of images or of Parquet files. Parquet that
-    is large is read by row group.
+    found out; also compressed), an NPZ file with arrays X and y, or a folder of images or of Parquet files.
+    Large Parquet is read by row group.
     """,
     epilog="Example: sktda clean data.csv --target label --out clean.csv",
     no_args_is_help=True,
