@@ -14,6 +14,14 @@ Writes benchmarks/results/scale.json.
 
 Trains two small towers on the pairs for one epoch, 30 % of them mismatched, and scores all by `DiffIn` at the last
 checkpoint, in the batches that they stood in. Writes benchmarks/results/scale_pairs.json, after every size.
+
+    python benchmarks/scale.py --methods all --rows 1000000 10000000
+    python benchmarks/scale.py --methods TracIn "Influence ekfac" --rows 10000000
+
+Each method that goes through the rows block by block, on rows of 100 columns (NoisyLabelDetector: 50) that are made in
+a temporary folder: 4 GB for 10,000,000, and as much again where a method keeps its own form of them; two classes where
+probabilities of all rows are a result, else ten. TracIn and Source explain a training of one epoch on all rows, which
+is not timed. Adds to benchmarks/results/scale_rows.json, after every row; what was measured before stays.
 """
 
 from __future__ import annotations
@@ -25,13 +33,15 @@ import pickle
 import signal
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from shared.common import begin, measured, save
+from shared.many_rows import METHODS as OF_ROWS
+from shared.many_rows import rows_of_methods
+from shared.memory import Anonymous
 
 COLUMNS, CLASSES, SEED = 100, 10, 0
 SMALL, VALIDATION = 10_000, 1_000
@@ -90,28 +100,6 @@ def score(folder: str, n: int, method: str, work_dir: str | None = None, keep: s
     if keep is not None:
         np.save(keep, attributor.scores_)
     return {"seconds": seconds, "anonymous_gib": memory.peak}
-
-
-class Anonymous:
-    """Peak of the memory that is not a mapped file, in GiB, looked at every 5 ms; None where it is not told."""
-
-    STATUS = Path("/proc/self/status")
-
-    def __enter__(self) -> Anonymous:
-        self.peak: float | None = 0.0 if self.STATUS.exists() else None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while self.peak is not None and not self._stop.wait(0.005):
-            line = next(line for line in self.STATUS.read_text().splitlines() if line.startswith("RssAnon"))
-            self.peak = max(self.peak, int(line.split()[1]) / 2**20)
 
 
 def killed_half_way(folder: str, n: int, method: str) -> dict:
@@ -238,10 +226,18 @@ def pairs_of_sizes(sizes: list[int]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument(
+        "--methods", nargs="+", choices=["all", *OF_ROWS], default=[], help="of those that go by blocks"
+    )
     parser.add_argument("--pairs", action="store_true", help="image-text pairs only")
     options = begin(parser, arguments, threads=1 if "--pairs" in (arguments or sys.argv) else 2)
-    n = 2_000 if options.quick else options.rows
+    if options.methods or options.quick:
+        names = list(OF_ROWS) if {"all"} & {*options.methods} else options.methods or ["InnerProduct", "noise rate"]
+        rows_of_methods(names, [500] if options.quick else options.rows)
+        if options.methods:
+            return
+    n = 2_000 if options.quick else options.rows[-1]
     if options.pairs or options.quick:
         pairs_of_sizes([400] if options.quick else sorted({SMALL, n // 10, n}))
     if options.pairs:
@@ -268,7 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
                 continue  # a run of so few rows is over before it can be killed
             rows.append({"method": method, "n": n, **killed_half_way(folder, n, method)})
             print(f"{method:16s} killed half way: {rows[-1]}", flush=True)
-    if n == parser.get_default("rows"):
+    if [n] == parser.get_default("rows"):
         save("scale", rows)
 
 

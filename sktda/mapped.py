@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def mapped_rows(
     Returns
     -------
     X : memmap of shape (n_samples, ...)
-        float32, read-only.
+        float32. The file does not change with it.
     y : ndarray of shape (n_samples,) or None
         In memory, as the source has them.
 
@@ -76,8 +77,37 @@ def mapped_rows(
     if not n:
         raise ValueError("the source has no rows; check the path, or the filter that made it")
     place = _place(folder)
-    try:
+    with _whole(place):
         X, y = _written(place, n, blocks)
+    if folder is None:
+        weakref.finalize(X, place.unlink, missing_ok=True)
+    return X, y
+
+
+def mapped_blocks(n: int, blocks: Callable[[], Iterator[np.ndarray]]) -> np.memmap:
+    """Blocks of rows, n together, as a map of a temporary file, which is gone with it.
+
+    float32, or, where that loses what tells rows apart, float64: the blocks are asked for again then.
+    """
+    place = _place(None)
+    with _whole(place):
+        try:
+            X, _ = _written(place, n, ((block, None) for block in blocks()))
+        except LostDigits:
+            X, _ = _written(place, n, ((block, None) for block in blocks()), "<f8")
+    weakref.finalize(X, place.unlink, missing_ok=True)
+    return X
+
+
+class LostDigits(ValueError):
+    """Numbers that float32 cannot tell apart."""
+
+
+@contextmanager
+def _whole(place: Path) -> Iterator[None]:
+    """The file is gone where writing it fails."""
+    try:
+        yield
     except BaseException as error:
         place.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -85,9 +115,6 @@ def mapped_rows(
                 f"could not write {place}: {error.strerror or error}; free some space, or give another folder"
             ) from error
         raise
-    if folder is None:
-        weakref.finalize(X, place.unlink, missing_ok=True)
-    return X, y
 
 
 def _place(folder: Any) -> Path:
@@ -102,23 +129,24 @@ def _place(folder: Any) -> Path:
     return folder / "X.npy"
 
 
-def _written(place: Path, n: int, blocks: Iterator[Block]) -> tuple[np.memmap, np.ndarray | None]:
+def _written(place: Path, n: int, blocks: Iterator[Block], dtype: str = "<f4") -> tuple[np.memmap, np.ndarray | None]:
     first = next(blocks)
     shape = n, *first[0].shape[1:]
     labels, done = [], 0
     with open(place, "wb") as file:  # written, not mapped: a full disk is an error and not a signal
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype("<f4")), "fortran_order": False, "shape": shape}
+        header = {"descr": dtype, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for X, y in chain([first], blocks):
             if X.shape[1:] != shape[1:]:
                 raise ValueError(f"row {done} has the shape {X.shape[1:]}, and the first {shape[1:]}; make them equal")
-            _single(X, done).tofile(file)
+            (_single(X, done) if dtype == "<f4" else np.ascontiguousarray(X, dtype)).tofile(file)
             done += len(X)
             if y is not None:
                 labels.append(np.asarray(y))
     if done != n:
         raise ValueError(f"the source said that it has {n} rows, and {done} came; do not change it meanwhile")
-    return np.load(place, mmap_mode="r"), np.concatenate(labels) if labels else None
+    # "c": written to in memory only, as torch warns of what cannot be written to
+    return np.load(place, mmap_mode="c"), np.concatenate(labels) if labels else None
 
 
 def _single(X: np.ndarray, start: int) -> np.ndarray:
@@ -131,7 +159,7 @@ def _single(X: np.ndarray, start: int) -> np.ndarray:
         lost = np.abs(single - X.astype(float)) > LOST * np.where(spread == 0, np.inf, spread)
     if lost.any():
         row, *rest = np.argwhere(lost)[0].tolist()
-        raise ValueError(
+        raise LostDigits(
             f"row {start + row}, column {', '.join(map(str, rest))} of X is {X[(row, *rest)]:.17g}, which float32 "
             "cannot tell from its neighbours; subtract a typical value from the column, and divide it where it is huge"
         )

@@ -13,6 +13,8 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.stats import binomtest
 
+from sktda.room import row_by_row
+
 ANCHOR_SHARE, ANCHOR_ROWS, ANCHOR_LIMIT = 0.3, 50, 0.6
 SHARES = (0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 LEAST_ROWS = 20  # before the share of wrong labels among them says something
@@ -26,8 +28,13 @@ INTERVAL = 1.96  # standard errors on each side, 95 %
 
 def as_probabilities(decision: np.ndarray, floor: float = FLOOR) -> np.ndarray:
     """Rows of at least floor / n_classes that sum to 1 (slightly less, once they are normalised)."""
-    values = np.clip(decision, max(floor / decision.shape[1], 1e-12), None)
-    return values / values.sum(axis=1, keepdims=True)
+    least = max(floor / decision.shape[1], 1e-12)
+
+    def normalised(values: np.ndarray) -> np.ndarray:
+        values = np.clip(values, least, None)
+        return values / values.sum(axis=1, keepdims=True)
+
+    return row_by_row(normalised, decision, width=decision.shape[1])
 
 
 def anchor_counts(decision: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -38,8 +45,7 @@ def anchor_counts(decision: np.ndarray, codes: np.ndarray) -> np.ndarray:
     random. Confidence is the lead over the second class.
     """
     n_classes = decision.shape[1]
-    best_two = np.sort(decision, axis=1)[:, -2:]
-    lead = best_two[:, 1] - best_two[:, 0]
+    lead = row_by_row(lambda values: np.subtract(*np.sort(values, axis=1)[:, :-3:-1].T), decision)
     predicted = decision.argmax(axis=1)
     counts = np.zeros((n_classes, n_classes), dtype=int)
     for k in range(n_classes):
@@ -118,20 +124,28 @@ def unfold(probabilities: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """
     if np.array_equal(matrix, np.eye(len(matrix))):
         return probabilities
-    true = np.full_like(probabilities, 1 / len(matrix))
-    for _ in range(UNFOLDING_STEPS):
-        labelled = np.maximum(true @ matrix, 1e-300)  # 0 for a class that is always called another one
-        true = true * ((probabilities / labelled) @ matrix.T)
-    return true / true.sum(axis=1, keepdims=True)
+
+    def unfolded(values: np.ndarray) -> np.ndarray:
+        true = np.full_like(values, 1 / len(matrix))
+        for _ in range(UNFOLDING_STEPS):
+            labelled = np.maximum(true @ matrix, 1e-300)  # 0 for a class that is always called another one
+            true = true * ((values / labelled) @ matrix.T)
+        return true / true.sum(axis=1, keepdims=True)
+
+    return row_by_row(unfolded, probabilities, width=len(matrix))
 
 
 def log_margin(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """log p(given label) - log p(most probable other class), (n,), in nats; below 0 another class is more probable."""
-    rows = np.arange(len(codes))
-    logs = np.log(np.clip(probabilities, 1e-6, None))  # one class may have been unfolded to nothing
-    own = logs[rows, codes]
-    logs[rows, codes] = -np.inf
-    return own - logs.max(axis=1)
+
+    def margin(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        rows = np.arange(len(codes))
+        logs = np.log(np.clip(values, 1e-6, None))  # one class may have been unfolded to nothing
+        own = logs[rows, codes]
+        logs[rows, codes] = -np.inf
+        return own - logs.max(axis=1)
+
+    return row_by_row(margin, probabilities, codes)
 
 
 def label_posterior(true: np.ndarray, codes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -140,17 +154,25 @@ def label_posterior(true: np.ndarray, codes: np.ndarray, matrix: np.ndarray) -> 
     true p (n, n_classes): by the features alone, see `unfold`; matrix T (n_classes, n_classes), T[k, j] = share of
     true class k that is labelled j. By Bayes' rule class k has the probability p_k T_kj / (p T)_j, if j is the label.
     """
-    joint = true * matrix[:, codes].T
-    return joint / np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)
+
+    def weighed(true: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        joint = true * matrix[:, codes].T
+        return joint / np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)
+
+    return row_by_row(weighed, true, codes, width=len(matrix))
 
 
 def log_odds(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """log p(given label) - log p(any other class), (n,), in nats; below 0 the label is rather wrong."""
-    rows = np.arange(len(codes))
-    own = probabilities[rows, codes]
-    others = probabilities.copy()
-    others[rows, codes] = 0.0
-    return np.log(np.maximum(own, 1e-12)) - np.log(np.maximum(others.sum(axis=1), 1e-12))
+
+    def odds(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        rows = np.arange(len(codes))
+        own = values[rows, codes]
+        others = values.copy()
+        others[rows, codes] = 0.0
+        return np.log(np.maximum(own, 1e-12)) - np.log(np.maximum(others.sum(axis=1), 1e-12))
+
+    return row_by_row(odds, probabilities, codes)
 
 
 @dataclass(frozen=True)
@@ -185,8 +207,12 @@ def judge_labels(decision: np.ndarray, codes: np.ndarray) -> JudgedLabels:
     matrix = one_way_matrix(counts)
     if (matrix.diagonal() == 1).all():
         return JudgedLabels(log_margin(q, codes), q, matrix)
-    taken = np.arange(len(codes)), codes
-    gain = np.log(q[taken]) - np.log(np.maximum((q @ matrix)[taken], 1e-12))
+
+    def log_ratio(q: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        taken = np.arange(len(codes)), codes
+        return np.log(q[taken]) - np.log(np.maximum((q @ matrix)[taken], 1e-12))
+
+    gain = row_by_row(log_ratio, q, codes)
     learnt = gain.mean() >= -ENOUGH * gain.std() / np.sqrt(len(codes))
     # only what is certain is undone: to undo doubtful confusions spoils predictions, to weigh by them does not
     true = unfold(q, matrix) if learnt else q
@@ -252,7 +278,8 @@ def balanced_prediction(decision: np.ndarray) -> np.ndarray:
     The majority alone is then no prediction. 0.1 / n_classes is added to the means, so that scatter is none either.
     """
     probabilities = as_probabilities(decision, 0.0)
-    return (probabilities / (probabilities.mean(axis=0) + FLOOR / decision.shape[1])).argmax(axis=1)
+    usual = probabilities.mean(axis=0) + FLOOR / decision.shape[1]
+    return row_by_row(lambda values: (values / usual).argmax(axis=1), probabilities).astype(np.int64)
 
 
 def balanced_accuracy(predicted: np.ndarray, codes: np.ndarray) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import sktda.cleaning
 ROOT = Path(sktda.__file__).parent
 STAGE = {
     **dict.fromkeys(["containers", "seeds", "selection", "distributions", "devices", "findings", "noise", "files"], 0),
+    "room": -1,
     "cluster": 0,
     **dict.fromkeys(["data", "images", "metrics", "tables", "weighting", "workers"], 1),
     "mapped": 2,
@@ -38,7 +39,7 @@ ROOMS = {  # of attribution/, by what a method needs
     **dict.fromkeys(["several", "unlearning"], 5),
 }
 FREE = {"__init__", "_lazy", "__main__"}  # of the package itself
-NUMPY_ONLY = ["selection", "distributions", "findings", "metrics", "noise", "weighting"]
+NUMPY_ONLY = ["selection", "distributions", "findings", "metrics", "noise", "room", "weighting"]
 PACKAGES = [sktda, sktda.attribution, sktda.cleaning]
 FILES = sorted(ROOT.rglob("*.py"))
 

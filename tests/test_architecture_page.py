@@ -11,7 +11,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encodi
 def table(heading):
     """{name without / or .py: number} of the first two columns below a heading."""
     part = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return {name: int(number) for name, number in re.findall(r"^\| `(\w+)(?:/|\.py)` \| (\d) \|", part, re.MULTILINE)}
+    return {name: int(number) for name, number in re.findall(r"^\| `(\w+)(?:/|\.py)` \| (-?\d) \|", part, re.MULTILINE)}
 
 
 def places(folder):

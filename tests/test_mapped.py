@@ -13,6 +13,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 import torch
+from skorch import NeuralNetClassifier
 
 from sktda import NoisyLabelDetector, mapped, mapped_rows
 
@@ -207,3 +208,12 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device; free some space"):
         mapped_rows(X, folder=tmp_path / "rows")
     assert not list((tmp_path / "rows").iterdir())
+
+
+def test_a_net_is_trained_on_the_map_without_a_word_and_the_file_stays(tmp_path):
+    pa.parquet.write_table(pa.Table.from_pandas(FRAME), tmp_path / "rows.parquet")
+    rows, labels = mapped_rows(tmp_path / "rows.parquet", "label", folder=tmp_path / "kept")
+    net = NeuralNetClassifier(torch.nn.Linear(3, 2), criterion=torch.nn.CrossEntropyLoss, max_epochs=1, verbose=0)
+    net.set_params(train_split=None).fit(rows, (labels == "up").astype(np.int64))
+    rows[0] = 7
+    np.testing.assert_array_equal(np.load(tmp_path / "kept" / "X.npy"), X)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 from pages.common import chosen, distinct, found, table
 from pages.page import Page, Picture
 from pages.plots import dots, lines
+from projection import COLUMNS, PRICE, READ, ROWS, WORKERS, as_table
 
 MILLION = 1_000_000
 
@@ -65,13 +67,19 @@ def scale_rows() -> Page | None:
         return None
     sizes = sorted(n for (n,) in distinct(rows, "n"))
     methods = [method for (method,) in distinct(rows, "method")]
-    body = [
-        [row["method"], f"{row['n']:,} × {row['columns']}", f"{row['seconds']:.1f}", f"{row['processor_seconds']:.1f}"]
-        + [f"{1e6 * row['processor_seconds'] / row['n']:.1f}", f"{row['peak_gib']:.2f}"]
-        + [f"{row['anonymous_gib']:.2f}" if row.get("anonymous_gib") is not None else "–"]
-        for row in rows
-    ]
-    head = ["method", "rows", "seconds", "processor", "µs per row", "GiB", "GiB without mapped files"]
+    body = []
+    for method in methods:
+        runs = sorted(chosen(rows, method=method), key=lambda row: row["n"])
+        rates = [row["seconds"] / row["n"] for row in runs]
+        growth = ["–", *(f"{rate / before:.2f}" for before, rate in itertools.pairwise(rates))]
+        for row, grown in zip(runs, growth, strict=True):
+            body.append(
+                [method, f"{row['n']:,} × {row['columns']}", f"{row['seconds']:.1f}", f"{row['processor_seconds']:.1f}"]
+                + [f"{1e6 * row['seconds'] / row['n']:.2f}", grown, f"{row['peak_gib']:.2f}"]
+                + [f"{row['anonymous_gib']:.2f}" if row.get("anonymous_gib") is not None else "–"]
+            )
+    head = ["method", "rows", "seconds", "processor", "µs per row", "times that of fewer rows", "GiB"]
+    head += ["GiB without mapped files"]
     most = {row["method"]: row for row in chosen(rows, n=sizes[-1])}
     fast, slow = (end(most, key=lambda method: most[method]["seconds"]) for end in (min, max))
     memory = {m: row["anonymous_gib"] for m, row in most.items() if row.get("anonymous_gib") is not None}
@@ -84,12 +92,19 @@ def scale_rows() -> Page | None:
         answer=f"{sizes[-1]:,} rows take {most[fast]['seconds']:,.0f} s ({fast}) to {most[slow]['seconds']:,.0f} s "
         f"({slow}){said}.",
         picture=Picture("Seconds of each method, logarithmic, by rows", partial(dots, panels, "seconds", log=True)),
-        about="Each method that goes through the rows block by block, on rows that are made in a file and read from "
-        "it. The training of a net that a method explains is not timed. Memory is the peak of the process, with and "
-        "without the pages of mapped files, which are given back when something else needs them.",
-        command="python benchmarks/scale.py --methods all",
+        about="Each method that goes through the rows block by block, on float32 columns that are made in a file and "
+        "read from it; two classes where probabilities of all rows are a result, else ten; 1,000 validation rows, 100 "
+        "of `KNNShapley`. `TracIn` and `Source` explain one epoch on all rows, which is not timed. Memory is the peak "
+        "of the process, with and without the pages of mapped files, which are given back when something else needs "
+        f"them. The projection is on paper: {ROWS:,} rows of {COLUMNS} columns on {WORKERS} workers of two cores, from "
+        f"the processor seconds per row, times {COLUMNS}/{rows[0]['columns']} for the columns, where a worker reads "
+        f"{READ / 1e6:.0f} MB a second and costs {PRICE:.2f} dollars an hour; both are assumptions.",
+        command="python benchmarks/scale.py --methods all --rows 1000000 10000000",
         measured=[(environment, rows)],
-        tables={"Seconds and memory": table(head, body)},
+        tables={
+            "Seconds and memory": table(head, body),
+            f"A projection to {ROWS:,} rows (`python benchmarks/projection.py`)": as_table(rows),
+        },
     )
 
 

@@ -19,7 +19,8 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_consistent_length
 
 from sktda.containers import is_pipeline
-from sktda.data import check_weights, encode_target, read_features, transformed
+from sktda.data import check_weights, encode_target, n_columns, read_features, transformed
+from sktda.room import check_held
 from sktda.seeds import seed_of
 
 
@@ -110,6 +111,21 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
         inside = [each for each in inside if each is not None]
         passed_on = bool(inside) and all(map(takes_missing_values, inside))
         return passed_on and not (self.needs.features or self.needs.gradients)
+
+
+def check_rows_fit(owner: Any, X: Any, bytes_per_cell: float, n_rows: int | None = None) -> None:
+    """Raise ValueError, before the work, where a method copies dense rows and the memory has no room for it.
+
+    bytes_per_cell: at the least; n_rows: held at a time, all if None.
+    """
+    if isinstance(X, np.ndarray) and X.dtype.kind in "biuf":
+        n_bytes = bytes_per_cell * (X.shape[0] if n_rows is None else n_rows) * n_columns(X)
+        check_held(
+            type(owner).__name__,
+            n_bytes,
+            "LabelPosterior (the default), ComplexityGap and methods of gradients, such as Influence with "
+            "curvature='ekfac', go through the rows block by block",
+        )
 
 
 def takes_missing_values(estimator: Any) -> bool:

@@ -12,7 +12,7 @@ from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
-from sktda.attribution.base import loo_decision_of, takes_missing_values
+from sktda.attribution.base import check_rows_fit, loo_decision_of, takes_missing_values
 from sktda.cleaning.base import (
     NothingToLearnWarning,
     looks_rows_up,
@@ -164,6 +164,8 @@ class NoisyLabelDetector(BaseEstimator):
         X = sliceable(X)
         attributor = prepare_attributor(self.attributor, random_state=self.random_state)
         rows = None if y is None or self.unlabelled == "error" else labelled_rows(y)
+        if rows is not None:
+            check_rows_fit(self, X, getattr(X, "itemsize", 0), len(rows))
         labels, judged, features = self._inspected(X, y, attributor, rows)
         some, whole = (features, judged) if rows is None else (_safe_indexing(features, rows), judged)
         judged = judged if rows is None else _safe_indexing(judged, rows)
@@ -289,9 +291,12 @@ class NoisyLabelDetector(BaseEstimator):
         if self.task_ == "regression":
             self.suggested_labels_ = getattr(reference, "suggested_values_", reference.loo_decision_)
             return
-        decision = getattr(reference, "posterior_", reference.loo_decision_).copy()
-        decision[noisy, target[noisy]] = -np.inf
-        self.suggested_labels_ = self.classes_[decision.argmax(axis=1)]
+        decision = getattr(reference, "posterior_", reference.loo_decision_)
+        best = np.argmax(decision, axis=1)
+        others = decision[noisy]  # a copy
+        others[np.arange(len(noisy)), target[noisy]] = -np.inf
+        best[noisy] = np.argmax(others, axis=1)
+        self.suggested_labels_ = self.classes_[best]
 
     def fit_predict(self, X, y):
         """Fit and return `labels_`: 1 clean, -1 noisy."""

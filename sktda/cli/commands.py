@@ -66,7 +66,8 @@ app = typer.Typer(
     it has.
 
     DATA is a CSV, Excel, OpenDocument, JSON, Parquet, Feather, ARFF or SQLite file (encoding, delimiter and header are
-    found out; also compressed), an NPZ file with arrays X and y, or a folder of images.
+    found out; also compressed), an NPZ file with arrays X and y, or a folder of images or of Parquet files.
+    Large Parquet is read by row group.
     """,
     epilog="Example: sktda clean data.csv --target label --out clean.csv",
     no_args_is_help=True,
@@ -164,7 +165,7 @@ def clean(
         if with_data and not scores:
             fail("--with-data is about the file of --scores; name one", 2)
         settings = settings_of(ctx)
-        check_command(settings, outputs, decisions, force=force, json_output=json_output)
+        check_command(settings, outputs, decisions, force=force, json_output=json_output, with_data=with_data)
         job = Job.load(settings, progress)
         list_columns_and_stop(job, columns, out)
         frame, judgement = job.score(progress)
@@ -247,7 +248,7 @@ def score(
         from sktda.files import staged
 
         settings = settings_of(ctx)
-        check_command(settings, outputs, force=force, json_output=json_output)
+        check_command(settings, outputs, force=force, json_output=json_output, with_data=with_data)
         job = Job.load(settings, progress)
         list_columns_and_stop(job, columns, out)
         frame, judgement = job.score(progress)

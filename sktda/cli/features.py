@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,9 @@ import pandas as pd
 from sktda.findings import Finding, inspect, merge_spellings, without_leaks
 from sktda.tables.columns import Column
 from sktda.tables.prepare import prepare
+
+if TYPE_CHECKING:
+    from sktda.tables.encoder import TableEncoder
 
 TOTAL = re.compile(
     r"(grand |sub-?)?totals?:?|sums?:?|(gesamt)?summe:?|gesamt:?|insgesamt:?|(sous-)?total général:?|somme:?|suma:?|"
@@ -34,9 +37,13 @@ def of_table(
     X, encoder, _, findings = prepare(cells, given.dropna().to_numpy(), task, kinds, rows, text)
     if text is not None and not any(column.kind == "text" for column in encoder.columns_):
         raise ValueError(f"no column is taken for text, which {text.model} reads; name one with --text")
-    stays = not encoder._left_out
-    actions = {"leak": ONLY_FEATURE if stays else LEFT_OUT, "sentinel": "it was taken as missing"}
-    return X, findings, _notes(findings, actions) + encoder.notes_, encoder.columns_
+    return X, findings, notes_of(findings, encoder), encoder.columns_
+
+
+def notes_of(findings: list[Finding], encoder: TableEncoder) -> list[str]:
+    """What was found in a table and done about it, and what was made of its columns."""
+    actions = {"leak": LEFT_OUT if encoder._left_out else ONLY_FEATURE, "sentinel": "it was taken as missing"}
+    return _notes(findings, actions) + encoder.notes_
 
 
 def without_values(cells: pd.DataFrame, values: tuple[str, ...] | None) -> pd.DataFrame:

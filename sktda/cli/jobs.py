@@ -132,6 +132,11 @@ class Job:
     def load(cls, settings: Settings, progress: Callable[[str], None]) -> Job:
         """Read everything. Raises ValueError or OSError with one sentence for what is wrong with the input."""
         path = settings.data
+        from sktda.cli.streamed import StreamedJob, streamed
+
+        if (large := streamed(settings)) is not None:
+            progress(f"reading {path}")
+            return StreamedJob.of(large, settings, progress)
         encoder, reading, said = learned(settings)
         progress(f"reading {path}")
         source = read_source(path, reading, progress)

@@ -102,7 +102,9 @@ def values(text: str | None) -> tuple[str, ...] | None:
 
 Data = Annotated[
     Path,
-    typer.Argument(help="Table, folder of images, or - for standard input.", metavar="DATA", parser=data_path),
+    typer.Argument(
+        help="Table, folder of images or of Parquet files, or - for standard input.", metavar="DATA", parser=data_path
+    ),
 ]
 Target = Annotated[
     str | None,

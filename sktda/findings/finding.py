@@ -119,6 +119,10 @@ class Columns:
 
 def codes_of(values: Any) -> tuple[list[Any], np.ndarray]:
     """(different values in order of appearance, codes (n,)) of values of any kind; missing ones are one value."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iub":  # as objects many rows would fill the memory
+        different, first, codes = np.unique(values.ravel(), return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        return different[order].tolist(), np.argsort(order)[codes]
     cells = np.asarray(values, dtype=object).ravel().tolist()
     try:
         code: dict[Any, int] = dict.fromkeys(cells, 0)

@@ -17,6 +17,7 @@ import numpy as np
 
 from sktda.findings.finding import Columns, Finding
 from sktda.findings.leaks import _bare
+from sktda.room import parts
 
 LEAST = 5  # rows
 SHARE = 0.005  # of the rows
@@ -89,7 +90,11 @@ def _candidates(columns: Columns, least: float) -> np.ndarray:
         low, high = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
     else:
         low, high = values.min(axis=0), values.max(axis=0)
-    often = ((values == low).sum(axis=0) >= least) | ((values == high).sum(axis=0) >= least)
+    lowest, highest = np.zeros((2, values.shape[1]), dtype=int)
+    for part in parts(*values.shape):
+        lowest += (values[part] == low).sum(axis=0)
+        highest += (values[part] == high).sum(axis=0)
+    often = (lowest >= least) | (highest >= least)
     often &= columns.ordered & (low < high)
     # what is not isolated in a sample is not isolated at all
     block = np.array(values[np.sort(np.random.default_rng(0).permutation(len(values))[:SAMPLE])], dtype=np.float64)

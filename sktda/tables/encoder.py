@@ -103,7 +103,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         typed = self._read(X)
         for finding in sentinels(Columns.read(typed)):
             self._take_as_missing(finding, typed)
-        return self._learn(typed)
+        self._learn(typed)
+        return self._numbers(typed)
 
     def transform(self, X):
         """Numbers (n_samples, n_features_out) of a table of the same columns, float64.
@@ -197,8 +198,20 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         """Columns that give the label away, by their names in what `_read` returned, are no features."""
         self._left_out |= set(names)
 
-    def _learn(self, typed: pd.DataFrame) -> np.ndarray:
-        """Learn the numbers of typed columns, and return them (n_samples, n_features_out)."""
+    def _typed(self, frame: pd.DataFrame, read: list[Any], wanted: list[Any]) -> list[pd.Series]:
+        """The typed columns that are wanted, of a table that has some of the columns of `fit`, those to be read."""
+        found: dict[Any, pd.Series] = {}
+        for name in read:
+            reader = self._readers[self._names.index(name)]
+            found.update((each.name, each) for each in _typed(reader, frame[name]))
+        return [_without(found[name], self._stand_ins.get(name)) for name in wanted]
+
+    def _numbers(self, typed: pd.DataFrame) -> np.ndarray:
+        """The numbers (n_samples, n_features_out) of typed columns that were learned."""
+        return self._filled(len(typed), ((block, typed[name]) for name, block in self._blocks.items()))
+
+    def _learn(self, typed: pd.DataFrame) -> None:
+        """Learn the numbers of typed columns."""
         used = [name for name in typed.columns if name not in self._left_out]
         self._blocks: dict[Any, Any] = {}
         read = zip(self._typed_names, self._readers, strict=True)
@@ -216,7 +229,6 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         self.columns_ = [self._column(j) for j in range(len(self._readers))]
         if not n_features:
             self._refuse_nothing()
-        return self._filled(len(typed), ((self._blocks[name], typed[name]) for name in used))
 
     def _block(self, kind: str) -> Any:
         return Encoded(self.text) if kind == "text" and self.text is not None else BLOCKS[kind]()

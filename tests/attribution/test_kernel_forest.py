@@ -130,7 +130,7 @@ def many(monkeypatch):
 
 
 def test_trees_of_many_rows_are_few_small_and_leave_each_row_as_many_predictions(many):
-    batches = list(kernel_forest.subsampled(evened(X), Y, 40, 1, 0))
+    batches = list(kernel_forest.subsampled(evened(X), Y, np.arange(200), 40, 1, 0))
     grown = [pair for batch in batches for pair in batch]
     assert max(map(len, batches)) <= kernel_forest.BATCH
     assert len(grown) == np.ceil(40 / np.e / (1 - 60 / 200))

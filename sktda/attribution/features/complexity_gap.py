@@ -14,6 +14,7 @@ from sktda.data import n_columns
 from sktda.devices import exact_device, resolve_device, where_it_fits
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
 from sktda.engine.unit_rows import MANY_COLUMNS, UnitRows
+from sktda.room import check_held, room, row_by_row
 from sktda.seeds import random_of
 
 EXACT_ROWS = 5_000  # above, mode="auto" goes over to Nyström
@@ -179,9 +180,11 @@ class ComplexityGap(Attributor):
         loo = self._leave_one_out(rows, targets, random)
         self.label_free_part_ = loo.precision.cpu().numpy()
         residual = loo.residual.cpu().numpy()
-        self.label_part_ = np.square(residual).sum(axis=1)
+        self.label_part_ = row_by_row(lambda rows: np.square(rows).sum(axis=1), residual)
         self.scores_ = -self.label_part_ * self.label_free_part_
-        self._set_predictions(target, (targets - residual) * unit + centre)  # f_{-i}, in units of the target
+        # f_{-i}, in units of the target
+        decision = row_by_row(lambda y, r: (y - r) * unit + centre, targets, residual, width=targets.shape[1])
+        self._set_predictions(target, decision)
         return self
 
     def _targets(self, target, classes):
@@ -191,14 +194,16 @@ class ComplexityGap(Attributor):
             target = target / size
             spread = target.std() or 1.0
             return ((target - target.mean()) / spread)[:, None], target.mean() * size, spread * size
-        onehot = np.zeros((len(target), len(classes)))
+        onehot = room((len(target), len(classes)))
         onehot[np.arange(len(target)), target] = 1
         centre = onehot.mean(axis=0)
-        return onehot - centre, centre, 1.0
+        onehot -= centre
+        return onehot, centre, 1.0
 
     def _leave_one_out(self, rows: UnitRows, targets: np.ndarray, random) -> LeaveOneOut:
         n, y = len(rows), torch.from_numpy(targets)
         if self.mode == "exact" or (self.mode == "auto" and n <= EXACT_ROWS):
+            check_held("ComplexityGap(mode='exact')", 16.0 * n * n, "mode='nystrom' goes through them block by block")
 
             def exactly(place: torch.device) -> LeaveOneOut:
                 # float64: near copies of a row make H nearly singular, and the ridge is small
@@ -244,10 +249,14 @@ class ComplexityGap(Attributor):
             return
         self.loo_decision_ = decision
         self.loo_labels_ = self.classes_[decision.argmax(axis=1)]
-        own = decision[np.arange(len(target)), target]
-        rest = decision.copy()
-        rest[np.arange(len(target)), target] = -np.inf
-        self.loo_margins_ = own - rest.max(axis=1)
+
+        def margins(decision, target):
+            own = decision[np.arange(len(target)), target]
+            rest = np.array(decision)
+            rest[np.arange(len(target)), target] = -np.inf
+            return own - rest.max(axis=1)
+
+        self.loo_margins_ = row_by_row(margins, decision, target)
 
     def _fit_paper(self, rows: UnitRows, codes, random):
         """Each class as +1 against an equally large sample of the rest as -1, no ridge, mean over repeats."""

@@ -15,9 +15,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 
 from sktda.attribution.base import Attributor, Needs
-from sktda.data import n_columns, slices
+from sktda.data import n_columns, row_block, slices
 from sktda.model.standard import power_of_two
 from sktda.noise import as_probabilities, log_margin
+from sktda.room import CELLS, parts, room
 from sktda.seeds import random_of
 
 NARROW = 256  # columns up to which the forest is grown; beyond, it would cost more than the kernel
@@ -32,6 +33,7 @@ LEAF = 3  # rows: leaves of one would hand its wrong label on to the neighbours
 DRAWN = 1 - 1 / math.e  # share of the rows that are in a bag of as many
 Grown = tuple[Any, np.ndarray]  # a tree, and the positions of its rows
 ALONE = 0.6  # over the number of classes: the least probability of a kernel that no forest holds back
+SPREAD_ROWS = 200_000  # drawn, that tell the median and the spread of columns
 FAR = 100.0  # spreads from the median, from where on values count as equal
 SAMPLE, SAMPLE_TREES, CLEARLY = 500, 20, 3.0  # rows and trees that decide about wide data, standard errors to win by
 
@@ -164,11 +166,10 @@ class KernelForest(Attributor):
         if self.uses_forest_:
             by_kernel = as_probabilities(self.kernel_.loo_decision_)
             by_forest = self._out_of_bag(X, codes, self.n_estimators, forest_seed)
-            if len(codes) <= MANY_ROWS:
-                self.forest_weight_, self.loo_decision_ = 0.5, (by_kernel + by_forest) / 2
-            else:
-                self.forest_weight_ = weight = likeliest_weight(by_forest, by_kernel, codes)
-                self.loo_decision_ = weight * by_forest + (1 - weight) * by_kernel
+            weight = 0.5 if len(codes) <= MANY_ROWS else likeliest_weight(by_forest, by_kernel, codes)
+            self.forest_weight_, self.loo_decision_ = weight, by_forest
+            for part in parts(*by_forest.shape):
+                by_forest[part] = weight * by_forest[part] + (1 - weight) * by_kernel[part]
         else:
             self.forest_weight_, self.loo_decision_ = 0.0, as_probabilities(self.kernel_.loo_decision_, ALONE)
         self.scores_ = log_margin(as_probabilities(self.loo_decision_), codes)
@@ -176,32 +177,27 @@ class KernelForest(Attributor):
 
     def _out_of_bag(self, X: Any, codes: np.ndarray, n_trees: int, seed: int) -> np.ndarray:
         """Probabilities (n, n_classes) by the trees that did not draw the row; equal ones where all drew it."""
-        rows, n = evened(X), len(codes)
+        n = len(codes)
+        rows = evened(X)
         order = any_order(rows, codes)  # bags are drawn by position: let it not matter which row comes first
-        for columns in slices(rows.shape[1], 16):  # in place: a second copy of many rows may not fit
-            rows[:, columns] = rows[order, columns]
-        total = np.zeros((n, int(codes.max()) + 1))
         if n * DRAWN <= TREE_ROWS:
-            grown, jobs = bagged(rows, codes[order], n_trees, self.n_jobs, seed), self.n_jobs
+            grown, jobs = bagged(rows[order], codes[order], n_trees, self.n_jobs, seed), self.n_jobs
         else:
             import torch
 
             jobs = torch.get_num_threads() if self.n_jobs is None else self.n_jobs
-            grown = subsampled(rows, codes[order], n_trees, jobs, seed)
+            grown = subsampled(rows, codes, order, n_trees, jobs, seed)
+        total = room((n, int(codes.max()) + 1))
         for batch in grown:
-            outside = []
-            for _, drawn in batch:
-                outside.append(np.ones(n, dtype=bool))
-                outside[-1][drawn] = False
-            trees = [tree for tree, _ in batch]
+            trees = [(tree, np.unique(order[positions])) for tree, positions in batch]
             Parallel(n_jobs=jobs, require="sharedmem")(
-                delayed(add_votes)(total[part], trees, rows[part], [out[part] for out in outside])
-                for part in slices(n, BLOCK)
+                delayed(add_votes)(total[part], trees, rows[part], part.start) for part in slices(n, BLOCK)
             )
-        total[total.sum(axis=1) == 0] = 1
-        found = np.empty_like(total)
-        found[order] = total / total.sum(axis=1, keepdims=True)
-        return found
+        for part in parts(*total.shape):
+            votes = total[part]
+            votes[votes.sum(axis=1) == 0] = 1
+            votes /= votes.sum(axis=1, keepdims=True)
+        return total
 
     def _forest_wins(self, X: Any, codes: np.ndarray, random: np.random.RandomState) -> bool:
         """Whether a small forest of a sample predicts its labels better than the kernel of all rows, beyond chance."""
@@ -231,21 +227,22 @@ def bagged(rows: np.ndarray, codes: np.ndarray, n_trees: int, n_jobs: int | None
 
 
 def subsampled(
-    rows: np.ndarray, codes: np.ndarray, n_trees: int, n_jobs: int | None, seed: int
+    rows: np.ndarray, codes: np.ndarray, order: np.ndarray, n_trees: int, n_jobs: int | None, seed: int
 ) -> Iterator[list[Grown]]:
     """As `bagged`, of TREE_ROWS different rows for each tree; a few at a time, for large trees take memory.
 
-    Each row is left out by as many trees, on the average, as n_trees bags leave it out.
+    order (n,): that of the rows, of whose positions in it a tree draws. Each row is left out by as many trees, on the
+    average, as n_trees bags leave it out.
     """
     left_out = 1 - TREE_ROWS / len(rows)
     random = np.random.RandomState(seed)
 
     def grow(splitter: str, own_seed: int) -> Grown:
-        drawn = np.sort(np.random.RandomState(own_seed).permutation(len(rows))[:TREE_ROWS])
+        drawn = np.sort(np.random.default_rng(own_seed).choice(len(rows), TREE_ROWS, replace=False, shuffle=False))
         tree = DecisionTreeClassifier(
             splitter=splitter, max_features="sqrt", min_samples_leaf=LEAF, random_state=own_seed
         )
-        return tree.fit(rows[drawn], codes[drawn]), drawn
+        return tree.fit(rows[order[drawn]], codes[order[drawn]]), drawn
 
     for splitter, size in halves(math.ceil(n_trees * (1 - DRAWN) / left_out)).items():
         seeds = random.randint(2**31 - 1, size=size).tolist()
@@ -253,14 +250,23 @@ def subsampled(
             yield Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(grow)(splitter, own) for own in seeds[part])
 
 
-def add_votes(total: np.ndarray, trees: list, rows: np.ndarray, outside: list[np.ndarray]) -> None:
-    """Add the probabilities (n, n_classes) of the rows by each tree to those rows that it did not draw."""
-    for tree, out in zip(trees, outside, strict=True):
-        if out.any():
-            few = 2 * out.sum() < len(out)  # else to copy them costs more than to predict the others, too
-            found = tree.predict_proba(rows[out] if few else rows, check_input=False)  # float32 already
-            known = tree.classes_.astype(int)  # a few rows may lack a class
-            total[np.ix_(out, known)] += found if few else found[out]
+def add_votes(total: np.ndarray, trees: list[Grown], rows: np.ndarray, start: int) -> None:
+    """Add the probabilities (n, n_classes) of the rows start.. by each tree to those rows that it did not draw.
+
+    trees: each with the positions (ascending) of the rows that it drew.
+    """
+    for tree, positions in trees:
+        drawn = positions[slice(*np.searchsorted(positions, [start, start + len(rows)]))] - start
+        known = tree.classes_.astype(int)  # a few rows may lack a class
+        if 2 * len(drawn) <= len(rows):  # to leave them out of the prediction would cost more than to predict them
+            found = tree.predict_proba(rows, check_input=False)  # float32 already
+            found[drawn] = 0
+            if len(known) == total.shape[1]:
+                total += found
+            else:
+                total[:, known] += found
+        elif len(out := np.setdiff1d(np.arange(len(rows)), drawn, assume_unique=True)):
+            total[np.ix_(out, known)] += tree.predict_proba(rows[out], check_input=False)
 
 
 def likeliest_weight(first: np.ndarray, second: np.ndarray, codes: np.ndarray) -> float:
@@ -282,21 +288,31 @@ def evened(X: Any) -> np.ndarray:
     arcsinh((x - median) / spread), cut off at a hundred spreads, is nearly x in the middle of a column and its
     logarithm far out, so that large values leave thresholds for the others; neither unit nor offset plays a part. The
     spread is the distance of the quartiles or, where they are equal, the mean distance from the median; constant
-    columns become 0.
+    columns become 0. Of more than SPREAD_ROWS rows, so many tell both.
     """
-    flat = X.tocsc() if sp.issparse(X) else X.reshape(len(X), -1)
-    rows = np.zeros(flat.shape, dtype=np.float32)
-    for j in range(flat.shape[1]):
+    n, width = X.shape[0], n_columns(X)
+    seen = slice(0, n) if n <= SPREAD_ROWS else np.sort(np.random.RandomState(0).permutation(n)[:SPREAD_ROWS])
+    some = X[seen]
+    flat = some.tocsc() if sp.issparse(X) else some.reshape(len(some), -1)
+    unit, middle, largest, spread = np.ones((4, width))
+    for j in range(width):
         column = flat[:, [j]].toarray().ravel() if sp.issparse(X) else flat[:, j]
         column = column.astype(np.float64)
-        column = column / power_of_two(np.abs(column).max())  # the distance of the largest numbers overflows
-        low, middle, high = np.percentile(column, [25, 50, 75])
-        distance = column - middle
-        largest = np.abs(distance).max()
-        if largest > 0:
+        unit[j] = power_of_two(np.abs(column).max())  # the distance of the largest numbers overflows
+        column = column / unit[j]
+        low, middle[j], high = np.percentile(column, [25, 50, 75])
+        distance = column - middle[j]
+        largest[j] = np.abs(distance).max()
+        if largest[j] > 0:
             # in shares of the largest, so that no sum over- or underflows
-            spread = (high - low) / largest or np.abs(distance / largest).mean()
-            rows[:, j] = np.arcsinh(np.clip(distance / largest / spread, -FAR, FAR))
+            spread[j] = (high - low) / largest[j] or np.abs(distance / largest[j]).mean()
+    rows = room((n, width), np.float32)
+    varies = largest > 0
+    largest[~varies] = 1.0
+    for part in slices(n, max(1, CELLS // width)):
+        with np.errstate(over="ignore"):  # of a row that is far beyond those that told the spread
+            distance = row_block(X, part) / unit - middle
+            rows[part] = np.where(varies, np.arcsinh(np.clip(distance / largest / spread, -FAR, FAR)), 0)
     return rows
 
 

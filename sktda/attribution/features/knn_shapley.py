@@ -18,10 +18,12 @@ from sktda.containers import read_target
 from sktda.data import BLOCK_BYTES, block_rows, read_features, slices
 from sktda.devices import exact_device, for_blocks, resolve_device
 from sktda.engine.unit_rows import UnitRows
+from sktda.room import room
 from sktda.seeds import random_of
 
 FOLDS = 5  # of cross-fitting, where no validation rows came
 POSITION_BITS = 25  # of a sorting key; the 38 bits above hold the cosine, in steps of 2^-36
+LEAST = 32  # validation rows for each pass over the rows, whose distances may lie in a file: passes are what costs
 CHUNK = {"cpu": 2**16, "cuda": 2**25}  # distances that are sorted at a time: on a processor they stay in its cache
 
 
@@ -83,7 +85,7 @@ class KNNShapley(Attributor):
     alike, and at a right angle to all others.
 
     Weights are accepted, as by every attributor, and do not enter: a player is a row. Time is O(n_val * n (d + log n)),
-    memory O(batch_size * n).
+    memory O(batch_size * n), of which the distances of many rows are in a temporary file.
 
     Examples
     --------
@@ -219,7 +221,7 @@ class KNNShapley(Attributor):
                 found += torch.empty_like(values).scatter_(1, order, values).sum(dim=0)  # index_add_ varies on CUDA
             total.add_(found)
 
-        size = max(1, 4 * BLOCK_BYTES // (8 * n)) if self.batch_size == "auto" else self.batch_size
+        size = max(LEAST, 4 * BLOCK_BYTES // (8 * n)) if self.batch_size == "auto" else self.batch_size
         for_blocks(len(held), size, work)
         return total.cpu().numpy()
 
@@ -240,7 +242,9 @@ def shapley_values(right: Tensor, k: int) -> Tensor:
 
 def _cosines(rows: UnitRows, train: np.ndarray, held: Tensor) -> Tensor:
     """(n_val, n_train) cosines of validation rows of length 1 with training rows, which are read block by block."""
-    cosine = held.new_empty(len(held), len(train))
+    shape = len(held), len(train)
+    in_file = held.device.type == "cpu" and 8 * len(held) * len(train) > 4 * BLOCK_BYTES
+    cosine = torch.from_numpy(room(shape)) if in_file else held.new_empty(shape)
     blank = ~held.any(dim=1)
     for part in slices(len(train), block_rows(rows.X)):
         block = rows.block(train[part], torch.float64, held.device)

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
 
-from sktda.attribution.base import Attributor
+from sktda.attribution.base import Attributor, check_rows_fit
 from sktda.data import check_weights, encode_target, is_dictionary, note_columns, sliceable
 from sktda.model.fitting import train_clone
 from sktda.model.given import GivenModel
@@ -126,6 +126,7 @@ class DataOOB(Attributor):
         self._validate_params()
         self._forget()
         X, target = self._checked(X, y, sample_weight)
+        check_rows_fit(self, X, 12 if self.estimator is None else 0.3 * getattr(X, "itemsize", 0))  # out of a bag
         ensemble = self._ensemble()
         if self.task_ == "regression":
             check_forest_target(GivenModel.of(ensemble).model, target)

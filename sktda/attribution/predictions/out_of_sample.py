@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_consistent_length
 
-from sktda.attribution.base import Attributor, Needs
+from sktda.attribution.base import Attributor, Needs, check_rows_fit
 from sktda.attribution.progress import Progress
 from sktda.data import check_weights, encode_target, note_columns, sliceable
 from sktda.model.fitting import train_clone
@@ -84,6 +84,9 @@ class OutOfSample(CallbackSupportMixin, Attributor):
         estimator, X = self._checked(X, codes, sample_weight)
         random = random_of(self.random_state)
         folds = self._folds(X if rows is None else rows, codes, random, groups)
+        if not GivenModel.of(estimator).frozen:
+            cell = 12 if self.estimator is None else getattr(X, "itemsize", 0)  # float64 near one, float32 for trees
+            check_rows_fit(self, X, cell, max(len(train) for train, _ in folds))
         seeds = random.randint(2**31 - 1, size=len(folds))
         labels = self.classes_[codes]
         tasks = (

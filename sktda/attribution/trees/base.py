@@ -19,7 +19,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from sktda.attribution.base import Attributor, Needs, check_validation
+from sktda.attribution.base import Attributor, Needs, check_rows_fit, check_validation
 from sktda.attribution.gradients.cross_fit import cross_fitted
 from sktda.attribution.gradients.objective_gradients import checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
@@ -75,6 +75,7 @@ class LeafScores(CallbackSupportMixin, Attributor):
             checked_metadata(objective, X_val, metadata_val)  # before the training
         self._forget()
         estimator, X, y = self._checked(X, y, sample_weight)
+        check_rows_fit(self, X, 1)  # in which a boosted model bins its rows
         if self.estimator is None and sample_weight is not None:  # of its settings, only ratios are to matter
             weights = check_weights(sample_weight, len(y))
             sample_weight = weights / weights.mean()

@@ -57,7 +57,7 @@ class _ArrowTable(Table):
 
     @property
     def _as_texts(self) -> pa.Table:
-        return pa.table([_as_text(column) for column in self.table.columns], names=self.names)
+        return pa.table([as_text(column) for column in self.table.columns], names=self.names)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -65,13 +65,7 @@ class _ArrowTable(Table):
 
         Texts that were stored as bytes are texts.
         """
-        table = self._as_texts
-        while any(pa.types.is_struct(kind) for kind in table.schema.types):
-            flat = table.flatten()
-            if len(set(flat.column_names)) < len(flat.column_names):
-                break
-            table = flat
-        return table.to_pandas(ignore_metadata=True)
+        return as_frame(self.table.rename_columns(self.names))
 
     @property
     def exact(self) -> pd.DataFrame:
@@ -112,7 +106,7 @@ class _ArrowTable(Table):
             position = self.names.index(target)
             field, column = table.schema.field(position), table.column(position)
             try:
-                values = _as_text(column).to_pylist()
+                values = as_text(column).to_pylist()
                 for row, label in relabelled.items():
                     values[row] = label
                 table = table.set_column(position, field, pa.array(values).cast(field.type))
@@ -122,11 +116,23 @@ class _ArrowTable(Table):
                 ) from error
         for name in extra:
             table = table.append_column(name, pa.array(extra[name].tolist(), from_pandas=True))
-        columns = [_take(column, rows) for column in table.columns]
+        columns = [take(column, rows) for column in table.columns]
         self._write(pa.table(columns, schema=table.schema), path)
 
 
-def _take(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+def as_frame(table: pa.Table) -> pd.DataFrame:
+    """In the types of pandas; the fields of records are columns. Texts that were stored as bytes are texts."""
+    table = pa.table([as_text(column) for column in table.columns], names=table.column_names)
+    while any(pa.types.is_struct(kind) for kind in table.schema.types):
+        flat = table.flatten()
+        if len(set(flat.column_names)) < len(flat.column_names):
+            break
+        table = flat
+    return table.to_pandas(ignore_metadata=True)
+
+
+def take(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+    """The rows at these positions."""
     try:
         return column.take(pa.array(rows))
     except pa.ArrowNotImplementedError:  # of views, which come out of no take
@@ -134,7 +140,7 @@ def _take(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
         return column.cast(whole).take(pa.array(rows)).cast(column.type)
 
 
-def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Bytes that are UTF-8 as text: many programs store texts so."""
     binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
     if any(is_kind(column.type) for is_kind in binary):
