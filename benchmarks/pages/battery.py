@@ -33,6 +33,8 @@ def figures(ours: Rows, others: Rows) -> Figures:
 def battery() -> Page | None:
     """Nothing where it was not run."""
     sources, ours, others = measured()
+    if not ours or not others:
+        return None
     shown = figures(ours, others)
     if not shown.tables:
         return None
