@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pages.adversarial import adversarial, objectives_cost
 from pages.alike import alike
+from pages.annotators import annotators
 from pages.battery import battery
 from pages.battery_models import cleaned_tables, field
 from pages.cluster import cluster
@@ -55,6 +56,7 @@ QUESTIONS: dict[str, Makers] = {
         backbones,
         field,
         alike,
+        annotators,
         review,
     ),
     "Does cleaning help the model?": (cleaned_tables, cleaning, decisions, adult, finetuning, parameters, image_text),
