@@ -12,6 +12,7 @@ import pytest
 import sktda
 import sktda.attribution
 import sktda.cleaning
+from sktda._lazy import lazy_names
 
 ROOT = Path(sktda.__file__).parent
 STAGE = {
@@ -201,3 +202,18 @@ def test_nothing_prints_or_logs_but_the_shell():
         or (isinstance(node, ast.arg) and node.arg == "verbose")
     ]
     assert loud == [], "estimators warn, and show progress by callbacks of scikit-learn"
+
+
+def test_a_name_whose_package_is_missing_says_which_extra_brings_it(monkeypatch, tmp_path):
+    for package in ("pandas", "dask", "unheard_of"):
+        (tmp_path / f"needs_{package}.py").write_text(f"import {package}")
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.syspath_prepend(tmp_path)
+    names = {"Table": "needs_pandas", "cluster": "needs_dask", "Other": "needs_unheard_of"}
+    resolve, _ = lazy_names("sktda", names)
+    with pytest.raises(ModuleNotFoundError, match=r'Table needs pandas; install it with: pip install "sktda\[shell\]"'):
+        resolve("Table")
+    with pytest.raises(ModuleNotFoundError, match=r"sktda\[cluster\]"):
+        resolve("cluster")
+    with pytest.raises(ModuleNotFoundError, match="unheard_of"):
+        resolve("Other")

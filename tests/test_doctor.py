@@ -76,6 +76,15 @@ def test_a_table_is_shown_where_rich_cannot_be_imported(monkeypatch):
     assert re.search(r"^pandas  1\.5\.3 too old", run().stdout, re.MULTILINE)
 
 
+@pytest.mark.usefixtures("light")
+def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert re.search(r"^cache .*sktda, cannot be written", run().stdout, re.MULTILINE)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-of-this-name/cache")
+    assert re.search(r"^cache .*cannot be written", run().stdout, re.MULTILINE)
+
+
 def test_a_need_that_is_missing_is_a_problem_and_an_option_is_none():
     missing = {"module": "m", "use": "u", "needs": "2"}
     assert "nothing works without it" in Package("torch", packages.CORE, **missing).problem()

@@ -62,6 +62,8 @@ def doctor(json_output: Json = False) -> None:
     Exit status 0: all that is installed works; 1: something is too old or cannot be imported, or is missing and
     nothing works without it. What is missing otherwise is listed with the extra that brings it.
     """
+    if not json_output:
+        typer.echo("sktda: importing what is installed ...", err=True)
     found = findings()
     if json_output:
         typer.echo(json.dumps(found))
@@ -95,7 +97,7 @@ def findings() -> dict[str, Any]:
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         },
         "torch": torch | {"auto": "cuda" if torch.get("cuda") else "cpu"} if torch else None,
-        "cache": _cache(cache_folder()),
+        "cache": _cache(),
         "packages": [vars(package) | {"state": package.state} for package in listed],
         "problems": problems,
     }
@@ -121,8 +123,9 @@ def try_imports(modules: Sequence[str], seconds: float = TOO_LONG) -> dict[str, 
             except Empty:
                 end = f"no answer in {seconds:.0f} seconds"
                 process.kill()
-        if any(name not in found for name in left):
-            found[began] = {"error": end, "more": {}}
+        unknown = [name for name in left if name not in found]
+        if unknown:
+            found[began if began in unknown else unknown[0]] = {"error": end, "more": {}}
     return found
 
 
@@ -143,18 +146,16 @@ def _memory() -> float | None:
     return round(whole / 2**30, 1)
 
 
-def _cache(folder: Path) -> dict[str, Any]:
+def _cache() -> dict[str, Any]:
     """Where the shell keeps features of pretrained models; nothing is made here."""
-    place = next(above for above in (folder, *folder.parents) if above.exists())
     try:
+        folder = cache_folder()
+        place = next(above for above in (folder, *folder.parents) if above.exists())
+        writable = place.is_dir() and os.access(place, os.W_OK)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    except OSError:
-        size = 0
-    return {
-        "folder": str(folder),
-        "writable": place.is_dir() and os.access(place, os.W_OK),
-        "mib": round(size / 2**20, 1),
-    }
+    except (OSError, RuntimeError) as error:  # there is no home, or it may not be looked at
+        return {"folder": str(error), "writable": False, "mib": 0.0}
+    return {"folder": str(folder), "writable": writable, "mib": round(size / 2**20, 1)}
 
 
 # ---- shown ---------------------------------------------------------------------------------------------------------
