@@ -112,6 +112,7 @@ def test_annotations_come_back_as_they_were_meant(files):
     hard = "a%0Ab\r\n::error::x, y: z"
     again = COMMAND.fullmatch(_annotation("warning", hard, 3, hard, hard))
     assert [unescaped(again[2]), unescaped(again[4]), unescaped(again[5])] == [hard] * 3
+    assert _annotation("warning", "standard input", 3, "t", "m") == "::warning title=t::m"
     good = run(files / "good.csv", "-t", "label", "--format", "github").stdout
     assert COMMAND.fullmatch(good.strip())[1] == "notice"
 
@@ -144,6 +145,20 @@ def test_a_picture_is_a_file_of_its_own(tmp_path):
     files = {unescaped(COMMAND.fullmatch(line)[2]) for line in result.stdout.splitlines()[1:]}
     assert files
     assert all(Path(file).suffix == ".png" and Path(file).exists() for file in files)
+
+
+def test_a_data_set_of_hugging_face_is_read_from_its_folder(tmp_path):
+    import datasets
+
+    datasets.disable_progress_bars()
+    one = datasets.Dataset.from_pandas(table(9))
+    one.save_to_disk(tmp_path / "one")
+    assert "9 of 90 labels are probably wrong" in run(tmp_path / "one", "-t", "label").stdout
+    one.save_to_disk(tmp_path / "parts", num_shards=2)
+    datasets.DatasetDict(train=one, test=one).save_to_disk(tmp_path / "both")
+    assert "is a data set of 2 files; write one with" in run(tmp_path / "parts", "-t", "label").stderr
+    assert "holds the data sets test, train; name one of them" in run(tmp_path / "both", "-t", "label").stderr
+    datasets.enable_progress_bars()
 
 
 def test_the_hook_of_pre_commit_is_the_command():

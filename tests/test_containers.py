@@ -92,9 +92,10 @@ class AsArray:
 
 
 class Series(AsArray):
-    """A column as polars has it: no iloc, and a dtype that is none of NumPy's."""
+    """A column as polars has it: no iloc, a dtype that is none of NumPy's, and `cat` whatever it holds."""
 
     dtype = "Float64"
+    cat = None
 
     def __init__(self, values):
         super().__init__(np.asarray(values))

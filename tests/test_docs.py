@@ -3,9 +3,12 @@
 import contextlib
 import doctest
 import io
+import json
 import re
 import shlex
+import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -76,6 +79,10 @@ def workplace(tmp_path, monkeypatch):
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((X[row].reshape(8, 8) * 15).astype(np.uint8)).save(folder / f"{row}.png")
     (tmp_path / "decisions.csv").write_text("row,decision\n0,keep\n1,drop\n")  # as the page of a review saves it
+    answered = {"data": {"row": 0, "given_label": str(y[0])}, "annotations": []}  # as Label Studio exports it
+    (tmp_path / "export.json").write_text(json.dumps([answered]))
+    for logs in ("mlflow", "wandb"):  # no test needs them; what they are given is seen in tests/test_ecosystem.py
+        monkeypatch.setitem(sys.modules, logs, MagicMock())
     monkeypatch.chdir(tmp_path)
     # no page shows what a report says of the models, so that two folds are as good as five
     monkeypatch.setitem(write_report.__kwdefaults__, "cv", 2)
@@ -140,7 +147,7 @@ def test_the_comparison_in_the_readme_is_the_one_that_was_measured():
 
 def test_every_shell_option_is_documented():
     page = (ROOT / "docs" / "shell.md").read_text(encoding="utf-8")
-    for command in ("clean", "score", "report", "review"):
+    for command in ("clean", "score", "report", "review", "check"):
         usage = CliRunner().invoke(app, [command, "--help"], prog_name="sktda").output
         for option in sorted(set(re.findall(r"--[a-z]+", usage)) - {"--help"}):
             assert f"`{option}" in page, f"{option} of sktda {command} is missing in docs/shell.md"

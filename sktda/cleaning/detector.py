@@ -23,6 +23,7 @@ from sktda.cleaning.base import (
 from sktda.cleaning.frame import frame_of
 from sktda.cleaning.predictability import of_classes, of_numbers
 from sktda.cleaning.remembered import fit_attributor
+from sktda.cleaning.shown import DetectorView
 from sktda.cleaning.unlabelled import labelled_rows, labels_of, predicted, spread
 from sktda.containers import as_columns, needs_encoding, read_target
 from sktda.data import encode_target, is_dictionary, note_columns, row_index, sliceable
@@ -33,7 +34,7 @@ from sktda.selection import prune
 MANY = 1 / 3  # flagged rows, from where on the data are rather odd than dirty
 
 
-class NoisyLabelDetector(BaseEstimator):
+class NoisyLabelDetector(DetectorView, BaseEstimator):
     """Find the rows whose label is probably wrong; by default without choosing or training a model.
 
     Rows are ranked by the attributor's scores. How many are called noisy is estimated from out-of-sample

@@ -18,12 +18,13 @@ from sktda.cleaning.refit import RefitEstimator
 from sktda.cleaning.removal import Removal, rows_per_round
 from sktda.cleaning.routing import fit_and_score, with_weights
 from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given, split_apart
+from sktda.cleaning.shown import PrunerView
 from sktda.cleaning.validation import VALIDATION
 from sktda.data import row_index
 from sktda.model.huge import naming_huge_cells
 
 
-class InfluencePruner(RefitEstimator):
+class InfluencePruner(PrunerView, RefitEstimator):
     """Score the training rows, drop the worst share, refit on the rest. Nothing is dropped at predict time.
 
     Parameters

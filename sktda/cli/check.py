@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from sktda.report.judgement import Judgement
 
 N_ROWS = 10  # as many annotations of a kind GitHub shows of one step
+NO_FILE = "standard input"
 MAX_LABEL = 60  # characters of a label in a message
 
 
@@ -101,7 +102,7 @@ def check(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fail if too many labels of DATA are wrong: exit status 0 if not, 1 if so, 2 if that cannot be found out.
+    """Fail if too many labels of DATA are wrong: exit status 0 if not, 1 if so, 2 if DATA cannot be read.
 
     The estimated share of wrong labels is compared with --max-noise. Where the features do not predict the labels
     nothing can be said about them, and the status is 1, too. Nothing is written.
@@ -135,6 +136,10 @@ def check(
 
 def _what(job: Job) -> str:
     return "value" if job.task == "regression" else "label"
+
+
+def _name(path: Path) -> str:
+    return NO_FILE if path == Path("-") else path.as_posix()
 
 
 def _sentence(job: Job, frame: pd.DataFrame, judgement: Judgement, allowed: float) -> str:
@@ -191,14 +196,14 @@ def _rows(job: Job, frame: pd.DataFrame) -> list[tuple[str, int | None, str]]:
             continue
         named = "" if index.name is None else f"{index.name} {index[row]}: "
         if lines is None:
-            found.append((path.as_posix(), None, f"row {row} (from 0): {named}{said}"))
+            found.append((_name(path), None, f"row {row} (from 0): {named}{said}"))
         else:
-            found.append((path.as_posix(), int(lines[row]), f"{named}{said}"))
+            found.append((_name(path), int(lines[row]), f"{named}{said}"))
     return found
 
 
 def _plain(job: Job, frame: pd.DataFrame, sentence: str, fine: bool) -> list[str]:
-    first = f"{job.settings.data.as_posix()}: {sentence}"
+    first = f"{_name(job.settings.data)}: {sentence}"
     if fine:
         return [first]
     rows = [f"{file}{'' if line is None else f':{line}'}: {said}" for file, line, said in _rows(job, frame)]
@@ -209,7 +214,7 @@ def _plain(job: Job, frame: pd.DataFrame, sentence: str, fine: bool) -> list[str
 
 def _annotations(job: Job, frame: pd.DataFrame, sentence: str, fine: bool) -> list[str]:
     """Workflow commands: an error about the file and warnings about its worst rows, or a notice."""
-    file, title = job.settings.data.as_posix(), f"{_what(job)}s that are probably wrong"
+    file, title = _name(job.settings.data), f"{_what(job)}s that are probably wrong"
     if fine:
         return [_annotation("notice", file, None, title, sentence)]
     rows = [
@@ -219,7 +224,7 @@ def _annotations(job: Job, frame: pd.DataFrame, sentence: str, fine: bool) -> li
 
 
 def _annotation(kind: str, file: str, line: int | None, title: str, message: str) -> str:
-    places = {} if file == "-" else {"file": file} if line is None else {"file": file, "line": line}
+    places = {} if file == NO_FILE else {"file": file} if line is None else {"file": file, "line": line}
     properties = ",".join(f"{name}={_escaped(str(value), True)}" for name, value in {**places, "title": title}.items())
     return f"::{kind} {properties}::{_escaped(message)}"
 

@@ -173,8 +173,9 @@ def show(
         _say(rounded + "\n", err)
     for note in summary["notes"]:
         _say(f"Note: {_one_line(note)}", err)
+    width = max(7, *map(len, outputs))
     for name, path in outputs.items():
-        _say(f"{name:<7} {_one_line(str(path))}", err)
+        _say(f"{name.replace('_', ' '):<{width}} {_one_line(str(path))}", err)
 
 
 def _first_sentence(summary: dict[str, Any]) -> str:

@@ -147,7 +147,11 @@ def _numbers(column: Any) -> tuple[np.ndarray, bool]:
     if kind == "M" and hasattr(column, "isna"):
         days = column.to_numpy(dtype="datetime64[us]")
         return np.where(np.isnat(days), np.nan, days.astype(np.int64)), False
-    if hasattr(column, "cat") and all(isinstance(each, str) for each in column.cat.categories):
+    if (
+        hasattr(column, "iloc")
+        and hasattr(column, "cat")
+        and all(isinstance(each, str) for each in column.cat.categories)
+    ):
         codes = np.asarray(column.cat.codes)
         return np.where(codes < 0, np.nan, codes), False
     if kind in "biuf":

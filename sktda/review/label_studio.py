@@ -25,7 +25,8 @@ def configuration(review: Review) -> str:
     else:
         question = '<Number name="value" toName="row"/>'
     return f"""<View>
-  <Header value="Given label: $given_label_shown"/>
+  <Header value="Given label"/>
+  <Text name="given" value="$given_label_shown"/>
   <{TAGS[kind]} name="row" value="${kind}"/>
   {question}
   <Choices name="decision" toName="row" choice="multiple">

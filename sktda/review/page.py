@@ -23,7 +23,7 @@ from sktda.cards.pairs import encode, label_text
 from sktda.cards.pictures import data_uri
 from sktda.cards.rendering import render
 from sktda.cards.suspects import given_text, rows_beside, suggested_text, suspects_of, worst_first
-from sktda.containers import read_target
+from sktda.containers import is_table, read_target
 from sktda.data import row_index, sliceable
 from sktda.files import staged
 from sktda.review.decisions import index_column, positions_and_decisions
@@ -84,6 +84,7 @@ class Review:
         import pandas as pd
 
         from sktda.review.items import read_decisions
+        from sktda.tables.frames import as_frame
 
         X = sliceable(X)
         given = pd.Series(read_target(y).ravel(), index=row_index(X, y))
@@ -102,15 +103,15 @@ class Review:
         encoder = getattr(detector, "encoder_", None)
         features = X if encoder is None else encoder.transform(X)
         features = features if sparse.issparse(features) else np.asarray(features)
-        cells = X if hasattr(X, "columns") else features
-        is_table = hasattr(X, "columns") or (cells.ndim <= 2 and not sparse.issparse(cells))
+        cells = features if not is_table(X) else X if hasattr(X, "iloc") else as_frame(X)
+        in_columns = is_table(X) or (cells.ndim <= 2 and not sparse.issparse(cells))
         return cls(
             name="Labels",
             frame=frame,
             task=detector.task_,
             features=features if features.dtype.kind in "biuf" else None,
-            rows=pd.DataFrame(cells) if is_table else None,
-            image=None if is_table or sparse.issparse(cells) else cells.__getitem__,
+            rows=pd.DataFrame(cells) if in_columns else None,
+            image=None if in_columns or sparse.issparse(cells) else cells.__getitem__,
             scale=getattr(detector, "scale_", None),
             decided=None if decisions is None else read_decisions(decisions),
         )

@@ -65,6 +65,7 @@ def test_what_is_shown_is_what_the_row_holds():
             "row": {"text": "Text", "cells": "Table", "image": "Image"}[kind],
             question: "Number" if labels is None else "Choices",
             "decision": "Choices",
+            "given": "Text",
         }
         assert [task["data"]["row"] for task in tasks] == [record["metadata"]["row"] for record in records]
         assert [task["data"]["row"] for task in tasks] == list(range(N // 2)), "the worst first, and no other"

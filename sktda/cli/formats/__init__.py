@@ -85,13 +85,14 @@ def check_ending(path: Path, data: Path | None = None) -> None:
 def read_source(
     path: Path, reading: Reading | None = None, progress: Callable[[str], None] = lambda text: None
 ) -> Source:
-    """Read a file by its ending or its first bytes, a folder of images, or standard input where the path is `-`.
+    """Read a file by its ending or its first bytes, a folder of images or of a data set, or standard input for `-`.
 
     Raises ValueError or OSError with one sentence for what is wrong with it.
     """
     from sktda.cli.formats.base import Reading
 
     reading = reading or Reading()
+    path = _of_data_set(path)
     if path.is_dir():
         from sktda.cli.formats.images import read_images
 
@@ -105,6 +106,22 @@ def read_source(
     _check_reading(reading, found, file.name)
     source: Source = found.load().read(file, reading)
     return replace(source, notes=(file.note, *source.notes)) if file.note else source  # type: ignore[type-var]
+
+
+def _of_data_set(path: Path) -> Path:
+    """The one file of a folder that `save_to_disk` of Hugging Face's datasets wrote; any other path as it is."""
+    if (path / "dataset_dict.json").is_file():
+        parts = sorted(part.parent.name for part in path.glob("*/dataset_info.json"))
+        raise ValueError(f"{path.name} holds the data sets {', '.join(parts)}; name one of them, {path / parts[0]}")
+    if not (path / "dataset_info.json").is_file():
+        return path
+    files = sorted(path.glob("*.arrow"))
+    if len(files) != 1:
+        raise ValueError(
+            f"{path.name} is a data set of {len(files)} files; write one with datasets.load_from_disk({str(path)!r})"
+            ".to_parquet('data.parquet')"
+        )
+    return files[0]
 
 
 def _might_be_table(path: Path) -> bool:
