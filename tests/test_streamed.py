@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from sktda.cli import streamed
+from sktda.cli import reviews, streamed
 from sktda.cli.commands import app
 from sktda.cli.formats import row_groups
 
@@ -147,9 +147,11 @@ def test_what_the_sample_did_not_hold_does_not_stop_it(tmp_path, monkeypatch, by
     assert kinds["code"] == "leak", kinds
     assert kinds["told"] != "leak", "it disagrees with some labels that were not drawn"
     assert any("drawn at random" in note for note in told["notes"])
-    scores = tmp_path / "scores.parquet"
-    done("score", tmp_path / "x.parquet", "-t", "label", "-o", scores)
-    assert pq.read_metadata(scores).num_rows == n
+    for name, size in (("whole", n), ("in parts", 400)):
+        monkeypatch.setattr(reviews, "PART", size)
+        done("score", tmp_path / "x.parquet", "-t", "label", "-o", tmp_path / f"{name}.parquet")
+    assert pq.read_metadata(tmp_path / "in parts.parquet").num_row_groups == 4
+    assert pq.read_table(tmp_path / "in parts.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
 
 
 def test_what_cannot_be_right_is_refused_in_a_sentence(tmp_path, by_row_group):
