@@ -183,6 +183,10 @@ def test_what_cannot_be_right_is_refused_in_a_sentence(tmp_path, by_row_group):
         "no row has a label": ("clean", folder("none", none), *out),
         "there is none beside the labels": ("clean", folder("no features", rows.select(["label"])), *out),
         "no rows": ("clean", folder("empty", rows[:0]), *out),
+        "is in the folder that is read": (
+            *("clean", tmp_path / "no features", "-t", "label", "--force"),
+            *("-o", tmp_path / "no features" / "0.parquet"),
+        ),
         "ends with .parquet": ("clean", good, "-t", "label", "-o", tmp_path / "y.csv"),
         "--with-data": ("score", good, *out, "--with-data"),
         "--unlabelled predict": ("clean", good, *out, "--unlabelled", "predict"),

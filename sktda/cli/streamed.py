@@ -5,6 +5,7 @@ The labels, the verdicts and eight bytes a row for each number on the way are in
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from sktda.cli.likeness import among
 from sktda.cli.named import each_named, target_of, unknown_column, without
 from sktda.cli.plan import FLAGS
 from sktda.data import slices
+from sktda.files import STANDARD
 from sktda.findings.finding import Columns
 from sktda.findings.leaks import leaks
 from sktda.mapped import mapped_blocks
@@ -70,6 +72,12 @@ def check_large(settings: Settings, outputs: dict[str, Path], with_data: bool = 
     """Raise ValueError, before any work, for outputs that cannot be written of rows that are not in memory."""
     if (source := streamed(settings)) is None:
         return
+    folder = os.path.realpath(settings.data)
+    for output in outputs.values() if settings.data.is_dir() else ():
+        if output != STANDARD and Path(os.path.realpath(output)).is_relative_to(folder):
+            raise ValueError(
+                f"{output} is in the folder that is read, and would be read as its rows; name another place"
+            )
     if "out" in outputs:
         source.check_place(outputs["out"])
     if "copy" in outputs:
@@ -77,7 +85,7 @@ def check_large(settings: Settings, outputs: dict[str, Path], with_data: bool = 
     if with_data or "review" in outputs:
         what = "--with-data" if with_data else "sktda review"
         raise ValueError(
-            f"{what} holds all cells of {source.name} in memory, {source.cells_bytes / 1e9:.1f} GB at least; "
+            f"{what} holds all cells of {source.name} in memory, {source.cells_bytes / 1e9:.2g} GB at least; "
             + ("leave it out" if with_data else "use sktda score")
         )
 
