@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 
 from sktda.cli.formats.row_groups import Fetched, RowGroups, parquet_files
-from sktda.cli.jobs import Job, Settings
+from sktda.cli.jobs import DEFAULT_METHOD, Job, Settings
 from sktda.cli.learned_columns import RowsOfCells, drawn_rows, learn_columns
 from sktda.cli.likeness import among
 from sktda.cli.named import each_named, target_of, unknown_column, without
 from sktda.cli.plan import FLAGS
 from sktda.files import STANDARD
 from sktda.mapped import mapped_blocks
+from sktda.room import check_held
 
 if TYPE_CHECKING:
     from sktda.findings import Finding
@@ -119,6 +120,9 @@ class StreamedJob(Job):
         )
         if not rows.names:
             raise ValueError("no column can be used as a feature (there is none beside the labels)")
+        if task == "regression" and settings.method == DEFAULT_METHOD:
+            cells = 16.0 * int(known.sum()) * len(rows.names)
+            check_held(f"{DEFAULT_METHOD} of numbers", cells, "--method complexity-gap does not")
         drawn = drawn_rows(n, len(rows.names), settings.seed)
         progress(f"learning the columns from {len(drawn):,} of {n:,} rows")
         encoder, findings = learn_columns(rows, drawn, given, task, without(kinds, settings.index), text)
