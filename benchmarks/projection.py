@@ -62,9 +62,9 @@ def assumptions() -> str:
     """What the projection rests on, in a sentence or two."""
     return (
         f"{ROWS:,} rows of {COLUMNS} float32 columns on {WORKERS} workers of {CORES} cores, from the processor "
-        f"seconds per row of scale.py, times {COLUMNS}/100 for the columns. Assumed: a worker reads {READ / 1e6:.0f} MB "
-        f"a second and costs {PRICE:.2f} dollars an hour, and work is shared out evenly (that of the trees of "
-        f"LabelPosterior is done by one machine today). Sums that cross the network are at most "
+        f"seconds per row of scale.py, times {COLUMNS}/100 for the columns. Assumed: a worker reads "
+        f"{READ / 1e6:.0f} MB a second and costs {PRICE:.2f} dollars an hour, and work is shared out evenly (that of "
+        f"the trees of LabelPosterior is done by one machine today). Sums that cross the network are at most "
         f"{WORKERS * SUMS / 1e9:.1f} GB a pass."
     )
 
