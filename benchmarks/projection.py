@@ -6,7 +6,8 @@
 Nothing is measured here. Processor seconds per row are those of the largest run of `scale.py --methods`, and are taken
 to grow with the columns, 768 for 100: an upper bound, as not all work does. Passes are counted in the code: how often a
 method reads X. Each worker has two cores, reads its share of the rows from a disk or a store at READ bytes a second,
-and works while it reads. What sums are added up over the network is small beside that: at most WORKERS x SUMS bytes.
+and works while it reads. Work is taken to be shared out evenly, that of the trees of LabelPosterior, too, which one
+machine does today. What sums cross the network is small beside that: at most WORKERS x SUMS bytes a pass.
 """
 
 from __future__ import annotations
@@ -57,6 +58,17 @@ def projected(rows: list[dict]) -> list[Projection]:
     return projections
 
 
+def assumptions() -> str:
+    """What the projection rests on, in a sentence or two."""
+    return (
+        f"{ROWS:,} rows of {COLUMNS} float32 columns on {WORKERS} workers of {CORES} cores, from the processor "
+        f"seconds per row of scale.py, times {COLUMNS}/100 for the columns. Assumed: a worker reads "
+        f"{READ / 1e6:.0f} MB a second and costs {PRICE:.2f} dollars an hour, and work is shared out evenly (that of "
+        f"the trees of LabelPosterior is done by one machine today). Sums that cross the network are at most "
+        f"{WORKERS * SUMS / 1e9:.1f} GB a pass."
+    )
+
+
 def as_table(rows: list[dict]) -> str:
     """The projection as Markdown."""
     head = ["method", "passes over X", "TB read", "worker hours", f"hours on {WORKERS}", "dollars"]
@@ -73,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = found("scale_rows")[1]
     if options.quick:
         rows = [{"method": name, "n": 1_000, "columns": 100, "processor_seconds": 1e-2} for name in PASSES]
-    print(as_table(rows))
+    print(f"{assumptions()}\n\n{as_table(rows)}")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,8 @@ class Untouched(LogisticRegression):
 def test_what_holds_all_rows_says_so_before_it_starts(tmp_path, monkeypatch):
     X, y = rows_of(300, tmp_path)
     monkeypatch.setattr(room, "free_memory", lambda: 20_000)
+    with pytest.raises(ValueError, match="RobustResidual would hold"):
+        LabelPosterior().fit(X, np.array(X[:, 0]))
     for method in (
         SelfConfidence(Untouched()),
         SelfConfidence(),

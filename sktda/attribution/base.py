@@ -123,7 +123,7 @@ def check_rows_fit(owner: Any, X: Any, bytes_per_cell: float, n_rows: int | None
         check_held(
             type(owner).__name__,
             n_bytes,
-            "LabelPosterior (the default), ComplexityGap and methods of gradients, such as Influence with "
+            "LabelPosterior (the default) of classes, ComplexityGap and methods of gradients, such as Influence with "
             "curvature='ekfac', go through the rows block by block",
         )
 

@@ -324,6 +324,7 @@ def review(
         settings = settings_of(ctx)
         check_command(settings, outputs, decisions, force=force, json_output=json_output)
         job = Job.load(settings, progress)
+        job.check_review()
         frame, judgement = job.score(progress)
         job.notes.extend(remarks)
         page = review_of(job, frame, judgement, decisions)

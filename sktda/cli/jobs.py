@@ -208,6 +208,9 @@ class Job:
             check_classes(judged)
         return cls(settings, source, target, given, judged, task, X, findings, notes, columns, labels.numerals)
 
+    def check_review(self) -> None:
+        """Raise ValueError, before rows are scored, where no page of a review can be made; here it can."""
+
     @property
     def unlabelled(self) -> np.ndarray:
         """Whether a row has no label (n,)."""

@@ -10,11 +10,14 @@ import pandas as pd
 
 from sktda.cli.jobs import Job
 from sktda.cli.plan import read_text_cells
+from sktda.data import slices
 from sktda.report.judgement import Judgement
-from sktda.review.decisions import scores_file
+from sktda.review.decisions import scores_file, worst_first
 
 if TYPE_CHECKING:
     from sktda.review import Review
+
+PART = 1_000_000  # rows of a Parquet file of scores that are put together at a time
 
 
 def review_of(job: Job, frame: pd.DataFrame, judgement: Judgement, decisions: Path | None) -> Review:
@@ -39,10 +42,15 @@ def write_scores(job: Job, frame: pd.DataFrame, path: Path, with_data: bool) -> 
 
     with_data: also the line and the cells of each row; a spreadsheet then has lists to choose from.
     """
+    from sktda.cli.formats.arrow import write_parts
     from sktda.cli.formats.escapes import write_for_spreadsheet
 
     if not with_data:
-        write_for_spreadsheet(scores_file(frame), path)
+        if len(frame) > PART and path.suffix.lower() in (".parquet", ".pq"):
+            order = worst_first(frame)
+            write_parts((scores_file(frame, order[part]) for part in slices(len(order), PART)), path)
+        else:
+            write_for_spreadsheet(scores_file(frame), path)
         return
     from sktda.review.sheet import with_cells, write_sheet
 

@@ -29,20 +29,26 @@ def columns_of(frame: pd.DataFrame) -> list[str]:
     return [*COLUMNS, *(name for name in OF_ROWS if name in frame)]
 
 
-def scores_file(frame: pd.DataFrame) -> pd.DataFrame:
+def scores_file(frame: pd.DataFrame, rows: np.ndarray | None = None) -> pd.DataFrame:
     """The verdicts (file order) as a table, worst first, with empty columns for the review.
 
     `row` counts from 0. An index other than the row number comes next, under its name (with an underscore behind it
-    where a column of the scores file has that name).
+    where a column of the scores file has that name). rows: some of the rows, in their order.
     """
-    table = frame.assign(row=range(len(frame)), decision="", new_label="")
+    rows = worst_first(frame) if rows is None else rows
+    table = frame.iloc[rows]
+    table = table.assign(row=rows, decision="", new_label="")
     columns = columns_of(frame)
     name = index_column(frame.index)
     if name:
-        table[name] = frame.index
+        table[name] = table.index
         columns.insert(1, name)
-    order = np.lexsort([frame["score"], frame["label_quality"]])
-    return table[columns].iloc[order]
+    return table[columns]
+
+
+def worst_first(frame: pd.DataFrame) -> np.ndarray:
+    """Positions (n,) of the verdicts as a scores file has them."""
+    return np.lexsort([frame["score"], frame["label_quality"]])
 
 
 def index_column(index: pd.Index) -> str | None:

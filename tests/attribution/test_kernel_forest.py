@@ -121,6 +121,18 @@ def test_no_column_is_left_without_thresholds():
     np.testing.assert_array_equal(found[:, 3], 0)
 
 
+def test_columns_of_many_rows_are_evened_as_some_of_them_say(monkeypatch):
+    rng = np.random.default_rng(0)
+    columns = np.c_[rng.normal(size=500), rng.lognormal(sigma=3, size=500), np.full(500, 7.0)]
+    whole = evened(columns)
+    monkeypatch.setattr(kernel_forest, "SPREAD_ROWS", 250)
+    found = evened(columns)
+    np.testing.assert_allclose(found[:, 0], whole[:, 0], atol=0.3)
+    np.testing.assert_array_equal(found[:, 2], 0)
+    for j in range(2):  # a tree sees the order of the values
+        assert (np.diff(found[columns[:, j].argsort(), j]) >= 0).all()
+
+
 @pytest.fixture
 def many(monkeypatch):
     """As if 200 rows were many: trees of 60, and weights by their likelihood."""

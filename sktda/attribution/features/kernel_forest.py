@@ -49,7 +49,8 @@ class KernelForest(Attributor):
     Of many rows the work is bounded. Above 20,000 rows the weights of kernel and forest are those under which the
     given labels are likeliest: one of the two may then be left with all of it. Above 79,000 rows each tree is grown
     from 50,000 of them, and there are as many trees as leave each row the same number of predictions, from 200 down to
-    74. Above 100,000 rows the kernel has 1,000 landmarks times the root of 100,000 / n.
+    74. Above 100,000 rows the kernel has 1,000 landmarks times the root of 100,000 / n. What is large and has a line
+    per row lies in temporary files that are mapped.
 
     Parameters
     ----------

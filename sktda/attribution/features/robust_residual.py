@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtri
 from sklearn.utils._param_validation import Interval
 
-from sktda.attribution.base import Attributor, Needs
+from sktda.attribution.base import Attributor, Needs, check_rows_fit
 from sktda.attribution.features.kernel_forest import any_order
 from sktda.attribution.features.numeric_target import (
     find_atom,
@@ -154,6 +154,7 @@ class RobustResidual(Attributor):
         self._validate_params()
         self._forget()
         X, self.task_, y, _ = self._validate(X, y, sample_weight, "regression")
+        check_rows_fit(self, X, 12 + getattr(X, "itemsize", 0))  # standardised, and both in another order
         rows = standard_rows(X)
         order = any_order(rows, y)
         unit = unit_of(y)

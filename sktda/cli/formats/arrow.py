@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,6 +130,18 @@ def as_frame(table: pa.Table) -> pd.DataFrame:
             break
         table = flat
     return table.to_pandas(ignore_metadata=True)
+
+
+def write_parts(frames: Iterable[pd.DataFrame], path: Path) -> None:
+    """Write parts of one table as a Parquet file, each a row group, in the types that the first part has."""
+    with ExitStack() as stack:
+        writer = None
+        for frame in frames:
+            schema = None if writer is None else writer.schema
+            table = pa.Table.from_pandas(frame, schema, preserve_index=False)
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(path, table.schema, write_page_checksum=True))
+            writer.write_table(table, row_group_size=max(1, len(table)))
 
 
 def take(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:

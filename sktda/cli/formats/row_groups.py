@@ -275,6 +275,6 @@ class Fetched:
         if len(positions) > FETCHED:
             raise ValueError(
                 f"{len(positions):,} rows of {self.source.name} would have to be held in memory with all their cells, "
-                f"and {FETCHED:,} are the limit; leave --with-data out, or take fewer rows"
+                f"and {FETCHED:,} are the limit; name fewer rows with --drop, or use sktda score"
             )
         return self.source.rows(self.known[positions])[self.columns]
