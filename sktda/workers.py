@@ -38,16 +38,17 @@ def in_workers(function: Callable, tasks: Iterable[tuple], n_jobs: int | None) -
     return _sent(backend, *packed(function), tasks, n_jobs)
 
 
-def spread(function: Callable, parts: Sequence[tuple]) -> Iterator[Any]:
+def spread(function: Callable, parts: Sequence[tuple], held: dict) -> Iterator[Any]:
     """function(*part) of every part, in order: parts of one pass over the rows, which holds them and the model.
 
     By workers where the caller has chosen a backend of joblib whose workers are other processes; else here, one after
     the other. A task of a worker spreads no further. Where a model cannot be sent a warning says so.
+    held: one dict for all passes of a fit, whose rows go to a cluster once then.
     """
     backend = get_active_backend()[0]
     if len(parts) > 1 and _leaves(backend, None) and not _in_dask_worker():
         try:
-            return _sent(backend, *packed(function), parts, None)
+            return _sent(backend, *packed(function), parts, None, held)
         except Exception as error:  # pickle raises errors of many kinds, and modules their own
             warnings.warn(
                 f"the passes over the rows run in this process, since the model cannot be sent to workers: {error}",
@@ -77,12 +78,12 @@ def _in_dask_worker() -> bool:
     return True
 
 
-def _settings(backend: Any) -> dict[str, Any]:
+def _settings(backend: Any, held: dict | None = None) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    if type(backend).__name__ == "DaskDistributedBackend":
+    if _is_dask(backend):
         from sktda.cluster import resilient
 
-        settings["backend"] = resilient(backend)
+        settings["backend"] = resilient(backend, held)
     if type(backend).__name__ == "RayBackend" and not backend.ray_remote_args:
         settings["ray_remote_args"] = RAY  # its pool is of actors, which are by default not started again
     if backend.supports_return_generator:  # Ray's does not
@@ -91,11 +92,16 @@ def _settings(backend: Any) -> dict[str, Any]:
 
 
 def _sent(
-    backend: Any, code: np.ndarray, arrays: list[np.ndarray], tasks: Iterable[tuple], n_jobs: int | None
+    backend: Any,
+    code: np.ndarray,
+    arrays: list[np.ndarray],
+    tasks: Iterable[tuple],
+    n_jobs: int | None,
+    held: dict | None = None,
 ) -> Iterator[Any]:
     here = os.getpid()
     jobs = (delayed(_run)(here, code, len(arrays), *arrays, *map(_carried, task)) for task in tasks)
-    return (each.value for each in Parallel(n_jobs=n_jobs, **_settings(backend))(jobs))
+    return (each.value for each in Parallel(n_jobs=n_jobs, **_settings(backend, held))(jobs))
 
 
 # ---- functions with the rows that they hold ------------------------------------------------------------------------
