@@ -103,7 +103,7 @@ def complexity_gap(folder: Path) -> tuple[int, Callable[[], np.ndarray]]:
         y[part] = (mapped[part, 0] + mapped[part, 1] ** 2 > 1) ^ (rng.random(part.stop - start) < 0.1)
     mapped.flush()
     X = np.load(folder / "X.npy", mmap_mode="r")
-    method = ComplexityGap(mode="nystrom", n_landmarks=100 if quick() else 500, random_state=SEED)
+    method = ComplexityGap(mode="nystrom", n_landmarks=100 if quick() else 600, random_state=SEED)
     return n, lambda: method.fit(X, y).scores_
 
 
@@ -156,7 +156,7 @@ def cluster() -> Iterator[Workers]:
     """One without workers."""
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as here, Client(here) as client:
+    with LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as here, Client(here) as client:
         workers = Workers(client, here.scheduler_address)
         try:
             yield workers

@@ -23,7 +23,7 @@ PAGES, PAGE = 64, 4096  # of a mapped file, that tell it from another one
 RETRIES = 3  # of a task that fails because its worker is gone
 
 Held = dict[int, tuple[Any, Any]]
-"""By identity: a value, which keeps it from being another's, and what was sent in its place."""
+"""By identity: a value, which keeps it from being another's, and what was sent in its place, None if nothing yet."""
 
 
 class _Backend(DaskDistributedBackend):
@@ -31,13 +31,13 @@ class _Backend(DaskDistributedBackend):
 
     joblib scatters them to one worker. If that one dies they are lost, and all tasks that share them are cancelled or
     wait for ever. Here they are tasks of their own, so that Dask computes them anew.
-    held: arrays of earlier calls as they were sent, by identity; those of this one are added.
+    held: what later calls need, too; as it was sent, once it was.
     """
 
     def __init__(self, client: Any, held: Held | None = None, **settings: Any) -> None:
         super().__init__(client=client, **settings)
-        self.held = held
-        self.kept: Held = dict(held or {})
+        self.held = held or {}
+        self.kept: Held = {key: each for key, each in self.held.items() if each[1] is not None}
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """At least 2: where there is but one worker, joblib would run its tasks here."""
@@ -45,8 +45,7 @@ class _Backend(DaskDistributedBackend):
 
     def stop_call(self) -> None:
         super().stop_call()
-        if self.held is not None:
-            self.held |= {key: each for key, each in self.kept.items() if isinstance(each[0], np.ndarray)}
+        self.held |= {key: self.kept[key] for key in self.held if key in self.kept}
         self.kept.clear()
 
     async def _to_func_args(self, func: Any) -> tuple[Any, list]:

@@ -100,6 +100,9 @@ def _sent(
     held: dict | None = None,
 ) -> Iterator[Any]:
     here = os.getpid()
+    if held is not None:
+        for array in arrays:
+            held.setdefault(id(array), (array, None))
     jobs = (delayed(_run)(here, code, len(arrays), *arrays, *map(_carried, task)) for task in tasks)
     return (each.value for each in Parallel(n_jobs=n_jobs, **_settings(backend, held))(jobs))
 
@@ -140,6 +143,12 @@ def _array(number: int) -> np.ndarray:
 
 def _own_device() -> Any:
     return resolve_device("auto")
+
+
+def _tensor(numbers: bytearray, dtype: Any, shape: tuple[int, ...]) -> Any:
+    import torch
+
+    return torch.frombuffer(numbers, dtype=dtype).view(shape)
 
 
 def _arrived(value: Any, requires_grad: bool, is_parameter: bool) -> Any:
@@ -206,6 +215,8 @@ class _Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         found = NotImplemented if self.apart is None else self._of_function(obj, self.apart)
+        if found is NotImplemented:
+            found = self._of_tensor(obj)
         if found is not NotImplemented:
             return found
         skorch = sys.modules.get("skorch")  # where it is not loaded there is no net
@@ -216,6 +227,18 @@ class _Pickler(cloudpickle.Pickler):
         file = io.BytesIO()
         _Pickler(file).dump({key: value for key, value in vars(obj).items() if key.startswith(own)})
         return _net, (type(obj), state, file.getvalue())
+
+    @staticmethod
+    def _of_tensor(obj: Any) -> Any:
+        """Numbers that lie as they are read: torch would write a file for each, with all that they are a part of."""
+        torch = sys.modules.get("torch")
+        if torch is None or type(obj) is not torch.Tensor or obj.device.type != "cpu" or obj.requires_grad:
+            return NotImplemented
+        odd = obj.layout != torch.strided or obj.is_quantized or obj.is_conj() or obj.is_neg()
+        if odd or not obj.numel() or not obj.is_contiguous():
+            return NotImplemented
+        numbers = obj.view(-1).view(torch.uint8).numpy()
+        return _tensor, (bytearray(numbers), obj.dtype, tuple(obj.shape))
 
     @staticmethod
     def _of_function(obj: Any, apart: list[np.ndarray]) -> Any:

@@ -128,7 +128,7 @@ def workers():
     """(client, worker processes): of their own, so that one can be killed."""
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as cluster, Client(cluster) as client:
         command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address]
         command += ["--no-nanny", "--nthreads=1", "--no-dashboard"]
         processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(3)]
