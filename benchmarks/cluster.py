@@ -43,7 +43,7 @@ def rows_of(n: int) -> tuple[np.ndarray, np.ndarray]:
     return (images[:n].reshape(n, -1) / 255).astype(np.float32), y[:n]
 
 
-def net(epochs: int, **settings: Any) -> Any:
+def net(epochs: int, hidden: int = 64, **settings: Any) -> Any:
     """Of a class that no worker can import."""
     import torch
     from skorch import NeuralNetClassifier
@@ -54,7 +54,7 @@ def net(epochs: int, **settings: Any) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.layers = torch.nn.Sequential(
-                torch.nn.Linear(784, 64), torch.nn.Dropout(0.1), torch.nn.ReLU(), torch.nn.Linear(64, 10)
+                torch.nn.Linear(784, hidden), torch.nn.Dropout(0.1), torch.nn.ReLU(), torch.nn.Linear(hidden, 10)
             )
 
         def forward(self, X: torch.Tensor) -> torch.Tensor:
@@ -85,7 +85,7 @@ def source(folder: Path) -> tuple[int, Callable[[], np.ndarray]]:
 
     X, y = rows_of(40_000)
     torch.manual_seed(SEED)
-    trained = net(3, callbacks=[TrajectoryRecorder(n_checkpoints=6)]).fit(X, y)
+    trained = net(2, hidden=256, callbacks=[TrajectoryRecorder(n_checkpoints=6)]).fit(X, y)
     method = Source(FrozenEstimator(trained), random_state=SEED)
     return len(y), lambda: method.fit(X, y, X_val=X[:500], y_val=y[:500]).scores_
 
@@ -103,7 +103,7 @@ def complexity_gap(folder: Path) -> tuple[int, Callable[[], np.ndarray]]:
         y[part] = (mapped[part, 0] + mapped[part, 1] ** 2 > 1) ^ (rng.random(part.stop - start) < 0.1)
     mapped.flush()
     X = np.load(folder / "X.npy", mmap_mode="r")
-    method = ComplexityGap(mode="nystrom", n_landmarks=100 if quick() else 500, random_state=SEED)
+    method = ComplexityGap(mode="nystrom", n_landmarks=100 if quick() else 600, random_state=SEED)
     return n, lambda: method.fit(X, y).scores_
 
 
@@ -156,7 +156,7 @@ def cluster() -> Iterator[Workers]:
     """One without workers."""
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as here, Client(here) as client:
+    with LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as here, Client(here) as client:
         workers = Workers(client, here.scheduler_address)
         try:
             yield workers

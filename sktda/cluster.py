@@ -22,20 +22,30 @@ LARGE = 1_000_000  # bytes that no task should wait for
 PAGES, PAGE = 64, 4096  # of a mapped file, that tell it from another one
 RETRIES = 3  # of a task that fails because its worker is gone
 
+Held = dict[int, tuple[Any, Any]]
+"""By identity: a value, which keeps it from being another's, and what was sent in its place, None if nothing yet."""
+
 
 class _Backend(DaskDistributedBackend):
     """joblib's backend, with arguments that can be made again.
 
     joblib scatters them to one worker. If that one dies they are lost, and all tasks that share them are cancelled or
     wait for ever. Here they are tasks of their own, so that Dask computes them anew.
+    held: what later calls need, too; as it was sent, once it was.
     """
 
-    def __init__(self, client: Any, **settings: Any) -> None:
+    def __init__(self, client: Any, held: Held | None = None, **settings: Any) -> None:
         super().__init__(client=client, **settings)
-        self.kept: dict[int, tuple[Any, Any]] = {}
+        self.held = held or {}
+        self.kept: Held = {key: each for key, each in self.held.items() if each[1] is not None}
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """At least 2: where there is but one worker, joblib would run its tasks here."""
+        return max(2, super().effective_n_jobs(n_jobs))
 
     def stop_call(self) -> None:
         super().stop_call()
+        self.held |= {key: self.kept[key] for key in self.held if key in self.kept}
         self.kept.clear()
 
     async def _to_func_args(self, func: Any) -> tuple[Any, list]:
@@ -152,9 +162,9 @@ def _mark(path: str) -> str:
     return code.hexdigest()
 
 
-def resilient(backend: DaskDistributedBackend) -> _Backend:
+def resilient(backend: DaskDistributedBackend, held: Held | None = None) -> _Backend:
     """The same cluster, with arguments that can be made again."""
-    return _Backend(backend.client, **{"retries": RETRIES, **backend.submit_kwargs})
+    return _Backend(backend.client, held, **{"retries": RETRIES, **backend.submit_kwargs})
 
 
 @contextmanager

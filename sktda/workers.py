@@ -38,16 +38,17 @@ def in_workers(function: Callable, tasks: Iterable[tuple], n_jobs: int | None) -
     return _sent(backend, *packed(function), tasks, n_jobs)
 
 
-def spread(function: Callable, parts: Sequence[tuple]) -> Iterator[Any]:
+def spread(function: Callable, parts: Sequence[tuple], held: dict) -> Iterator[Any]:
     """function(*part) of every part, in order: parts of one pass over the rows, which holds them and the model.
 
     By workers where the caller has chosen a backend of joblib whose workers are other processes; else here, one after
     the other. A task of a worker spreads no further. Where a model cannot be sent a warning says so.
+    held: one dict for all passes of a fit, whose rows go to a cluster once then.
     """
     backend = get_active_backend()[0]
     if len(parts) > 1 and _leaves(backend, None) and not _in_dask_worker():
         try:
-            return _sent(backend, *packed(function), parts, None)
+            return _sent(backend, *packed(function), parts, None, held)
         except Exception as error:  # pickle raises errors of many kinds, and modules their own
             warnings.warn(
                 f"the passes over the rows run in this process, since the model cannot be sent to workers: {error}",
@@ -77,12 +78,12 @@ def _in_dask_worker() -> bool:
     return True
 
 
-def _settings(backend: Any) -> dict[str, Any]:
+def _settings(backend: Any, held: dict | None = None) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    if type(backend).__name__ == "DaskDistributedBackend":
+    if _is_dask(backend):
         from sktda.cluster import resilient
 
-        settings["backend"] = resilient(backend)
+        settings["backend"] = resilient(backend, held)
     if type(backend).__name__ == "RayBackend" and not backend.ray_remote_args:
         settings["ray_remote_args"] = RAY  # its pool is of actors, which are by default not started again
     if backend.supports_return_generator:  # Ray's does not
@@ -91,11 +92,19 @@ def _settings(backend: Any) -> dict[str, Any]:
 
 
 def _sent(
-    backend: Any, code: np.ndarray, arrays: list[np.ndarray], tasks: Iterable[tuple], n_jobs: int | None
+    backend: Any,
+    code: np.ndarray,
+    arrays: list[np.ndarray],
+    tasks: Iterable[tuple],
+    n_jobs: int | None,
+    held: dict | None = None,
 ) -> Iterator[Any]:
     here = os.getpid()
+    if held is not None:
+        for array in arrays:
+            held.setdefault(id(array), (array, None))
     jobs = (delayed(_run)(here, code, len(arrays), *arrays, *map(_carried, task)) for task in tasks)
-    return (each.value for each in Parallel(n_jobs=n_jobs, **_settings(backend))(jobs))
+    return (each.value for each in Parallel(n_jobs=n_jobs, **_settings(backend, held))(jobs))
 
 
 # ---- functions with the rows that they hold ------------------------------------------------------------------------
@@ -134,6 +143,12 @@ def _array(number: int) -> np.ndarray:
 
 def _own_device() -> Any:
     return resolve_device("auto")
+
+
+def _tensor(numbers: bytearray, dtype: Any, shape: tuple[int, ...]) -> Any:
+    import torch
+
+    return torch.frombuffer(numbers, dtype=dtype).view(shape)
 
 
 def _arrived(value: Any, requires_grad: bool, is_parameter: bool) -> Any:
@@ -200,6 +215,8 @@ class _Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         found = NotImplemented if self.apart is None else self._of_function(obj, self.apart)
+        if found is NotImplemented:
+            found = self._of_tensor(obj)
         if found is not NotImplemented:
             return found
         skorch = sys.modules.get("skorch")  # where it is not loaded there is no net
@@ -210,6 +227,18 @@ class _Pickler(cloudpickle.Pickler):
         file = io.BytesIO()
         _Pickler(file).dump({key: value for key, value in vars(obj).items() if key.startswith(own)})
         return _net, (type(obj), state, file.getvalue())
+
+    @staticmethod
+    def _of_tensor(obj: Any) -> Any:
+        """Numbers that lie as they are read: torch would write a file for each, with all that they are a part of."""
+        torch = sys.modules.get("torch")
+        if torch is None or type(obj) is not torch.Tensor or obj.device.type != "cpu" or obj.requires_grad:
+            return NotImplemented
+        odd = obj.layout != torch.strided or obj.is_quantized or obj.is_conj() or obj.is_neg()
+        if odd or not obj.numel() or not obj.is_contiguous():
+            return NotImplemented
+        numbers = obj.view(-1).view(torch.uint8).numpy()
+        return _tensor, (bytearray(numbers), obj.dtype, tuple(obj.shape))
 
     @staticmethod
     def _of_function(obj: Any, apart: list[np.ndarray]) -> Any:

@@ -128,7 +128,7 @@ def workers():
     """(client, worker processes): of their own, so that one can be killed."""
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as cluster, Client(cluster) as client:
         command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address]
         command += ["--no-nanny", "--nthreads=1", "--no-dashboard"]
         processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(3)]
@@ -194,7 +194,7 @@ def test_rows_of_a_file_that_is_gone_are_sent_themselves(workers, small_shards, 
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     (tmp_path / "X.npy").unlink()
     with dask_cluster(workers[0]):
-        assert list(spread(lambda start, stop: float(mapped[start:stop].sum()), [(0, 5), (5, 97)])) == [
+        assert list(spread(lambda start, stop: float(mapped[start:stop].sum()), [(0, 5), (5, 97)], {})) == [
             float(MANY[:5].sum()),
             float(MANY[5:].sum()),
         ]
@@ -236,7 +236,7 @@ def test_what_cannot_be_sent_runs_here_and_a_warning_says_so():
             return stop - start
 
     with joblib.parallel_config("loky", n_jobs=2), pytest.warns(UserWarning, match="run in this process"):
-        found = spread(compute, [(0, 2), (2, 5)])
+        found = spread(compute, [(0, 2), (2, 5)], {})
     assert list(found) == [2, 3]
 
 

@@ -124,6 +124,7 @@ class Passes:
         self.journal = journal or Journal()
         self._begin = begin
         self._within = within
+        self._held: dict = {}
 
     def __reduce__(self) -> tuple:
         return Passes, ()  # the journal and the report are where the pass was begun
@@ -150,7 +151,7 @@ class Passes:
         shards = list(slices(n, shard_size(n)))
         kept = [self.journal.read(f"{name}-{k:06d}") for k in range(len(shards))]
         missing = [(part.start, part.stop) for part, found in zip(shards, kept, strict=True) if found is None]
-        made = spread(partial(_shard, self._within, compute), missing)
+        made = spread(partial(_shard, self._within, compute), missing, self._held)
         parts = []
         for k, _ in self.shards(name, n):
             found = kept[k]
@@ -170,7 +171,7 @@ class Passes:
         """
         done = self._taken_up(name, sums)
         parts = [(part.start, part.stop) for part in slices(n, shard_size(n)) if part.start >= done]
-        made = spread(partial(_shard, self._within, compute), parts)
+        made = spread(partial(_shard, self._within, compute), parts, self._held)
 
         def add(start: int, stop: int) -> None:
             for key, value in next(made).items():

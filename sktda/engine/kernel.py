@@ -155,7 +155,7 @@ def leave_one_out_nystrom(
             cache = torch.empty(n, rank, dtype=dtype, device=device)
     # with few rows workers take longer to be told than to be done, and would not have the cache
     parts = [(part.start, part.stop) for part in slices(n, shard_size(n))]
-    each = spread if cache is None else starmap
+    each = partial(spread, held={}) if cache is None else starmap
     rows = _Streamed(block, landmarks, targets, ridge, alpha, batch_size)
     for part, found in zip(parts, each(partial(rows.sums, inverse.to(dtype), cache), parts), strict=True):
         gram += found[0].to(device)
