@@ -8,7 +8,7 @@ from functools import partial
 from pages.common import chosen, distinct, found, table
 from pages.page import Page, Picture
 from pages.plots import dots, lines
-from projection import COLUMNS, PRICE, READ, ROWS, WORKERS, as_table
+from projection import ROWS, as_table, assumptions
 
 MILLION = 1_000_000
 
@@ -70,15 +70,15 @@ def scale_rows() -> Page | None:
     body = []
     for method in methods:
         runs = sorted(chosen(rows, method=method), key=lambda row: row["n"])
-        rates = [row["seconds"] / row["n"] for row in runs]
+        rates = [row["processor_seconds"] / row["n"] for row in runs]
         growth = ["–", *(f"{rate / before:.2f}" for before, rate in itertools.pairwise(rates))]
         for row, grown in zip(runs, growth, strict=True):
             body.append(
                 [method, f"{row['n']:,} × {row['columns']}", f"{row['seconds']:.1f}", f"{row['processor_seconds']:.1f}"]
-                + [f"{1e6 * row['seconds'] / row['n']:.2f}", grown, f"{row['peak_gib']:.2f}"]
+                + [f"{1e6 * row['processor_seconds'] / row['n']:.2f}", grown, f"{row['peak_gib']:.2f}"]
                 + [f"{row['anonymous_gib']:.2f}" if row.get("anonymous_gib") is not None else "–"]
             )
-    head = ["method", "rows", "seconds", "processor", "µs per row", "times that of fewer rows", "GiB"]
+    head = ["method", "rows", "seconds", "processor", "of it per row, µs", "times that of fewer rows", "GiB"]
     head += ["GiB without mapped files"]
     most = {row["method"]: row for row in chosen(rows, n=sizes[-1])}
     fast, slow = (end(most, key=lambda method: most[method]["seconds"]) for end in (min, max))
@@ -96,9 +96,7 @@ def scale_rows() -> Page | None:
         "read from it; two classes where probabilities of all rows are a result, else ten; 1,000 validation rows, 100 "
         "of `KNNShapley`. `TracIn` and `Source` explain one epoch on all rows, which is not timed. Memory is the peak "
         "of the process, with and without the pages of mapped files, which are given back when something else needs "
-        f"them. The projection is on paper: {ROWS:,} rows of {COLUMNS} columns on {WORKERS} workers of two cores, from "
-        f"the processor seconds per row, times {COLUMNS}/{rows[0]['columns']} for the columns, where a worker reads "
-        f"{READ / 1e6:.0f} MB a second and costs {PRICE:.2f} dollars an hour; both are assumptions.",
+        f"them. The projection is on paper: {assumptions()}",
         command="python benchmarks/scale.py --methods all --rows 1000000 10000000",
         measured=[(environment, rows)],
         tables={
