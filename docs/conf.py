@@ -46,8 +46,10 @@ sphinx_gallery_conf = {
     "reset_modules_order": "both",
     "capture_repr": ("_repr_html_",),
     "image_srcset": ["2x"],
+    "minigallery_sort_order": "gallery_run.place",
     "thumbnail_size": (320, 224),
     "download_all_examples": False,
+    "remove_config_comments": True,
     "show_signature": False,
     "write_computation_times": False,
 }

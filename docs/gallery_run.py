@@ -32,6 +32,11 @@ def printed(name: str) -> str:
     return "\n\n".join(textwrap.dedent(text).strip("\n") for text in OUTPUT.findall(page))
 
 
+def place(path: str) -> int:
+    """Where docs/examples.md lists an example."""
+    return (DOCS / "examples.md").read_text(encoding="utf-8").find(f"/{Path(path).name}\n")
+
+
 filters = warnings.catch_warnings()
 
 
@@ -42,7 +47,12 @@ def strict(gallery_conf: dict, fname: str, when: str) -> None:
     global filters
     if when == "before":
         torch.set_num_threads(1)
-        filters = warnings.catch_warnings()
+        def place(path: str) -> int:
+    """Where docs/examples.md lists an example."""
+    return (DOCS / "examples.md").read_text(encoding="utf-8").find(f"/{Path(path).name}\n")
+
+
+filters = warnings.catch_warnings()
         filters.__enter__()
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*is non-interactive")  # plt.show(), for those who run the script

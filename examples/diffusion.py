@@ -26,6 +26,7 @@ neighbours of the query in pixels. The last lines check an answer that is known:
 noisy copy of it, its own row should come first, although the query has other pairs of level and noise.
 """
 
+# sphinx_gallery_thumbnail_path = '_static/diffusion.png'
 import argparse
 import math
 

@@ -137,6 +137,7 @@ for path, name in zip(worst, suggested, strict=True):
 display = SuspectGalleryDisplay(rows, NAMES[y.iloc[rows]], suggested, names=worst, pictures=X[rows]).plot()
 display.figure_.suptitle("The worst files: the folder, and what the new net says")
 plt.show()
+# sphinx_gallery_thumbnail_number = 2
 temporary.cleanup()
 
 # %%

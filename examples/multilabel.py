@@ -107,6 +107,7 @@ for row, label, question in zip(rows, worst, questions, strict=True):
 display = SuspectGalleryDisplay(rows, questions, pictures=X[rows].reshape(-1, 8, 8)).plot(n_columns=5)
 display.figure_.suptitle("The worst rows, and the answer that is doubted")
 plt.show()
+# sphinx_gallery_thumbnail_number = 2
 
 # %%
 # **The decision**: turn the doubted answers of these rows round after a look, or leave the rows to the pruner.

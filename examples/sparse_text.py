@@ -119,6 +119,7 @@ found = frame[frame["noisy"] & (frame["given_label"] != frame["in_fact"])]
 share = (found["suggested_label"] == found["in_fact"]).mean()
 print(f"\nof the {len(found)} wrong ones called noisy, {share:.0%} get their true topic suggested")
 plt.show()
+# sphinx_gallery_thumbnail_number = 2
 
 # %%
 # **The decision**: use the Pipeline with the detector inside. A mistake as one-sided as sport under money is settled

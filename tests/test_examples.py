@@ -211,10 +211,23 @@ def test_every_example_is_a_story_that_its_page_lists():
             continue
         if script.count("\n# %%\n") < 3 or "**The decision**" not in script:
             faults.append(f"{name}: at least three cells, and a decision at the end")
-        if ("Display" not in script and "subplots" not in script) or not script.endswith(
-            ("plt.show()\n", "cleanup()\n")
-        ):
+        if ("Display" not in script and "subplots" not in script) or "plt.show()\n" not in script:
             faults.append(f"{name}: a picture, and plt.show() at the end for those who run the script")
         if titles := [each for each in re.findall(r"^# ([^\n]+)\n# -+$", script, flags=re.MULTILINE) if len(each) > 60]:
             faults.append(f"{name}: a heading is long: {titles}")
+    assert not faults, "\n".join(faults)
+
+
+def test_pictures_of_the_pages_are_small_are_described_and_are_shown():
+    """Those that docs/pictures.py draws from the pages, and the others that are committed."""
+    pages = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", EXAMPLES / "diffusion.py"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages if "_build" not in page.parts)
+    faults = [
+        f"a picture without a description: {line}" for line in re.findall(r"^!\[.{0,15}\]\(.*", text, re.MULTILINE)
+    ]
+    for path in sorted((ROOT / "docs" / "_static").glob("*.png")):
+        if f"_static/{path.name}" not in text:
+            faults.append(f"{path.name} is shown nowhere")
+        if not 1_000 < path.stat().st_size < 150_000:
+            faults.append(f"{path.name} has {path.stat().st_size:,} bytes")
     assert not faults, "\n".join(faults)
