@@ -1,6 +1,6 @@
 """The pictures of the pages: python docs/pictures.py [page ...] writes docs/_static/*.png.
 
-A line `![what it shows](_static/name.png)` in a page is the last figure that the blocks of the page above have drawn. The
+A line `![what it shows](_static/name.png)` in a page is the last figure that its blocks above have drawn. The
 report and the page of a review are looked at in headless Chromium, by way of selenium.
 """
 
