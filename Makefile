@@ -11,7 +11,7 @@ QUICK := tests/test_architecture.py tests/test_data.py tests/test_selection.py t
 	tests/model/test_linear.py tests/attribution/test_complexity_gap.py tests/attribution/test_inner_product.py \
 	tests/cleaning/test_pruner.py
 
-.PHONY: help test quick lint docs fuzz coverage demo gpu gpu-wheels clean
+.PHONY: help test quick lint docs linkcheck fuzz coverage demo gpu gpu-wheels clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: $(INSTALLED)  ## ruff and mypy
 docs: $(INSTALLED)  ## these pages, in docs/_build/html
 	$(BIN)/sphinx-build --quiet --fail-on-warning -b html docs docs/_build/html
 
+linkcheck: docs  ## the links of these pages to other places, which needs a network
+	$(BIN)/sphinx-build --quiet -b linkcheck docs docs/_build/linkcheck
+
 fuzz: $(INSTALLED)  ## an hour of tables, labels, weights and files that nobody has thought of
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --timeout=0 --hypothesis-profile=long tests/fuzz
 
@@ -54,4 +57,4 @@ gpu-wheels:  ## what `make gpu` needs on a machine of Python PY=3.12, into WHEEL
 	$(PYTHON) benchmarks/shared/gpu_kit.py --download $(or $(PY),3.12) --wheels '$(WHEELS)'
 
 clean:  ## remove what was made
-	rm -rf .venv demo docs/_build htmlcov .coverage
+	rm -rf .venv demo docs/_build docs/gallery htmlcov .coverage

@@ -74,7 +74,8 @@ html_theme_options = {
 
 
 def setup(app):
-    """Tell the tests that the gallery is of this code."""
+    """Tell the tests that the gallery is of this code, from the end of this build on."""
+    gallery_run.STAMP.unlink(missing_ok=True)
     app.connect("build-finished", stamp)
 
 

@@ -47,12 +47,7 @@ def strict(gallery_conf: dict, fname: str, when: str) -> None:
     global filters
     if when == "before":
         torch.set_num_threads(1)
-        def place(path: str) -> int:
-    """Where docs/examples.md lists an example."""
-    return (DOCS / "examples.md").read_text(encoding="utf-8").find(f"/{Path(path).name}\n")
-
-
-filters = warnings.catch_warnings()
+        filters = warnings.catch_warnings()
         filters.__enter__()
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*is non-interactive")  # plt.show(), for those who run the script
