@@ -81,10 +81,12 @@ if os.environ.get("VERSIONED"):  # `make release`: these pages lie in a folder o
 
 
 def setup(app):
-    """Tell the tests that the gallery is of this code."""
+    """Tell the tests, once this build is through, of which code the gallery is: that which is here as it begins."""
+    digest = gallery_run.digest()
+    gallery_run.STAMP.unlink(missing_ok=True)
+
+    def stamp(app, exception):
+        if exception is None and app.config.sphinx_gallery_conf["plot_gallery"]:
+            gallery_run.STAMP.write_text(digest, encoding="utf-8")
+
     app.connect("build-finished", stamp)
-
-
-def stamp(app, exception):
-    if exception is None and app.config.sphinx_gallery_conf["plot_gallery"]:
-        gallery_run.STAMP.write_text(gallery_run.digest(), encoding="utf-8")
