@@ -143,7 +143,7 @@ def test_planted_values_have_the_lowest_scores(name, kind, share):
     rows = rng.permutation(N)[: round(share * N)]
     given = y.copy()
     given[rows] = WRONG[kind](rng, y, rows)
-    residual = RobustResidual().fit(X, given)
+    residual = few().fit(X, given)
     worst = residual.scores_.argsort()[: len(rows)]
     hit = np.isin(worst, rows).mean()
     if kind == "one row's for another":  # many of them are much alike
@@ -182,7 +182,7 @@ def test_an_absurd_amount_among_zeros_is_told_to_be_an_amount():
     X, y = made("87 % zeros")
     row = np.flatnonzero(y)[3]
     y[row] *= 100
-    residual = RobustResidual().fit(X, y)
+    residual = few().fit(X, y)
     assert residual.atom_ == 0
     assert residual.scores_.argmin() == row
     assert residual.loo_decision_[row] == 0  # the likeliest
@@ -196,7 +196,7 @@ def test_zeros_where_the_features_rule_them_out_rank_low():
     y = np.where(X[:, 1] > 0, 0.0, 100 + 10 * X[:, 0] + rng.normal(size=N))
     rows = np.flatnonzero(X[:, 1] < -0.5)[:5]
     y[rows] = 0
-    residual = RobustResidual().fit(X, y)
+    residual = few().fit(X, y)
     assert np.isin(rows, residual.scores_.argsort()[:60]).all()
     assert (residual.residuals_[rows] < 0).all()
     assert (residual.suggested_values_[rows] > 50).all()
