@@ -22,7 +22,9 @@ SEED = 0
 
 
 def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """Linear layers of these widths with an activation between them."""
+    """Linear layers of these widths with an activation between them; with --quick sixteen units inside at most."""
+    if quick():
+        widths = (widths[0], *(min(width, 16) for width in widths[1:-1]), widths[-1])
     layers: list[nn.Module] = []
     for width, following in pairwise(widths):
         layers += [nn.Linear(width, following), activation()]
@@ -80,7 +82,7 @@ def trained(
     device: str = "cpu",
     batch_size: int = 128,
 ) -> Any:
-    """skorch net after `epochs` of SGD with momentum 0.9, recorded."""
+    """skorch net after `epochs` of SGD with momentum 0.9, recorded; with --quick five at most."""
     from skorch import NeuralNetClassifier
 
     from sktda.model.recorder import TrajectoryRecorder
@@ -92,7 +94,7 @@ def trained(
         optimizer=torch.optim.SGD,
         optimizer__momentum=0.9,
         lr=lr,
-        max_epochs=epochs,
+        max_epochs=min(epochs, 5) if quick() else epochs,
         batch_size=batch_size,
         train_split=None,
         verbose=0,
