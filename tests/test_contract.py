@@ -142,15 +142,6 @@ def two_sparse_formats(X):
     return list(every_sparse_format(X))[turn % 5 :: 5]
 
 
-every_sparse_format = estimator_checks._generate_sparse_data
-turn = 0  # of the sparse formats: which two the estimator under check gets
-
-
-def two_sparse_formats(X):
-    """Two of scikit-learn's ten, others for the next estimator: all of them hand their X to the same check."""
-    return list(every_sparse_format(X))[turn % 5 :: 5]
-
-
 @pytest.fixture(autouse=True, scope="module")
 def short_training():
     """Default nets are narrow and take two epochs, default forests have a few trees: the contract is not about
