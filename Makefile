@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Every process of the tests that starts anew loads compiled modules, also where the shell says not to keep them.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALLED := .venv/installed
 # Compared with in the tests. Resolved by pip they would replace NumPy or torch, so they come without what they ask for;
 # the small packages that they import are in the extra `test`.
