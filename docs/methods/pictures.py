@@ -20,6 +20,7 @@ from sktda.cleaning import KCenter, RandomRows, Stratified
 
 STATIC = Path(__file__).parents[1] / "_static"
 GREY, BLUE, RED = "#808890", "#3b82c4", "#d1495b"
+PLAIN = {"angles": "xy", "scale_units": "xy", "scale": 1}  # arrows as long as they are
 STYLE = {
     "text.color": GREY,
     "axes.labelcolor": GREY,
@@ -111,6 +112,24 @@ def influence(axes: np.ndarray) -> None:
     axes[0].set(xticks=[], yticks=[])
 
 
+def tracing(axes: np.ndarray) -> None:
+    """Steps of a model with two weights, and which of them point where the query's does."""
+    X, y, _ = moons()
+    X = X - X.mean(axis=0)
+    model = LogisticRegression(fit_intercept=False).fit(X, y)
+    steps = (y - model.predict_proba(X)[:, 1])[:, None] * X  # minus the gradients of the log loss
+    query = steps[np.argmax(np.linalg.norm(steps, axis=1))]
+    for sign, color, label in ((1, BLUE, "same way"), (-1, RED, "against it")):
+        rows = np.sign(steps @ query) == sign
+        origin = np.zeros(rows.sum())
+        axes[0].quiver(origin, origin, *steps[rows].T, color=color, alpha=0.6, width=0.005, **PLAIN, label=label)
+    axes[0].quiver(0, 0, *query, color=GREY, width=0.015, **PLAIN, label="query")
+    low, high = 1.1 * steps.min(axis=0), 1.1 * steps.max(axis=0)
+    axes[0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[])
+    axes[0].set(xlabel="weight 1", ylabel="weight 2")
+    axes[0].legend(loc="upper right", fontsize=7)
+
+
 def unrolling(axes: np.ndarray) -> None:
     """What a segment makes of a gradient, by curvature."""
     sigma, x = np.logspace(-3, 2, 200), 10.0
@@ -155,6 +174,7 @@ PICTURES = {
     noise: 2,
     dynamics: 1,
     influence: 1,
+    tracing: 1,
     unrolling: 1,
     trees: 1,
     coresets: 3,
