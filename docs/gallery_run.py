@@ -12,18 +12,27 @@ STAMP = GALLERY / "code.sha256"
 OUTPUT = re.compile(r"^ \.\. code-block:: none\n\n((?:    .*\n|\n)*)", re.MULTILINE)  # of a cell, in a page
 
 
-def digest() -> str:
-    """Of the library and the examples: pages made from other code are out of date."""
+def digest(folder: str) -> str:
+    """Of the code in `sktda` or `examples`: pages made from other code are out of date."""
     whole = hashlib.sha256()
-    for folder in ("sktda", "examples"):
-        for path in sorted((DOCS.parent / folder).rglob("*.py")):
-            whole.update(f"{path.relative_to(DOCS.parent)}\n".encode() + path.read_bytes())
+    for path in sorted((DOCS.parent / folder).rglob("*.py")):
+        whole.update(f"{path.relative_to(DOCS.parent)}\n".encode() + path.read_bytes())
     return whole.hexdigest()
+
+
+def stamp() -> str:
+    """What a build without errors leaves behind: the library and the examples that it ran."""
+    return f"{digest('sktda')}\n{digest('examples')}\n"
 
 
 def is_current() -> bool:
     """Whether the pages in docs/gallery were made by a build without errors, from this code."""
-    return STAMP.exists() and STAMP.read_text(encoding="utf-8") == digest()
+    return STAMP.exists() and STAMP.read_text(encoding="utf-8") == stamp()
+
+
+def library_is_current() -> bool:
+    """Whether they were made with this library, so that examples which are as they were need not run."""
+    return STAMP.exists() and STAMP.read_text(encoding="utf-8").startswith(digest("sktda"))
 
 
 def printed(name: str) -> str:

@@ -49,7 +49,11 @@ def test_every_method_and_strategy_is_on_the_page_of_one_family():
 def test_a_family_page_has_a_picture_says_when_and_where_it_was_published_and_is_short():
     for page in (DOCS / "methods").glob("*.md"):
         text = page.read_text(encoding="utf-8")
-        lacking = [word for word in ("**When**", "**Source**", "higher = keep", "```python", "](../_static/") if word not in text]
+        lacking = [
+            word
+            for word in ("**When**", "**Source**", "higher = keep", "```python", "](../_static/")
+            if word not in text
+        ]
         assert not lacking, f"{page.name} lacks {lacking}"
         assert 300 <= len(text.split()) <= 900, f"{page.name} has {len(text.split())} words"
 
