@@ -1,5 +1,6 @@
 """One thread, no display and scikit-learn's default configuration, for every test."""
 
+import contextlib
 import gc
 import os
 
@@ -31,8 +32,8 @@ def default_config():
     assert torch.get_num_threads() == 1
 
 
-@pytest.fixture(scope="module")
-def few_trees():
+@contextlib.contextmanager
+def fewer_trees():
     """Forests that a user gets unasked have a few trees: for files that are about what is done with their scores.
 
     Two hundred trees cost a third of a second, whatever the number of rows. How well the defaults find wrong labels
@@ -58,12 +59,24 @@ def few_trees():
 
 
 @pytest.fixture(scope="module")
-def short_training():
+def few_trees():
+    with fewer_trees():
+        yield
+
+
+@contextlib.contextmanager
+def shorter_training():
     """Nets that a user gets unasked take two epochs: for files that are about what is done with them."""
     from sktda.model import proxy
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proxy, "EPOCHS", (2, 2))
+        yield
+
+
+@pytest.fixture(scope="module")
+def short_training():
+    with shorter_training():
         yield
 
 
