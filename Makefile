@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Every process of the tests that starts anew loads compiled modules, also where the shell says not to keep them.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALLED := .venv/installed
 # Compared with in the tests. Resolved by pip they would replace NumPy or torch, so they come without what they ask for;
 # the small packages that they import are in the extra `test`.
@@ -14,7 +16,7 @@ QUICK := tests/test_architecture.py tests/test_data.py tests/test_selection.py t
 # What sees a package that is too old: the quick tests, and what reads files, draws, and speaks to a user.
 OLD := $(QUICK) tests/test_cli.py tests/test_doctor.py tests/test_displays.py tests/test_formats.py
 
-.PHONY: help test quick lint docs fuzz coverage minimum release demo gpu gpu-wheels clean
+.PHONY: help test quick lint docs linkcheck fuzz coverage minimum release demo gpu gpu-wheels clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +41,9 @@ lint: $(INSTALLED)  ## ruff and mypy
 
 docs: $(INSTALLED)  ## these pages, in docs/_build/html
 	$(BIN)/sphinx-build --quiet --fail-on-warning -b html docs docs/_build/html
+
+linkcheck: docs  ## the links of these pages to other places, which needs a network
+	$(BIN)/sphinx-build --quiet -b linkcheck docs docs/_build/linkcheck
 
 fuzz: $(INSTALLED)  ## an hour of tables, labels, weights and files that nobody has thought of
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --timeout=0 --hypothesis-profile=long tests/fuzz
@@ -68,4 +73,4 @@ gpu-wheels:  ## what `make gpu` needs on a machine of Python PY=3.12, into WHEEL
 	$(PYTHON) benchmarks/shared/gpu_kit.py --download $(or $(PY),3.12) --wheels '$(WHEELS)'
 
 clean:  ## remove what was made
-	rm -rf .venv .venv-minimum demo dist docs/_build htmlcov .coverage
+	rm -rf .venv .venv-minimum demo dist docs/_build docs/gallery htmlcov .coverage

@@ -85,7 +85,7 @@ def source(folder: Path) -> tuple[int, Callable[[], np.ndarray]]:
 
     X, y = rows_of(40_000)
     torch.manual_seed(SEED)
-    trained = net(2, hidden=256, callbacks=[TrajectoryRecorder(n_checkpoints=6)]).fit(X, y)
+    trained = net(6 if quick() else 2, hidden=256, callbacks=[TrajectoryRecorder(n_checkpoints=6)]).fit(X, y)
     method = Source(FrozenEstimator(trained), random_state=SEED)
     return len(y), lambda: method.fit(X, y, X_val=X[:500], y_val=y[:500]).scores_
 

@@ -81,7 +81,8 @@ if os.environ.get("VERSIONED"):  # `make release`: these pages lie in a folder o
 
 
 def setup(app):
-    """Tell the tests that the gallery is of this code."""
+    """Tell the tests that the gallery is of this code, from the end of this build on."""
+    gallery_run.STAMP.unlink(missing_ok=True)
     app.connect("build-finished", stamp)
 
 

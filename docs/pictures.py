@@ -1,7 +1,7 @@
 """The pictures of the pages: python docs/pictures.py [page ...] writes docs/_static/*.png.
 
-A line `![what it shows](_static/name.png)` in a page is the last figure that its blocks above have drawn. The
-report and the page of a review are looked at in headless Chromium, by way of selenium.
+A line `![what it shows](_static/name.png)` in a page is the last figure that the page's own blocks above have drawn.
+The report and the page of a review are looked at in headless Chromium, by way of selenium.
 """
 
 import contextlib

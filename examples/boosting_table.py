@@ -1,6 +1,6 @@
 """
-Tables with text columns: a cheap model scores, boosting learns
-===============================================================
+Tables with text columns: who may score
+=======================================
 
 A table of numbers and categories, some values missing, with a fifth of the labels turned round.
 ``HistGradientBoostingClassifier`` takes the table as it is; the attributors that score its rows bring a preparation of

@@ -1,6 +1,6 @@
 """
-Refit in a pipeline: search for the share and the model together
-================================================================
+Refit in a pipeline, and search
+===============================
 
 A cleaner is an estimator, so ``Pipeline`` and ``GridSearchCV`` take it as any other. Rows are dropped inside ``fit``,
 within each training fold: test folds are predicted whole, and nothing leaks.

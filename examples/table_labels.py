@@ -77,7 +77,6 @@ for name, rows in (
     accuracies[name] = model.score(X_test, y_test)
     print(f"trained on {name:22s} {accuracies[name]:.3f} of the test rows right")
 plt.show()
-# sphinx_gallery_thumbnail_number = 2
 
 # %%
 # **The decision**: leave out the noisy rows; ``X_clean, y_clean = detector.fit_resample(X, y)`` does it. Labels that

@@ -1,6 +1,6 @@
 """
-Texts in the Hugging Face Trainer: one callback records the training
-====================================================================
+Texts in the Hugging Face Trainer
+=================================
 
 A BERT is trained by the Hugging Face ``Trainer`` on sentences of which 15 % have the wrong label. ``TrainerRecorder``
 is the one line that is added to the training; ``TorchModel`` makes an estimator of the trained model and its record,

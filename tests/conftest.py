@@ -12,14 +12,11 @@ import pytest  # noqa: E402
 import sklearn  # noqa: E402
 import torch  # noqa: E402
 
-from tests.forests import spare_the_trees  # noqa: E402
-
 torch.set_num_threads(1)
 
 
 def pytest_collection_finish():
     """Garbage collections during the tests leave out the millions of objects that imports and collection made."""
-    spare_the_trees()
     gc.collect()
     gc.freeze()
 

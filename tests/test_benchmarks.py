@@ -31,7 +31,8 @@ def undo(monkeypatch):
 
 def files():
     """All files of benchmarks/ and when they were written."""
-    return {path: path.stat().st_mtime_ns for path in BENCHMARKS.rglob("*") if "__pycache__" not in path.parts}
+    found = (path for path in BENCHMARKS.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path: path.stat().st_mtime_ns for path in found}
 
 
 @pytest.mark.filterwarnings("ignore")

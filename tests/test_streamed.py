@@ -141,7 +141,7 @@ def test_a_page_of_a_review_has_the_cells_of_its_rows(tmp_path, by_row_group):
 def test_what_the_sample_did_not_hold_does_not_stop_it(tmp_path, monkeypatch, by_row_group):
     """Categories, words, missing cells, a rare class, and a label that gives itself away in the sample alone."""
     monkeypatch.setattr(learned_columns, "LEARNED_ROWS", 120)
-    n = 1500
+    n = 800
     rows = table(n)
     drawn = learned_columns.drawn_rows(n, 8, 0)
     late = np.setdiff1d(np.arange(n), drawn)[-40:]
@@ -161,7 +161,7 @@ def test_what_the_sample_did_not_hold_does_not_stop_it(tmp_path, monkeypatch, by
     assert kinds["code"] == "leak", kinds
     assert kinds["told"] != "leak", "it disagrees with some labels that were not drawn"
     assert any("drawn at random" in note for note in told["notes"])
-    for name, size in (("whole", n), ("in parts", 400)):
+    for name, size in (("whole", n), ("in parts", 200)):
         monkeypatch.setattr(reviews, "PART", size)
         done("score", tmp_path / "x.parquet", "-t", "label", "-o", tmp_path / f"{name}.parquet")
     assert pq.read_metadata(tmp_path / "in parts.parquet").num_row_groups == 4

@@ -18,13 +18,13 @@ from sktda.cleaning.refit import RefitEstimator
 from sktda.cleaning.removal import Removal, rows_per_round
 from sktda.cleaning.routing import fit_and_score, with_weights
 from sktda.cleaning.scoring import Scores, fit_rows, given, labels_as_given, split_apart
-from sktda.cleaning.shown import PrunerView
+from sktda.cleaning.shown import below, pruner_shown, pruner_summary
 from sktda.cleaning.validation import VALIDATION
 from sktda.data import row_index
 from sktda.model.huge import naming_huge_cells
 
 
-class InfluencePruner(PrunerView, RefitEstimator):
+class InfluencePruner(RefitEstimator):
     """Score the training rows, drop the worst share, refit on the rest. Nothing is dropped at predict time.
 
     Parameters
@@ -236,6 +236,20 @@ class InfluencePruner(PrunerView, RefitEstimator):
         if len(self._by_objective) > 1:
             columns |= {f"score {name}": scores for name, scores in self._by_objective.items()}
         return frame_of(columns, self._index, order)
+
+    def summary(self):
+        """What was done, as a flat dictionary of numbers, for the log of an experiment.
+
+        Returns
+        -------
+        summary : dict of str to int or float
+            n_rows, n_pruned, pruned_share; where a guard ran, guard_all_SCORER and guard_pruned_SCORER.
+        """
+        check_is_fitted(self)
+        return pruner_summary(self)
+
+    def _html_repr(self):
+        return below(super()._html_repr(), self, pruner_shown)
 
     @property
     def _chooser(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -33,22 +34,16 @@ class Shown:
     rows: list[tuple[Any, ...]]
 
 
-class _FittedHTML:
-    """Adds what was found to the HTML of an estimator, from what `fit` left behind: nothing is computed again."""
-
-    def _shown(self) -> Shown:
-        raise NotImplementedError
-
-    def _html_repr(self) -> str:
-        diagram: str = super()._html_repr()  # type: ignore[misc]
-        try:
-            check_is_fitted(self)
-            return diagram + _html(self._shown())
-        except Exception:  # what is shown must never stand in the way of a notebook, whatever it was fitted on
-            return diagram
+def below(diagram: str, found: Any, shown: Callable[[Any], Shown]) -> str:
+    """HTML of an estimator with what it found below it, from what `fit` left behind: nothing is computed again."""
+    try:
+        check_is_fitted(found)
+        return diagram + _html(shown(found))
+    except Exception:  # what is shown must never stand in the way of a notebook, whatever it was fitted on
+        return diagram
 
 
-class DetectorView(_FittedHTML):
+class DetectorView:
     """What a NoisyLabelDetector found, as numbers and as HTML."""
 
     scores_: np.ndarray
@@ -78,6 +73,9 @@ class DetectorView(_FittedHTML):
             "chance": float(found.chance_),
             "can_tell": int(found.can_tell_),
         }
+
+    def _html_repr(self) -> str:
+        return below(super()._html_repr(), self, DetectorView._shown)  # type: ignore[misc]
 
     def _shown(self) -> Shown:
         found: Any = self
@@ -110,43 +108,23 @@ class DetectorView(_FittedHTML):
         )
 
 
-class PrunerView(_FittedHTML):
-    """What an InfluencePruner removed, as numbers and as HTML."""
+def pruner_summary(pruner: Any) -> dict[str, float]:
+    """What a fitted InfluencePruner did, as its method `summary` returns it."""
+    n, n_pruned = len(pruner.support_), int((~pruner.support_).sum())
+    numbers = {"n_rows": n, "n_pruned": n_pruned, "pruned_share": n_pruned / n}
+    for name, (whole, pruned) in getattr(pruner, "guard_scores_", {}).items():
+        numbers |= {f"guard_all_{name}": float(whole), f"guard_pruned_{name}": float(pruned)}
+    return numbers
 
-    scores_: np.ndarray
-    support_: np.ndarray
 
-    def summary(self) -> dict[str, float]:
-        """What was done, as a flat dictionary of numbers, for the log of an experiment.
-
-        Returns
-        -------
-        summary : dict of str to int or float
-            n_rows, n_pruned, pruned_share; where a guard ran, guard_all_SCORER and guard_pruned_SCORER.
-        """
-        check_is_fitted(self)
-        n, n_pruned = len(self.support_), int((~self.support_).sum())
-        numbers = {"n_rows": n, "n_pruned": n_pruned, "pruned_share": n_pruned / n}
-        for name, (whole, pruned) in getattr(self, "guard_scores_", {}).items():
-            numbers |= {f"guard_all_{name}": float(whole), f"guard_pruned_{name}": float(pruned)}
-        return numbers
-
-    def _shown(self) -> Shown:
-        found: Any = self
-        told, removed = self.summary(), ~self.support_
-        sentence = f"{told['n_pruned']:,} of {told['n_rows']:,} rows removed ({told['pruned_share']:.1%})."
-        return Shown(
-            sentence,
-            self.scores_,
-            removed,
-            "score, higher = keep",
-            "Worst rows",
-            ("row", "given", "score", "kept"),
-            [
-                (_name(found, row), np.asarray(found._given)[row], self.scores_[row], "no" if removed[row] else "yes")
-                for row in _first(self.scores_)
-            ],
-        )
+def pruner_shown(pruner: Any) -> Shown:
+    """What a fitted InfluencePruner removed."""
+    told, removed = pruner_summary(pruner), ~pruner.support_
+    sentence = f"{told['n_pruned']:,} of {told['n_rows']:,} rows removed ({told['pruned_share']:.1%})."
+    given, scores = np.asarray(pruner._given), pruner.scores_
+    rows = [(_name(pruner, row), given[row], scores[row], "no" if removed[row] else "yes") for row in _first(scores)]
+    head = ("row", "given", "score", "kept")
+    return Shown(sentence, scores, removed, "score, higher = keep", "Worst rows", head, rows)
 
 
 def _first(scores: np.ndarray) -> list[int]:

@@ -63,6 +63,11 @@ class Settings:
         return NO_LABEL if self.na_values is None else frozenset({"", *map(str.lower, self.na_values)})
 
     @property
+    def may_be_large(self) -> bool:
+        """Whether the data may be Parquet that is read by row group."""
+        return self.data.is_dir() or self.data.suffix.lower() in (".parquet", ".pq")
+
+    @property
     def reading(self) -> Reading:
         """How the data are to be read."""
         named = tuple(name for name in (self.target, self.index, *self.kinds) if name)
@@ -132,11 +137,12 @@ class Job:
     def load(cls, settings: Settings, progress: Callable[[str], None]) -> Job:
         """Read everything. Raises ValueError or OSError with one sentence for what is wrong with the input."""
         path = settings.data
-        from sktda.cli.streamed import StreamedJob, streamed
+        if settings.may_be_large:
+            from sktda.cli.streamed import StreamedJob, streamed
 
-        if (large := streamed(settings)) is not None:
-            progress(f"reading {path}")
-            return StreamedJob.of(large, settings, progress)
+            if (large := streamed(settings)) is not None:
+                progress(f"reading {path}")
+                return StreamedJob.of(large, settings, progress)
         encoder, reading, said = learned(settings)
         progress(f"reading {path}")
         source = read_source(path, reading, progress)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sktda.findings import Finding
     from sktda.tables.encoder import TableEncoder
 
-LEARNED_CELLS = 20_000_000  # that are drawn, whole rows
+LEARNED_CELLS = 10_000_000  # that are drawn, whole rows
 LEARNED_ROWS = 200_000  # at most
 ENCODED_CELLS = 4_000_000  # at a time
 

@@ -112,7 +112,6 @@ def check_command(
     """All that can be wrong with the command line and the outputs, before anything is read."""
     from sktda.cli.formats import check_ending
     from sktda.cli.jobs import DEFAULT_METHOD, methods
-    from sktda.cli.streamed import check_large
     from sktda.files import STANDARD, check_outputs
 
     if settings.method != DEFAULT_METHOD and settings.method not in methods():
@@ -133,7 +132,10 @@ def check_command(
         fail("--copy is in the folder that is read, which would hold every image twice; name a place outside of it", 2)
     inputs = (settings.data, settings.embeddings, settings.probabilities, settings.labels, other)
     check_outputs(list(outputs.values()), [path for path in inputs if path], force=force)
-    check_large(settings, outputs, with_data)
+    if settings.may_be_large:
+        from sktda.cli.streamed import check_large
+
+        check_large(settings, outputs, with_data)
 
 
 def summary_of(

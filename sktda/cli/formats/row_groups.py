@@ -103,12 +103,14 @@ class RowGroups(Source):
         for table in self._batches(columns):
             yield table.select(columns) if columns is not None else table
 
+    @staticmethod
+    def _opened(file: Path) -> pq.ParquetFile:
+        """Read page by page, not a column of a row group at a time."""
+        return pq.ParquetFile(file, page_checksum_verification=True, buffer_size=2**20, pre_buffer=False)
+
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         for file, size in zip(self.files, self.sizes, strict=True):
-            with (
-                _readable(file),
-                pq.ParquetFile(file, page_checksum_verification=True, buffer_size=2**20, pre_buffer=False) as opened,
-            ):
+            with _readable(file), self._opened(file) as opened:
                 done = 0
                 for batch in opened.iter_batches(self.block_rows, columns=columns):
                     table = pa.Table.from_batches([batch])
@@ -138,23 +140,27 @@ class RowGroups(Source):
     def rows(self, positions: np.ndarray) -> pd.DataFrame:
         """The rows (k,) at these positions, in their order, indexed by them."""
         wanted, place = np.unique(positions, return_inverse=True)
-        parts, start = [], 0
-        for table in self._holding(wanted):
-            found = wanted[(wanted >= start) & (wanted < start + len(table))] - start
+        parts = []
+        for start, table in self._holding(wanted):
+            found = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + len(table))] - start
             if len(found):
                 parts.append(pa.table([take(column, found) for column in table.columns], schema=table.schema))
-            start += len(table)
         found_rows = as_frame(pa.concat_tables(parts, promote_options="permissive"))
         return found_rows.iloc[place].set_axis(np.asarray(positions))
 
-    def _holding(self, wanted: np.ndarray) -> Iterator[pa.Table]:
-        """Tables until the last row that is wanted."""
+    def _holding(self, wanted: np.ndarray) -> Iterator[tuple[int, pa.Table]]:
+        """(position of the first row, rows) of the row groups in which these rows are."""
         start = 0
-        for table in self.tables():
-            if start > wanted[-1]:
-                return
-            yield table
-            start += len(table)
+        for file in self.files:
+            with _readable(file), self._opened(file) as opened:
+                for group in range(opened.num_row_groups):
+                    stop = start + opened.metadata.row_group(group).num_rows
+                    if np.searchsorted(wanted, start) < np.searchsorted(wanted, stop):
+                        at = start
+                        for batch in opened.iter_batches(self.block_rows, row_groups=[group]):
+                            yield at, pa.Table.from_batches([batch])
+                            at += len(batch)
+                    start = stop
 
     def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
         """The rows at these positions (ascending), block by block, with the schema and the codecs of the first file."""
