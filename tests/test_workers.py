@@ -134,9 +134,8 @@ def workers():
 
     with LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as cluster, Client(cluster) as client:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(
-            ["torch", "skorch", "distributed.cli.dask_worker", "tests.spies"]
-        )  # once for all
+        # loaded once for all of them
+        context.set_forkserver_preload(["torch", "skorch", "distributed.cli.dask_worker", "tests.spies"])
         processes = [context.Process(target=dask_worker, args=[cluster.scheduler_address]) for _ in range(3)]
         for each in processes:
             each.start()
