@@ -1,5 +1,6 @@
 """One thread, no display and scikit-learn's default configuration, for every test."""
 
+import contextlib
 import gc
 import os
 
@@ -28,17 +29,19 @@ def default_config():
     assert torch.get_num_threads() == 1
 
 
-@pytest.fixture(scope="module")
-def few_trees():
-    """Forests that a user gets unasked have a few trees: for files that are about what is done with their scores.
+@contextlib.contextmanager
+def fewer_trees():
+    """Forests that a user gets unasked have a few trees, filters of pictures see a few patches: for files that are
+    about what is done with their scores.
 
     Two hundred trees cost a third of a second, whatever the number of rows. How well the defaults find wrong labels
-    is measured in tests/attribution, with all their trees.
+    is measured in tests/attribution, with all their trees, and what filters are in tests/patches.
     """
     import sklearn.ensemble  # here, as the process that only hands out the tests needs none of it
 
     from sktda.attribution import KernelForest, RobustResidual
     from sktda.attribution.predictions import data_oob, out_of_sample
+    from sktda.patches import filters
     from sktda.report import comparison
 
     def smaller(kind):
@@ -48,6 +51,7 @@ def few_trees():
         patch.setitem(KernelForest.__init__.__kwdefaults__, "n_estimators", 20)
         patch.setitem(RobustResidual.__init__.__kwdefaults__, "n_estimators", 50)
         patch.setattr(data_oob, "N_ESTIMATORS", 20)
+        patch.setattr(filters, "DRAWN", 2_000)
         patch.setattr(out_of_sample, "ExtraTreesClassifier", smaller("ExtraTreesClassifier"))
         for kind in ("RandomForestClassifier", "RandomForestRegressor"):
             patch.setattr(comparison, kind, smaller(kind))
@@ -55,12 +59,24 @@ def few_trees():
 
 
 @pytest.fixture(scope="module")
-def short_training():
+def few_trees():
+    with fewer_trees():
+        yield
+
+
+@contextlib.contextmanager
+def shorter_training():
     """Nets that a user gets unasked take two epochs: for files that are about what is done with them."""
     from sktda.model import proxy
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proxy, "EPOCHS", (2, 2))
+        yield
+
+
+@pytest.fixture(scope="module")
+def short_training():
+    with shorter_training():
         yield
 
 

@@ -3,6 +3,9 @@
 They live in a module of their own so that worker processes can import them.
 """
 
+import os
+import sys
+
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import make_blobs
@@ -37,6 +40,14 @@ class CountingScores(Attributor):
         self.scores_ = X[:, 0].astype(float)
         self.sample_weight_ = sample_weight
         return self
+
+
+def dask_worker(address):
+    """A worker of the cluster at this address, until it is killed; what it says goes nowhere."""
+    from distributed.cli.dask_worker import main
+
+    with open(os.devnull, "w", encoding="utf-8") as sys.stderr:
+        main([address, "--no-nanny", "--nthreads=1", "--no-dashboard"])
 
 
 def fits(log):

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 import sktda
 from sktda.cli.commands import app
 from sktda.cli.jobs import methods
-from sktda.patches import filters
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 
@@ -206,9 +205,8 @@ def test_what_the_labels_are(tmp_path, target, task):
 
 
 @pytest.fixture
-def pets(tmp_path, monkeypatch):
+def pets(tmp_path):
     """40 pictures, three of them in the wrong folder."""
-    monkeypatch.setattr(filters, "DRAWN", 2_000)
     rng = np.random.default_rng(0)
     for i in range(40):
         kind = i % 2

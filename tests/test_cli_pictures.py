@@ -11,14 +11,8 @@ from typer.testing import CliRunner
 
 from sktda.cli import pictures
 from sktda.cli.commands import app
-from sktda.patches import filters
 
 pytestmark = pytest.mark.usefixtures("few_trees")
-
-
-@pytest.fixture(autouse=True)
-def few_patches(monkeypatch):
-    monkeypatch.setattr(filters, "DRAWN", 2_000)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from sktda.cli.commands import app
 from sktda.patches import filters
 from sktda.report import comparison
 from sktda.report.page import write_report
+from tests.conftest import fewer_trees, shorter_training
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("[!_]*.md"))]
@@ -106,11 +107,19 @@ def run(language: str, code: str, names: dict) -> str:
 
 
 def check_blocks(page: Path) -> None:
-    """Run all blocks of a page; what they print is what the page shows."""
+    """Run all blocks of a page; what they print is what the page shows.
+
+    Behind the last output nothing depends on what forests and nets find, and they may be small.
+    """
     check = doctest.OutputChecker().check_output
     names = {"__name__": "page"}
-    for language, code, expected in blocks(page):
-        if language in {"python", "shell"}:
+    found = [block for block in blocks(page) if block[0] in {"python", "shell"}]
+    last = max((place for place, block in enumerate(found) if block[2] is not None), default=-1)
+    with contextlib.ExitStack() as rest:
+        for place, (language, code, expected) in enumerate(found):
+            if place == last + 1:
+                rest.enter_context(fewer_trees())
+                rest.enter_context(shorter_training())
             printed = run(language, code, names)
             flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
             assert expected is None or check(expected, printed, flags), f"{code}prints\n{printed}not\n{expected}"

@@ -3,10 +3,10 @@
 Passes over the rows are tasks, too: on workers they find what they find here.
 """
 
+import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 
@@ -27,15 +27,19 @@ from sktda.attribution import ComplexityGap, Influence, SelfConfidence, Source
 from sktda.engine import journal, kernel
 from sktda.engine.journal import Passes, shard_size
 from sktda.workers import _Carried, in_workers, packed, spread, unpacked
+from tests.spies import dask_worker
 
 X, y = load_iris(return_X_y=True)
 X = X.astype("float32")
 
 
 SCRIPT = """
+import os
 import time
 import torch
 from sklearn.tree import DecisionTreeClassifier
+
+HERE = os.getpid()  # workers are slow, so that there is time to kill one at it; what is expected need not be
 
 class Own(torch.nn.Module):
     def __init__(self):
@@ -54,12 +58,12 @@ class Net(torch.nn.Module):
         )
 
     def forward(self, X):
-        time.sleep(0.02 if len(X) == 16 else 0)  # long enough to be killed at it
+        time.sleep(0.02 if len(X) == 16 and os.getpid() != HERE else 0)
         return self.layers(X)
 
 class Slow(DecisionTreeClassifier):
     def fit(self, X, y, sample_weight=None):
-        time.sleep(0.15)  # long enough to be killed at it
+        time.sleep(0.15 if os.getpid() != HERE else 0)
         return super().fit(X, y, sample_weight)
 """
 
@@ -129,16 +133,19 @@ def workers():
     from distributed import Client, LocalCluster
 
     with LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as cluster, Client(cluster) as client:
-        command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address]
-        command += ["--no-nanny", "--nthreads=1", "--no-dashboard"]
-        processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(3)]
+        context = multiprocessing.get_context("forkserver")
+        # loaded once for all of them
+        context.set_forkserver_preload(["torch", "skorch", "distributed.cli.dask_worker", "tests.spies"])
+        processes = [context.Process(target=dask_worker, args=[cluster.scheduler_address]) for _ in range(3)]
+        for each in processes:
+            each.start()
         try:
             client.wait_for_workers(3, timeout=60)
             yield client, processes
         finally:
             for each in processes:
                 each.kill()
-                each.wait()
+                each.join()
 
 
 MANY = np.random.default_rng(0).normal(size=(97, 4)).astype("float32")  # six shards of 16 and one of a single row
@@ -264,7 +271,7 @@ FLOWS = {
         [Influence(net, curvature="ekfac").fit(MANY, CODES).scores_, SelfConfidence(slow, cv=9).fit(X, y).scores_]
     ),
     "a search": lambda slow, net: (
-        GridSearchCV(InfluencePruner(slow, SelfConfidence(), guard=False), {"prune_ratio": [0, 0.1]}, cv=3)
+        GridSearchCV(InfluencePruner(slow, SelfConfidence(slow, cv=3), guard=False), {"prune_ratio": [0, 0.1]}, cv=3)
         .fit(X, y)
         .cv_results_["mean_test_score"]
     ),
@@ -278,11 +285,12 @@ def test_a_killed_worker_changes_nothing(workers, flow, script, small_shards):
     slow = script["Slow"](max_depth=2, random_state=0)  # whose results no rounding moves
     net = net_of(script["Net"])
     expected = FLOWS[flow](slow, net)
-    victim = next(each for each in processes if each.poll() is None)
+    victim = next(each for each in processes if each.is_alive())
     killer = threading.Timer(0.5, os.kill, (victim.pid, signal.SIGKILL))
     with joblib.parallel_config("dask") if flow == "ours" else dask_cluster(client):
         killer.start()
         found = FLOWS[flow](slow, net)
     killer.join()
     np.testing.assert_array_equal(found, expected)
-    assert victim.wait(5) == -signal.SIGKILL
+    victim.join(5)
+    assert victim.exitcode == -signal.SIGKILL

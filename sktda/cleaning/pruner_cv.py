@@ -104,9 +104,10 @@ class InfluencePrunerCV(RefitEstimator):
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.linear_model import RidgeClassifier
     >>> from sktda import InfluencePrunerCV
+    >>> from sktda.attribution import ComplexityGap
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> y[::4] = (y[::4] + 1) % 3  # a quarter of the labels is wrong now
-    >>> pruner = InfluencePrunerCV(RidgeClassifier(), prune_ratios=(0, 0.1, 0.25, 0.5)).fit(X, y)
+    >>> pruner = InfluencePrunerCV(RidgeClassifier(), ComplexityGap(), prune_ratios=(0, 0.1, 0.25, 0.5)).fit(X, y)
     >>> pruner.best_prune_ratio_
     0.25
     """

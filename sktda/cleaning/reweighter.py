@@ -108,7 +108,7 @@ class InfluenceReweighter(RefitEstimator):
     >>> from sklearn.linear_model import RidgeClassifier
     >>> from sklearn.model_selection import train_test_split
     >>> from sktda import InfluenceReweighter
-    >>> X, X_test, y, y_test = train_test_split(*load_digits(return_X_y=True), random_state=0)
+    >>> X, X_test, y, y_test = train_test_split(*load_digits(return_X_y=True), train_size=500, random_state=0)
     >>> y[::4] = (y[::4] + 3) % 10
     >>> model = InfluenceReweighter(RidgeClassifier()).fit(X, y)
     >>> model.score(X_test, y_test) > RidgeClassifier().fit(X, y).score(X_test, y_test)

@@ -10,7 +10,6 @@ import pandas as pd
 
 from sktda.cli.jobs import Job
 from sktda.cli.plan import read_text_cells
-from sktda.data import slices
 from sktda.report.judgement import Judgement
 from sktda.review.decisions import scores_file, worst_first
 
@@ -48,7 +47,7 @@ def write_scores(job: Job, frame: pd.DataFrame, path: Path, with_data: bool) -> 
     if not with_data:
         if len(frame) > PART and path.suffix.lower() in (".parquet", ".pq"):
             order = worst_first(frame)
-            write_parts((scores_file(frame, order[part]) for part in slices(len(order), PART)), path)
+            write_parts((scores_file(frame, order[at : at + PART]) for at in range(0, len(order), PART)), path)
         else:
             write_for_spreadsheet(scores_file(frame), path)
         return

@@ -56,12 +56,14 @@ class PruningCurveDisplay:
     --------
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.linear_model import RidgeClassifier
+    >>> from sktda.attribution import ComplexityGap
     >>> from sktda.displays import PruningCurveDisplay
     >>> X, y = load_iris(return_X_y=True)
     >>> y[::5] = (y[::5] + 1) % 3
-    >>> display = PruningCurveDisplay.from_estimator(RidgeClassifier(), X, y, n_random=1, random_state=0)
+    >>> settings = {"cv": 2, "n_random": 1, "random_state": 0}
+    >>> display = PruningCurveDisplay.from_estimator(RidgeClassifier(), X, y, ComplexityGap(), **settings)
     >>> display.test_scores.shape, display.random_scores.shape
-    ((6, 5), (6, 5))
+    ((6, 2), (6, 2))
     """
 
     def __init__(

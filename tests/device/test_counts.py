@@ -53,11 +53,11 @@ def test_twice_the_rows_of_a_batch_cost_no_more(name, counting):
     if isinstance(attributor, ComplexityGap):
         attributor = clone(attributor).set_params(ridge=0.3)  # how many ridges are looked at depends on the rows
     validation = {"X_val": X[:9], "y_val": Y[:9]} if attributor.needs.validation else {}
-    found = [counts(counting, lambda n=n: around(attributor, n).fit(X[:n], Y[:n], **validation))[0] for n in (N, 2 * N)]
+    fitted = {n: around(attributor, n) for n in (N, 2 * N)}
+    found = [counts(counting, lambda n=n: fitted[n].fit(X[:n], Y[:n], **validation))[0] for n in fitted]
     assert found[0] == found[1]
     if name in PAIRS:
-        fitted = {n: around(attributor, n, objective=None).fit(X[:n], Y[:n]) for n in (N, 2 * N)}
-        found = [counts(counting, lambda n=n: fitted[n].attribute(X[:9], Y[:9]))[0] for n in (N, 2 * N)]
+        found = [counts(counting, lambda n=n: fitted[n].attribute(X[:9], Y[:9]))[0] for n in fitted]
         assert found[0] == found[1]
 
 

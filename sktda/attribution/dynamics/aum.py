@@ -77,7 +77,8 @@ class AUM(AlongTheRun):
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import AUM
     >>> X, y = load_digits(return_X_y=True)
-    >>> y[::10] = (y[::10] + 3) % 10  # 180 of 1797 labels are wrong now
+    >>> X, y = X[:500], y[:500]
+    >>> y[::10] = (y[::10] + 3) % 10  # 50 of 500 labels are wrong now
     >>> aum = AUM(percentile=99, random_state=0).fit(X, y)
     >>> bool(aum.is_wrong_[::10].mean() > 0.9)
     True

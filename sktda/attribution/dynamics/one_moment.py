@@ -60,6 +60,7 @@ class EL2N(AtOneMoment):
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import EL2N
     >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:500], y[:500]
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> scores = EL2N(random_state=0).fit(X, y).scores_
     >>> bool((scores[:3] < -0.9).all())
@@ -143,6 +144,7 @@ class GraNd(AtOneMoment):
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import GraNd
     >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:500], y[:500]
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> scores = GraNd(random_state=0).fit(X, y).scores_
     >>> bool((scores[:3] < -5).all())
@@ -223,6 +225,7 @@ class Loss(AtOneMoment):
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import Loss
     >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:500], y[:500]
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> scores = Loss(at=0.1, random_state=0).fit(X, y).scores_
     >>> bool((scores[:3] < -1).all())
@@ -297,6 +300,7 @@ class LogitMargin(AtOneMoment):
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import LogitMargin
     >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:500], y[:500]
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> scores = LogitMargin(at=0.1, random_state=0).fit(X, y).scores_
     >>> bool((scores[:3] < 0).all())

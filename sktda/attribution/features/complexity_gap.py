@@ -105,6 +105,7 @@ class ComplexityGap(Attributor):
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import ComplexityGap
     >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:500], y[:500]
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> gap = ComplexityGap().fit(X, y)
     >>> sorted(int(i) for i in gap.scores_.argsort()[:3])

@@ -296,20 +296,20 @@ def evened(X: Any) -> np.ndarray:
     some = X[seen]
     flat = some.tocsc() if sp.issparse(X) else some.reshape(len(some), -1)
     unit, middle, largest, spread = np.ones((4, width))
-    for j in range(width):
-        column = flat[:, [j]].toarray().ravel() if sp.issparse(X) else flat[:, j]
-        column = column.astype(np.float64)
-        unit[j] = power_of_two(np.abs(column).max())  # the distance of the largest numbers overflows
-        column = column / unit[j]
-        low, middle[j], high = np.percentile(column, [25, 50, 75])
-        distance = column - middle[j]
-        largest[j] = np.abs(distance).max()
-        if largest[j] > 0:
-            # in shares of the largest, so that no sum over- or underflows
-            spread[j] = (high - low) / largest[j] or np.abs(distance / largest[j]).mean()
+    for part in slices(width, max(1, CELLS // some.shape[0])):
+        columns = (flat[:, part].toarray() if sp.issparse(X) else flat[:, part]).T.astype(np.float64, order="C")
+        unit[part] = power_of_two(np.abs(columns).max(axis=1))  # the distance of the largest numbers overflows
+        columns /= unit[part, None]
+        low, middle[part], high = np.percentile(columns, [25, 50, 75], axis=1)
+        distance = np.abs(columns - middle[part, None])
+        largest[part] = distance.max(axis=1)
+        # in shares of the largest, so that no sum over- or underflows
+        share = np.where(largest[part] > 0, largest[part], 1.0)
+        quartiles = (high - low) / share
+        spread[part] = np.where(quartiles > 0, quartiles, (distance / share[:, None]).mean(axis=1))
     rows = room((n, width), np.float32)
     varies = largest > 0
-    largest[~varies] = 1.0
+    largest[~varies] = spread[~varies] = 1.0
     for part in slices(n, max(1, CELLS // width)):
         with np.errstate(over="ignore"):  # of a row that is far beyond those that told the spread
             distance = row_block(X, part) / unit - middle

@@ -92,6 +92,7 @@ class KNNShapley(Attributor):
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import KNNShapley
     >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:500], y[:500]
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> scores = KNNShapley(random_state=0).fit(X, y).scores_
     >>> int(scores.argmin()), bool((scores[:3] < 0).all())

@@ -61,6 +61,7 @@ class SelfConfidence(OutOfSample):
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import SelfConfidence
     >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:500], y[:500]
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> confidence = SelfConfidence().fit(X, y)
     >>> bool(confidence.scores_[:3].max() < 0.05)
@@ -116,6 +117,7 @@ class NormalizedMargin(OutOfSample):
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import NormalizedMargin
     >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:500], y[:500]
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> margin = NormalizedMargin().fit(X, y)
     >>> bool(margin.scores_[:3].max() < -0.3)

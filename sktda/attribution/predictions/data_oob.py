@@ -82,6 +82,7 @@ class DataOOB(Attributor):
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution.predictions.data_oob import DataOOB
     >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:500], y[:500]
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> oob = DataOOB().fit(X, y)
     >>> bool(oob.scores_[:3].max() < 0.2)

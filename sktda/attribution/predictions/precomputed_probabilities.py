@@ -63,6 +63,7 @@ class PrecomputedProbabilities(Attributor):
     >>> from sktda import NoisyLabelDetector
     >>> from sktda.attribution import PrecomputedProbabilities
     >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:500], y[:500]
     >>> y[:2] = [7, 7]  # they are 0 and 1
     >>> probabilities = cross_val_predict(GaussianNB(), X, y, method="predict_proba")
     >>> detector = NoisyLabelDetector(PrecomputedProbabilities(probabilities)).fit(X, y)

@@ -84,6 +84,7 @@ class Ensemble(CallbackSupportMixin, Attributor):
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import Ensemble
     >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:500], y[:500]
     >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
     >>> ensemble = Ensemble().fit(X, y)
     >>> sorted(ensemble.scores_.argsort()[:3].tolist())
