@@ -33,7 +33,7 @@ ELSEWHERE = [
     "engine/test_replay.py::test_every_step_is_the_recorded_one[plain]",
     "engine/test_root_features.py::test_dots_of_features_are_products_with_the_gauss_newton_matrix[linear]",
     "engine/test_second_order.py::test_every_property[linear]",
-    "engine/test_softmax_head.py::test_closed_form_equals_the_dense_hessians[linear-no penalty-True]",
+    "engine/test_softmax_head.py::test_closed_form_equals_the_dense_hessians[linear-True]",
     "engine/test_unrolling.py::test_flows_equal_functions_of_formed_matrices[lead0-ekfac]",
     "model/test_linear.py::test_the_gradient_of_the_risk_is_zero_at_the_fitted_parameters[logistic-False]",
     "attribution/test_complexity_gap.py::test_scores_equal_the_definition_and_loo_labels_equal_brute_force_removal",

@@ -183,7 +183,8 @@ def test_every_loss_has_its_dense_hessian(name):
     model, rows = losses.problem(name, 3)
     along, directions = losses.direction(model)
     gradients = losses.dense_gradients(name, model, rows)
-    expected = torch.stack([losses.hessian_times(losses.row_loss(name, model, rows, i), model, along) for i in range(3)])
+    row_losses = [losses.row_loss(name, model, rows, i) for i in range(3)]
+    expected = torch.stack([losses.hessian_times(each, model, along) for each in row_losses])
     engine = PerRow(model, 2)
     engine.prepare(rows)
     second = SecondOrder(engine)

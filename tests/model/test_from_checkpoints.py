@@ -13,6 +13,7 @@ from torch import nn
 from sktda import LightningRecorder, TorchModel, record_run
 from sktda.attribution import DiffIn, SGDInfluence, Source, TracIn
 from sktda.model.trajectory import Trajectory
+from tests.in_turn import in_turn
 from tests.model.loops import WithLoss, by_lightning, by_trainer, loader_of, make, plain, sgd
 from tests.model.nets import Mlp, Tied, recorder_of, rows
 
@@ -196,7 +197,7 @@ def changed(**entries):
     return lambda state: {**state, **entries}
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("change", "options", "message"),
     [
         (changed(), {"steps": None}, "does not tell after how many steps of the optimiser it was saved; give steps"),

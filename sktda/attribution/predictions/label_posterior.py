@@ -89,14 +89,14 @@ class LabelPosterior(Attributor):
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from sktda.attribution import KernelForest, LabelPosterior
+    >>> from sktda.attribution import LabelPosterior
     >>> X, y = load_digits(return_X_y=True)
     >>> true = y.copy()
     >>> y[::3] = (y[::3] + 1) % 10  # a third of every digit is called the next one
     >>> posterior = LabelPosterior().fit(X, y)
     >>> posterior.is_corrected_
     True
-    >>> worst = [scores.fit(X, y).scores_.argsort()[:599] for scores in (posterior, KernelForest())]
+    >>> worst = [fitted.scores_.argsort()[:599] for fitted in (posterior, posterior.attributor_)]
     >>> [bool((y != true)[rows].mean() > 0.95) for rows in worst]
     [True, False]
     """
