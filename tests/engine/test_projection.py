@@ -163,6 +163,7 @@ def test_dot_products_are_kept_on_average_with_the_variance_of_a_dense_matrix(mo
         left, right = Projection({"a": 300}, dim, seed)({"a": Formed(torch.stack([g, h]))})
         found.append(float(left @ right))
     bound = float(g @ g * (h @ h) + (g @ h) ** 2) / dim
+    # nearer than this number of draws promises: seeds are fixed
     assert np.mean(found) == pytest.approx(float(g @ h), abs=4 * (bound / 2_000) ** 0.5)
     assert 0.7 * bound < np.var(found) < 1.1 * bound
 

@@ -95,7 +95,8 @@ def test_checkpoints_on_disk_give_the_scores_of_the_recorded_run(tmp_path, train
         np.testing.assert_allclose(getattr(trajectory, name), getattr(recorded, name))
     assert (trajectory.optimizer, trajectory.weight_decay) == ("SGD", recorded.weight_decay)
     expected, model = (TorchModel(module, CE, each) for each in (recorded, trajectory))
-    for method in (TracIn, Source, DiffIn):
+    k = FORMS.index(form)  # a method sees nothing of the form: all of them for the first, one for each other by turns
+    for method in (TracIn, Source, DiffIn) if k == 0 else ((TracIn, Source, DiffIn)[k % 3],):
         one, other = (method(each).fit(X, y).scores_ for each in (expected, model))
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * np.abs(one).max())
     if form in TELLS_RATES:
