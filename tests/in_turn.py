@@ -25,7 +25,7 @@ def in_turn(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Cal
                 given = dict(zip(asked, case if len(asked) > 1 else (case,), strict=True))
                 try:
                     test(**fixtures, **given)
-                except (Exception, pytest.fail.Exception) as error:  # a missing error, too
+                except (Exception, pytest.fail.Exception, BaseExceptionGroup) as error:  # a missing error, those inside
                     error.add_note(", ".join(f"{name}={value!r:.100}" for name, value in given.items()))
                     failed.append(error)
             if failed:
