@@ -307,14 +307,14 @@ def digits():
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 10))
         optimiser = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
-        for _ in range(20):
-            for part in torch.randperm(500).split(50):
+        for _ in range(10):
+            for part in torch.randperm(1000).split(50):
                 optimiser.zero_grad()
                 F.cross_entropy(module(x[part]), y[part]).backward()
                 optimiser.step()
     model = DifferentiableModel(module.eval(), Categorical(), None)
-    rows = rows_of(x[:500], y[:500])
-    order = 500 + y[500:700].argsort(stable=True)
+    rows = rows_of(x[:1000], y[:1000])
+    order = 1000 + y[1000:1400].argsort(stable=True)
     engine = PerRow(model)
     return rows, rows_of(x[order], y[order]), engine, EKFAC(engine, rows)
 
@@ -387,7 +387,7 @@ def test_an_inverse_of_rank_one_gets_rank_one():
     source.choose_ranks(engine, queries, rows, None)
     assert source.ranks["0"] == source.ranks["2"] == 1
     engine.prepare(rows)
-    asked = engine.capture(queries.block(slice(0, 200), torch.device("cpu")))[1]
+    asked = engine.capture(queries.block(slice(0, 400), torch.device("cpu")))[1]
     expected = values_of(Plain([asked]), engine, rows)
     assert close(ekfac_values(source, engine, queries, rows)[0], expected, 1e-5)
 
@@ -460,7 +460,7 @@ LINEAR = {"0", "2", "4"}
 def asked_digits(count=60):
     """Gradients of queries by parameter, (count, ...), at the end of the training of `digits`."""
     _, queries, engine, _ = digits()
-    few = queries.block(slice(0, 3 * count, 3), engine.model.device)  # of all classes
+    few = queries.block(slice(0, 6 * count, 6), engine.model.device)  # of all classes
     return unflatten(engine.block_gradients(few), {k: v.shape for k, v in engine.model.parameters.items()})
 
 
@@ -527,7 +527,7 @@ def test_a_short_stretch_needs_one_outer_product_a_layer():
 
 
 def asked_block(count=60):
-    return digits()[1].block(slice(0, 3 * count, 3), torch.device("cpu"))
+    return digits()[1].block(slice(0, 6 * count, 6), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("kind", "rate", "count"), [(*flow, 1 + k % 2) for k, flow in enumerate(FLOWS)])
