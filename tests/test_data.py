@@ -14,11 +14,12 @@ from sktda.attribution import ComplexityGap
 from sktda.data import check_finite, encode_target, infer_task, row_index
 from sktda.devices import for_blocks
 from sktda.engine.unit_rows import UnitRows
+from tests.in_turn import in_turn
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("y", "task"),
     [
         (["a", "b", "a"], "classification"),
@@ -41,7 +42,7 @@ def test_targets_become_codes_and_keep_their_classes():
     assert (task, values.tolist(), classes) == ("regression", [1.0, 2.0, 4.0], None)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("y", "task", "message"),
     [
         (["a", "a"], "auto", "1 class"),
@@ -113,7 +114,7 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("name", TABLES)
+@in_turn("name", TABLES)
 def test_columns_alone_tell_what_shares_a_unit_in_any_container_order_and_unit(name):
     X, scale = TABLES[name]
     flat = X.reshape(len(X), -1)
@@ -121,7 +122,7 @@ def test_columns_alone_tell_what_shares_a_unit_in_any_container_order_and_unit(n
         assert UnitRows(same).scale == scale
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if name != "one absurd value"])
+@in_turn("name", [name for name in TABLES if name != "one absurd value"])
 def test_sparse_and_dense_columns_have_the_same_moments(name):
     X = TABLES[name][0].reshape(len(TABLES[name][0]), -1).astype(float)
     dense, sparse = UnitRows(X, "standard"), UnitRows(sp.csr_matrix(X), "standard")

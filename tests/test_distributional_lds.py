@@ -8,6 +8,7 @@ from sktda.distributions import MEASURES, wasserstein, wasserstein_floor, wasser
 from sktda.metrics import distributional_lds, linear_datamodeling_score
 from sktda.metrics.counterfactual import chance
 from sktda.metrics.statistics import spearman
+from tests.in_turn import in_turn
 
 RUNS, QUERIES, ROWS, SUBSETS, RETRAINS = 9, 4, 12, 15, 6
 
@@ -173,7 +174,7 @@ def with_nan(array):
     return array
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "changes",
     [
         {"values": lambda a: a[:, 0]},
@@ -191,7 +192,6 @@ def with_nan(array):
         {"full": lambda a: a[:, :-1]},
         {"full": lambda a: a[:, 0]},
     ],
-    ids=lambda changes: "",
 )
 def test_shapes_that_do_not_match(changes):
     with pytest.raises(ValueError, match=r"expected \(n_members, n_query\)"):

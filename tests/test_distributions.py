@@ -17,6 +17,7 @@ from sktda.distributions import (
     wasserstein_floor,
     wasserstein_gaussian,
 )
+from tests.in_turn import in_turn
 
 DISTANCES = [wasserstein, wasserstein_gaussian]
 SIZES = [(5, 5), (10, 20), (20, 20)]
@@ -101,8 +102,8 @@ def test_wasserstein_of_many_normal_numbers_is_the_gaussian_formula():
 # ---- invariances -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
-@pytest.mark.parametrize(("n_x", "n_y"), SIZES)
+@in_turn("measure", MEASURES.values())
+@in_turn(("n_x", "n_y"), SIZES)
 def test_the_order_of_samples_does_not_matter(measure, n_x, n_y):
     x, y = samples(n_x, n_y, 4)
     rng = np.random.default_rng(1)
@@ -110,8 +111,8 @@ def test_the_order_of_samples_does_not_matter(measure, n_x, n_y):
     np.testing.assert_allclose(found, measure(x, y), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
-@pytest.mark.parametrize(("n_x", "n_y"), SIZES)
+@in_turn("measure", MEASURES.values())
+@in_turn(("n_x", "n_y"), SIZES)
 def test_moving_both_samples_changes_nothing_and_scaling_them_scales(measure, n_x, n_y):
     x, y = samples(n_x, n_y, 4)
     power = 1 if measure is mean_shift else 2
@@ -119,8 +120,8 @@ def test_moving_both_samples_changes_nothing_and_scaling_them_scales(measure, n_
     np.testing.assert_allclose(measure(5 * x, 5 * y), 5**power * measure(x, y), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("measure", DISTANCES)
-@pytest.mark.parametrize(("n_x", "n_y"), SIZES)
+@in_turn("measure", DISTANCES)
+@in_turn(("n_x", "n_y"), SIZES)
 def test_distances_are_symmetric_and_that_to_a_moved_copy_is_the_square_of_the_move(measure, n_x, n_y):
     x, y = samples(n_x, n_y, 4)
     np.testing.assert_allclose(measure(x, y), measure(y, x), rtol=1e-12)
@@ -136,8 +137,8 @@ def test_repeated_samples_are_the_same_distribution(x_times, y_times):
     np.testing.assert_allclose(found, wasserstein(x, y), rtol=1e-12)
 
 
-@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
-@pytest.mark.parametrize(("n_x", "n_y"), SIZES)
+@in_turn("measure", MEASURES.values())
+@in_turn(("n_x", "n_y"), SIZES)
 def test_each_column_is_measured_by_itself(measure, n_x, n_y):
     x, y = samples(n_x, n_y, 2, 3)
     before = x.copy(), y.copy()

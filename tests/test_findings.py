@@ -16,6 +16,7 @@ from sktda.findings.finding import Columns
 from sktda.findings.leaks import gives_away, is_copy
 from sktda.findings.sentinels import sentinel_values
 from sktda.findings.spellings import reader_key
+from tests.in_turn import in_turn
 
 
 def blobs(n=300, k=3, p=4, decimals=3, seed=0):
@@ -35,7 +36,7 @@ def kinds(findings):
 # ---------------------------------------------------------------- spellings
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "one",
     [
         ["no", " no", "no ", "no\t", "\u00a0no", "no.", "n\u200bo", "\ufeffno"],
@@ -56,7 +57,6 @@ def kinds(findings):
         [True, "true", "TRUE"],
         [1, "1", "1.0"],
     ],
-    ids=lambda one: str(one[0]),
 )
 def test_what_is_one_to_a_reader_becomes_one(one):
     labels = [*one, one[0], one[0], "other", "other"]
@@ -67,7 +67,7 @@ def test_what_is_one_to_a_reader_becomes_one(one):
     assert finding.detail["merged"]
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("a", "b"),
     [
         ("Maße", "Masse"),
@@ -177,8 +177,8 @@ CONTAINERS = {
 }
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-@pytest.mark.parametrize("names", [None, ["low", "mid", "high"]], ids=["codes", "text"])
+@in_turn("container", CONTAINERS)
+@in_turn("names", [None, ["low", "mid", "high"]])
 def test_equal_rows_with_different_labels_are_found_in_any_container(container, names):
     X, y = twins()
     y = y if names is None else np.array(names)[y]
@@ -234,8 +234,8 @@ COARSE = {
 }
 
 
-@pytest.mark.parametrize("case", COARSE)
-@pytest.mark.parametrize("seed", range(3))
+@in_turn("case", COARSE)
+@in_turn("seed", range(3))
 def test_rows_that_coincide_by_nature_contradict_nothing(case, seed):
     rng = np.random.default_rng(seed)
     X = COARSE[case](rng)
@@ -287,7 +287,7 @@ def with_column(X, column):
     return np.column_stack([X, column])
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "code",
     [
         lambda y: y + 7,
@@ -298,7 +298,6 @@ def with_column(X, column):
         lambda y: 10 * (np.arange(len(y)) % 5) + y,  # a code that no threshold turns into the label
         lambda y: np.where(np.arange(len(y)) % 20 == 0, np.nan, y),
     ],
-    ids=["shifted", "any numbers", "standardised", "text", "finer text", "finer code", "with gaps"],
 )
 def test_a_column_that_determines_the_label_is_a_leak(code):
     X, y = blobs()
@@ -316,9 +315,9 @@ def test_a_column_that_determines_the_label_is_a_leak(code):
         np.testing.assert_array_equal(without_leaks(frame.to_numpy(), array), X)
 
 
-@pytest.mark.parametrize("sparse_too", [False, True])
-@pytest.mark.parametrize("left_out", [0, 1])
-@pytest.mark.parametrize("k", [3, 4])
+@in_turn("sparse_too", [False, True])
+@in_turn("left_out", [0, 1])
+@in_turn("k", [3, 4])
 def test_a_one_hot_label_is_a_leak(k, left_out, sparse_too):
     X, y = blobs(k=k)
     leaky = np.hstack([X[:, :2], 3.5 * np.eye(k)[y][:, left_out:] - (0 if sparse_too else 1), X[:, 2:]])
@@ -411,8 +410,8 @@ def test_the_only_column_is_not_left_out():
 # ---------------------------------------------------------------- sentinels
 
 
-@pytest.mark.parametrize("value", [-999, -9999, 9999, 999, -99, 99.9, -999.25, -32768, 1e7, -1e6])
-@pytest.mark.parametrize("form", [np.asarray, pd.DataFrame, lambda X: (X - X.mean(axis=0)) / X.std(axis=0)])
+@in_turn("value", [-999, -9999, 9999, 999, -99, 99.9, -999.25, -32768, 1e7, -1e6])
+@in_turn("form", [np.asarray, pd.DataFrame, lambda X: (X - X.mean(axis=0)) / X.std(axis=0)])
 def test_a_repeated_value_far_from_all_others_is_named(value, form):
     X, y = blobs()
     rows = np.sort(np.random.default_rng(1).permutation(300)[:40])
@@ -424,7 +423,7 @@ def test_a_repeated_value_far_from_all_others_is_named(value, form):
     assert "in 40 rows" in finding.message
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("values", "expected"),
     [
         ([*range(100), -1], [-1]),  # ages

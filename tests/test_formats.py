@@ -22,6 +22,7 @@ from sktda.cli.formats import FORMATS, line_bytes, read_source, write_frame
 from sktda.cli.formats.base import Reading
 from sktda.cli.formats.escapes import unescaped, visible, write_for_spreadsheet
 from sktda.cli.formats.files import COMPRESSIONS, Input, write_bytes
+from tests.in_turn import in_turn
 
 NOTHING = pd.DataFrame(index=range(4))
 LONG = 2**53 + 1
@@ -375,7 +376,7 @@ def test_text_for_spreadsheets_has_quotes_before_formulas_and_gives_them_back(tm
     assert again.columns.tolist() == ["text", "-score"]
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("text", "shown"),
     [
         ("\x1b]0;pwned\x07", "\\x1b]0;pwned\\x07"),
@@ -480,7 +481,7 @@ HEADERS = {
 }
 
 
-@pytest.mark.parametrize("case", HEADERS)
+@in_turn("case", HEADERS)
 def test_the_header_is_found_or_said_to_be_missing(tmp_path, case):
     text, names = HEADERS[case]
     (tmp_path / "x.csv").write_text(text)
@@ -514,7 +515,7 @@ BELOW = {
 }
 
 
-@pytest.mark.parametrize("case", BELOW)
+@in_turn("case", BELOW)
 def test_units_and_the_like_under_the_header_are_no_row_and_stay(tmp_path, case):
     header, below, rows = BELOW[case]
     (tmp_path / "x.csv").write_text(header + below + rows)
@@ -697,7 +698,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
+@in_turn("name", BAD)
 def test_a_bad_file_gives_one_clear_sentence(tmp_path, name):
     data, message = BAD[name]
     (tmp_path / name).write_bytes(data)
@@ -728,9 +729,9 @@ def test_options_that_would_do_nothing_are_refused(tmp_path, reading):
         read_source(tmp_path / "x.csv", Reading(**reading))
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["unix", "windows"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
-@pytest.mark.parametrize("start", ["", "\n\n", "# größer\n", "sep=;\n"], ids=repr)
+@in_turn("end", ["\n", "\r\n"])
+@in_turn("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@in_turn("start", ["", "\n\n", "# größer\n", "sep=;\n"])
 def test_lines_without_quotes_are_read_as_those_with_them(tmp_path, start, encoding, end):
     """Two ways of reading, one of them fast; a quote at the end decides."""
     lines = ["größe;b;label", "1;;x", "", " 2 ;NA;y", "007;ä\x0b\x1c;x", ";;"]

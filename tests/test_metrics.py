@@ -27,6 +27,7 @@ from sktda.metrics import (
     standard_error,
 )
 from sktda.metrics.statistics import pearson, ranks, spearman
+from tests.in_turn import in_turn
 
 N_SUBSETS, N_TRAIN, N_QUERY = 60, 40, 7
 
@@ -150,8 +151,7 @@ def test_two_subsets_are_too_few():
 # ---- noise ceiling --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_retrains", [2, 3, 5, 8])
-@pytest.mark.parametrize("reliability", [0.3, 0.7, 0.95])
+@pytest.mark.parametrize(("reliability", "n_retrains"), [(0.3, 2), (0.7, 3), (0.95, 5), (0.3, 8), (0.95, 2)])
 def test_ceiling_is_the_root_of_the_known_reliability_and_what_true_values_reach(reliability, n_retrains):
     values, kept, measured = planted(reliability, n_retrains, n_subsets=1500, n_query=10)
     # normal variables: the rank correlation is 6/pi arcsin(r/2), up to .018 below r
@@ -411,7 +411,7 @@ def test_leave_one_out_says_what_does_not_match():
 HALF = np.array([True, False, False])
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("name", "call"),
     [
         ("values", lambda bad, good: linear_datamodeling_score(bad, np.eye(3), good)),
@@ -425,7 +425,7 @@ HALF = np.array([True, False, False])
         ("full", lambda bad, good: leave_one_out_correlation(good, good, bad[:, 0])),
     ],
 )
-@pytest.mark.parametrize("number", [np.nan, np.inf])
+@in_turn("number", [np.nan, np.inf])
 def test_numbers_of_a_diverged_model_are_refused(name, call, number):
     good = np.arange(9.0).reshape(3, 3)
     bad = good.copy()
@@ -513,7 +513,7 @@ def test_classes_of_any_kind_and_order():
     assert again == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("given", "predicted", "matrix", "classes", "message"),
     [
         ([0, 1], [0, 1], np.ones((2, 3)) / 3, None, "must be square"),

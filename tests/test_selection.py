@@ -17,6 +17,7 @@ from sktda.selection import (
     stratified_rows,
     top_rows,
 )
+from tests.in_turn import in_turn
 
 
 def best_removal(scores, n_remove, codes, floor):
@@ -131,7 +132,7 @@ def fill_in_rounds(sizes, budget):
     return given
 
 
-@pytest.mark.parametrize("seed", range(20))
+@in_turn("seed", range(20))
 def test_strata_give_as_many_rows_as_rounds_of_one_row_each(seed):
     rng = np.random.default_rng(seed)
     sizes = rng.integers(0, 9, size=7) * rng.integers(0, 2, size=7)
@@ -235,8 +236,8 @@ def coverage_centric_choices(scores, codes, budget, drop):
         yield quota, list(zip(strata, fill_in_rounds([len(rows) for rows in strata], quota), strict=True))
 
 
-@pytest.mark.parametrize("drop", [0.0, 0.3, 2.0])
-@pytest.mark.parametrize("budget", [3, 40, 200, 330, 400])
+@in_turn("drop", [0.0, 0.3, 2.0])
+@in_turn("budget", [3, 40, 200, 330, 400])
 def test_coverage_centric_rows_cut_and_cover_all_rows_together(budget, drop):
     rng = np.random.default_rng(budget)
     codes = np.repeat([0, 1, 2], [300, 97, 3])[rng.permutation(400)]

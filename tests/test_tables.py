@@ -12,6 +12,7 @@ from sktda.cli.formats import FORMATS, ending, read_source, write_frame
 from sktda.cli.formats.arrays import read_features
 from sktda.cli.formats.base import Source, Table
 from sktda.cli.formats.files import Input, write_bytes
+from tests.in_turn import in_turn
 
 ROWS = [
     ["id", "text", "label"],
@@ -37,7 +38,7 @@ def as_text(rows, delimiter=",", end="\n", quoting=csv.QUOTE_MINIMAL):
     return lines
 
 
-@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.source)
+@in_turn("format", FORMATS)
 def test_every_line_of_the_formats_leads_to_a_source(format):
     source = format.load()
     assert issubclass(source, Source)
@@ -66,10 +67,10 @@ def test_frames_are_written_as_the_name_says(tmp_path, name):
     pd.testing.assert_frame_equal(read, frame)
 
 
-@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL], ids=["minimal", "all"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["unix", "windows"])
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+@in_turn("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@in_turn("end", ["\n", "\r\n"])
+@in_turn("delimiter", [",", ";", "\t", "|"])
+@in_turn("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
 def test_kept_rows_are_the_same_bytes(tmp_path, encoding, delimiter, end, quoting):
     lines = as_text(ROWS, delimiter, end, quoting)
     path, out = tmp_path / "in.csv", tmp_path / "out.csv"
@@ -141,7 +142,7 @@ def test_longer_rows_are_not_taken_for_named_ones(tmp_path, text):
         assert read_source(tmp_path / "x.csv").frame.columns.tolist() == ["my label"]
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("text", "columns"),
     [
         ("text;label\none, two, three;a\nfour, five;b\n", ["text", "label"]),
@@ -159,7 +160,7 @@ def test_the_delimiter_is_found(tmp_path, text, columns):
     assert read_source(tmp_path / "x.txt").frame.columns.tolist() == columns
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("text", "encoding"),
     [
         ("name,ort\nMüller,Köln\nJäger,Düsseldorf\n", "cp1252"),
@@ -190,7 +191,7 @@ def test_bytes_are_kept_whatever_they_mean(tmp_path, data):
     assert (tmp_path / "y.csv").read_bytes() == data
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("name", "data", "message"),
     [
         ("x.csv", b"", "x.csv is empty"),
@@ -293,8 +294,8 @@ def test_integers_of_json_stay_integers_where_one_is_missing(tmp_path):
     assert (tmp_path / "x.csv").read_text() == "id,y\n9007199254740993,1\n,2\n"
 
 
-@pytest.mark.parametrize("type", [pa.int64(), pa.uint64(), pa.int8()], ids=str)
-@pytest.mark.parametrize("values", [[100, 3], [100, None]], ids=["whole", "gap"])
+@in_turn("type", [pa.int64(), pa.uint64(), pa.int8()])
+@in_turn("values", [[100, 3], [100, None]])
 def test_integers_of_parquet_are_written_as_integers(tmp_path, type, values):
     values = [2**type.bit_width // 2 - 1, *values]
     pq.write_table(pa.table({"id": pa.array(values, type), "label": list("aba")}), tmp_path / "x.parquet")
@@ -365,7 +366,7 @@ def test_npz_cuts_every_array_with_the_rows(tmp_path):
     assert arrays["y"][3] == table.arrays["y"][3] == 1  # the table itself is not changed
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("arrays", "message"),
     [
         ({"x_train": np.ones((3, 2))}, r"holds x_train \(3, 2\); X \(rows"),

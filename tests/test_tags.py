@@ -31,6 +31,7 @@ from sktda.attribution import (
     TracIn,
 )
 from sktda.cleaning import KCenter
+from tests.in_turn import in_turn
 from tests.spies import noisy_blobs
 
 X, Y, _ = noisy_blobs(40, centers=2)
@@ -82,10 +83,8 @@ def test_missing_values_are_taken_where_the_tags_say_so(estimator):
         estimator.fit(HOLES, Y)
 
 
-@pytest.mark.parametrize(
-    "kind", [InfluencePruner, InfluencePrunerCV, InfluenceReweighter, ResampledEstimator, NoisyLabelDetector]
-)
-@pytest.mark.parametrize("estimator", [KNeighborsClassifier(), DecisionTreeRegressor(), Ridge()], ids=str)
+@in_turn("kind", [InfluencePruner, InfluencePrunerCV, InfluenceReweighter, ResampledEstimator, NoisyLabelDetector])
+@in_turn("estimator", [KNeighborsClassifier(), DecisionTreeRegressor(), Ridge()])
 def test_several_labels_are_not_promised_and_refused(kind, estimator):
     model = NoisyLabelDetector(KNNShapley()) if kind is NoisyLabelDetector else kind(estimator)
     tags = get_tags(model)
@@ -97,7 +96,7 @@ def test_several_labels_are_not_promised_and_refused(kind, estimator):
         model.fit(X, np.column_stack([Y, 1 - Y]))
 
 
-@pytest.mark.parametrize("attributor", ATTRIBUTORS[:4] + ATTRIBUTORS[5:8], ids=name)
+@in_turn("attributor", ATTRIBUTORS[:4] + ATTRIBUTORS[5:8])
 def test_attributors_neither(attributor):
     assert not get_tags(attributor).target_tags.multi_output
     with pytest.raises(ValueError, match="y should be a 1d array"):

@@ -204,9 +204,9 @@ class EKFAC:
         # and scores with them, by more than 1e-5. Products in float64 would do as well, and double the cost of the fit.
         work, size = partial(of_batch, over, state), engine.own_batch
         for _, products in engine.computed(over.rows, work, start, stop, size, over.kept.drop):
-            for key, product in products.items():
-                sums[key] += product.to(sums[key].device)
-            del products, product  # before the next batch is made
+            for key in products:  # of which there may be none
+                sums[key] += products[key].to(sums[key].device)
+            del products  # before the next batch is made
         return sums
 
     @staticmethod

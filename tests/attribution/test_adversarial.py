@@ -19,6 +19,7 @@ from torch import nn
 
 from sktda.attribution import adversarial_accuracy, adversarial_examples
 from sktda.objectives import AdversarialLoss
+from tests.in_turn import in_turn
 from tests.model.nets import make_net, rows
 
 X, CODES = make_classification(90, 6, n_informative=4, n_redundant=0, n_classes=3, flip_y=0.1, random_state=0)
@@ -68,8 +69,8 @@ def right(name):
 # ---- closed forms ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["logistic", "two classes", "pipeline"])
-@pytest.mark.parametrize("attack", [None, AdversarialLoss("linear", gamma=1.001)], ids=["default", "1.001"])
+@in_turn("name", ["logistic", "two classes", "pipeline"])
+@in_turn("attack", [None, AdversarialLoss("linear", gamma=1.001)])
 def test_the_linear_attack_takes_every_right_row_across_the_boundary(name, attack):
     assert adversarial_accuracy(*trained(name), attack) == 0
 

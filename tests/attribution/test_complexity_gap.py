@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from sktda.attribution import ComplexityGap
 from sktda.attribution.features.complexity_gap import EXACT_ROWS, default_landmarks
 from sktda.engine.unit_rows import UnitRows
+from tests.in_turn import in_turn
 
 
 def flip(y, rate, seed=0):
@@ -301,7 +302,7 @@ def test_imbalanced_classes_are_not_all_sent_to_the_largest():
     assert (gap.loo_labels_ == y).mean() > 0.97
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("params", "X", "y", "message"),
     [
         ({}, [[1.0, np.nan], [0.0, 1.0]], [0, 1], "column 1 has 1 values"),

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from sktda import Holdout, InfluencePruner, TorchModel, TrajectoryRecorder, record_run
 from sktda.attribution import TRAK, DiffIn, Influence, InnerProduct, Source, TracIn
 from sktda.model.contrastive import BatchLoss, ContrastiveLoss, FixedNegatives
+from tests.in_turn import in_turn
 
 N, WORDS, BATCH, D = 22, 9, 6, 4
 rng = np.random.default_rng(0)
@@ -127,8 +128,8 @@ class Truth:
         )
 
 
-@pytest.mark.parametrize("m", [1, 2, 7])
-@pytest.mark.parametrize("case", CASES)
+@in_turn("m", [1, 2, 7])
+@in_turn("case", CASES)
 def test_what_a_pair_adds_is_the_loss_of_its_batch_less_that_without_it(case, m):
     module, criterion = net(case).initialize().module_, CRITERIA[case]
     outputs = module(**taken(X, np.arange(m)))
@@ -269,8 +270,8 @@ class Clip(nn.Module):
         return F.cross_entropy(z, torch.arange(len(z)), reduction=self.reduction)
 
 
-@pytest.mark.parametrize("y", [None, np.zeros(N)], ids=["no y", "zeros"])
-@pytest.mark.parametrize("method", [InnerProduct, TracIn, DiffIn, Influence])
+@in_turn("y", [None, np.zeros(N)])
+@in_turn("method", [InnerProduct, TracIn, DiffIn, Influence])
 def test_a_criterion_that_compares_the_rows_of_a_batch_is_refused_with_and_without_targets(method, y):
     with pytest.raises(ValueError, match=r"rows meet in it.*ContrastiveLoss"):
         method(net(criterion=Clip, module__factor=False)).fit(X, y)

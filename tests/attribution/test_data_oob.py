@@ -27,6 +27,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector
 from sktda.attribution.predictions.data_oob import DataOOB
+from tests.in_turn import in_turn
 from tests.spies import flip, noisy_blobs
 
 WINE = load_wine(return_X_y=True)
@@ -298,7 +299,7 @@ def test_a_row_so_heavy_that_all_members_draw_it_is_predicted_by_all():
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("estimator", "params", "message"),
     [
         (BaggingClassifier(n_estimators=3, random_state=0), {}, "were drawn by each of the 3 members .*n_estimators"),

@@ -22,6 +22,7 @@ from sktda.attribution.gradients.deletion import line_search, removed_gradient
 from sktda.model.recorder import TrajectoryRecorder
 from tests.attribution import run_reference as runs
 from tests.attribution.run_reference import CASES, STEPS, N, X, Y, assert_close, run_of, targets_of, trained
+from tests.in_turn import in_turn
 
 GONE = np.array([3, 11, 20])
 WEIGHT = np.random.default_rng(1).uniform(0.5, 2.0, N)
@@ -147,8 +148,8 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["", "weights"])
-@pytest.mark.parametrize("name", MODELS)
+@in_turn("weight", [None, WEIGHT])
+@in_turn("name", MODELS)
 def test_influence_is_the_derivative_by_the_rows_weights(name, weight):
     """By training with a little more and a little less of the rows; scikit-learn keeps the penalty as removal does."""
     model, y = MODELS[name]
@@ -219,7 +220,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@in_turn("case", REFUSED)
 def test_rows_that_are_refused(case):
     rows, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
@@ -281,15 +282,14 @@ def assert_distances(result, before, X, y=None):
 BINARY = (Y > 0).astype(int)
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize(
+@in_turn("frozen", [False, True])
+@in_turn(
     ("model", "y"),
     [
         (LogisticRegression(C=0.5), BINARY),
         (Ridge(alpha=2.0), NUMBERS),
         (make_pipeline(StandardScaler(), Ridge(alpha=2.0)), NUMBERS),
     ],
-    ids=["logistic", "ridge", "pipeline"],
 )
 def test_models_of_scikit_learn(model, y, frozen):
     whole = copy.deepcopy(model).fit(X, y)

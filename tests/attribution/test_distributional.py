@@ -38,6 +38,7 @@ from sktda.attribution import (
 from sktda.attribution.several import distributional
 from sktda.objectives import DemographicParity, Margin, Output, ValidationLoss, Weighted
 from tests.attribution import run_reference as recorded
+from tests.in_turn import in_turn
 from tests.model.nets import Mlp, make_net, rows
 from tests.spies import flip, noisy_blobs
 
@@ -271,8 +272,8 @@ def test_a_measure_by_its_definition(measure, monkeypatch):
     assert measure == "mean" or not np.allclose(FIT.scores_, expected)
 
 
-@pytest.mark.parametrize("measure", DEFINITIONS)
-@pytest.mark.parametrize("fitted", [validated, on_itself])
+@in_turn("measure", DEFINITIONS)
+@in_turn("fitted", [validated, on_itself])
 def test_the_standard_error_of_a_measure_leaves_out_each_run(fitted, measure):
     fit = measured(fitted, measure)
     x = np.broadcast_to(fit.member_values_.T, (N, 4)).T
@@ -826,7 +827,7 @@ def test_a_frozen_estimator_is_not_trained(given):
         given.fit(BLOBS, LABELS)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("params", "name"),
     [
         ({"n_members": 1}, "n_members"),
@@ -837,7 +838,6 @@ def test_a_frozen_estimator_is_not_trained(given):
         ({"n_jobs": "all"}, "n_jobs"),
         ({"random_state": "a"}, "random_state"),
     ],
-    ids=str,
 )
 def test_parameters_that_are_refused(params, name):
     with pytest.raises(InvalidParameterError, match=f"The '{name}' parameter of Distributional must be"):
@@ -886,7 +886,7 @@ def test_measures_that_are_refused():
         FIT.attribute(XQ, YQ, measure=lambda x, y: y.mean(axis=(0, 2)))
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("groups", "message"),
     [
         (np.ones((2, N - 1), dtype=bool), r"groups is a mask of shape \(2, 23\); expected is \(n_groups, 24\)"),
@@ -898,7 +898,6 @@ def test_measures_that_are_refused():
         ([[0], [N]], r"groups\[1\] has positions outside 0 to 23"),
         ([[-1]], r"groups\[0\] has positions outside 0 to 23"),
     ],
-    ids=["short mask", "flat mask", "empty", "flat", "floats", "names", "beyond", "negative"],
 )
 def test_groups_that_are_refused(groups, message):
     for ask in (FIT.measured, lambda groups: FIT.attribute(XQ, YQ, groups=groups)):

@@ -22,6 +22,7 @@ from sktda.attribution import AUM, EL2N, Forgetting, GraNd, LogitMargin, Loss, t
 from sktda.model import proxy
 from sktda.model.recorder import TrajectoryRecorder
 from tests.attribution.run_reference import Perceptron, X, Y, run_of, targets_of, trained
+from tests.in_turn import in_turn
 from tests.spies import flip
 
 pytestmark = pytest.mark.usefixtures("few_trees", "short_training")
@@ -165,7 +166,7 @@ def test_a_criterion_without_classes_says_what_can_be_used():
 # ---- invariances -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@in_turn("kind", KINDS)
 def test_scores_do_not_depend_on_the_batch_size_or_the_order_of_rows(kind):
     net = trained("tanh")
     expected = scores_of(kind, net)

@@ -22,6 +22,7 @@ from torch import nn
 
 from sktda.attribution import Influence, InnerProduct, TracIn
 from sktda.model.recorder import TrajectoryRecorder
+from tests.in_turn import in_turn
 from tests.model.nets import Mlp, make_net, rows
 
 pytestmark = [
@@ -144,7 +145,7 @@ def test_scores_and_the_best_are_those_of_the_matrix(method, model):
 WEIGHTED = {"logistic", "softmax", "balanced", "ridge", "ridge classifier", "sgd", "pipeline"}
 
 
-@pytest.mark.parametrize(("method", "model"), [pair for pair in PAIRS if pair[1] in WEIGHTED])
+@in_turn(("method", "model"), [pair for pair in PAIRS if pair[1] in WEIGHTED])
 def test_weighted_rows(method, model):
     attributor, X, y = built(method, model)
     weights = WEIGHTS[: len(X)]
@@ -181,9 +182,7 @@ def test_the_batch_size_changes_nothing(method, model):
             assert_close(found, expected, tolerance)
 
 
-@pytest.mark.parametrize(
-    ("method", "model"), [(m, e) for m in ("tracin", "exact") for e in ("softmax", "net", "ridge")]
-)
+@in_turn(("method", "model"), [(m, e) for m in ("tracin", "exact") for e in ("softmax", "net", "ridge")])
 def test_row_order_plays_no_part(method, model):
     attributor, X, y = built(method, model)
     plain = attributor.fit(X, y).scores_
@@ -239,7 +238,7 @@ def test_fitting_again_forgets_the_first_fit(method):
     assert not hasattr(attributor, "scores_")
 
 
-@pytest.mark.parametrize("model", ["softmax", "ridge classifier", "perceptron", "net", "ridge", "regressor"])
+@in_turn("model", ["softmax", "ridge classifier", "perceptron", "net", "ridge", "regressor"])
 def test_the_task_is_that_of_the_estimator(model):
     expected = "regression" if model in {"ridge", "regressor"} else "classification"
     for method in METHODS:
@@ -328,8 +327,8 @@ def test_an_unfitted_attributor_says_so(cls):
             getattr(cls(LogisticRegression()), call)(*TWO)
 
 
-@pytest.mark.parametrize("cls", [TracIn, InnerProduct, Influence])
-@pytest.mark.parametrize("model", [None, "logistic", "softmax", "pipeline"])
+@in_turn("cls", [TracIn, InnerProduct, Influence])
+@in_turn("model", [None, "logistic", "softmax", "pipeline"])
 def test_queries_that_do_not_fit_the_model(cls, model):
     X, y = TWO if model == "logistic" else THREE
     attributor = cls(None if model is None else MODELS[model][0], objective=None, random_state=0).fit(X, y)

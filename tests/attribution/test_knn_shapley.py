@@ -19,6 +19,7 @@ from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector
 from sktda.attribution.features import knn_shapley
 from sktda.attribution.features.knn_shapley import KNNShapley, shapley_values
 from sktda.engine.unit_rows import UnitRows
+from tests.in_turn import in_turn
 from tests.spies import flip, noisy_blobs
 
 
@@ -72,8 +73,8 @@ def drawn(n, n_val, seed=0, d=3, classes=3):
 # ---- what the values are --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 6, 7, 8, 20])
-@pytest.mark.parametrize("n", [2, 7])
+@in_turn("k", [1, 2, 3, 6, 7, 8, 20])
+@in_turn("n", [2, 7])
 def test_values_equal_shapleys_definition_over_all_subsets(n, k):
     X, y, X_val, y_val = drawn(n, 3, seed=k, classes=2)
     found = KNNShapley(k, scale="unit").fit(X, y, X_val=X_val, y_val=y_val).scores_
@@ -360,7 +361,7 @@ def test_a_validation_label_without_training_rows_adds_nothing():
 # ---- errors ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("params", "changed", "message"),
     [
         ({"n_neighbors": 0}, {}, "n_neighbors"),

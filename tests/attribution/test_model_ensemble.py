@@ -39,6 +39,7 @@ from sktda.model.proxy import DefaultClassifier
 from sktda.objectives import DemographicParity, ValidationLoss, Weighted
 from tests.attribution import run_reference as runs
 from tests.attribution.run_reference import trained
+from tests.in_turn import in_turn
 from tests.model.nets import make_net, record, rows
 from tests.spies import flip, noisy_blobs
 
@@ -391,8 +392,8 @@ def test_names_of_columns_are_kept():
 RUN_METHODS = [Source(), DiffIn(), SGDInfluence(), MoSo()]
 
 
-@pytest.mark.parametrize("members", ["dropout", "checkpoints"])
-@pytest.mark.parametrize("attributor", RUN_METHODS, ids=lambda each: type(each).__name__)
+@in_turn("members", ["dropout", "checkpoints"])
+@in_turn("attributor", RUN_METHODS)
 def test_a_method_that_follows_a_run_needs_members_with_one(attributor, members):
     with pytest.raises(ValueError, match=f"{type(attributor).__name__} follows .* members='{members}' .*use .*'seeds'"):
         ModelEnsemble(attributor, members=members).fit(BLOBS, LABELS)
@@ -404,10 +405,9 @@ def test_attributors_without_gradients(attributor):
         ModelEnsemble(attributor).fit(BLOBS, LABELS)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "params",
     [{"n_members": 1}, {"n_members": 2.5}, {"dropout": 0.0}, {"dropout": 1}, {"dropout": -0.1}, {"members": "epochs"}],
-    ids=str,
 )
 def test_parameters_that_are_refused(params):
     with pytest.raises(InvalidParameterError, match=f"The '{next(iter(params))}' parameter of ModelEnsemble must be"):

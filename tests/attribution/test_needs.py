@@ -21,6 +21,7 @@ from sktda.attribution import (
     SelfConfidence,
 )
 from sktda.attribution.base import Attributor, Needs, checked_scores, needs_of
+from tests.in_turn import in_turn
 from tests.spies import noisy_blobs
 
 X, Y, _ = noisy_blobs(60, rate=0.1)
@@ -40,12 +41,12 @@ class Own(BaseEstimator):
         return self
 
 
-@pytest.mark.parametrize("cls", ATTRIBUTORS)
+@in_turn("cls", ATTRIBUTORS)
 def test_every_attributor_declares_what_it_needs(cls):
     assert isinstance(needs_of(cls()), Needs)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("wrapper", "needs"),
     [
         (LabelPosterior(), Needs(features=True)),
@@ -72,7 +73,7 @@ def test_an_attributor_of_the_users_own_gets_what_it_declares(declared):
         np.testing.assert_array_equal(seen, 2 * X if declared.features else X)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("attributor", "message"),
     [
         (Own(), r"Own does not say what it needs; add `needs = Needs\(\)` to the class"),

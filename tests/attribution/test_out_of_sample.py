@@ -34,6 +34,7 @@ from sktda.attribution.predictions.confident_learning import (
     wrong_labels,
 )
 from sktda.attribution.predictions.out_of_sample import margins
+from tests.in_turn import in_turn
 from tests.spies import flip, noisy_blobs
 
 ALL = [SelfConfidence, NormalizedMargin, ConfidentLearning]
@@ -502,7 +503,7 @@ def test_many_whole_numbers_are_classes_for_whoever_names_a_classifier():
     assert fitted.scores_.mean() > 0.95
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("params", "X", "y", "error", "message"),
     [
         ({"estimator": RidgeClassifier()}, X, Y, TypeError, "RidgeClassifier has none; .*CalibratedClassifierCV"),

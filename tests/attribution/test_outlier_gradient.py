@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from sktda import CoresetSelector, Holdout, InfluencePruner, NoisyLabelDetector
 from sktda.attribution.gradients import outlier_gradient as module
 from sktda.attribution.gradients.outlier_gradient import OutlierGradient
+from tests.in_turn import in_turn
 from tests.spies import flip, noisy_blobs
 
 X, Y = make_classification(90, 4, n_informative=3, n_redundant=0, n_classes=3, flip_y=0.1, random_state=2)
@@ -43,8 +44,8 @@ def gradients(weight=None):
 # ---- what the scores are ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weight", [None, np.random.default_rng(3).uniform(0.2, 3.0, 90)], ids=["plain", "weighted"])
-@pytest.mark.parametrize("name", DETECTORS)
+@in_turn("weight", [None, np.random.default_rng(3).uniform(0.2, 3.0, 90)])
+@in_turn("name", DETECTORS)
 def test_scores_are_the_detectors_on_the_gradients(name, weight):
     detector = clone(DETECTORS[name])
     detector.fit(gradients(weight))

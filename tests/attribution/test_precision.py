@@ -18,6 +18,7 @@ from sktda import attribution as methods
 from sktda.attribution import TRAK, DiffIn, GraNd, Influence, InnerProduct, LoGra, MoSo, SGDInfluence, Source, TracIn
 from sktda.model.precision import at_precision
 from sktda.model.recorder import TrajectoryRecorder
+from tests.in_turn import in_turn
 
 N = 300
 X, Y = load_digits(return_X_y=True)
@@ -138,7 +139,7 @@ def test_a_precision_within_another_is_put_back_and_another_thread_waits():
     assert order == [("high", True), ("highest", False), ("high", True)]
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("method", "match"),
     [
         (Influence(NET, precision="half"), "precision"),

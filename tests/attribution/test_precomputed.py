@@ -11,12 +11,13 @@ from sklearn.preprocessing import StandardScaler
 
 from sktda import InfluencePruner
 from sktda.attribution import PrecomputedScores
+from tests.in_turn import in_turn
 from tests.spies import RecordingClassifier, noisy_blobs
 
 FRAME = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, index=["b", "a", "c"])
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("scores", "X", "expected"),
     [
         (None, FRAME, [0, 0, 0]),
@@ -28,7 +29,6 @@ FRAME = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, index=["b", "a", "c"])
         (lambda X, y: X["x"] * 2, FRAME, [2, 4, 6]),
         (lambda X, y: y, FRAME, [5, 6, 7]),
     ],
-    ids=["none", "list", "array", "series", "repeated rows", "series and array", "callable of X", "callable of y"],
 )
 def test_scores_of_every_form(scores, X, expected):
     fitted = PrecomputedScores(scores).fit(X, np.array([5, 6, 7])).scores_
@@ -36,7 +36,7 @@ def test_scores_of_every_form(scores, X, expected):
     assert fitted.tolist() == expected
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("scores", "X", "message"),
     [
         ([1.0, 2.0], FRAME, r"scores has shape \(2,\) but X has 3 rows; .* pandas Series instead"),

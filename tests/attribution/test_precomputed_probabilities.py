@@ -24,6 +24,7 @@ from sktda.noise import (
     one_way_matrix,
     unfold,
 )
+from tests.in_turn import in_turn
 from tests.spies import RecordingClassifier, noisy_blobs
 
 X, Y, TRUE = noisy_blobs()
@@ -56,7 +57,7 @@ def test_margins_by_hand():
     np.testing.assert_allclose(scores, np.log([0.7 / 0.2, 0.3 / 0.6, 0.9 / 0.05, floor / 1]))
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("rows", "given"),
     [
         (FRAME, TABLE),
@@ -66,7 +67,6 @@ def test_margins_by_hand():
         (X, pd.DataFrame(P, columns=NAMES)),
         (FRAME, pa.table(dict(zip(NAMES[::-1], P.T[::-1], strict=True)))),
     ],
-    ids=["by index", "float32", "array", "list", "without an index", "pyarrow"],
 )
 def test_probabilities_of_every_form(rows, given):
     fitted = PrecomputedProbabilities(given).fit(rows, LABELS)
@@ -91,7 +91,7 @@ def changed(values, row=3, column=1):
     return p
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("given", "rows", "message"),
     [
         (P[:100], X, r"shape \(100, 3\), and \(120, 3\) is needed: .* Inside cross-validation, .*give a DataFrame"),

@@ -10,6 +10,7 @@ from scipy.stats import t as student
 from sktda.attribution.features.numeric_target import find_atom, r_squared, transforms
 from sktda.attribution.features.residual_mixture import best_fit, log_t, wrong_densities
 from sktda.attribution.features.robust_residual import RobustResidual
+from tests.in_turn import in_turn
 
 N = 400
 
@@ -81,7 +82,7 @@ def test_right_values_are_left_alone(name):
     assert residual.loo_decision_.max() <= y.max()
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("name", "transform"),
     [
         ("linear", "identity"),
@@ -105,7 +106,7 @@ def test_noise_is_not_predictable(name):
     assert residual.predictability_ <= 2 * residual.predictability_error_
 
 
-@pytest.mark.parametrize("name", ["linear", "lognormal", "87 % zeros", "zeros by features", "counts", "scores to 100"])
+@in_turn("name", ["linear", "lognormal", "87 % zeros", "zeros by features", "counts", "scores to 100"])
 def test_what_features_say_is_predictable(name):
     residual = of(name)
     assert residual.predictability_ > 5 * residual.predictability_error_ > 0
@@ -293,7 +294,7 @@ def test_texts_are_no_numbers():
 # ---- parts ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("y", "atom"),
     [
         (np.r_[np.zeros(60), np.arange(1.0, 41)], 0.0),

@@ -13,6 +13,7 @@ from sktda.attribution.runs.schedule import moments, recorder, visited
 from sktda.model.recorder import TrajectoryRecorder
 from tests.attribution import run_reference as runs
 from tests.attribution.run_reference import ONE_RATE, STEPS, X, Y, run_of, trained
+from tests.in_turn import in_turn
 
 RUN = run_of(trained("tanh"))
 NAMES = list(RUN.parameter_groups)
@@ -22,7 +23,7 @@ def numbers(*args):
     return [moment.checkpoint for moment in moments(RUN, NAMES, *args)]
 
 
-@pytest.mark.parametrize("name", ONE_RATE)
+@in_turn("name", ONE_RATE)
 def test_steps_and_rates_are_those_of_the_schedule(name):
     found = moments(run_of(trained(name)), run_of(trained(name)).parameter_groups, "auto", "even", None)
     assert [(each.step, pytest.approx(each.rates.size, rel=1e-12)) for each in found] == runs.weights_of(name)
@@ -38,7 +39,7 @@ def test_the_last_rate_is_the_one_before_the_scheduler_moved_on():
     assert last.rates.size > 0
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("count", "expected"),
     [("auto", [0, 1, 2, 3, 4, 5]), (6, [0, 1, 2, 3, 4, 5]), (3, [1, 3, 5]), (2, [2, 5]), (1, [5]), (4, [1, 2, 3, 5])],
 )
@@ -46,7 +47,7 @@ def test_even_checkpoints_end_with_the_last_one(count, expected):
     assert numbers(count, "even", None) == expected
 
 
-@pytest.mark.parametrize("recorded", range(1, 30))
+@in_turn("recorded", range(1, 30))
 def test_even_checkpoints_are_different_and_evenly_spaced(recorded):
     run = replace(
         RUN,

@@ -27,6 +27,7 @@ from sktda.objectives import Margin
 from tests.attribution import run_reference as runs
 from tests.attribution import source_reference as reference
 from tests.attribution.run_reference import CASES, QUERIES, STEPS, N, X, Y, assert_close, run_of, targets_of, trained
+from tests.in_turn import in_turn
 from tests.model.nets import make_net
 from tests.model.nets import rows as float_rows
 from tests.spies import flip
@@ -47,7 +48,7 @@ def expected(name):
 # ---- the derivative of the run ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CASES)
+@in_turn("name", CASES)
 def test_the_reference_goes_where_the_training_went(name):
     found = runs.end_of(name).detach().numpy()
     assert_close(found, runs.flat_of(trained(name).module_), 1e-13)

@@ -30,6 +30,7 @@ from sktda.model.fingerprint import row_fingerprints
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.softmax import Categorical
 from tests.attribution import source_reference as reference
+from tests.in_turn import in_turn
 from tests.model.nets import make_net, recorder_of
 from tests.model.nets import rows as float_rows
 from tests.spies import flip
@@ -945,7 +946,7 @@ def test_more_segments_than_checkpoints():
         source(trained("tanh"), n_segments=7)
 
 
-@pytest.mark.parametrize("boundaries", [(0,), (6,), (7,), (3, 3), (4, 2), (-1,), (2.5,), 3])
+@in_turn("boundaries", [(0,), (6,), (7,), (3, 3), (4, 2), (-1,), (2.5,), 3])
 def test_boundaries_that_cut_nothing(boundaries):
     with pytest.raises((ValueError, TypeError), match="boundaries"):
         source(trained("tanh"), boundaries=boundaries)

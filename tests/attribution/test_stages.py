@@ -20,6 +20,7 @@ from sktda.engine.curvature import DenseCurvature
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import Passes
 from sktda.model.recorder import TrajectoryRecorder
+from tests.in_turn import in_turn
 from tests.model.nets import make_net, record, rows
 
 # ---- how a run is cut ------------------------------------------------------------------------------------------------
@@ -33,7 +34,7 @@ def cut(n_segments=3, boundaries="auto", count=7, prefix=""):
     return segments(run, RUN.parameter_groups, n_segments, boundaries, prefix)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("options", "expected"),
     [
         ({"n_segments": 1}, [[0, 1, 2, 3, 4, 5, 6]]),
@@ -52,7 +53,7 @@ def test_every_checkpoint_is_in_one_segment_with_the_sum_of_its_rates(options, e
     assert [segment.name for segment in found] == [f"stage 2 segment {k}" for k in range(1, len(expected) + 1)]
 
 
-@pytest.mark.parametrize("boundaries", [[0], [7], [3, 3], [4, 2], [2.5], [[2]], ["2"], [-1]])
+@in_turn("boundaries", [[0], [7], [3, 3], [4, 2], [2.5], [[2]], ["2"], [-1]])
 def test_boundaries_that_are_no_numbers_of_checkpoints_are_named(boundaries):
     with pytest.raises(ValueError, match="rising whole numbers between 1 and 6"):
         cut(boundaries=boundaries)

@@ -22,6 +22,7 @@ from sktda.model.base import DifferentiableModel, Rows
 from sktda.model.likelihood import Binary, Gaussian
 from sktda.model.softmax import Categorical
 from sktda.objectives import Margin
+from tests.in_turn import in_turn
 from tests.model.nets import record, rows
 from tests.spies import flip, noisy_blobs
 
@@ -197,7 +198,7 @@ LIKELIHOODS = {
 }
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
+@in_turn("name", LIKELIHOODS)
 def test_the_slope_times_the_outputs_gradient_is_the_losses_gradient(name):
     likelihood, width, targets = LIKELIHOODS[name]
     torch.manual_seed(0)

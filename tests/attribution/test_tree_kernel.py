@@ -22,6 +22,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from sktda.attribution import TreeKernel
 from sktda.objectives import DemographicParity, ValidationLoss, Weighted
+from tests.in_turn import in_turn
 
 TASKS = ["regression", "two classes", "three classes"]
 KINDS = {
@@ -126,7 +127,7 @@ def test_wrong_labels_are_found(kind):
     assert roc_auc_score(is_wrong, -TreeKernel(model).fit(X, planted, X_val=new, y_val=labels).scores_) > 0.75
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("kind", "options"),
     [
         ("extra", {"class_weight": "balanced"}),
@@ -136,7 +137,7 @@ def test_wrong_labels_are_found(kind):
         ("bagging", {"estimator": DecisionTreeClassifier(max_depth=2)}),
     ],
 )
-@pytest.mark.parametrize("weighed", [False, True])
+@in_turn("weighed", [False, True])
 def test_weights_are_those_of_the_training(kind, options, weighed):
     X, y = rows("two classes")
     weights = np.random.default_rng(1).uniform(0.3, 3, len(y)) if weighed else None

@@ -15,6 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.class_weight import compute_sample_weight
 
 from sktda.attribution import BoostIn, LeafInfluence
+from tests.in_turn import in_turn
 
 TASKS = ["regression", "two classes", "three classes"]
 STEPS = 6
@@ -215,8 +216,8 @@ def test_missing_values_and_categories(make, options, method, task):
     assert np.abs(values).max() > 1e-3
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize(
+@in_turn("task", TASKS)
+@in_turn(
     ("make", "options"),
     [(scikit, {"n_iter_no_change": 3, "n_estimators": 40}), (hist, {"early_stopping": True, "max_iter": 40})],
 )
@@ -300,7 +301,7 @@ def test_drawn_columns_change_nothing_in_what_a_leaf_says(make, options):
 # ---- refused by name ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("make", "task", "options", "said"),
     [
         (scikit, "two classes", {"loss": "exponential"}, "exponential"),
@@ -345,7 +346,7 @@ def test_a_frozen_model_with_other_rows_labels_or_weights_is_refused(make, task)
             BoostIn(model).fit(rows_, labels, sample_weight=weights)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("options", "said"),
     [
         ({"class_weights": [1.0, 3.0]}, None),
@@ -359,7 +360,6 @@ def test_a_frozen_model_with_other_rows_labels_or_weights_is_refused(make, task)
         ({"leaf_estimation_method": "Gradient"}, "set 'Newton'"),
         ({"loss_function": "CrossEntropy"}, "CrossEntropy"),
     ],
-    ids=str,
 )
 def test_options_of_catboost(options, said):
     """Which cannot be cloned with some, and is given frozen. Of a category it sees other numbers in training."""

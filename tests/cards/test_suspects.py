@@ -12,6 +12,7 @@ from sktda.cards.neighbours import nearest_agreeing
 from sktda.cards.pairs import encode
 from sktda.cards.pictures import SIDE, data_uri
 from sktda.cards.suspects import suspect_cards
+from tests.in_turn import in_turn
 from tests.report.pages import blobs_input, frame_of
 
 pytestmark = pytest.mark.usefixtures("few_trees")
@@ -111,7 +112,7 @@ def pixels_of(uri):
         return np.asarray(image)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("picture", "expected"),
     [
         (np.array([[0, 128], [255, 7]], dtype=np.uint8), [[0, 128], [255, 7]]),
@@ -156,7 +157,7 @@ def test_no_neighbours_without_features():
     assert suspect_cards(data, encode(frame_of([0, 1])), 0) == []
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("number", "digits", "text"),
     [
         (74_500.0, None, "74500"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sktda.engine.covering import herding, k_center, message_passing, moderate, neighbour_weights
+from tests.in_turn import in_turn
 
 
 def points(n, d, seed=0, dtype=torch.float64):
@@ -34,8 +35,8 @@ def naive_k_center(x, k):
     return chosen
 
 
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("k", [1, 2, 4])
+@in_turn("seed", range(10))
+@in_turn("k", [1, 2, 4])
 def test_k_center_is_within_twice_the_best_radius(seed, k):
     x = points(9, 2, seed)
     pairs = distances(x)

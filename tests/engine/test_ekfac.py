@@ -26,6 +26,7 @@ from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows
 from sktda.model.likelihood import Binary, Gaussian
 from sktda.model.softmax import Categorical
+from tests.in_turn import in_turn
 from tests.spies import visiting
 
 N = 19
@@ -223,8 +224,8 @@ def penalty_matrix(model, name, width, out):
     return values
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("name", CASES)
+# weights of rows by turns: every kind of layer has cases with and without
+@pytest.mark.parametrize(("name", "weighted"), [(name, k % 2 == 0) for k, name in enumerate(CASES)])
 def test_factors_and_eigenvalues_equal_those_of_per_row_gradients(name, weighted):
     model, rows, x, weight = make(name, weighted)
     truth = reference(model, x, weight, noise_of(model, x, 11))
@@ -633,8 +634,8 @@ def test_pickle_keeps_the_numbers_and_leaves_the_model_out():
     assert all(layer.module is not None for layer in engine.layers)
 
 
-@pytest.mark.parametrize("width", [1, 3, 255, 256, 257, 600])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@in_turn("width", [1, 3, 255, 256, 257, 600])
+@in_turn("dtype", [torch.float32, torch.float64])
 def test_self_product_is_the_product_with_itself(width, dtype):
     x = torch.randn(37, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
     found = self_product(x)

@@ -25,6 +25,7 @@ from sktda.engine.matching import (
 from sktda.model.base import DifferentiableModel, Rows
 from sktda.model.likelihood import Gaussian
 from sktda.model.softmax import Categorical
+from tests.in_turn import in_turn
 
 
 def factors(n, d, c, seed=0):
@@ -58,8 +59,8 @@ def naive_facility(similarity, k):
     return chosen
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("k", [1, 3, 12, 40])
+@in_turn("seed", range(5))
+@in_turn("k", [1, 3, 12, 40])
 def test_the_lazy_greedy_is_the_plain_one(seed, k):
     similarity = similarities(40, seed)
     assert facility_location(similarity, k)[0].tolist() == naive_facility(similarity, k)

@@ -19,6 +19,7 @@ from sktda.engine.unrolling import DiagonalFlow, SpectralFlow
 from sktda.model.base import DifferentiableModel, Rows, unflatten
 from sktda.model.likelihood import Gaussian
 from sktda.model.softmax import Categorical
+from tests.in_turn import in_turn
 
 N, Q = 17, 6
 
@@ -129,8 +130,7 @@ def close(found, expected, tolerance=1e-10):
 # ---- the identity, and preconditioned gradients ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("size", [1, 4, Q])
+@pytest.mark.parametrize(("name", "size"), [*zip(MODELS, [1, 4, Q, 4], strict=True)])
 def test_plain_values_are_dot_products_of_gradients(name, size):
     model, rows, queries, _ = make(name)
     engine = PerRow(model)
@@ -280,8 +280,8 @@ def test_outer_products_of_full_rank_are_the_matrix(out, width):
     assert close(weights * found, weights * inverse, 1e-6)  # terms below 1e-7 of the first are dropped
 
 
-@pytest.mark.parametrize(("out", "width"), [(6, 9), (9, 6)])
-@pytest.mark.parametrize("rank", [1, 2, 3])
+@in_turn(("out", "width"), [(6, 9), (9, 6)])
+@in_turn("rank", [1, 2, 3])
 def test_outer_products_have_the_smallest_possible_weighted_error(out, width, rank):
     values, inverse = positive(out, width)
     strength, left, right = (part[:rank] for part in outer_products(values, inverse))
@@ -488,42 +488,33 @@ def low_rank(kind, rate, tolerance, linear=LINEAR, directions=None):
 
 
 FLOWS = [("sgd", 1e-6), ("sgd", 1.0), ("sgd", 30.0), ("sgd", 1e3), ("sgd", 1e6), ("adam", 1e-2), ("adam", 1.0)]
-by_flow = pytest.mark.parametrize(("kind", "rate"), FLOWS)
 
 
-@by_flow
-@pytest.mark.parametrize("tolerance", [0.2, 1e-3])
-def test_truncated_directions_keep_the_tolerance(kind, rate, tolerance):
-    rows, _, engine, _ = digits()
-    ready, truth = low_rank(kind, rate, tolerance), exact_flow(kind, rate)
-    assert (values_of(ready, engine, rows) - truth).norm() <= tolerance * truth.norm()
-    assert ready.terms, "or nothing was gained"
-    assert ready.layers == LINEAR
-    assert not set(ready.terms) & set(ready.exact.directions)
+@pytest.mark.parametrize(("kind", "rate"), FLOWS)
+def test_truncated_directions_keep_the_tolerance_with_fewer_products_than_formed_ones(kind, rate):
+    rows, _, engine, curvature = digits()
+    truth, ranks = exact_flow(kind, rate), []
+    for tolerance in (0.2, 0.02, 1e-3):
+        ready = low_rank(kind, rate, tolerance)
+        assert (values_of(ready, engine, rows) - truth).norm() <= tolerance * truth.norm()
+        assert ready.terms, "or nothing was gained"
+        assert ready.layers == LINEAR
+        assert not set(ready.terms) & set(ready.exact.directions)
+        for name, (lefts, rights) in ready.terms.items():
+            out, width = curvature.values[name].shape
+            assert len(lefts) == len(rights)
+            assert len(lefts) * (out + width) <= out * width
+        ranks.append({name: len(ready.terms[name][0]) if name in ready.terms else 10**9 for name in LINEAR})
+    for loose, tight in itertools.pairwise(ranks):
+        assert all(loose[name] <= tight[name] for name in LINEAR)
 
 
-@pytest.mark.parametrize("rate", [1.0, 30.0, 1e3])
-@pytest.mark.parametrize("tolerance", [1e-4, 1e-5])
+@pytest.mark.parametrize(("rate", "tolerance"), [(1.0, 1e-5), (30.0, 1e-4), (1e3, 1e-5)])
 def test_truncated_directions_keep_a_tolerance_near_the_rounding_of_float32(rate, tolerance):
     """What is missing is a difference of two sums: the sums are exact to 1e-7, so their difference is no smaller."""
     rows, _, engine, _ = digits()
     truth = exact_flow("sgd", rate)
     assert (values_of(low_rank("sgd", rate, tolerance), engine, rows) - truth).norm() <= tolerance * truth.norm()
-
-
-@by_flow
-def test_truncated_directions_take_fewer_products_than_formed_ones(kind, rate):
-    curvature = digits()[3]
-    ranks = []
-    for tolerance in (0.2, 0.02, 1e-3):
-        terms = low_rank(kind, rate, tolerance).terms
-        for name, (lefts, rights) in terms.items():
-            out, width = curvature.values[name].shape
-            assert len(lefts) == len(rights)
-            assert len(lefts) * (out + width) <= out * width
-        ranks.append({name: len(terms[name][0]) if name in terms else 10**9 for name in LINEAR})
-    for loose, tight in itertools.pairwise(ranks):
-        assert all(loose[name] <= tight[name] for name in LINEAR)
 
 
 def test_a_short_stretch_needs_one_outer_product_a_layer():
@@ -539,8 +530,7 @@ def asked_block(count=60):
     return digits()[1].block(slice(0, 6 * count, 6), torch.device("cpu"))
 
 
-@pytest.mark.parametrize("count", [1, 2])
-@by_flow
+@pytest.mark.parametrize(("kind", "rate", "count"), [(*flow, 1 + k % 2) for k, flow in enumerate(FLOWS)])
 def test_truncated_directions_of_few_queries(kind, rate, count):
     rows, _, engine, _ = digits()
     few = {name: value[:count] for name, value in asked_digits().items()}

@@ -25,6 +25,7 @@ from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.criterion import Custom
 from sktda.model.likelihood import Binary, Gaussian, Likelihood
 from sktda.model.softmax import Categorical
+from tests.in_turn import in_turn
 from tests.model.nets import make_net
 from tests.model.nets import rows as net_rows
 
@@ -166,10 +167,9 @@ def dense_gradients(name, model, rows):
     return torch.stack([gradient(row_loss(name, model, rows, i), model) for i in range(len(rows))])
 
 
-def dense_hessian(value, model):
-    """(p, p) by a backward pass for every parameter."""
-    first = gradient(value, model, create_graph=True)
-    return torch.stack([gradient(each, model, retain_graph=True) for each in first])
+def hessian_times(value, model, along):
+    """(p,) by a second backward pass, through the gradient times the direction."""
+    return gradient(gradient(value, model, create_graph=True) @ along, model)
 
 
 def decay_of(model):
@@ -223,7 +223,7 @@ def test_hessian_product_equals_the_dense_hessian_with_penalty(name):
     model, rows = problem(name)
     along, directions = direction(model)
     risk = sum(row_loss(name, model, rows, i) for i in range(N)) / N
-    expected = dense_hessian(risk, model) @ along + decay_of(model) * along
+    expected = hessian_times(risk, model, along) + decay_of(model) * along
     close(flat(SecondOrder(PerRow(model, 4)).product(rows, directions)[1]), expected)
 
 
@@ -403,7 +403,7 @@ def test_frozen_parameters_take_no_part():
     close(engine.gradients(rows, slice(0, N)), expected)
     close(engine.dots(rows, directions), expected @ along)
     risk = sum(row_loss("categorical", model, rows, i) for i in range(N)) / N
-    close(flat(SecondOrder(engine).product(rows, directions)[1]), dense_hessian(risk, model) @ along)
+    close(flat(SecondOrder(engine).product(rows, directions)[1]), hessian_times(risk, model, along))
 
 
 def test_rows_without_weights_are_rows_of_weight_one():
@@ -478,7 +478,7 @@ class Counted:
         return self.source.read(block)
 
 
-@pytest.mark.parametrize("k", range(6))
+@in_turn("k", range(6))
 def test_rows_are_read_once_and_block_by_block(k):
     model, rows = problem("categorical", 40)
     _, directions = direction(model)
@@ -635,9 +635,9 @@ CALLS = {
 MOVING = {"weight, bias": (1, 2), "weight": (1,), "bias": (2,), "inputs": (0,), "all": (0, 1, 2), "nothing": ()}
 
 
-@pytest.mark.parametrize("moving", MOVING)
-@pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3), (3,)])
-@pytest.mark.parametrize("call", CALLS)
+@in_turn("moving", MOVING)
+@in_turn("shape", [(5, 3), (2, 4, 3), (3,)])
+@in_turn("call", CALLS)
 def test_linear_layers_of_still_inputs_have_torchs_derivatives(call, shape, moving):
     values, changes = tensors(shape, (4, 3), (4,)), tensors(shape, (4, 3), (4,))
     load_forward_mode()
@@ -687,11 +687,11 @@ def test_gradients_of_dual_numbers_are_dual():
         value, change = forward_ad.unpack_dual(losses)
         slopes, bends = forward_ad.unpack_dual(engine.formed(factors))
     expected = dense_gradients("categorical", model, rows)
-    hessians = [dense_hessian(row_loss("categorical", model, rows, i), model) for i in range(N)]
+    changes = [hessian_times(row_loss("categorical", model, rows, i), model, along) for i in range(N)]
     close(value.detach(), engine.losses(rows))
     close(change.detach(), expected @ along)
     close(slopes.detach(), expected)
-    close(bends.detach(), torch.stack([hessian @ along for hessian in hessians]))
+    close(bends.detach(), torch.stack(changes))
 
 
 def test_other_values_of_the_parameters():

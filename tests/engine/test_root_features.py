@@ -112,10 +112,11 @@ def penalties(model):
 @each_case
 def test_penalised_gradients_are_those_times_the_diagonal(name):
     model, rows, gradients = table.truth(name)
+    engine = PerRow(DifferentiableModel(model.module, model.likelihood, rows_of, {}), 4)
+    engine.prepare(rows)
+    factors = engine.capture(whole(rows))[1]
     for kind, decay in penalties(model).items():
-        engine = PerRow(DifferentiableModel(model.module, model.likelihood, rows_of, decay), 4)
-        engine.prepare(rows)
-        factors = engine.capture(whole(rows))[1]
+        engine.model.decay = decay
         found = penalised(engine, factors)
         expected = gradients * penalty_of(model, decay)
         total = torch.zeros(N, N, dtype=torch.float64) + sum(part.gram(factors[layer]) for layer, part in found.items())

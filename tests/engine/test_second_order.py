@@ -30,7 +30,7 @@ K = 3
 
 
 def bent(model, rows, along):
-    """(n, p) H_i w by differentiating <g_i, w>, one row at a time."""
+    """(n, p) H_i w by differentiating <g_i, w>, one row at a time; (k, n, p) for several w (k, p)."""
     own, found = list(model.parameters.values()), []
     for i in range(len(rows)):
         inputs, targets, weight = rows.block(slice(i, i + 1), CPU)
@@ -38,13 +38,18 @@ def bent(model, rows, along):
             loss = model.likelihood.losses(forward(model.module, inputs), targets).sum()
         loss = loss if weight is None else loss * weight[0]
         slopes = torch.autograd.grad(loss, own, create_graph=True, materialize_grads=True, allow_unused=True)
-        dot = torch.cat([slope.flatten() for slope in slopes]) @ along
-        if not dot.requires_grad:
-            found.append(torch.zeros_like(along))
-            continue
-        bends = torch.autograd.grad(dot, own, materialize_grads=True, allow_unused=True)
-        found.append(torch.cat([bend.flatten() for bend in bends]))
-    return torch.stack(found)
+        dots = along.reshape(-1, along.shape[-1]) @ torch.cat([slope.flatten() for slope in slopes])
+        found.append(torch.stack([curved(own, dot) for dot in dots]))
+    found = torch.stack(found, 1)
+    return found if along.ndim == 2 else found[0]
+
+
+def curved(own, dot):
+    """(p,) gradient of a dot product with a gradient; zero where that is a constant."""
+    if not dot.requires_grad:
+        return torch.zeros(sum(value.numel() for value in own), dtype=dot.dtype)
+    bends = torch.autograd.grad(dot, own, retain_graph=True, materialize_grads=True, allow_unused=True)
+    return torch.cat([bend.flatten() for bend in bends])
 
 
 @cache
@@ -52,7 +57,7 @@ def problem(name):
     """(model, rows, gradients (n, p), K directions (flat, by parameter), changes (K, n, p)) of a case."""
     model, rows, gradients = table.truth(name)
     along, directions = direction(model, 7, K)
-    return model, rows, gradients, along, directions, torch.stack([bent(model, rows, each) for each in along])
+    return model, rows, gradients, along, directions, bent(model, rows, along)
 
 
 def first(directions):
@@ -70,8 +75,7 @@ def flat_each(values):
 # ---- every module --------------------------------------------------------------------------------------------------
 
 
-@each_case
-def test_changes_of_rows_equal_a_second_backward_pass_per_row(name):
+def changes_of_rows_equal_a_second_backward_pass_per_row(name):
     _, rows, gradients, along, directions, bends = problem(name)
     engine = table.prepared(name)
     found = SecondOrder(engine).changes(whole(rows), first(directions))
@@ -80,8 +84,7 @@ def test_changes_of_rows_equal_a_second_backward_pass_per_row(name):
     close(engine.formed(found.changes), bends[0], 1e-9)
 
 
-@each_case
-def test_changes_meet_directions_rows_and_their_own_gradients(name):
+def changes_meet_directions_rows_and_their_own_gradients(name):
     _, rows, gradients, along, directions, bends = problem(name)
     engine = table.prepared(name)
     found = SecondOrder(engine).changes(whole(rows), first(directions))
@@ -92,8 +95,7 @@ def test_changes_meet_directions_rows_and_their_own_gradients(name):
     close(engine.formed({n: part.scaled(-0.3) for n, part in found.changes.items()}), -0.3 * bends[0], 1e-9)
 
 
-@each_case
-def test_products_of_a_block_with_several_directions_and_with_one(name):
+def products_of_a_block_with_several_directions_and_with_one(name):
     _, rows, gradients, along, directions, bends = problem(name)
     second = SecondOrder(table.prepared(name))
     for k in (K, 1):
@@ -104,8 +106,7 @@ def test_products_of_a_block_with_several_directions_and_with_one(name):
         close(flat_each(products), bends[:k].sum(1), 1e-9)
 
 
-@each_case
-def test_products_of_all_rows_have_the_penalty(name):
+def products_of_all_rows_have_the_penalty(name):
     model, rows, gradients, along, directions, bends = problem(name)
     decay = {parameter: 0.1 + 0.2 * k for k, parameter in enumerate(model.parameters) if k != 1}
     engine = PerRow(DifferentiableModel(model.module, model.likelihood, rows_of, decay), 4)
@@ -119,6 +120,15 @@ def test_products_of_all_rows_have_the_penalty(name):
     again, product = SecondOrder(engine).product(rows, first(directions))
     close(flat(again), flat(gradient), 1e-9)
     close(flat(product), flat_each(products)[0], 1e-9)
+
+
+@each_case
+def test_every_property(name):
+    """All of one module, whose Hessians row by row are asked once; the traceback names the property."""
+    changes_of_rows_equal_a_second_backward_pass_per_row(name)
+    changes_meet_directions_rows_and_their_own_gradients(name)
+    products_of_a_block_with_several_directions_and_with_one(name)
+    products_of_all_rows_have_the_penalty(name)
 
 
 # modules whose changes need not be formed, which is what makes them cheap
@@ -172,9 +182,9 @@ def test_single_precision(name):
 def test_every_loss_has_its_dense_hessian(name):
     model, rows = losses.problem(name, 3)
     along, directions = losses.direction(model)
-    hessians = [losses.dense_hessian(losses.row_loss(name, model, rows, i), model) for i in range(len(rows))]
     gradients = losses.dense_gradients(name, model, rows)
-    expected = torch.stack([hessian @ along for hessian in hessians])
+    row_losses = [losses.row_loss(name, model, rows, i) for i in range(3)]
+    expected = torch.stack([losses.hessian_times(each, model, along) for each in row_losses])
     engine = PerRow(model, 2)
     engine.prepare(rows)
     second = SecondOrder(engine)
@@ -201,11 +211,11 @@ def test_a_criterion_of_ones_own():
     rows = rows_of(X, torch.randn(7, 2, generator=generator, dtype=torch.float64))
     along, directions = direction(model, 1)
 
-    def hessian(i):
+    def product(i):
         inputs, targets, _ = rows.block(slice(i, i + 1), CPU)
-        return losses.dense_hessian(criterion(module(inputs), targets).mean(), model)
+        return losses.hessian_times(criterion(module(inputs), targets).mean(), model, along)
 
-    expected = torch.stack([hessian(i) @ along for i in range(7)])
+    expected = torch.stack([product(i) for i in range(7)])
     engine = PerRow(model, 3)
     engine.prepare(rows)
     second = SecondOrder(engine)
@@ -331,7 +341,7 @@ def test_a_function_without_forward_derivatives_and_vmap():
     along, directions = direction(model, 3, K)
     engine = PerRow(model, 4)
     engine.prepare(rows)
-    expected = torch.stack([bent(model, rows, each) for each in along])
+    expected = bent(model, rows, along)
     second = SecondOrder(engine)
     close(engine.formed(second.changes(whole(rows), first(directions)).changes), expected[0], 1e-9)
     close(flat_each(second.products(rows, directions)[1]), expected.mean(1), 1e-9)

@@ -8,6 +8,7 @@ from sktda.engine import store as module
 from sktda.engine.journal import Passes
 from sktda.engine.store import GradientStore, Stored
 from sktda.model import sealed
+from tests.in_turn import in_turn
 
 N, WIDTH = 10, 5
 
@@ -34,8 +35,8 @@ def read(store):
     return torch.cat([part.values.double() * part.factor[:, None] for part in parts])
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("size", [1e-300, 1e-12, 1.0, 1e30, 1e300])
+@in_turn("dtype", ["float16", "float32"])
+@in_turn("size", [1e-300, 1e-12, 1.0, 1e30, 1e300])
 def test_a_row_has_a_scale_of_its_own(dtype, size):
     gradients = values() * torch.logspace(0, -5, N).double()[:, None] * size
     gradients[3] = 0.0

@@ -12,6 +12,7 @@ from sktda.engine.per_row import PerRow
 from sktda.engine.unrolling import DiagonalFlow, SpectralFlow, gathered, remaining
 from sktda.model.base import DifferentiableModel, Rows, flatten, unflatten
 from sktda.model.softmax import Categorical
+from tests.in_turn import in_turn
 
 N = 21
 
@@ -34,8 +35,8 @@ def exact(rate, sigma):
         return float((1 - left) / s), float(left)
 
 
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize(("dtype", "digits"), [(torch.float64, 4e-16), (torch.float32, 3e-7)])
+@in_turn("rate", RATES)
+@in_turn(("dtype", "digits"), [(torch.float64, 4e-16), (torch.float32, 3e-7)])
 def test_functions_of_an_eigenvalue_are_exact_to_the_last_digits(rate, dtype, digits):
     values = torch.tensor(SIGMAS, dtype=torch.float64).to(dtype).reshape(1, -1)
     found = gathered(rate)(values), remaining(rate)(values)

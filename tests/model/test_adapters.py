@@ -21,10 +21,12 @@ from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
 from torch import nn
 
+from sktda.model import proxy
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows
 from sktda.model.proxy import default_net
+from tests.in_turn import in_turn
 
 N = 41
 RNG = np.random.default_rng(0)
@@ -51,7 +53,7 @@ def net(module=Small, **settings):
     return NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, **{**fixed, **settings})
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "estimator",
     [
         LogisticRegression(),
@@ -162,7 +164,8 @@ def test_a_clone_is_trained_by_seed_with_callbacks_and_leaves_the_global_state_a
         assert [name for name, each in first.callbacks_ if each is not None] == ["added"]
 
 
-def test_trainings_in_threads_do_not_draw_from_each_other():
+def test_trainings_in_threads_do_not_draw_from_each_other(monkeypatch):
+    monkeypatch.setattr(proxy, "EPOCHS", (10, 10))
     nets = [default_net("classification") for _ in range(4)]
 
     def trained(seed):

@@ -1,10 +1,10 @@
 """Rows as blocks of tensors, and the rows at chosen positions."""
 
 import numpy as np
-import pytest
 import torch
 
 from sktda.model.base import Rows
+from tests.in_turn import in_turn
 
 CPU = torch.device("cpu")
 X = torch.arange(24.0).reshape(8, 3)
@@ -20,9 +20,9 @@ def rows(weight=None, kind="tensor"):
     return Rows(8, read, weight)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=str)
-@pytest.mark.parametrize("positions", [[5, 0, 7, 2], [1, 1, 1, 6], [0, 1, 2, 3]])
-@pytest.mark.parametrize("weight", [None, WEIGHT])
+@in_turn("block", BLOCKS)
+@in_turn("positions", [[5, 0, 7, 2], [1, 1, 1, 6], [0, 1, 2, 3]])
+@in_turn("weight", [None, WEIGHT])
 def test_blocks_of_chosen_rows_are_those_at_the_positions(positions, block, weight):
     positions = np.array(positions)
     chosen = rows(weight).chosen(positions)

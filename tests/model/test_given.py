@@ -16,6 +16,7 @@ from sktda.attribution import EL2N, InnerProduct, SGDInfluence, Source, Stage, T
 from sktda.model.given import GivenModel, GivenRows
 from sktda.model.proxy import default_net
 from sktda.model.trajectory import Trajectory
+from tests.in_turn import in_turn
 from tests.model.nets import make_net
 
 X = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
@@ -23,7 +24,7 @@ Y = (X[:, 0] > 0).astype(np.int64)
 SCALE, MODEL = StandardScaler(), LogisticRegression()
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("estimator", "n_transformers", "frozen", "fixed"),
     [
         (MODEL, 0, False, False),
@@ -44,7 +45,7 @@ def test_through_pipelines_and_frozen_estimators(estimator, n_transformers, froz
     assert GivenModel.of(given) is given
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("net", "can_record"),
     [
         (make_net(), True),
@@ -74,8 +75,8 @@ CONTAINERS = {
 }
 
 
-@pytest.mark.parametrize("kind", CONTAINERS)
-@pytest.mark.parametrize("weight", [None, np.arange(30.0), list(range(30)), pd.Series(np.arange(30.0))])
+@in_turn("kind", CONTAINERS)
+@in_turn("weight", [None, np.arange(30.0), list(range(30)), pd.Series(np.arange(30.0))])
 def test_rows_of_any_container_are_counted_and_taken(kind, weight):
     data, read = CONTAINERS[kind]
     positions = np.array([4, 0, 29])

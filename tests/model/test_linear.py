@@ -22,6 +22,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import forward
+from tests.in_turn import in_turn
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -106,8 +107,8 @@ def test_the_gradient_of_the_risk_is_zero_at_the_fitted_parameters(case, weighte
     assert gradient.abs().max() < (2e-6 if isinstance(estimator, LogisticRegression) else 1e-10)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("mlp")])
+@in_turn("weighted", [False, True])
+@in_turn("case", [case for case in CASES if case.startswith("mlp")])
 def test_one_step_of_a_perceptron_follows_the_gradient_of_the_risk(case, weighted):
     estimator, y = CASES[case]
     weight = WEIGHT * N / WEIGHT.sum() if weighted else None  # a batch is divided by the sum of its weights
@@ -133,7 +134,7 @@ def test_the_penalty_is_felt(case):
     assert free or risk_gradient(model, model.rows(X, y)).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("case", CASES)
+@in_turn("case", CASES)
 def test_outputs_are_those_of_the_estimator(case):
     estimator, y = CASES[case]
     model = differentiable(estimator.fit(X, y), n_rows=N)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from sktda import TorchModel, record_run
 from sktda.attribution import DiffIn, InnerProduct, MoSo, SGDInfluence, Source, TracIn
 from sktda.model.trajectory import Trajectory
+from tests.in_turn import in_turn
 from tests.model.loops import PLAN, by_plain_loop, by_skorch, data, loader_of, make, plain, sgd
 from tests.model.nets import Mlp, recorder_of, rows
 
@@ -469,7 +470,7 @@ def test_what_cannot_be_continued_is_refused(change, message):
 # ---- what is refused
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("change", "error", "message"),
     [
         ({"optimizer": torch.optim.LBFGS}, ValueError, "LBFGS evaluates its closure many times"),

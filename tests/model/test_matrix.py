@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.in_turn import in_turn
 from tests.model.matrix import (
     LOSSES,
     MODULES,
@@ -69,7 +70,7 @@ def test_every_loss_is_right(kind):
     assert not wrong
 
 
-@pytest.mark.parametrize("kind", REFUSED_MODULES)
+@in_turn("kind", REFUSED_MODULES)
 def test_a_module_without_rows_of_their_own_is_refused(kind):
     torch.manual_seed(0)
     for name in ("CrossEntropy", "MSE", "quantile"):
@@ -78,8 +79,8 @@ def test_a_module_without_rows_of_their_own_is_refused(kind):
         assert said.startswith("refused"), (name, said)
 
 
-@pytest.mark.parametrize("name", REFUSED_LOSSES)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@in_turn("name", REFUSED_LOSSES)
+@in_turn("reduction", ["mean", "sum"])
 def test_a_loss_that_is_no_mean_over_rows_is_refused(name, reduction):
     torch.manual_seed(0)
     for kind in ("MLP", "LSTM", "tied weights", "tuple of outputs"):

@@ -16,6 +16,7 @@ from torch.utils.data import IterableDataset, Subset
 
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
 from sktda.model.sampling import Tap
+from tests.in_turn import in_turn
 from tests.model.nets import Mlp, Tied, make_net, record, recorder_of, rows
 
 MODES = {
@@ -114,7 +115,7 @@ def test_recording_changes_neither_the_parameters_nor_the_random_stream_nor_the_
     assert not isinstance(recorded.iterator_train, Tap)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("options", "expected"),
     [
         ({"n_checkpoints": 6}, [4, 8, 12, 16, 20, 24]),

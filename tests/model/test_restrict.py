@@ -11,6 +11,7 @@ from sktda.engine.per_row import PerRow
 from sktda.model.adapters import differentiable
 from sktda.model.base import DifferentiableModel, restrict
 from sktda.model.softmax import Categorical
+from tests.in_turn import in_turn
 
 
 class Body(nn.Module):
@@ -39,7 +40,7 @@ def model(frozen=()):
     return DifferentiableModel(module.eval(), Categorical(), rows=None, decay=dict(RATES))
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("patterns", "kept"),
     [
         ("classifier.*", EVERY[4:]),
@@ -50,7 +51,6 @@ def model(frozen=()):
         ("classifier.bias", ["classifier.bias"]),
         ("*", EVERY),
     ],
-    ids=str,
 )
 def test_the_parameters_that_match_stay(patterns, kept):
     restricted = model()

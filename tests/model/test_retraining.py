@@ -26,6 +26,7 @@ from sktda.attribution import Influence
 from sktda.model import side_by_side as retraining
 from sktda.model.fitting import train_clone
 from sktda.model.side_by_side import why_not
+from tests.in_turn import in_turn
 from tests.model.nets import Mlp, Tied, rows
 
 N = 43  # four batches of 10 rows and a last one of 3
@@ -678,8 +679,8 @@ def test_a_dataset_class_of_the_net():
     assert_same(retrain(net(dataset=Own), X, Y, seeds=SEEDS), one_by_one(net(), X, Y), 1e-6)
 
 
-@pytest.mark.parametrize("batched", ["auto", True, False])
-@pytest.mark.parametrize("given", [None, MASKS], ids=["all rows", "masks"])
+@in_turn("batched", ["auto", True, False])
+@in_turn("given", [None, MASKS])
 def test_a_training_that_hides_rows(batched, given):
     for split in (ValidSplit(5), ValidSplit(4)):
         with pytest.raises(ValueError, match=r"train_split=ValidSplit.* hides .* set train_split=None"):
@@ -718,8 +719,8 @@ BAD_ROWS = {
 }
 
 
-@pytest.mark.parametrize("options", [{}, {"batched": False}, {"same_order": True}], ids=str)
-@pytest.mark.parametrize(("given", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
+@in_turn("options", [{}, {"batched": False}, {"same_order": True}])
+@in_turn(("given", "message"), BAD_ROWS.values())
 def test_rows_that_do_not_match(given, message, options):
     with pytest.raises(ValueError, match=message):
         retrain(net(), X, Y, seeds=SEEDS, rows=given, **options)
@@ -773,8 +774,8 @@ def test_one_net_that_diverges_is_enough():
             retrain(estimator, wide, targets, seeds=[0, 1], rows=[range(N), range(1, N + 1)], batched=batched)
 
 
-@pytest.mark.parametrize("batched", ["auto", True, False])
-@pytest.mark.parametrize("criterion", [nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss])
+@in_turn("batched", ["auto", True, False])
+@in_turn("criterion", [nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss])
 def test_targets_are_not_broadcast(criterion, batched):
     estimator = net(**REGRESSOR | {"criterion": criterion})
     with pytest.raises(ValueError, match=r"y is \(n,\) but the net's outputs are \(n, 1\)"):

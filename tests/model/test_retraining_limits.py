@@ -9,6 +9,7 @@ from skorch import NeuralNetRegressor
 from torch import nn
 
 from sktda import retrain
+from tests.in_turn import in_turn
 from tests.model.nets import Mlp
 from tests.model.test_retraining import (
     MASKS,
@@ -126,8 +127,8 @@ def test_random_state_of_the_module():
     assert_same(retrain(estimator, X, Y, seeds=SEEDS), one_by_one(estimator, X, Y))
 
 
-@pytest.mark.parametrize("n", [N - 3, N + 3])
-@pytest.mark.parametrize("batched", ["auto", True, False])
+@in_turn("n", [N - 3, N + 3])
+@in_turn("batched", ["auto", True, False])
 def test_X_and_y_of_different_lengths(n, batched):
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         retrain(net(), X, np.resize(Y, n), seeds=SEEDS, batched=batched)
@@ -185,8 +186,8 @@ def test_no_trainings_in_one_order():
     assert retrain(net(), X, Y, seeds=[], rows=MASKS[:0], same_order=True) == []
 
 
-@pytest.mark.parametrize("given", [[[0.0, 1.0]], [[[0, 1]]], [3], [["a"]]], ids=str)
-@pytest.mark.parametrize("batched", ["auto", False])
+@in_turn("given", [[[0.0, 1.0]], [[[0, 1]]], [3], [["a"]]])
+@in_turn("batched", ["auto", False])
 def test_rows_that_are_no_positions(given, batched):
     with pytest.raises(ValueError, match=r"rows\[0\]"):
         retrain(net(), X, Y, seeds=[0], rows=given, batched=batched)

@@ -12,6 +12,7 @@ from sktda import LogitsLoss, TrajectoryRecorder, head_of
 from sktda.attribution import Influence, InnerProduct, TracIn
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import differentiable
+from tests.in_turn import in_turn
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -172,8 +173,8 @@ def test_the_class_of_a_text_is_read_at_its_last_token(left):
     np.testing.assert_allclose(found, row_gradients(net, kind, "token"), rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("per", ["token", "sequence"])
-@pytest.mark.parametrize("name", ["GPT-2", "BERT, tokens", "BERT, texts"])
+@in_turn("per", ["token", "sequence"])
+@in_turn("name", ["GPT-2", "BERT, tokens", "BERT, texts"])
 def test_the_loss_is_that_of_the_model_or_the_mean_of_its_rows(name, per):
     net, kind = net_of(name, per)
     X, y = given(kind)
@@ -418,7 +419,7 @@ def test_several_adapters_and_adapters_that_play_no_part():
         differentiable(net)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("make", "names"),
     [
         (MODELS["BERT, texts"][0], ["classifier.weight", "classifier.bias"]),

@@ -18,6 +18,7 @@ from sktda.model.base import forward
 from sktda.model.criterion import Custom
 from sktda.model.likelihood import Binary, Gaussian
 from sktda.model.softmax import Categorical
+from tests.in_turn import in_turn
 
 N = 23
 RNG = np.random.default_rng(0)
@@ -86,7 +87,7 @@ def trained_loss(net, X, y):
         return float(net.get_loss(net.infer(torch.as_tensor(X)), torch.as_tensor(y)))
 
 
-@pytest.mark.parametrize("case", CASES)
+@in_turn("case", CASES)
 def test_the_mean_over_rows_is_the_loss_that_the_net_was_trained_with(case):
     kind, module, criterion, y, likelihood = CASES[case]
     net = net_of(kind, module, criterion).fit(X, y)
@@ -112,7 +113,7 @@ def test_the_mean_over_rows_is_the_loss_that_the_net_was_trained_with(case):
         assert torch.equal(value, before[name])
 
 
-@pytest.mark.parametrize("case", ["labels-plain", "squares-several", "huber", "own", "absolute", "cross-entropy"])
+@in_turn("case", ["labels-plain", "squares-several", "huber", "own", "absolute", "cross-entropy"])
 def test_roots_give_the_hessian_of_the_loss_by_the_outputs(case):
     kind, module, criterion, y, _ = CASES[case]
     model = differentiable(net_of(kind, module, criterion).fit(X, y))

@@ -16,6 +16,7 @@ from sktda.model.fingerprint import changes_between_reads, row_fingerprints
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
 from sktda.model.trajectory import Trajectory
 from sktda.model.trajectory_files import ARRAYS, OPTIONAL_ARRAYS, SCALARS
+from tests.in_turn import in_turn
 from tests.model.nets import Mlp, Tied, make_net, record, recorder_of, rows
 
 
@@ -250,7 +251,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@in_turn("form", FORMS)
 def test_the_same_rows_have_the_same_fingerprints_in_every_form(form):
     X, y = rows(600)
     X[3, 1] = -0.0

@@ -32,6 +32,7 @@ from sktda.model.base import forward
 from sktda.model.given import GivenModel
 from sktda.model.proxy import default_net
 from sktda.model.recorder import TrajectoryRecorder, find_trajectory
+from tests.in_turn import in_turn
 from tests.model.nets import Mlp, Tied, make_net, record
 
 N = 48
@@ -236,7 +237,7 @@ def test_out_and_in_again_changes_no_prediction(case, fitted):
     np.testing.assert_array_equal(ask(case, none), ask(case, estimator))
 
 
-@pytest.mark.parametrize("case", CASES)
+@in_turn("case", CASES)
 def test_new_parameters_predict_as_the_module_that_has_them(case, fitted):
     estimator = fitted(case)
     _, inputs, _, _, link = CASES[case]
@@ -265,7 +266,7 @@ def test_new_parameters_predict_as_the_module_that_has_them(case, fitted):
     assert not storages(changed) & storages(estimator)
 
 
-@pytest.mark.parametrize("case", CASES)
+@in_turn("case", CASES)
 def test_a_part_of_the_parameters_leaves_the_others(case, fitted):
     estimator = fitted(case)
     old = differentiable(estimator, N)
@@ -300,7 +301,7 @@ def test_frozen_estimators_are_copied_with_what_is_inside(case, fitted):
     np.testing.assert_array_equal(ask(case, estimator), ask(case, fitted(case)))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "net-of-a-local-class"])
+@in_turn("case", [case for case in CASES if case != "net-of-a-local-class"])
 def test_a_copy_can_be_pickled(case, fitted):
     changed = with_parameters(fitted(case), moved(differentiable(fitted(case), N)))
     np.testing.assert_array_equal(ask(case, pickle.loads(pickle.dumps(changed))), ask(case, changed))
@@ -354,7 +355,7 @@ def test_the_default_net_with_a_recorder_is_copied_as_one():
     assert find_trajectory(net.net_) is not None
 
 
-@pytest.mark.parametrize("case", ["ridge", "ridge-alphas", "perceptron", "net", "net-in-a-pipeline", "default-table"])
+@in_turn("case", ["ridge", "ridge-alphas", "perceptron", "net", "net-in-a-pipeline", "default-table"])
 def test_unknown_names_and_wrong_shapes_are_named(case, fitted):
     estimator = fitted(case)
     own = differentiable(estimator, N).parameters

@@ -13,6 +13,7 @@ from sktda.attribution import KernelForest
 from sktda.patches import bank, filters
 from sktda.patches.filters import Filters, centres
 from sktda.patches.layout import Layout, averages
+from tests.in_turn import in_turn
 
 RNG = np.random.default_rng(0)
 COLOURED = RNG.integers(0, 256, (12, 8, 11, 3)).astype(np.uint8)
@@ -208,7 +209,7 @@ def test_small_and_plain_pictures(shape):
     assert PatchFeatures(50).fit(np.zeros(shape)).filters_.shape[0] == 1  # no more different patches
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("X", "options", "error", "match"),
     [
         (np.zeros((4, 3, 9, 9)), {}, ValueError, r"channels first; give X\.transpose\(0, 2, 3, 1\)"),
@@ -233,7 +234,7 @@ def test_other_pictures_than_those_of_fit_are_refused(fitted):
         fitted.transform(wild)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "check",
     [
         "check_estimator_cloneable",

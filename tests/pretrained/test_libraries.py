@@ -20,6 +20,7 @@ from sktda import NoisyLabelDetector, PretrainedEncoder, TableEncoder
 from sktda.attribution import ComplexityGap
 from sktda.pretrained import names
 from sktda.pretrained.offline import offline
+from tests.in_turn import in_turn
 from tests.pretrained import models
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
@@ -242,7 +243,7 @@ def test_weights_of_torchvision_are_taken_from_torchs_folder(monkeypatch):
     np.testing.assert_allclose(found, net.features(prepared).mean(dim=(2, 3)).detach(), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "mobilenet_v3_small", "vit_b_16", "densenet121", "swin_t"])
+@in_turn("name", ["resnet18", "vgg11", "mobilenet_v3_small", "vit_b_16", "densenet121", "swin_t"])
 def test_the_head_of_a_classifier_is_taken_out(name):
     torchvision = pytest.importorskip("torchvision")
     from sktda.pretrained.libraries.torchvision_nets import without_head
@@ -265,7 +266,7 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize("name", MISSING)
+@in_turn("name", MISSING)
 def test_missing_weights_are_not_fetched_and_the_error_says_how(name):
     pytest.importorskip(names.LIBRARIES[name.partition(":")[0]].module)
     with pytest.raises(FileNotFoundError, match="not on this machine, and nothing is downloaded here") as caught:
@@ -322,7 +323,7 @@ def test_pickles_are_not_read(tmp_path, save):
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("text", "message"),
     [
         ("resnet18", "did you mean timm:resnet18"),

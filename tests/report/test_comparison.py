@@ -8,6 +8,7 @@ from sklearn.model_selection import StratifiedKFold
 from sktda import NoisyLabelDetector, ResampledEstimator
 from sktda.report import comparison
 from sktda.report.comparison import Comparison, ModelScores, compare, visible_gain
+from tests.in_turn import in_turn
 from tests.spies import noisy_blobs
 
 pytestmark = pytest.mark.usefixtures("few_trees")
@@ -146,7 +147,7 @@ def test_summary_is_mean_and_standard_error_of_paired_folds():
     assert numbers["gain_over_random_se"] == pytest.approx(0.1 / np.sqrt(3))
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("gain", "over_random", "n_removed", "verdict"),
     [
         ([-0.05, -0.04, -0.06, -0.05, -0.04], [0] * 5, 9, "worse"),

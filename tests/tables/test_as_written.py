@@ -14,6 +14,7 @@ from sktda.cli.labels import read_labels
 from sktda.tables.cells import cells_of
 from sktda.tables.clocks import learn_clocks
 from sktda.tables.columns import learn_column
+from tests.in_turn import in_turn
 
 
 def learned(cells):
@@ -59,7 +60,7 @@ NUMBERS = {  # cells and what they mean, in the unit of the note
 }
 
 
-@pytest.mark.parametrize("case", NUMBERS)
+@in_turn("case", NUMBERS)
 def test_numbers_are_what_the_cells_mean_and_it_is_said(case):
     cells, expected, note = NUMBERS[case]
     reader, (read,) = learned(cells * 4)
@@ -89,7 +90,7 @@ DATES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", DATES)
+@in_turn("case", DATES)
 def test_dates_with_words_are_read(case):
     cells, expected = DATES[case]
     reader, (read,) = learned(cells * 4)
@@ -112,7 +113,7 @@ def test_a_column_of_both_orders_says_how_the_others_are_read():
     assert "both orders of day and month occur ('25/12/2020', '12/26/2020'); read with the day first" in reader.note
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("cells", "kind"),
     [
         (["01067", "10115", "80331"], "category"),
@@ -133,7 +134,6 @@ def test_a_column_of_both_orders_says_how_the_others_are_read():
         ([f"{name}{i}@{host}.com" for i, (name, host) in enumerate([("a", "x"), ("b", "y")] * 9)], "text"),
         (["10-20", "20-30"], "category"),
     ],
-    ids=lambda value: value if isinstance(value, str) else value[0],
 )  # fmt: skip
 def test_what_is_no_number_is_none(cells, kind):
     reader, read = learned(cells * (1 if len(cells) > 5 else 4))
@@ -143,7 +143,7 @@ def test_what_is_no_number_is_none(cells, kind):
         assert read[0].iloc[0] == cells[0].strip('="')
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("form", "first"),
     [
         ("{a}.25, {b}.5", "-7.25"), ("({a}.25, {b}.5)", "-7.25"), ("POINT ({a}.25 {b}.5)", "-7.25"),
@@ -159,7 +159,7 @@ def test_two_numbers_in_a_cell_are_two_columns(form, first):
     assert "read as two numbers" in reader.note
 
 
-@pytest.mark.parametrize("mark", ["#N/A", "#DIV/0!", "–", ".", "k.A.", "n.d.", "\\N", "(null)", "..."])
+@in_turn("mark", ["#N/A", "#DIV/0!", "–", ".", "k.A.", "n.d.", "\\N", "(null)", "..."])
 def test_marks_of_missing_cells_do_not_cost_a_column(mark):
     reader, (read,) = learned([mark if i % 4 == 0 else f"{i / 7:.3f}" for i in range(60)])
     assert reader.kind == "number"
@@ -199,9 +199,9 @@ def test_labels_may_be_times_where_they_are_no_classes():
     assert read_labels(slots, "regression").given.tolist()[:3] == [9, 9.5, 10]
 
 
-@pytest.mark.parametrize("task", ["auto", "regression"])
-@pytest.mark.parametrize("word", ["-", "on request", "?"])
-@pytest.mark.parametrize("number", ["${}.50", "{}", "{} %"])
+@in_turn("task", ["auto", "regression"])
+@in_turn("word", ["-", "on request", "?"])
+@in_turn("number", ["${}.50", "{}", "{} %"])
 def test_words_among_numbers_to_predict_are_named_with_the_remedy(task, word, number):
     labels = pd.Series([word if i % 9 == 4 else number.format(i + 200) for i in range(60)], name="y", dtype=object)
     with pytest.raises(ValueError, match=f"--na-values .?{re.escape(word)}.? says that these are no labels"):
@@ -247,7 +247,7 @@ def test_objects_of_python_are_read(cells, kind, first):
     assert read.isna().sum() == sum(cell is None or len(np.atleast_1d(cell)) == 0 for cell in cells)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("cells", "kind"),
     [
         (pd.period_range("2020-01", periods=20, freq="M"), "date"),
@@ -258,7 +258,6 @@ def test_objects_of_python_are_read(cells, kind, first):
         (np.array([2**63 + i % 7 for i in range(20)], dtype=np.uint64), "identifier"),
         (np.arange(20) % 7 - 3, "number"),
     ],
-    ids=["periods", "intervals", "gaps", "arrow", "mixed", "huge", "small"],
 )
 def test_types_of_pandas_are_what_they_hold(cells, kind):
     column = pd.Series(cells, name="c")

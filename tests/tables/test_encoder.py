@@ -16,6 +16,7 @@ from sktda.cleaning import GLISTER
 from sktda.tables import encoder as encoder_module
 from sktda.tables.cells import _floats, cells_of
 from sktda.tables.columns import learn_column
+from tests.in_turn import in_turn
 
 
 def kind_of(cells):
@@ -23,7 +24,7 @@ def kind_of(cells):
     return learn_column(column, cells_of(column)).kind
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("kind", "cells"),
     [
         ("number", ["1", " 2.5", "-3e2", "", "NA", "?"] * 4),
@@ -377,7 +378,7 @@ def test_dates_that_cannot_be_read_are_said_and_not_only_missing():
     assert "1 cells are no dates that can be read ('neulich'), taken as missing" in column.note
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "odd", [" 12", "1_000", "-Infinity", "nan", "1e400", "1e-400", "+5", "5.", "１２", None, 3.5, "0x1A", "1,5", ""]
 )
 def test_numbers_are_read_fast_as_python_reads_them(odd):

@@ -5,6 +5,7 @@ import pytest
 
 from sktda.tables.numerals import learn
 from sktda.tables.values import parse
+from tests.in_turn import in_turn
 
 STYLES = {  # decimal mark, between thousands, before, behind
     "program": (".", "", "", ""),
@@ -47,8 +48,8 @@ def rendered(value, style, negative, decimals):
     return negative.format(text) if value < 0 else text
 
 
-@pytest.mark.parametrize("decimals", [0, 1, 3])
-@pytest.mark.parametrize("style", STYLES)
+@in_turn("decimals", [0, 1, 3])
+@in_turn("style", STYLES)
 def test_numbers_come_back_however_they_are_written(style, decimals):
     rng = np.random.default_rng(decimals)
     for name, negative in NEGATIVES.items():
@@ -61,7 +62,7 @@ def test_numbers_come_back_however_they_are_written(style, decimals):
         np.testing.assert_allclose(numerals.read(written), values, rtol=1e-12, err_msg=f"{texts[:2]} {written[:2]}")
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("text", "value", "base", "factor"),
     [
         ("12 %", 12, "%", 1),
@@ -94,7 +95,7 @@ def test_one_cell(text, value, base, factor):
     assert cell.unit.factor == pytest.approx(factor)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "text",
     ["", "-", "$", "abc", "A12", "12:30", "2020-01-02", "120/80", "1,2,3", "1.2.3", "1 2", "3-4", "5 (about)", "--5"]
     + ["(5", "5)", "(-5)", "€5 $", "1_000", "0x1F", "<5", "3 x 4", "12 rooms in the house by the sea"],
@@ -103,7 +104,7 @@ def test_what_is_no_number(text):
     assert parse(text) is None
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("texts", "hint", "values"),
     [
         (["1,234", "5,678"], "", [1234, 5678]),
@@ -128,7 +129,7 @@ def test_the_column_decides_what_a_cell_leaves_open(texts, hint, values):
     assert numerals.note or not any(parse(text).mark == "?" for text in texts) or numerals.shown
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("texts", "values", "note"),
     [
         (["1 kg", "500 g", "2 kg"], [1, 0.5, 2], "units converted"),

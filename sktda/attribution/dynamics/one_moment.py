@@ -59,9 +59,8 @@ class EL2N(AtOneMoment):
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import EL2N
-    >>> X, y = load_digits(return_X_y=True)
-    >>> X, y = X[:500], y[:500]
-    >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
+    >>> X, y = load_digits(n_class=4, return_X_y=True)
+    >>> y[:3] = [3, 3, 3]  # they are 0, 1, 2
     >>> scores = EL2N(random_state=0).fit(X, y).scores_
     >>> bool((scores[:3] < -0.9).all())
     True
@@ -143,9 +142,8 @@ class GraNd(AtOneMoment):
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import GraNd
-    >>> X, y = load_digits(return_X_y=True)
-    >>> X, y = X[:500], y[:500]
-    >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
+    >>> X, y = load_digits(n_class=4, return_X_y=True)
+    >>> y[:3] = [3, 3, 3]  # they are 0, 1, 2
     >>> scores = GraNd(random_state=0).fit(X, y).scores_
     >>> bool((scores[:3] < -5).all())
     True
@@ -224,9 +222,8 @@ class Loss(AtOneMoment):
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import Loss
-    >>> X, y = load_digits(return_X_y=True)
-    >>> X, y = X[:500], y[:500]
-    >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
+    >>> X, y = load_digits(n_class=4, return_X_y=True)
+    >>> y[:3] = [3, 3, 3]  # they are 0, 1, 2
     >>> scores = Loss(at=0.1, random_state=0).fit(X, y).scores_
     >>> bool((scores[:3] < -1).all())
     True
@@ -299,9 +296,8 @@ class LogitMargin(AtOneMoment):
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import LogitMargin
-    >>> X, y = load_digits(return_X_y=True)
-    >>> X, y = X[:500], y[:500]
-    >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
+    >>> X, y = load_digits(n_class=4, return_X_y=True)
+    >>> y[:3] = [3, 3, 3]  # they are 0, 1, 2
     >>> scores = LogitMargin(at=0.1, random_state=0).fit(X, y).scores_
     >>> bool((scores[:3] < 0).all())
     True

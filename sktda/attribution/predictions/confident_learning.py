@@ -69,9 +69,8 @@ class ConfidentLearning(OutOfSample):
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import ConfidentLearning
-    >>> X, y = load_digits(return_X_y=True)
-    >>> X, y = X[:500], y[:500]
-    >>> y[::10] = (y[::10] + 3) % 10  # 50 of 500 labels are wrong now
+    >>> X, y = load_digits(n_class=4, return_X_y=True)
+    >>> y[::10] = (y[::10] + 3) % 4  # 72 of 720 labels are wrong now
     >>> learning = ConfidentLearning().fit(X, y)
     >>> round(learning.noise_rate_, 1)
     0.1

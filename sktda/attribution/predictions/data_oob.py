@@ -81,9 +81,8 @@ class DataOOB(Attributor):
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution.predictions.data_oob import DataOOB
-    >>> X, y = load_digits(return_X_y=True)
-    >>> X, y = X[:500], y[:500]
-    >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
+    >>> X, y = load_digits(n_class=4, return_X_y=True)
+    >>> y[:3] = [3, 3, 3]  # they are 0, 1, 2
     >>> oob = DataOOB().fit(X, y)
     >>> bool(oob.scores_[:3].max() < 0.2)
     True

@@ -83,9 +83,8 @@ class Ensemble(CallbackSupportMixin, Attributor):
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sktda.attribution import Ensemble
-    >>> X, y = load_digits(return_X_y=True)
-    >>> X, y = X[:500], y[:500]
-    >>> y[:3] = [7, 7, 7]  # they are 0, 1, 2
+    >>> X, y = load_digits(n_class=4, return_X_y=True)
+    >>> y[:3] = [3, 3, 3]  # they are 0, 1, 2
     >>> ensemble = Ensemble().fit(X, y)
     >>> sorted(ensemble.scores_.argsort()[:3].tolist())
     [0, 1, 2]
