@@ -97,7 +97,7 @@ class LabelPosterior(Attributor):
     >>> posterior = LabelPosterior().fit(X, y)
     >>> posterior.is_corrected_
     True
-    >>> worst = [fitted.scores_.argsort()[:599] for fitted in (posterior, posterior.attributor_)]
+    >>> worst = [fitted.scores_.argsort()[:167] for fitted in (posterior, posterior.attributor_)]
     >>> [bool((y != true)[rows].mean() > 0.95) for rows in worst]
     [True, False]
     """
