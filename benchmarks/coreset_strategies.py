@@ -59,7 +59,7 @@ def part(n: int, rate: float, seed: int, n_val: int, step_counts: dict[float, in
 
     from sktda import CoresetSelector
     from sktda.attribution import ComplexityGap
-    from sktda.cleaning.coreset import STRATEGIES
+    from sktda.cleaning.coreset import named_strategy
     from sktda.model.proxy import default_net
 
     x_train, y_train, x_test, y_test = fashion_mnist()
@@ -77,7 +77,7 @@ def part(n: int, rate: float, seed: int, n_val: int, step_counts: dict[float, in
     rows = []
     for share, steps in step_counts.items():
         for name, model in candidates:
-            strategy = name if model is None else STRATEGIES[name](estimator=model)
+            strategy = name if model is None else named_strategy(name).set_params(estimator=model)
             selector = CoresetSelector(scores, n_samples=share, strategy=strategy, random_state=seed)
             start = time.perf_counter()
             kept = selector.fit(X, y).sample_indices_

@@ -22,9 +22,7 @@ SEED = 0
 
 
 def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """Linear layers of these widths with an activation between them; with --quick sixteen units inside at most."""
-    if quick():
-        widths = (widths[0], *(min(width, 16) for width in widths[1:-1]), widths[-1])
+    """Linear layers of these widths with an activation between them."""
     layers: list[nn.Module] = []
     for width, following in pairwise(widths):
         layers += [nn.Linear(width, following), activation()]
