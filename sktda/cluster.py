@@ -62,7 +62,7 @@ class _Backend(DaskDistributedBackend):
         if large := [future for value, future in new if sizeof(value) > LARGE]:
             with suppress(Exception):  # on all workers: Dask puts a task where its arguments are
                 await self.client._replicate(large)
-        return Batch(tasks), tasks
+        return _Batch(tasks), tasks
 
     async def _describe(self, value: Any) -> None:
         """Keep what is mapped from a file as where it is in the file, if the workers can open that."""
@@ -87,6 +87,18 @@ class _Backend(DaskDistributedBackend):
             future = self.client.submit(_same, value, pure=False, **self.submit_kwargs)
         self.kept[id(value)] = value, future  # the value too: its id is not given to another one meanwhile
         return future
+
+
+class _Batch(Batch):
+    """Tasks of which none hands out tasks of its own.
+
+    joblib's do, down to the trees of a forest in a fold of a search, and wait for them; where each worker waits for
+    tasks that stand behind others that wait, none goes on.
+    """
+
+    def __call__(self, tasks: Any = None) -> list:
+        with parallel_config(backend="sequential"):
+            return [function(*args, **kwargs) for function, args, kwargs in tasks]
 
 
 def _same(value: Any) -> Any:
