@@ -33,6 +33,8 @@ def in_workers(function: Callable, tasks: Iterable[tuple], n_jobs: int | None) -
     functions and results may be of classes that were written in a script or a notebook.
     """
     backend = get_active_backend()[0]
+    if _is_dask(backend) and _in_dask_worker():  # a task that waits for others may stand in their way
+        return (function(*task) for task in tasks)
     if not _leaves(backend, n_jobs):
         return iter(Parallel(n_jobs=n_jobs, **_settings(backend))(delayed(function)(*task) for task in tasks))
     return _sent(backend, *packed(function), tasks, n_jobs)
@@ -172,9 +174,8 @@ def _settle(has_torch: bool) -> None:
     # rows are mapped, or shared by tasks, and nobody writes to them: torch would warn in every process
     warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
     if has_torch and "OMP_NUM_THREADS" not in os.environ:
-        sys.modules["torch"].set_num_threads(
-            1
-        )  # there are as many workers as processors, or their environment says what there is
+        # there are as many workers as processors, or their environment says what there is
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _on_processor(found: Any) -> Any:

@@ -207,6 +207,22 @@ def test_rows_of_a_file_that_is_gone_are_sent_themselves(workers, small_shards, 
         ]
 
 
+@pytest.mark.parametrize("way", ["dask_cluster", "joblib's own"])
+def test_a_task_of_a_cluster_hands_out_none_of_its_own(workers, way):
+    """Where each worker waits for tasks that stand behind others that wait, none goes on."""
+
+    def place(_):
+        return os.getpid(), threading.get_ident()
+
+    def outer(_):
+        return {place(0), *in_workers(place, [(0,), (1,), (2,)], None)}
+
+    client = workers[0]
+    with dask_cluster(client) if way == "dask_cluster" else joblib.parallel_config("dask", client=client):
+        found = joblib.Parallel()(joblib.delayed(outer)(k) for k in range(4))
+    assert [len(places) for places in found] == [1] * 4
+
+
 def test_mapped_arrays_are_described_as_they_are_and_other_files_refused(tmp_path):
     path = tmp_path / "X.npy"
     np.save(path, np.arange(60.0).reshape(5, 4, 3))

@@ -226,14 +226,10 @@ def _named(finding: Finding, rows: np.ndarray) -> Finding:
 
 def _how(source: RowGroups, n_drawn: int) -> str:
     """How the rows are read, for the user."""
-    learned = (
-        f"what columns hold was learned from {n_drawn:,} rows drawn at random"
-        if n_drawn < source.n_rows
-        else "all rows"
-    )
     if n_drawn == source.n_rows:
         return f"{source.name} was read by row group"
     return (
-        f"{source.name} was read by row group, as its {source.n_rows:,} rows may not fit in memory; {learned}, and "
-        "equal rows with different labels were looked for among these"
+        f"{source.name} was read by row group, as its {source.n_rows:,} rows may not fit in memory; what columns hold "
+        f"was learned from {n_drawn:,} rows drawn at random, and equal rows with different labels were looked for "
+        "among these"
     )
