@@ -45,12 +45,15 @@ def cluster() -> Page | None:
     names = {"alone": "without a cluster", "one": "one worker", "two": "two workers"}
     panels = {"": {title: {row["flow"]: row[name] for row in rows} for name, title in names.items()}}
     least, most = min(efficiency, key=efficiency.__getitem__), max(efficiency, key=efficiency.__getitem__)
+    largest = max(differs.values())
+    same = "all scores are those without a cluster, to the bit"
+    if largest:
+        same = f"no score differs by more than {largest:.1g} of the largest from those without a cluster"
     return Page(
         name="cluster",
         question="What do two workers of a cluster gain, and what does a killed one change?",
         answer=f"Two workers are {2 * efficiency[least]:.2f} ({least}) to {2 * efficiency[most]:.2f} times ({most}) as "
-        "fast as one, and where a worker is killed on the way no score differs by more than "
-        f"{max(differs.values()):.1g} of the largest from the result without a cluster.",
+        f"fast as one, and where a worker is killed on the way {same}.",
         picture=Picture(
             "Seconds without a cluster, on one worker and on two, for each method", partial(bars, panels, "seconds")
         ),
