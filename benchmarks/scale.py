@@ -16,7 +16,7 @@ Trains two small towers on the pairs for one epoch, 30 % of them mismatched, and
 checkpoint, in the batches that they stood in. Writes benchmarks/results/scale_pairs.json, after every size.
 
     python benchmarks/scale.py --methods all --rows 1000000 10000000
-    python benchmarks/scale.py --methods TracIn "Influence ekfac" --rows 10000000
+    python benchmarks/scale.py --methods TracIn "Influence ekfac" --rows 10000000 --threads 1
 
 Each method that goes through the rows block by block, on rows of 100 columns (NoisyLabelDetector: 50) that are made in
 a temporary folder: 4 GB for 10,000,000, and as much again where a method keeps its own form of them; two classes where
@@ -31,14 +31,13 @@ import multiprocessing as mp
 import os
 import pickle
 import signal
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shared.common import begin, measured, save
+from shared.common import begin, measured, save, set_threads
 from shared.many_rows import METHODS as OF_ROWS
 from shared.many_rows import rows_of_methods
 from shared.memory import Anonymous
@@ -177,7 +176,6 @@ def score_pairs(n: int) -> dict:
     from sktda import ContrastiveLoss, TrajectoryRecorder
     from sktda.attribution import DiffIn
 
-    torch.set_num_threads(1)
     torch.manual_seed(SEED)
     X, wrong, validation = pairs(n)
     net = NeuralNet(
@@ -213,7 +211,7 @@ def pairs_of_sizes(sizes: list[int]) -> None:
     """A row per size."""
     rows: list[dict] = []
     for n in sizes:
-        rows.append(measured(score_pairs, n))
+        rows.append(measured(score_pairs, n, threads=1))
         row = rows[-1]
         print(
             f"seed {SEED} DiffIn {n:9,} pairs {row['seconds']:8.2f} s ({row['processor_seconds']:.2f} s of the "
@@ -231,10 +229,12 @@ def main(arguments: list[str] | None = None) -> None:
         "--methods", nargs="+", choices=["all", *OF_ROWS], default=[], help="of those that go by blocks"
     )
     parser.add_argument("--pairs", action="store_true", help="image-text pairs only")
-    options = begin(parser, arguments, threads=1 if "--pairs" in (arguments or sys.argv) else 2)
+    parser.add_argument("--threads", type=int, default=2, help="of `--methods`")
+    options = begin(parser, arguments)
+    set_threads(1 if options.pairs else options.threads)
     if options.methods or options.quick:
         names = list(OF_ROWS) if {"all"} & {*options.methods} else options.methods or ["InnerProduct", "noise rate"]
-        rows_of_methods(names, [500] if options.quick else options.rows)
+        rows_of_methods(names, [500] if options.quick else options.rows, options.threads)
         if options.methods:
             return
     n = 2_000 if options.quick else options.rows[-1]

@@ -181,12 +181,12 @@ def _measure(function, args) -> dict:
     return {"seconds": elapsed, "peak_gib": peak, **result}
 
 
-def _child(pipe, function, args):
-    set_threads()
+def _child(pipe, function, args, threads):
+    set_threads(threads)
     pipe.send(_measure(function, args))
 
 
-def measured(function, *args) -> dict:
+def measured(function, *args, threads: int = 2) -> dict:
     """function(*args) -> dict in a fresh process, with `seconds` (unless it sets its own) and `peak_gib`.
 
     With --quick in this process, whose peak it then is.
@@ -195,7 +195,7 @@ def measured(function, *args) -> dict:
         return _measure(function, args)
     context = mp.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(send, function, args))
+    process = context.Process(target=_child, args=(send, function, args, threads))
     process.start()
     send.close()
     try:

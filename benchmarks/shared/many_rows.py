@@ -177,6 +177,8 @@ METHODS: dict[str, tuple[Callable, tuple[str, ...], int]] = {  # what is fitted,
 
 def fit(folder: str, n: int, name: str) -> dict:
     """One method on the first n rows; seconds are of the fit alone, memory without what the map has in it."""
+    import torch
+
     X, y = arrays(folder)
     held = np.array(X[-VALIDATION:]), y[-VALIDATION:].copy()
     X, y = X[:n], y[:n].copy()
@@ -185,10 +187,11 @@ def fit(folder: str, n: int, name: str) -> dict:
         clock = time.perf_counter(), time.process_time()
         work()
         seconds, processor = time.perf_counter() - clock[0], time.process_time() - clock[1]
-    return {"seconds": seconds, "processor_seconds": processor, "anonymous_gib": memory.peak}
+    measures = {"seconds": seconds, "processor_seconds": processor, "anonymous_gib": memory.peak}
+    return {"threads": torch.get_num_threads(), **measures}
 
 
-def rows_of_methods(names: list[str], sizes: list[int]) -> None:
+def rows_of_methods(names: list[str], sizes: list[int], threads: int) -> None:
     """A row per method and size, added to those that were measured before, and written after each."""
     place = RESULTS / f"{NAME}.json"
     rows = json.loads(place.read_text())["rows"] if place.exists() and not quick() else []
@@ -201,12 +204,13 @@ def rows_of_methods(names: list[str], sizes: list[int]) -> None:
                     measured(train, folder, n)
                 if "recorded" in needed:
                     measured(record, folder, n)
-                row = {"method": name, "n": n, "columns": columns, **measured(fit, folder, n, name)}
+                row = {"method": name, "n": n, "columns": columns, **measured(fit, folder, n, name, threads=threads)}
             print(
                 f"{name:18s} {n:10,} x {columns} {row['seconds']:8.1f} s ({row['processor_seconds']:.1f} s of the "
                 f"processor, {1e6 * row['processor_seconds'] / n:.1f} us/row), peak {row['peak_gib']:.2f} GiB, "
                 f"{row['anonymous_gib'] or float('nan'):.2f} without mapped files",
                 flush=True,
             )
-            rows = [each for each in rows if (each["method"], each["n"]) != (name, n)] + [row]
+            same = (name, n, row["threads"])
+            rows = [each for each in rows if (each["method"], each["n"], each["threads"]) != same] + [row]
             save(NAME, rows)
