@@ -76,9 +76,11 @@ class StillInputs(TorchFunctionMode):
 
 @cache
 def load_forward_mode() -> None:
-    """Let torch load its forward derivatives, which it does at the first use with a DeprecationWarning of its own."""
+    """Let torch load its forward derivatives, which it does at the first use with a warning to its own authors."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings(
+            "ignore", ".*torch.jit", category=Warning
+        )  # DeprecationWarning; FutureWarning from 2.14 on
         jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
 
 

@@ -459,7 +459,7 @@ def test_a_hook_that_holds_the_original_is_refused():
         InnerProduct(FrozenEstimator(net), objective=None).fit(X, CODES)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_script_module_is_refused():
     net = trained(torch.jit.script(nn.Linear(WIDTH, CLASSES)), nn.CrossEntropyLoss(), CODES)
     with pytest.raises(TypeError, match="is a ScriptModule"):

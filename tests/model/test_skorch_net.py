@@ -179,7 +179,7 @@ def test_frozen_parameters_stay_frozen_and_the_copy_is_in_eval_mode():
     assert net.module_.training
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, as it loads the compiler
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, as it loads the compiler
 def test_compiled_modules_are_unwrapped_inside_and_out():
     inner = nn.Linear(4, 4)
     module = nn.Sequential(inner, nn.Linear(4, 3))

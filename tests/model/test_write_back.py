@@ -163,7 +163,7 @@ CASES = {
 }
 WRAPPED = ["pipelines", "softmax", "net", "net-in-a-pipeline", "default-table"]
 pytestmark = [  # torch's own, as it loads the compiler and as it compiles a part of a module
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
 ]
 
