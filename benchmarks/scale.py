@@ -21,7 +21,9 @@ checkpoint, in the batches that they stood in. Writes benchmarks/results/scale_p
 Each method that goes through the rows block by block, on rows of 100 columns (NoisyLabelDetector: 50) that are made in
 a temporary folder: 4 GB for 10,000,000, and as much again where a method keeps its own form of them; two classes where
 probabilities of all rows are a result, else ten. TracIn and Source explain a training of one epoch on all rows, which
-is not timed. Adds to benchmarks/results/scale_rows.json, after every row; what was measured before stays.
+is not timed. Adds to benchmarks/results/scale_rows.json, after every row; what was measured before stays. Run
+within a limit of memory, in which the pages of files count (`systemd-run --scope -p MemoryMax=1536M`, or a container),
+the row says so.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from shared.common import RESULTS, measured, quick, save
-from shared.memory import Anonymous
+from shared.memory import Anonymous, limit_gib
 
 COLUMNS, NARROW, CLASSES, SEED = 100, 50, 10, 0
 VALIDATION, NEIGHBOURS = 1_000, 100
@@ -20,6 +20,7 @@ STEP = 100_000  # rows written at a time
 TRAINED = 10_000  # rows that the net is trained on, where its training is not part of the method
 BATCH = 4_096  # of the recorded training
 NAME = "scale_rows"
+SAME = ("method", "n", "threads", "limit_gib")  # a run that is measured again replaces the one before
 
 
 def make(folder: str, n: int, columns: int) -> None:
@@ -188,7 +189,7 @@ def fit(folder: str, n: int, name: str) -> dict:
         work()
         seconds, processor = time.perf_counter() - clock[0], time.process_time() - clock[1]
     measures = {"seconds": seconds, "processor_seconds": processor, "anonymous_gib": memory.peak}
-    return {"threads": torch.get_num_threads(), **measures}
+    return {"threads": torch.get_num_threads(), "limit_gib": limit_gib(), **measures}
 
 
 def rows_of_methods(names: list[str], sizes: list[int], threads: int) -> None:
@@ -211,6 +212,5 @@ def rows_of_methods(names: list[str], sizes: list[int], threads: int) -> None:
                 f"{row['anonymous_gib'] or float('nan'):.2f} without mapped files",
                 flush=True,
             )
-            same = (name, n, row["threads"])
-            rows = [each for each in rows if (each["method"], each["n"], each["threads"]) != same] + [row]
+            rows = [each for each in rows if any(each.get(key) != row[key] for key in SAME)] + [row]
             save(NAME, rows)

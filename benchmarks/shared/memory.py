@@ -1,4 +1,4 @@
-"""What of a process's memory is not a mapped file."""
+"""What of a process's memory is not a mapped file, and what it may have."""
 
 from __future__ import annotations
 
@@ -26,3 +26,20 @@ class Anonymous:
         while self.peak is not None and not self._stop.wait(0.005):
             line = next(line for line in self.STATUS.read_text().splitlines() if line.startswith("RssAnon"))
             self.peak = max(self.peak, int(line.split()[1]) / 2**20)
+
+
+def limit_gib() -> float | None:
+    """What this process's control group may hold, pages of files included, in GiB; None where nothing limits it."""
+    groups = Path("/proc/self/cgroup")
+    for line in groups.read_text().splitlines() if groups.exists() else []:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "memory":
+            place = Path(f"/sys/fs/cgroup/memory{group}/memory.limit_in_bytes")
+        elif controllers == "":
+            place = Path(f"/sys/fs/cgroup{group}/memory.max")
+        else:
+            continue
+        found = place.read_text().strip() if place.exists() else "max"
+        if found != "max" and int(found) < 2**60:  # the first version writes a huge number where it has none
+            return int(found) / 2**30
+    return None
