@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import io
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from shared.common import begin, data_folder, quick, save, set_threads
+from shared.memory import peak_gib
 
 set_threads(2)
 
@@ -46,7 +46,7 @@ def shell(*arguments: str) -> dict:
 
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
             app(list(arguments))
-        peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        peak = peak_gib()
         cpu = time.process_time() - before
     else:
         process = subprocess.Popen(
@@ -57,18 +57,11 @@ def shell(*arguments: str) -> dict:
         )
         peak, ended = 0.0, 0
         while not ended:
-            peak = max(peak, peak_kib(process.pid))
+            peak = max(peak, peak_gib(process.pid))
             time.sleep(0.02)
             ended, _, used = os.wait4(process.pid, os.WNOHANG)
         cpu = used.ru_utime + used.ru_stime
-    return {"seconds": time.perf_counter() - start, "cpu": cpu, "peak_gib": peak / 2**20}
-
-
-def peak_kib(process: int) -> float:
-    """The peak of a running process so far; what the system says when it ended holds that of its parent, too."""
-    with contextlib.suppress(OSError, IndexError):
-        return float(Path(f"/proc/{process}/status").read_text().split("VmHWM:")[1].split()[0])
-    return 0.0
+    return {"seconds": time.perf_counter() - start, "cpu": cpu, "peak_gib": peak}
 
 
 def cleaned(frame: pd.DataFrame, wrong: np.ndarray | None, folder: Path, *options: str) -> dict:

@@ -19,7 +19,6 @@ Writes benchmarks/results/store_NAME.json.
 from __future__ import annotations
 
 import argparse
-import resource
 import shutil
 import tempfile
 import time
@@ -31,6 +30,7 @@ from unittest.mock import patch
 import joblib
 import numpy as np
 from shared.common import begin, fashion_mnist, measured, quick, save, set_threads
+from shared.memory import peak_gib
 
 WIDTHS = (784, 2048, 2048, 2048, 10)
 STORED, ASKED, SEED = 1_000_000, 100, 10_000
@@ -98,16 +98,15 @@ def asked(folder: Path) -> dict:
 
     X, y = images(ASKED)
     model = joblib.load(folder / "net")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_gib()
     start = time.perf_counter()
     loaded = LoGra.load(folder / "gradients-all", model)
-    rows: list[dict] = [{"part": "load", "seconds": time.perf_counter() - start, "net_gib": before / 2**20}]
+    rows: list[dict] = [{"part": "load", "seconds": time.perf_counter() - start, "net_gib": before}]
     for number in range(2):
         start, busy = time.perf_counter(), time.process_time()
         loaded.top_k(X[:ASKED], y[:ASKED], k=10)
         spent = {"seconds": time.perf_counter() - start, "busy": time.process_time() - busy}
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        rows.append({"part": "top_k", "number": number, "queries": ASKED, "threads": 1, **spent, "gib": peak})
+        rows.append({"part": "top_k", "number": number, "queries": ASKED, "threads": 1, **spent, "gib": peak_gib()})
     return {"rows": rows}
 
 

@@ -7,7 +7,6 @@ import json
 import multiprocessing as mp
 import os
 import platform
-import resource
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from shared.memory import peak_gib
 
 RESULTS = Path(__file__).parents[1] / "results"
 OPENML = {"segment": ("segment", 1), "phoneme": ("phoneme", 1), "adult": ("adult", 2)}
@@ -177,8 +177,7 @@ def _measure(function, args) -> dict:
     start = time.perf_counter()
     result = function(*args)
     elapsed = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seconds": elapsed, "peak_gib": peak, **result}
+    return {"seconds": elapsed, "peak_gib": peak_gib(), **result}
 
 
 def _child(pipe, function, args, threads):
