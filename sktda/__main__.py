@@ -1,6 +1,6 @@
 """`python -m sktda` is the shell command `sktda`."""
 
-from sktda.cli import main
+from sktda.cli import entry_point
 
 if __name__ == "__main__":
-    main()
+    entry_point()

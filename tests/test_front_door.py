@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import openpyxl
@@ -482,3 +483,39 @@ def test_the_file_is_read_before_anything_heavy_is_loaded(tmp_path):
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert "did you mean 'kind'?" in finished.stderr
     assert finished.stdout == "set()\n"
+
+
+ENDS = """
+import atexit, sys
+from sktda import cli
+
+class Last:
+    def __del__(self, out=sys.stderr):
+        print("taken apart", file=out)
+
+def command():
+    print("said")
+    raise SystemExit({code})
+
+last = Last()
+cli.main = command
+atexit.register(print, "at the end")
+cli.entry_point()
+"""
+
+
+@pytest.mark.parametrize(("code", "status"), [(None, 0), (0, 0), (3, 3), ("'a sentence'", 1)])
+def test_a_command_ends_without_taking_the_interpreter_apart(code, status):
+    """Threads of pyarrow and torch that wake up while that goes on abort it, now and then."""
+    ended = subprocess.run([sys.executable, "-c", ENDS.format(code=code)], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (status, "said\nat the end\n")
+    assert ended.stderr == ("a sentence\n" if status == 1 else "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("command", ["--version", "--help"])
+def test_a_full_disk_under_standard_output_is_one_sentence(command):
+    with open("/dev/full", "w") as full:
+        call = [sys.executable, "-m", "sktda", command]
+        ended = subprocess.run(call, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (1, "sktda: error: [Errno 28] No space left on device\n")
