@@ -219,7 +219,8 @@ class _Carried:
         self.value = value
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        file, buffers = io.BytesIO(), []
+        file = io.BytesIO()
+        buffers: list[pickle.PickleBuffer] = []
         _Pickler(file, buffer_callback=buffers.append if protocol >= BUFFERS else None).dump(self.value)
         return _opened, (file.getvalue(), buffers)
 
@@ -286,7 +287,9 @@ def _net(kind: Any, state: dict, modules: bytes) -> Any:
 
 
 def _opened(data: bytes, buffers: list) -> _Carried:
-    return _Carried(pickle.loads(data, buffers=buffers))
+    # Ray keeps what it carries, and values are changed by whoever gets them
+    own = [bytearray(each) if memoryview(each).readonly else each for each in buffers]
+    return _Carried(pickle.loads(data, buffers=own))
 
 
 def _carried(value: Any) -> Any:

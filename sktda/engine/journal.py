@@ -191,19 +191,21 @@ class Passes:
         size = shard_size(n)
         rows = BLOCK * size
         # a journal keeps shards, so that little is lost with a process
-        together = self.journal.folder is None and 1 < n_workers() <= n / rows / 2
+        step = rows if self.journal.folder is None and 1 < n_workers() <= n / rows / 2 else size
         state = sums | {f"block {key}": torch.zeros_like(value) for key, value in sums.items()}
 
         def left() -> Iterator[tuple[Callable, list[tuple]]]:
             for label, compute in stages():
                 title = f"{name} {label}".strip()
                 done = self._taken_up(title, state)
-                parts = [(title, part.start, part.stop) for part in slices(n, rows if together else size)]
-                yield partial(_shards, self._within, compute, size), [part for part in parts if part[1] >= done]
+                parts = [(title, part.start, part.stop) for part in slices(n, step) if part.start >= done]
+                yield partial(_shards, self._within, compute, size), parts
 
-        self._written = time.monotonic()
+        begun, self._written = "", time.monotonic()
         for (title, start, stop), take in self._made(n, left):
-            self._report(title, start // size, -(-n // size))
+            for k in range(0 if title != begun else start // step, start // step + 1):  # what was kept, too
+                self._report(title, k, -(-n // step))
+            begun = title
             for key, value in take().items():
                 state[f"block {key}"] += value.to(state[key].device)
             if stop == n or stop % rows == 0:
