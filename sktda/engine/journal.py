@@ -18,7 +18,7 @@ from torch import Tensor
 from sktda import __version__
 from sktda.data import slices
 from sktda.model import sealed
-from sktda.workers import in_turn, n_workers, spread
+from sktda.workers import Made, in_turn, n_workers, spread
 
 SHARD = 65_536  # rows at most; by their number alone, so that shards are the same whatever the batch size and workers
 LEAST, PARTS = 2_048, 32  # fewer rows make no shard of their own, and more shards no pass faster
@@ -28,7 +28,7 @@ PAUSE = 10.0  # seconds between two writes of a running sum, which is rewritten 
 
 Begin = Callable[[str, int, int], None]
 Sums = dict[str, Tensor]
-Stages = Callable[[], Iterable[tuple[str, Callable[[int, int], Sums]]]]
+Stages = Callable[[], Iterable[tuple[str, Callable[[int, int], Any]]]]
 
 
 class Journal:
@@ -105,22 +105,24 @@ def shard_size(n: int) -> int:
     return min(SHARD, LEAST * max(1, -(-n // (LEAST * PARTS))))
 
 
-def _shard(within: Callable[[], AbstractContextManager], compute: Callable, start: int, stop: int) -> Any:
-    """compute(start, stop) as the whole pass is computed, in any process."""
-    with within():
-        return compute(start, stop)
-
-
-def _shards(
+def _sums(
     within: Callable[[], AbstractContextManager], compute: Callable, size: int, title: str, start: int, stop: int
 ) -> Sums:
-    """Sums of compute over the shards of rows start..stop, added in order."""
+    """Sums of compute over the shards of rows start..stop, added in order, as the whole pass is computed."""
     sums: Sums = {}
     with within():
         for part in slices(stop - start, size):
             found = compute(start + part.start, start + part.stop)
             sums = {key: sums[key].add_(value) for key, value in found.items()} if sums else found
-        return sums
+    return sums
+
+
+def _values(
+    within: Callable[[], AbstractContextManager], compute: Callable, size: int, title: str, start: int, stop: int
+) -> Tensor:
+    """compute of the shards of rows start..stop."""
+    with within():
+        return torch.cat([compute(start + part.start, start + part.stop) for part in slices(stop - start, size)])
 
 
 class Passes:
@@ -165,19 +167,27 @@ class Passes:
             self._begin(name, k, total)
 
     def collect(self, name: str, n: int, compute: Callable[[int, int], Tensor]) -> Tensor:
-        """(n,) values from compute(start, stop) per shard, on the processor; shards in the journal are read."""
-        shards = list(slices(n, shard_size(n)))
-        kept = [self.journal.read(f"{name}-{k:06d}") for k in range(len(shards))]
-        missing = [(part.start, part.stop) for part, found in zip(shards, kept, strict=True) if found is None]
-        made = self._made(n, lambda: [(partial(_shard, self._within, compute), missing)])
-        parts = []
-        for k, _ in self.shards(name, n):
-            found = kept[k]
-            if found is None:
-                found = {"values": next(made)[1]().cpu()}
-                self.journal.write(f"{name}-{k:06d}", found)
-            parts.append(found["values"])
-        return torch.cat(parts)
+        """(n, ...) values from compute(start, stop) per shard, on the processor; shards in the journal are read."""
+        return self.collected(n, lambda: [(name, compute)])[0]
+
+    def collected(self, n: int, stages: Stages) -> list[Tensor]:
+        """`collect` of each (name, compute) of the stages, which are handed out as those of `summed`."""
+        size, step = self._sizes(n)
+        found: dict[str, list[Tensor | None]] = {}
+
+        def missing() -> Iterator[tuple[Callable, list[tuple]]]:
+            for name, compute in stages():
+                parts = [(name, part.start, part.stop) for part in slices(n, step)]
+                kept = [self.journal.read(f"{name}-{k:06d}") for k in range(len(parts))]
+                found[name] = [None if each is None else each["values"] for each in kept]
+                function = partial(_values, self._within, compute, size)
+                yield function, [part for part, each in zip(parts, kept, strict=True) if each is None]
+
+        for (name, start, _), take in self._each(n, step, missing):
+            values = take().cpu()
+            self.journal.write(f"{name}-{start // step:06d}", {"values": values})
+            found[name][start // step] = values
+        return [torch.cat(values) for values in found.values()]  # type: ignore[arg-type]
 
     def summed(self, name: str, n: int, stages: Stages, sums: Sums) -> None:
         """Add compute(start, stop) of every shard to the sums, for each (label, compute) of the stages.
@@ -188,10 +198,7 @@ class Passes:
         order. Where there are blocks enough for all workers, a task is a block: fewer sums are sent here. Tasks of all
         stages are handed out together, so that no worker waits for the end of a stage.
         """
-        size = shard_size(n)
-        rows = BLOCK * size
-        # a journal keeps shards, so that little is lost with a process
-        step = rows if self.journal.folder is None and 1 < n_workers() <= n / rows / 2 else size
+        size, step = self._sizes(n)
         state = sums | {f"block {key}": torch.zeros_like(value) for key, value in sums.items()}
 
         def left() -> Iterator[tuple[Callable, list[tuple]]]:
@@ -199,21 +206,35 @@ class Passes:
                 title = f"{name} {label}".strip()
                 done = self._taken_up(title, state)
                 parts = [(title, part.start, part.stop) for part in slices(n, step) if part.start >= done]
-                yield partial(_shards, self._within, compute, size), parts
+                yield partial(_sums, self._within, compute, size), parts
 
-        begun, self._written = "", time.monotonic()
-        for (title, start, stop), take in self._made(n, left):
-            for k in range(0 if title != begun else start // step, start // step + 1):  # what was kept, too
-                self._report(title, k, -(-n // step))
-            begun = title
+        self._written = time.monotonic()
+        for (title, _, stop), take in self._each(n, step, left):
             for key, value in take().items():
                 state[f"block {key}"] += value.to(state[key].device)
-            if stop == n or stop % rows == 0:
+            if stop == n or stop % (BLOCK * size) == 0:
                 for key in sums:
                     state[key] += state[f"block {key}"]
                     state[f"block {key}"].zero_()
             self._keep(title, state, stop, n)
         sums |= {key: state[key] for key in sums}
+
+    def _sizes(self, n: int) -> tuple[int, int]:
+        """Rows of a shard and of a task."""
+        size = shard_size(n)
+        # a journal keeps shards, so that little is lost with a process
+        together = self.journal.folder is None and 1 < n_workers() <= n / (BLOCK * size) / 2
+        return size, BLOCK * size if together else size
+
+    def _each(self, n: int, step: int, stages: Callable[[], Iterable]) -> Made:
+        """What is made of each (title, start, stop) of the stages, which are reported, as is what is kept of them."""
+        begun = ""
+        for part, take in spread(stages, self._held) if n > shard_size(n) else in_turn(stages):
+            title, start, _ = part
+            for k in range(start // step if title == begun else 0, start // step + 1):
+                self._report(title, k, -(-n // step))
+            begun = title
+            yield part, take
 
     def accumulate(
         self, name: str, n: int, add: Callable[[int, int], None], state: dict[str, Tensor], size: int | None = None
@@ -241,6 +262,3 @@ class Passes:
         if stop == n or time.monotonic() - self._written > PAUSE:
             self.journal.write(name, {**state, "done": torch.tensor(stop)})
             self._written = time.monotonic()
-
-    def _made(self, n: int, stages: Callable[[], Iterable]) -> Iterator[tuple[tuple, Callable[[], Any]]]:
-        return spread(stages, self._held) if n > shard_size(n) else in_turn(stages)
