@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import cloudpickle
@@ -20,7 +20,11 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sktda.devices import resolve_device
 
+BUFFERS = 5  # protocol of pickle from which on large values need not be copied into the rest
 APART = 1_000_000  # bytes of an array that goes beside the function that holds it, and once for all tasks
+
+Packed = tuple[np.ndarray, list[np.ndarray]]
+"""A function as bytes, and the large arrays that it holds."""
 
 RAY = {"max_restarts": -1, "max_task_retries": 3}
 
@@ -37,27 +41,52 @@ def in_workers(function: Callable, tasks: Iterable[tuple], n_jobs: int | None) -
         return (function(*task) for task in tasks)
     if not _leaves(backend, n_jobs):
         return iter(Parallel(n_jobs=n_jobs, **_settings(backend))(delayed(function)(*task) for task in tasks))
-    return _sent(backend, *packed(function), tasks, n_jobs)
+    code = packed(function)
+    return _sent(backend, ((code, task) for task in tasks), n_jobs)
 
 
-def spread(function: Callable, parts: Sequence[tuple], held: dict) -> Iterator[Any]:
-    """function(*part) of every part, in order: parts of one pass over the rows, which holds them and the model.
+Made = Iterator[tuple[tuple, Callable[[], Any]]]
+"""A part, and what waits for the result of it."""
 
-    By workers where the caller has chosen a backend of joblib whose workers are other processes; else here, one after
-    the other. A task of a worker spreads no further. Where a model cannot be sent a warning says so.
+
+def spread(stages: Callable[[], Iterable[tuple[Callable, Sequence[tuple]]]], held: dict) -> Made:
+    """function(*part) of every part of the stages, in order: of passes over the rows, which it holds, and the model.
+
+    stages(): yields (function, parts); what functions hold may change from one to the next, such as the parameters of
+    the model. By workers where the caller has chosen a backend of joblib whose workers are other processes, and then
+    all stages at once; else here, one part after the other, each when it is asked for. A task of a worker spreads no
+    further. Where a model cannot be sent a warning says so.
     held: one dict for all passes of a fit, whose rows go to a cluster once then.
     """
-    backend = get_active_backend()[0]
-    if len(parts) > 1 and _leaves(backend, None) and not _in_dask_worker():
+    if n_workers() > 1:
         try:
-            return _sent(backend, *packed(function), parts, None, held)
+            sent = [(code, part) for function, parts in stages() for code in [packed(function)] for part in parts]
         except Exception as error:  # pickle raises errors of many kinds, and modules their own
             warnings.warn(
                 f"the passes over the rows run in this process, since the model cannot be sent to workers: {error}",
                 UserWarning,
                 stacklevel=2,
             )
-    return (function(*part) for part in parts)
+        else:
+            for (_, arrays), _ in sent:
+                for array in arrays:
+                    held.setdefault(id(array), (array, None))
+            found = _sent(get_active_backend()[0], sent, None, held)
+            return ((part, partial(next, found)) for _, part in sent)
+    return in_turn(stages)
+
+
+def in_turn(stages: Callable[[], Iterable[tuple[Callable, Sequence[tuple]]]]) -> Made:
+    """As `spread`, in this process."""
+    return ((part, partial(function, *part)) for function, parts in stages() for part in parts)
+
+
+def n_workers() -> int:
+    """How many processes the parts of a pass go to; 1 where they stay here, and at least 2 on a cluster."""
+    backend = get_active_backend()[0]
+    if not _leaves(backend, None) or _in_dask_worker():
+        return 1
+    return max(2, effective_n_jobs(None))
 
 
 def _leaves(backend: Any, n_jobs: int | None) -> bool:
@@ -94,18 +123,10 @@ def _settings(backend: Any, held: dict | None = None) -> dict[str, Any]:
 
 
 def _sent(
-    backend: Any,
-    code: np.ndarray,
-    arrays: list[np.ndarray],
-    tasks: Iterable[tuple],
-    n_jobs: int | None,
-    held: dict | None = None,
+    backend: Any, tasks: Iterable[tuple[Packed, tuple]], n_jobs: int | None, held: dict | None = None
 ) -> Iterator[Any]:
     here = os.getpid()
-    if held is not None:
-        for array in arrays:
-            held.setdefault(id(array), (array, None))
-    jobs = (delayed(_run)(here, code, len(arrays), *arrays, *map(_carried, task)) for task in tasks)
+    jobs = (delayed(_run)(here, code, len(arrays), *arrays, *map(_carried, task)) for (code, arrays), task in tasks)
     return (each.value for each in Parallel(n_jobs=n_jobs, **_settings(backend, held))(jobs))
 
 
@@ -121,7 +142,7 @@ class _Loading(threading.local):
 _LOADING = _Loading()
 
 
-def packed(function: Callable) -> tuple[np.ndarray, list[np.ndarray]]:
+def packed(function: Callable) -> Packed:
     """(the function as bytes, large arrays that it holds and that are not in them)."""
     file = io.BytesIO()
     pickler = _Pickler(file, apart=[])
@@ -147,7 +168,7 @@ def _own_device() -> Any:
     return resolve_device("auto")
 
 
-def _tensor(numbers: bytearray, dtype: Any, shape: tuple[int, ...]) -> Any:
+def _tensor(numbers: bytearray | memoryview, dtype: Any, shape: tuple[int, ...]) -> Any:
     import torch
 
     return torch.frombuffer(numbers, dtype=dtype).view(shape)
@@ -197,10 +218,11 @@ class _Carried:
     def __init__(self, value: Any) -> None:
         self.value = value
 
-    def __reduce__(self) -> tuple:
+    def __reduce_ex__(self, protocol: Any) -> tuple:
         file = io.BytesIO()
-        _Pickler(file).dump(self.value)
-        return _opened, (file.getvalue(),)
+        buffers: list[pickle.PickleBuffer] = []
+        _Pickler(file, buffer_callback=buffers.append if protocol >= BUFFERS else None).dump(self.value)
+        return _opened, (file.getvalue(), buffers)
 
 
 class _Pickler(cloudpickle.Pickler):
@@ -210,8 +232,8 @@ class _Pickler(cloudpickle.Pickler):
     apart: where large arrays go to, and are left out; tensors then are for the device of whoever opens them.
     """
 
-    def __init__(self, file: io.BytesIO, apart: list[np.ndarray] | None = None) -> None:
-        super().__init__(file)
+    def __init__(self, file: io.BytesIO, apart: list[np.ndarray] | None = None, **settings: Any) -> None:
+        super().__init__(file, **settings)
         self.apart = apart
 
     def reducer_override(self, obj: Any) -> Any:
@@ -239,7 +261,7 @@ class _Pickler(cloudpickle.Pickler):
         if odd or not obj.numel() or not obj.is_contiguous():
             return NotImplemented
         numbers = obj.view(-1).view(torch.uint8).numpy()
-        return _tensor, (bytearray(numbers), obj.dtype, tuple(obj.shape))
+        return _tensor, (pickle.PickleBuffer(numbers), obj.dtype, tuple(obj.shape))
 
     @staticmethod
     def _of_function(obj: Any, apart: list[np.ndarray]) -> Any:
@@ -264,8 +286,10 @@ def _net(kind: Any, state: dict, modules: bytes) -> Any:
     return net
 
 
-def _opened(data: bytes) -> _Carried:
-    return _Carried(pickle.loads(data))
+def _opened(data: bytes, buffers: list) -> _Carried:
+    # Ray keeps what it carries, and values are changed by whoever gets them
+    own = [bytearray(each) if memoryview(each).readonly else each for each in buffers]
+    return _Carried(pickle.loads(data, buffers=own))
 
 
 def _carried(value: Any) -> Any:

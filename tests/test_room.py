@@ -1,16 +1,42 @@
 """Many rows: what a method holds of them does not grow with them, or it says so before it starts."""
 
+import inspect
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 
-from sktda import NoisyLabelDetector, data, mapped_rows, noise, room
-from sktda.attribution import BoostIn, ComplexityGap, DataOOB, InnerProduct, KNNShapley, LabelPosterior, SelfConfidence
+import sktda
+from sktda import (
+    CoresetSelector,
+    InfluencePruner,
+    InfluencePrunerCV,
+    InfluenceReweighter,
+    NoisyLabelDetector,
+    ResampledEstimator,
+    attribution,
+    data,
+    mapped_rows,
+    noise,
+    room,
+)
+from sktda.attribution import (
+    ComplexityGap,
+    InnerProduct,
+    KNNShapley,
+    LabelPosterior,
+    PrecomputedScores,
+    SelfConfidence,
+)
+from sktda.attribution.base import Attributor
 from sktda.attribution.features import complexity_gap, kernel_forest, knn_shapley
+from sktda.attribution.predictions.out_of_sample import OutOfSample
+from sktda.cleaning.coreset import STRATEGIES
 from sktda.findings import copies
+from sktda.model import proxy
 
 WIDTH = 96
 
@@ -97,23 +123,62 @@ class Untouched(LogisticRegression):
         raise AssertionError("it was trained before it was said that the memory is too small")
 
 
-def test_what_holds_all_rows_says_so_before_it_starts(tmp_path, monkeypatch):
+ATTRIBUTORS = {
+    name: kind
+    for name, kind in ((name, getattr(attribution, name)) for name in attribution.__all__)
+    if inspect.isclass(kind) and issubclass(kind, Attributor)
+}
+CLEANERS = {
+    "NoisyLabelDetector": lambda attributor: NoisyLabelDetector(attributor),
+    "InfluencePruner": lambda attributor: InfluencePruner(Untouched(), attributor),
+    "InfluencePrunerCV": lambda attributor: InfluencePrunerCV(Untouched(), attributor),
+    "InfluenceReweighter": lambda attributor: InfluenceReweighter(Untouched(), attributor),
+    "CoresetSelector": lambda attributor: CoresetSelector(attributor),
+    "ResampledEstimator": lambda attributor: ResampledEstimator(Untouched(), NoisyLabelDetector(attributor)),
+}
+BLOCK_BY_BLOCK = {
+    *("Influence", "InnerProduct", "TracIn", "Source", "DiffIn", "MoSo", "SGDInfluence"),
+    *("EL2N", "GraNd", "Loss", "LogitMargin"),
+    *("KernelForest", "KNNShapley", "LabelPosterior"),  # large results of these lie in files
+    *("PrecomputedScores", "PrecomputedProbabilities"),  # which are there already
+    *("stratified", "top", "random", "ccs"),  # of a coreset: by scores alone
+}
+"""What holds nothing of all rows beside their scores."""
+TRAINED = {"TRAK", "OutlierGradient", "LoGra"}  # of which only a trained model says how much it is
+
+
+def holder(name):
+    """Around a model that must not be trained, where it is known before how much will be held."""
+    if name in CLEANERS:
+        return CLEANERS[name](SelfConfidence(Untouched()))
+    if name in STRATEGIES:
+        return CoresetSelector(PrecomputedScores(np.arange(300.0)), strategy=name, n_samples=20)
+    kind = ATTRIBUTORS[name]
+    if name in TRAINED:
+        return kind(LogisticRegression())
+    return kind(Untouched()) if issubclass(kind, OutOfSample) else kind()
+
+
+@pytest.mark.parametrize("name", sorted({*ATTRIBUTORS, *STRATEGIES, *CLEANERS} - BLOCK_BY_BLOCK))
+def test_what_holds_all_rows_says_so_before_it_starts(tmp_path, monkeypatch, name):
+    X, y = rows_of(300, tmp_path)
+    monkeypatch.setattr(room, "free_memory", lambda: 1_000)
+    monkeypatch.setattr(proxy.DefaultNet, "fit", Untouched.fit)
+    with pytest.raises(ValueError, match=r"would hold at least \S+ GB of all rows in memory, and 1e-06 GB are free"):
+        holder(name).fit(X, X[:, 0].copy() if name == "RobustResidual" else y)
+
+
+def test_every_cleaner_is_among_those_that_are_asked():
+    exported = (getattr(sktda, name) for name in sktda.__all__)
+    kinds = {kind for kind in exported if inspect.isclass(kind) and issubclass(kind, BaseEstimator)}
+    assert {kind.__name__ for kind in kinds if kind.__module__.startswith("sktda.cleaning.")} == set(CLEANERS)
+
+
+def test_what_goes_block_by_block_needs_no_such_room(tmp_path, monkeypatch):
     X, y = rows_of(300, tmp_path)
     monkeypatch.setattr(room, "free_memory", lambda: 20_000)
     with pytest.raises(ValueError, match="RobustResidual would hold"):
         LabelPosterior().fit(X, np.array(X[:, 0]))
-    for method in (
-        SelfConfidence(Untouched()),
-        SelfConfidence(),
-        DataOOB(),
-        BoostIn(),
-        ComplexityGap(mode="exact"),
-        NoisyLabelDetector(SelfConfidence(Untouched())),
-    ):
-        with pytest.raises(
-            ValueError, match=r"would hold at least \S+ GB of all rows in memory, and 2e-05 GB are free"
-        ):
-            method.fit(X, y)
     for method in (ComplexityGap(mode="nystrom", n_landmarks=20), InnerProduct(LogisticRegression())):
         method.fit(X, y)
 

@@ -9,6 +9,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 
 import joblib
 import numpy as np
@@ -23,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 
 from sktda import InfluencePruner, TrajectoryRecorder, cluster, dask_cluster
+from sktda import workers as sktda_workers
 from sktda.attribution import ComplexityGap, Influence, SelfConfidence, Source
 from sktda.engine import journal, kernel
 from sktda.engine.journal import Passes, shard_size
@@ -119,6 +121,19 @@ def test_parameters_of_a_sent_net_are_those_of_its_optimiser(script):
     assert not np.array_equal(got.predict_proba(X), net.predict_proba(X))
 
 
+def test_values_can_be_changed_where_they_arrive_whoever_carried_them():
+    given, buffers = {"sums": torch.ones(300), "rows": np.ones(300)}, []
+    data = pickle.dumps(_Carried(given), protocol=5, buffer_callback=buffers.append)
+    assert len(buffers) == 2
+    assert len(data) < 1_000
+    for carried in (map(bytes, buffers), map(bytearray, buffers)):
+        found = pickle.loads(data, buffers=carried).value
+        for value in found.values():
+            value += 1
+            assert value.sum() == 600
+    assert given["sums"].sum() == 300
+
+
 def test_tasks_come_back_in_order_one_after_the_other():
     seen = []
     results = in_workers(lambda k, part: seen.append(k) or part.sum() + k, ((k, np.arange(k)) for k in range(4)), 1)
@@ -136,11 +151,11 @@ def workers():
         context = multiprocessing.get_context("forkserver")
         # loaded once for all of them
         context.set_forkserver_preload(["torch", "skorch", "distributed.cli.dask_worker", "tests.spies"])
-        processes = [context.Process(target=dask_worker, args=[cluster.scheduler_address]) for _ in range(3)]
+        processes = [context.Process(target=dask_worker, args=[cluster.scheduler_address]) for _ in range(4)]
         for each in processes:
             each.start()
         try:
-            client.wait_for_workers(3, timeout=60)
+            client.wait_for_workers(4, timeout=60)
             yield client, processes
         finally:
             for each in processes:
@@ -201,10 +216,8 @@ def test_rows_of_a_file_that_is_gone_are_sent_themselves(workers, small_shards, 
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     (tmp_path / "X.npy").unlink()
     with dask_cluster(workers[0]):
-        assert list(spread(lambda start, stop: float(mapped[start:stop].sum()), [(0, 5), (5, 97)], {})) == [
-            float(MANY[:5].sum()),
-            float(MANY[5:].sum()),
-        ]
+        made = spread(lambda: [(lambda start, stop: float(mapped[start:stop].sum()), [(0, 5), (5, 97)])], {})
+        assert [take() for _, take in made] == [float(MANY[:5].sum()), float(MANY[5:].sum())]
 
 
 @pytest.mark.parametrize("way", ["dask_cluster", "joblib's own"])
@@ -259,8 +272,8 @@ def test_what_cannot_be_sent_runs_here_and_a_warning_says_so():
             return stop - start
 
     with joblib.parallel_config("loky", n_jobs=2), pytest.warns(UserWarning, match="run in this process"):
-        found = spread(compute, [(0, 2), (2, 5)], {})
-    assert list(found) == [2, 3]
+        found = spread(lambda: [(compute, [(0, 2), (2, 5)])], {})
+    assert [(part, take()) for part, take in found] == [((0, 2), 2), ((2, 5), 3)]
 
 
 def test_shards_depend_on_the_rows_alone_and_are_added_in_order(monkeypatch):
@@ -270,11 +283,61 @@ def test_shards_depend_on_the_rows_alone_and_are_added_in_order(monkeypatch):
     monkeypatch.setattr(journal, "SHARD", 10)
     values = torch.linspace(0, 1, 95, dtype=torch.float64) ** 9
     sums = {"all": torch.zeros((), dtype=torch.float64)}
-    Passes().summed("sums", 95, lambda start, stop: {"all": values[start:stop].sum()}, sums)
+    Passes().summed("sums", 95, lambda: [("", lambda start, stop: {"all": values[start:stop].sum()})], sums)
     expected = torch.zeros((), dtype=torch.float64)
-    for part in values.split(10):
-        expected += part.sum()
+    for block in values.split(40):
+        whole = torch.zeros((), dtype=torch.float64)
+        for part in block.split(10):
+            whole += part.sum()
+        expected += whole
     assert sums["all"] == expected
+
+
+WIDE = torch.from_numpy(np.random.default_rng(1).normal(size=(2_000, 40)))
+
+
+def summed_products(pause=0.0):
+    """Of 125 shards, at two states of what the function holds."""
+    held = {}
+
+    def stages():
+        for state in (1.0, 0.1):
+            held["state"] = state
+            yield f"state {state}", compute
+
+    def compute(start, stop):
+        time.sleep(pause if os.getpid() != here else 0)
+        return {"all": held["state"] * WIDE[start:stop].T @ WIDE[start:stop]}
+
+    sums, here = {"all": torch.zeros(40, 40, dtype=torch.float64)}, os.getpid()
+    Passes().summed("sums", len(WIDE), stages, sums)
+    return sums["all"].numpy()
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3, 16])
+def test_sums_are_the_same_on_any_number_of_workers_and_blocks_of_shards_come_as_one(
+    workers, small_shards, monkeypatch, n_workers
+):
+    client, received, opened = workers[0], [], sktda_workers._opened
+    places = list(client.scheduler_info(n_workers=-1)["workers"])[:n_workers]
+    monkeypatch.setattr(cluster.DaskDistributedBackend, "effective_n_jobs", lambda self, n_jobs: n_workers)
+    monkeypatch.setattr(
+        sktda_workers,
+        "_opened",
+        lambda data, buffers: (received.append(len(data) + sum(map(len, buffers))), opened(data, buffers))[1],
+    )
+    expected = summed_products()
+    with joblib.parallel_config("dask", client=client, workers=places):
+        np.testing.assert_array_equal(summed_products(), expected)
+    sums = 2 * (32 if n_workers < 16 else 125)
+    assert len(received) == sums
+    assert sum(received) < sums * (WIDE.shape[1] ** 2 * 8 + 1_000)
+
+
+def test_sums_are_the_same_in_other_processes(small_shards):
+    expected = summed_products()
+    with joblib.parallel_config("loky", n_jobs=2):
+        np.testing.assert_array_equal(summed_products(), expected)
 
 
 def test_progress_of_tasks_reaches_the_callbacks(capsys):
@@ -291,6 +354,7 @@ FLOWS = {
         .fit(X, y)
         .cv_results_["mean_test_score"]
     ),
+    "blocks of shards": lambda slow, net: summed_products(0.005),
 }
 
 

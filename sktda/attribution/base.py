@@ -119,13 +119,17 @@ def check_rows_fit(owner: Any, X: Any, bytes_per_cell: float, n_rows: int | None
     bytes_per_cell: at the least; n_rows: held at a time, all if None.
     """
     if isinstance(X, np.ndarray) and X.dtype.kind in "biuf":
-        n_bytes = bytes_per_cell * (X.shape[0] if n_rows is None else n_rows) * n_columns(X)
-        check_held(
-            type(owner).__name__,
-            n_bytes,
-            "LabelPosterior (the default) of classes, ComplexityGap and methods of gradients, such as Influence with "
-            "curvature='ekfac', go through the rows block by block",
-        )
+        check_fits(owner, bytes_per_cell * (X.shape[0] if n_rows is None else n_rows) * n_columns(X))
+
+
+def check_fits(owner: Any, n_bytes: float) -> None:
+    """Raise ValueError, before the work, where the memory has no room for what a method holds: n_bytes at the least."""
+    check_held(
+        type(owner).__name__,
+        n_bytes,
+        "LabelPosterior (the default) of classes, ComplexityGap and methods of gradients, such as Influence with "
+        "curvature='ekfac', go through the rows block by block",
+    )
 
 
 def takes_missing_values(estimator: Any) -> bool:

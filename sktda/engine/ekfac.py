@@ -190,10 +190,14 @@ class EKFAC:
     ) -> tuple[dict[str, Tensor], int]:
         """(sums of these shapes over all rows at all states, how many rows that were)."""
         sums, n = self._zeros(over.engine, shapes), 0
-        for state, label in enumerate(visit()):
-            compute = partial(self._shard, of_batch, shapes, over, state)
-            passes.summed(f"{name} {label}".strip(), len(over.rows), compute, sums)
-            n += len(over.rows)
+
+        def stages() -> Iterator[tuple[str, Callable[[int, int], dict[str, Tensor]]]]:
+            nonlocal n
+            for state, label in enumerate(visit()):
+                n = (state + 1) * len(over.rows)
+                yield label, partial(self._shard, of_batch, shapes, over, state)
+
+        passes.summed(name, len(over.rows), stages, sums)
         return sums, n
 
     def _shard(

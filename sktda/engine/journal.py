@@ -18,14 +18,17 @@ from torch import Tensor
 from sktda import __version__
 from sktda.data import slices
 from sktda.model import sealed
-from sktda.workers import spread
+from sktda.workers import Made, in_turn, n_workers, spread
 
 SHARD = 65_536  # rows at most; by their number alone, so that shards are the same whatever the batch size and workers
 LEAST, PARTS = 2_048, 32  # fewer rows make no shard of their own, and more shards no pass faster
+BLOCK = 4  # shards whose sums are added up by themselves, so that one task can do that and send one sum
 ATTEMPTS = 3  # at writing into a folder that another process removes
 PAUSE = 10.0  # seconds between two writes of a running sum, which is rewritten as a whole
 
 Begin = Callable[[str, int, int], None]
+Sums = dict[str, Tensor]
+Stages = Callable[[], Iterable[tuple[str, Callable[[int, int], Any]]]]
 
 
 class Journal:
@@ -102,10 +105,24 @@ def shard_size(n: int) -> int:
     return min(SHARD, LEAST * max(1, -(-n // (LEAST * PARTS))))
 
 
-def _shard(within: Callable[[], AbstractContextManager], compute: Callable, start: int, stop: int) -> Any:
-    """compute(start, stop) as the whole pass is computed, in any process."""
+def _sums(
+    within: Callable[[], AbstractContextManager], compute: Callable, size: int, title: str, start: int, stop: int
+) -> Sums:
+    """Sums of compute over the shards of rows start..stop, added in order, as the whole pass is computed."""
+    sums: Sums = {}
     with within():
-        return compute(start, stop)
+        for part in slices(stop - start, size):
+            found = compute(start + part.start, start + part.stop)
+            sums = {key: sums[key].add_(value) for key, value in found.items()} if sums else found
+    return sums
+
+
+def _values(
+    within: Callable[[], AbstractContextManager], compute: Callable, size: int, title: str, start: int, stop: int
+) -> Tensor:
+    """compute of the shards of rows start..stop."""
+    with within():
+        return torch.cat([compute(start + part.start, start + part.stop) for part in slices(stop - start, size)])
 
 
 class Passes:
@@ -125,6 +142,7 @@ class Passes:
         self._begin = begin
         self._within = within
         self._held: dict = {}
+        self._written = 0.0
 
     def __reduce__(self) -> tuple:
         return Passes, ()  # the journal and the report are where the pass was begun
@@ -135,49 +153,88 @@ class Passes:
 
     def begin(self, name: str) -> None:
         """Report a pass that is not in shards."""
-        if self._begin is not None:
-            self._begin(name, 0, 1)
+        self._report(name, 0, 1)
 
     def shards(self, name: str, n: int, size: int | None = None) -> Iterator[tuple[int, slice]]:
         """(number, rows) of the shards of a pass, each of which is reported as it begins."""
         shards = list(slices(n, size or shard_size(n)))
         for k, shard in enumerate(shards):
-            if self._begin is not None:
-                self._begin(name, k, len(shards))
+            self._report(name, k, len(shards))
             yield k, shard
 
+    def _report(self, name: str, k: int, total: int) -> None:
+        if self._begin is not None:
+            self._begin(name, k, total)
+
     def collect(self, name: str, n: int, compute: Callable[[int, int], Tensor]) -> Tensor:
-        """(n,) values from compute(start, stop) per shard, on the processor; shards in the journal are read."""
-        shards = list(slices(n, shard_size(n)))
-        kept = [self.journal.read(f"{name}-{k:06d}") for k in range(len(shards))]
-        missing = [(part.start, part.stop) for part, found in zip(shards, kept, strict=True) if found is None]
-        made = spread(partial(_shard, self._within, compute), missing, self._held)
-        parts = []
-        for k, _ in self.shards(name, n):
-            found = kept[k]
-            if found is None:
-                found = {"values": next(made).cpu()}
-                self.journal.write(f"{name}-{k:06d}", found)
-            parts.append(found["values"])
-        return torch.cat(parts)
+        """(n, ...) values from compute(start, stop) per shard, on the processor; shards in the journal are read."""
+        return self.collected(n, lambda: [(name, compute)])[0]
 
-    def summed(
-        self, name: str, n: int, compute: Callable[[int, int], dict[str, Tensor]], sums: dict[str, Tensor]
-    ) -> None:
-        """Add compute(start, stop) of every shard to the sums, in order; goes on from those in the journal.
+    def collected(self, n: int, stages: Stages) -> list[Tensor]:
+        """`collect` of each (name, compute) of the stages, which are handed out as those of `summed`."""
+        size, step = self._sizes(n)
+        found: dict[str, list[Tensor | None]] = {}
 
-        Each shard is summed by itself, so that results depend neither on how many workers there are nor on which is
-        the first to end.
+        def missing() -> Iterator[tuple[Callable, list[tuple]]]:
+            for name, compute in stages():
+                parts = [(name, part.start, part.stop) for part in slices(n, step)]
+                kept = [self.journal.read(f"{name}-{k:06d}") for k in range(len(parts))]
+                found[name] = [None if each is None else each["values"] for each in kept]
+                function = partial(_values, self._within, compute, size)
+                yield function, [part for part, each in zip(parts, kept, strict=True) if each is None]
+
+        for (name, start, _), take in self._each(n, step, missing):
+            values = take().cpu()
+            self.journal.write(f"{name}-{start // step:06d}", {"values": values})
+            found[name][start // step] = values
+        return [torch.cat(values) for values in found.values()]  # type: ignore[arg-type]
+
+    def summed(self, name: str, n: int, stages: Stages, sums: Sums) -> None:
+        """Add compute(start, stop) of every shard to the sums, for each (label, compute) of the stages.
+
+        stages(): an iterator, which may change what its functions hold from one to the next. Goes on from the sums in
+        the journal. The order of additions is a matter of the number of rows alone, so that results depend neither on
+        how many workers there are nor on which is the first to end: BLOCK shards are summed in order, and these sums in
+        order. Where there are blocks enough for all workers, a task is a block: fewer sums are sent here. Tasks of all
+        stages are handed out together, so that no worker waits for the end of a stage.
         """
-        done = self._taken_up(name, sums)
-        parts = [(part.start, part.stop) for part in slices(n, shard_size(n)) if part.start >= done]
-        made = spread(partial(_shard, self._within, compute), parts, self._held)
+        size, step = self._sizes(n)
+        state = sums | {f"block {key}": torch.zeros_like(value) for key, value in sums.items()}
 
-        def add(start: int, stop: int) -> None:
-            for key, value in next(made).items():
-                sums[key] += value.to(sums[key].device)
+        def left() -> Iterator[tuple[Callable, list[tuple]]]:
+            for label, compute in stages():
+                title = f"{name} {label}".strip()
+                done = self._taken_up(title, state)
+                parts = [(title, part.start, part.stop) for part in slices(n, step) if part.start >= done]
+                yield partial(_sums, self._within, compute, size), parts
 
-        self._go_on(name, n, add, sums, None, done)
+        self._written = time.monotonic()
+        for (title, _, stop), take in self._each(n, step, left):
+            for key, value in take().items():
+                state[f"block {key}"] += value.to(state[key].device)
+            if stop == n or stop % (BLOCK * size) == 0:
+                for key in sums:
+                    state[key] += state[f"block {key}"]
+                    state[f"block {key}"].zero_()
+            self._keep(title, state, stop, n)
+        sums |= {key: state[key] for key in sums}
+
+    def _sizes(self, n: int) -> tuple[int, int]:
+        """Rows of a shard and of a task."""
+        size = shard_size(n)
+        # a journal keeps shards, so that little is lost with a process
+        together = self.journal.folder is None and 1 < n_workers() <= n / (BLOCK * size) / 2
+        return size, BLOCK * size if together else size
+
+    def _each(self, n: int, step: int, stages: Callable[[], Iterable]) -> Made:
+        """What is made of each (title, start, stop) of the stages, which are reported, as is what is kept of them."""
+        begun = ""
+        for part, take in spread(stages, self._held) if n > shard_size(n) else in_turn(stages):
+            title, start, _ = part
+            for k in range(start // step if title == begun else 0, start // step + 1):
+                self._report(title, k, -(-n // step))
+            begun = title
+            yield part, take
 
     def accumulate(
         self, name: str, n: int, add: Callable[[int, int], None], state: dict[str, Tensor], size: int | None = None
@@ -185,7 +242,11 @@ class Passes:
         """add(start, stop) per shard of `size`, each changing the state, on which the next goes on; and so from what is
         in the journal.
         """
-        self._go_on(name, n, add, state, size, self._taken_up(name, state))
+        done, self._written = self._taken_up(name, state), time.monotonic()
+        for _, shard in self.shards(name, n, size):
+            if shard.start >= done:
+                add(shard.start, shard.stop)
+                self._keep(name, state, shard.stop, n)
 
     def _taken_up(self, name: str, state: dict[str, Tensor]) -> int:
         """How far the journal's state goes, which is put into `state`."""
@@ -197,20 +258,7 @@ class Passes:
         state |= {key: value.to(state[key].device) for key, value in kept.items()}
         return done
 
-    def _go_on(
-        self,
-        name: str,
-        n: int,
-        add: Callable[[int, int], None],
-        state: dict[str, Tensor],
-        size: int | None,
-        done: int,
-    ) -> None:
-        written = time.monotonic()
-        for _, shard in self.shards(name, n, size):
-            if shard.start < done:
-                continue
-            add(shard.start, shard.stop)
-            if shard.stop == n or time.monotonic() - written > PAUSE:
-                self.journal.write(name, {**state, "done": torch.tensor(shard.stop)})
-                written = time.monotonic()
+    def _keep(self, name: str, state: Sums, stop: int, n: int) -> None:
+        if stop == n or time.monotonic() - self._written > PAUSE:
+            self.journal.write(name, {**state, "done": torch.tensor(stop)})
+            self._written = time.monotonic()

@@ -155,7 +155,13 @@ def leave_one_out_nystrom(
             cache = torch.empty(n, rank, dtype=dtype, device=device)
     # with few rows workers take longer to be told than to be done, and would not have the cache
     parts = [(part.start, part.stop) for part in slices(n, shard_size(n))]
-    each = partial(spread, held={}) if cache is None else starmap
+    held: dict = {}
+
+    def each(function: Callable, parts: list[tuple[int, int]]) -> Iterator[Any]:
+        if cache is not None:
+            return starmap(function, parts)
+        return (take() for _, take in spread(lambda: [(function, parts)], held))
+
     rows = _Streamed(block, landmarks, targets, ridge, alpha, batch_size)
     for part, found in zip(parts, each(partial(rows.sums, inverse.to(dtype), cache), parts), strict=True):
         gram += found[0].to(device)

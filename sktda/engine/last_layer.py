@@ -13,6 +13,9 @@ from sktda.engine.layers import Product, layer_by_layer
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.likelihood import Likelihood
+from sktda.room import check_held
+
+INSTEAD = "strategy='stratified' needs no features"
 
 
 @dataclass
@@ -93,6 +96,8 @@ def last_layer(model: DifferentiableModel, rows: Rows) -> LastLayer:
         same = same and made.numel() == outputs.numel() and torch.equal(made.reshape(outputs.shape), outputs)
         found = [features, outputs, targets] + ([] if weight is None else [weight])
         if not kept:
+            n_bytes = len(rows) * sum(float(each[:1].nbytes) for each in found)
+            check_held(f"CoresetSelector by the last layer of {name}", n_bytes, INSTEAD)
             kept.extend([each.new_empty(len(rows), *each.shape[1:]) for each in found])
         for whole, each in zip(kept, found, strict=True):
             whole[part] = each

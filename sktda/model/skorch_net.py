@@ -91,9 +91,10 @@ def _by_position(model: DifferentiableModel, criterion: Any) -> Likelihood:
 
 
 def _settings(net: Any) -> Any:
-    """The net without what it learned: enough to read its data."""
+    """The net without what it learned and its callbacks, which may hold a record: enough to read its data."""
     settings = object.__new__(type(net))
-    settings.__dict__.update({name: value for name, value in net.__dict__.items() if not name.endswith("_")})
+    own = {name: value for name, value in net.__dict__.items() if not name.endswith("_")}
+    settings.__dict__.update(own | {"callbacks": None})
     return settings
 
 

@@ -13,16 +13,18 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
-from sktda.attribution.base import Needs
+from sktda.attribution.base import Needs, check_fits
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.devices import exact
 from sktda.model.criterion import Custom
 from sktda.model.given import GivenModel
 from sktda.model.likelihood import Binary, Likelihood
+from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.softmax import Categorical
 
 Measure = Callable[[Tensor, Tensor], Tensor]
+MARGIN_BYTES = 16.0  # of a row at a checkpoint: alone, and among those of all checkpoints
 """(outputs (n, ...), targets (n, ...)) -> (n,)."""
 
 
@@ -64,10 +66,16 @@ class AlongTheRun(Dynamics):
 
     needs = Needs(gradients=True, trajectory=True)
 
+    def _checked(self, X, y, sample_weight):
+        found = super()._checked(X, y, sample_weight)
+        check_fits(self, MARGIN_BYTES * count(found[1]))  # how many checkpoints there will be is known later
+        return found
+
     def _margins(self, fitted: Fitted) -> Tensor:
         """(n_checkpoints, n) logit margins, on the processor."""
         assert fitted.trajectory is not None
         measure = logit_margin(fitted.model.likelihood, type(self).__name__)
+        check_fits(self, MARGIN_BYTES * len(fitted.rows) * len(fitted.trajectory))
         margins = []
         for checkpoint in range(len(fitted.trajectory)):
             fitted.model.load(fitted.trajectory.state(checkpoint))

@@ -34,10 +34,11 @@ from sktda.engine.compressed_curvature import compressed_curvature, inverse_root
 from sktda.engine.compression import Compression, compressed, recall_layers, taken_blocks
 from sktda.engine.journal import Journal, Passes
 from sktda.engine.per_row import PerRow
-from sktda.engine.store import GradientStore, Stored
+from sktda.engine.store import DTYPES, GradientStore, Stored
 from sktda.model.base import Rows
 from sktda.model.given import GivenModel
 from sktda.model.sealed import digest
+from sktda.room import check_held
 from sktda.seeds import seed_of
 
 QUERIES = 2_048  # that meet a shard at a time
@@ -242,6 +243,9 @@ class LoGra(GradientAttributor):
         else:
             sides = random_sides(blocks, self.rank, seed)
         compression = Compression(blocks, self.rank, sides, seed, model)
+        if folder is None:
+            n_bytes = float(DTYPES[self.dtype].itemsize) * len(rows) * compression.width
+            check_held(type(self).__name__, n_bytes, "with a work_dir they lie there")
         curvature = compressed_curvature(engine, rows, compression, seed)
         numbers = settled_numbers(model.likelihood)
         about |= compression.about(engine) | {"likelihood": type(model.likelihood).__name__}

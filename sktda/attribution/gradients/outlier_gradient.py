@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import HasMethods, Interval
 from torch import Tensor
 
-from sktda.attribution.base import Needs
+from sktda.attribution.base import Needs, check_fits
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.engine.projection import projected, projection_of
 from sktda.model.fitting import seed_parts
@@ -130,6 +130,8 @@ class OutlierGradient(SelfScores):
         groups = self._groups(fitted)  # before the pass over the gradients: it refuses some models
         seed = int(random.randint(2**31 - 1))
         projection = projection_of(fitted.engine, fitted.rows, self.proj_dim, seed)
+        # as they come, and in float64 for the detector
+        check_fits(self, (8.0 + fitted.model.dtype.itemsize) * len(fitted.rows) * projection.width)
         compute = partial(projected, fitted.engine, fitted.rows, projection, None)
         # the seed is in the name: shards of another projection must not be taken up
         gradients = fitted.passes.collect(f"gradients {seed}", len(fitted.rows), compute).double().numpy()

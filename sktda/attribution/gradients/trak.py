@@ -10,6 +10,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
+from sktda.attribution.base import check_fits
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
@@ -156,6 +157,8 @@ class TRAK(GradientAttributor):
         plain = rows.unweighted()  # features are of outputs; weights enter K, and each value once
         projection = self._projection(fitted)
         output, slope, curvature = output_of(fitted)
+        # projected, and these whitened
+        check_fits(self, 2.0 * engine.model.dtype.itemsize * len(rows) * projection.width)
         compute = partial(projected, engine, plain, projection, output)
         features = fitted.passes.collect(f"features {self._seed}", len(rows), compute)
         # K is of all n rows that were trained on, also where only some of them are given

@@ -288,10 +288,9 @@ class Source(GradientAttributor):
         directions, k = asked.gradients(), len(asked.names)
         total = torch.zeros(len(fitted.rows), len(fitted.runs), k, dtype=torch.float64)
         for stage, run, segment, met in self._back(fitted, directions, lambda _, flow, u: flow.gathered(u), (k,)):
-            code = fitted.passes.code(met.values())
-            for state in run.visit(segment):
-                compute = partial(along_each, run.engine, run.rows, met)
-                values = fitted.passes.collect(f"values {state} {code}", len(run.rows), compute)
+            name, compute = fitted.passes.code(met.values()), partial(along_each, run.engine, run.rows, met)
+            states = partial(_at_states, run, segment, name, compute)
+            for values in fitted.passes.collected(len(run.rows), states):
                 total[run.positions, stage] += run.share(segment) * values
         return self._summed(total, asked.shares).T
 
@@ -382,3 +381,8 @@ class Source(GradientAttributor):
     def _fixed_bytes(self, fitted: Fitted) -> int:
         assert isinstance(fitted, Unrolled)
         return super()._fixed_bytes(fitted) + max(run.nbytes for run in fitted.runs)
+
+
+def _at_states(run: Run, segment: Segment, name: str, compute: Callable) -> Iterator[tuple[str, Callable]]:
+    """Stages of a pass, one for each state of the segment."""
+    return ((f"values {state} {name}", compute) for state in run.visit(segment))

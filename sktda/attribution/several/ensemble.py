@@ -16,6 +16,7 @@ from sklearn.utils.validation import _num_samples, validate_data
 from sktda.attribution.base import (
     Attributor,
     Needs,
+    check_fits,
     checked_scores,
     fit_transformed,
     loo_decision_of,
@@ -142,6 +143,7 @@ class Ensemble(CallbackSupportMixin, Attributor):
         members = self._members(y)
         weights = self._checked_weights(len(members))
         needs = [needs_of(each) for each in members]
+        check_fits(self, 24.0 * _num_samples(y) * len(members))  # scores of each, together, and their ranks
         seen = numbers = X, X_val
         if self.transformers is not None and any(each.features for each in needs):
             numbers = fit_transformed(clone(self.transformers), X, y, X_val)

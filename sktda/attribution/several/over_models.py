@@ -13,7 +13,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.attribution.base import Attributor, Needs, needs_of, objectives_of
+from sktda.attribution.base import Attributor, Needs, check_fits, needs_of, objectives_of
 from sktda.attribution.gradients.base import TrainedScores
 from sktda.attribution.progress import Progress
 from sktda.model.fitting import check_trainable, train_clone
@@ -74,6 +74,9 @@ class OverModels(CallbackSupportMixin, Attributor):
             if hasattr(attributor, name):
                 setattr(self, name, getattr(attributor, name))
         rows = GivenRows(X, y, sample_weight)
+        # scores of each; of a run it is not known how many checkpoints it will have
+        n_members = len(self.members) if not isinstance(self.members, str) else self.n_members
+        check_fits(self, 8.0 * len(rows) * (2 if self.members == "checkpoints" else n_members))
         progress = Progress(self, X, y)
         models = self._models(attributor, estimator, rows, random, progress)
         seeds = random.randint(2**31 - 1, size=len(models))  # before the workers start: n_jobs does not matter

@@ -12,13 +12,15 @@ from sklearn.utils.validation import _num_samples
 
 from sktda.cleaning.scoring import rows_of
 from sktda.cleaning.strategies.base import Candidates, CoresetStrategy
+from sktda.data import n_columns
 from sktda.devices import resolve_device
-from sktda.engine.last_layer import LastLayer, last_layer
+from sktda.engine.last_layer import INSTEAD, LastLayer, last_layer
 from sktda.engine.unit_rows import UnitRows
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import DifferentiableModel
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.proxy import default_net
+from sktda.room import check_held
 
 
 class ModelStrategy(CoresetStrategy):
@@ -36,6 +38,8 @@ class ModelStrategy(CoresetStrategy):
     def _features(self, candidates: Candidates) -> Callable[[np.ndarray], torch.Tensor]:
         """Function from positions to features (len, d): at the model's last layer, else the scaled rows of X."""
         if self.estimator is None:
+            n_bytes = 4.0 * np.bincount(candidates.codes).max() * n_columns(candidates.numbers)  # of the largest class
+            check_held(f"CoresetSelector by {type(self).__name__}", n_bytes, INSTEAD)
             rows = UnitRows(candidates.numbers)
             return partial(rows.block, dtype=torch.float32, device=resolve_device(self.device))
         features = self._last_layer(candidates).features
@@ -55,6 +59,8 @@ class ModelStrategy(CoresetStrategy):
         if rows is not None:
             X, y = rows_of(X, rows), rows_of(y, rows)
         n = _num_samples(X)
+        # a feature and an output of a row, before the training; how many there are is known at the layer
+        check_held(f"CoresetSelector by {type(self).__name__}", 8.0 * n, INSTEAD)
         if isinstance(estimator, FrozenEstimator):
             self.estimator_ = estimator
         else:
