@@ -171,6 +171,10 @@ def show(
         _say("\nWorst rows:", err)
         rounded = worst.to_string(index=False, max_colwidth=28, float_format=lambda number: number_text(number, 6))
         _say(rounded + "\n", err)
+        if summary["task"] == "classification" and len(worst) < summary["n_noisy"]:
+            pairs = frame[frame["noisy"]].groupby(["given_label", "suggested_label"]).size().nlargest(3)
+            said = [f"{count:,} {given!s} that should be {other!s}" for (given, other), count in pairs.items()]
+            _say(f"Most often: {_one_line(', '.join(said))}\n", err)
     for note in summary["notes"]:
         _say(f"Note: {_one_line(note)}", err)
     width = max(7, *map(len, outputs))
