@@ -173,7 +173,9 @@ def show(
         _say(rounded + "\n", err)
         if summary["task"] == "classification" and len(worst) < summary["n_noisy"]:
             pairs = frame[frame["noisy"]].groupby(["given_label", "suggested_label"]).size().nlargest(3)
-            said = [f"{count:,} {given!s} that should be {other!s}" for (given, other), count in pairs.items()]
+            said = [
+                f"{n:,} {given} that should be {other}" for (given, other), n in zip(pairs.index, pairs, strict=True)
+            ]
             _say(f"Most often: {_one_line(', '.join(said))}\n", err)
     for note in summary["notes"]:
         _say(f"Note: {_one_line(note)}", err)
