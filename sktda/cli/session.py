@@ -172,7 +172,8 @@ def show(
         rounded = worst.to_string(index=False, max_colwidth=28, float_format=lambda number: number_text(number, 6))
         _say(rounded + "\n", err)
         if summary["task"] == "classification" and len(worst) < summary["n_noisy"]:
-            pairs = frame[frame["noisy"]].groupby(["given_label", "suggested_label"]).size().nlargest(3)
+            flagged = frame[frame["noisy"]].reset_index(drop=True)  # whose name may be that of a column
+            pairs = flagged.groupby(["given_label", "suggested_label"]).size().nlargest(3)
             said = [
                 f"{n:,} {given} that should be {other}" for (given, other), n in zip(pairs.index, pairs, strict=True)
             ]
