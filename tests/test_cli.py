@@ -573,7 +573,7 @@ def test_what_was_estimated_is_in_the_json(table, tmp_path):
     assert result["predictability"] > 0.7
     assert result["chance"] == pytest.approx(1 / 3)
     assert result["scale"] in {"standard", "unit"}
-    assert any("for the kernel" in note for note in result["notes"])
+    assert any("standardised columns" in note for note in result["notes"])
     assert result["findings"] == []
 
 

@@ -39,6 +39,14 @@ def test_photographs_are_judged_by_patches_and_the_shell_says_why(folder, tmp_pa
     assert set(scores["path"][:4]) == {"smooth/00.png", "rough/01.png", "smooth/02.png", "rough/03.png"}
 
 
+@pytest.mark.parametrize("command", ["clean", "score"])
+def test_that_no_output_is_named_is_said_before_a_picture_is_read(folder, monkeypatch, command):
+    monkeypatch.setattr(Image, "open", lambda *given: pytest.fail("a picture was opened"))
+    told = CliRunner().invoke(app, [command, str(folder)])
+    assert told.exit_code == 2
+    assert "name the output with --out" in told.stderr
+
+
 def test_digits_are_judged_by_their_pixels(all_trees, tmp_path):
     X, y = load_digits(return_X_y=True)
     np.savez(tmp_path / "digits.npz", X=X[:300].reshape(-1, 8, 8), y=y[:300])

@@ -34,6 +34,28 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("[!_]*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(\n+(?=```text\n))?", re.MULTILINE | re.DOTALL)
 SHOW_NO_SCORES = {"shell", "which"}  # tests/test_docs_without_scores.py runs them, with forests of few trees
 WITH_SCORES = [page for page in PAGES if page.stem not in SHOW_NO_SCORES]
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FORMULAS = {*(ROOT / "docs" / "methods").glob("*.md"), ROOT / "docs" / "scores.md"}
+NOT_RUN = {
+    # installing, and what make does
+    ("CONTRIBUTING", "make quick"),
+    ("README", "pip install"),
+    ("contributing", "make help"),
+    ("gpu", "make gpu-wheels"),
+    ("install", "# on macOS, on Windows for the processor"),
+    ("install", "pip download"),
+    ("other-libraries", "pip install --no-deps captum"),
+    ("scale", 'pip install "sktda[cluster]"'),
+    # a network, a cluster, a service, another machine; a sentence beside it says so
+    ("ecosystem", "- run: pip install"),
+    ("ecosystem", "repos:"),
+    ("finetuning", "tokenizer = AutoTokenizer.from_pretrained(name)"),
+    ("install", "sktda     0.1.0 in /home/me/.venv"),
+    ("learned_features", "sktda clean photos --features timm:resnet18"),
+    ("learned_features", "sktda: error: the weights of timm:resnet18"),
+    ("scale", "from distributed import Client"),
+    ("scale", "import ray"),
+}
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
@@ -90,7 +112,8 @@ def workplace(tmp_path, monkeypatch, request):
     monkeypatch.setitem(write_report.__kwdefaults__, "cv", 2)
     monkeypatch.setattr(comparison, "N_REPEATS", 1)
     monkeypatch.setattr(doctor, "try_imports", lambda modules: {name: {"error": None, "more": {}} for name in modules})
-    monkeypatch.setattr(filters, "DRAWN", 2_000)  # patches, which few pictures have
+    if "photographs" not in request.node.name:  # which shows what patches tell
+        monkeypatch.setattr(filters, "DRAWN", 2_000)  # patches, which few pictures have
 
 
 def run(language: str, code: str, names: dict) -> str:
@@ -128,6 +151,31 @@ def check_blocks(page: Path) -> None:
 @pytest.mark.parametrize("page", WITH_SCORES, ids=lambda page: page.stem)
 def test_blocks_run_and_print_what_is_shown(page, workplace):
     check_blocks(page)
+
+
+def not_run(page: Path) -> list[str]:
+    """The first lines of blocks that no test runs and that are not what a block before them prints."""
+    found = []
+    text, end, runs = page.read_text(encoding="utf-8"), 0, False
+    for block in FENCE.finditer(text):
+        language, code = block.groups()
+        lines = [line for line in code.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+        is_output = language == "text" and runs and not text[end : block.start()].strip()
+        runs = language == "python" or (language == "shell" and all(line.startswith("sktda ") for line in lines))
+        end = block.end()
+        is_formula = page in FORMULAS and language == "text" and "import " not in code and ".fit(" not in code
+        if not (runs or is_output or is_formula or language.startswith("{")):
+            found.append(code.splitlines()[0])
+    return found
+
+
+def test_no_block_is_shown_that_nobody_runs_but_those_that_are_listed():
+    shown = [(page.stem, line) for page in PAGES for line in not_run(page)]
+    listed = {
+        each: [known for known in NOT_RUN if known[0] == each[0] and each[1].startswith(known[1])] for each in shown
+    }
+    assert [each for each, known in listed.items() if not known] == []
+    assert {known for each in listed.values() for known in each} == NOT_RUN, "the list names blocks that are gone"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -51,6 +51,7 @@ from sktda.cli.steps import (
     labelling_files,
     list_columns_and_stop,
     named_outputs,
+    need_output,
     settings_of,
     summary_of,
     verdict_of,
@@ -166,6 +167,7 @@ def clean(
             fail("--with-data is about the file of --scores; name one", 2)
         settings = settings_of(ctx)
         check_command(settings, outputs, decisions, force=force, json_output=json_output, with_data=with_data)
+        need_output(settings, columns, out)
         job = Job.load(settings, progress)
         list_columns_and_stop(job, columns, out)
         frame, judgement = job.score(progress)
@@ -249,6 +251,7 @@ def score(
 
         settings = settings_of(ctx)
         check_command(settings, outputs, force=force, json_output=json_output, with_data=with_data)
+        need_output(settings, columns, out)
         job = Job.load(settings, progress)
         list_columns_and_stop(job, columns, out)
         frame, judgement = job.score(progress)

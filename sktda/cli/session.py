@@ -171,6 +171,13 @@ def show(
         _say("\nWorst rows:", err)
         rounded = worst.to_string(index=False, max_colwidth=28, float_format=lambda number: number_text(number, 6))
         _say(rounded + "\n", err)
+        if summary["task"] == "classification" and len(worst) < summary["n_noisy"]:
+            flagged = frame[frame["noisy"]].reset_index(drop=True)  # whose name may be that of a column
+            pairs = flagged.groupby(["given_label", "suggested_label"]).size().nlargest(3)
+            said = [
+                f"{n:,} {given} that should be {other}" for (given, other), n in zip(pairs.index, pairs, strict=True)
+            ]
+            _say(f"Most often: {_one_line(', '.join(said))}\n", err)
     for note in summary["notes"]:
         _say(f"Note: {_one_line(note)}", err)
     width = max(7, *map(len, outputs))

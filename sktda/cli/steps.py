@@ -89,6 +89,15 @@ def settings_of(ctx: typer.Context, data: Path | None = None) -> Settings:
     )
 
 
+def need_output(settings: Settings, columns: bool, out: Path | None) -> None:
+    """Fail before rows are read where they are not asked for their columns and no output is named."""
+    from sktda.cli.formats.row_groups import parquet_files
+
+    pictures = settings.data.is_dir() and not parquet_files(settings.data)
+    if out is None and not columns and (settings.target or pictures):
+        fail("name the output with --out", 2)
+
+
 def list_columns_and_stop(job: Job, columns: bool, out: Path | None) -> None:
     """List the columns and stop, where that was asked; an output is needed from here on."""
     if columns:

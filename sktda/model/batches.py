@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -50,6 +51,35 @@ def argument_names(module: nn.Module) -> list[str]:
 def unlabelled(batch: Any, names: list[str]) -> Any:
     """Inputs of a row that holds nothing else: a dict, or a tuple in the order of the arguments of forward."""
     return dict(zip(names, batch, strict=False)) if isinstance(batch, tuple | list) else batch
+
+
+def as_dataset(rows: Any) -> Any:
+    """Rows that a DataLoader reads though they are no Dataset of torch's, as one; anything else as it is.
+
+    These are a Dataset of Hugging Face's, and a list of rows that are dicts or tuples of tensors or arrays.
+    """
+    of_hugging_face = type(rows).__module__.startswith("datasets.") and hasattr(rows, "column_names")
+    return RowsOf(rows) if of_hugging_face or (isinstance(rows, list) and rows and _is_row(rows[0])) else rows
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, Mapping) or (isinstance(row, tuple) and any(hasattr(part, "shape") for part in row))
+
+
+class RowsOf(Dataset):
+    """Rows by position, of which dicts hold tensors; their texts are left out, as no net takes any."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Any:
+        row = self.rows[int(position)]
+        if not isinstance(row, Mapping):
+            return row
+        return {name: torch.as_tensor(value) for name, value in row.items() if not isinstance(value, str)}
 
 
 class Pairs(Dataset):

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
+from torch import nn
 from torch.utils.data import Dataset, Subset
 
 from sktda.data import transformed
@@ -95,6 +96,11 @@ class GivenModel:
         for kind in KINDS:
             if isinstance(self.model, kind.TYPES):
                 return kind
+        if isinstance(self.model, nn.Module):
+            raise TypeError(
+                f"{self.name} is a torch module and no estimator. If it is trained, pass TorchModel(module, criterion) "
+                "with the criterion that it was trained with; to have it trained, a skorch net of it"
+            )
         allowed = ", ".join(each.__name__ for kind in (linear, perceptron) for each in kind.TYPES)
         raise TypeError(
             f"{self.name} cannot be differentiated; allowed are skorch nets, {allowed}, and a Pipeline or "

@@ -13,6 +13,7 @@ from skorch.utils import is_dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
+from sktda.model.batches import as_dataset
 from sktda.model.contrastive import BatchLoss
 from sktda.model.loop_losses import LossAtOutputs
 from sktda.model.loop_parts import Listener, check_recordable, targets_in
@@ -127,7 +128,7 @@ class record_run:
         self.optimizer = optimizer
         self.loss = LossAtOutputs(criterion)
         self.loader = X if isinstance(X, DataLoader) else None
-        self.X, self.y = (X.dataset, None) if isinstance(X, DataLoader) else (X, y)
+        self.X, self.y = (as_dataset(X.dataset), None) if isinstance(X, DataLoader) else (X, y)
         self.n_checkpoints, self.n_steps, self.every = n_checkpoints, n_steps, every
         self.steps = steps
         self.optimizer_state = optimizer_state

@@ -67,8 +67,8 @@ class Judgement:
     def notes(self) -> list[str]:
         """On which scales was judged, one sentence each."""
         scales = {
-            "standard": "the features were standardised for the kernel",
-            "unit": "the rows of the features were brought to length 1 for the kernel, and not standardised",
+            "standard": "rows were compared by standardised columns",
+            "unit": "rows were compared by features brought to length 1, and not standardised",
         }
         said = [scales[self.scale]] if self.scale in scales else []
         if self.transform not in (None, "identity"):

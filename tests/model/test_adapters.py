@@ -80,6 +80,11 @@ def test_what_cannot_is_refused_with_what_is_allowed(estimator):
     assert type(getattr(estimator, "steps", [[None, estimator]])[-1][1]).__name__ in str(error.value)
 
 
+def test_a_module_of_torch_is_refused_with_what_makes_an_estimator_of_it():
+    with pytest.raises(TypeError, match=r"Linear is a torch module and no estimator.*TorchModel\(module, criterion\)"):
+        differentiable(torch.nn.Linear(2, 2))
+
+
 @pytest.mark.parametrize(
     "estimator", [Ridge(), make_pipeline(StandardScaler(), Ridge()), net(), default_net("regression")]
 )

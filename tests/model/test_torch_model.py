@@ -23,7 +23,7 @@ from sktda import (
     record_run,
 )
 from sktda.attribution import AUM, EL2N, Influence, ModelEnsemble, SelfConfidence, Source, TracIn, unlearn
-from tests.model.loops import by_plain_loop, make, plain, sgd
+from tests.model.loops import by_plain_loop, loader_of, make, plain, sgd
 from tests.model.nets import Mlp, rows
 
 CE = nn.CrossEntropyLoss()
@@ -41,6 +41,46 @@ class Two(nn.Module):
     def forward(self, a, b, labels=None):
         logits = self.last(torch.tanh(self.left(a) + self.right(b)))
         return {"tensor": logits, "tuple": (logits, a), "dict": {"logits": logits, "loss": None}}[self.out]
+
+
+@pytest.mark.parametrize("kind", ["pairs", "dicts", "lists", "hugging-face"])
+def test_rows_in_a_list_or_a_dataset_of_hugging_face_are_those_of_arrays(kind):
+    X, y = rows(40)
+    given = list(zip(torch.tensor(X), torch.tensor(y), strict=True))
+    if kind != "pairs":
+        given = [{"X": x.tolist() if kind == "lists" else x, "labels": int(label)} for x, label in given]
+    if kind == "hugging-face":
+        datasets = pytest.importorskip("datasets")
+        columns = {"X": X.tolist(), "labels": y.tolist(), "text": ["a word"] * 40}
+        given = datasets.Dataset.from_dict(columns)
+    if kind in {"pairs", "dicts"}:
+        loop = plain if kind == "pairs" else plain_of_dicts
+        module = make()
+        optimizer = sgd(module)
+        loader = loader_of(given)
+        run = record_run(module, CE, optimizer, loader, steps=True)
+        loop(module, optimizer, run, loader)
+        recorded = TracIn(TorchModel(module, CE, run.trajectory_))
+        np.testing.assert_array_equal(recorded.fit(given, None).scores_, recorded.fit(X, y).scores_)
+    model = TorchModel(make(), CE, optimizer=None)
+    expected = Influence(model).fit(X, y)
+    found = Influence(model).fit(given, None)
+    np.testing.assert_allclose(found.scores_, expected.scores_, rtol=1e-6)
+    queries = given.select([2, 7]) if kind == "hugging-face" else [given[2], given[7]]
+    np.testing.assert_allclose(found.attribute(queries, None), expected.attribute(X[[2, 7]], y[[2, 7]]), rtol=1e-6)
+    by_validation = TracIn(model).fit(given, None, X_val=queries).scores_
+    np.testing.assert_allclose(
+        by_validation, TracIn(model).fit(X, y, X_val=X[[2, 7]], y_val=y[[2, 7]]).scores_, rtol=1e-6
+    )
+
+
+def plain_of_dicts(module, optimizer, run, loader):
+    """The loop, of batches that are dicts."""
+    with run:
+        for batch in loader:
+            optimizer.zero_grad()
+            CE(module(batch["X"]), batch["labels"]).backward()
+            optimizer.step()
 
 
 class Words(nn.Module):

@@ -34,6 +34,7 @@ from sktda.engine.journal import Journal, Passes, check_folder
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import DifferentiableModel, Rows, restrict
+from sktda.model.batches import as_dataset
 from sktda.model.consistency import check_losses
 from sktda.model.contrastive import InBatch, meets
 from sktda.model.fingerprint import row_fingerprints
@@ -128,6 +129,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         check_folder(self.work_dir)  # before the training
         if not self.needs.validation:
             X_val = y_val = metadata_val = None
+        X, X_val = (as_dataset(rows) if targets is None else rows for rows, targets in ((X, y), (X_val, y_val)))
         # a Dataset holds its targets, and where the training has none, validation has none
         check_validation(X_val, X_val if is_dataset(X_val) or y is None else y_val, metadata_val)
         objective = resolve_objective(self.objective, X_val is not None)
@@ -304,7 +306,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         """Query or validation rows: they count alike, also where the model weighs its training rows by class."""
         if hasattr(X, "shape"):
             note_columns(self, X, self.estimator, reset=False)
-        rows = fitted.model.rows(X, y)
+        rows = fitted.model.rows(as_dataset(X) if y is None else X, y)
         return rows.unweighted() if fitted.batches is None else fitted.batches.split(rows)
 
     def _asked_about(self, objective, fitted: Fitted, X_val, y_val, metadata) -> Asked:
