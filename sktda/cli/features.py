@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sktda.findings import Finding, inspect, merge_spellings, without_leaks
+from sktda.review.decisions import shared_values
 from sktda.tables.columns import Column
 from sktda.tables.prepare import prepare
 
@@ -98,7 +99,9 @@ def one_spelling(given: pd.Series, features: Any = None) -> pd.Series:
     rows = _labelled(given)
     if features is not None and rows is not None:
         features = features[rows]
-    merged, findings = merge_spellings(given.dropna().to_numpy(), features)
+    known = given.dropna()
+    values = shared_values(known) if isinstance(known.dtype, pd.StringDtype) else known.to_numpy()
+    merged, findings = merge_spellings(values, features)
     if not findings:
         return given
     judged = given.copy()

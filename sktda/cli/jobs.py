@@ -254,9 +254,9 @@ class Job:
             self.notes[self.n_contradictions : self.n_contradictions] = many_flagged(share)
         suggested = detector.suggested_labels_
         if not regression:
-            known = self.judged.notna().to_numpy() & ~self.judged.duplicated().to_numpy()
-            typed = dict(zip(y[known], self.judged[known], strict=True))
-            suggested = [None if label is None else typed[label] for label in suggested]
+            first = pd.Series(pd.factorize(self.judged)[0]).drop_duplicates().index
+            typed = dict(zip(y[first], self.judged.iloc[first], strict=True)) | {None: None}
+            suggested = [typed[label] for label in suggested]
         elif (self.given.dropna() == self.given.dropna().round()).all():
             suggested = np.rint(suggested)
         verdicts = {

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sktda.data import infer_task
+from sktda.review.decisions import shared_values
 from sktda.tables.clocks import Clock, learn_clocks
 from sktda.tables.numerals import Numerals, learn, unit_name
 
@@ -146,8 +147,7 @@ def _check_types(column: pd.Series) -> None:
 def as_text(labels: pd.Series) -> np.ndarray:
     """Classes as text (n,), None where there is none: whole numbers could be taken for measurements."""
     if pd.api.types.is_string_dtype(labels.dtype) and labels.dtype != object:  # one object for each of the few texts
-        codes, different = pd.factorize(labels)
-        return np.array([*different, None], dtype=object)[codes]
+        return shared_values(labels)
     texts = labels.astype(str).to_numpy(dtype=object, copy=True)
     texts[labels.isna().to_numpy()] = None
     return texts

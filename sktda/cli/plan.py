@@ -35,22 +35,25 @@ class Plan:
         review = read_text_cells(decisions) if decisions else None
         verdict = "relabel" if action == "relabel" else "drop"
         fate, labels, n_reviewed = decide(frame, job.task, verdict, review, decisions.name if decisions else "")
-        labels = [None if pd.isna(label) else label for label in labels]  # of rows without one
         everything = np.arange(len(frame))
         without = job.unlabelled & (fate == "keep")  # and no decision about them
         if job.settings.unlabelled == "drop" and action != "flag":
             fate[without] = "drop"
-        if job.task == "regression" and job.source.frame[job.target].dtype.kind not in "iuf":
-            labels = [None if value is None else job.numerals.write(value) for value in labels]
+        as_written = job.task == "regression" and job.source.frame[job.target].dtype.kind not in "iuf"
+
+        def label_of(row: int) -> Any:
+            value = labels[row]
+            return job.numerals.write(value) if as_written and value is not None else value
+
         if action != "flag":
-            relabelled = {row: labels[row] for row in np.flatnonzero(fate == "relabel").tolist()}
+            relabelled = {row: label_of(row) for row in np.flatnonzero(fate == "relabel").tolist()}
             extra = pd.DataFrame(index=everything)
             if job.settings.unlabelled == "predict" and without.any():
                 _check_free(job, FLAGS[1:2], "--unlabelled predict")
-                extra[FLAGS[1]] = np.where(without, np.array(labels, dtype=object), "")
+                extra[FLAGS[1]] = [label_of(row) if predicted else "" for row, predicted in enumerate(without)]
             return cls(np.flatnonzero(fate != "drop"), relabelled, extra, n_reviewed)
         _check_free(job, FLAGS, "--action flag")
-        values = (fate != "keep", labels, frame["label_quality"].round(4).to_numpy())
+        values = (fate != "keep", [*map(label_of, everything)], frame["label_quality"].round(4).to_numpy())
         return cls(everything, {}, pd.DataFrame(dict(zip(FLAGS, values, strict=True))), n_reviewed)
 
     def describe(self, n_rows: int) -> str:

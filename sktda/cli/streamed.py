@@ -130,10 +130,12 @@ class StreamedJob(Job):
         X = mapped_blocks(int(known.sum()), lambda: rows.encoded(encoder, known))
         judged = given
         if task == "classification":
-            merged = one_spelling(given[known], X if len(drawn) == n else None)
-            judged = given.copy()
-            judged[known] = merged.to_numpy()
-            check_classes(judged)
+            part = given[known]
+            merged = one_spelling(part, X if len(drawn) == n else None)
+            if merged is not part:
+                judged = given.copy()
+                judged[known] = merged.array
+                check_classes(judged)
         told = notes_of(findings, encoder)
         first = sum(finding.kind == "contradiction" for finding in findings)
         notes = [
