@@ -9,21 +9,23 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ["MPLBACKEND"] = "Agg"
 
 import pytest  # noqa: E402
-import sklearn  # noqa: E402
-import torch  # noqa: E402
 
-torch.set_num_threads(1)
+gc.disable()  # until the tests begin: imports and collection make next to no garbage, and it takes long to see that
 
 
 def pytest_collection_finish():
     """Garbage collections during the tests leave out the millions of objects that imports and collection made."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
 def default_config():
     """Undo what a test sets with sklearn.set_config; more threads than one would make all later tests slower."""
+    import sklearn  # here, as the process that only hands out the tests needs none of it
+    import torch
+
     with sklearn.config_context():
         yield
     assert torch.get_num_threads() == 1
@@ -37,7 +39,7 @@ def fewer_trees():
     Two hundred trees cost a third of a second, whatever the number of rows. How well the defaults find wrong labels
     is measured in tests/attribution, with all their trees, and what filters are in tests/patches.
     """
-    import sklearn.ensemble  # here, as the process that only hands out the tests needs none of it
+    import sklearn.ensemble
 
     from sktda.attribution import KernelForest, RobustResidual
     from sktda.attribution.predictions import data_oob, out_of_sample
