@@ -237,7 +237,7 @@ def counted(rate: float, n: int) -> NoiseRate:
 
 
 def _wilson(k: np.ndarray, n: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) of Wilson's interval for the share of k in n. SciPy's brings a p-value that takes a hundred times it."""
+    """(low, high) of Wilson's interval for k in n. SciPy's brings a p-value, which takes a hundred times as long."""
     z, p = ndtri(0.5 + 0.5 * confidence), k / n
     width = 2 * (n + z**2)
     centre, error = (2 * n * p + z**2) / width, z / width * np.sqrt(4 * n * p * (1 - p) + z**2)

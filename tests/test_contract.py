@@ -220,7 +220,7 @@ def test_what_is_public_is_exported():
 )
 @pytest.mark.parametrize(("turn", "estimator"), list(enumerate(CHECKED)), ids=map(short, CHECKED))
 def test_scikit_learns_checks(turn, estimator, monkeypatch):
-    """Of scikit-learn's ten sparse formats each estimator gets two, and the next one others: one check takes them all."""
+    """Each estimator gets two of scikit-learn's ten sparse formats, the next one others: one check takes them all."""
     every_format = estimator_checks._generate_sparse_data
     monkeypatch.setattr(estimator_checks, "_generate_sparse_data", lambda X: list(every_format(X))[turn % 5 :: 5])
     expected = EXPECTED_FAILURES.get(type(estimator).__name__)
