@@ -45,6 +45,7 @@ sphinx_gallery_conf = {
     "reset_modules": ("gallery_run.strict", "matplotlib"),
     "reset_modules_order": "both",
     "capture_repr": ("_repr_html_",),
+    "parallel": 2,  # as many examples at once as `make test` has processors
     "image_srcset": ["2x"],
     "minigallery_sort_order": "gallery_run.place",
     "thumbnail_size": (320, 224),

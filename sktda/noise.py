@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
-from scipy.stats import binomtest
+from scipy.special import ndtri
 
 from sktda.room import row_by_row
 
@@ -236,6 +236,14 @@ def counted(rate: float, n: int) -> NoiseRate:
     return NoiseRate(rate, max(0.0, rate - error), min(1.0, rate + error))
 
 
+def _wilson(k: np.ndarray, n: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) of Wilson's interval for k in n. SciPy's brings a p-value, which takes a hundred times as long."""
+    z, p = ndtri(0.5 + 0.5 * confidence), k / n
+    width = 2 * (n + z**2)
+    centre, error = (2 * n * p + z**2) / width, z / width * np.sqrt(4 * n * p * (1 - p) + z**2)
+    return np.where(k == 0, 0.0, centre - error), np.where(k == n, 1.0, centre + error)
+
+
 def label_noise(decision: np.ndarray, codes: np.ndarray) -> NoiseRate:
     """How many labels are wrong: no more than the most predictable rows show.
 
@@ -255,15 +263,14 @@ def label_noise(decision: np.ndarray, codes: np.ndarray) -> NoiseRate:
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     sizes = np.clip(np.round(np.multiply(SHARES, len(codes))), min(LEAST_ROWS, len(codes)), None).astype(int)
     counts = wrong[order].cumsum()[sizes - 1]
-    tests = [binomtest(int(k), int(size)) for k, size in zip(counts, sizes, strict=True)]
-    best = min(tests, key=lambda test: test.proportion_ci(BOUND, method="wilson").high)
-    share, interval = best.k / best.n, best.proportion_ci(WIDE, method="wilson")
+    best = _wilson(counts, sizes, BOUND)[1].argmin()
+    share, (low, high) = float(counts[best] / sizes[best]), _wilson(counts[best], sizes[best], WIDE)
     matrix = one_way_matrix(anchor_counts(probabilities, codes))
     true_shares, _ = nnls(matrix.T, np.bincount(codes, minlength=len(matrix)) / len(codes))
     one_way = true_shares @ (1 - matrix.diagonal()) / true_shares.sum()
     # no more than all labels that are not as predicted
     rate = float(min(max(share, one_way), wrong.mean()))
-    below, above = share - float(interval.low), float(interval.high) - share
+    below, above = float(share - low), float(high - share)
     return NoiseRate(rate, max(0.0, rate - below), min(1.0, rate + above))
 
 

@@ -33,7 +33,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("[!_]*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(\n+(?=```text\n))?", re.MULTILINE | re.DOTALL)
 SHOW_NO_SCORES = {"shell", "which"}  # tests/test_docs_without_scores.py runs them, with forests of few trees
-WITH_SCORES = [page for page in PAGES if page.stem not in SHOW_NO_SCORES]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FORMULAS = {*(ROOT / "docs" / "methods").glob("*.md"), ROOT / "docs" / "scores.md"}
 NOT_RUN = {
@@ -70,6 +69,15 @@ def blocks(page: Path) -> list[tuple[str, str, str | None]]:
             found.append((language, code, None))
         shown = bool(output_follows)
     return found
+
+
+def runnable(page: Path) -> list[tuple[str, str, str | None]]:
+    """Its blocks that are run."""
+    return [block for block in blocks(page) if block[0] in {"python", "shell"}]
+
+
+WITH_SCORES = [page for page in PAGES if page.stem not in SHOW_NO_SCORES and runnable(page)]
+NO_SCORES = [page for page in PAGES if page.stem in SHOW_NO_SCORES]
 
 
 def commands(code: str) -> list[list[str]]:
@@ -136,7 +144,7 @@ def check_blocks(page: Path) -> None:
     """
     check = doctest.OutputChecker().check_output
     names = {"__name__": "page"}
-    found = [block for block in blocks(page) if block[0] in {"python", "shell"}]
+    found = runnable(page)
     last = max((place for place, block in enumerate(found) if block[2] is not None), default=-1)
     with contextlib.ExitStack() as rest:
         for place, (language, code, expected) in enumerate(found):

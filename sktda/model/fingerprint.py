@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from sktda.data import slices
 from sktda.model.batches import labels_in, parted
+from sktda.model.scaled import ScaledRows
 from sktda.model.settings import random_state_kept
 
 CHUNK = 2**18  # numbers hashed at a time: they stay in the processor's cache
@@ -138,6 +139,9 @@ def _value_bits(value: Any) -> int:
 def _of_items(dataset: Any, rows: np.ndarray) -> np.ndarray:
     codes = np.empty(len(rows), dtype=np.uint64)
     for block in slices(len(rows), ITEMS):
+        if isinstance(dataset, ScaledRows):
+            codes[block] = row_fingerprints(*dataset.take(rows[block]))
+            continue
         items = [dataset[int(row)] for row in rows[block]]
         pairs = [_pair(item) for item in items]
         has_y = pairs[0][1] is not None

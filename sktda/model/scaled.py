@@ -72,16 +72,17 @@ class ScaledRows(Dataset):
     def __len__(self) -> int:
         return len(self.y)
 
-    def _take(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    def take(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(inputs, targets) at these positions, as one by one."""
         return self.scaled.block(self.X, rows), self.y[rows]
 
     def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        x, y = self._take(np.array([row]))
+        x, y = self.take(np.array([row]))
         return x[0], y[0]
 
     def __getitems__(self, rows: list[int]) -> tuple[Tensor, Any]:
         # only the loader of the training asks for batches; a row by itself, and its fingerprint, has no weight
-        x, y = self._take(np.array(rows))
+        x, y = self.take(np.array(rows))
         return x, y if self.weight is None else (y, self.weight[rows])
 
 

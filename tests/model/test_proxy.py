@@ -13,6 +13,7 @@ from sklearn.model_selection import cross_val_score
 from sktda.model import proxy
 from sktda.model.adapters import differentiable
 from sktda.model.base import forward
+from sktda.model.fingerprint import row_fingerprints
 from sktda.model.fitting import train_clone
 from sktda.model.given import GivenModel, GivenRows
 from sktda.model.proxy import DefaultClassifier, default_net
@@ -182,6 +183,8 @@ def test_rows_come_one_by_one_as_well_as_in_batches():
     assert torch.equal(weighted[7][0], x)
     assert weighted[7][1] == y[7]  # a row by itself, and its fingerprint, has no weight
     assert weighted.__getitems__([3, 5])[1][1].tolist() == [3, 5]
+    one_by_one = [row_fingerprints(*(each[None] for each in weighted[row]))[0] for row in (7, 3)]
+    assert row_fingerprints(weighted, None, np.array([7, 3])).tolist() == one_by_one
 
 
 @pytest.mark.usefixtures("few_steps")
