@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,7 @@ from joblib import effective_n_jobs
 from joblib.parallel import get_active_backend
 from sklearn.utils.parallel import Parallel, delayed
 
-from sktda.devices import resolve_device
+from sktda.devices import own_card, resolve_device
 
 APART = 1_000_000  # bytes of an array that goes beside the function that holds it, and once for all tasks
 
@@ -164,8 +165,9 @@ def _run(home: int, code: np.ndarray, n_arrays: int, *rest: Any) -> _Carried:
     function = unpacked(code, rest[:n_arrays])
     if os.getpid() != home:
         _settle("torch" in sys.modules)
-    found = function(*(each.value if isinstance(each, _Carried) else each for each in rest[n_arrays:]))
-    return _Carried(_on_processor(found))
+    with own_card() if "torch" in sys.modules else nullcontext():
+        found = function(*(each.value if isinstance(each, _Carried) else each for each in rest[n_arrays:]))
+        return _Carried(_on_processor(found))
 
 
 @cache

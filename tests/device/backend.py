@@ -99,11 +99,12 @@ def _copy_as_tensors(kind: type) -> None:
     def reduced(self: Tensor, protocol: int) -> Any:
         if not on(self):
             return reduce(self, protocol)
-        return _rebuilt, (self.detach().cpu(), isinstance(self, torch.nn.Parameter), self.requires_grad)
+        about = isinstance(self, torch.nn.Parameter), self.requires_grad, STATE.memory.card(self)
+        return _rebuilt, (self.detach().cpu(), *about)
 
     kind.__deepcopy__, kind.__reduce_ex__ = deepcopy, reduced  # type: ignore[attr-defined]
 
 
-def _rebuilt(value: Tensor, parameter: bool, requires_grad: bool) -> Tensor:
-    value = value.to(NAME)
+def _rebuilt(value: Tensor, parameter: bool, requires_grad: bool, card: int | None = None) -> Tensor:
+    value = value.to(NAME) if card is None else STATE.memory.bound(value.clone(), card=card)
     return torch.nn.Parameter(value, requires_grad) if parameter else value.requires_grad_(requires_grad)
