@@ -262,7 +262,8 @@ class _Pickler(cloudpickle.Pickler):
 
 def _net(kind: Any, state: dict, modules: bytes) -> Any:
     net = kind.__new__(kind)
-    net.__setstate__({**state, "__cuda_dependent_attributes__": modules})
+    with own_card():  # on which skorch puts a net of "cuda", and then its batches
+        net.__setstate__({**state, "__cuda_dependent_attributes__": modules})
     return net
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from skorch import NeuralNet
 from torch import Tensor
 
 from tests.device.simulated import NAME, STATE, aten, fallback, on
@@ -75,6 +76,7 @@ def install() -> None:
     for kind in (torch.Tensor, torch.nn.Parameter):
         _copy_as_tensors(kind)
     torch.serialization.add_safe_globals([_rebuilt])
+    _map_nets()
 
 
 def _copy_as_tensors(kind: type) -> None:
@@ -105,6 +107,21 @@ def _copy_as_tensors(kind: type) -> None:
     kind.__deepcopy__, kind.__reduce_ex__ = deepcopy, reduced  # type: ignore[attr-defined]
 
 
+def _map_nets() -> None:
+    """skorch reads the tensors of a net with map_location, its device, which without a number is the current card."""
+    set_state = NeuralNet.__setstate__
+
+    def mapped(self: NeuralNet, state: dict) -> None:
+        STATE.mapping = True
+        try:
+            set_state(self, state)
+        finally:
+            STATE.mapping = False
+
+    NeuralNet.__setstate__ = mapped
+
+
 def _rebuilt(value: Tensor, parameter: bool, requires_grad: bool, card: int | None = None) -> Tensor:
-    value = value.to(NAME) if card is None else STATE.memory.bound(value.clone(), card=card)
+    here = card is None or STATE.mapping
+    value = value.to(NAME) if here else STATE.memory.bound(value.clone(), card=card)
     return torch.nn.Parameter(value, requires_grad) if parameter else value.requires_grad_(requires_grad)

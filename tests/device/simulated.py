@@ -6,7 +6,8 @@ from generators of the device only, and have no `.numpy()`; each read of a value
 Memory can be short (`limited`) and float64 be missing, as on MPS (`without_float64`).
 
 Torch 2.13 lets a backend in Python have one device only, so a process has one card, with a number: workers have one
-each. A tensor that is pickled arrives on the card that it was on, as with CUDA, and may meet no others there.
+each. A tensor that is pickled arrives on the card that it was on, as with CUDA, unless skorch reads it, and may meet no
+others there.
 
 Torch's backend in Python for the key PrivateUse1 gives the name, and one boxed fallback all operators: it checks, runs
 the operator of the processor on the same bytes, and makes device tensors of what is new. Views made in C++, detach()
@@ -110,6 +111,8 @@ class State:
         self.float64 = True
         self.device = torch.device("cpu")  # until it has its name
         self.card = 0
+        self.mapping = False
+        """Whether skorch puts what it reads on the current card, wherever that was."""
         self.installed: list[Any] = []
         self.generator = torch.Generator().manual_seed(0)
 
