@@ -10,9 +10,8 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sktda import retrain
-from sktda.attribution import Distributional, Influence, ModelEnsemble, Source
+from sktda.attribution import Distributional, Influence, ModelEnsemble
 from sktda.engine import journal
-from sktda.model.recorder import TrajectoryRecorder
 from tests.device import cards, placing
 from tests.device.simulated import NAME
 from tests.device.test_attributors import CLASSES, CLOSE, WIDTH, X, Y
@@ -33,12 +32,6 @@ def net(**options):
     )
 
 
-@pytest.fixture(scope="module")
-def frozen():
-    recorder = TrajectoryRecorder(n_checkpoints=3, optimizer_state=True, steps=True)
-    return FrozenEstimator(net(callbacks=[recorder]).fit(X, Y))
-
-
 @pytest.fixture
 def here(monkeypatch, counting):
     """This process has the first card."""
@@ -47,31 +40,23 @@ def here(monkeypatch, counting):
 
 
 def by_cards(find):
-    """find(workers or None) in this process, and by workers with so many cards."""
-    found = {1: find(None)}
-    for count in (1, 2, 3):
+    """find(None), on the card of this process; find(n_jobs) by workers with two and three cards is the same."""
+    plain = find(None)
+    for count in (2, 3):
         cards.visible(count)
         with joblib.parallel_config("loky", n_jobs=WORKERS):
-            found[count, WORKERS] = find(WORKERS)
+            found = find(WORKERS)
+        np.testing.assert_allclose(found, plain, **CLOSE)
         passed = cards.passes()
         assert set(passed) <= set(range(count))
-        assert len(passed) > 1 or count == 1
-    plain = found.pop(1)
-    for each in found.values():
-        np.testing.assert_allclose(each, plain, **CLOSE)
+        assert len(passed) > 1  # a worker that starts late may get no task
     return plain
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        lambda frozen: Influence(frozen, curvature="ekfac"),
-        lambda frozen: Source(frozen, n_segments=2, curvature="ekfac"),
-    ],
-)
-def test_passes_over_the_rows(method, frozen, here):
-    found = by_cards(lambda _: method(frozen).fit(X, Y).scores_)
-    np.testing.assert_allclose(found, method(frozen).set_params(device="cpu").fit(X, Y).scores_, **CLOSE)
+def test_passes_over_the_rows(here):
+    method = Influence(FrozenEstimator(net().fit(X, Y)), curvature="ekfac")
+    found = by_cards(lambda _: method.fit(X, Y).scores_)
+    np.testing.assert_allclose(found, clone(method).set_params(device="cpu").fit(X, Y).scores_, **CLOSE)
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,6 @@ def test_small_eigenvalues_beside_large_ones_keep_their_vectors():
     torch.testing.assert_close(energies.sort()[0], values, rtol=1e-3, atol=0)
 
 
-
 def test_the_eigenvalue_is_the_square_of_the_sum_over_positions_and_not_the_sum_of_squares():
     model, rows, x, _ = make("tokens")
     found = EKFAC(PerRow(model), rows, seed=0)
