@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,6 +36,16 @@ def resolve_device(device: Any) -> torch.device:
         return torch.device("cpu")
     number = _worker_number()
     return torch.device("cuda") if number is None else torch.device("cuda", number % torch.cuda.device_count())
+
+
+def own_card() -> AbstractContextManager[object]:
+    """In which "cuda" without a number is the card that a worker takes, for nets that train there by themselves."""
+    place = resolve_device("auto")
+    if place.type != "cuda" or place.index is None:
+        return nullcontext()
+    import torch
+
+    return torch.cuda.device(place)  # of this thread only, as CUDA has it
 
 
 def _worker_number() -> int | None:

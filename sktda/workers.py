@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from joblib import effective_n_jobs
 from joblib.parallel import get_active_backend
 from sklearn.utils.parallel import Parallel, delayed
 
-from sktda.devices import resolve_device
+from sktda.devices import own_card, resolve_device
 
 BUFFERS = 5  # protocol of pickle from which on large values need not be copied into the rest
 APART = 1_000_000  # bytes of an array that goes beside the function that holds it, and once for all tasks
@@ -185,8 +186,9 @@ def _run(home: int, code: np.ndarray, n_arrays: int, *rest: Any) -> _Carried:
     function = unpacked(code, rest[:n_arrays])
     if os.getpid() != home:
         _settle("torch" in sys.modules)
-    found = function(*(each.value if isinstance(each, _Carried) else each for each in rest[n_arrays:]))
-    return _Carried(_on_processor(found))
+    with own_card() if "torch" in sys.modules else nullcontext():
+        found = function(*(each.value if isinstance(each, _Carried) else each for each in rest[n_arrays:]))
+        return _Carried(_on_processor(found))
 
 
 @cache
@@ -282,7 +284,8 @@ class _Pickler(cloudpickle.Pickler):
 
 def _net(kind: Any, state: dict, modules: bytes) -> Any:
     net = kind.__new__(kind)
-    net.__setstate__({**state, "__cuda_dependent_attributes__": modules})
+    with own_card():  # on which skorch puts a net of "cuda", and then its batches
+        net.__setstate__({**state, "__cuda_dependent_attributes__": modules})
     return net
 
 

@@ -1,6 +1,8 @@
 """Blocks are halved whatever says that memory ran out, and after the failed one has let go of its own."""
 
+import contextlib
 import multiprocessing
+import os
 import sys
 import weakref
 from types import SimpleNamespace
@@ -8,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from joblib import Parallel, delayed
+from skorch import NeuralNet
 
-from sktda import devices
+from sktda import devices, workers
 from sktda.devices import for_blocks, in_blocks, in_pairs, out_of_memory, resolve_device, where_it_fits
 
 SHORT = [
@@ -145,6 +148,31 @@ def test_workers_of_dask_take_the_cards_in_turn_where_nobody_has_given_them_some
         assert resolve_device("auto") == torch.device(expected)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0,1")
     assert resolve_device("auto") == torch.device("cuda")
+
+
+def test_what_a_worker_is_sent_runs_with_its_card_as_the_current_one(monkeypatch):
+    entered = []
+
+    @contextlib.contextmanager
+    def current(place):
+        entered.append(place)
+        yield
+        entered.append("left")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device", current)
+
+    code, arrays = workers.packed(len)
+    opened = workers._Carried(NeuralNet(torch.nn.Linear(1, 1), torch.nn.MSELoss).initialize()).__reduce__()[1][0]
+    for name, card in (("MainProcess", None), ("LokyProcess-2", torch.device("cuda", 1))):
+        entered.clear()
+        monkeypatch.setattr(multiprocessing.current_process(), "name", name)
+        workers._run(os.getpid(), code, len(arrays), *arrays, "rows")
+        assert entered == ([] if card is None else [card, "left"])
+        entered.clear()
+        workers._opened(opened)  # a net arrives on that card, too
+        assert entered == ([] if card is None else [card, "left"])
 
 
 def test_workers_of_joblib_are_told_apart():

@@ -54,7 +54,7 @@ def gpu() -> Page | None:
         "the program waits for the device, and what is sent to it and read back. All rows are one batch, for n and for "
         "twice as many; a number that stands alone is the same for both, so that what a method asks does not grow with "
         "the rows but by the batch. (Pairs take as many terms as their accuracy needs, which depends on the rows; "
-        "every checkpoint of Source is sent anew for each pass.)",
+        "every checkpoint of Source is sent anew for each pass, its small tensors as one.)",
         command="python benchmarks/engine.py gpu --simulate",
         measured=[(each, []) for each, rows in ((environment, timed), (simulated, counts)) if rows],
         tables=tables,

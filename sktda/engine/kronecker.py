@@ -128,7 +128,11 @@ def flat(values: Tensor) -> Tensor:
 
 
 def eigenvectors(matrix: Tensor) -> Tensor:
-    """Columns of eigenvectors of a symmetric matrix, of which the lower triangle is read, in float64."""
+    """Columns of eigenvectors of a symmetric matrix, of which the lower triangle is read, in float64.
+
+    In float32 rounding mixes the vectors of all eigenvalues below a millionth of the largest, which an inverse with
+    little damping, or `Source` with none, weighs most.
+    """
     return where_it_fits(matrix.device, lambda place: _eigenvectors(matrix.to(place)))
 
 

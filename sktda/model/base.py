@@ -18,6 +18,7 @@ from sktda.model.precision import passed
 
 Inputs = Tensor | Mapping[str, Tensor]
 LABELS = 4096  # read at a time, with their inputs
+SMALL = 2**20  # bytes below which a tensor takes as long to start on its way to a device as to get there
 
 
 class Rows:
@@ -78,6 +79,20 @@ def sent(value: Tensor, device: torch.device) -> Tensor:
     return value.to(device)
 
 
+def together(state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The tensors on the device, of the processor's the small ones as one for each dtype: a copy costs by its start."""
+    found = dict(state)
+    if device.type == "cpu":
+        return found
+    alike: dict[torch.dtype, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        if value.device.type == "cpu" and value.nbytes < SMALL:
+            alike.setdefault(value.dtype, {})[name] = value
+    for part in alike.values():
+        found |= unflatten(sent(flatten(part), device), {name: value.shape for name, value in part.items()})
+    return found
+
+
 def forward(module: nn.Module, inputs: Inputs) -> Tensor:
     """Raw outputs; a dict of inputs goes in as keyword arguments."""
     return passed(lambda: module(**inputs) if isinstance(inputs, Mapping) else module(inputs), module)
@@ -129,7 +144,7 @@ class DifferentiableModel:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Put parameters and buffers of a checkpoint into the module."""
-        self.module.load_state_dict(dict(state))
+        self.module.load_state_dict(together(state, self.device))
 
     def to(self, device: torch.device) -> DifferentiableModel:
         """Move the module, unless it has float64 numbers and the device has none; returns self."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from skorch import NeuralNet
 from torch import Tensor
 
 from tests.device.simulated import NAME, STATE, aten, fallback, on
@@ -75,6 +76,7 @@ def install() -> None:
     for kind in (torch.Tensor, torch.nn.Parameter):
         _copy_as_tensors(kind)
     torch.serialization.add_safe_globals([_rebuilt])
+    _map_nets()
 
 
 def _copy_as_tensors(kind: type) -> None:
@@ -99,11 +101,27 @@ def _copy_as_tensors(kind: type) -> None:
     def reduced(self: Tensor, protocol: int) -> Any:
         if not on(self):
             return reduce(self, protocol)
-        return _rebuilt, (self.detach().cpu(), isinstance(self, torch.nn.Parameter), self.requires_grad)
+        about = isinstance(self, torch.nn.Parameter), self.requires_grad, STATE.memory.card(self)
+        return _rebuilt, (self.detach().cpu(), *about)
 
     kind.__deepcopy__, kind.__reduce_ex__ = deepcopy, reduced  # type: ignore[attr-defined]
 
 
-def _rebuilt(value: Tensor, parameter: bool, requires_grad: bool) -> Tensor:
-    value = value.to(NAME)
+def _map_nets() -> None:
+    """skorch reads the tensors of a net with map_location, its device, which without a number is the current card."""
+    set_state = NeuralNet.__setstate__
+
+    def mapped(self: NeuralNet, state: dict) -> None:
+        STATE.mapping = True
+        try:
+            set_state(self, state)
+        finally:
+            STATE.mapping = False
+
+    NeuralNet.__setstate__ = mapped
+
+
+def _rebuilt(value: Tensor, parameter: bool, requires_grad: bool, card: int | None = None) -> Tensor:
+    here = card is None or STATE.mapping
+    value = value.to(NAME) if here else STATE.memory.bound(value.clone(), card=card)
     return torch.nn.Parameter(value, requires_grad) if parameter else value.requires_grad_(requires_grad)

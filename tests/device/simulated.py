@@ -5,10 +5,13 @@ Tensors of the device can meet only each other (and single numbers from the proc
 from generators of the device only, and have no `.numpy()`; each read of a value waits, and is counted (`watched`).
 Memory can be short (`limited`) and float64 be missing, as on MPS (`without_float64`).
 
+Torch 2.13 lets a backend in Python have one device only, so a process has one card, with a number: workers have one
+each. A tensor that is pickled arrives on the card that it was on, as with CUDA, unless skorch reads it, and may meet no
+others there.
+
 Torch's backend in Python for the key PrivateUse1 gives the name, and one boxed fallback all operators: it checks, runs
 the operator of the processor on the same bytes, and makes device tensors of what is new. Views made in C++, detach()
-and .data work by themselves, as a tensor has a real storage, which is marked as the device's. Torch 2.13 lets such a
-backend have one device only.
+and .data work by themselves, as a tensor has a real storage, which is marked as the device's.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ class Memory:
     def __init__(self) -> None:
         self.limit: int | None = None
         self.used = 0
-        self._held: dict[int, tuple[StorageWeakRef, torch.UntypedStorage, int]] = {}
+        self._held: dict[int, tuple[StorageWeakRef, torch.UntypedStorage, int, int]] = {}
         self._lock = threading.RLock()  # backward passes have threads of their own
 
     def sweep(self) -> None:
@@ -55,8 +58,15 @@ class Memory:
         for key in [key for key, (alive, *_) in self._held.items() if alive.expired()]:
             self.used -= self._held.pop(key)[2]
 
-    def bound(self, low: Tensor, charge: bool = True) -> Tensor:
-        """A device tensor over the bytes of a processor's. Raises torch.OutOfMemoryError beyond the limit."""
+    def card(self, value: Tensor) -> int:
+        """Number of the card that a device tensor is on."""
+        return self._held[value.untyped_storage()._cdata][3]
+
+    def bound(self, low: Tensor, charge: bool = True, card: int | None = None) -> Tensor:
+        """A device tensor over the bytes of a processor's, on a card (None = the process's).
+
+        Raises torch.OutOfMemoryError beyond the limit.
+        """
         if low.dtype == torch.float64 and not STATE.float64:
             raise TypeError(
                 f"Cannot convert a {NAME} Tensor to float64 dtype as the framework doesn't support float64."
@@ -66,7 +76,7 @@ class Memory:
             n_bytes = storage.nbytes() if charge else 0
             self._claim(n_bytes)
             own = torch._C._construct_storage_from_data_pointer(storage.data_ptr(), STATE.device, storage.nbytes())
-            self._held[own._cdata] = StorageWeakRef(own), storage, n_bytes
+            self._held[own._cdata] = StorageWeakRef(own), storage, n_bytes, STATE.card if card is None else card
         blank = torch._C._acc.create_empty_tensor([0], low.dtype)
         place = low.storage_offset(), list(low.size()), list(low.stride())
         return aten.set_.source_Storage_storage_offset._op_dk(CPU, blank, own, *place)
@@ -93,13 +103,16 @@ class Memory:
 
 
 class State:
-    """The one device of the process."""
+    """The one device of the process, and the number of its card."""
 
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.memory = Memory()
         self.float64 = True
         self.device = torch.device("cpu")  # until it has its name
+        self.card = 0
+        self.mapping = False
+        """Whether skorch puts what it reads on the current card, wherever that was."""
         self.installed: list[Any] = []
         self.generator = torch.Generator().manual_seed(0)
 
@@ -180,12 +193,23 @@ def check(about: Facts, args: tuple, kwargs: dict) -> None:
                 f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and "
                 f"{value.device}! (when checking argument in method {name})"
             )
+    same_card(about.name, every)
     if name in WAITING and kwargs.get("output_size") is None:
         ledger.note("syncs")
     if name.startswith(FACTORISING) and any(value.dtype == torch.float64 for value in every):
         ledger.note("factorised64")
     if name not in QUIET:
         ledger.counts["kernels"] += 1
+
+
+def same_card(name: str, values: list[Tensor]) -> None:
+    """Raise what CUDA raises where cards meet: torch has one device here, so that no `.to` helps."""
+    cards = {STATE.memory.card(value) for value in values if on(value)}
+    if cards - {STATE.card}:
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found {NAME}:{min(cards)} and {NAME}:{max(cards)} in "
+            f"a process of {NAME}:{STATE.card}! (when checking argument in method {name})"
+        )
 
 
 def copied(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:

@@ -5,10 +5,14 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from torch import nn
 
 from sktda import CoresetSelector
 from sktda.attribution import ComplexityGap, Influence, KNNShapley, Loss, SGDInfluence, Stage
 from sktda.cleaning.coreset import STRATEGIES, named_strategy
+from sktda.model import base
+from sktda.model.base import DifferentiableModel
+from sktda.model.softmax import Categorical
 from tests.device.test_attributors import CLASSES, PAIRS, SCORES, WIDTH, trained
 
 D = "simulated"
@@ -122,6 +126,22 @@ def test_a_step_taken_back_sends_its_rows_twice_and_waits_for_nothing(counting):
     steps = 2 * (8 - 4)
     assert found[1]["syncs"] == found[0]["syncs"]
     assert found[1]["uploads"] - found[0]["uploads"] == 4 * steps  # inputs and targets
+
+
+def test_a_checkpoint_is_sent_as_one_tensor_of_each_type(counting):
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2), nn.Linear(2, 600))
+    state = {name: value + 1 for name, value in net.state_dict().items()}
+    model = DifferentiableModel(net, Categorical(), rows=None).to(torch.device(D))
+    sent, seen = counts(counting, lambda: model.load(state))
+    assert (sent, seen.counts["uploaded"]) == (
+        {"syncs": 0, "uploads": 2, "downloads": 0},  # the number of batches is a whole one
+        sum(value.nbytes for value in state.values()),
+    )
+    for name, value in model.module.state_dict().items():
+        assert torch.equal(value.cpu(), state[name])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "SMALL", 4 * 600)  # the last weight and bias are as large, and go by themselves
+        assert counts(counting, lambda: model.load(state))[0]["uploads"] == 4
 
 
 def test_distances_are_ranked_where_they_are(counting):

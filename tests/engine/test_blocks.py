@@ -159,7 +159,7 @@ def test_float32_is_near(name):
     expected = applied(BlockCurvature(PerRow(model), rows), model, fall, vectors)
     single, rows32 = make(name, dtype=torch.float32)
     single.load({key: value.float() for key, value in model.module.state_dict().items()})
-    data = rows.block(slice(0, len(rows)), torch.device("cpu"))
+    data = rows.block(slice(0, len(rows)), model.device)
     cast = [value.float() if value.is_floating_point() else value for value in data[:2]]
     rows32 = Rows(len(rows), lambda part: (cast[0][part], cast[1][part]))
     found = applied(BlockCurvature(PerRow(single), rows32), single, fall, vectors.float())

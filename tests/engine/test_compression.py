@@ -44,7 +44,7 @@ def root_gradients(model, rows):
     """One dict of gradients for every output root, from one forward pass per row."""
     own, found = model.parameters, []
     for i in range(len(rows)):
-        inputs, targets, weight = rows.block(slice(i, i + 1), torch.device("cpu"))
+        inputs, targets, weight = rows.block(slice(i, i + 1), model.device)
         outputs = forward(model.module, inputs)
         values = (model.likelihood.roots(outputs.detach(), targets)[0] * outputs * weight[0] ** 0.5).flatten(1).sum(1)
         found.append([
@@ -158,7 +158,7 @@ def test_large_sides_are_sketched(monkeypatch):
 
 def test_weights_of_rows_are_repeated_rows():
     model, rows = linear(n=12)
-    inputs, targets, _ = rows.block(slice(0, 12), torch.device("cpu"))
+    inputs, targets, _ = rows.block(slice(0, 12), model.device)
     weight = torch.tensor([2.0, 0.0, 1.0] * 4, dtype=torch.float64)
     index = torch.arange(12).repeat_interleave(weight.long())
     pairs = []

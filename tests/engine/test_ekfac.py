@@ -269,6 +269,14 @@ def test_apply_equals_functions_of_the_dense_reference(name, weighted):
         assert close(result, given @ basis @ torch.diag(1 / (values + 0.05)) @ basis.T, 1e-8)
 
 
+def test_small_eigenvalues_beside_large_ones_keep_their_vectors():
+    basis = torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+    values = torch.logspace(-10, 0, 12, dtype=torch.float64)
+    found = eigenvectors(basis * values @ basis.T)
+    energies = (basis.T @ found).square().T @ values
+    torch.testing.assert_close(energies.sort()[0], values, rtol=1e-3, atol=0)
+
+
 def test_the_eigenvalue_is_the_square_of_the_sum_over_positions_and_not_the_sum_of_squares():
     model, rows, x, _ = make("tokens")
     found = EKFAC(PerRow(model), rows, seed=0)

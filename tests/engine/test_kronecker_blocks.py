@@ -197,6 +197,7 @@ def build(name, weighted=True):
         torch.manual_seed(0)
         module = make().double().eval()
     x = inputs(N, generator)
+    module.to(x.device)
     with torch.no_grad():
         width = forward(module, x).shape[1]
     weight = torch.rand(N, generator=generator, dtype=torch.float64) + 0.5 if weighted else None

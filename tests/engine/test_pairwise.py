@@ -387,7 +387,7 @@ def test_an_inverse_of_rank_one_gets_rank_one():
     source.choose_ranks(engine, queries, rows, None)
     assert source.ranks["0"] == source.ranks["2"] == 1
     engine.prepare(rows)
-    asked = engine.capture(queries.block(slice(0, 400), torch.device("cpu")))[1]
+    asked = engine.capture(queries.block(slice(0, 400), engine.model.device))[1]
     expected = values_of(Plain([asked]), engine, rows)
     assert close(ekfac_values(source, engine, queries, rows)[0], expected, 1e-5)
 
@@ -527,7 +527,8 @@ def test_a_short_stretch_needs_one_outer_product_a_layer():
 
 
 def asked_block(count=60):
-    return digits()[1].block(slice(0, 6 * count, 6), torch.device("cpu"))
+    _, queries, engine, _ = digits()
+    return queries.block(slice(0, 6 * count, 6), engine.model.device)
 
 
 @pytest.mark.parametrize(("kind", "rate", "count"), [(*flow, 1 + k % 2) for k, flow in enumerate(FLOWS)])
@@ -567,7 +568,7 @@ def test_layers_that_are_not_linear_or_have_no_low_rank_are_formed_and_exact():
     ready = low_rank("sgd", 30.0, 0.02, {"2"})
     assert list(ready.terms) == ["2"]
     assert set(ready.exact.directions) == {"0", "4"}
-    own = engine.capture(rows.block(slice(0, 9), torch.device("cpu")))[1]
+    own = engine.capture(rows.block(slice(0, 9), engine.model.device))[1]
     needed = {name: own[name] for name in ready.layers}
     assert torch.equal(ready.block(needed), ready.block(own))
     nothing = low_rank("sgd", 30.0, 0.02, set())

@@ -1,0 +1,79 @@
+"""Workers have a card each, where the passes and trainings of one fit find the same on 1, 2 and 3."""
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from sktda import retrain
+from sktda.attribution import Distributional, Influence, ModelEnsemble
+from sktda.engine import journal
+from tests.device import cards, placing
+from tests.device.simulated import NAME
+from tests.device.test_attributors import CLASSES, CLOSE, WIDTH, X, Y
+
+WORKERS = 3
+
+
+def net(**options):
+    torch.manual_seed(0)
+    return NeuralNetClassifier(
+        cards.Net(nn.Linear(WIDTH, 6), nn.Tanh(), nn.Linear(6, CLASSES)),
+        criterion=nn.CrossEntropyLoss,
+        max_epochs=2,
+        batch_size=12,
+        train_split=None,
+        verbose=0,
+        **options,
+    )
+
+
+@pytest.fixture
+def here(monkeypatch, counting):
+    """This process has the first card."""
+    monkeypatch.setattr(placing, "_place", torch.device(NAME))
+    monkeypatch.setattr(journal, "LEAST", 6)
+
+
+def by_cards(find):
+    """find(None), on the card of this process; find(n_jobs) by workers with two and three cards is the same."""
+    plain = find(None)
+    for count in (2, 3):
+        cards.visible(count)
+        with joblib.parallel_config("loky", n_jobs=WORKERS):
+            found = find(WORKERS)
+        np.testing.assert_allclose(found, plain, **CLOSE)
+        passed = cards.passes()
+        assert set(passed) <= set(range(count))
+        assert len(passed) > 1  # a worker that starts late may get no task
+    return plain
+
+
+def test_passes_over_the_rows(here):
+    method = Influence(FrozenEstimator(net().fit(X, Y)), curvature="ekfac")
+    found = by_cards(lambda _: method.fit(X, Y).scores_)
+    np.testing.assert_allclose(found, clone(method).set_params(device="cpu").fit(X, Y).scores_, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "ensemble",
+    [
+        lambda inner: ModelEnsemble(inner, n_members=3, members="seeds", random_state=0),
+        lambda inner: Distributional(inner, n_members=3, random_state=0),
+    ],
+)
+def test_members(ensemble, here):
+    inner = Influence(net(device=NAME, iterator_train__shuffle=True), curvature="ekfac")
+    by_cards(lambda n_jobs: clone(ensemble(inner)).set_params(n_jobs=n_jobs).fit(X, Y).scores_)
+
+
+def test_trainings(here):
+    def find(n_jobs):
+        nets = retrain(net(device=NAME), X, Y, seeds=range(4), batched=False, n_jobs=n_jobs)
+        return np.stack([each.predict_proba(X) for each in nets])
+
+    by_cards(find)
