@@ -26,7 +26,7 @@ from torch import Tensor
 from sktda.devices import in_blocks
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.per_row import PerRow
-from sktda.model.base import Rows, forward
+from sktda.model.base import Rows, forward, sent
 from sktda.model.criterion import Custom
 from sktda.model.softmax import Tokens
 
@@ -89,14 +89,16 @@ def unlearned(engine: PerRow, rows: Rows) -> Tensor:
     engine.prepare(rows)
     chosen = np.unique(np.linspace(0, len(rows) - 1, SEEN).astype(int))
     rng = np.random.default_rng(0)
-    partners = [rng.permutation(chosen) for _ in range(OTHERS)]
+    partners = torch.from_numpy(np.stack([rng.permutation(len(chosen)) for _ in range(OTHERS)]))
+    # read and sent once: a row is read with its inputs
+    labels, places = (sent(each, model.device) for each in (rows.read(chosen)[1], partners))
 
     @torch.no_grad()
     def losses(part: slice) -> Tensor:
         """Sums over these rows (2,): of their own losses, and of the mean one for other targets."""
         inputs, targets, _ = rows.block(chosen[part], model.device)
         outputs = forward(model.module, inputs)
-        others = [rows.block(each[part], model.device)[1] for each in partners]
+        others = [labels[each[part]] for each in places]
         if any(each.shape != targets.shape for each in others):
             return torch.zeros(2, dtype=outputs.dtype, device=outputs.device)
         found = [model.likelihood.losses(outputs, each).sum() for each in (targets, *others)]
