@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Number
 
@@ -35,8 +36,7 @@ def read_labels(column: pd.Series, task: str, no_label: frozenset[str] = NO_LABE
     """The labels of a column; task may be "auto". Raises ValueError for labels that cannot be used."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
-    texts = column.map(str) if column.dtype == object else column.astype(str)  # pandas decodes bytes, or fails
-    missing = (column.isna() | texts.str.strip().str.lower().isin(no_label)).to_numpy()
+    missing = _of_each(column, lambda values: _missing(values, no_label))
     if missing.all():
         raise ValueError(f"no row has a label in column {column.name!r}; name another column with --target")
     known = column[~missing]
@@ -74,6 +74,23 @@ def read_labels(column: pd.Series, task: str, no_label: frozenset[str] = NO_LABE
     return Labels(task, pd.Series(values, index=column.index, name=column.name), numerals, tuple(notes))
 
 
+def _of_each(column: pd.Series, function: Callable[[pd.Series], np.ndarray]) -> np.ndarray:
+    """function(column) (n,), of text by its different values alone: each cell as an object takes fifty bytes."""
+    if not isinstance(column.dtype, pd.StringDtype):
+        return function(column)
+    codes, different = pd.factorize(column, use_na_sentinel=False)
+    return function(pd.Series(different, dtype=column.dtype))[codes]
+
+
+def _missing(values: pd.Series, no_label: frozenset[str]) -> np.ndarray:
+    texts = values.map(str) if values.dtype == object else values.astype(str)  # pandas decodes bytes, or fails
+    return (values.isna() | texts.str.strip().str.lower().isin(no_label)).to_numpy()
+
+
+def _as_numbers(values: pd.Series) -> np.ndarray:
+    return pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+
+
 def check_classes(labels: pd.Series) -> None:
     """Refuse one label, and labels that are nearly all different."""
     labels = labels.dropna()
@@ -101,7 +118,7 @@ def _numbers(known: pd.Series, task: str) -> tuple[np.ndarray, Numerals | Clock]
     """
     if known.dtype.kind in "mM":
         return np.full(len(known), np.nan), Numerals()
-    numbers = pd.to_numeric(known, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    numbers = _of_each(known, _as_numbers)
     if np.isnan(numbers).any() and isinstance(known.iloc[0], str):
         codes, texts = pd.factorize(known.str.strip())
         numerals, _ = learn(list(texts), np.bincount(codes))
