@@ -144,10 +144,12 @@ def compare_rows(X: Any, X_val: Any = None) -> Alike:
             near[kept] = kept[first_of_near(distance, at)]
         isolation[kept] = isolated(distance, at)
         outlier[kept] = unlike(isolation[kept])
-    duplicate_of, near_of = np.where(first < rows, first, -1), np.where(near < rows, near, -1)
-    any_of = np.where(first < rows, near[first], near)[n:]
+    any_of = np.where(first[n:] < rows[n:], near[first[n:]], near[n:])
     copy_of = np.where(any_of < n, any_of, -1)
-    parts = duplicate_of[:n], near_of[:n], isolation[first][:n], outlier[:n]
+    isolation = isolation[first[:n]]
+    for found in (first, near):
+        found[found == rows] = -1
+    parts = first[:n], near[:n], isolation, outlier[:n]
     return Alike(*parts, copy_of, by_nature, is_compared)
 
 

@@ -63,14 +63,17 @@ def equal_rows(columns: Columns) -> tuple[np.ndarray, bool]:
 
     By nature: see the module; of groups that are common, too. O(n p), and as `contradictions` where there are any.
     """
-    n = columns.values.shape[0]
+    first = np.arange(columns.values.shape[0])
     if columns.values.shape[1] == 0:
-        return np.arange(n), False
+        return first, False
     weights = _weights(columns.values.shape[1])
     hashes = row_hashes(columns, weights)
-    _, start, group = np.unique(hashes, return_index=True, return_inverse=True)
-    first = start[group]
-    later = np.flatnonzero(first != np.arange(n))
+    order = np.argsort(hashes, kind="stable")
+    in_order = hashes[order]
+    again = 1 + np.flatnonzero(in_order[1:] == in_order[:-1])  # few, so that nothing else has a line per row
+    begins = np.flatnonzero(np.diff(again, prepend=-1) > 1)  # of the runs of equal hashes
+    first[order[again]] = np.repeat(order[again[begins] - 1], np.diff(begins, append=len(again)))
+    later = np.sort(order[again])
     different = later[~_equal_pairs(columns, later, first[later])]
     first[different] = different  # of the same hash by chance
     if len(later) == 0:
