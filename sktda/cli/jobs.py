@@ -265,9 +265,9 @@ class Job:
             "label_quality": detector.label_quality_,
             "score": detector.scores_,
             "noisy": detector.labels_ == -1,
-            **self._compare(),
         }
-        return pd.DataFrame(verdicts, index=self.given.index), judgement
+        del detector, suggested, y  # of many rows, what is compared next needs the room
+        return pd.DataFrame({**verdicts, **self._compare()}, index=self.given.index), judgement
 
     def _compare(self) -> dict[str, Any]:
         """Columns about copies and strange rows; findings and notes about them are added."""
