@@ -53,7 +53,8 @@ class Plan:
                 extra[FLAGS[1]] = [label_of(row) if predicted else "" for row, predicted in enumerate(without)]
             return cls(np.flatnonzero(fate != "drop"), relabelled, extra, n_reviewed)
         _check_free(job, FLAGS, "--action flag")
-        values = (fate != "keep", [*map(label_of, everything)], frame["label_quality"].round(4).to_numpy())
+        suggested = [label_of(row) for row in range(len(frame))]
+        values = (fate != "keep", suggested, frame["label_quality"].round(4).to_numpy())
         return cls(everything, {}, pd.DataFrame(dict(zip(FLAGS, values, strict=True))), n_reviewed)
 
     def describe(self, n_rows: int) -> str:
