@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import pickle
 import sys
 import weakref
 from types import SimpleNamespace
@@ -164,14 +165,14 @@ def test_what_a_worker_is_sent_runs_with_its_card_as_the_current_one(monkeypatch
     monkeypatch.setattr(torch.cuda, "device", current)
 
     code, arrays = workers.packed(len)
-    opened = workers._Carried(NeuralNet(torch.nn.Linear(1, 1), torch.nn.MSELoss).initialize()).__reduce__()[1][0]
+    sent = pickle.dumps(workers._Carried(NeuralNet(torch.nn.Linear(1, 1), torch.nn.MSELoss).initialize()))
     for name, card in (("MainProcess", None), ("LokyProcess-2", torch.device("cuda", 1))):
         entered.clear()
         monkeypatch.setattr(multiprocessing.current_process(), "name", name)
         workers._run(os.getpid(), code, len(arrays), *arrays, "rows")
         assert entered == ([] if card is None else [card, "left"])
         entered.clear()
-        workers._opened(opened)  # a net arrives on that card, too
+        pickle.loads(sent)  # a net arrives on that card, too
         assert entered == ([] if card is None else [card, "left"])
 
 

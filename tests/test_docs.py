@@ -49,6 +49,7 @@ NOT_RUN = {
     ("ecosystem", "- run: pip install"),
     ("ecosystem", "repos:"),
     ("finetuning", "tokenizer = AutoTokenizer.from_pretrained(name)"),
+    ("gpu", "with joblib.parallel_config(n_jobs=4):  # four cards"),
     ("install", "sktda     0.1.0 in /home/me/.venv"),
     ("learned_features", "sktda clean photos --features timm:resnet18"),
     ("learned_features", "sktda: error: the weights of timm:resnet18"),
