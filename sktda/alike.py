@@ -147,9 +147,8 @@ def compare_rows(X: Any, X_val: Any = None) -> Alike:
     any_of = np.where(first[n:] < rows[n:], near[first[n:]], near[n:])
     copy_of = np.where(any_of < n, any_of, -1)
     isolation = isolation[first[:n]]
-    for found in (first, near):
-        found[found == rows] = -1
-    parts = first[:n], near[:n], isolation, outlier[:n]
+    duplicate_of, near_of = (np.where(found < rows, found, -1)[:n] for found in (first, near))
+    parts = duplicate_of, near_of, isolation, outlier[:n]
     return Alike(*parts, copy_of, by_nature, is_compared)
 
 

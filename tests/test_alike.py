@@ -180,3 +180,9 @@ def test_scores_and_report_have_them_and_nothing_is_dropped(tmp_path):
     assert result.exit_code == 0, result.output
     section = page[page.index('<section id="alike"') : page.index('<section id="pairs"')]
     assert section in (tmp_path / "again.html").read_text()
+
+
+def test_cells_that_cannot_be_read_have_no_copies():
+    alike = compare_rows(sp.csr_array(np.ones((3, 2), dtype=complex)))
+    assert (alike.duplicate_of == -1).all()
+    assert (alike.near_duplicate_of == -1).all()

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from sktda import NoisyLabelDetector
 from sktda.cli.commands import app
 from sktda.review import Review, page, write_review
+from sktda.review.decisions import decide
 from sktda.review.sheet import with_cells
 from tests.report.pages import Page, frame_of
 from tests.spies import noisy_blobs
@@ -186,3 +187,14 @@ def test_names_that_are_taken_get_underscores():
     assert table.columns.tolist()[:3] == ["row", "line_", "line"]
     assert table.columns.tolist()[-3:] == ["line__", "score_", "score__"]
     assert table.iloc[0, [0, 1, 2, -3, -2, -1]].tolist() == [1, 3, 8, 4, 5, '{"x": 6}']
+
+
+@pytest.mark.parametrize("missing", [np.nan, None])
+def test_a_row_without_a_label_is_given_none_whether_it_was_reviewed_or_not(missing):
+    frame = pd.DataFrame(
+        {"given_label": [1.5, missing, 2.5], "suggested_label": [9.0, missing, 2.5], "noisy": [True, False, False]}
+    )
+    review = pd.DataFrame({"row": ["0", "1"], "given_label": ["1.5", ""], "decision": ["", ""]})
+    for found in (decide(frame, "regression", "drop"), decide(frame, "regression", "drop", review, "r.csv")):
+        assert found[0].tolist() == ["drop", "keep", "keep"]
+        assert found[1].tolist() == [9.0, None, 2.5]

@@ -24,8 +24,8 @@ from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.softmax import Categorical
 
 Measure = Callable[[Tensor, Tensor], Tensor]
-MARGIN_BYTES = 16.0  # of a row at a checkpoint: alone, and among those of all checkpoints
 """(outputs (n, ...), targets (n, ...)) -> (n,)."""
+MARGIN_BYTES = 16.0  # of a row at a checkpoint: alone, and among those of all checkpoints
 
 
 class Dynamics(SelfScores):
