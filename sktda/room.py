@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-HELD = 2**27  # bytes in memory: of 10 million rows two classes are more
+HELD = 2**25  # bytes in memory: of 4 million rows one number each are as many
 CELLS = 2**22  # looked at together
 
 
@@ -39,6 +39,15 @@ def room(shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
     return found
 
 
+def kept(values: np.ndarray) -> np.ndarray:
+    """The numbers, in `room` where they take more than HELD bytes: for what is held long."""
+    if values.nbytes <= HELD:
+        return values
+    found = room(values.shape, values.dtype)
+    found[...] = values
+    return found
+
+
 def parts(n: int, width: int = 1) -> Iterator[slice]:
     """Consecutive slices of 0..n, of about CELLS cells where a row has `width`."""
     size = max(1, CELLS // max(1, width))
@@ -51,7 +60,7 @@ def row_by_row(function: Callable[..., np.ndarray], *arrays: Any, width: int | N
     arrays: of n rows each, the first one of two dimensions.
     """
     n, columns = arrays[0].shape
-    found = np.empty(n) if width is None else room((n, width))
+    found = room((n,) if width is None else (n, width))
     for part in parts(n, columns):
         found[part] = function(*(each[part] for each in arrays))
     return found

@@ -253,21 +253,24 @@ class Job:
         if self.settings.drop == "auto":
             self.notes[self.n_contradictions : self.n_contradictions] = many_flagged(share)
         suggested = detector.suggested_labels_
+        verdicts = {
+            "label_quality": detector.label_quality_,
+            "score": detector.scores_,
+            "noisy": detector.labels_ == -1,
+        }
+        del detector  # of many rows, what comes next needs the room
         if not regression:
             first = pd.Series(pd.factorize(self.judged)[0]).drop_duplicates().index
             typed = dict(zip(y[first], self.judged.iloc[first], strict=True)) | {None: None}
             suggested = [typed[label] for label in suggested]
         elif (self.given.dropna() == self.given.dropna().round()).all():
             suggested = np.rint(suggested)
-        verdicts = {
+        labels = {
             "given_label": self.given,
             "suggested_label": pd.Series(suggested, index=self.given.index, dtype=self.given.dtype),
-            "label_quality": detector.label_quality_,
-            "score": detector.scores_,
-            "noisy": detector.labels_ == -1,
         }
-        del detector, suggested, y  # of many rows, what is compared next needs the room
-        return pd.DataFrame({**verdicts, **self._compare()}, index=self.given.index), judgement
+        del suggested, y
+        return pd.DataFrame({**labels, **verdicts, **self._compare()}, index=self.given.index), judgement
 
     def _compare(self) -> dict[str, Any]:
         """Columns about copies and strange rows; findings and notes about them are added."""

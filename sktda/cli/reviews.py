@@ -16,7 +16,7 @@ from sktda.review.decisions import scores_file, worst_first
 if TYPE_CHECKING:
     from sktda.review import Review
 
-PART = 1_000_000  # rows of a Parquet file of scores that are put together at a time
+PART = 250_000  # rows of a Parquet file of scores that are put together at a time
 
 
 def review_of(job: Job, frame: pd.DataFrame, judgement: Judgement, decisions: Path | None) -> Review:

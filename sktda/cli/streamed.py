@@ -22,7 +22,7 @@ from sktda.cli.named import each_named, target_of, unknown_column, without
 from sktda.cli.plan import FLAGS
 from sktda.files import STANDARD
 from sktda.mapped import mapped_blocks
-from sktda.room import check_held
+from sktda.room import check_held, kept
 
 if TYPE_CHECKING:
     from sktda.findings import Finding
@@ -148,7 +148,9 @@ class StreamedJob(Job):
             *said,
         ]
         columns, numerals = encoder.columns_, labels.numerals
-        return cls(settings, source, target, given, judged, task, X, findings, notes, columns, numerals, np.arange(n))
+        return cls(
+            settings, source, target, given, judged, task, X, findings, notes, columns, numerals, kept(np.arange(n))
+        )
 
     @property
     def _labelled(self) -> StreamedJob:

@@ -17,6 +17,7 @@ from torch import Tensor
 from sktda.data import slices
 from sktda.devices import for_blocks, in_blocks
 from sktda.engine.journal import shard_size
+from sktda.room import room
 from sktda.workers import spread
 
 PIVOT_CUTOFF = 1e-6  # a landmark that the others determine to this share of its variance adds only rounding noise
@@ -175,8 +176,17 @@ def leave_one_out_nystrom(
     # R'^-1 Phi' D^-1 Y: psi times this is the prediction with all rows, Phi (R'R)^-1 Phi' D^-1 Y
     weights = torch.linalg.solve_triangular(root.T, moment, upper=False).to(dtype)
     predict = partial(rows.predictions, whiten, weights, noise, cache)
-    found = [tuple(value.to(device) for value in found) for found in each(predict, parts)]
-    return LeaveOneOut(*(torch.cat(each) for each in zip(*found, strict=True)))
+    precision, residual = _place((n,), device), _place((n, targets.shape[1]), device)
+    for part, found in zip(parts, each(predict, parts), strict=True):
+        precision[slice(*part)], residual[slice(*part)] = (value.to(device) for value in found)
+    return LeaveOneOut(precision, residual)
+
+
+def _place(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Of float64, to be filled; on a processor in `room`."""
+    if device.type == "cpu":
+        return torch.from_numpy(room(shape))
+    return torch.empty(shape, dtype=torch.float64, device=device)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from sktda.data import n_columns
 from sktda.devices import exact_device, resolve_device, where_it_fits
 from sktda.engine.kernel import LeaveOneOut, arc_cosine_gram, leave_one_out_exact, leave_one_out_nystrom
 from sktda.engine.unit_rows import MANY_COLUMNS, UnitRows
-from sktda.room import check_held, room, row_by_row
+from sktda.room import check_held, kept, room, row_by_row
 from sktda.seeds import random_of
 
 EXACT_ROWS = 5_000  # above, mode="auto" goes over to Nyström
@@ -167,6 +167,7 @@ class ComplexityGap(Attributor):
         self
         """
         self._validate_params()
+        self._forget()
         X, self.task_, target, classes = self._validate(X, y, sample_weight, self.task)
         if classes is not None:
             self.classes_ = classes
@@ -182,11 +183,17 @@ class ComplexityGap(Attributor):
         self.label_free_part_ = loo.precision.cpu().numpy()
         residual = loo.residual.cpu().numpy()
         self.label_part_ = row_by_row(lambda rows: np.square(rows).sum(axis=1), residual)
-        self.scores_ = -self.label_part_ * self.label_free_part_
+        self.scores_ = kept(-self.label_part_ * self.label_free_part_)
         # f_{-i}, in units of the target
         decision = row_by_row(lambda y, r: (y - r) * unit + centre, targets, residual, width=targets.shape[1])
         self._set_predictions(target, decision)
         return self
+
+    @property
+    def loo_labels_(self):
+        """What the other rows predict."""
+        decision = self.loo_decision_
+        return decision if self.task_ == "regression" else self.classes_[decision.argmax(axis=1)]
 
     def _targets(self, target, classes):
         """Centred one-hot columns (or the standardised target), what was subtracted, and the unit."""
@@ -245,11 +252,10 @@ class ComplexityGap(Attributor):
 
     def _set_predictions(self, target, decision):
         if self.task_ == "regression":
-            self.loo_decision_ = self.loo_labels_ = decision[:, 0]
+            self.loo_decision_ = decision[:, 0]
             self.loo_margins_ = -np.abs(target - self.loo_decision_)
             return
         self.loo_decision_ = decision
-        self.loo_labels_ = self.classes_[decision.argmax(axis=1)]
 
         def margins(decision, target):
             own = decision[np.arange(len(target)), target]

@@ -18,7 +18,7 @@ from sktda.attribution.base import Attributor, Needs
 from sktda.data import n_columns, row_block, slices
 from sktda.model.standard import power_of_two
 from sktda.noise import as_probabilities, log_margin
-from sktda.room import CELLS, parts, room
+from sktda.room import CELLS, parts, room, row_by_row
 from sktda.seeds import random_of
 
 NARROW = 256  # columns up to which the forest is grown; beyond, it would cost more than the kernel
@@ -154,14 +154,13 @@ class KernelForest(Attributor):
         self.classes_ = classes
         random = random_of(self.random_state)
         kernel_seed, forest_seed = random.randint(2**31 - 1, size=2).tolist()
-        labels = classes[codes]
         wide, large = n_columns(X) > NARROW, X.shape[0] * n_columns(X) > LARGEST
         landmarks = round(LANDMARKS * min(1.0, KERNEL_ROWS / len(codes)) ** 0.5)
         fewer = {} if wide or len(codes) <= EXACT_ROWS else {"mode": "nystrom", "n_landmarks": landmarks}
         from sktda.attribution.features.complexity_gap import ComplexityGap  # loads torch
 
         kernel = ComplexityGap(task="classification", device=self.device, random_state=kernel_seed, **fewer)
-        self.kernel_ = kernel.fit(X, labels)
+        self.kernel_ = kernel.fit(X, classes[codes])
         self.scale_ = self.kernel_.scale_
         self.uses_forest_ = not wide or (not large and self._forest_wins(X, codes, random))
         if self.uses_forest_:
@@ -275,11 +274,15 @@ def likeliest_weight(first: np.ndarray, second: np.ndarray, codes: np.ndarray) -
 
     50 steps of expectation and maximisation from one half, the share of the labels that the first one explains.
     """
-    taken = np.arange(len(codes)), codes
-    first, second = first[taken], np.maximum(second[taken], 1e-12)
+
+    def taken(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(values, codes[:, None], axis=1)[:, 0]
+
+    first, second = row_by_row(taken, first, codes), np.maximum(row_by_row(taken, second, codes), 1e-12)
     weight = 0.5
     for _ in range(WEIGHT_STEPS):
-        weight = float(np.mean(weight * first / (weight * first + (1 - weight) * second)))
+        explained = ((weight * first[part], (1 - weight) * second[part]) for part in parts(len(codes)))
+        weight = float(sum(np.sum(own / (own + other)) for own, other in explained) / len(codes))
     return weight
 
 
