@@ -16,6 +16,7 @@ from sktda.cli.formats.row_groups import RowGroups
 from sktda.data import slices
 from sktda.findings.finding import Columns
 from sktda.findings.leaks import leaks
+from sktda.review.decisions import shared_values
 
 if TYPE_CHECKING:
     from sktda.findings import Finding
@@ -91,11 +92,13 @@ def learn_columns(
     from sktda.tables.prepare import learn
 
     known = given.notna().to_numpy()
-    labels, own = given.to_numpy()[known], np.flatnonzero(known[drawn])
+    # each text of a column of text would be an object of its own
+    values = shared_values(given) if isinstance(given.dtype, pd.StringDtype) else given.to_numpy()
+    labels, own = values[known], np.flatnonzero(known[drawn])
     everything = len(drawn) == len(given)
     encoder, _, _, findings = learn(
         rows.drawn(drawn),
-        given.to_numpy()[drawn[own]],
+        values[drawn[own]],
         task,
         kinds,
         None if len(own) == len(drawn) else own,

@@ -21,7 +21,7 @@ from sktda.cli.formats.files import plain_ending
 ENDINGS = (".parquet", ".pq")
 BLOCK_BYTES = 2**25  # read at a time, as estimated by what a row has on the average
 BLOCK_ROWS = 65_536
-GROUP_BYTES = 2**27  # held before a row group is written: larger ones are written as several
+GROUP_BYTES = 2**26  # held before a row group is written: larger ones are written as several
 FETCHED = 10_000  # rows that a page may ask for: they are held in memory
 
 
