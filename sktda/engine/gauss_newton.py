@@ -7,6 +7,8 @@ matrix products per layer.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ from sktda.model.base import Rows, forward
 
 FACTOR_BYTES = 2**30  # factors of all rows and output roots that are kept
 IMAGE_BYTES = 128 * 2**20  # what some rows make of all directions, at a time
+
+Turned = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def gauss_newton_products(engine: PerRow, rows: Rows, directions: Direction) -> dict[str, Tensor]:
@@ -68,64 +72,72 @@ def _of_block(engine: PerRow, block: tuple, directions: Direction) -> dict[str, 
 class FactoredGaussNewton:
     """Products as `gauss_newton_products` makes them, of a net of Linear layers whose weights no row uses twice.
 
+    turned: what is kept of a layer's inputs (n, in) and output gradients (n, out), by its name; by default they are.
     Memory: n (in + roots * out) numbers per layer. Time: about 4 n p per direction, and once a pass per output root.
     """
 
-    def __init__(self, engine: PerRow, rows: Rows) -> None:
+    def __init__(self, engine: PerRow, rows: Rows, turned: Turned | None = None) -> None:
         self.engine = engine
-        self.parts: list[dict[str, tuple[Product, Tensor]]] = []
-        engine.sweep(rows, lambda part: self.parts.append(self._captured(rows.block(part, engine.model.device))))
+        self.parts: list[dict[str, tuple[Tensor, Tensor]]] = []
+        turn = turned or (lambda name, a, delta: (a, delta))
+        engine.sweep(rows, lambda part: self.parts.append(self._captured(rows.block(part, engine.model.device), turn)))
         self.n = len(rows)
 
     @staticmethod
     def suits(engine: PerRow, rows: Rows) -> bool:
-        """Whether the model is such a net and its factors are few enough."""
+        """Whether the model is such a net."""
         engine.prepare(rows)
-        block = rows.block(slice(0, 1), engine.model.device)
         if engine.rest or not engine.layers:
             return False
-        seen = engine.capture(block, None, engine.layers)[1].values()
-        if not all(type(factor) is Product and not factor.shared and not factor.transposed for factor in seen):
-            return False
-        roots = rooted_targets(engine.model, block)[1].shape[1]
-        each = sum(factor.a.nbytes + roots * factor.delta.nbytes for factor in seen)  # type: ignore[attr-defined]
-        return bool(len(rows) * each <= FACTOR_BYTES)
+        seen = engine.capture(rows.block(slice(0, 1), engine.model.device), None, engine.layers)[1].values()
+        return all(type(factor) is Product and not factor.shared and not factor.transposed for factor in seen)
 
-    def _captured(self, block: tuple) -> dict[str, tuple[Product, Tensor]]:
-        """By layer: factors, and the (n, roots, out) gradients of all output roots."""
+    @staticmethod
+    def fits(engine: PerRow, rows: Rows, sizes: Iterable[tuple[int, int]]) -> bool:
+        """Whether factors of these sizes (out, in) are few enough to be kept."""
+        roots = rooted_targets(engine.model, rows.block(slice(0, 1), engine.model.device))[1].shape[1]
+        numbers = len(rows) * sum(width + roots * out for out, width in sizes)
+        return bool(numbers * engine.model.dtype.itemsize <= FACTOR_BYTES)
+
+    def _captured(self, block: tuple, turn: Turned) -> dict[str, tuple[Tensor, Tensor]]:
+        """By layer: inputs, and the (n, roots, out) gradients of all output roots."""
         inputs, roots = rooted_targets(self.engine.model, block)
-        found: dict[str, list[Product]] = {}
+        found: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for k in range(roots.shape[1]):
-            for name, factor in self.engine.capture((inputs, roots[:, k], None), along_root, self.engine.layers)[
-                1
-            ].items():
+            factors = self.engine.capture((inputs, roots[:, k], None), along_root, self.engine.layers)[1]
+            for name, factor in factors.items():
                 assert isinstance(factor, Product)
-                found.setdefault(name, []).append(factor)
-        return {name: (each[0], torch.stack([factor.delta for factor in each], dim=1)) for name, each in found.items()}
+                found.setdefault(name, []).append(turn(name, factor.a, factor.delta))
+        return {name: (each[0][0], torch.stack([delta for _, delta in each], dim=1)) for name, each in found.items()}
+
+    def products(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Gauss-Newton matrix of the mean loss times k directions, (k, out, in) by layer as it is kept."""
+        k = len(next(iter(maps.values())))
+        total = {name: torch.zeros_like(each) for name, each in maps.items()}
+        for part in self.parts:
+            n = len(next(iter(part.values()))[1])
+            each = k * sum(delta.shape[-1] * delta.element_size() for _, delta in part.values())
+            for rows in slices(n, max(1, IMAGE_BYTES // max(1, each))):
+                pushed: Tensor | None = None
+                for name, (a, delta) in part.items():
+                    out = delta.shape[-1]
+                    image = (a[rows] @ maps[name].reshape(k * out, -1).T).reshape(-1, k, out)
+                    found = image @ delta[rows].mT  # (n, k, roots)
+                    pushed = found if pushed is None else pushed.add_(found)
+                assert pushed is not None
+                for name, (a, delta) in part.items():
+                    pulled = (pushed @ delta[rows]).flatten(1)  # (n, k * out)
+                    total[name] += (pulled.T @ a[rows]).reshape(total[name].shape)
+        return {name: value / self.n for name, value in total.items()}
 
     def __call__(self, directions: Direction) -> dict[str, Tensor]:
         """Gauss-Newton matrix of the mean loss plus penalty, times k directions (k, ...), by parameter."""
         layers = {layer.name: layer for layer in self.engine.layers or []}
         k, decay = len(next(iter(directions.values()))), self.engine.model.decay
-        maps = {name: layer_maps(layer.parameters, directions) for name, layer in layers.items()}
-        total = {name: torch.zeros_like(each) for name, each in maps.items()}
-        for part in self.parts:
-            n = len(next(iter(part.values()))[1])
-            each = k * sum(delta.shape[-1] * delta.element_size() for _, delta in part.values())
-            for rows in slices(n, max(1, IMAGE_BYTES // each)):
-                pushed: Tensor | None = None
-                for name, (factor, delta) in part.items():
-                    out = delta.shape[-1]
-                    image = (factor.a[rows] @ maps[name].reshape(k * out, -1).T).reshape(-1, k, out)
-                    found = image @ delta[rows].mT  # (n, k, roots)
-                    pushed = found if pushed is None else pushed.add_(found)
-                assert pushed is not None
-                for name, (factor, delta) in part.items():
-                    pulled = (pushed @ delta[rows]).flatten(1)  # (n, k * out)
-                    total[name] += (pulled.T @ factor.a[rows]).reshape(total[name].shape)
+        total = self.products({name: layer_maps(layer.parameters, directions) for name, layer in layers.items()})
         result: dict[str, Tensor] = {}
         for name, layer in layers.items():
-            found, start = total[name] / self.n, 0
+            found, start = total[name], 0
             for parameter, shape in zip(layer.parameters, layer.shapes, strict=True):
                 width = shape.numel() // found.shape[1]
                 value = found[:, :, start : start + width].reshape(k, *shape)

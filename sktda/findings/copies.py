@@ -116,7 +116,13 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 def _contradicting(hashes: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
     """Positions of the rows of every hash that has more than one label."""
     order = np.argsort(hashes, kind="stable")
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(hashes[order]) != 0]))
+    again = hashes[order]
+    again = np.concatenate([[False], again[1:] == again[:-1]])  # as the one before
+    several = again | np.append(again[1:], False)
+    order, again = order[several], again[several]
+    if not len(order):
+        return []
+    starts = np.flatnonzero(~again)
     low, high = (reduce.reduceat(codes[order], starts) for reduce in (np.minimum, np.maximum))
     ends = np.append(starts[1:], len(order))
     groups = [order[starts[i] : ends[i]] for i in np.flatnonzero(low != high)]

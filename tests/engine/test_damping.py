@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sktda.engine import curvature
+from sktda.engine import curvature, systems
 from sktda.engine.curvature import DenseCurvature, conjugate_gradients
 from sktda.engine.damping import damped, unlearned, without_penalty
 from sktda.engine.ekfac import EKFAC
@@ -122,6 +122,55 @@ def test_systems_of_a_given_damping_are_solved_exactly_in_fewer_products(damping
     assert counts["preconditioned"] < counts["plain"]
     again = systems.solved(asked, damping)
     assert all(torch.equal(again[name], found[name]) for name in found)
+
+
+def links_of(engine, rows, damping):
+    links = Systems(engine, rows, 0, Passes(), STOPPED / damping).links
+    engine.model.decay = {}
+    return links
+
+
+def exact_solutions(engine, rows, damping, asked):
+    """Without the penalty."""
+    dense = DenseCurvature(engine, rows)
+    return dense.apply(dense.inverse(damping), asked)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["rows", "weighted rows"])
+@pytest.mark.parametrize("likelihood", [Categorical(), Gaussian()], ids=["softmax", "numbers"])
+def test_links_in_all_directions_are_the_whole_matrix(likelihood, weight, monkeypatch):
+    monkeypatch.setattr(systems, "SMALL", 0.0)
+    monkeypatch.setattr(systems, "ENOUGH", 1e-10)
+    engine, rows = problem(likelihood, (5, 4, 4, 3), weight)
+    links, asked = links_of(engine, rows, 0.01), directions(engine)
+    assert links.sizes == [(4, 6), (4, 4), (3, 5)]
+    for name, value in exact_solutions(engine, rows, 0.01, asked).items():
+        torch.testing.assert_close(links.solved(asked)[name], value, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("damping", [0.03, 0.3, 3.0])
+def test_links_of_the_large_directions_are_nearly_the_whole_matrix(damping, monkeypatch):
+    monkeypatch.setattr(systems, "ENOUGH", 1e-10)
+    engine, rows = problem(Gaussian(), (5, 16, 16, 3))
+    links, asked = links_of(engine, rows, damping), directions(engine)
+    exact, found = exact_solutions(engine, rows, damping, asked), links.solved(asked)
+    alone = links.curvature.apply(torch.reciprocal, asked)
+    kept = sum(lines * columns for lines, columns in links.sizes)
+    assert 0 < kept < 0.8 * sum(value.numel() for value in engine.model.parameters.values())
+
+    def error(values):
+        return sum((values[name] - value).square().sum() for name, value in exact.items()) ** 0.5
+
+    assert error(found) < 0.5 * error(alone)
+    assert error(found) < 0.1 * sum(value.square().sum() for value in exact.values()) ** 0.5
+
+
+def test_where_no_direction_is_large_links_change_nothing():
+    engine, rows = problem()
+    links, asked = links_of(engine, rows, 1e6), directions(engine)
+    assert links.sizes == []
+    for name, value in links.solved(asked).items():
+        torch.testing.assert_close(value, asked[name] / 1e6, rtol=1e-4, atol=0)
 
 
 def test_systems_of_a_recorded_net_stop_early_without_the_penalty():

@@ -18,13 +18,14 @@ from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate, rate_sums
 from sktda.devices import exact_device, for_blocks, in_blocks, in_pairs
-from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
+from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, Spectral
 from sktda.engine.damping import damped, without_penalty
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.pairwise import (
     EXACT_WORK,
     QUERY_BYTES,
     EKFACQueries,
+    Measure,
     Preconditioned,
     Queries,
     along_each,
@@ -61,7 +62,7 @@ class Influence(GradientAttributor, Deletion):
         learning rates, divided by 1 - momentum; L the number of layers that matter; u the mean loss of the training
         rows over that for the targets of other rows. For "cg" 10 / X in a net whose run of SGD was recorded, else 0.
     tolerance : float, default=0.02
-        Relative error that `attribute` may have under "ekfac" where pairs are many: a low-rank form of the inverse,
+        Relative error that `attribute` may have by EK-FAC where pairs are many: a low-rank form of the inverse,
         checked against the exact product on a probe, is an order of magnitude faster. 0 = exact; small problems
         (queries x rows x parameters up to 1e10) are exact in any case.
     objective : {"auto", "self", "validation"}, objective, callable or None, default="auto"
@@ -111,8 +112,9 @@ class Influence(GradientAttributor, Deletion):
     In nets of several layers "ekfac", and "cg" with its own damping, leave the penalty out: at an optimum the second
     derivatives that Gauss-Newton drops take away L - 1 times as much along the parameters, and with the penalty alone
     the values of well fitted nets predict retraining worse. "cg" then stops at a residual of 0.3, since what is left
-    of the solution predicts no better; in all other cases at 1e-10 of the gradient (1e-5 in float32), and after 1,000
-    products with an error.
+    of the solution predicts no better, and in nets of Linear layers alone takes EK-FAC's solution, with the same
+    damping, in directions whose eigenvalues are below a tenth of that; in all other cases it stops at 1e-10 of the
+    gradient (1e-5 in float32), and after 1,000 products with an error.
 
     The derivative is with respect to the weight of a row, at zero distance: leaving a row out altogether changes more,
     by about 1 / (1 - leverage). `deletion_update` is the move of the optimum, (1/n) H^-1 times the sum of the rows'
@@ -264,13 +266,19 @@ class Influence(GradientAttributor, Deletion):
         engine, rows, device = fitted.engine, fitted.rows, fitted.model.device
         engine.prepare(rows)
         layers = engine.layers
-        if isinstance(self.curvature_, EKFAC):
+        links = self._system(fitted).links if self.curvature_ is None and self.damping == "auto" else None
+        if links is not None:
+            source = self._by_factors(fitted, queries, measure, links.curvature, links.curvature.inverse(0.0))
+
+            def prepare(part: slice) -> Queries:
+                alone = source.part(engine, queries, measure, part)
+                return links.of_queries(alone, engine, queries, measure, part)
+
+            each = SYSTEM_VECTORS * 8 * sum(lines * columns for lines, columns in links.sizes)
+            size = min(source.size(len(queries)), max(1, QUERY_BYTES // max(1, each)))
+        elif isinstance(self.curvature_, EKFAC):
             layers = self.curvature_.own(engine)
-            work = len(queries) * len(rows) * sum(block.n_parameters for block in self.curvature_.layers)
-            tolerance = self.tolerance if work > EXACT_WORK else 0.0
-            source = EKFACQueries(*self._inverse(self._damping), tolerance, len(rows))
-            if tolerance:
-                source.choose_ranks(engine, queries, rows, measure)
+            source = self._by_factors(fitted, queries, measure, *self._inverse(self._damping))
             size, prepare = source.size(len(queries)), partial(source.part, engine, queries, measure)
         else:
             each = sum(value.numel() for value in fitted.model.parameters.values()) * 8  # solved in float64
@@ -281,6 +289,17 @@ class Influence(GradientAttributor, Deletion):
             return ready.block(engine.capture(rows.block(part, device), None, layers)[1]) / fitted.n
 
         yield from in_pairs((len(queries), size), prepare, (len(rows), engine.batch_size or 1), values)
+
+    def _by_factors(
+        self, fitted: Fitted, queries: Rows, measure: Measure | None, curvature: EKFAC, inverse: Spectral
+    ) -> EKFACQueries:
+        """What makes queries ready, in low rank where there are many pairs."""
+        work = len(queries) * len(fitted.rows) * sum(block.n_parameters for block in curvature.layers)
+        tolerance = self.tolerance if work > EXACT_WORK else 0.0
+        source = EKFACQueries(curvature, inverse, tolerance, len(fitted.rows))
+        if tolerance:
+            source.choose_ranks(fitted.engine, queries, fitted.rows, measure)
+        return source
 
     def _preconditioned(self, fitted: Fitted, queries: Rows, measure: Callable | None, part: slice) -> Queries:
         """H^-1 q of some queries."""

@@ -190,6 +190,7 @@ class RowGroups(Source):
                 if n_bytes >= GROUP_BYTES:
                     writer.write_table(pa.concat_tables(held), row_group_size=sum(map(len, held)))
                     held, n_bytes = [], 0
+                    pa.default_memory_pool().release_unused()  # of a group it keeps what was freed
                 start = stop
             if held:
                 writer.write_table(pa.concat_tables(held), row_group_size=sum(map(len, held)))
