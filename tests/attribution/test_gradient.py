@@ -21,6 +21,7 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sktda.attribution import Influence, InnerProduct, TracIn
+from sktda.engine import systems
 from sktda.model.recorder import TrajectoryRecorder
 from tests.in_turn import in_turn
 from tests.model.nets import Mlp, make_net, rows
@@ -114,6 +115,20 @@ def precision(model):
 
 def assert_close(found, expected, tolerance):
     assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def test_pairs_by_conjugate_gradients_of_a_recorded_net_are_its_scores_for_one_row_each(monkeypatch):
+    """These know the links between layers in some directions, and leave the others to EK-FAC."""
+    monkeypatch.setattr(systems, "STOPPED", 0.2)  # so short a run would leave nearly all of them
+    X, y = FLOATS
+    influence = Influence(MODELS["net"][0], curvature="cg", random_state=0)
+    values = clone(influence).fit(X, y).attribute(X[:4], y[:4])
+    for k, found in enumerate(values):
+        alone = clone(influence).fit(X, y, X_val=X[k : k + 1], y_val=y[k : k + 1])
+        assert_close(found, alone.scores_, 1e-4)
+    sizes = alone._system(alone._fitted()).links.sizes
+    kept, net = sum(lines * columns for lines, columns in sizes), MODELS["net"][0].estimator
+    assert 0 < kept < 0.8 * sum(value.numel() for value in net.module_.parameters())
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
