@@ -11,23 +11,26 @@ from typing import Any
 
 import numpy as np
 
-HELD = 2**25  # bytes in memory: of 4 million rows one number each are as many
+HELD = 2**27  # bytes in memory
+MANY_ROWS = 2**22  # of more a quarter of that is held: a fit has many arrays with a number for each
 CELLS = 2**22  # looked at together
 
 
 def room(shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
-    """A new array of zeros. One of more than HELD bytes is the map of a file, which is gone with it.
+    """A new array of zeros. One that is too large to be held is the map of a file, which is gone with it.
 
     Raises OSError where the disk has no room for it.
     """
     n_bytes = np.dtype(dtype).itemsize * int(np.prod(shape))
-    if n_bytes <= HELD:
+    if _is_held(shape[0], n_bytes):
         return np.zeros(shape, dtype)
     handle, name = tempfile.mkstemp(prefix="sktda-array-", suffix=".bin")
     try:
-        if hasattr(os, "posix_fallocate"):  # a disk that is full later would be a signal and not an error
-            os.posix_fallocate(handle, 0, n_bytes)
-        os.close(handle)
+        try:
+            if hasattr(os, "posix_fallocate"):  # a disk that is full later would be a signal and not an error
+                os.posix_fallocate(handle, 0, n_bytes)
+        finally:
+            os.close(handle)
         found = np.memmap(name, dtype, "r+" if os.path.getsize(name) else "w+", shape=shape)
     except OSError as error:
         Path(name).unlink(missing_ok=True)
@@ -39,9 +42,13 @@ def room(shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
     return found
 
 
+def _is_held(n: int, n_bytes: int) -> bool:
+    return n_bytes <= (HELD if n <= MANY_ROWS else HELD // 4)
+
+
 def kept(values: np.ndarray) -> np.ndarray:
-    """The numbers, in `room` where they take more than HELD bytes: for what is held long."""
-    if values.nbytes <= HELD:
+    """The numbers, in `room` where they are too many to be held: for what stays."""
+    if _is_held(len(values), values.nbytes):
         return values
     found = room(values.shape, values.dtype)
     found[...] = values
