@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared.common import begin, measured, save, set_threads
+from shared.common import begin, measured, quick, save, set_threads
 from torch import nn
 
 N_RUNS = 20  # of lds
@@ -83,7 +83,7 @@ def concrete_net() -> Any:
     return net(
         "number",
         *recipe.widths,
-        epochs=recipe.epochs,
+        epochs=2 if quick() else recipe.epochs,
         lr=recipe.lr,
         batch_size=recipe.batch_size,
         decay=recipe.weight_decay,
@@ -310,7 +310,8 @@ def loo_part(quick: bool) -> dict:
     X, y = (X[order] / 16).astype(np.float32), y[order]
     train, query = slice(0, LOO_TRAIN), slice(LOO_TRAIN, LOO_TRAIN + LOO_QUERIES)
     X_query, y_query, X, y = X[query], y[query], X[train], y[train]
-    estimator = net("class", 64, 16, 10, epochs=30, lr=0.05, batch_size=20, decay=1e-2)
+    width, epochs = (4, 2) if quick else (16, 30)
+    estimator = net("class", 64, width, 10, epochs=epochs, lr=0.05, batch_size=20, decay=1e-2)
     most = max(counts)
 
     def losses(nets: list[Any]) -> np.ndarray:

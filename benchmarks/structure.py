@@ -35,7 +35,7 @@ def measures(root: Path, quick: bool) -> dict[str, float]:
         raise SystemExit(f"the calls of {root} could not be followed: {found.stderr.strip().splitlines()[-1]}")
     ran = json.loads(found.stdout.splitlines()[-1])
     ways = {f"{name}: {what}": number for name, counts in ran["flows"].items() for what, number in counts.items()}
-    return {**ways, **counted(root), **ran["classes"]}
+    return {**ways, **counted(root, 10 if quick else 1), **ran["classes"]}
 
 
 def show(rows: list[dict]) -> None:

@@ -2,7 +2,9 @@
 
 import contextlib
 import gc
+import inspect
 import os
+import sys
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"  # before NumPy and torch are loaded; workers inherit it
@@ -15,9 +17,24 @@ gc.disable()  # until the tests begin: imports and collection make next to no ga
 
 def pytest_collection_finish():
     """Garbage collections during the tests leave out the millions of objects that imports and collection made."""
+    if "sklearn.base" in sys.modules:
+        remember_signatures()
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def remember_signatures():
+    """Scikit-learn reads the signature of an estimator anew each time that it clones one, once for each tree of a
+    forest: Python's `inspect` takes the signature that a function carries.
+
+    Of scikit-learn's own only: tests give those of sktda other defaults.
+    """
+    kinds = [sys.modules["sklearn.base"].BaseEstimator]
+    for kind in kinds:  # which grows
+        kinds += kind.__subclasses__()
+        if kind.__module__.startswith("sklearn.") and "__init__" in vars(kind):
+            kind.__init__.__signature__ = inspect.signature(kind.__init__)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from shared.common import quick
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -97,13 +98,13 @@ def trained(recipe: Recipe, X: Tensor, y: Tensor, rows: Tensor, seeds: Sequence[
 
     X (n, in) and y (n,): on the device to train on; rows (n_nets, n_kept): positions, as many for every net.
     Deterministic on one device and for one number of threads. Memory grows with the number of nets: cut them into
-    groups of `recipe.group_size`. Raises ValueError if a net diverges.
+    groups of `recipe.group_size`. Raises ValueError if a net diverges. With --quick two epochs.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     nets = StackedMLP(recipe.widths, generators, like=X)
     optimiser = recipe.optimiser(nets.parameters)
     n_kept = rows.shape[1]
-    for _ in range(recipe.epochs):
+    for _ in range(2 if quick() else recipe.epochs):
         orders = torch.stack([torch.randperm(n_kept, generator=generator) for generator in generators])
         for batch in rows.gather(1, orders).to(X.device).split(recipe.batch_size, dim=1):
             # the sum over nets of each one's mean loss: no net's gradient depends on another

@@ -100,16 +100,14 @@ def clean(X: np.ndarray, y: np.ndarray) -> None:
         app(["clean", str(table), "--target", "label", "--out", str(out)], standalone_mode=False)
 
 
-def classes() -> dict[str, int]:
-    """Classes of sktda on concrete ones, and methods in place of ones that did something.
+def classes(package: str) -> dict[str, int]:
+    """Classes of a package on concrete ones, and methods in place of ones that did something.
 
     A base is concrete unless something in it is abstract, or it has no method of its own; a method that returns a
     constant, or nothing, is a gap to fill and not counted, nor is `__init__`.
     """
-    import sktda
-
     found = set()
-    for info in pkgutil.walk_packages(sktda.__path__, "sktda."):
+    for info in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
         if not info.name.endswith("__main__"):
             module = importlib.import_module(info.name)
             found |= {each for each in vars(module).values() if inspect.isclass(each) and is_own(each, module.__name__)}
@@ -162,7 +160,7 @@ def main(quick: bool) -> None:
     import sktda
 
     warnings.simplefilter("ignore")
-    found: dict[str, Any] = {"classes": classes(), "flows": {}}
+    found: dict[str, Any] = {"classes": classes("sktda.attribution" if quick else "sktda"), "flows": {}}
     for name, call in list(flows(60 if quick else 300).items())[: 2 if quick else None]:
         call()
         with Calls(Path(sktda.__file__).parent) as calls:

@@ -246,13 +246,14 @@ def pydvl_row(what: str, setting: Setting, peer: Any, curvature: str, damping: f
 
 
 def gaussians() -> Setting:
-    """7,000 rows of two Gaussians in the plane, 1,000 queries."""
+    """7,000 rows of two Gaussians in the plane, 1,000 queries; with --quick a hundredth of both."""
+    n, n_queries = (70, 10) if quick() else (7_000, 1_000)
     rng = np.random.default_rng(SEED)
-    y = rng.integers(0, 2, 8_000)
+    y = rng.integers(0, 2, n + n_queries)
     X = (rng.normal(size=(len(y), 2)) + 2.0 * y[:, None] - 1).astype(np.float32)
     torch.manual_seed(SEED)
-    net = trained(nn.Sequential(nn.Linear(2, 2)), X[:7_000], y[:7_000], epochs=10, lr=0.05)
-    return Setting(net, X[:7_000], y[:7_000], X[7_000:], y[7_000:])
+    net = trained(nn.Sequential(nn.Linear(2, 2)), X[:n], y[:n], epochs=10, lr=0.05)
+    return Setting(net, X[:n], y[:n], X[n:], y[n:])
 
 
 def wine() -> Setting:

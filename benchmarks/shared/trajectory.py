@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from shared.batched import Recipe, cross_entropy
-from shared.common import fashion_mnist, flip, load
+from shared.common import fashion_mnist, flip, load, quick
 
 N_CHECKPOINTS = 6  # the recorder's default: TracIn's and Source's own choice
 DIGITS_ROWS, VALIDATION_ROWS = 1_280, 1_000  # 1,280: whole epochs of batches of 64 make 200 steps
@@ -71,7 +71,10 @@ def pixels(images: np.ndarray) -> np.ndarray:
 def recorded(
     recipe: Recipe, X: np.ndarray, y: np.ndarray, seed: int, *, steps: bool = False, module: Any = None
 ) -> Any:
-    """A skorch net after the recipe, with a record of 6 checkpoints; `module` takes the place of the recipe's MLP."""
+    """A skorch net after the recipe, with a record of 6 checkpoints; `module` takes the place of the recipe's MLP.
+
+    With --quick of two epochs.
+    """
     from shared.nets import mlp
     from skorch import NeuralNetClassifier
 
@@ -85,7 +88,7 @@ def recorded(
         optimizer__momentum=recipe.momentum,
         optimizer__weight_decay=recipe.weight_decay,
         lr=recipe.lr,
-        max_epochs=recipe.epochs,
+        max_epochs=2 if quick() else recipe.epochs,
         batch_size=recipe.batch_size,
         iterator_train__shuffle=True,
         train_split=None,

@@ -42,6 +42,8 @@ FACTORISING = ("linalg", "cholesky", "_cholesky", "_linalg", "geqrf", "ormqr", "
 # Launch nothing.
 QUIET = {"empty", "empty_strided", "resize_", "set_", "view", "as_strided", "_reshape_alias", "unfold"}
 QUIET |= {"view_as_real", "view_as_complex"}
+# Arguments that are looked at no further: torch asks Python code whether something is a generator.
+PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.layout, torch.memory_format}
 
 
 class Memory:
@@ -162,15 +164,19 @@ def without_float64() -> Iterator[None]:
 # ---- rules ---------------------------------------------------------------------------------------------------------
 
 
-def tensors(value: Any) -> Iterator[Tensor]:
+def tensors(*values: Any) -> list[Tensor]:
     """All that are in the arguments of an operator. RuntimeError for a generator of the processor."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors(each)
-    elif isinstance(value, torch.Generator):
-        raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{value.device.type}'")
+    found = []
+    for value in values:
+        if type(value) in PLAIN:
+            continue
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += tensors(*value)
+        elif isinstance(value, torch.Generator):
+            raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{value.device.type}'")
+    return found
 
 
 def check(about: Facts, args: tuple, kwargs: dict) -> None:
@@ -186,7 +192,7 @@ def check(about: Facts, args: tuple, kwargs: dict) -> None:
             if index.dtype == torch.bool and args[2].numel() != 1:
                 ledger.note("syncs")
         args = args[:1] + args[2:]
-    every = [*tensors(args), *tensors(tuple(kwargs.values()))]
+    every = tensors(*args, *kwargs.values())
     for value in every:
         if not on(value) and not (about.single and value.ndim == 0):
             raise RuntimeError(
@@ -273,6 +279,8 @@ def run(op: Any, args: tuple, kwargs: dict) -> Any:
     pairs: list[tuple[Tensor, Tensor]] = []
 
     def lower(value: Any) -> Any:
+        if type(value) in PLAIN:
+            return value
         if isinstance(value, Tensor) and on(value):
             pairs.append((value, memory.lowered(value)))
             return pairs[-1][1]
