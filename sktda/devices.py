@@ -94,6 +94,13 @@ def exact(values: Tensor) -> Tensor:
     return values.to(exact_device(values.device)).double()
 
 
+def placed(values: Tensor, device: torch.device) -> Tensor:
+    """The values on the device, where it keeps numbers of their precision."""
+    import torch
+
+    return values.to(exact_device(device) if values.dtype == torch.float64 else device)
+
+
 # ---- memory --------------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """Every public attributor finds on the device what it finds on the processor."""
 
+import io
+import pickle
 from functools import partial
 
 import numpy as np
@@ -123,6 +125,21 @@ def both(attributor, device, **fitted):
     return [clone(attributor).set_params(device=name).fit(X, y, **fitted) for name in ("cpu", device)]
 
 
+class Bound(pickle.Pickler):
+    """What an object holds of a device, which whoever opens its pickle may not have."""
+
+    def __init__(self, value):
+        super().__init__(io.BytesIO())
+        self.found = []
+        self.dump(value)
+
+    def reducer_override(self, value):
+        place = value.device if isinstance(value, torch.Tensor | torch.Generator) else value
+        if isinstance(place, torch.device) and place.type != "cpu":
+            self.found.append(value)
+        return NotImplemented
+
+
 def test_every_attributor_with_a_device_is_here():
     every = {getattr(methods, name) for name in methods.__all__}
     public = {one for one in every if isinstance(one, type) and issubclass(one, Attributor)}
@@ -137,8 +154,18 @@ def test_pairs(name, device):
     np.testing.assert_allclose(there.scores_, plain.scores_, **CLOSE)
     expected = plain.attribute(X[:4], Y[:4])
     np.testing.assert_allclose(there.attribute(X[:4], Y[:4]), expected, **CLOSE)
+    assert not Bound(there).found
     if name == "Influence":  # all go over the same blocks
         np.testing.assert_allclose(there.top_k(X[:4], Y[:4], k=3)[1], np.sort(expected)[:, :-4:-1], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["Influence", "Influence, exact"])  # which alone hold numbers of a device
+def test_a_pickle_is_opened_on_any_device(name, device):
+    for fitted in both(PAIRS[name], device):
+        expected, sent = fitted.attribute(X[:4], Y[:4]), pickle.dumps(fitted)
+        for place in ("cpu", device):
+            opened = pickle.loads(sent).set_params(device=place)
+            np.testing.assert_allclose(opened.attribute(X[:4], Y[:4]), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("name", [name for name in PAIRS if name != "Influence, cg"])  # one solution per row
@@ -152,6 +179,7 @@ def test_scores(name, device):
     validation = VALIDATION if SCORES[name].needs.validation else {}
     plain, there = both(SCORES[name], device, **validation)
     np.testing.assert_allclose(there.scores_, plain.scores_, **CLOSE)
+    assert not Bound(there).found
 
 
 @pytest.mark.parametrize("attributor", [ComplexityGap(), RobustResidual(n_estimators=50)])

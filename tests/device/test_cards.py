@@ -1,5 +1,7 @@
 """Workers have a card each, where the passes and trainings of one fit find the same on 1, 2 and 3."""
 
+import pickle
+
 import joblib
 import numpy as np
 import pytest
@@ -10,13 +12,15 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sktda import retrain
-from sktda.attribution import Distributional, Influence, ModelEnsemble
+from sktda.attribution import Distributional, Ensemble, Influence, ModelEnsemble
 from sktda.engine import journal
+from sktda.workers import _Carried
 from tests.device import cards, placing
 from tests.device.simulated import NAME
 from tests.device.test_attributors import CLASSES, CLOSE, WIDTH, X, Y
 
 WORKERS = 3
+QUERY = X[:4], Y[:4]
 
 
 def net(**options):
@@ -60,15 +64,32 @@ def test_passes_over_the_rows(here):
 
 
 @pytest.mark.parametrize(
-    "ensemble",
+    ("ensemble", "curvature"),
     [
-        lambda inner: ModelEnsemble(inner, n_members=3, members="seeds", random_state=0),
-        lambda inner: Distributional(inner, n_members=3, random_state=0),
+        (lambda inner: ModelEnsemble(inner, n_members=3, members="seeds", random_state=0), "ekfac"),
+        (lambda inner: Distributional(inner, n_members=3, random_state=0), "ekfac"),
+        (lambda inner: Distributional(inner, n_members=3, random_state=0), "exact"),
+        (lambda inner: Ensemble([inner, clone(inner), clone(inner)], random_state=0), "exact"),
     ],
 )
-def test_members(ensemble, here):
-    inner = Influence(net(device=NAME, iterator_train__shuffle=True), curvature="ekfac")
-    by_cards(lambda n_jobs: clone(ensemble(inner)).set_params(n_jobs=n_jobs).fit(X, Y).scores_)
+def test_members(ensemble, curvature, here):
+    """Scores, and what is asked of the members afterwards: by workers again, and in this process."""
+    given = ensemble(Influence(net(device=NAME, iterator_train__shuffle=True), curvature=curvature, damping=0.1))
+
+    def find(n_jobs):
+        fitted = clone(given).set_params(n_jobs=n_jobs).fit(X, Y)
+        found = [fitted.scores_]
+        if isinstance(fitted, Distributional):
+            found.append(fitted.attribute(*QUERY))
+        for each in fitted.attributors_:
+            found += [each.top_k(*QUERY, k=3)[1], each.estimator_.predict_proba(X)]
+            found += [change.numpy() for change in each.deletion_update([1, 2]).values()]
+            found.append(each.attribute(*QUERY))
+            again = pickle.loads(pickle.dumps(_Carried(each))).value
+            np.testing.assert_allclose(again.attribute(*QUERY), found[-1], **CLOSE)
+        return np.concatenate([each.ravel() for each in found])
+
+    by_cards(find)
 
 
 def test_trainings(here):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from numbers import Real
 from typing import Any
 
@@ -17,7 +17,7 @@ from sktda.attribution.gradients.deletion import Deletion, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate, rate_sums
-from sktda.devices import exact_device, for_blocks, in_blocks, in_pairs
+from sktda.devices import exact_device, for_blocks, in_blocks, in_pairs, placed
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, Spectral
 from sktda.engine.damping import damped, without_penalty
 from sktda.engine.ekfac import EKFAC
@@ -171,6 +171,17 @@ class Influence(GradientAttributor, Deletion):
         self.work_dir = work_dir
         self.random_state = random_state
 
+    def __getstate__(self) -> Any:
+        # whoever opens a pickle may have another card, or none
+        state = super().__getstate__()
+        return state | _moved(state, torch.device("cpu"))
+
+    def _ready(self) -> Fitted:
+        fitted = super()._ready()
+        if "_live" not in self.__dict__:  # it was pickled
+            self.__dict__.update(_moved(self.__dict__, fitted.model.device))
+        return fitted
+
     def _prepare(self, fitted: Fitted) -> None:
         kind = self.curvature if self.curvature != "auto" else self._automatic(fitted)
         self._refuse_lowered(kind)
@@ -317,6 +328,17 @@ class Influence(GradientAttributor, Deletion):
         lost = removed_gradient(fitted.engine, fitted.rows, removed)
         solved = self._solve(fitted, {name: value[None] for name, value in lost.items()}, damping)
         return {name: value[0] / fitted.n for name, value in solved.items()}
+
+
+def _moved(state: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """{name: curvature} of those among an attributor's attributes, on the device; what they share stays shared."""
+    there = cache(lambda value: placed(value, device))
+
+    @cache
+    def moved(curvature: Any) -> Any:
+        return curvature.restored({name: there(value) for name, value in curvature.tensors.items()})
+
+    return {name: moved(state[name]) for name in ("curvature_", "_used") if state.get(name) is not None}
 
 
 def _rate(fitted: Fitted) -> float | None:

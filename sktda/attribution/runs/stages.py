@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.rates import Rates, group_rates
-from sktda.devices import exact, exact_device
+from sktda.devices import exact, placed
 from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.damping import without_penalty
@@ -244,10 +244,8 @@ class Run:
     def _curvature(self, segment: Segment, seed: int, passes: Passes) -> Curvature:
         kept = self._shelf.read(segment.name)
         if kept is not None and segment.name in self._fitted:
-            place = {torch.float64: exact_device(self.model.device)}
-            return self._fitted[segment.name].restored(
-                {name: value.to(place.get(value.dtype, self.model.device)) for name, value in kept.items()}
-            )
+            there = {name: placed(value, self.model.device) for name, value in kept.items()}
+            return self._fitted[segment.name].restored(there)
         visit = partial(self.visit, segment)
         if self.kind == "ekfac":
             with warnings.catch_warnings():
