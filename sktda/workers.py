@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import cloudpickle
@@ -169,10 +169,33 @@ def _own_device() -> Any:
     return resolve_device("auto")
 
 
+def _on_own_card(value: Any) -> bool:
+    """Whether a tensor is where "cuda" without a number is in this process."""
+    place, device = _own_device(), value.device
+    if device.type == "cpu" or device.type != place.type:
+        return False
+    here = sys.modules["torch"].get_device_module(place).current_device() if place.index is None else place.index
+    return device.index == here
+
+
+def _names_card(obj: Any) -> bool:
+    """Whether what holds an object's tensors has them on a card by its number, and not on that of its process."""
+    named = getattr(obj, "__dict__", {}).get("device")
+    if isinstance(named, str):
+        return ":" in named
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(named, torch.device) and named.index is not None
+
+
 def _tensor(numbers: bytearray | memoryview, dtype: Any, shape: tuple[int, ...]) -> Any:
     import torch
 
     return torch.frombuffer(numbers, dtype=dtype).view(shape)
+
+
+def _leaving(value: Any) -> tuple:
+    is_parameter = isinstance(value, sys.modules["torch"].nn.Parameter)
+    return _arrived, (value.detach().cpu(), value.requires_grad, is_parameter)
 
 
 def _arrived(value: Any, requires_grad: bool, is_parameter: bool) -> Any:
@@ -223,8 +246,22 @@ class _Carried:
     def __reduce_ex__(self, protocol: Any) -> tuple:
         file = io.BytesIO()
         buffers: list[pickle.PickleBuffer] = []
-        _Pickler(file, buffer_callback=buffers.append if protocol >= BUFFERS else None).dump(self.value)
+        _Pickler(file, leaves=True, buffer_callback=buffers.append if protocol >= BUFFERS else None).dump(self.value)
         return _opened, (file.getvalue(), buffers)
+
+
+class _Arrived(_Carried):
+    """A value that is opened by the thread that asks for it: each has a current card, and joblib reads in its own."""
+
+    def __init__(self, data: bytes, buffers: list) -> None:
+        self._sent: Any = data, buffers
+
+    @cached_property
+    def value(self) -> Any:  # type: ignore[override]
+        data, buffers = self._sent
+        found = pickle.loads(data, buffers=buffers)
+        self._sent = None
+        return found
 
 
 class _Pickler(cloudpickle.Pickler):
@@ -232,14 +269,20 @@ class _Pickler(cloudpickle.Pickler):
 
     A net that is initialised pickles its module by itself, and the module's class then by its name.
     apart: where large arrays go to, and are left out; tensors then are for the device of whoever opens them.
+    leaves: whether tensors of this process's card are for the card of whoever opens them; up to the first object that
+    names one by its number, such as a net of "cuda:1".
     """
 
-    def __init__(self, file: io.BytesIO, apart: list[np.ndarray] | None = None, **settings: Any) -> None:
+    def __init__(
+        self, file: io.BytesIO, apart: list[np.ndarray] | None = None, leaves: bool = False, **settings: Any
+    ) -> None:
         super().__init__(file, **settings)
-        self.apart = apart
+        self.apart, self.leaves = apart, leaves
 
     def reducer_override(self, obj: Any) -> Any:
         found = NotImplemented if self.apart is None else self._of_function(obj, self.apart)
+        if self.leaves:
+            found = self._of_card(obj)
         if found is NotImplemented:
             found = self._of_tensor(obj)
         if found is not NotImplemented:
@@ -278,7 +321,14 @@ class _Pickler(cloudpickle.Pickler):
         if isinstance(obj, torch.device) and obj.type != "cpu":
             return _own_device, ()
         if isinstance(obj, torch.Tensor) and obj.device.type not in {"cpu", "meta"}:
-            return _arrived, (obj.detach().cpu(), obj.requires_grad, isinstance(obj, torch.nn.Parameter))
+            return _leaving(obj)
+        return NotImplemented
+
+    def _of_card(self, obj: Any) -> Any:
+        torch = sys.modules.get("torch")
+        if torch is not None and type(obj) in {torch.Tensor, torch.nn.Parameter}:
+            return _leaving(obj) if _on_own_card(obj) else NotImplemented
+        self.leaves = not _names_card(obj)
         return NotImplemented
 
 
@@ -291,8 +341,7 @@ def _net(kind: Any, state: dict, modules: bytes) -> Any:
 
 def _opened(data: bytes, buffers: list) -> _Carried:
     # Ray keeps what it carries, and values are changed by whoever gets them
-    own = [bytearray(each) if memoryview(each).readonly else each for each in buffers]
-    return _Carried(pickle.loads(data, buffers=own))
+    return _Arrived(data, [bytearray(each) if memoryview(each).readonly else each for each in buffers])
 
 
 def _carried(value: Any) -> Any:

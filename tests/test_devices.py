@@ -172,7 +172,7 @@ def test_what_a_worker_is_sent_runs_with_its_card_as_the_current_one(monkeypatch
         workers._run(os.getpid(), code, len(arrays), *arrays, "rows")
         assert entered == ([] if card is None else [card, "left"])
         entered.clear()
-        pickle.loads(sent)  # a net arrives on that card, too
+        assert pickle.loads(sent).value  # a net arrives on that card, too
         assert entered == ([] if card is None else [card, "left"])
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -132,6 +133,23 @@ def test_values_can_be_changed_where_they_arrive_whoever_carried_them():
             value += 1
             assert value.sum() == 600
     assert given["sums"].sum() == 300
+
+
+class Opened:
+    """Notes which thread opens it."""
+
+    def __setstate__(self, state):
+        self.thread = threading.get_ident()
+
+
+def test_what_arrives_is_opened_by_the_thread_that_asks_for_it():
+    """Each has a current card, on which nets of "cuda" are then."""
+    given = Opened()
+    given.thread = None  # without a state there is nothing to open
+    with ThreadPoolExecutor(1) as reader:
+        arrived = reader.submit(pickle.loads, pickle.dumps(_Carried(given))).result()
+    assert arrived.value.thread == threading.get_ident()
+    assert arrived.value is arrived.value
 
 
 def test_tasks_come_back_in_order_one_after_the_other():

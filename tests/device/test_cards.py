@@ -1,6 +1,7 @@
 """Workers have a card each, where the passes and trainings of one fit find the same on 1, 2 and 3."""
 
 import pickle
+import time
 
 import joblib
 import numpy as np
@@ -14,9 +15,9 @@ from torch import nn
 from sktda import retrain
 from sktda.attribution import Distributional, Ensemble, Influence, ModelEnsemble
 from sktda.engine import journal
-from sktda.workers import _Carried
+from sktda.workers import _Carried, in_workers
 from tests.device import cards, placing
-from tests.device.simulated import NAME
+from tests.device.simulated import NAME, STATE
 from tests.device.test_attributors import CLASSES, CLOSE, WIDTH, X, Y
 
 WORKERS = 3
@@ -98,3 +99,44 @@ def test_trainings(here):
         return np.stack([each.predict_proba(X) for each in nets])
 
     by_cards(find)
+
+
+def test_models_that_a_user_wrote(here):
+    """They find their rows on the card of whoever asks, whether trained there or here."""
+
+    def find(n_jobs):
+        models = list(in_workers(_fitted, [(cards.Means(), X, Y)] * 4, n_jobs))
+        asked = [*models, *in_workers(_same, [(each,) for each in models], n_jobs)]
+        by_workers = list(in_workers(_predicted, [(each, X) for each in models], n_jobs))
+        return np.stack([each.predict_proba(X) for each in asked] + by_workers)
+
+    plain = find(None)
+    cards.visible(3)
+    with joblib.parallel_config("loky", n_jobs=WORKERS):
+        np.testing.assert_allclose(find(WORKERS), plain, **CLOSE)
+
+
+def _fitted(model, X, y):
+    time.sleep(0.2)  # so that every worker gets one
+    return model.fit(X, y)
+
+
+def _predicted(model, X):
+    time.sleep(0.2)
+    return model.predict_proba(X)
+
+
+def _same(model):
+    time.sleep(0.2)
+    return model
+
+
+@pytest.mark.parametrize(("named", "card"), [(NAME, 0), (f"{NAME}:0", 1)])
+def test_what_names_its_card_stays_there(named, card, here, monkeypatch):
+    monkeypatch.setattr(STATE, "card", 1)
+    fitted = cards.Means(named).fit(X, Y)
+    sent = pickle.dumps(_Carried(fitted))
+    monkeypatch.setattr(STATE, "card", 0)
+    opened = pickle.loads(sent).value.module_
+    assert {STATE.memory.card(value) for value in opened.parameters()} == {card}
+    assert all(isinstance(value, nn.Parameter) and value.requires_grad for value in opened.parameters())
