@@ -171,8 +171,8 @@ def _own_device() -> Any:
 
 def _on_own_card(value: Any) -> bool:
     """Whether a tensor is where "cuda" without a number is in this process."""
-    place, device = _own_device(), value.device
-    if device.type == "cpu" or device.type != place.type:
+    device = value.device
+    if device.type == "cpu" or device.type != (place := _own_device()).type:
         return False
     here = sys.modules["torch"].get_device_module(place).current_device() if place.index is None else place.index
     return device.index == here

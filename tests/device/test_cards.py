@@ -69,7 +69,6 @@ def test_passes_over_the_rows(here):
     [
         (lambda inner: ModelEnsemble(inner, n_members=3, members="seeds", random_state=0), "ekfac"),
         (lambda inner: Distributional(inner, n_members=3, random_state=0), "ekfac"),
-        (lambda inner: Distributional(inner, n_members=3, random_state=0), "exact"),
         (lambda inner: Ensemble([inner, clone(inner), clone(inner)], random_state=0), "exact"),
     ],
 )
