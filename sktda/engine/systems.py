@@ -66,6 +66,8 @@ class Systems:
         if not self._suits or self.rate is None:
             return None
         assert self.curvature is not None
+        if self.curvature.left_out:  # such as a layer that no loss depends on
+            return None
         links = Links(unpenalised(self.curvature, self.engine), STOPPED / self.rate)
         if not FactoredGaussNewton.fits(self.engine, self.rows, links.sizes):
             return None

@@ -173,6 +173,19 @@ def test_where_no_direction_is_large_links_change_nothing():
         torch.testing.assert_close(value, asked[name] / 1e6, rtol=1e-4, atol=0)
 
 
+def test_a_net_with_parameters_that_no_loss_depends_on_is_solved_as_a_whole(monkeypatch):
+    monkeypatch.setattr(systems, "ENOUGH", 1e-10)
+    engine, rows = problem()
+    module = nn.ModuleDict({"net": engine.model.module, "spare": nn.Linear(2, 2).double()})
+    module.forward = lambda X: module["net"](X)
+    model = DifferentiableModel(module, Categorical(), None, decay={})
+    whole, asked = Systems(PerRow(model), rows, 0, Passes(), 100.0), directions(PerRow(model))
+    assert whole.links is None
+    found = whole.solved(asked, None)
+    assert list(found) == list(asked)
+    torch.testing.assert_close(found["spare.weight"], asked["spare.weight"] * 100 / STOPPED)
+
+
 def test_systems_of_a_recorded_net_stop_early_without_the_penalty():
     rate = 100.0
     engine, rows = problem()
