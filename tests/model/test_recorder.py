@@ -189,6 +189,7 @@ def test_adam_is_described_and_its_moments_are_kept(optimizer):
     assert not torch.equal(trajectory.optimizer_state(0)["last.bias"]["exp_avg"], state["last.bias"]["exp_avg"])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
 @pytest.mark.parametrize(
     ("data", "workers"), [("array", 0), ("split", 0), ("split", 2), ("subset", 0), ("drop_last", 0)]
 )
