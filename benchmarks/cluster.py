@@ -5,11 +5,11 @@
 Processes of one machine, joined to a Dask scheduler, one thread each. Flows: `Distributional` over 20 trainings of a
 net whose class stands in this script; `Source` over 6 checkpoints of a recorded training, for a validation loss;
 `ComplexityGap` by Nyström on a million rows that are mapped from a file; and a search over `InfluencePruner`. Shown are
-seconds of a second run without a cluster, on one worker and on two, bytes that go with each task and bytes that are
-sent once, and five runs of each flow in which a worker is killed (SIGKILL) at a random moment: seconds, and the largest
-difference from the result without a cluster, as a share of the largest score. Writes benchmarks/results/cluster.json
-after each flow; --flows leaves what the file has of the others (--quick: in this process, without a worker; nothing is
-written).
+seconds without a cluster, on one worker and on two (the median of three runs after a first), bytes that go with each
+task and bytes that are sent once, and five runs of each flow in which a worker is killed (SIGKILL) at a random moment:
+seconds, and the largest difference from the result without a cluster, as a share of the largest score. Writes
+benchmarks/results/cluster.json after each flow; --flows leaves what the file has of the others (--quick: in this
+process, without a worker; nothing is written).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from shared.common import begin, fashion_mnist, quick, save
 
 from sktda import attribution
 
-SEED, KILLS = 0, 5
+SEED, KILLS, RUNS = 0, 5, 3
 NAMES = "Distributional", "Source", "ComplexityGap", "GridSearchCV"
 
 
@@ -181,10 +181,11 @@ def timed(run: Callable[[], np.ndarray], client: Any = None) -> tuple[float, np.
         return time.perf_counter() - start, result
 
 
-def warm(run: Callable[[], np.ndarray], client: Any) -> tuple[float, np.ndarray]:
-    """As `timed`, of the second run: what a process does once, such as to load kernels, is not timed."""
+def warm(run: Callable[[], np.ndarray], client: Any = None) -> tuple[float, np.ndarray]:
+    """As `timed`, the median of runs after a first: what a process does once, such as to load kernels, is not timed."""
     timed(run, client)
-    return timed(run, client)
+    runs = [timed(run, client) for _ in range(RUNS)]
+    return sorted(runs, key=lambda each: each[0])[RUNS // 2]
 
 
 @contextmanager
@@ -241,8 +242,7 @@ def measured(name: str, folder: Path) -> dict:
     n, run = FLOWS[name](folder)
     if quick():
         return {"flow": name, "rows": n, "shape": run().shape}
-    run()
-    alone, expected = timed(run)
+    alone, expected = warm(run)
     with cluster() as workers:
         workers.fill(1)
         one, first = warm(run, workers.client)
