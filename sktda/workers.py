@@ -82,6 +82,31 @@ def in_turn(stages: Callable[[], Iterable[tuple[Callable, Sequence[tuple]]]]) ->
     return ((part, partial(function, *part)) for function, parts in stages() for part in parts)
 
 
+def on_cluster() -> bool:
+    """Whether parts go to workers of Dask, each as soon as a worker is free and whichever pass it is of."""
+    return _is_dask(get_active_backend()[0]) and not _in_dask_worker()
+
+
+def overlapped(fits: Iterable[Iterator[None]]) -> None:
+    """Run fits that stop where they have handed something out, two at a time: one is worked at while another waits."""
+    waiting = iter(fits)
+    live: list[Iterator[None]] = []
+
+    def begin() -> None:
+        for fit in waiting:
+            if next(fit, fit) is None:
+                live.append(fit)
+                return
+
+    begin()
+    begin()
+    while live:
+        for fit in list(live):
+            if next(fit, fit) is fit:
+                live.remove(fit)
+                begin()
+
+
 def n_workers() -> int:
     """How many processes the parts of a pass go to; 1 where they stay here, and at least 2 on a cluster."""
     backend = get_active_backend()[0]

@@ -9,7 +9,7 @@ Layers of other kinds have bases of their own (`engine/kronecker.py`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -88,7 +88,20 @@ class EKFAC:
     def __init__(
         self, engine: PerRow, rows: Rows, seed: int = 0, passes: Passes | None = None, visit: Visit = here
     ) -> None:
-        passes = passes or Passes()
+        for _ in self._steps(engine, rows, seed, passes or Passes(), visit):
+            pass
+
+    @classmethod
+    def begun(cls, engine: PerRow, rows: Rows, seed: int, passes: Passes, visit: Visit) -> Generator[None, None, EKFAC]:
+        """The same fit, which stops where it has handed out a pass to workers and would wait for it.
+
+        What the model and its penalty are is asked for at every step.
+        """
+        found = cls.__new__(cls)
+        yield from found._steps(engine, rows, seed, passes, visit)
+        return found
+
+    def _steps(self, engine: PerRow, rows: Rows, seed: int, passes: Passes, visit: Visit) -> Iterator[None]:
         engine.prepare(rows)
         own = engine.model.parameters
         self.layers, self.energy_share = covered_blocks(engine, rows)
@@ -110,12 +123,18 @@ class EKFAC:
                 f"They hold {1 - self.parameter_share:.0%} of the numbers and {1 - self.energy_share:.0%} of the "
                 f"gradients' squares{much}",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         self._names = [block.name for block in self.layers]
         over = _Rows(engine, rows, Noise(engine, rows, seed), Kept())
-        self.basis_in, self.basis_out = self._bases(over, passes, visit)
-        self.values = self._values(over, passes, visit)
+        products = self._begun("factors", self._products, self._factors(), over, passes, visit)
+        yield
+        found = {key: eigenvectors(mean).to(next(iter(own.values()))) for key, mean in products().items()}
+        self.basis_in, self.basis_out = ({n: found.get(f"{way}/{n}") for n in self._names} for way in ("in", "out"))
+        sizes = {block.name: block.size for block in self.layers}
+        squares = self._begun("eigenvalues", self._squares, sizes, over, passes, visit)
+        yield
+        self.values = {name: mean.to(next(iter(own.values()))) for name, mean in squares().items()}
         for block in self.layers:
             self.values[block.name] += self.penalty(engine, block)
 
@@ -146,18 +165,14 @@ class EKFAC:
             factors = engine.capture((inputs, drawn, root), sampled, own)[1]
         return {block.name: block.taken(factors) for block in self.layers}
 
-    def _bases(
-        self, over: _Rows, passes: Passes, visit: Visit
-    ) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
+    def _factors(self) -> dict[str, tuple[int, int]]:
+        """Shapes of what is decomposed."""
         shapes: dict[str, tuple[int, int]] = {}
         for block in self.layers:
             (out, width), rotates = block.size, block.rotates
             shapes |= {f"in/{block.name}": (width, width)} if rotates[0] else {}
             shapes |= {f"out/{block.name}": (out, out)} if rotates[1] else {}
-        sums, n = self._summed("factors", self._products, shapes, over, passes, visit)
-        like = next(iter(over.engine.model.parameters.values()))
-        found = {key: eigenvectors(total / n).to(like) for key, total in sums.items()}
-        return {n: found.get(f"in/{n}") for n in self._names}, {n: found.get(f"out/{n}") for n in self._names}
+        return shapes
 
     def _products(self, over: _Rows, state: int, part: slice) -> dict[str, Tensor]:
         factors, weight = self._captured(over, state, part), over.rows.weight
@@ -169,17 +184,11 @@ class EKFAC:
         over.kept.keep((state, part.start, part.stop), factors)
         return {key: product for key, product in products.items() if product is not None}
 
-    def _values(self, over: _Rows, passes: Passes, visit: Visit) -> dict[str, Tensor]:
-        shapes = {block.name: block.size for block in self.layers}
-        sums, n = self._summed("eigenvalues", self._squares, shapes, over, passes, visit)
-        like = next(iter(over.engine.model.parameters.values()))
-        return {name: (total / n).to(like) for name, total in sums.items()}
-
     def _squares(self, over: _Rows, state: int, part: slice) -> dict[str, Tensor]:
         factors = over.kept.taken((state, part.start, part.stop)) or self._captured(over, state, part)
         return {b.name: b.squares(factors[b.name], self.bases(b.name)) for b in self.layers}
 
-    def _summed(
+    def _begun(
         self,
         name: str,
         of_batch: Callable[[_Rows, int, slice], dict[str, Tensor]],
@@ -187,18 +196,23 @@ class EKFAC:
         over: _Rows,
         passes: Passes,
         visit: Visit,
-    ) -> tuple[dict[str, Tensor], int]:
-        """(sums of these shapes over all rows at all states, how many rows that were)."""
-        sums, n = self._zeros(over.engine, shapes), 0
+    ) -> Callable[[], dict[str, Tensor]]:
+        """Begins a pass over all rows at all states; what it returns waits for it, and gives means of these shapes."""
+        sums, n_states = self._zeros(over.engine, shapes), 0
 
         def stages() -> Iterator[tuple[str, Callable[[int, int], dict[str, Tensor]]]]:
-            nonlocal n
+            nonlocal n_states
             for state, label in enumerate(visit()):
-                n = (state + 1) * len(over.rows)
+                n_states = state + 1
                 yield label, partial(self._shard, of_batch, shapes, over, state)
 
-        passes.summed(name, len(over.rows), stages, sums)
-        return sums, n
+        finish = passes.begun(name, len(over.rows), stages, sums)
+
+        def means() -> dict[str, Tensor]:
+            finish()
+            return {key: total / (n_states * len(over.rows)) for key, total in sums.items()}
+
+        return means
 
     def _shard(
         self, of_batch: Callable, shapes: dict[str, tuple[int, int]], over: _Rows, state: int, start: int, stop: int

@@ -198,6 +198,10 @@ class Passes:
         order. Where there are blocks enough for all workers, a task is a block: fewer sums are sent here. Tasks of all
         stages are handed out together, so that no worker waits for the end of a stage.
         """
+        self.begun(name, n, stages, sums)()
+
+    def begun(self, name: str, n: int, stages: Stages, sums: Sums) -> Callable[[], None]:
+        """`summed` in two steps: workers get their tasks now, where there are some; what it returns does the rest."""
         size, step = self._sizes(n)
         state = sums | {f"block {key}": torch.zeros_like(value) for key, value in sums.items()}
 
@@ -209,15 +213,20 @@ class Passes:
                 yield partial(_sums, self._within, compute, size), parts
 
         self._written = time.monotonic()
-        for (title, _, stop), take in self._each(n, step, left):
-            for key, value in take().items():
-                state[f"block {key}"] += value.to(state[key].device)
-            if stop == n or stop % (BLOCK * size) == 0:
-                for key in sums:
-                    state[key] += state[f"block {key}"]
-                    state[f"block {key}"].zero_()
-            self._keep(title, state, stop, n)
-        sums |= {key: state[key] for key in sums}
+        made = self._each(n, step, left)
+
+        def finish() -> None:
+            for (title, _, stop), take in made:
+                for key, value in take().items():
+                    state[f"block {key}"] += value.to(state[key].device)
+                if stop == n or stop % (BLOCK * size) == 0:
+                    for key in sums:
+                        state[key] += state[f"block {key}"]
+                        state[f"block {key}"].zero_()
+                self._keep(title, state, stop, n)
+            sums.update({key: state[key] for key in sums})
+
+        return finish
 
     def _sizes(self, n: int) -> tuple[int, int]:
         """Rows of a shard and of a task."""
@@ -228,8 +237,11 @@ class Passes:
 
     def _each(self, n: int, step: int, stages: Callable[[], Iterable]) -> Made:
         """What is made of each (title, start, stop) of the stages, which are reported, as is what is kept of them."""
+        return self._reported(spread(stages, self._held) if n > shard_size(n) else in_turn(stages), n, step)
+
+    def _reported(self, made: Made, n: int, step: int) -> Made:
         begun = ""
-        for part, take in spread(stages, self._held) if n > shard_size(n) else in_turn(stages):
+        for part, take in made:
             title, start, _ = part
             for k in range(start // step if title == begun else 0, start // step + 1):
                 self._report(title, k, -(-n // step))

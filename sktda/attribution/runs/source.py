@@ -39,6 +39,7 @@ from sktda.model.fingerprint import row_fingerprints
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.seeds import seed_of
+from sktda.workers import on_cluster, overlapped
 
 Met = TypeVar("Met")
 
@@ -257,6 +258,8 @@ class Source(GradientAttributor):
         assert isinstance(fitted, Unrolled)
         for run in fitted.runs:
             self._refuse_lowered(run.kind)
+        if on_cluster():
+            overlapped(run.fitting(segment, self._seed, fitted.passes) for _, run, segment in fitted.backwards())
         for _, run, segment in fitted.backwards():
             run.flow(segment, self._seed, fitted.passes)
 

@@ -139,7 +139,8 @@ class Run:
     rows: those of this stage; positions (n_stage,): where they are among the rows of the fit, and places the same on
     the model's device; labels: a fingerprint of their targets where these are not those of the fit.
     n: rows that the stage was trained on. Weight decay that the optimiser decouples is not in the model's penalty.
-    Curvatures are kept on disk once they are fitted, so that one at a time is in memory.
+    Curvatures are kept on disk once they are fitted, so that one at a time is in memory (while workers fit
+    them, two).
     """
 
     def __init__(
@@ -179,6 +180,7 @@ class Run:
         self._shelf = Journal(mkdtemp(prefix="sktda-"))
         finalize(self, self._shelf.clear)
         self._fitted: dict[str, Curvature] = {}
+        self._told = False  # what EK-FAC leaves out
         self.nbytes = 0
         """Bytes of the largest curvature at the largest moment of its fit, once there is one."""
 
@@ -221,8 +223,13 @@ class Run:
 
     def flow(self, segment: Segment, seed: int, passes: Passes) -> Flow:
         """What the segment does to a direction."""
-        self.model.decay = {name: value * segment.decay[name] for name, value in self.penalty.items()}
-        curvature, rate = self._curvature(segment, seed, passes), segment.rates.size
+        self._penalise(segment)
+        curvature, rate = self._curvature(segment), segment.rates.size
+        if curvature is None:
+            for _ in self.fitting(segment, seed, passes):
+                pass
+            curvature = self._curvature(segment)
+            assert curvature is not None
         if isinstance(curvature, EKFAC):
             if self.trajectory.optimizer != "SGD":
                 return DiagonalFlow(curvature, rate, self._scale(segment), self._decoupled(segment))
@@ -241,24 +248,43 @@ class Run:
         every = {name: value * segment.decay.get(name, 1.0) for name, value in self.decay.items()}
         return segment.rates.along(every)
 
-    def _curvature(self, segment: Segment, seed: int, passes: Passes) -> Curvature:
-        kept = self._shelf.read(segment.name)
-        if kept is not None and segment.name in self._fitted:
-            there = {name: placed(value, self.model.device) for name, value in kept.items()}
-            return self._fitted[segment.name].restored(there)
+    def fitting(self, segment: Segment, seed: int, passes: Passes) -> Iterator[None]:
+        """Fits the segment's curvature; stops where it would wait for workers, so that more can begin."""
         visit = partial(self.visit, segment)
         if self.kind == "ekfac":
-            with warnings.catch_warnings():
-                if self._fitted:
-                    warnings.filterwarnings("ignore", "EK-FAC leaves out")  # said for the first one
-                found: Curvature = without_penalty(EKFAC(self.engine, self.rows, seed, passes, visit), self.engine)
+            steps = EKFAC.begun(self.engine, self.rows, seed, passes, visit)
+            found: Curvature | None = None
+            while found is None:
+                self._penalise(segment)
+                with warnings.catch_warnings():
+                    if self._told:
+                        warnings.filterwarnings("ignore", "EK-FAC leaves out")  # said for the first one
+                    self._told = True
+                    try:
+                        next(steps)
+                    except StopIteration as end:
+                        found = without_penalty(end.value, self.engine)
+                if found is None:
+                    yield
         else:
+            self._penalise(segment)
             kind = BlockCurvature if self.kind == "blockwise" else DenseCurvature
             found = kind(self.engine, self.rows, visit, self._root(segment), self._decoupled(segment))
         self.nbytes = max(self.nbytes, found.nbytes)
         self._shelf.write(segment.name, found.tensors)
         self._fitted[segment.name] = found.restored({key: value[:0].clone() for key, value in found.tensors.items()})
-        return found
+
+    def _penalise(self, segment: Segment) -> None:
+        """Put the weight decay of the segment into the model."""
+        self.model.decay = {name: value * segment.decay[name] for name, value in self.penalty.items()}
+
+    def _curvature(self, segment: Segment) -> Curvature | None:
+        """From the disk; None where it is not there."""
+        kept = self._shelf.read(segment.name)
+        if kept is None or segment.name not in self._fitted:
+            return None
+        there = {name: placed(value, self.model.device) for name, value in kept.items()}
+        return self._fitted[segment.name].restored(there)
 
     def _scale(self, segment: Segment) -> dict[str, Tensor]:
         """What multiplies gradients, beside the segment's rate, by parameter.
