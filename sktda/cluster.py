@@ -78,14 +78,17 @@ class _Backend(DaskDistributedBackend):
 
     def _sent(self, value: Any) -> Any:
         """The value itself, or where it is large a future of it, the same for all tasks of a call."""
-        if id(value) in self.kept:
-            return self.kept[id(value)][1]
+        for known in (self.kept, self.held):  # held: another call may have sent it meanwhile
+            if known.get(id(value), (None, None))[1] is not None:
+                return known[id(value)][1]
         if sizeof(value) <= SMALL:
             return value
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")
             future = self.client.submit(_same, value, pure=False, **self.submit_kwargs)
         self.kept[id(value)] = value, future  # the value too: its id is not given to another one meanwhile
+        if id(value) in self.held:
+            self.held[id(value)] = value, future
         return future
 
 

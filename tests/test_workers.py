@@ -29,7 +29,7 @@ from sktda import workers as sktda_workers
 from sktda.attribution import ComplexityGap, Influence, SelfConfidence, Source
 from sktda.engine import journal, kernel
 from sktda.engine.journal import Passes, shard_size
-from sktda.workers import _Carried, in_workers, packed, spread, unpacked
+from sktda.workers import _Carried, in_workers, overlapped, packed, spread, unpacked
 from tests.spies import dask_worker
 
 X, y = load_iris(return_X_y=True)
@@ -292,6 +292,19 @@ def test_what_cannot_be_sent_runs_here_and_a_warning_says_so():
     with joblib.parallel_config("loky", n_jobs=2), pytest.warns(UserWarning, match="run in this process"):
         found = spread(lambda: [(compute, [(0, 2), (2, 5)])], {})
     assert [(part, take()) for part, take in found] == [((0, 2), 2), ((2, 5), 3)]
+
+
+def test_of_two_fits_one_goes_on_while_the_other_waits():
+    said = []
+
+    def fit(name, n_steps):
+        for step in range(n_steps):
+            said.append(f"{name}{step}")
+            yield
+        said.append(f"{name} ends")
+
+    overlapped(fit(name, n_steps) for name, n_steps in (("a", 2), ("b", 2), ("c", 0), ("d", 1)))
+    assert said == ["a0", "b0", "a1", "b1", "a ends", "c ends", "d0", "b ends", "d ends"]
 
 
 def test_shards_depend_on_the_rows_alone_and_are_added_in_order(monkeypatch):
