@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import warnings
+from asyncio import Lock, to_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from mmap import mmap
-from typing import Any
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any, Literal
+from weakref import finalize
 
 import numpy as np
 from dask.sizeof import sizeof
@@ -19,6 +24,7 @@ from joblib._dask import Batch, DaskDistributedBackend
 
 SMALL = 1000  # bytes that go with each task
 LARGE = 1_000_000  # bytes that no task should wait for
+SHARED = 2**23  # bytes of an array that workers of this machine map from a file rather than have it sent
 PAGES, PAGE = 64, 4096  # of a mapped file, that tell it from another one
 RETRIES = 3  # of a task that fails because its worker is gone
 
@@ -37,6 +43,7 @@ class _Backend(DaskDistributedBackend):
     def __init__(self, client: Any, held: Held | None = None, **settings: Any) -> None:
         super().__init__(client=client, **settings)
         self.held = held or {}
+        self._describing = Lock()
         self.kept: Held = {key: each for key, each in self.held.items() if each[1] is not None}
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -66,15 +73,28 @@ class _Backend(DaskDistributedBackend):
 
     async def _describe(self, value: Any) -> None:
         """Keep what is mapped from a file as where it is in the file, if the workers can open that."""
-        if type(value) not in {np.ndarray, np.memmap} or id(value) in self.kept:
+        if type(value) not in {np.ndarray, np.memmap} or sizeof(value) <= SMALL:
             return
-        mapped = Mapped.of(value)
-        if mapped is None or sizeof(value) <= SMALL:
-            return
+        async with self._describing:
+            if any(known.get(id(value), (None, None))[1] is not None for known in (self.kept, self.held)):
+                return
+            mapped = Mapped.of(value)
+            if mapped is None and value.nbytes >= SHARED and await self._all_say(_host, _host()):
+                mapped = await to_thread(Mapped.written, value)
+            if mapped is not None and await self._all_say(mapped.is_there, True):
+                self._keep(value, mapped)
+
+    async def _all_say(self, question: Callable, answer: Any) -> bool:
+        """Whether there are workers, and all of them answer so."""
         with suppress(Exception):  # of workers that end meanwhile
-            answers = await self.client._run(mapped.is_there, on_error="return")
-            if answers and all(answer is True for answer in answers.values()):
-                self.kept[id(value)] = value, mapped
+            answers = await self.client._run(question, on_error="return")
+            return bool(answers) and all(each == answer for each in answers.values())
+        return False
+
+    def _keep(self, value: Any, sent: Any) -> None:
+        self.kept[id(value)] = value, sent  # the value too: its id is not given to another one meanwhile
+        if self.held.get(id(value), (None, sent))[1] is None:
+            self.held[id(value)] = value, sent
 
     def _sent(self, value: Any) -> Any:
         """The value itself, or where it is large a future of it, the same for all tasks of a call."""
@@ -86,9 +106,7 @@ class _Backend(DaskDistributedBackend):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")
             future = self.client.submit(_same, value, pure=False, **self.submit_kwargs)
-        self.kept[id(value)] = value, future  # the value too: its id is not given to another one meanwhile
-        if id(value) in self.held:
-            self.held[id(value)] = value, future
+        self._keep(value, future)
         return future
 
 
@@ -106,6 +124,10 @@ class _Batch(Batch):
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _host() -> str:
+    return socket.gethostname()
 
 
 def _opening(function: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -128,6 +150,7 @@ class Mapped:
     strides: tuple[int, ...]
     mark: str
     """Digest of pages of the file, which another file of the same name does not have."""
+    mode: Literal["r", "c"] = "r"
 
     @classmethod
     def of(cls, array: np.ndarray) -> Mapped | None:
@@ -148,6 +171,25 @@ class Mapped:
         except OSError:
             return None
 
+    @classmethod
+    def written(cls, array: np.ndarray) -> Mapped | None:
+        """Of a copy in a file, which is gone with what is returned; None where it cannot be written."""
+        if array.dtype.hasobject:
+            return None
+        folder = None
+        try:
+            folder = mkdtemp(prefix="sktda-")
+            np.save(f"{folder}/rows.npy", array)
+            found = cls.of(np.load(f"{folder}/rows.npy", mmap_mode="r"))
+            assert found is not None
+        except OSError:  # no room
+            if folder is not None:
+                rmtree(folder, ignore_errors=True)
+            return None
+        found = replace(found, mode="c")  # a task may change what it gets
+        finalize(found, rmtree, folder, ignore_errors=True)
+        return found
+
     def is_there(self) -> bool:
         """Whether this process can open the file, and it is the same."""
         try:
@@ -162,7 +204,7 @@ class Mapped:
                 f"a worker cannot open {self.path}, where rows are mapped from, as it was when the tasks were sent; "
                 "put it where all workers see it and leave it as it is, or give an array in memory"
             )
-        return np.ndarray(self.shape, self.dtype, np.memmap(self.path, np.uint8, "r"), self.offset, self.strides)
+        return np.ndarray(self.shape, self.dtype, np.memmap(self.path, np.uint8, self.mode), self.offset, self.strides)
 
 
 def _mark(path: str) -> str:

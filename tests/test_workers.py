@@ -3,6 +3,7 @@
 Passes over the rows are tasks, too: on workers they find what they find here.
 """
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -236,6 +237,44 @@ def test_rows_of_a_file_that_is_gone_are_sent_themselves(workers, small_shards, 
     with dask_cluster(workers[0]):
         made = spread(lambda: [(lambda start, stop: float(mapped[start:stop].sum()), [(0, 5), (5, 97)])], {})
         assert [take() for _, take in made] == [float(MANY[:5].sum()), float(MANY[5:].sum())]
+
+
+def sums_of(rows):
+    return [(lambda start, stop: float(rows[start:stop].sum()), [(0, 5), (5, 97)])]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_workers_of_this_machine_map_large_rows_and_others_are_sent_them(workers, there, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "SMALL", 64)
+    monkeypatch.setattr(cluster, "SHARED", 64)
+    monkeypatch.setattr(sktda_workers, "APART", 64)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    if not there:
+        monkeypatch.setattr(cluster.socket, "gethostname", lambda: "elsewhere")
+    held = {}
+    with dask_cluster(workers[0]):
+        for _ in range(2):
+            made = spread(lambda: sums_of(MANY), held)
+            assert [take() for _, take in made] == [float(MANY[:5].sum()), float(MANY[5:].sum())]
+            assert len(list(tmp_path.glob("sktda-*/rows.npy"))) == there
+    held.clear()
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_no_reason_to_fail(workers, monkeypatch):
+    monkeypatch.setattr(cluster, "SMALL", 64)
+    monkeypatch.setattr(cluster, "SHARED", 64)
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(cluster.np, "save", full)
+    with dask_cluster(workers[0]):
+        assert [take() for _, take in spread(lambda: sums_of(MANY), {})] == [
+            float(MANY[:5].sum()),
+            float(MANY[5:].sum()),
+        ]
 
 
 @pytest.mark.parametrize("way", ["dask_cluster", "joblib's own"])
