@@ -52,9 +52,20 @@ def anchor_counts(decision: np.ndarray, codes: np.ndarray) -> np.ndarray:
         rows = np.flatnonzero(predicted == k)
         if len(rows):
             wanted = max(ANCHOR_SHARE * len(rows), min(ANCHOR_ROWS, ANCHOR_LIMIT * len(rows)))
-            anchors = rows[np.argsort(-lead[rows], kind="stable")[: max(1, round(wanted))]]
+            anchors = rows[largest(lead[rows], max(1, round(wanted)))]
             counts[k] = np.bincount(codes[anchors], minlength=n_classes)
     return counts
+
+
+def largest(values: np.ndarray, k: int, cut: float | None = None) -> np.ndarray:
+    """Positions of the k largest of values (n,), of equal ones the first; in no order. Sorting many would take longer.
+
+    cut: the smallest of these, if it is known.
+    """
+    if cut is None:
+        cut = np.partition(values, len(values) - k)[len(values) - k]
+    above = np.flatnonzero(values > cut)
+    return np.append(above, np.flatnonzero(values == cut)[: k - len(above)])
 
 
 def noise_matrix(decision: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -260,9 +271,10 @@ def label_noise(decision: np.ndarray, codes: np.ndarray) -> NoiseRate:
     """
     probabilities = as_probabilities(decision)
     wrong = probabilities.argmax(axis=1) != codes
-    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    confidence = probabilities.max(axis=1)
     sizes = np.clip(np.round(np.multiply(SHARES, len(codes))), min(LEAST_ROWS, len(codes)), None).astype(int)
-    counts = wrong[order].cumsum()[sizes - 1]
+    cuts = np.partition(confidence, len(codes) - sizes)[len(codes) - sizes]
+    counts = np.array([wrong[largest(confidence, *each)].sum() for each in zip(sizes, cuts, strict=True)])
     best = _wilson(counts, sizes, BOUND)[1].argmin()
     share, (low, high) = float(counts[best] / sizes[best]), _wilson(counts[best], sizes[best], WIDE)
     matrix = one_way_matrix(anchor_counts(probabilities, codes))

@@ -18,6 +18,7 @@ from sktda.noise import (
     label_noise,
     label_noise_rate,
     label_posterior,
+    largest,
     likely_matrix,
     log_margin,
     log_odds,
@@ -41,6 +42,16 @@ TRANSITIONS = {
 FEWER_AND_FEWER = (1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05)
 SHARES = {2: [0.7, 0.3], 3: [0.5, 0.3, 0.2], 4: [0.4, 0.3, 0.2, 0.1], 5: [0.2] * 5}
 N = 20_000
+
+
+@pytest.mark.parametrize("n_values", [2, 7, 100_000])
+def test_the_largest_are_those_that_sorting_puts_first(n_values):
+    rng = np.random.default_rng(0)
+    values = rng.integers(n_values, size=500) / 7
+    order = np.argsort(-values, kind="stable")
+    for k in (1, 2, 250, 499, 500):
+        assert set(largest(values, k)) == set(order[:k])
+        assert set(largest(values, k, values[order[k - 1]])) == set(order[:k])
 
 
 def sample(transition, seed=0, n=N, accuracy=1.0):

@@ -169,6 +169,26 @@ def test_equal_rows_are_ranked_by_position_whatever_the_blocks(batch_size, monke
     np.testing.assert_allclose(found, expected, atol=1e-13)
 
 
+@pytest.mark.parametrize("cells", [1, 64, 399, 400, 1000])
+def test_lines_are_valued_in_parts_where_they_are_long(cells, monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y, y_val = rng.normal(size=(400, 5)), rng.integers(3, size=400), rng.integers(3, size=9)
+    X_val = rng.normal(size=(9, 5))
+    monkeypatch.setattr(knn_shapley, "CHUNK", {"cpu": cells})
+    found = KNNShapley(3, scale="unit").fit(X, y, X_val=X_val, y_val=y_val).scores_
+    np.testing.assert_allclose(found, recursion(unit(X), y, unit(X_val), y_val, 3), atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [10, 2**25, 2**30])
+def test_a_key_holds_cosine_position_and_label(n):
+    cosine = torch.tensor([[1.0, -1.0, 0.0, 0.5, 0.5, 1 - 2.0**-40]], dtype=torch.float64)
+    keys = knn_shapley._keys(cosine, torch.tensor([[True, False, True, False, True, False]]), n - 6, n)
+    keys = keys.sort(dim=1).values
+    order, right = knn_shapley._read(keys, n)
+    assert (order - (n - 6)).tolist() == [[0, 5, 3, 4, 2, 1]]  # the last one is as near as the first
+    assert right.tolist() == [[1, 0, 0, 1, 1, 0]]
+
+
 def test_distances_that_differ_by_rounding_only_are_ties():
     rng = np.random.default_rng(0)
     X = np.column_stack([np.full(300, 0.5), np.sqrt(0.75) * unit(rng.normal(size=(300, 40)))])
