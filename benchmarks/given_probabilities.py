@@ -8,7 +8,8 @@ Detect Real-World Label Errors") published. They are read from SKTDA_DATA/data/l
 of github.com/cleanlab/label-error-detection-benchmarks (250 MB), and no part of this repository.
 "tables": 5-fold probabilities of three classifiers on up to 600 rows of the tables of tables_battery.py with planted
 noise. Both compare AUROC and average precision with the five scores of cleanlab, the best of which is chosen after the
-fact for every cell, and the error of the share of wrong labels with that of its calibrated joint.
+fact for every cell, and the errors of the detector's two estimates of the share of wrong labels
+(contamination="auto" and "confident_joint") with that of its calibrated joint.
 Writes benchmarks/results/given_probabilities.json (--quick: one table, nothing).
 """
 
@@ -103,10 +104,13 @@ def cell(p: np.ndarray, y: np.ndarray, wrong: np.ndarray) -> dict:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     from sktda.attribution import PrecomputedProbabilities
+    from sktda.cleaning.predictability import disagreeing
     from sktda.noise import label_noise_rate
 
     fitted = PrecomputedProbabilities(p).fit(y, y)
-    scores, rates = {"sktda": fitted.scores_}, {"sktda": label_noise_rate(fitted.loo_decision_, y)}
+    decision = fitted.loo_decision_
+    rates = {"sktda": label_noise_rate(decision, y), "confident_joint": disagreeing(decision, y).rate}
+    scores = {"sktda": fitted.scores_}
     if has("cleanlab"):
         from cleanlab.count import estimate_joint
         from cleanlab.rank import get_label_quality_scores

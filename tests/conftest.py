@@ -19,6 +19,7 @@ def pytest_collection_finish():
     """Garbage collections during the tests leave out the millions of objects that imports and collection made."""
     if "sklearn.base" in sys.modules:
         remember_signatures()
+        know_plain_arrays()
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -35,6 +36,16 @@ def remember_signatures():
         kinds += kind.__subclasses__()
         if kind.__module__.startswith("sklearn.") and "__init__" in vars(kind):
             kind.__init__.__signature__ = inspect.signature(kind.__init__)
+
+
+def know_plain_arrays():
+    """Scikit-learn looks long at every input to see whether it is a table of some library; plain arrays are none."""
+    import numpy as np
+    from sklearn.utils import validation
+
+    of_any = getattr(validation, "_nw_into_df_or_series", None)
+    if of_any is not None:  # which it is in earlier versions
+        validation._nw_into_df_or_series = lambda x: type(x) is not np.ndarray and of_any(x)
 
 
 @pytest.fixture(autouse=True)

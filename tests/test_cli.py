@@ -658,7 +658,11 @@ def test_bad_data_gives_one_error_and_no_output(tmp_path, case):
         (["clean", "DATA", "-o", "OUT", "--embeddings", "NO"], 1, "no.csv does not exist"),
         (["clean", "FOLDER", "-o", "OUT"], 1, "no images in class folders"),
         (["clean", "DATA", "-o", "OUT.docx"], 2, "unknown ending; allowed are .csv"),
-        (["clean", "DATA", "-o", "OUT", "--drop", "1.5"], 2, "--drop '1.5' is neither auto, nor a share"),
+        (
+            ["clean", "DATA", "-o", "OUT", "--drop", "1.5"],
+            2,
+            "--drop '1.5' is neither auto, nor confident-joint",
+        ),
         (["clean", "DATA", "-o", "OUT", "--drop", "nan"], 2, "--drop 'nan'"),
         (
             ["clean", "DATA", "-o", "OUT", "--method", "magic"],

@@ -76,6 +76,7 @@ def judged(monkeypatch):
         (".5", 0.5),
         ("10", 10),
         ("0", 0),
+        ("Confident-Joint", "confident-joint"),
     ],
 )
 def test_amounts_are_read_as_people_type_them(text, amount):
@@ -86,7 +87,7 @@ def test_amounts_are_read_as_people_type_them(text, amount):
 @pytest.mark.parametrize("text", ["1.5", "100%", "150%", "-1", "nan", "ten", "", "1e-1", "10 rows", "0.1.2"])
 def test_other_amounts_are_refused(table, text):
     result = run("clean", table, "-t", "kind", "-o", "o.csv", "--drop", text)
-    assert (result.exit_code, "neither auto, nor a share" in result.stderr) == (2, True)
+    assert (result.exit_code, "neither auto, nor confident-joint, nor a share" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(("text", "n_kept"), [("10%", 54), ("7", 53), ("0.25", 45)])

@@ -21,7 +21,7 @@ from sktda.cleaning.base import (
     refuse_constant,
 )
 from sktda.cleaning.frame import frame_of
-from sktda.cleaning.predictability import of_classes, of_numbers
+from sktda.cleaning.predictability import disagreeing, of_classes, of_numbers
 from sktda.cleaning.remembered import fit_attributor
 from sktda.cleaning.shown import DetectorView
 from sktda.cleaning.unlabelled import labelled_rows, labels_of, predicted, spread
@@ -45,10 +45,12 @@ class NoisyLabelDetector(DetectorView, BaseEstimator):
     ----------
     attributor : attributor, default=None
         Ranks the rows; `LabelPosterior()` if None.
-    contamination : "auto" or float in [0, 1), default="auto"
+    contamination : {"auto", "confident_joint"} or float in [0, 1), default="auto"
         Share of rows to call noisy. "auto" estimates how many labels are wrong: for classes by
         `sktda.noise.label_noise`, from the labels that the most predictable rows carry; for regression as the share of
-        outlying residuals.
+        outlying residuals. "confident_joint", for classes only, counts all rows that are confidently predicted as
+        another class, see `ConfidentLearning`: more where people mistake what is hard to see, and too many where
+        classes overlap.
     unlabelled : {"error", "keep", "drop", "predict"}, default="error"
         What becomes of rows without a label (None, NaN), which are not judged: an error names them; they stay in what
         `fit_resample` returns, or do not; or they stay and get a suggestion, by a forest on the clean rows.
@@ -67,7 +69,7 @@ class NoisyLabelDetector(DetectorView, BaseEstimator):
         predicted class; for regression the prediction, within the range of the believable values. None (for
         regression NaN) for a row without a label, unless it is to be predicted.
     noise_rate_ : float
-        Estimated (or given) share of wrong labels; 0 where `can_tell_` is False.
+        Estimated (or given) share of wrong labels; 0 where it is estimated and `can_tell_` is False.
     noise_rate_interval_ : tuple of float
         Interval of the estimate as far as sampling goes, also where the share is given; from 0 where `can_tell_` is
         False.
@@ -105,7 +107,8 @@ class NoisyLabelDetector(DetectorView, BaseEstimator):
     Raises
     ------
     ValueError
-        In `fit`, for NaN or infinity, a single class, labels that nearly all differ, and scores that are all equal.
+        In `fit`, for NaN or infinity, a single class, labels that nearly all differ, scores that are all equal, and
+        contamination="confident_joint" where y is numbers to be predicted.
 
     Warns
     -----
@@ -130,7 +133,7 @@ class NoisyLabelDetector(DetectorView, BaseEstimator):
 
     _parameter_constraints: dict = {
         "unlabelled": [StrOptions({"error", "keep", "drop", "predict"})],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="left")],
+        "contamination": [StrOptions({"auto", "confident_joint"}), Interval(Real, 0, 1, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -189,7 +192,7 @@ class NoisyLabelDetector(DetectorView, BaseEstimator):
         n_kept = 1 if classes is None else len(classes)  # one row of each class stays
         rate = min(estimate.rate, 1 - n_kept / len(target)) if self.can_tell_ else 0.0
         self.noise_rate_interval_ = (estimate.low if self.can_tell_ else 0.0, estimate.high)
-        self.noise_rate_ = rate if self.contamination == "auto" else float(self.contamination)
+        self.noise_rate_ = rate if self._is_estimated() else float(self.contamination)
         self._decide(reference, target)
         self._given = read_target(y if rows is None else labels_of(y, rows)).ravel()
         self._index = row_index(X, y)
@@ -209,6 +212,11 @@ class NoisyLabelDetector(DetectorView, BaseEstimator):
         labels = read_target(y if rows is None else labels_of(y, rows))
         check_consistent_length(X, labels if rows is None else y)
         task = encode_target(labels, attributor.get_params(deep=False).get("task", "auto"))[0]
+        if task == "regression" and self.contamination == "confident_joint":
+            raise ValueError(
+                'contamination="confident_joint" counts rows that are confidently another class, and y is numbers to '
+                'be predicted; take contamination="auto", or name a share'
+            )
         if needs_encoding(X):
             from sktda.tables.prepare import prepare
 
@@ -244,10 +252,14 @@ class NoisyLabelDetector(DetectorView, BaseEstimator):
         judged = of_numbers(reference, target) if codes is None else of_classes(reference.loo_decision_, codes)
         self.predictability_, self.predictability_error_ = judged.predictability, judged.error
         self.chance_, self.can_tell_ = judged.chance, judged.can_tell
-        return judged.noise
+        return disagreeing(reference.loo_decision_, codes) if self.contamination == "confident_joint" else judged.noise
+
+    def _is_estimated(self):
+        """Whether the share of wrong labels is, and not given."""
+        return isinstance(self.contamination, str)
 
     def _warn(self):
-        if self.contamination != "auto":
+        if not self._is_estimated():
             return
         if not self.can_tell_:
             what = "balanced accuracy" if self.task_ == "classification" else "R2"

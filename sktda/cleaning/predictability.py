@@ -9,9 +9,11 @@ import numpy as np
 
 from sktda.noise import (
     NoiseRate,
+    as_probabilities,
     association,
     balanced_accuracy,
     balanced_prediction,
+    counted,
     explained_variance,
     label_noise,
     outliers,
@@ -33,6 +35,19 @@ class Predictability:
     error: float
     chance: float
     can_tell: bool
+
+
+def disagreeing(decision: np.ndarray, codes: np.ndarray) -> NoiseRate:
+    """How many labels are wrong, if every row has one right label that a confident prediction meets.
+
+    decision (n, n_classes), codes (n,): as `sktda.noise` takes them. 1 - trace of the calibrated joint of confident
+    learning (arXiv:1911.00068, eq. 3): predictions that are as confident of another class as they are of its own rows
+    count as mistakes wherever they are, those of overlapping classes included, which `label_noise` leaves out.
+    """
+    from sktda.attribution.predictions.confident_learning import calibrated_joint, confident_joint
+
+    counts, _ = confident_joint(as_probabilities(decision, 0.0), codes)
+    return counted(float(1 - calibrated_joint(counts, codes).trace()), len(codes))
 
 
 def of_classes(decision: np.ndarray, codes: np.ndarray) -> Predictability:

@@ -80,7 +80,7 @@ class Settings:
         from sktda.attribution import PrecomputedProbabilities
         from sktda.attribution.base import needs_of
 
-        contamination = self.drop
+        contamination = self.drop.replace("-", "_") if isinstance(self.drop, str) else self.drop
         if isinstance(contamination, int):
             if contamination >= n_rows:
                 raise ValueError(f"--drop {contamination} is no fewer than the {n_rows:,} rows there are; keep some")
@@ -250,7 +250,7 @@ class Job:
         share = float(np.mean(detector.labels_ == -1))
         if share and not regression:
             self.notes[self.n_contradictions : self.n_contradictions] = few_kinds(self.X)
-        if self.settings.drop == "auto":
+        if isinstance(self.settings.drop, str):
             self.notes[self.n_contradictions : self.n_contradictions] = many_flagged(share)
         suggested = detector.suggested_labels_
         verdicts = {

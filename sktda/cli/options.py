@@ -48,16 +48,20 @@ def data_path(text: str) -> Path:
 
 
 def drop_amount(text: str) -> str | float | int:
-    """ "auto", a share such as 0.1 or 10%, or a number of rows such as 10. Raises ValueError for anything else."""
+    """ "auto", "confident-joint", a share such as 0.1 or 10%, or a number of rows such as 10.
+
+    Raises ValueError for anything else.
+    """
     plain = text.strip().lower()
-    if plain == "auto":
+    if plain in ("auto", "confident-joint"):
         return plain
     if re.fullmatch(r"\d+", plain):
         return int(plain)
     share = _share(plain)
     if not 0 <= share < 1:
         raise ValueError(
-            f"--drop {text!r} is neither auto, nor a share such as 0.1 or 10%, nor a number of rows such as 10"
+            f"--drop {text!r} is neither auto, nor confident-joint, nor a share such as 0.1 or 10%, nor a number of "
+            "rows such as 10"
         )
     return share
 
@@ -202,8 +206,9 @@ Drop = Annotated[
     str,
     option(
         "--drop",
-        "auto: estimate how many labels are wrong; none where the features do not predict them. Or the worst rows in "
-        "any case: a share such as 0.1 or 10%, or a number of rows such as 10.",
+        "auto: estimate how many labels are wrong; none where the features do not predict them. confident-joint: "
+        "count all that a good model is sure of, for classes that do not overlap. Or the worst rows in any case: a "
+        "share such as 0.1 or 10%, or a number of rows such as 10.",
         "AMOUNT",
     ),
 ]

@@ -276,7 +276,7 @@ def _render(data: ReportInput, numbers: dict, page: dict, random_state: int) -> 
         detector=repr(data.detector),
         numbers=numbers,
         left_out=LEFT_OUT,
-        estimated=getattr(data.detector, "contamination", "auto") == "auto",
+        estimated=isinstance(getattr(data.detector, "contamination", "auto"), str),
         page=page,
         n_repeats=N_REPEATS,
         random_state=random_state,

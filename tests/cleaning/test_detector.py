@@ -8,10 +8,20 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from sklearn.datasets import load_diabetes, load_digits
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 
 from sktda import NoisyLabelDetector, NothingToLearnWarning
-from sktda.attribution import ComplexityGap, KernelForest, LabelPosterior, PrecomputedScores, RobustResidual
-from tests.spies import CountingScores, flip, noisy_blobs
+from sktda.attribution import (
+    ComplexityGap,
+    ConfidentLearning,
+    KernelForest,
+    LabelPosterior,
+    PrecomputedProbabilities,
+    PrecomputedScores,
+    RobustResidual,
+)
+from tests.spies import CountingScores, fits, flip, noisy_blobs
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.* of the labels are called wrong:UserWarning"),
@@ -61,6 +71,62 @@ def test_a_contamination_that_leaves_no_row_is_a_clear_error(task):
     y = y if task == "classification" else X[:, 0]
     with pytest.raises(ValueError, match="cannot be removed"):
         NoisyLabelDetector(contamination=0.99).fit(X, y)
+
+
+def of_hard_rows(overlap, n=2000):
+    """(probabilities of both classes, labels, which are wrong): rows are hard from 0 to 1.
+
+    The model is right of all rows, and surer of easy ones. A quarter of the rows of .4 to .75 are labelled as the other
+    class; in what is called overlap the labels of all are drawn by the probabilities.
+    """
+    rng = np.random.default_rng(0)
+    true, hard = rng.integers(0, 2, n), rng.random(n)
+    own = 0.98 - (0.45 if overlap else 0.2) * hard
+    p = np.where(true == 1, own, 1 - own)
+    wrong = (hard > 0.4) & (hard < 0.75) & (rng.random(n) < 0.25)
+    y = (rng.random(n) < p).astype(int) if overlap else np.where(wrong, 1 - true, true)
+    return np.column_stack([1 - p, p]), y, wrong
+
+
+def test_the_confident_joint_counts_mistakes_of_hard_rows():
+    p, y, wrong = of_hard_rows(overlap=False)
+    attributor = PrecomputedProbabilities(p)
+    joint = NoisyLabelDetector(attributor, contamination="confident_joint").fit(p, y)
+    assert joint.noise_rate_ == pytest.approx(wrong.mean(), abs=0.03)  # .09
+    low, high = joint.noise_rate_interval_
+    assert low < joint.noise_rate_ < high
+    assert (joint.labels_ == -1).sum() == round(joint.noise_rate_ * len(y))
+    assert NoisyLabelDetector(attributor).fit(p, y).noise_rate_ < 0.02
+
+
+def test_the_confident_joint_calls_overlap_mistakes():
+    p, y, _ = of_hard_rows(overlap=True)
+    attributor = PrecomputedProbabilities(p)
+    rates = [NoisyLabelDetector(attributor, contamination=c).fit(p, y).noise_rate_ for c in ("auto", "confident_joint")]
+    assert rates[0] < 0.05 < 0.15 < rates[1]
+
+
+def test_the_confident_joint_is_that_of_confident_learning():
+    X, y, _ = noisy_blobs()
+    learning = ConfidentLearning(LogisticRegression()).fit(X, y)
+    detector = NoisyLabelDetector(FrozenEstimator(learning), contamination="confident_joint").fit(X, y)
+    assert detector.noise_rate_ == pytest.approx(learning.noise_rate_, abs=1e-12)
+
+
+def test_the_confident_joint_finds_none_where_nothing_can_be_told():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 3)), rng.integers(0, 2, 200)
+    with pytest.warns(NothingToLearnWarning):
+        detector = NoisyLabelDetector(contamination="confident_joint").fit(X, y)
+    assert (detector.labels_ == 1).all()
+
+
+def test_the_confident_joint_is_of_classes(tmp_path):
+    X, _ = load_diabetes(return_X_y=True)
+    attributor = CountingScores(tmp_path / "log")
+    with pytest.raises(ValueError, match='numbers to be predicted; take contamination="auto"'):
+        NoisyLabelDetector(attributor, contamination="confident_joint").fit(X, X[:, 0])
+    assert fits(tmp_path / "log") == []  # before any work
 
 
 def imbalanced(n_rare, seed=0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sktda.attribution.predictions.out_of_sample import TOLERANCE, OutOfSample, margins
+from sktda.room import parts
 
 
 class ConfidentLearning(OutOfSample):
@@ -63,7 +64,8 @@ class ConfidentLearning(OutOfSample):
     -----
     Source: Northcutt, Jiang and Chuang 2021 (arXiv:1911.00068), sections 3.1 and 3.2. A row that is confidently several
     classes counts as the most probable of these (cleanlab takes the most probable of all classes); where the given
-    label ties, as the given one. `NoisyLabelDetector` takes its own estimate of the noise rate, not this one.
+    label ties, as the given one. `NoisyLabelDetector` takes its own estimate of the noise rate, and this one with
+    ``contamination="confident_joint"``.
 
     Examples
     --------
@@ -90,19 +92,22 @@ class ConfidentLearning(OutOfSample):
 def confident_joint(pred_probs: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(counts C[i, j] of rows labelled i and confidently class j, thresholds t (n_classes,)).
 
-    pred_probs (n, n_classes) out of sample, codes (n,) given labels, each of which occurs. Row x is confidently class j
+    pred_probs (n, n_classes) out of sample, codes (n,) given labels. Row x is confidently class j
     if j = argmax over {l: p_l(x) >= t_l} of p_l(x), and t_l is the mean of p_l over the rows labelled l. The diagonal
     is at least 1, so that C can be calibrated. Source: arXiv:1911.00068, eq. 1 and 2.
     """
-    rows, n_classes = np.arange(len(codes)), pred_probs.shape[1]
-    thresholds = np.bincount(codes, pred_probs[rows, codes], n_classes) / np.bincount(codes, minlength=n_classes)
+    n, n_classes = pred_probs.shape
+    own = np.bincount(codes, pred_probs[np.arange(n), codes], n_classes)
+    thresholds = own / np.maximum(np.bincount(codes, minlength=n_classes), 1)
     thresholds[thresholds == 0] = np.inf  # else every row would be as confident as it takes
-    confident = pred_probs >= thresholds - TOLERANCE
-    candidates = np.where(confident, pred_probs, -1.0)
-    candidates[rows, codes] += TOLERANCE  # ties go to the given label
     counts = np.zeros((n_classes, n_classes), dtype=int)
-    some = confident.any(axis=1)
-    np.add.at(counts, (codes[some], candidates.argmax(axis=1)[some]), 1)
+    for part in parts(n, n_classes):
+        probabilities, given = pred_probs[part], codes[part]
+        confident = probabilities >= thresholds - TOLERANCE
+        candidates = np.where(confident, probabilities, -1.0)
+        candidates[np.arange(len(given)), given] += TOLERANCE  # ties go to the given label
+        some = confident.any(axis=1)
+        np.add.at(counts, (given[some], candidates.argmax(axis=1)[some]), 1)
     np.fill_diagonal(counts, np.maximum(counts.diagonal(), 1))
     return counts, thresholds
 
