@@ -243,7 +243,7 @@ class NoiseRate:
 def counted(rate: float, n: int) -> NoiseRate:
     """The share of n rows that were counted as wrong, with the interval of a count (one half added on either side)."""
     smoothed = (rate * n + 0.5) / (n + 1)
-    error = INTERVAL * np.sqrt(smoothed * (1 - smoothed) / n)
+    error = float(INTERVAL * np.sqrt(smoothed * (1 - smoothed) / n))
     return NoiseRate(rate, max(0.0, rate - error), min(1.0, rate + error))
 
 
