@@ -127,14 +127,15 @@ class EKFAC:
             )
         self._names = [block.name for block in self.layers]
         over = _Rows(engine, rows, Noise(engine, rows, seed), Kept())
-        products = self._begun("factors", self._products, self._factors(), over, passes, visit)
+        like = next(iter(own.values()))
+        means = self._begun("factors", self._products, self._factors(), over, passes, visit)
         yield
-        found = {key: eigenvectors(mean).to(next(iter(own.values()))) for key, mean in products().items()}
-        self.basis_in, self.basis_out = ({n: found.get(f"{way}/{n}") for n in self._names} for way in ("in", "out"))
+        bases = {key: eigenvectors(mean).to(like) for key, mean in means().items()}
+        self.basis_in, self.basis_out = ({n: bases.get(f"{way}/{n}") for n in self._names} for way in ("in", "out"))
         sizes = {block.name: block.size for block in self.layers}
-        squares = self._begun("eigenvalues", self._squares, sizes, over, passes, visit)
+        means = self._begun("eigenvalues", self._squares, sizes, over, passes, visit)  # the sums of before are let go
         yield
-        self.values = {name: mean.to(next(iter(own.values()))) for name, mean in squares().items()}
+        self.values = {name: mean.to(like) for name, mean in means().items()}
         for block in self.layers:
             self.values[block.name] += self.penalty(engine, block)
 
@@ -210,7 +211,7 @@ class EKFAC:
 
         def means() -> dict[str, Tensor]:
             finish()
-            return {key: total / (n_states * len(over.rows)) for key, total in sums.items()}
+            return {key: total.div_(n_states * len(over.rows)) for key, total in sums.items()}
 
         return means
 
