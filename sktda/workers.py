@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import pickle
@@ -186,6 +187,10 @@ def unpacked(code: np.ndarray, arrays: Sequence[np.ndarray]) -> Callable:
         _LOADING.arrays = before
 
 
+def _builtin(name: str) -> Any:
+    return getattr(builtins, name)
+
+
 def _array(number: int) -> np.ndarray:
     return _LOADING.arrays[number]
 
@@ -305,6 +310,8 @@ class _Pickler(cloudpickle.Pickler):
         self.apart, self.leaves = apart, leaves
 
     def reducer_override(self, obj: Any) -> Any:
+        if getattr(obj, "__self__", None) is builtins and obj is not getattr(builtins, obj.__name__):
+            return _builtin, (obj.__name__,)  # print, which nets hold and Ray replaces
         found = NotImplemented if self.apart is None else self._of_function(obj, self.apart)
         if self.leaves:
             found = self._of_card(obj)

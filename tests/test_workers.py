@@ -116,6 +116,13 @@ def test_a_trained_net_of_a_class_of_the_script_is_sent_with_its_class(script, a
     assert type(again.value) is type(given)
 
 
+def test_a_net_is_sent_where_print_was_replaced_meanwhile(script, monkeypatch):
+    net = net_of(script["Net"]).fit(X, y)
+    monkeypatch.setattr("builtins.print", lambda *args, **settings: None)
+    got = pickle.loads(pickle.dumps(_Carried(net))).value
+    np.testing.assert_array_equal(got.predict_proba(X), net.predict_proba(X))
+
+
 def test_parameters_of_a_sent_net_are_those_of_its_optimiser(script):
     net = net_of(script["Own"]).fit(X, y)
     got = pickle.loads(pickle.dumps(_Carried(net))).value
