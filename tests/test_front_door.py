@@ -90,6 +90,14 @@ def test_other_amounts_are_refused(table, text):
     assert (result.exit_code, "neither auto, nor confident-joint, nor a share" in result.stderr) == (2, True)
 
 
+def test_the_confident_joint_is_for_classes(table, tmp_path):
+    done("clean", table, "-t", "kind", "-o", tmp_path / "o.csv", "--drop", "confident-joint")
+    numbers = tmp_path / "numbers.csv"
+    numbers.write_text("a,b\n" + "".join(f"{i % 7},{i * 1.37:.2f}\n" for i in range(60)))
+    result = run("clean", numbers, "-t", "b", "-o", tmp_path / "n.csv", "--drop", "confident-joint")
+    assert (result.exit_code, "take --drop auto" in result.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(("text", "n_kept"), [("10%", 54), ("7", 53), ("0.25", 45)])
 def test_so_many_rows_are_dropped(table, tmp_path, judged, text, n_kept):
     done("clean", table, "-t", "kind", "-o", tmp_path / "o.csv", "--drop", text)

@@ -80,7 +80,14 @@ class Settings:
         from sktda.attribution import PrecomputedProbabilities
         from sktda.attribution.base import needs_of
 
-        contamination = self.drop.replace("-", "_") if isinstance(self.drop, str) else self.drop
+        contamination = self.drop
+        if contamination == "confident-joint":
+            if task == "regression":
+                raise ValueError(
+                    "--drop confident-joint counts rows that are confidently another class, and the labels are numbers "
+                    "to be predicted; take --drop auto, or a share"
+                )
+            contamination = "confident_joint"
         if isinstance(contamination, int):
             if contamination >= n_rows:
                 raise ValueError(f"--drop {contamination} is no fewer than the {n_rows:,} rows there are; keep some")
