@@ -28,6 +28,7 @@ from pages.lds import lds
 from pages.lds_transformers import repeats, subset_removal, transformers
 from pages.learned import backbones, texts
 from pages.noisy_labels import cleaning, cost, detection
+from pages.opendataval import opendataval
 from pages.page import Page
 from pages.photographs import photographs
 from pages.review import review
@@ -49,6 +50,7 @@ QUESTIONS: dict[str, Makers] = {
         battery,
         which,
         given_probabilities,
+        opendataval,
         detection,
         encoders,
         photographs,

@@ -21,7 +21,13 @@ OPENML = {"segment": ("segment", 1), "phoneme": ("phoneme", 1), "adult": ("adult
 FASHION_ROWS = {"fashion-10k": 10_000, "fashion-60k": 60_000}
 MADE = {"segment": (19, 7), "phoneme": (5, 2), "adult": (20, 2)}  # columns and classes, with --quick
 FEW_DIGITS, MADE_ROWS = 240, 300
-INSTALL = {"fairlearn": "pip install --no-deps fairlearn==0.15.0", "skrub": "pip install skrub==0.11.0"}
+INSTALL = {
+    "fairlearn": "pip install --no-deps fairlearn==0.15.0",
+    "skrub": "pip install skrub==0.11.0",
+    "opendataval": "pip install --no-deps opendataval",
+    "geomloss": "pip install --no-deps geomloss==0.2.6",
+    "torchvision": "pip install torchvision",
+}
 
 _quick = False
 
