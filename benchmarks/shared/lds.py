@@ -119,8 +119,8 @@ def concrete(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return X[train], X[query], ((y - y[train].mean()) / y[train].std())[query]
 
 
-def trained(problem: Problem, seed: int) -> Any:
-    """A skorch net after the recipe of the truth, on all rows, recorded at 6 checkpoints."""
+def trained(problem: Problem, seed: int, *, recorded: bool = True) -> Any:
+    """A skorch net after the recipe of the truth, on all rows, recorded at 6 checkpoints (or not)."""
     from shared.nets import mlp
     from skorch import NeuralNetClassifier, NeuralNetRegressor
 
@@ -134,6 +134,7 @@ def trained(problem: Problem, seed: int) -> Any:
     optimiser: dict[str, Any] = {"optimizer": torch.optim.AdamW}
     if recipe.momentum is not None:
         optimiser = {"optimizer": torch.optim.SGD, "optimizer__momentum": recipe.momentum}
+    recorder = TrajectoryRecorder(n_checkpoints=N_CHECKPOINTS, optimizer_state=recipe.momentum is None)
     torch.manual_seed(seed)
     return estimator(
         mlp(*recipe.widths, dropout=recipe.dropout),
@@ -146,5 +147,5 @@ def trained(problem: Problem, seed: int) -> Any:
         iterator_train__shuffle=True,
         train_split=None,
         verbose=0,
-        callbacks=[TrajectoryRecorder(n_checkpoints=N_CHECKPOINTS, optimizer_state=recipe.momentum is None)],
+        callbacks=[recorder] if recorded else [],
     ).fit(problem.X, problem.y)
