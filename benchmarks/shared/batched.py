@@ -2,8 +2,8 @@
 
 Every net is what a plain loop would make of it: `torch.manual_seed(seed)`, torch's default Linear layers, in every
 epoch `torch.randperm` over its own rows, batches with the last partial one, torch's dropout, SGD or AdamW. Only the
-rounding of the products differs (`python benchmarks/truth.py digits --check`). On a CPU, nets of 9,000 parameters take about a
-third of the time that they take one after the other.
+rounding of the products differs (`python benchmarks/truth.py digits --check`). On a CPU, nets of 9,000 parameters take
+about a third of the time that they take one after the other.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ BY_LOSS = ("mnist_lr", "mnist_mlp")  # classes of which, as published, the loss 
 class Problem:
     """What is attributed and what retraining said.
 
-    y is (n,) classes or, of recipes with the squared error, (n, 1) float32. kept (n_subsets, n) bool; measured (n_subsets, n_retrains,
-    n_query), lower = better: minus the margin (kind "margin") or the loss (kind "loss").
+    y is (n,) classes or, of recipes with the squared error, (n, 1) float32. kept (n_subsets, n) bool; measured
+    (n_subsets, n_retrains, n_query), lower = better: minus the margin (kind "margin") or the loss (kind "loss").
     """
 
     name: str
