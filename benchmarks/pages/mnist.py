@@ -76,15 +76,15 @@ def mnist() -> Page | None:
         about="The setting of Deng et al. 2024 (arXiv:2410.04555, `mnist_lr` and `mnist_mlp` of dattri): the first "
         f"{first['n_train']:,} training and {first['n_queries']} test pictures of MNIST; nets, rates, batches and "
         f"epochs as published; {first['n_subsets']} random halves of the rows, the default of the published script; "
-        "the cross-entropy of each query is predicted. Here each half was trained on twice, and LDS is against the mean; "
-        "against one training, as published, it has a column of its own. The published nets and halves could not be "
-        "had: these are others, made in the same way. Methods have their defaults. The published influence has the "
+        "the cross-entropy of each query is predicted. Here each half was trained on twice, and LDS is against the "
+        "mean; against one training, as published, it has a column of its own. The published nets and halves could not "
+        "be had: these are others, made in the same way. Methods have their defaults. The published influence has the "
         "best of seven dampings on the truth; here only the row of the dense curvature has that. Its "
         "7,850 parameters are more than the 5,000 that the library allows, and the limit was lifted for this row. "
         "Published TracIn is the inner product averaged over ten models; TRAK has 512 numbers per row, and nets of "
         f"halves of the rows. {' '.join(about)} In brackets: 95 % bootstrap intervals over the queries, which say "
-        "nothing about other halves or nets. ±: standard deviation over the models. Seconds are of fit and attribute of one "
-        "model, medians.",
+        "nothing about other halves or nets. ±: standard deviation over the models. Seconds are of fit and attribute "
+        "of one model, medians.",
         command="python benchmarks/mnist.py",
         measured=[(environment, rows)],
         tables=tables,
