@@ -143,7 +143,7 @@ TRUTHS = {
     ),
     "mnist_decay": Truth(
         first_digits28,
-        Recipe((784, 512, 256, 128, 10), cross_entropy, lr=0.03, weight_decay=1e-3, batch_size=64, epochs=30),
+        Recipe((784, 512, 256, 128, 10), cross_entropy, lr=0.03, weight_decay=1e-3, batch_size=64, epochs=20),
         margin,
         n_subsets=50,
         n_retrains=2,
