@@ -37,13 +37,13 @@ from shared.lds import BY_LOSS, Problem, load, trained, truth
 MODELS = {  # of each method
     "InnerProduct": 10,
     "TracIn": 10,
-    "Influence, EK-FAC": 50,
     "Influence, CG": 10,
     "Source": 10,
     "Source, fast": 10,
-    "TRAK": 50,
-    "TRAK, 512": 50,
+    "Influence, EK-FAC": 50,
     "TRAK, 512, nets of halves": 50,
+    "TRAK, 512": 50,
+    "TRAK": 50,
 }
 HALVES = "TRAK, 512, nets of halves"
 COUNTS = (1, 10, 50)  # models averaged
@@ -70,27 +70,35 @@ def explained(method: str, net: Any, number: int) -> Any:
 
 
 def part(name: str, n_models: int, exact: bool) -> dict:
-    """Everything about one truth."""
+    """Everything about one truth, written after each method."""
     from sktda.metrics import noise_ceiling
 
     problem = load(name)
+    nets = more([], problem, min(SCORED, n_models))
     common = {"truth": name, "n_train": len(problem.X), "n_queries": len(problem.X_query)}
     common |= {"n_subsets": len(problem.kept), "ceiling": noise_ceiling(problem.measured), "first_seed": FIRST_SEED}
-    nets = []
-    for number in range(n_models):
-        start = time.perf_counter()
-        nets.append(trained(problem, FIRST_SEED + number))
-        print(f"{name}: net {number + 1} trained, {time.perf_counter() - start:.1f} s", flush=True)
-    common["accuracy"] = float(np.mean([net.score(problem.X_query, problem.y_query) for net in nets]))
-    rows: list[dict] = []
+    common |= {"accuracy": float(np.mean([net.score(problem.X_query, problem.y_query) for net in nets]))}
+    rows = [common | row for row in dense(problem, nets[0])] if exact else []
     for method, count in MODELS.items():
-        own = of_halves(problem, min(count, n_models)) if method == HALVES else nets[:count]
+        if method == HALVES:
+            own = of_halves(problem, min(count, n_models))
+        else:
+            nets = more(nets, problem, min(count, n_models))
+            own = nets[:count]
         for row in scored(problem, method, own):
             print(f"{name}, {row['method']}, {row['models']} models: {said(row)}", flush=True)
-            rows.append(row)
-    if exact:
-        rows += dense(problem, nets[0])
-    return {"rows": [common | row for row in rows]}
+            rows.append(common | row)
+        save("mnist", sorted(kept(name) + rows, key=lambda row: BY_LOSS.index(row["truth"])))
+    return {}
+
+
+def more(nets: list[Any], problem: Problem, count: int) -> list[Any]:
+    """At least so many nets of all rows."""
+    start = time.perf_counter()
+    added = [trained(problem, FIRST_SEED + number) for number in range(len(nets), count)]
+    if added:
+        print(f"{problem.name}: {len(added)} nets trained, {time.perf_counter() - start:.0f} s", flush=True)
+    return nets + added
 
 
 def scored(problem: Problem, method: str, nets: list[Any]) -> list[dict]:
@@ -208,8 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in names:
         truth(name)  # now, and not in the process that is measured
         exact = name == "mnist_lr" and not options.quick  # 7,850 parameters, few pictures or not
-        found = measured(part, name, options.models, exact, threads=1)
-        save("mnist", sorted(kept(name) + found["rows"], key=lambda row: BY_LOSS.index(row["truth"])))
+        measured(part, name, options.models, exact, threads=1)
 
 
 if __name__ == "__main__":
