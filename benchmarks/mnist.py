@@ -34,20 +34,19 @@ from lds import FIRST_SEED, attributor, interval, lds
 from shared.common import RESULTS, begin, data_folder, measured, quick, save, set_threads
 from shared.lds import BY_LOSS, Problem, load, trained, truth
 
-MODELS = {  # of each method
-    "InnerProduct": 10,
-    "TracIn": 10,
-    "Influence, CG": 10,
-    "Source": 10,
-    "Source, fast": 10,
-    "Influence, EK-FAC": 50,
-    "TRAK, 512, nets of halves": 50,
-    "TRAK, 512": 50,
-    "TRAK": 50,
-}
+METHODS = (
+    "InnerProduct",
+    "TracIn",
+    "Influence, EK-FAC",
+    "Influence, CG",
+    "Source",
+    "Source, fast",
+    "TRAK",
+    "TRAK, 512",
+)
 HALVES = "TRAK, 512, nets of halves"
 COUNTS = (1, 10, 50)  # models averaged
-SCORED = 10  # models whose own LDS are averaged for count 1
+SCORED = 10  # nets of all rows, and those whose own LDS are averaged for count 1
 DAMPINGS = (1.0, 1e-1, 1e-2, 5e-3, 1e-3, 1e-4, 1e-5)  # of the published search
 HALVES_SEED = 20_000  # nets of halves of their own
 
@@ -69,36 +68,32 @@ def explained(method: str, net: Any, number: int) -> Any:
     return attributor(method.removesuffix(", EK-FAC"), net, "loss", number)
 
 
-def part(name: str, n_models: int, exact: bool) -> dict:
-    """Everything about one truth, written after each method."""
+def part(name: str, n_halves: int, exact: bool) -> dict:
+    """Everything about one truth, written after each method; n_halves: nets of halves."""
     from sktda.metrics import noise_ceiling
 
     problem = load(name)
-    nets = more([], problem, min(SCORED, n_models))
+    start = time.perf_counter()
+    nets = [trained(problem, FIRST_SEED + number) for number in range(min(SCORED, n_halves))]
+    print(f"{name}: {len(nets)} nets trained, {time.perf_counter() - start:.0f} s", flush=True)
     common = {"truth": name, "n_train": len(problem.X), "n_queries": len(problem.X_query)}
     common |= {"n_subsets": len(problem.kept), "ceiling": noise_ceiling(problem.measured), "first_seed": FIRST_SEED}
     common |= {"accuracy": float(np.mean([net.score(problem.X_query, problem.y_query) for net in nets]))}
-    rows = [common | row for row in dense(problem, nets[0])] if exact else []
-    for method, count in MODELS.items():
-        if method == HALVES:
-            own = of_halves(problem, min(count, n_models))
-        else:
-            nets = more(nets, problem, min(count, n_models))
-            own = nets[:count]
-        for row in scored(problem, method, own):
-            print(f"{name}, {row['method']}, {row['models']} models: {said(row)}", flush=True)
+    rows: list[dict] = []
+
+    def note(added: list[dict]) -> None:
+        for row in added:
+            damping = f", damping {row['damping']:g}" if "damping" in row else ""
+            print(f"{name}, {row['method']}{damping}, models {row['models']}: {said(row)}", flush=True)
             rows.append(common | row)
         save("mnist", sorted(kept(name) + rows, key=lambda row: BY_LOSS.index(row["truth"])))
+
+    for method in METHODS:
+        note(scored(problem, method, nets))
+    note(scored(problem, HALVES, of_halves(problem, n_halves)))
+    if exact:
+        note(dense(problem, nets[0]))
     return {}
-
-
-def more(nets: list[Any], problem: Problem, count: int) -> list[Any]:
-    """At least so many nets of all rows."""
-    start = time.perf_counter()
-    added = [trained(problem, FIRST_SEED + number) for number in range(len(nets), count)]
-    if added:
-        print(f"{problem.name}: {len(added)} nets trained, {time.perf_counter() - start:.0f} s", flush=True)
-    return nets + added
 
 
 def scored(problem: Problem, method: str, nets: list[Any]) -> list[dict]:
@@ -159,7 +154,6 @@ def dense(problem: Problem, net: Any) -> list[dict]:
         row = {"method": "Influence, exact", "damping": damping, "models": 1}
         row["seconds"] = fitting + time.perf_counter() - start
         rows.append(row | against(lds(problem, values), lds(once, values)))
-        print(f"{problem.name}, exact, damping {damping:g}: {said(rows[-1])}", flush=True)
     return rows
 
 
@@ -199,7 +193,7 @@ def kept(name: str) -> list[dict]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="name", help=f"some of {', '.join(BY_LOSS)}; default: all")
-    parser.add_argument("--models", type=int, default=50, help="nets to train, at least two")
+    parser.add_argument("--halves", type=int, default=50, help="nets of halves of the rows, at least two")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="make mnist.npz from PNG files instead")
     options = begin(parser, arguments, threads=1)
     if options.pictures:
@@ -209,14 +203,14 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown := set(names) - set(BY_LOSS):
         parser.error(f"unknown truths {', '.join(sorted(unknown))}; allowed are {', '.join(BY_LOSS)}")
     if options.quick:
-        names, options.models = [BY_LOSS[0]], 2
-    if options.models < 2:
-        parser.error(f"--models {options.models} must be at least 2")
+        names, options.halves = [BY_LOSS[0]], 2
+    if options.halves < 2:
+        parser.error(f"--halves {options.halves} must be at least 2")
     set_threads(1)  # as truth.py
     for name in names:
         truth(name)  # now, and not in the process that is measured
         exact = name == "mnist_lr" and not options.quick  # 7,850 parameters, few pictures or not
-        measured(part, name, options.models, exact, threads=1)
+        measured(part, name, options.halves, exact, threads=1)
 
 
 if __name__ == "__main__":
