@@ -24,7 +24,7 @@ from shared.lds import RECIPES, Problem, load, trained
 
 CHOSEN_ON = ("digits", "digits_short", "digits_decay", "concrete", "fmnist", "fmnist_n", "mnist")
 METHODS = ["EK-FAC", "CG", "Source"]
-HELD = ("digits_noise", "digits_wide")
+HELD = ("digits_noise", "digits_wide", "mnist_decay", "mnist_mlp")
 CONSTANTS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 SHARES = (0.01, 0.1, 0.3, 1.0)
 

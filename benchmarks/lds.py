@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from shared.common import RESULTS, begin, measured, save, set_threads
-from shared.lds import RECIPES, Problem, load, trained, truth
+from shared.lds import BY_LOSS, RECIPES, Problem, load, trained, truth
 
 FIRST_SEED = 10_000  # truth.py takes its seeds from 0 up, one for every retrained net
 METHODS = ("InnerProduct", "TracIn", "Influence", "Source", "Source, fast")
@@ -207,6 +207,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not 1 <= options.scored <= options.models:
         parser.error(f"--scored {options.scored} must be between 1 and the number of models, {options.models}")
     if options.peers or options.peers_only:
+        if by_loss := set(options.names) & set(BY_LOSS):
+            parser.error(f"the peers predict margins of classes, not losses as for {', '.join(sorted(by_loss))}")
         if missing := [module for module in MODULES if importlib.util.find_spec(module) is None]:
             parser.error(
                 f"--peers needs {', '.join(missing)}; docs/benchmarks/other-libraries.md says how to install them"

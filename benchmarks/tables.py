@@ -27,6 +27,7 @@ from pages.image_text import image_text
 from pages.lds import lds
 from pages.lds_transformers import repeats, subset_removal, transformers
 from pages.learned import backbones, texts
+from pages.mnist import mnist
 from pages.noisy_labels import cleaning, cost, detection
 from pages.opendataval import opendataval
 from pages.page import Page
@@ -64,6 +65,7 @@ QUESTIONS: dict[str, Makers] = {
     "Does cleaning help the model?": (cleaned_tables, cleaning, decisions, adult, finetuning, parameters, image_text),
     "Which rows made the model what it is?": (
         lds,
+        mnist,
         transformers,
         repeats,
         damping,

@@ -2,6 +2,7 @@
 
     python benchmarks/truth.py digits             # half a minute on one core; writes benchmarks/truth/digits.npz
     python benchmarks/truth.py concrete --out .   # three minutes; the data come from SKTDA_DATA or OpenML
+    python benchmarks/truth.py mnist_mlp          # as published with dattri (mnist.py); ten minutes
     python benchmarks/truth.py digits --check     # compare with a plain training loop; nothing is written
     python benchmarks/truth.py --quick            # few trainings, nothing written: does it run?
 
@@ -31,7 +32,7 @@ def plain_loop(recipe: Recipe, X: Tensor, y: Tensor, seed: int) -> torch.nn.Modu
     from shared.nets import mlp
 
     torch.manual_seed(seed)
-    net = mlp(*recipe.widths).to(X)
+    net = mlp(*recipe.widths, dropout=recipe.dropout).to(X)
     optimiser = recipe.optimiser(net.parameters())
     for _ in range(recipe.epochs):
         for batch in torch.randperm(len(X)).split(recipe.batch_size):
@@ -43,7 +44,7 @@ def plain_loop(recipe: Recipe, X: Tensor, y: Tensor, seed: int) -> torch.nn.Modu
             )
             loss.backward()
             optimiser.step()
-    return net
+    return net.eval()
 
 
 def check(truth: Truth) -> None:

@@ -21,14 +21,15 @@ RECIPES = {
     "fmnist_n": Recipe(MLP, cross_entropy, lr=0.01, weight_decay=3e-5, batch_size=64, epochs=3),
 }
 N_CHECKPOINTS = 6
+BY_LOSS = ("mnist_lr", "mnist_mlp")  # classes of which, as published, the loss is predicted
 
 
 @dataclass(frozen=True)
 class Problem:
     """What is attributed and what retraining said.
 
-    y is (n,) classes or, for squared error, (n, 1) float32. kept (n_subsets, n) bool; measured (n_subsets, n_retrains,
-    n_query), lower = better: minus the margin (kind "margin") or the loss (kind "loss").
+    y is (n,) classes or, of recipes with the squared error, (n, 1) float32. kept (n_subsets, n) bool; measured
+    (n_subsets, n_retrains, n_query), lower = better: minus the margin (kind "margin") or the loss (kind "loss").
     """
 
     name: str
@@ -76,12 +77,15 @@ def load(name: str) -> Problem:
     """The problem of a truth."""
     known = truth(name)
     recipe = replace(RECIPES[name], epochs=2) if quick() else RECIPES[name]
-    rows = {"concrete": concrete, "mnist": mnist_pictures}.get(name, digits if name.startswith("digits") else fashion)
+    by_name = {"concrete": concrete, "mnist": mnist_pictures, "digits": digits, "fmnist": fashion}
+    rows = by_name[name.split("_")[0]]
     X, X_query, y_query = rows(known["train_index"], known["query_index"])
     kept = np.unpackbits(known["masks"], axis=1)[:, : int(known["n_train"])].astype(bool)
     if recipe.loss is squared_error:
         y, y_query = (part.astype(np.float32)[:, None] for part in (known["y_train"], y_query))
         return Problem(name, "loss", recipe, X, y, X_query, y_query, kept, known["loss"])
+    if name in BY_LOSS:
+        return Problem(name, "loss", recipe, X, known["y_train"], X_query, y_query, kept, known["loss"])
     return Problem(name, "margin", recipe, X, known["y_train"], X_query, y_query, kept, -known["measure"])
 
 
@@ -115,8 +119,8 @@ def concrete(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return X[train], X[query], ((y - y[train].mean()) / y[train].std())[query]
 
 
-def trained(problem: Problem, seed: int) -> Any:
-    """A skorch net after the recipe of the truth, on all rows, recorded at 6 checkpoints."""
+def trained(problem: Problem, seed: int, *, recorded: bool = True) -> Any:
+    """A skorch net after the recipe of the truth, on all rows, recorded at 6 checkpoints (or not)."""
     from shared.nets import mlp
     from skorch import NeuralNetClassifier, NeuralNetRegressor
 
@@ -124,15 +128,16 @@ def trained(problem: Problem, seed: int) -> Any:
 
     recipe = problem.recipe
     estimator, criterion = {
-        "margin": (NeuralNetClassifier, torch.nn.CrossEntropyLoss),
-        "loss": (NeuralNetRegressor, torch.nn.MSELoss),
-    }[problem.kind]
+        cross_entropy: (NeuralNetClassifier, torch.nn.CrossEntropyLoss),
+        squared_error: (NeuralNetRegressor, torch.nn.MSELoss),
+    }[recipe.loss]
     optimiser: dict[str, Any] = {"optimizer": torch.optim.AdamW}
     if recipe.momentum is not None:
         optimiser = {"optimizer": torch.optim.SGD, "optimizer__momentum": recipe.momentum}
+    recorder = TrajectoryRecorder(n_checkpoints=N_CHECKPOINTS, optimizer_state=recipe.momentum is None)
     torch.manual_seed(seed)
     return estimator(
-        mlp(*recipe.widths),
+        mlp(*recipe.widths, dropout=recipe.dropout),
         criterion=criterion,
         **optimiser,
         optimizer__weight_decay=recipe.weight_decay,
@@ -142,5 +147,5 @@ def trained(problem: Problem, seed: int) -> Any:
         iterator_train__shuffle=True,
         train_split=None,
         verbose=0,
-        callbacks=[TrajectoryRecorder(n_checkpoints=N_CHECKPOINTS, optimizer_state=recipe.momentum is None)],
+        callbacks=[recorder] if recorded else [],
     ).fit(problem.X, problem.y)

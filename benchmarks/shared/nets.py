@@ -21,12 +21,13 @@ from sktda.model.base import DifferentiableModel, Rows
 SEED = 0
 
 
-def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """Linear layers of these widths with an activation between them."""
+def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU, dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers of these widths with an activation between them, and dropout after it."""
+    between = [activation, lambda: nn.Dropout(dropout)] if dropout else [activation]
     layers: list[nn.Module] = []
     for width, following in pairwise(widths):
-        layers += [nn.Linear(width, following), activation()]
-    return nn.Sequential(*layers[:-1])
+        layers += [nn.Linear(width, following), *(make() for make in between)]
+    return nn.Sequential(*layers[: -len(between)])
 
 
 class ResNet9(nn.Module):
