@@ -116,8 +116,7 @@ def index(groups: dict[str, list[Page]]) -> str:
     """One line for each question, with its answer."""
     parts = [
         "# Benchmarks",
-        "One page for each question: its answer in a sentence, a picture, how it was measured, all figures. They are "
-        "made by `python benchmarks/tables.py` from the JSON files in `benchmarks/results`, the sentences too.",
+        "Made by `python benchmarks/tables.py` from `benchmarks/results`.",
     ]
     for heading, own in groups.items():
         lines = [f"- [{page.question}]({page.name}.md) {page.answer}" for page in own]

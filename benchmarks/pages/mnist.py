@@ -117,13 +117,12 @@ def spelt(models: int) -> str:
 
 
 def sentence(name: str, rows: Rows) -> str:
-    """The best here, and those that were published for it."""
-    best = max(rows, key=lambda row: row["lds"])
+    """Those that were published for it."""
     pairs = []
     for (method, models), (title, value) in PUBLISHED[name].items():
         if title in {"IF explicit", "IF CG", "TRAK-50"}:
             pairs += [f"{title} {row['lds']:.2f} ({value:.2f})" for row in chosen(rows, method=method, models=models)]
-    return f"best is {best['method']}, {spelt(best['models'])}, {best['lds']:.2f}; here (published) {', '.join(pairs)}"
+    return f"LDS here (published) {', '.join(pairs)}"
 
 
 def by_method(name: str, rows: Rows) -> str:
