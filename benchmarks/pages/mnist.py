@@ -84,7 +84,7 @@ def mnist() -> Page | None:
         "Published TracIn is the inner product averaged over ten models; TRAK has 512 numbers per row, and nets of "
         f"halves of the rows. {' '.join(about)} In brackets: 95 % bootstrap intervals over the queries, which say "
         "nothing about other halves or nets. ±: standard deviation over the models. Seconds are of fit and attribute "
-        "of one model, medians.",
+        "of one model, medians, beside other work: an order of magnitude.",
         command="python benchmarks/mnist.py",
         measured=[(environment, rows)],
         tables=tables,
