@@ -120,7 +120,7 @@ def sentence(name: str, rows: Rows) -> str:
     """Those that were published for it."""
     pairs = []
     for (method, models), (title, value) in PUBLISHED[name].items():
-        if title in {"IF explicit", "IF CG", "TRAK-50"}:
+        if title in {"IF CG", "TRAK-50"}:
             pairs += [f"{title} {row['lds']:.2f} ({value:.2f})" for row in chosen(rows, method=method, models=models)]
     return f"LDS here (published) {', '.join(pairs)}"
 
