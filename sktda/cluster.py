@@ -44,7 +44,7 @@ class _Backend(DaskDistributedBackend):
         super().__init__(client=client, **settings)
         self.held = held or {}
         self._describing = Lock()
-        self.kept: Held = {key: each for key, each in self.held.items() if each[1] is not None}
+        self.kept: Held = {}
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """At least 2: where there is but one worker, joblib would run its tasks here."""
@@ -52,7 +52,6 @@ class _Backend(DaskDistributedBackend):
 
     def stop_call(self) -> None:
         super().stop_call()
-        self.held |= {key: self.kept[key] for key in self.held if key in self.kept}
         self.kept.clear()
 
     async def _to_func_args(self, func: Any) -> tuple[Any, list]:
@@ -76,7 +75,7 @@ class _Backend(DaskDistributedBackend):
         if type(value) not in {np.ndarray, np.memmap} or sizeof(value) <= SMALL:
             return
         async with self._describing:
-            if any(known.get(id(value), (None, None))[1] is not None for known in (self.kept, self.held)):
+            if self._known(value) is not None:
                 return
             mapped = Mapped.of(value)
             if mapped is None and value.nbytes >= SHARED and await self._all_say(_host, _host()):
@@ -91,6 +90,11 @@ class _Backend(DaskDistributedBackend):
             return bool(answers) and all(each == answer for each in answers.values())
         return False
 
+    def _known(self, value: Any) -> Any:
+        """What was sent in its place, by this call or by another one that holds the same; None if nothing was yet."""
+        nothing = None, None
+        return self.kept.get(id(value), self.held.get(id(value), nothing))[1]
+
     def _keep(self, value: Any, sent: Any) -> None:
         self.kept[id(value)] = value, sent  # the value too: its id is not given to another one meanwhile
         if self.held.get(id(value), (None, sent))[1] is None:
@@ -98,9 +102,9 @@ class _Backend(DaskDistributedBackend):
 
     def _sent(self, value: Any) -> Any:
         """The value itself, or where it is large a future of it, the same for all tasks of a call."""
-        for known in (self.kept, self.held):  # held: another call may have sent it meanwhile
-            if known.get(id(value), (None, None))[1] is not None:
-                return known[id(value)][1]
+        known = self._known(value)
+        if known is not None:
+            return known
         if sizeof(value) <= SMALL:
             return value
         with warnings.catch_warnings():
