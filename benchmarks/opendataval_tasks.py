@@ -13,10 +13,11 @@ rows of the lowest, or of the highest, values and asks 300 clean test rows (20 %
 
 Up to 500 rows to train on, 100 to validate (a fifth of the rows of the small sets). Sets: those that OpenDataVal
 registers and scikit-learn or a formula brings; "2dplanes" and "fried" of its paper, made here by the formula behind
-the files; Adult. Its evaluators have the settings of its notebooks, with 100 models in place of 1,000 where models are
-trained: a logistic regression and, for DataOob, trees too, which is what our DataOOB bags. LossVal is in no notebook:
-20 epochs, which in a first look served it better than 5. Ours have their defaults, which ask for no validation rows;
-three are asked about the same rows as well ("validation").
+the files; Adult. Its evaluators have their defaults, KNNShapley also the neighbours of its notebooks. For speed there
+are 100 models in place of 1,000 where models are trained: a logistic regression and, for DataOob, trees too, which is
+what our DataOOB bags. InfluenceFunction trains for 5 epochs; LossVal for 20, which in a first look served it better
+than 5. Ours have their defaults, which ask for no validation rows; three are asked about the same rows as well
+("validation").
 
 It needs `pip install --no-deps opendataval geomloss==0.2.6` and the torchvision that belongs to the torch that is here;
 LossVal is only in its repository (github.com/opendataval/opendataval, commit 5c2856b, which was measured). Writes
