@@ -2,7 +2,8 @@
 
     python benchmarks/lds.py digits                        # 5 minutes on two cores; makes the truth first (truth.py)
     python benchmarks/lds.py fmnist fmnist_n concrete      # the truths that are in the folder truth of SKTDA_DATA
-    python benchmarks/lds.py digits --peers                # also kronfluence, captum and TRAK; --peers-only adds them
+    python benchmarks/lds.py digits --peers                # also kronfluence, captum and TRAK; --peers-only adds them;
+                                                           # those that are there already stay
     python benchmarks/lds.py digits --quick                # two models, nothing written: does it run?
 
 Nets are trained as those of the truth were, on all rows and from other seeds. Every method predicts, for every query,
@@ -155,6 +156,12 @@ def add_peers(name: str) -> None:
     save(f"lds_{name}", rows + [common | row for row in measured(peers_part, name, max(PEERS.values()))["rows"]])
 
 
+def known_peers(name: str) -> list[dict]:
+    """The peers in the result that is there: they saw the nets of the same seeds."""
+    file = RESULTS / f"lds_{name}.json"
+    return [row for row in json.loads(file.read_text())["rows"] if "peer" in row] if file.exists() else []
+
+
 def beside(problem: Problem, nets: list[Any]) -> list[dict]:
     """One row per peer, on the first of the nets."""
     rows = []
@@ -223,7 +230,7 @@ def main(arguments: list[str] | None = None) -> None:
             add_peers(name)
             continue
         found = measured(part, name, options.models, options.scored, options.peers)
-        save(f"lds_{name}", found["rows"])
+        save(f"lds_{name}", found["rows"] + ([] if options.peers or options.quick else known_peers(name)))
 
 
 if __name__ == "__main__":
