@@ -120,11 +120,10 @@ class Links:
         """x of directions (k, ...) by parameter."""
         turned = self.curvature.rotate(directions)
         found = self.curvature.scale(torch.reciprocal, turned)
-        places = {name: (slice(None), *kept) for name, kept in self._kept.items()}
-        change = self.changes(torch.cat([value[places[name]] for name, value in turned.items()], dim=1))
-        sizes = [len(lines) for lines, _ in self._kept.values()]
-        for name, part in zip(self._kept, change.split(sizes, dim=1), strict=True):
-            found[name][places[name]] += part.to(found[name])
+        along = [turned[name][:, lines, columns] for name, (lines, columns) in self._kept.items()]
+        parts = self.changes(torch.cat(along, dim=1)).split([each.shape[1] for each in along], dim=1)
+        for (name, (lines, columns)), part in zip(self._kept.items(), parts, strict=True):
+            found[name][:, lines, columns] += part.to(found[name])
         return self.curvature.back(found)
 
 

@@ -192,9 +192,7 @@ def test_of_many_directions_the_largest_are_kept_as_many_as_the_outputs_let(monk
         with monkeypatch.context() as patch:
             patch.setattr(links, name, limit)
             found = links_of(*problem(), 1e-9)
-            kept = torch.cat(
-                [each[place] for each, place in zip(found.curvature.values.values(), found._kept.values())]
-            )
+            kept = torch.cat([values[found._kept[name]] for name, values in found.curvature.values.items()])
             torch.testing.assert_close(kept.sort().values, values.sort().values[-7:] + 1e-9)
 
 
