@@ -511,6 +511,29 @@ def test_a_range_reads_only_its_rows():
     assert counted.asked == [8, 2, 5, 2]
 
 
+class Refused(torch.autograd.Function):
+    """The same values, which ask on their way back; a hook that raises would end the process on a simulated device."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values, refuse):
+        return values.view_as(values)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.refuse = inputs[1]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        ctx.refuse(len(gradient))
+        return gradient, None
+
+    @staticmethod
+    def jvp(ctx, moved, _):
+        return moved.view_as(moved)
+
+
 class Scarce(nn.Module):
     """A device too small for batches of more than `fits` rows, forward or backward."""
 
@@ -529,7 +552,7 @@ class Scarce(nn.Module):
         if self.where == "forward":
             self.refuse(len(X))
         elif outputs.requires_grad:
-            outputs.register_hook(lambda gradient: self.refuse(len(gradient)))
+            outputs = Refused.apply(outputs, self.refuse)
         return outputs
 
 
