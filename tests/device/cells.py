@@ -1,4 +1,4 @@
-"""Cells of recurrent nets by the names that they have on CUDA, where they are fused: the processor has none of these."""
+"""Cells of recurrent nets by the names that they have on CUDA, which fuses them; the processor has none of these."""
 
 from __future__ import annotations
 
