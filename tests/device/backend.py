@@ -123,7 +123,7 @@ def _map_nets() -> None:
 
 
 def _keep_ties() -> None:
-    """A module that is moved makes new parameters for this device, one for each that is shared; on CUDA it makes none."""
+    """A module that moves here makes new parameters, one for each place that shares one; on CUDA it makes none."""
     apply = nn.Module._apply
 
     def applied(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:

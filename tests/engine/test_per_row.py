@@ -450,6 +450,7 @@ def test_batch_sizes_agree_to_rounding_in_double_precision(size):
 def test_default_batch_size_follows_the_bytes_of_a_row(monkeypatch):
     model, rows = problem("gaussian, several")
     per_row = 8 * (FEATURES + 4 + 4 + 3 + 3 + 3) + 8 * 2 * 3  # inputs and outputs of three layers and the identity
+    monkeypatch.setattr("sktda.engine.per_row.ACCELERATED", 1)
     for budget, expected in ((per_row * 6, 6), (1, 1), (10**12, 1024)):
         monkeypatch.setattr("sktda.engine.per_row.BATCH_BYTES", budget)
         engine = PerRow(model)
