@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 TESTS, LIBRARY = str(ROOT / "tests"), str(ROOT / "sktda")
 ARRAYS = (Tensor.numpy, Tensor.__array__)
 # May meet tensors of both places, and copies of them would be others: modules that move, and gradients.
-AS_GIVEN = (torch._has_compatible_shallow_copy_type, Tensor.data.__set__, Tensor.copy_, torch.autograd.grad)
+AS_GIVEN = (torch._has_compatible_shallow_copy_type, Tensor.copy_, torch.autograd.grad)
 
 _from_numpy = torch.from_numpy
 _found_device = devices.resolve_device
