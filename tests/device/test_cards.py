@@ -103,7 +103,7 @@ def test_trainings(here):
 
 def pruner(validation=2, **options):
     """Cheap, and of a method that asks validation rows."""
-    trained = net(device=NAME).set_params(max_epochs=1)
+    trained = net(device=NAME).set_params(max_epochs=1, batch_size=len(X))
     return InfluencePruner(trained, InnerProduct(clone(trained)), prune_ratio=0.1, validation=validation, **options)
 
 
