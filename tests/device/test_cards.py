@@ -188,3 +188,31 @@ def test_what_names_its_card_stays_there(named, card, here, monkeypatch):
     opened = pickle.loads(sent).value.module_
     assert {STATE.memory.card(value) for value in opened.parameters()} == {card}
     assert all(isinstance(value, nn.Parameter) and value.requires_grad for value in opened.parameters())
+
+
+class Held(nn.Module):
+    """A criterion whose weights only a function holds."""
+
+    reduction = "mean"
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weights = lambda: weight
+
+    def forward(self, outputs, targets):
+        return nn.functional.cross_entropy(outputs, targets, self.weights(), reduction=self.reduction)
+
+
+@pytest.mark.parametrize("kind", ["function", "criterion of a net"])
+def test_what_only_a_function_holds_goes_along(kind, here, monkeypatch):
+    monkeypatch.setattr(STATE, "card", 1)
+    weight = torch.ones(CLASSES, device=NAME)
+    if kind == "function":
+        given = lambda: weight  # noqa: E731
+    else:
+        given = net(device=NAME).set_params(criterion=Held, criterion__weight=weight).fit(X, Y)
+    sent = pickle.dumps(_Carried(given))
+    monkeypatch.setattr(STATE, "card", 0)
+    found = pickle.loads(sent).value
+    held = found() if kind == "function" else found.criterion_.weights()
+    assert STATE.memory.card(held) == 0
