@@ -251,3 +251,26 @@ def test_rows_of_a_dataset_have_the_same_fingerprints(device):
         there = [tuple(each.to(device) for each in row) for row in rows]
         found = [row_fingerprints(Items(each)) for each in (rows, there)]
         np.testing.assert_array_equal(*found)
+
+
+class OfClasses(nn.Module):
+    """A criterion that a user wrote, around weights of its own."""
+
+    reduction = "mean"
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 0.5]), reduction="none")
+
+    def forward(self, outputs, targets):
+        found = self.inner(outputs, targets)
+        return found if self.reduction == "none" else found.mean()
+
+
+@pytest.mark.parametrize("method", [Influence(damping=0.1), TracIn()], ids=str)
+def test_a_criterion_with_weights_of_its_own(method, device):
+    net = trained().set_params(criterion=OfClasses).fit(X, Y)
+    given = clone(method).set_params(estimator=FrozenEstimator(net))
+    plain, there = (clone(given).set_params(device=place).fit(X, Y) for place in ("cpu", device))
+    np.testing.assert_allclose(there.scores_, plain.scores_, **CLOSE)
+    assert net.criterion_.inner.weight.device.type == "cpu"  # the user's own
