@@ -9,7 +9,7 @@ from torch import nn
 
 from sktda.engine import curvature, links, systems
 from sktda.engine.curvature import DenseCurvature, conjugate_gradients
-from sktda.engine.damping import damped, unlearned, unpenalised, without_penalty
+from sktda.engine.damping import LEAST, damped, unlearned, unpenalised, without_penalty
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.gauss_newton import FactoredGaussNewton, gauss_newton_products
 from sktda.engine.journal import Passes
@@ -138,9 +138,9 @@ def test_systems_of_a_given_damping_are_solved_exactly_in_fewer_products(damping
 
 
 def links_of(engine, rows, damping):
-    links = Systems(engine, rows, 0, Passes(), STOPPED / damping).links
+    found = links.Links(engine, rows, unpenalised(EKFAC(engine, rows), engine), damping)
     engine.model.decay = {}
-    return links
+    return found
 
 
 def exact_solutions(engine, rows, damping, asked):
@@ -181,6 +181,18 @@ def test_where_no_direction_is_large_links_change_nothing():
     assert len(links) == 0
     for name, value in links.solved(asked).items():
         torch.testing.assert_close(value, asked[name] / 1e6, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("learned", [1e-9, 0.9])
+def test_the_damping_of_a_recorded_run_falls_where_little_loss_is_left(learned, monkeypatch):
+    monkeypatch.setattr(systems, "LEARNED", learned)
+    engine, rows = problem()
+    mean = torch.cat([v.flatten() for v in unpenalised(EKFAC(engine, rows), engine).values.values()]).mean()
+    share = min(1.0, float(unlearned(engine, rows)) / learned) ** 2
+    assert share == 1 or share < 0.5
+    for rate in (3.0, 1e9):
+        found = Systems(engine, rows, 0, Passes(), rate).stopped
+        assert found == pytest.approx(max(float(LEAST * mean), share * STOPPED / rate))
 
 
 def test_of_many_directions_the_largest_are_kept_as_many_as_the_outputs_let(monkeypatch):
