@@ -26,7 +26,7 @@ from torch import Tensor
 from sktda.devices import in_blocks
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.per_row import PerRow
-from sktda.model.base import Rows, forward, sent
+from sktda.model.base import DifferentiableModel, Rows, forward, sent
 from sktda.model.criterion import Custom
 from sktda.model.softmax import Tokens
 
@@ -77,6 +77,11 @@ def single(curvature: EKFAC, engine: PerRow) -> bool:
     return engine.model.linear or len(curvature.layers) == 1
 
 
+def tells(model: DifferentiableModel) -> bool:
+    """Whether targets of other rows say what is left to learn: those of several positions count at others there."""
+    return not isinstance(model.likelihood, Tokens | Custom)
+
+
 def unlearned(engine: PerRow, rows: Rows) -> Tensor:
     """Mean loss of some rows, divided by that of the same outputs for the targets of other rows; 0-d, between 0 and 1.
 
@@ -84,7 +89,7 @@ def unlearned(engine: PerRow, rows: Rows) -> Tensor:
     positions.
     """
     model = engine.model
-    if isinstance(model.likelihood, Tokens | Custom):  # other rows count at other positions
+    if not tells(model):
         return torch.zeros((), dtype=model.dtype, device=model.device)
     engine.prepare(rows)
     chosen = np.unique(np.linspace(0, len(rows) - 1, SEEN).astype(int))

@@ -7,7 +7,7 @@ matrix products per layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -21,8 +21,6 @@ from sktda.model.base import Rows, forward
 
 FACTOR_BYTES = 2**30  # factors of all rows and output roots that are kept
 IMAGE_BYTES = 128 * 2**20  # what some rows make of all directions, at a time
-
-Turned = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def gauss_newton_products(engine: PerRow, rows: Rows, directions: Direction) -> dict[str, Tensor]:
@@ -72,15 +70,13 @@ def _of_block(engine: PerRow, block: tuple, directions: Direction) -> dict[str, 
 class FactoredGaussNewton:
     """Products as `gauss_newton_products` makes them, of a net of Linear layers whose weights no row uses twice.
 
-    turned: what is kept of a layer's inputs (n, in) and output gradients (n, out), by its name; by default they are.
     Memory: n (in + roots * out) numbers per layer. Time: about 4 n p per direction, and once a pass per output root.
     """
 
-    def __init__(self, engine: PerRow, rows: Rows, turned: Turned | None = None) -> None:
+    def __init__(self, engine: PerRow, rows: Rows) -> None:
         self.engine = engine
         self.parts: list[dict[str, tuple[Tensor, Tensor]]] = []
-        turn = turned or (lambda name, a, delta: (a, delta))
-        engine.sweep(rows, lambda part: self.parts.append(self._captured(rows.block(part, engine.model.device), turn)))
+        engine.sweep(rows, lambda part: self.parts.append(self._captured(rows.block(part, engine.model.device))))
         self.n = len(rows)
 
     @staticmethod
@@ -99,7 +95,7 @@ class FactoredGaussNewton:
         numbers = len(rows) * sum(width + roots * out for out, width in sizes)
         return bool(numbers * engine.model.dtype.itemsize <= FACTOR_BYTES)
 
-    def _captured(self, block: tuple, turn: Turned) -> dict[str, tuple[Tensor, Tensor]]:
+    def _captured(self, block: tuple) -> dict[str, tuple[Tensor, Tensor]]:
         """By layer: inputs, and the (n, roots, out) gradients of all output roots."""
         inputs, roots = rooted_targets(self.engine.model, block)
         found: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -107,7 +103,7 @@ class FactoredGaussNewton:
             factors = self.engine.capture((inputs, roots[:, k], None), along_root, self.engine.layers)[1]
             for name, factor in factors.items():
                 assert isinstance(factor, Product)
-                found.setdefault(name, []).append(turn(name, factor.a, factor.delta))
+                found.setdefault(name, []).append((factor.a, factor.delta))
         return {name: (each[0][0], torch.stack([delta for _, delta in each], dim=1)) for name, each in found.items()}
 
     def products(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -147,9 +147,10 @@ class DifferentiableModel:
         self.module.load_state_dict(together(state, self.device))
 
     def to(self, device: torch.device) -> DifferentiableModel:
-        """Move the module, unless it has float64 numbers and the device has none; returns self."""
+        """Move the module and the loss, unless it has float64 numbers and the device has none; returns self."""
         if has_float64(device.type) or not any(value.dtype == torch.float64 for value in self.module.parameters()):
             self.module.to(device)
+            self.likelihood = self.likelihood.to(device)
         return self
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
@@ -70,6 +70,12 @@ class Custom(Likelihood):
     criterion: nn.Module
     total: bool = False
     packing: Packing = field(default_factory=Packing)
+
+    def to(self, device: torch.device) -> Custom:
+        """With a criterion whose own weights are there; what was given stays where it is."""
+        if all(value.device == device for value in (*self.criterion.parameters(), *self.criterion.buffers())):
+            return self
+        return replace(self, criterion=deepcopy(self.criterion).to(device))
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss (n,) of every row."""

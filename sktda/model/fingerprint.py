@@ -168,7 +168,7 @@ def _single(value: Any) -> Any:
         return {name: _single(each) for name, each in value.items()}
     if isinstance(value, tuple | list) and any(getattr(each, "ndim", 0) for each in value):
         return [_single(each) for each in value]
-    return np.asarray(value)[None]
+    return (value if isinstance(value, Tensor) else np.asarray(value))[None]
 
 
 def _stacked(values: list[Any]) -> Any:

@@ -20,6 +20,10 @@ from torch.nn import functional as F
 class Likelihood(ABC):
     """A per-row loss with its noise model."""
 
+    def to(self, device: torch.device) -> Likelihood:
+        """The same for outputs on a device, which most losses follow by themselves."""
+        return self
+
     @abstractmethod
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss (n,) of every row."""

@@ -126,9 +126,10 @@ def test_pairs_by_conjugate_gradients_of_a_recorded_net_are_its_scores_for_one_r
     for k, found in enumerate(values):
         alone = clone(influence).fit(X, y, X_val=X[k : k + 1], y_val=y[k : k + 1])
         assert_close(found, alone.scores_, 1e-4)
-    sizes = alone._system(alone._fitted()).links.sizes
-    kept, net = sum(lines * columns for lines, columns in sizes), MODELS["net"][0].estimator
-    assert 0 < kept < 0.8 * sum(value.numel() for value in net.module_.parameters())
+    net = MODELS["net"][0].estimator
+    assert 0 < len(alone._system(alone._ready()).links) < 0.8 * sum(v.numel() for v in net.module_.parameters())
+    values, itself = influence.fit(X, y).attribute(X, y), clone(influence).set_params(objective="self").fit(X, y)
+    assert_close(itself.scores_, -values.diagonal(), 1e-4)
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from torch import nn
 
 from sktda import InfluencePruner
 from sktda.attribution import Influence, InnerProduct, Source, Stage, TracIn
+from sktda.attribution.runs import stages
 from sktda.engine import journal
 from sktda.engine.unrolling import gathered, remaining
 from sktda.model.fingerprint import row_fingerprints
@@ -316,6 +317,23 @@ def test_adam_equals_the_second_implementation(name, curvature, params, cuts, gi
     fitted = source(trained_by_adam(name), curvature=curvature, **params)
     assert_close(fitted.attribute(X[:QUERIES], Y[:QUERIES]), expected[:QUERIES], 1e-7)
     assert_close(fitted.scores_, -np.diag(expected), 1e-7)
+
+
+@pytest.mark.parametrize("curvature", ["exact", "ekfac"])
+def test_rows_that_adam_met_late_have_no_leap_of_their_own(curvature, monkeypatch):
+    """A column that is 0 but in the last batch: until then Adam knows of no gradient there, and would divide by 0."""
+    late = np.arange(N) >= 16
+    x = np.column_stack([X[:, :2], np.where(late, X[:, 2], 0.0)])
+    options = {"max_epochs": 1, "lr": 0.02, "iterator_train__shuffle": False, "optimizer": torch.optim.Adam}
+    recorder = TrajectoryRecorder(n_checkpoints=3, optimizer_state=True)
+    net = untrained(recorder=recorder, **options).fit(x, Y)
+    spread = {}
+    for share in (stages.UNMET, 0.0):
+        monkeypatch.setattr(stages, "UNMET", share)
+        scores = Source(FrozenEstimator(net), curvature=curvature, n_segments=3).fit(x, Y).scores_
+        spread[share] = np.abs(scores[late]).mean() / np.abs(scores[~late]).mean()
+    assert spread.pop(0.0) > 5
+    assert 0.3 < next(iter(spread.values())) < 3
 
 
 def test_a_net_with_adam_is_trained_with_the_state_of_its_optimiser():

@@ -314,7 +314,7 @@ def test_values_of_many_pairs_are_within_the_tolerance(form, tolerance, many_pai
     assert len(many_pairs) == 3
     linear = {"1", "3", "5"} if FORMS[form][0] is Dense else {"3", "5"}
     assert all(set(terms) <= linear for terms in many_pairs)
-    assert any(many_pairs) or (form, tolerance) == ("CNN by AdamW", 0.002)  # there too many terms would be needed
+    assert any(many_pairs) or ("Adam" in form and tolerance == 0.002)  # there too many terms may be needed
     error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
     assert (error > 0) == any(many_pairs)
     assert error <= tolerance

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from skorch import NeuralNet
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.device.simulated import NAME, STATE, aten, fallback, on
 
@@ -73,10 +73,11 @@ def install() -> None:
         own.impl(name, lambda *args, _op=op, **kwargs: fallback(_op, *args, **kwargs))
     # skorch asks this before it makes arrays
     torch.Tensor.is_cuda = property(lambda self: self.device.type in ("cuda", NAME))  # type: ignore[assignment]
-    for kind in (torch.Tensor, torch.nn.Parameter):
+    for kind in (torch.Tensor, nn.Parameter):
         _copy_as_tensors(kind)
     torch.serialization.add_safe_globals([_rebuilt])
     _map_nets()
+    _keep_ties()
 
 
 def _copy_as_tensors(kind: type) -> None:
@@ -92,7 +93,7 @@ def _copy_as_tensors(kind: type) -> None:
             raise RuntimeError(
                 "Only Tensors created explicitly by the user support the deepcopy protocol at the moment"
             )
-        new = _rebuilt(self.detach().clone(), isinstance(self, torch.nn.Parameter), self.requires_grad)
+        new = _rebuilt(self.detach().clone(), isinstance(self, nn.Parameter), self.requires_grad)
         new.grad = None if self.grad is None else self.grad.clone()
         new.__dict__.update(self.__dict__)
         memo[id(self)] = new
@@ -101,7 +102,7 @@ def _copy_as_tensors(kind: type) -> None:
     def reduced(self: Tensor, protocol: int) -> Any:
         if not on(self):
             return reduce(self, protocol)
-        about = isinstance(self, torch.nn.Parameter), self.requires_grad, STATE.memory.card(self)
+        about = isinstance(self, nn.Parameter), self.requires_grad, STATE.memory.card(self)
         return _rebuilt, (self.detach().cpu(), *about)
 
     kind.__deepcopy__, kind.__reduce_ex__ = deepcopy, reduced  # type: ignore[attr-defined]
@@ -121,7 +122,26 @@ def _map_nets() -> None:
     NeuralNet.__setstate__ = mapped
 
 
+def _keep_ties() -> None:
+    """A module that moves here makes new parameters, one for each place that shares one; on CUDA it makes none."""
+    apply = nn.Module._apply
+
+    def applied(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        names: dict[int, list[str]] = {}
+        for name, value in self.named_parameters(remove_duplicate=False):
+            names.setdefault(id(value), []).append(name)
+        apply(self, *args, **kwargs)
+        for first, *others in names.values():
+            for other in others:
+                owner, _, own = other.rpartition(".")
+                setattr(self.get_submodule(owner), own, self.get_parameter(first))
+        return self
+
+    nn.Module._apply = applied  # type: ignore[method-assign]
+
+
 def _rebuilt(value: Tensor, parameter: bool, requires_grad: bool, card: int | None = None) -> Tensor:
     here = card is None or STATE.mapping
-    value = value.to(NAME) if here else STATE.memory.bound(value.clone(), card=card)
-    return torch.nn.Parameter(value, requires_grad) if parameter else value.requires_grad_(requires_grad)
+    with torch._C.DisableTorchFunction():  # as tests may be at work that place what they make
+        value = value.to(NAME) if here else STATE.memory.bound(value.clone(), card=card)
+    return nn.Parameter(value, requires_grad) if parameter else value.requires_grad_(requires_grad)

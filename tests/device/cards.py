@@ -34,6 +34,12 @@ class Net(nn.Sequential):
                 file.write(f"{STATE.card} {os.getpid()}\n")
         return super().forward(rows)
 
+    def __setstate__(self, state: dict) -> None:
+        """In a worker that is scikit-learn's own, too, a net is on the worker's card: a process has only that here."""
+        if current_process().name != "MainProcess":
+            _taken("auto")
+        super().__setstate__(state)
+
 
 class Means(ClassifierMixin, BaseEstimator):
     """An estimator that a user wrote: the nearest mean of a class, on a device."""

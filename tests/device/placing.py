@@ -28,6 +28,8 @@ from tests.device import backend, simulated
 ROOT = Path(__file__).parents[2]
 TESTS, LIBRARY = str(ROOT / "tests"), str(ROOT / "sktda")
 ARRAYS = (Tensor.numpy, Tensor.__array__)
+# May meet tensors of both places, and copies of them would be others: modules that move, and gradients.
+AS_GIVEN = (torch._has_compatible_shallow_copy_type, Tensor.copy_, torch.autograd.grad)
 
 _from_numpy = torch.from_numpy
 _found_device = devices.resolve_device
@@ -40,7 +42,7 @@ class Placed(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs, caller = kwargs or {}, sys._getframe(1)
         places = {value.device.type for value in tensors((args, tuple(kwargs.values())))}
-        apart = len(places) > 1 or (func in ARRAYS and "cpu" not in places)
+        apart = (len(places) > 1 and func not in AS_GIVEN) or (func in ARRAYS and "cpu" not in places)
         if apart and from_a_test(caller):
             args, kwargs = on_the_processor(args), {name: on_the_processor(each) for name, each in kwargs.items()}
         found = func(*args, **kwargs)

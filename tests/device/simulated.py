@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from tests.device.cells import FUSED
 from tests.device.ledger import Ledger
 
 NAME = "simulated"
@@ -309,6 +310,8 @@ CPU_DEVICE = torch.device("cpu")
 
 def operator(op: Any, name: str, low: list) -> tuple[Any, list]:
     """(operator of the processor, its arguments): convolutions of a backend have names of their own."""
+    if name in FUSED:
+        return FUSED[name], low
     if name == "convolution_overrideable":
         return aten.convolution.default, low
     if name == "convolution_backward_overrideable":

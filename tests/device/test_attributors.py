@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
+from torch.utils.data import Dataset
 
 from sktda import attribution as methods
 from sktda.attribution import (
@@ -48,6 +49,7 @@ from sktda.attribution import (
 )
 from sktda.attribution.base import Attributor
 from sktda.devices import resolve_device
+from sktda.model.fingerprint import row_fingerprints
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.workers import packed, unpacked
 
@@ -58,6 +60,17 @@ Y = (X @ RNG.normal(size=(WIDTH, CLASSES)) + 0.5 * RNG.normal(size=(N, CLASSES))
 TARGET = X[:, 0] * X[:, 1] + 0.1 * RNG.normal(size=N)
 VALIDATION = {"X_val": X[:7], "y_val": Y[:7]}
 CLOSE = {"rtol": 2e-4, "atol": 2e-6}  # float32, whose sums are in another order on a card
+
+
+class Items(Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return self.rows[i]
 
 
 def trained(optimizer=torch.optim.SGD, device="cpu", epochs=2, **options):
@@ -229,3 +242,35 @@ def test_what_a_task_holds_arrives_on_the_device_of_its_worker(device):
     assert isinstance(opened.weight, torch.nn.Parameter)
     assert opened.weight.requires_grad
     assert torch.equal(numbers.cpu(), values.cpu())
+
+
+def test_rows_of_a_dataset_have_the_same_fingerprints(device):
+    """Of one length or of several."""
+    for lengths in ([3, 3, 3], [3, 5, 2]):
+        rows = [(torch.arange(k), torch.arange(k).float()) for k in lengths]
+        there = [tuple(each.to(device) for each in row) for row in rows]
+        found = [row_fingerprints(Items(each)) for each in (rows, there)]
+        np.testing.assert_array_equal(*found)
+
+
+class OfClasses(nn.Module):
+    """A criterion that a user wrote, around weights of its own."""
+
+    reduction = "mean"
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 0.5]), reduction="none")
+
+    def forward(self, outputs, targets):
+        found = self.inner(outputs, targets)
+        return found if self.reduction == "none" else found.mean()
+
+
+@pytest.mark.parametrize("method", [Influence(damping=0.1), TracIn()], ids=str)
+def test_a_criterion_with_weights_of_its_own(method, device):
+    net = trained().set_params(criterion=OfClasses).fit(X, Y)
+    given = clone(method).set_params(estimator=FrozenEstimator(net))
+    plain, there = (clone(given).set_params(device=place).fit(X, Y) for place in ("cpu", device))
+    np.testing.assert_allclose(there.scores_, plain.scores_, **CLOSE)
+    assert net.criterion_.inner.weight.device.type == "cpu"  # the user's own

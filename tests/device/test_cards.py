@@ -9,11 +9,12 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sktda import retrain
-from sktda.attribution import Distributional, Ensemble, Influence, ModelEnsemble
+from sktda import InfluencePruner, InfluencePrunerCV, retrain
+from sktda.attribution import ConfidentLearning, Distributional, Ensemble, Influence, InnerProduct, ModelEnsemble
 from sktda.engine import journal
 from sktda.workers import _Carried, in_workers
 from tests.device import cards, placing
@@ -44,10 +45,10 @@ def here(monkeypatch, counting):
     monkeypatch.setattr(journal, "LEAST", 6)
 
 
-def by_cards(find):
-    """find(None), on the card of this process; find(n_jobs) by workers with two and three cards is the same."""
+def by_cards(find, counts=(2, 3)):
+    """find(None), on the card of this process; find(n_jobs) by workers with so many cards is the same."""
     plain = find(None)
-    for count in (2, 3):
+    for count in counts:
         cards.visible(count)
         with joblib.parallel_config("loky", n_jobs=WORKERS):
             found = find(WORKERS)
@@ -100,6 +101,54 @@ def test_trainings(here):
     by_cards(find)
 
 
+def pruner(validation=2, **options):
+    """Cheap, and of a method that asks validation rows."""
+    trained = net(device=NAME).set_params(max_epochs=1, batch_size=len(X))
+    return InfluencePruner(trained, InnerProduct(clone(trained)), prune_ratio=0.1, validation=validation, **options)
+
+
+def asked(fitted):
+    """What a fitted pruner says, and its models in this process."""
+    found = [fitted.scores_, fitted.support_, fitted.predict_proba(X), fitted.attributor_.attribute(*QUERY)]
+    return [*found, fitted.attributor_.estimator_.predict_proba(X)]
+
+
+def flat(found):
+    return np.concatenate([np.ravel(each) for each in found]).astype(float)
+
+
+def test_cross_fits_of_a_pruner_and_its_guard(here):
+    def find(n_jobs):
+        fitted = pruner(3, guard=10.0, n_jobs=n_jobs).fit(X, Y)
+        return flat([*asked(fitted), *fitted.guard_scores_.values()])
+
+    by_cards(find, (3,))
+
+
+def test_the_share_that_folds_choose(here):
+    def find(n_jobs):
+        own = {name: getattr(pruner(), name) for name in ("estimator", "attributor", "validation")}
+        fitted = InfluencePrunerCV(**own, prune_ratios=(0, 0.3), cv=3, n_jobs=n_jobs).fit(X, Y)
+        return flat([*asked(fitted), fitted.best_prune_ratio_, *fitted.cv_results_.values()])
+
+    by_cards(find, (3,))
+
+
+def test_searches(here):
+    def find(n_jobs):
+        search = GridSearchCV(pruner(), {"prune_ratio": [0.05, 0.3]}, cv=2, n_jobs=n_jobs).fit(X, Y)
+        return flat([*asked(search.best_estimator_), search.cv_results_["mean_test_score"]])
+
+    by_cards(find, (3,))
+
+
+def test_predictions_out_of_sample(here):
+    def find(n_jobs):
+        return ConfidentLearning(net(device=NAME), cv=3, n_jobs=n_jobs).fit(X, Y).scores_
+
+    by_cards(find, (3,))
+
+
 def test_models_that_a_user_wrote(here):
     """They find their rows on the card of whoever asks, whether trained there or here."""
 
@@ -139,3 +188,31 @@ def test_what_names_its_card_stays_there(named, card, here, monkeypatch):
     opened = pickle.loads(sent).value.module_
     assert {STATE.memory.card(value) for value in opened.parameters()} == {card}
     assert all(isinstance(value, nn.Parameter) and value.requires_grad for value in opened.parameters())
+
+
+class Held(nn.Module):
+    """A criterion whose weights only a function holds."""
+
+    reduction = "mean"
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weights = lambda: weight
+
+    def forward(self, outputs, targets):
+        return nn.functional.cross_entropy(outputs, targets, self.weights(), reduction=self.reduction)
+
+
+@pytest.mark.parametrize("kind", ["function", "criterion of a net"])
+def test_what_only_a_function_holds_goes_along(kind, here, monkeypatch):
+    monkeypatch.setattr(STATE, "card", 1)
+    weight = torch.ones(CLASSES, device=NAME)
+    if kind == "function":
+        given = lambda: weight  # noqa: E731
+    else:
+        given = net(device=NAME).set_params(criterion=Held, criterion__weight=weight).fit(X, Y)
+    sent = pickle.dumps(_Carried(given))
+    monkeypatch.setattr(STATE, "card", 0)
+    found = pickle.loads(sent).value
+    held = found() if kind == "function" else found.criterion_.weights()
+    assert STATE.memory.card(held) == 0

@@ -116,3 +116,19 @@ def test_memory_is_counted_and_short_where_a_limit_is_set(counting):
 def test_float64_can_be_missing(counting):
     with counting.without_float64(), pytest.raises(TypeError, match="float64"):
         ones(counting.NAME).double()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_recurrent_cells_are_those_of_the_processor(kind, bias, device):
+    torch.manual_seed(0)
+    net, x = kind(3, 4, num_layers=2, bidirectional=True, bias=bias).double(), torch.randn(5, 2, 3).double()
+
+    def found(place):
+        here = copy.deepcopy(net).to(place)
+        rows = x.to(place).requires_grad_()
+        value = here(rows)[0].square().sum()
+        return [value, *torch.autograd.grad(value, [rows, *here.parameters()])]
+
+    for own, other in zip(found(device), found("cpu"), strict=True):
+        torch.testing.assert_close(own.cpu(), other)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
 from sktda.engine import curvature
-from sktda.engine.curvature import ALL, DenseCurvature, conjugate_gradients, gauss_newton
+from sktda.engine.curvature import ALL, ROUNDS, DenseCurvature, conjugate_gradients, gauss_newton
 from sktda.engine.gauss_newton import gauss_newton_products
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows, flatten, flatten_each, unflatten
@@ -462,4 +462,5 @@ def test_systems_that_end_at_different_rounds_are_solved_side_by_side():
     found = flatten_each(conjugate_gradients(multiply, unflatten(sides, SHAPES), 0.1, 1e-9, 9), SHAPES)
     expected = torch.linalg.solve(matrix + 0.1 * torch.eye(15, dtype=torch.float64), sides.T).T
     assert torch.allclose(found, expected, rtol=1e-7)
-    assert calls == [4, 3, 2]  # one, two and three different eigenvalues
+    # one, two and three different eigenvalues; elsewhere than on the processor nobody looks before eight rounds
+    assert calls == ([4, 3, 2] if found.device.type == "cpu" else [4] * ROUNDS)

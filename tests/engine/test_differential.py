@@ -257,11 +257,11 @@ def test_a_portion_falls_with_the_size_of_the_model_and_the_number_of_rows(monke
     monkeypatch.setattr(differential, "PRODUCT_BYTES", 2**16)
     small, rows = losses.problem("categorical", 40)
     large, _ = losses.problem("gaussian, several", 40)
-    large.module.first = torch.nn.Linear(3, 400).double()
+    large.module.first = torch.nn.Linear(3, 400).double().to(large.device)
     assert portion(PerRow(small, 4), rows, False) > portion(
         PerRow(small, 4), losses.problem("categorical", 80)[1], False
     )
-    large.module.second = torch.nn.Linear(400, 3).double()
+    large.module.second = torch.nn.Linear(400, 3).double().to(large.device)
     gaussian = losses.problem("gaussian, several", 40)[1]
     assert portion(PerRow(small, 4), rows, True) > portion(PerRow(large, 4), gaussian, True)
 

@@ -277,6 +277,22 @@ def test_small_eigenvalues_beside_large_ones_keep_their_vectors():
     torch.testing.assert_close(energies.sort()[0], values, rtol=1e-3, atol=0)
 
 
+def test_factors_of_a_net_in_float32_are_decomposed_in_float64(monkeypatch):
+    """In float32 the vectors of small eigenvalues mix, which pairs show where a layer is wide."""
+    found = []
+
+    def decomposed(matrix):
+        found.append(matrix.dtype)
+        return eigenvectors(matrix)
+
+    monkeypatch.setattr(ekfac, "eigenvectors", decomposed)
+    model, rows, _, _ = make("tokens", dtype=torch.float32)
+    curvature = EKFAC(PerRow(model), rows, seed=0)
+    assert len(found) > 1
+    assert set(found) == {torch.float64}
+    assert {value.dtype for value in curvature.tensors.values()} == {torch.float32}
+
+
 def test_the_eigenvalue_is_the_square_of_the_sum_over_positions_and_not_the_sum_of_squares():
     model, rows, x, _ = make("tokens")
     found = EKFAC(PerRow(model), rows, seed=0)

@@ -133,6 +133,7 @@ def test_features_are_there_where_the_layer_does_not_give_the_outputs_and_gradie
 
 def test_different_layers_at_different_rows_are_not_one(monkeypatch):
     monkeypatch.setattr("sktda.engine.per_row.BATCH_BYTES", 1_000)
+    monkeypatch.setattr("sktda.engine.per_row.ACCELERATED", 1)
     last = last_layer(model_of(TwoHeads()), rows_of(torch.from_numpy(X), torch.from_numpy(Y)))
     assert not last.gives_outputs
 

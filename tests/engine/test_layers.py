@@ -904,6 +904,7 @@ def test_a_convolution_is_the_product_of_its_patches(name, bias, ones):
     torch.manual_seed(0)
     conv = CONVOLUTIONS[name](bias).double()
     x, other = (torch.randn(4, 3, *(7, 6)[: conv.weight.ndim - 2], dtype=torch.float64) for _ in range(2))
+    conv.to(x.device)
     delta = torch.randn_like(conv(x)).flatten(2).transpose(1, 2)
     own, change = Convolved(conv, x, delta, bias), Convolved(conv, other, delta.flip(0), bias, ones)
 

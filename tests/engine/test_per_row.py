@@ -450,6 +450,7 @@ def test_batch_sizes_agree_to_rounding_in_double_precision(size):
 def test_default_batch_size_follows_the_bytes_of_a_row(monkeypatch):
     model, rows = problem("gaussian, several")
     per_row = 8 * (FEATURES + 4 + 4 + 3 + 3 + 3) + 8 * 2 * 3  # inputs and outputs of three layers and the identity
+    monkeypatch.setattr("sktda.engine.per_row.ACCELERATED", 1)
     for budget, expected in ((per_row * 6, 6), (1, 1), (10**12, 1024)):
         monkeypatch.setattr("sktda.engine.per_row.BATCH_BYTES", budget)
         engine = PerRow(model)
@@ -511,6 +512,29 @@ def test_a_range_reads_only_its_rows():
     assert counted.asked == [8, 2, 5, 2]
 
 
+class Refused(torch.autograd.Function):
+    """The same values, which ask on their way back; a hook that raises would end the process on a simulated device."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values, refuse):
+        return values.view_as(values)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.refuse = inputs[1]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        ctx.refuse(len(gradient))
+        return gradient, None
+
+    @staticmethod
+    def jvp(ctx, moved, _):
+        return moved.view_as(moved)
+
+
 class Scarce(nn.Module):
     """A device too small for batches of more than `fits` rows, forward or backward."""
 
@@ -529,7 +553,7 @@ class Scarce(nn.Module):
         if self.where == "forward":
             self.refuse(len(X))
         elif outputs.requires_grad:
-            outputs.register_hook(lambda gradient: self.refuse(len(gradient)))
+            outputs = Refused.apply(outputs, self.refuse)
         return outputs
 
 

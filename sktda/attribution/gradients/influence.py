@@ -21,6 +21,7 @@ from sktda.devices import exact_device, for_blocks, in_blocks, in_pairs, placed
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, Spectral
 from sktda.engine.damping import damped, without_penalty
 from sktda.engine.ekfac import EKFAC
+from sktda.engine.links import Links
 from sktda.engine.pairwise import (
     EXACT_WORK,
     QUERY_BYTES,
@@ -53,14 +54,16 @@ class Influence(GradientAttributor, Deletion):
         None = a small net for tables or images.
     curvature : {"auto", "exact", "cg", "ekfac"}, default="auto"
         "exact": dense matrix, up to 5,000 parameters. "cg": conjugate gradients on products with H, once per query,
-        preconditioned by EK-FAC where a layer allows it. "ekfac": eigenvalue-corrected Kronecker factors, layer by
+        preconditioned by EK-FAC where a layer allows it; with its own damping for a recorded net directly, along the
+        eigenvectors of EK-FAC that matter. "ekfac": eigenvalue-corrected Kronecker factors, layer by
         layer. "auto": "exact" for models that are linear in at most 5,000 parameters, else "ekfac" where a layer allows
         it, else "cg".
     damping : float or "auto", default="auto"
         Added to H. "auto" = 0 for "exact". For "ekfac" a tenth of each layer's mean eigenvalue s, and more where
         training had not ended: u / (X L) where that is larger, or u s without a record of SGD. X is the sum of the
         learning rates, divided by 1 - momentum; L the number of layers that matter; u the mean loss of the training
-        rows over that for the targets of other rows. For "cg" 10 / X in a net whose run of SGD was recorded, else 0.
+        rows over that for the targets of other rows. For "cg" in a net whose run of SGD was recorded 10 / X, of
+        which nets with u < 0.01 take the share (100 u)^2 but at least a tenth of the mean eigenvalue; else 0.
     tolerance : float, default=0.02
         Relative error that `attribute` may have by EK-FAC where pairs are many: a low-rank form of the inverse,
         checked against the exact product on a probe, is an order of magnitude faster. 0 = exact; small problems
@@ -111,10 +114,12 @@ class Influence(GradientAttributor, Deletion):
     -----
     In nets of several layers "ekfac", and "cg" with its own damping, leave the penalty out: at an optimum the second
     derivatives that Gauss-Newton drops take away L - 1 times as much along the parameters, and with the penalty alone
-    the values of well fitted nets predict retraining worse. "cg" then stops at a residual of 0.3, since what is left
-    of the solution predicts no better, and in nets of Linear layers alone takes EK-FAC's solution, with the same
-    damping, in directions whose eigenvalues are below a tenth of that; in all other cases it stops at 1e-10 of the
-    gradient (1e-5 in float32), and after 1,000 products with an error.
+    the values of well fitted nets predict retraining worse. "cg" then has the whole Gauss-Newton matrix, with the links
+    between the layers, along up to 2,500 of EK-FAC's eigenvectors, those of the largest eigenvalues down to a tenth of
+    the damping (fewer for more than 16 outputs), and EK-FAC's solution, with the same damping, along the others. For
+    nets of more than 128 outputs, or with parameters that EK-FAC leaves out, it stops at a residual of 0.3, since what
+    is left of the solution predicts no better; in all other cases at 1e-10 of the gradient (1e-5 in float32), and after
+    1,000 products with an error.
 
     The derivative is with respect to the weight of a row, at zero distance: leaving a row out altogether changes more,
     by about 1 / (1 - leverage). `deletion_update` is the move of the optimum, (1/n) H^-1 times the sum of the rows'
@@ -241,6 +246,10 @@ class Influence(GradientAttributor, Deletion):
             vars(fitted)["system"] = found
         return found
 
+    def _links(self, fitted: Fitted) -> Links | None:
+        """What solves for "cg" with its own damping, where it does."""
+        return self._system(fitted).links if self.curvature_ is None and self.damping == "auto" else None
+
     def _systems(self, fitted: Fitted) -> int:
         """Systems that conjugate gradients solve side by side: as many as share a batch of all rows."""
         fitted.engine.prepare(fitted.rows)
@@ -262,6 +271,9 @@ class Influence(GradientAttributor, Deletion):
             curvature, inverse = self._inverse(self._damping)
             values = partial(curvature.quadratic, fitted.engine, rows, inverse)
             return -fitted.passes.collect("self", len(rows), values) / fitted.n
+        if (links := self._links(fitted)) is not None:
+            values = partial(links.quadratic, fitted.engine, rows)
+            return -fitted.passes.collect("self", len(rows), values) / fitted.n
         shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
         scores = torch.empty(len(rows), dtype=torch.float64, device=exact_device(fitted.model.device))
 
@@ -277,16 +289,16 @@ class Influence(GradientAttributor, Deletion):
         engine, rows, device = fitted.engine, fitted.rows, fitted.model.device
         engine.prepare(rows)
         layers = engine.layers
-        links = self._system(fitted).links if self.curvature_ is None and self.damping == "auto" else None
+        links = self._links(fitted)
         if links is not None:
+            layers = links.curvature.own(engine)
             source = self._by_factors(fitted, queries, measure, links.curvature, links.curvature.inverse(0.0))
+            size = source.size(len(queries))
 
             def prepare(part: slice) -> Queries:
                 alone = source.part(engine, queries, measure, part)
                 return links.of_queries(alone, engine, queries, measure, part)
 
-            each = SYSTEM_VECTORS * 8 * sum(lines * columns for lines, columns in links.sizes)
-            size = min(source.size(len(queries)), max(1, QUERY_BYTES // max(1, each)))
         elif isinstance(self.curvature_, EKFAC):
             layers = self.curvature_.own(engine)
             source = self._by_factors(fitted, queries, measure, *self._inverse(self._damping))

@@ -33,6 +33,7 @@ from sktda.model.trajectory import MISFIT, Trajectory
 from sktda.model.trajectory_files import contents
 
 UNROLLED = ("SGD", "Adam", "AdamW")
+UNMET = 0.05  # of Adam's second moments at the end of a run: one that is below has not met all rows yet
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,17 +291,17 @@ class Run:
         """What multiplies gradients, beside the segment's rate, by parameter.
 
         That is the share of its own rate, and Adam's 1 / (sqrt(v) + eps), v averaged over the segment's checkpoints.
+        After few steps v may not have met the rows that move a parameter, and would make a leap of what they do: it is
+        at least the share UNMET of what it is at the end of the run.
         """
         if self.trajectory.optimizer == "SGD":
             return segment.rates.along({name: torch.ones_like(value) for name, value in self.model.parameters.items()})
-        betas = self.trajectory.betas
-        assert betas is not None
         moments: dict[str, Tensor] = {}
         for c in segment.checkpoints:
-            for name, state in self.trajectory.optimizer_state(c).items():
-                rate = 1 - betas[1] ** float(state["step"])
-                v = state.get("max_exp_avg_sq", state["exp_avg_sq"]) / rate
+            for name, v in self._moments(c).items():
                 moments[name] = moments.get(name, 0) + v / len(segment.checkpoints)
+        last = self._moments(len(self.trajectory) - 1)
+        moments = {name: v.maximum(UNMET * last[name]) for name, v in moments.items()}
         still = torch.tensor(1e30)  # of a parameter that no step has moved
         eps = self.trajectory.eps or 0.0
         steps = {
@@ -308,6 +309,15 @@ class Run:
             for name, value in self.model.parameters.items()
         }
         return segment.rates.along(steps)
+
+    def _moments(self, c: int) -> dict[str, Tensor]:
+        """Adam's v at a checkpoint, corrected for its start, by parameter."""
+        betas = self.trajectory.betas
+        assert betas is not None
+        return {
+            name: state.get("max_exp_avg_sq", state["exp_avg_sq"]) / (1 - betas[1] ** float(state["step"]))
+            for name, state in self.trajectory.optimizer_state(c).items()
+        }
 
 
 def _weighed(curvature: EKFAC, roots: dict[str, float]) -> EKFAC:
