@@ -2,7 +2,7 @@
 
     python benchmarks/truth.py mnist_lr; python benchmarks/truth.py mnist_mlp    # the truths; ten minutes on one core
     python benchmarks/mnist.py                      # an hour on one core
-    python benchmarks/mnist.py mnist_lr             # one of the two; the other's figures stay
+    python benchmarks/mnist.py mnist_lr --methods "Influence, CG"    # some of it; the other figures stay
     python benchmarks/mnist.py --pictures FOLDER    # no measurement: makes data/mnist.npz in SKTDA_DATA from PNG files
     python benchmarks/mnist.py --quick              # few pictures, models and methods, nothing written: does it run?
 
@@ -45,6 +45,8 @@ METHODS = (
     "TRAK, 512",
 )
 HALVES = "TRAK, 512, nets of halves"
+EXACT = "Influence, exact"  # of logistic regression: 7,850 parameters
+ALL = (*METHODS, HALVES, EXACT)
 COUNTS = (1, 10, 50)  # models averaged
 SCORED = 10  # nets of all rows, and those whose own LDS are averaged for count 1
 DAMPINGS = (1.0, 1e-1, 1e-2, 5e-3, 1e-3, 1e-4, 1e-5)  # of the published search
@@ -68,8 +70,8 @@ def explained(method: str, net: Any, number: int) -> Any:
     return attributor(method.removesuffix(", EK-FAC"), net, "loss", number)
 
 
-def part(name: str, n_halves: int, exact: bool) -> dict:
-    """Everything about one truth, written after each method; n_halves: nets of halves."""
+def part(name: str, n_halves: int, methods: list[str]) -> dict:
+    """What these methods find about one truth, written after each; n_halves: nets of halves."""
     from sktda.metrics import noise_ceiling
 
     problem = load(name)
@@ -86,13 +88,14 @@ def part(name: str, n_halves: int, exact: bool) -> dict:
             damping = f", damping {row['damping']:g}" if "damping" in row else ""
             print(f"{name}, {row['method']}{damping}, models {row['models']}: {said(row)}", flush=True)
             rows.append(common | row)
-        save("mnist", sorted(kept(name) + rows, key=lambda row: BY_LOSS.index(row["truth"])))
+        both = kept(name, methods) + rows
+        save("mnist", sorted(both, key=lambda row: (BY_LOSS.index(row["truth"]), ALL.index(row["method"]))))
 
-    for method in METHODS[::3] if quick() else METHODS:
-        note(scored(problem, method, nets))
-    note(scored(problem, HALVES, of_halves(problem, n_halves)))
-    if exact:
-        note(dense(problem, nets[0]))
+    for method in methods:
+        if method == EXACT:
+            note(dense(problem, nets[0]))
+        else:
+            note(scored(problem, method, of_halves(problem, n_halves) if method == HALVES else nets))
     return {}
 
 
@@ -151,7 +154,7 @@ def dense(problem: Problem, net: Any) -> list[dict]:
     for damping in DAMPINGS:
         start = time.perf_counter()
         values = influence.set_params(damping=damping).attribute(problem.X_query, problem.y_query)
-        row = {"method": "Influence, exact", "damping": damping, "models": 1}
+        row = {"method": EXACT, "damping": damping, "models": 1}
         row["seconds"] = fitting + time.perf_counter() - start
         rows.append(row | against(lds(problem, values), lds(once, values)))
     return rows
@@ -182,12 +185,13 @@ def pictures(folder: Path) -> None:
     np.savez_compressed(into / "mnist.npz", **content)
 
 
-def kept(name: str) -> list[dict]:
-    """Rows of the other truth in the result that is there."""
+def kept(name: str, methods: list[str]) -> list[dict]:
+    """Rows of the other truth, and of other methods, in the result that is there."""
     file = RESULTS / "mnist.json"
     if quick() or not file.exists():
         return []
-    return [row for row in json.loads(file.read_text())["rows"] if row.get("truth", name) != name]
+    rows = [row for row in json.loads(file.read_text())["rows"] if "truth" in row]
+    return [row for row in rows if row["truth"] != name or row["method"] not in methods]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -195,6 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="name", help=f"some of {', '.join(BY_LOSS)}; default: all")
     parser.add_argument("--halves", type=int, default=50, help="nets of halves of the rows, at least two")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="make mnist.npz from PNG files instead")
+    parser.add_argument("--methods", nargs="+", choices=ALL, default=ALL, metavar="METHOD", help="the others' stay")
     options = begin(parser, arguments, threads=1)
     if options.pictures:
         pictures(options.pictures)
@@ -203,14 +208,14 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown := set(names) - set(BY_LOSS):
         parser.error(f"unknown truths {', '.join(sorted(unknown))}; allowed are {', '.join(BY_LOSS)}")
     if options.quick:
-        names, options.halves = [BY_LOSS[0]], 2
+        names, options.halves, options.methods = [BY_LOSS[0]], 2, [*METHODS[::3], HALVES]
     if options.halves < 2:
         parser.error(f"--halves {options.halves} must be at least 2")
     set_threads(1)  # as truth.py
     for name in names:
         truth(name)  # now, and not in the process that is measured
-        exact = name == "mnist_lr" and not options.quick  # 7,850 parameters, few pictures or not
-        measured(part, name, options.halves, exact, threads=1)
+        methods = [method for method in options.methods if method != EXACT or name == "mnist_lr"]
+        measured(part, name, options.halves, methods, threads=1)
 
 
 if __name__ == "__main__":

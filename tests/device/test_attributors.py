@@ -99,6 +99,7 @@ PAIRS = {
     "Influence": Influence(FROZEN),
     "Influence, exact": Influence(FROZEN, curvature="exact", damping=0.1),
     "Influence, cg": Influence(FROZEN, curvature="cg", damping=0.1),
+    "Influence, cg of a run": Influence(FROZEN, curvature="cg"),
     "TracIn": TracIn(FROZEN),
     "InnerProduct": InnerProduct(FROZEN),
     "DiffIn": DiffIn(FROZEN),

@@ -44,7 +44,7 @@ def around(attributor, n, **settings):
     given = copy.get_params(deep=False)
     if given.get("stages"):
         copy.set_params(stages=[Stage(NETS[n].estimator)])
-    if given.get("curvature") == "cg":
+    if given.get("curvature") == "cg" and given["damping"] != "auto":
         copy.set_params(damping=1.0)  # in few rounds
     if "estimator" not in given:
         return copy
