@@ -48,7 +48,7 @@ class Links:
         self._values = exact(torch.cat([values[self._kept[name]] for name, values in self.curvature.values.items()]))
         matrix = self._matrix(engine, rows)
         matrix.diagonal().add_(damping)
-        self._root = torch.linalg.cholesky(matrix)
+        self._root = cholesky_root(matrix, damping)
 
     def __len__(self) -> int:
         """How many directions there are."""
@@ -141,6 +141,15 @@ class Linked(Queries):
     def block(self, factors: dict[str, LayerRows]) -> Tensor:
         """(q, n) values."""
         return self.plain.block(factors) + self.changes @ self.links.along(factors).T
+
+
+def cholesky_root(matrix: Tensor, least: float) -> Tensor:
+    """Cholesky factor of a symmetric matrix whose eigenvalues are at least `least` but for rounding."""
+    root, failed = torch.linalg.cholesky_ex(matrix)
+    if not bool(failed):
+        return root
+    values, vectors = torch.linalg.eigh(matrix)
+    return torch.linalg.cholesky((vectors * values.clamp(min=least)) @ vectors.T)
 
 
 def output_roots(engine: PerRow, rows: Rows) -> int:

@@ -227,6 +227,14 @@ def test_values_of_pairs_and_of_rows_are_products_with_what_is_solved(kind, limi
     assert len(found) == 9 if limit else len(found) > 9
 
 
+def test_eigenvalues_that_rounding_made_negative_are_the_damping():
+    basis = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+    values = torch.tensor([3.0, 2.0, 1.0, 1e-3, -1e-3], dtype=torch.float64)
+    root = links.cholesky_root((basis * values) @ basis.T, 1e-3)
+    torch.testing.assert_close(root @ root.T, (basis * values.clamp(min=1e-3)) @ basis.T)
+    torch.testing.assert_close(links.cholesky_root(root @ root.T, 1e-3), root)
+
+
 def test_a_net_of_many_outputs_is_solved_as_a_whole(monkeypatch):
     monkeypatch.setattr(systems, "ROOTS", 2)
     assert Systems(*problem(), 0, Passes(), 100.0).links is None

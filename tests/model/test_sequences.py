@@ -182,6 +182,7 @@ def test_the_loss_is_that_of_the_model_or_the_mean_of_its_rows(name, per):
     net.module_.eval()
     inputs, labels = {key: torch.from_numpy(values) for key, values in X.items()}, torch.from_numpy(y)
     output = net.module_(**inputs, labels=labels)
+    labels = labels.to(output.logits.device)
     found = net.criterion_(output, labels)
     rows = LogitsLoss(net.criterion_.shift, per, reduction="none")(output, labels)
     added = LogitsLoss(net.criterion_.shift, per, reduction="sum")(output.logits, labels)
