@@ -46,9 +46,9 @@ def damping() -> Page | None:
         about="LDS of one model (mean over the models) for every damping, on the truths "
         "of `truth.py`; how they are made is said there. Shares and constants are added to the eigenvalues of the "
         "loss without the penalty. `digits_noise`, `digits_wide`, `mnist_decay` and `mnist_mlp`, where they are there, "
-        "were looked at only after the default of EK-FAC had been chosen. What CG takes less at the end of training was "
-        "chosen on `digits`, `mnist_decay` and `mnist_mlp`; `mnist` and `digits_wide` were looked at after that. Time is that of fit and attribute, in times that of "
-        "EK-FAC with its default. "
+        "were looked at only after the default of EK-FAC had been chosen. What CG takes less at the end of training "
+        "was chosen on `digits`, `mnist_decay` and `mnist_mlp`; `mnist` and `digits_wide` were looked at after that. "
+        "Time is that of fit and attribute, in times that of EK-FAC with its default. "
         f"Models: {models}.",
         command="python benchmarks/damping.py",
         measured=[(environment, rows)],

@@ -128,7 +128,8 @@ class Source(GradientAttributor):
     net of several layers is left out, as in `Influence`, and Adam and AdamW use a diagonal for what is left of a
     displacement and an inverse damped by a tenth of a layer's mean eigenvalue; otherwise they use functions of
     P^1/2 H P^1/2, P = 1 / (sqrt(v) + eps), v being at least a twentieth of what it is at the end of the run: one of few
-    steps may not have met the rows that move a parameter. Curvatures are kept in a temporary folder, one in memory at a time.
+    steps may not have met the rows that move a parameter. Curvatures are kept in a temporary folder, one in memory at a
+    time.
 
     Examples
     --------
