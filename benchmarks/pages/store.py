@@ -49,8 +49,8 @@ def store() -> Page | None:
         f"{fit['gib']:.2f} GiB for {fit['stored']:,} rows. Only {fit['rows']:,} come of passes through the net: "
         "the others are rows of the fit at random times a normal number, written by the same writer, so that what "
         "asking costs is that of a million and what it finds means nothing. The ten most helpful rows of each of 100 "
-        "queries, in a process that has the net and the folder. The machine was shared with other work; "
-        "processor seconds are what one free core takes at most. Memory is the peak of the process, "
+        "queries, in a process that has the net and the folder. Processor seconds "
+        "are what one free core takes at most. Memory is the peak of the process, "
         f"{load['net_gib']:.2f} GiB before it asks: Python, torch, the pictures, the net.",
         command="python benchmarks/store.py size",
         measured=[(environment, rows)],
