@@ -33,6 +33,7 @@ N_CHECKPOINTS = 6
 SMALL = 1e-6
 REFERENCE = "Influence"
 LINEAR = ["blocks.*.qkv.*", "blocks.*.out.*", "blocks.*.up.*", "blocks.*.down.*", "head.*"]  # what EK-FAC knows
+HEAD = ["head.*"]
 Attributor = Callable[..., Any]
 
 
@@ -102,6 +103,14 @@ def methods(nets: list[Any], setting: Any, seed: int) -> dict[str, Callable[[], 
 
     if len(nets) == 1:
         net = nets[0]
+        head = (
+            {}
+            if setting.name != "bert"
+            else {  # whose head is new
+                "InnerProduct, head": partial(values, InnerProduct, net, parameters=HEAD),
+                "Influence, head": partial(values, Influence, net, curvature="ekfac", parameters=HEAD),
+            }
+        )
         return {
             "InnerProduct": partial(values, InnerProduct, net),
             "InnerProduct, linear layers": partial(values, InnerProduct, net, parameters=LINEAR),
@@ -110,6 +119,7 @@ def methods(nets: list[Any], setting: Any, seed: int) -> dict[str, Callable[[], 
             "Influence": partial(values, Influence, net, curvature="ekfac"),
             "Influence, small damping": partial(values, Influence, net, curvature="ekfac", damping=SMALL),
             "Source": partial(values, Source, net),
+            **head,
         }
     plain = unrecorded(nets[-1])
     return {

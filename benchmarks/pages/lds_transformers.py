@@ -64,8 +64,9 @@ def transformers() -> Page | None:
         "norms, and of a net that was trained on one data set and then on another. The retrained nets are asked at an "
         "early epoch and at a late one; what is attributed are nets trained for as long, on all rows, at the methods' "
         "defaults, and Influence also with a damping of 1e-6. InnerProduct is the dot product of gradients at the "
-        "final parameters. Influence and Source are of the linear layers alone. Intervals are over the queries, "
-        "seconds of the processor, medians.\n\n" + "\n".join(f"- {line}" for line in about),
+        "final parameters. Influence and Source are of the linear layers alone; head: of the last one, which is new in "
+        "the BERT. Intervals are over the queries, seconds of the processor, medians.\n\n"
+        + "\n".join(f"- {line}" for line in about),
         command="python benchmarks/lds_transformers.py",
         measured=list(measured.values()),
         tables=tables,

@@ -19,7 +19,7 @@ Lines = dict[str, dict[str, Sequence[tuple[float, Value]]]]  # title of a panel 
 
 # Readable without colour: every series has a marker and dashes of its own. Colours of Okabe and Ito.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#595959", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")  # one more than colours: no two series look alike
 DASHES = ("-", (0, (4, 1, 1, 1)), (0, (6, 2)), (0, (2, 2)), (0, (3, 1)), (0, (1, 1.5)), (0, (5, 1)), (0, (1, 1)))
 WIDTH, ROW, LINES_HEIGHT = 5.0, 0.2, 2.6  # inches
 TITLE = 28  # letters in a line above a panel of rows
