@@ -355,10 +355,12 @@ class EKFAC:
 
         def work(part: slice) -> None:
             factors = engine.capture(rows.block(part, engine.model.device), None, self.own(engine))[1]
-            total = torch.zeros(part.stop - part.start, dtype=result.dtype, device=result.device)
-            for block in self.layers:
-                total += block.energies(block.taken(factors), self.bases(block.name), scales[block.name])
-            result[part.start - start : part.stop - start] = total
+            result[part.start - start : part.stop - start] = self.energies(factors, scales)
 
         engine.sweep(rows, work, start, stop)
         return result
+
+    def energies(self, factors: dict[str, LayerRows], scales: Mapping[str, Tensor]) -> Tensor:
+        """(n,) squares of gradients in the eigenbases times scales (out, in) by block, summed, from their factors."""
+        parts = (b.energies(b.taken(factors), self.bases(b.name), scales[b.name]) for b in self.layers)
+        return torch.stack(list(parts)).sum(0)

@@ -85,8 +85,7 @@ class Links:
             else:
                 found.append(torch.cat([part[:, lines, columns] for part in block.rotated_matrices(factor, bases)]))
         if not found:
-            some = next(iter(factors.values())).gradients()
-            return some[:, :0]
+            return next(iter(factors.values())).square_norms()[:, None][:, :0]  # of no gradient that is formed
         return torch.cat(found, dim=1)
 
     def changes(self, coordinates: Tensor) -> Tensor:
@@ -106,12 +105,13 @@ class Links:
 
     def quadratic(self, engine: PerRow, rows: Rows, start: int, stop: int) -> Tensor:
         """(stop - start,) g_i' (G + damping)^-1 g_i, float64."""
-        result = exact(self.curvature.quadratic(engine, rows, torch.reciprocal, start, stop))
+        result = torch.empty(stop - start, dtype=torch.float64, device=exact_device(engine.model.device))
+        scales = {name: values.reciprocal() for name, values in self.curvature.values.items()}
 
         def work(part: slice) -> None:
-            block = rows.block(part, engine.model.device)
-            own = exact(self.along(engine.capture(block, None, self.curvature.own(engine))[1]))
-            result[part.start - start : part.stop - start] += (own * self.changes(own)).sum(1)
+            factors = engine.capture(rows.block(part, engine.model.device), None, self.curvature.own(engine))[1]
+            own, alone = exact(self.along(factors)), exact(self.curvature.energies(factors, scales))
+            result[part.start - start : part.stop - start] = alone + (own * self.changes(own)).sum(1)
 
         engine.sweep(rows, work, start, stop)
         return result

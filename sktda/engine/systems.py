@@ -68,7 +68,13 @@ class Systems:
             return None
         if output_roots(self.engine, self.rows) > ROOTS:
             return None
-        return Links(self.engine, self.rows, unpenalised(self.curvature, self.engine), self.stopped)
+        return Links(self.engine, self.rows, self._bare, self.stopped)
+
+    @cached_property
+    def _bare(self) -> EKFAC:
+        """EK-FAC of the loss alone."""
+        assert self.curvature is not None
+        return unpenalised(self.curvature, self.engine)
 
     @cached_property
     def stopped(self) -> float:
@@ -76,7 +82,7 @@ class Systems:
         assert self.rate is not None
         if self.curvature is None or not tells(self.engine.model):
             return STOPPED / self.rate
-        every = torch.cat([v.flatten() for v in unpenalised(self.curvature, self.engine).values.values()])
+        every = torch.cat([values.flatten() for values in self._bare.values.values()])
         left = (unlearned(self.engine, self.rows) / LEARNED).clamp(max=1)
         return float((LEAST * every.mean()).maximum(left.to(every) ** 2 * STOPPED / self.rate))
 
@@ -110,7 +116,7 @@ class Systems:
     def _near(self, damping: float, bare: bool) -> Callable[[Direction], Direction]:
         """EK-FAC's inverse; parameters that it leaves out are divided by the mean eigenvalue."""
         assert self.curvature is not None
-        base = unpenalised(self.curvature, self.engine) if bare else self.curvature
+        base = self._bare if bare else self.curvature
         scale = {name: values.mean() for name, values in base.values.items()}
         found = copy(base)
         # some damping, so that it is positive definite whatever is asked
