@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from multiprocessing import current_process
@@ -99,6 +99,17 @@ def placed(values: Tensor, device: torch.device) -> Tensor:
     import torch
 
     return values.to(exact_device(device) if values.dtype == torch.float64 else device)
+
+
+def moved(curvatures: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """{name: curvature} of those that are not None, with their tensors on the device; what they share stays shared."""
+    there = cache(lambda value: placed(value, device))
+
+    @cache
+    def restored(curvature: Any) -> Any:
+        return curvature.restored({name: there(value) for name, value in curvature.tensors.items()})
+
+    return {name: restored(curvature) for name, curvature in curvatures.items() if curvature is not None}
 
 
 # ---- memory --------------------------------------------------------------------------------------------------------

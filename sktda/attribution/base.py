@@ -58,6 +58,10 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
 
     needs: Needs = Needs()
     """What it needs beyond the rows as they are."""
+    looks_into_features = True
+    """Whether it reads more of X than its length and index."""
+    requires_target = True
+    """Whether `fit` needs y."""
 
     @abstractmethod
     def fit(
@@ -98,10 +102,11 @@ class Attributor(BaseEstimator, metaclass=ABCMeta):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
+        tags.no_validation = not self.looks_into_features
+        tags.target_tags.required = self.requires_target
         tags.input_tags.sparse = True
         tags.input_tags.three_d_array = True
-        tags.input_tags.allow_nan = self._passes_missing_values_on()
+        tags.input_tags.allow_nan = not self.looks_into_features or self._passes_missing_values_on()
         return tags
 
     def _passes_missing_values_on(self) -> bool:

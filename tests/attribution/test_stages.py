@@ -154,7 +154,7 @@ def test_files_that_were_cleared_away_are_made_again(lost, folders, tmp_path):
 @pytest.mark.parametrize("curvature", ["ekfac", "exact"])
 def test_a_flow_from_disk_is_the_flow_that_was_fitted(curvature, options):
     source = fitted(recorded(**options), curvature=curvature, objective=None)
-    (run,) = source._fitted().runs
+    (run,) = source._fitted().stages.runs
     given = {name: torch.ones_like(value) for name, value in run.model.parameters.items()}
     for segment in run.segments:
         first, second = (run.flow(segment, 0, Passes()) for _ in range(2))

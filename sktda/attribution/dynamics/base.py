@@ -66,10 +66,8 @@ class AlongTheRun(Dynamics):
 
     needs = Needs(gradients=True, trajectory=True)
 
-    def _checked(self, X, y, sample_weight):
-        found = super()._checked(X, y, sample_weight)
-        check_fits(self, MARGIN_BYTES * count(found[1]))  # how many checkpoints there will be is known later
-        return found
+    def _begin(self, X) -> None:
+        check_fits(self, MARGIN_BYTES * count(X))  # how many checkpoints there will be is known later
 
     def _margins(self, fitted: Fitted) -> Tensor:
         """(n_checkpoints, n) logit margins, on the processor."""

@@ -7,6 +7,7 @@ A concrete method says how a query gradient meets the gradients of training rows
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +30,7 @@ from sktda.attribution.gradients.cross_fit import cross_fitted
 from sktda.attribution.gradients.objective_gradients import Asked, checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
 from sktda.data import check_weights, infer_task, note_columns, plain_target, sliceable
-from sktda.devices import resolve_device
+from sktda.devices import moved, resolve_device
 from sktda.engine.journal import Journal, Passes, check_folder
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable
@@ -41,7 +42,7 @@ from sktda.model.fingerprint import row_fingerprints
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, part_of
 from sktda.model.huge import check_squares, naming_huge_cells
-from sktda.model.likelihood import Binary
+from sktda.model.likelihood import Binary, Likelihood
 from sktda.model.precision import at_precision
 from sktda.model.proxy import DefaultNet, default_net
 from sktda.model.reading import count
@@ -66,6 +67,10 @@ class Fitted:
     passes: Passes
     batches: Batches | None = None
     """Where pairs meet in the loss: those that they stood in."""
+    stages: Any = None
+    """Those of the training, where the method follows several; `records` as here."""
+    settled: Callable[[Likelihood], Likelihood] | None = None
+    """Where the training rows are elsewhere: what puts into a likelihood what they told it."""
 
     @property
     def trajectory(self) -> Trajectory | None:
@@ -75,6 +80,8 @@ class Fitted:
     @property
     def records(self) -> list[str | bytes]:
         """What tells the recorded runs, and the rows in them, from others."""
+        if self.stages is not None:
+            return self.stages.records  # type: ignore[no-any-return]
         return [] if self.trajectory is None else [digest(contents(self.trajectory))]
 
 
@@ -94,6 +101,12 @@ class TrainedScores(CallbackSupportMixin, Attributor):
     """Whether the method scores pairs that meet in the loss of a batch, by the batches that they stood in."""
     precision: str = "auto"
     """Of passes through the model, for the methods whose values are not changed by it."""
+    resumes_passes = True
+    """Whether finished shards of a pass lie in work_dir."""
+    saw_all_rows = True
+    """Whether the recorded training must have seen every row."""
+    on_device: tuple[str, ...] = ()
+    """Attributes whose tensors are where the model is: a pickle has them on the processor."""
 
     _parameter_constraints: dict = {
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -168,12 +181,14 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         return self
 
     def __getstate__(self) -> Any:
-        # the torch copy of the model is made again from estimator_ when it is needed
-        return {name: value for name, value in super().__getstate__().items() if name != "_live"}
+        # the torch copy of the model is made again from estimator_ when it is needed, by whoever opens a pickle: he may
+        # have another card, or none
+        state = {name: value for name, value in super().__getstate__().items() if name != "_live"}
+        return state | moved({name: state.get(name) for name in self.on_device}, torch.device("cpu"))
 
     def _journal(self, fitted: Fitted) -> Journal:
         """Where finished shards of this very problem lie: the model, the rows and the method's parameters name it."""
-        if self.work_dir is None:
+        if self.work_dir is None or not self.resumes_passes:
             return Journal()
         X, y, sample_weight = self._data
         # the objective is in the digest of a direction, which names its pass; its repr may change with the process
@@ -207,9 +222,12 @@ class TrainedScores(CallbackSupportMixin, Attributor):
 
     def _fixed_bytes(self, fitted: Fitted) -> int:
         """Bytes of what a fit holds whatever the number of rows."""
-        return 2 * sum(value.nbytes for value in fitted.model.module.state_dict().values())
+        return 2 * sum(value.nbytes for value in fitted.model.module.state_dict().values()) + self._own_bytes(fitted)
 
     # ---- the method's own ------------------------------------------------------------------------------------------
+
+    def _begin(self, X) -> None:
+        """What a method checks, and draws, before the training."""
 
     def _prepare(self, fitted: Fitted) -> None:
         """What a method computes once after training, such as a curvature."""
@@ -222,6 +240,18 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         """What records the training as the method needs it."""
         return None
 
+    def _stages(self, fitted: Fitted) -> Any:
+        """Those of the training, where the method follows several."""
+        return None
+
+    def _elsewhere(self) -> Fitted | None:
+        """The fitted model, where the training rows are not here."""
+        return None
+
+    def _own_bytes(self, fitted: Fitted) -> int:
+        """Bytes of what the method keeps beside the model, whatever the number of rows."""
+        return 0
+
     def _callbacks(self, given: GivenModel) -> list[TrajectoryRecorder] | None:
         """Callbacks that training needs; only nets take any."""
         recorder = self._recorder(given) if given.can_record else None
@@ -233,10 +263,17 @@ class TrainedScores(CallbackSupportMixin, Attributor):
 
     def _checked(self, X, y, sample_weight):
         """(estimator to train or use, X, y) after the checks that come before training."""
-        X, y = sliceable(X), plain_target(y)
-        if self.estimator is None:
+        X, y, estimator = sliceable(X), plain_target(y), self.estimator
+        if estimator is None:
             X, task, _, _ = self._validate(X, y, sample_weight)
-            return default_net(task, **self.needs.net), X, np.asarray(y)
+            estimator, y = default_net(task, **self.needs.net), np.asarray(y)
+        else:
+            self._check_given(X, y, sample_weight)
+        self._begin(X)
+        return estimator, X, y
+
+    def _check_given(self, X, y, sample_weight) -> None:
+        """Whether the estimator is one for the method, and the rows are some that it can learn."""
         if not can_differentiate(self.estimator):
             differentiable(self.estimator)  # raises and says why
         if self.needs.trajectory and not GivenModel.of(self.estimator).trained_by_steps:
@@ -252,24 +289,30 @@ class TrainedScores(CallbackSupportMixin, Attributor):
             check_weights(sample_weight, count(X))
         if hasattr(X, "shape"):
             note_columns(self, X, self.estimator)
-        return self.estimator, X, y
 
     def _ready(self) -> Fitted:
         """The fitted model, at its final parameters."""
         check_is_fitted(self, "estimator_")
-        return self.__dict__.get("_live") or self._fitted()
+        if (live := self.__dict__.get("_live")) is not None:
+            return live  # type: ignore[no-any-return]
+        fitted = self._fitted()  # it was pickled
+        self.__dict__.update(moved({name: getattr(self, name, None) for name in self.on_device}, fitted.model.device))
+        return fitted
 
     def _precisely(self, fitted: Fitted) -> AbstractContextManager[None]:
         """In which the fitted model is passed through at this method's precision."""
         return at_precision(self.precision, fitted.model.device, fitted.model.dtype)
 
     def _fitted(self) -> Fitted:
+        if (elsewhere := self._elsewhere()) is not None:
+            return elsewhere
         given, n = GivenModel.of(self.estimator_), len(self._data)
         model = self._differentiable(given, n)
         if given.record is None and self.needs.trajectory:
             raise ValueError(unrecorded(type(self).__name__, given))
         if given.record is not None:
-            self._check_rows(given)
+            if self.saw_all_rows:
+                given.record.check_rows(*given.seen(self._data))
             n = n if given.record.rows is None else len(given.record.rows)
         for name, value in model.parameters.items():
             if not bool(torch.isfinite(value).all()):
@@ -279,17 +322,20 @@ class TrainedScores(CallbackSupportMixin, Attributor):
                 )
         engine = PerRow(model, self.batch_size)  # first: it refuses modules that mix rows
         rows = model.training_rows(*self._data)
-        if not isinstance(model.likelihood, InBatch):
-            check_losses(given, model, rows, self._data)
-            return Fitted(model, rows, engine, given, n, Passes())
-        if not self.within_batches:
-            raise model.likelihood.meet()
-        if self.work_dir is not None:
-            raise ValueError("work_dir keeps passes over single rows, and here pairs meet in batches; leave it None")
-        batches = Batches(given, self._data, rows)
-        model.likelihood = replace(model.likelihood, within=True)
-        check_losses(given, model, batches.split(rows), self._data)
-        return Fitted(model, rows, engine, given, n, Passes(), batches)
+        fitted = Fitted(model, rows, engine, given, n, Passes())
+        if isinstance(model.likelihood, InBatch):
+            if not self.within_batches:
+                raise model.likelihood.meet()
+            if self.work_dir is not None:
+                raise ValueError(
+                    "work_dir keeps passes over single rows, and here pairs meet in batches; leave it None"
+                )
+            fitted.batches = Batches(given, self._data, rows)
+            model.likelihood = replace(model.likelihood, within=True)
+            rows = fitted.batches.split(rows)
+        check_losses(given, model, rows, self._data)
+        fitted.stages = self._stages(fitted)
+        return fitted
 
     def _differentiable(self, given: GivenModel, n: int) -> DifferentiableModel:
         model = differentiable(given, n).to(resolve_device(self.device))
@@ -297,16 +343,13 @@ class TrainedScores(CallbackSupportMixin, Attributor):
             restrict(model, self.parameters)
         return model
 
-    def _check_rows(self, given: GivenModel) -> None:
-        """Raise ValueError unless the recorded training saw the rows."""
-        assert given.record is not None
-        given.record.check_rows(*given.seen(self._data))
-
     def _other_rows(self, fitted: Fitted, X, y) -> Rows:
         """Query or validation rows: they count alike, also where the model weighs its training rows by class."""
         if hasattr(X, "shape"):
             note_columns(self, X, self.estimator, reset=False)
         rows = fitted.model.rows(as_dataset(X) if y is None else X, y)
+        if fitted.settled is not None:
+            fitted.model.likelihood = fitted.settled(fitted.model.likelihood)
         return rows.unweighted() if fitted.batches is None else fitted.batches.split(rows)
 
     def _asked_about(self, objective, fitted: Fitted, X_val, y_val, metadata) -> Asked:

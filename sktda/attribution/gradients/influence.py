@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -17,7 +17,7 @@ from sktda.attribution.gradients.deletion import Deletion, removed_gradient
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate, rate_sums
-from sktda.devices import exact_device, for_blocks, in_blocks, in_pairs, placed
+from sktda.devices import exact_device, for_blocks, in_blocks, in_pairs
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature, Spectral
 from sktda.engine.damping import damped, without_penalty
 from sktda.engine.ekfac import EKFAC
@@ -142,6 +142,8 @@ class Influence(GradientAttributor, Deletion):
     (2, 150)
     """
 
+    on_device = ("curvature_", "_used")
+
     _parameter_constraints: dict = {
         **GradientAttributor._parameter_constraints,
         "curvature": [StrOptions({"auto", "exact", "cg", "ekfac"})],
@@ -176,17 +178,6 @@ class Influence(GradientAttributor, Deletion):
         self.work_dir = work_dir
         self.random_state = random_state
 
-    def __getstate__(self) -> Any:
-        # whoever opens a pickle may have another card, or none
-        state = super().__getstate__()
-        return state | _moved(state, torch.device("cpu"))
-
-    def _ready(self) -> Fitted:
-        fitted = super()._ready()
-        if "_live" not in self.__dict__:  # it was pickled
-            self.__dict__.update(_moved(self.__dict__, fitted.model.device))
-        return fitted
-
     def _prepare(self, fitted: Fitted) -> None:
         kind = self.curvature if self.curvature != "auto" else self._automatic(fitted)
         self._refuse_lowered(kind)
@@ -216,8 +207,8 @@ class Influence(GradientAttributor, Deletion):
         fitted.engine.prepare(fitted.rows)
         return "ekfac" if any(layer.is_product for layer in fitted.engine.layers or []) else "cg"
 
-    def _fixed_bytes(self, fitted: Fitted) -> int:
-        return super()._fixed_bytes(fitted) + (0 if self.curvature_ is None else self.curvature_.nbytes)
+    def _own_bytes(self, fitted: Fitted) -> int:
+        return 0 if self.curvature_ is None else self.curvature_.nbytes
 
     def _inverse(self, damping: float | None) -> tuple[Any, Callable[[Tensor], Tensor]]:
         """(curvature, function of its eigenvalues)."""
@@ -340,17 +331,6 @@ class Influence(GradientAttributor, Deletion):
         lost = removed_gradient(fitted.engine, fitted.rows, removed)
         solved = self._solve(fitted, {name: value[None] for name, value in lost.items()}, damping)
         return {name: value[0] / fitted.n for name, value in solved.items()}
-
-
-def _moved(state: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """{name: curvature} of those among an attributor's attributes, on the device; what they share stays shared."""
-    there = cache(lambda value: placed(value, device))
-
-    @cache
-    def moved(curvature: Any) -> Any:
-        return curvature.restored({name: there(value) for name, value in curvature.tensors.items()})
-
-    return {name: moved(state[name]) for name in ("curvature_", "_used") if state.get(name) is not None}
 
 
 def _rate(fitted: Fitted) -> float | None:

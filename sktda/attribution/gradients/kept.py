@@ -97,6 +97,12 @@ def settled_numbers(likelihood: Any) -> dict[str, Tensor]:
     return {name: torch.as_tensor(v) for name, v in values.items() if isinstance(v, bool | int | float | Tensor)}
 
 
-def with_numbers(likelihood: Any, numbers: Mapping[str, Tensor]) -> Likelihood:
-    """The likelihood with these fields."""
+def as_stored(store: GradientStore, likelihood: Any) -> Likelihood:
+    """The likelihood of queries with what the training rows told theirs. ValueError for one of another kind."""
+    if (kind := type(likelihood).__name__) != (due := store.about["likelihood"]):
+        raise ValueError(
+            f"the queries have targets of another kind than the rows of the store: {due} is the likelihood of those, "
+            f"{kind} that of the queries"
+        )
+    numbers = store.named("likelihood/")
     return replace(likelihood, **{name: value if value.ndim else value.item() for name, value in numbers.items()})

@@ -17,6 +17,7 @@ from torch import Tensor
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.kept import (
     NoRows,
+    as_stored,
     earlier_store,
     identity,
     labelled,
@@ -24,7 +25,6 @@ from sktda.attribution.gradients.kept import (
     settled_numbers,
     store_of,
     unread,
-    with_numbers,
 )
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
@@ -32,7 +32,7 @@ from sktda.data import slices
 from sktda.devices import exact, in_pairs
 from sktda.engine.compressed_curvature import compressed_curvature, inverse_roots, principal_sides, random_sides
 from sktda.engine.compression import Compression, compressed, recall_layers, taken_blocks
-from sktda.engine.journal import Journal, Passes
+from sktda.engine.journal import Passes
 from sktda.engine.per_row import PerRow
 from sktda.engine.store import DTYPES, GradientStore, Stored
 from sktda.model.base import Rows
@@ -136,6 +136,8 @@ class LoGra(GradientAttributor):
     (2, 5)
     """
 
+    resumes_passes = False  # what takes long is kept in the store
+
     _parameter_constraints: dict = {
         **GradientAttributor._parameter_constraints,
         "rank": [Interval(Integral, 1, None, closed="left")],
@@ -208,9 +210,6 @@ class LoGra(GradientAttributor):
 
     # ---- fitting ---------------------------------------------------------------------------------------------------
 
-    def _journal(self, fitted: Fitted) -> Journal:
-        return Journal()  # what takes long is kept in the store
-
     def _prepare(self, fitted: Fitted) -> None:
         engine, rows = fitted.engine, fitted.rows
         self.__dict__.pop("_store", None)  # of an earlier fit, should this one be stopped
@@ -254,28 +253,18 @@ class LoGra(GradientAttributor):
         store.begin()
         return store
 
-    def _fitted(self) -> Fitted:
+    def _elsewhere(self) -> Fitted | None:
         if not isinstance(self._data, NoRows):
-            return super()._fitted()
+            return None
         store, given = self._store, GivenModel.of(self.estimator_)
         model = self._differentiable(given, store.n)
         engine = PerRow(model, self.batch_size)
         recall_layers(engine, store.about["layers"])
-        return Fitted(model, Rows(store.n, unread), engine, given, store.about["trained_on"], Passes())
+        rows, n = Rows(store.n, unread), store.about["trained_on"]
+        return Fitted(model, rows, engine, given, n, Passes(), settled=partial(as_stored, store))
 
-    def _other_rows(self, fitted: Fitted, X, y) -> Rows:
-        rows, model, about = super()._other_rows(fitted, X, y), fitted.model, self._store.about
-        if isinstance(self._data, NoRows):  # what the training rows told the likelihood is in the store
-            if type(model.likelihood).__name__ != about["likelihood"]:
-                raise ValueError(
-                    f"the queries have targets of another kind than the rows of the store: {about['likelihood']} is "
-                    f"the likelihood of those, {type(model.likelihood).__name__} that of the queries"
-                )
-            model.likelihood = with_numbers(model.likelihood, self._store.named("likelihood/"))
-        return rows
-
-    def _fixed_bytes(self, fitted: Fitted) -> int:
-        return super()._fixed_bytes(fitted) + 3 * sum(value.nbytes for value in self._store.tensors.values())
+    def _own_bytes(self, fitted: Fitted) -> int:
+        return 3 * sum(value.nbytes for value in self._store.tensors.values())
 
     # ---- values ----------------------------------------------------------------------------------------------------
 

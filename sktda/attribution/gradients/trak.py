@@ -171,9 +171,9 @@ class TRAK(GradientAttributor):
     def _projection(self, fitted: Fitted) -> Projection:
         return projection_of(fitted.engine, fitted.rows, self.proj_dim, self._seed)
 
-    def _fixed_bytes(self, fitted: Fitted) -> int:
+    def _own_bytes(self, fitted: Fitted) -> int:
         width = self._root.shape[0]  # features before and after, of which the fit that measures has a few rows only
-        return super()._fixed_bytes(fitted) + self._root.nbytes + 2 * 8 * width * min(width, len(fitted.rows))
+        return self._root.nbytes + 2 * 8 * width * min(width, len(fitted.rows))
 
     def _weighted(self, fitted: Fitted, shard: slice) -> Tensor:
         """Whitened loss gradients of some training rows, times their weights, on the model's device."""

@@ -37,6 +37,8 @@ class PrecomputedScores(Attributor):
     [0.2, 0.1]
     """
 
+    looks_into_features = requires_target = False
+
     __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
 
     def __init__(self, scores=None):
@@ -83,12 +85,6 @@ class PrecomputedScores(Attributor):
             )
         self.scores_ = scores
         return self
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.no_validation = tags.input_tags.allow_nan = True  # X is never looked into
-        tags.target_tags.required = False
-        return tags
 
 
 def aligned(given, name, lacking, index, n):

@@ -71,6 +71,8 @@ class PrecomputedProbabilities(Attributor):
     [0, 1]
     """
 
+    looks_into_features = False
+
     __metadata_request__fit = {"sample_weight": False}  # ignored, so a weighted fit need not ask about it
 
     def __init__(self, probabilities=None):
@@ -121,11 +123,6 @@ class PrecomputedProbabilities(Attributor):
                     "missing, give a DataFrame with the index of X and the classes as columns"
                 )
         return checked(values)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.no_validation = tags.input_tags.allow_nan = True  # X is never looked into
-        return tags
 
 
 def in_order(table: Any, classes: list, index: Any, n: int) -> np.ndarray:

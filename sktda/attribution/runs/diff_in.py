@@ -172,9 +172,8 @@ class DiffIn(GradientAttributor, Deletion):
         self.work_dir = work_dir
         self.random_state = random_state
 
-    def _checked(self, X, y, sample_weight):
+    def _begin(self, X) -> None:
         self._seed = seed_of(self.random_state)
-        return super()._checked(X, y, sample_weight)
 
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
         return schedule.recorder(self.n_checkpoints, self.checkpoints)

@@ -18,7 +18,7 @@ from sktda.attribution.gradients.base import Fitted, unrecorded
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.runs.portions import at_the_end, captured, formed, portion_size
-from sktda.attribution.runs.stages import Run, Segment, Stage, Unrolled, check_same_module, segments, stage_positions
+from sktda.attribution.runs.stages import Run, Segment, Stage, Stages, check_same_module, segments, stage_positions
 from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.functional import Direction
@@ -188,7 +188,7 @@ class Source(GradientAttributor):
 
     # ---- the recorded run ------------------------------------------------------------------------------------------
 
-    def _checked(self, X, y, sample_weight):
+    def _begin(self, X) -> None:
         self.__dict__.pop("stage_scores_", None)
         for stage in self.stages or []:
             if not isinstance(stage, Stage):
@@ -198,19 +198,18 @@ class Source(GradientAttributor):
                 "stages are of a net that was trained after them, so it must be fitted: estimator=FrozenEstimator(net)"
             )
         self._seed = seed_of(self.random_state)
-        return super()._checked(X, y, sample_weight)
 
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
         optimizer = getattr(given.model, "optimizer", None)
         moments = not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.SGD))
         return TrajectoryRecorder(n_checkpoints=max(6, 2 * self.n_segments), optimizer_state=moments)
 
-    def _check_rows(self, given: GivenModel) -> None:
-        if not self.stages:
-            super()._check_rows(given)
+    @property
+    def saw_all_rows(self) -> bool:  # type: ignore[override]
+        """Not the last one of several stages."""
+        return not self.stages
 
-    def _fitted(self) -> Unrolled:
-        fitted = super()._fitted()
+    def _stages(self, fitted: Fitted) -> Stages:
         n = len(self._data)
         stages = [*(self.stages or []), Stage(self.estimator_, None if self.stages else np.arange(n))]
         looked = [*(GivenModel.of(stage.estimator) for stage in stages[:-1]), fitted.given]
@@ -231,7 +230,7 @@ class Source(GradientAttributor):
                 "pass the rows of the stages only, with the labels that they were trained on (or say which with "
                 "Stage(rows=, y=))"
             )
-        return Unrolled(**vars(fitted), runs=runs)
+        return Stages(runs)
 
     def _run(self, stage: Stage, given: GivenModel, number: int, total: int, final: Fitted) -> Run:
         """The run of one stage; final: the last one's model and rows, which are not read again."""
@@ -257,12 +256,12 @@ class Source(GradientAttributor):
     # ---- values ----------------------------------------------------------------------------------------------------
 
     def _prepare(self, fitted: Fitted) -> None:
-        assert isinstance(fitted, Unrolled)
-        for run in fitted.runs:
+        stages: Stages = fitted.stages
+        for run in stages.runs:
             self._refuse_lowered(run.kind)
         if on_cluster():
-            overlapped(run.fitting(segment, self._seed, fitted.passes) for _, run, segment in fitted.backwards())
-        for _, run, segment in fitted.backwards():
+            overlapped(run.fitting(segment, self._seed, fitted.passes) for _, run, segment in stages.backwards())
+        for _, run, segment in stages.backwards():
             run.flow(segment, self._seed, fitted.passes)
 
     def _back(
@@ -273,8 +272,7 @@ class Source(GradientAttributor):
         direction: at the end of training, by parameter, with the leading axes `lead`. prepare(run, flow, direction)
         makes of the direction at the end of a segment what is yielded.
         """
-        assert isinstance(fitted, Unrolled)
-        way = list(fitted.backwards())
+        way = list(fitted.stages.backwards())
         for number, (stage, run, segment) in enumerate(way, start=1):
             own = {}
             for name, value in run.model.parameters.items():
@@ -289,9 +287,8 @@ class Source(GradientAttributor):
             del flow  # before the next curvature comes
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
-        assert isinstance(fitted, Unrolled)
         directions, k = asked.gradients(), len(asked.names)
-        total = torch.zeros(len(fitted.rows), len(fitted.runs), k, dtype=torch.float64)
+        total = torch.zeros(len(fitted.rows), len(fitted.stages.runs), k, dtype=torch.float64)
         for stage, run, segment, met in self._back(fitted, directions, lambda _, flow, u: flow.gathered(u), (k,)):
             name, compute = fitted.passes.code(met.values()), partial(along_each, run.engine, run.rows, met)
             states = partial(_at_states, run, segment, name, compute)
@@ -304,17 +301,17 @@ class Source(GradientAttributor):
 
     def _own_values(self, fitted: Fitted, start: int, stop: int) -> Tensor:
         """(stop - start, n_stages) values of the rows for their own loss."""
-        assert isinstance(fitted, Unrolled)
-        total = torch.zeros(stop - start, len(fitted.runs), dtype=torch.float64)
+        total = torch.zeros(stop - start, len(fitted.stages.runs), dtype=torch.float64)
         queries = fitted.rows.unweighted()
         for part, found in in_blocks(stop, portion_size(fitted), partial(self._own_portion, fitted, queries), start):
             total[part.start - start : part.stop - start] = found
         return total
 
-    def _own_portion(self, fitted: Unrolled, queries: Rows, part: slice) -> Tensor:
+    def _own_portion(self, fitted: Fitted, queries: Rows, part: slice) -> Tensor:
         """`_own_values` of as many rows as are taken back through the training at a time."""
         size = part.stop - part.start
-        total = torch.zeros(size, len(fitted.runs), dtype=torch.float64, device=exact_device(fitted.model.device))
+        shape = size, len(fitted.stages.runs)
+        total = torch.zeros(shape, dtype=torch.float64, device=exact_device(fitted.model.device))
         direction = at_the_end(fitted, queries, None, part)
         for stage, run, segment, met in self._back(fitted, direction, formed, (size,)):
             first, last = np.searchsorted(run.positions, [part.start, part.stop])
@@ -330,7 +327,7 @@ class Source(GradientAttributor):
         return total.cpu()
 
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
-        assert isinstance(fitted, Unrolled)
+        stages: Stages = fitted.stages
         n, size = len(fitted.rows), sum(value.numel() for value in fitted.model.parameters.values())
         tolerance = self.tolerance if len(queries) * n * size > EXACT_WORK else 0.0
 
@@ -342,9 +339,9 @@ class Source(GradientAttributor):
         fitted.engine.prepare(queries)
         kept = size
         if tolerance:
-            linear, layers = fitted.runs[-1].linear, fitted.engine.layers or []
+            linear, layers = stages.runs[-1].linear, fitted.engine.layers or []
             kept = sum(truncated_size(layer) if layer.name in linear else layer.n_parameters for layer in layers)
-        n_segments = sum(len(run.segments) for run in fitted.runs)
+        n_segments = sum(len(run.segments) for run in stages.runs)
 
         def taken_back(part: slice) -> list[tuple[str, LowRank]]:
             direction = at_the_end(fitted, queries, measure, part)
@@ -358,7 +355,7 @@ class Source(GradientAttributor):
                     ready.setdefault(name, []).append(part)
             shape = asked.stop - asked.start, n
             total = torch.zeros(shape, dtype=torch.float64, device=exact_device(fitted.model.device))
-            for _, run, segment in fitted.backwards():
+            for _, run, segment in stages.backwards():
                 parts = ready.pop(segment.name)
                 names = set().union(*(part.layers for part in parts))
                 joined = Joined(parts)
@@ -383,9 +380,8 @@ class Source(GradientAttributor):
             self.stage_scores_ = weighted.T.numpy()
         return by_stage.sum(1)
 
-    def _fixed_bytes(self, fitted: Fitted) -> int:
-        assert isinstance(fitted, Unrolled)
-        return super()._fixed_bytes(fitted) + max(run.nbytes for run in fitted.runs)
+    def _own_bytes(self, fitted: Fitted) -> int:
+        return max(run.nbytes for run in fitted.stages.runs)
 
 
 def _at_states(run: Run, segment: Segment, name: str, compute: Callable) -> Iterator[tuple[str, Callable]]:

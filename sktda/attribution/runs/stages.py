@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from tempfile import mkdtemp
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.rates import Rates, group_rates
 from sktda.devices import exact, placed
 from sktda.engine.blocks import BlockCurvature
@@ -335,15 +334,15 @@ def _weighed(curvature: EKFAC, roots: dict[str, float]) -> EKFAC:
     return weighed
 
 
-@dataclass
-class Unrolled(Fitted):
-    """A trained model with the recorded stages of its training, first to last."""
+@dataclass(frozen=True)
+class Stages:
+    """The recorded stages of a training, first to last."""
 
-    runs: list[Run] = field(default_factory=list)
+    runs: list[Run]
 
     @property
     def records(self) -> list[str | bytes]:
-        """Of all stages."""
+        """What tells the runs, and the rows in them, from others."""
         return [
             part
             for run in self.runs

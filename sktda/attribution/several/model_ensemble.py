@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,7 +12,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import TrainedScores
 from sktda.attribution.gradients.inner_product import InnerProduct
 from sktda.attribution.progress import Progress
@@ -131,12 +129,6 @@ class ModelEnsemble(OverModels):
     @property
     def _attributor(self) -> Any:
         return InnerProduct() if self.attributor is None else self.attributor
-
-    @property
-    def needs(self) -> Needs:  # type: ignore[override]
-        """What the attributor needs, and a recorded run where members are its checkpoints."""
-        needs = super().needs
-        return replace(needs, trajectory=needs.trajectory or self.members == "checkpoints")
 
     @available_if(_attributor_has("attribute"))
     def attribute(self, X_query, y_query):

@@ -28,6 +28,7 @@ class OverModels(CallbackSupportMixin, Attributor):
     """Base of the attributors that fit another one around each of several models."""
 
     estimator: Any
+    members: Any
     n_jobs: int | None
     random_state: Any
 
@@ -38,8 +39,10 @@ class OverModels(CallbackSupportMixin, Attributor):
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
-        """What the attributor needs, and a model that can be differentiated."""
-        return replace(needs_of(self._attributor), gradients=True, features=False, probabilities=False)
+        """What the attributor needs, a model that can be differentiated, and its run where checkpoints are members."""
+        needs = needs_of(self._attributor)
+        trajectory = needs.trajectory or self.members == "checkpoints"
+        return replace(needs, gradients=True, features=False, probabilities=False, trajectory=trajectory)
 
     # ---- fit --------------------------------------------------------------------------------------------------------
 
