@@ -21,7 +21,8 @@ import pytest
 from sktda.cli.formats import FORMATS, line_bytes, read_source, write_frame
 from sktda.cli.formats.base import Reading
 from sktda.cli.formats.escapes import unescaped, visible, write_for_spreadsheet
-from sktda.cli.formats.files import COMPRESSIONS, Input, write_bytes
+from sktda.cli.formats.files import Input, write_bytes
+from sktda.cli.formats.known import COMPRESSIONS
 from tests.in_turn import in_turn
 
 NOTHING = pd.DataFrame(index=range(4))

@@ -245,6 +245,7 @@ def score(
     started = time.perf_counter()
     outputs = named_outputs(scores=out)
     with session(silent=json_output or quiet) as (progress, remarks):
+        from sktda.cli.formats.known import PLAIN
         from sktda.cli.jobs import Job
         from sktda.cli.reviews import write_scores
         from sktda.files import staged
@@ -256,7 +257,7 @@ def score(
         list_columns_and_stop(job, columns, out)
         frame, judgement = job.score(progress)
         job.notes.extend(remarks)
-        with staged(list(outputs.values()), force=force, ending=".csv") as (place,):
+        with staged(list(outputs.values()), force=force, ending=PLAIN) as (place,):
             progress("writing")
             write_scores(job, frame, place, with_data)
         summary = summary_of(job, frame, judgement, {"n_written": len(frame)}, outputs, started)

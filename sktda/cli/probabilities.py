@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sktda.cli.formats import read_source
-from sktda.cli.formats.arrays import load_arrays
+from sktda.cli.formats.arrays import is_arrays, load_arrays
 from sktda.cli.formats.base import Reading
-from sktda.cli.formats.files import plain_ending
 from sktda.review.decisions import index_column, row_positions
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def read_probabilities(path: Path, judged: pd.Series) -> tuple[pd.DataFrame, str
     n = len(judged)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist or is not a file; check the path")
-    if plain_ending(path) in (".npy", ".npz"):
+    if is_arrays(path):
         table, positions, how = _of_arrays(path, judged), None, ""
     else:
         table = read_source(path, Reading(header=True)).frame

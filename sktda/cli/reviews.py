@@ -43,9 +43,10 @@ def write_scores(job: Job, frame: pd.DataFrame, path: Path, with_data: bool) -> 
     """
     from sktda.cli.formats.arrow import write_parts
     from sktda.cli.formats.escapes import write_for_spreadsheet
+    from sktda.cli.formats.known import comes_in_parts
 
     if not with_data:
-        if len(frame) > PART and path.suffix.lower() in (".parquet", ".pq"):
+        if len(frame) > PART and comes_in_parts(path):
             order = worst_first(frame)
             write_parts((scores_file(frame, order[at : at + PART]) for at in range(0, len(order), PART)), path)
         else:

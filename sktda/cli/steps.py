@@ -38,9 +38,9 @@ def labelling_files(**paths: Path | None) -> dict[str, Path]:
 
 def copy_images(job: Job, destination: Path, plan: Plan) -> None:
     """Write the cleaned copy of a folder of images."""
-    from sktda.cli.formats.images import ImageListing
+    from sktda.cli.formats.images import Images
 
-    if isinstance(job.source, ImageListing):
+    if isinstance(job.source, Images):
         job.source.copy(destination, plan.rows, job.target, plan.relabelled)
 
 

@@ -1,18 +1,18 @@
-"""Data on disk: one file per format, and one table of the endings that lead to it.
+"""Data on disk: one file per format, and one table of the formats (`known`).
 
-A format is a `Source` (see `base`) in a file of this folder, and a line of FORMATS. Rows that stay are written exactly
-as they were read.
+A format is a `Source` (see `base`) in a file of this folder, and a line of FORMATS there. Rows that stay are written
+exactly as they were read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from sktda.cli.formats.files import COMPRESSIONS, STANDARD, Input, ending, of_other_program, plain_ending
+from sktda.cli.formats.files import STANDARD, Input
+from sktda.cli.formats.known import COMPRESSIONS, FORMATS, Format, ending, of_other_program, plain_ending, with_ending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,47 +20,13 @@ if TYPE_CHECKING:
     from sktda.cli.formats.base import Reading, Source
 
 
-class Format(NamedTuple):
-    """Endings of file names, and the class that reads and writes such files, by name: it is imported when used."""
-
-    endings: tuple[str, ...]
-    module: str
-    source: str
-    is_table: bool = True  # a `base.Table`, so that other tables can be written as it
-    is_written: bool = True
-
-    def load(self) -> Any:
-        """The class."""
-        return getattr(import_module(f"{__name__}.{self.module}"), self.source)
-
-
-FORMATS = (
-    Format((".csv", ".tsv", ".txt", ".tab", ".psv", ".data", ".dat"), "text", "TextTable"),
-    Format((".jsonl", ".ndjson"), "lines", "LineTable"),
-    Format((".json",), "lines", "RecordTable"),
-    Format((".xlsx",), "sheets", "ExcelTable"),
-    Format((".ods",), "sheets", "OpenDocumentTable"),
-    Format((".xls", ".xlsb", ".xlsm"), "sheets", "ExcelTable", is_written=False),
-    Format((".parquet", ".pq"), "arrow", "ParquetTable"),
-    Format((".feather", ".arrow", ".ipc"), "arrow", "FeatherTable"),
-    Format((".arff",), "arff", "ArffTable"),
-    Format((".sqlite", ".sqlite3", ".db"), "sqlite", "SqliteTable"),
-    Format((".dta",), "stata", "StataTable", is_written=False),
-    Format((".npz",), "arrays", "ArrayFile", is_table=False),
-)
-
-
 def _listed(endings: list[str]) -> str:
     return f"{', '.join(endings)}, each also with {', '.join(COMPRESSIONS)}"
 
 
-def _format(end: str) -> Format | None:
-    return next((format for format in FORMATS if end in format.endings), None)
-
-
 def format_of(path: Path) -> Format:
     """The format of a file by its ending; raises ValueError for an ending that is unknown."""
-    found = _format(plain_ending(path))
+    found = with_ending(plain_ending(path))
     if found is None:
         allowed = _listed([end for format in FORMATS for end in format.endings])
         raise ValueError(f"{path.name} has the unknown ending {ending(path)!r}; allowed are {allowed}")
@@ -74,7 +40,7 @@ def table_endings() -> list[str]:
 
 def check_ending(path: Path, data: Path | None = None) -> None:
     """Raise ValueError unless a table, or the data that come from the file `data`, can be written with this ending."""
-    own = _format(plain_ending(data)) if data is not None and not data.is_dir() else None
+    own = with_ending(plain_ending(data)) if data is not None and not data.is_dir() else None
     allowed = table_endings() if own is None or own.is_table else list(own.endings)
     if own is None and data is not None and not data.is_dir():  # what it holds is only known once it is read
         allowed = [end for format in FORMATS if format.is_written for end in format.endings]
@@ -97,11 +63,11 @@ def read_source(
         from sktda.cli.formats.images import read_images
 
         return read_images(path, reading, progress)
-    if path.is_file() and _format(plain_ending(path)) is None and (what := of_other_program(path)):
+    if path.is_file() and with_ending(plain_ending(path)) is None and (what := of_other_program(path)):
         raise ValueError(f"{path.name} is {what}")
     if not _might_be_table(path):
         format_of(path)  # says which endings are allowed
-    file = Input.of(path, lambda end: _format(end) is not None)
+    file = Input.of(path, lambda end: with_ending(end) is not None)
     found = format_of(Path(f"x{file.ending}"))
     _check_reading(reading, found, file.name)
     source: Source = found.load().read(file, reading)
@@ -127,7 +93,7 @@ def _of_data_set(path: Path) -> Path:
 def _might_be_table(path: Path) -> bool:
     """Whether the first bytes are asked where the ending is unknown: not for a picture or a program."""
     end = plain_ending(path)
-    return path == STANDARD or not path.is_file() or end == "" or _format(end) is not None or not end[1:].isalpha()
+    return path == STANDARD or not path.is_file() or end == "" or with_ending(end) is not None or not end[1:].isalpha()
 
 
 def _check_reading(reading: Reading, found: Format, name: str) -> None:

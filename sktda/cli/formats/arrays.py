@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from sktda.cli.formats.base import Reading, Source, check_numbers
-from sktda.cli.formats.files import Input, plain_ending, write_bytes
+from sktda.cli.formats.files import Input, write_bytes
+from sktda.cli.formats.known import plain_ending
 
 CELLS = "biufSUmM"  # kinds of arrays whose values a column holds
 DAMAGED = (
@@ -142,6 +143,11 @@ def read_features(path: Path, n_rows: int, names: pd.Series | None = None) -> np
             "row of data in the same order (for an image folder: sorted relative paths, or an array named paths)"
         )
     return X
+
+
+def is_arrays(path: Path) -> bool:
+    """Whether the name says that a file holds one array, or several."""
+    return plain_ending(path) in (".npy", ".npz")
 
 
 def load_arrays(file: Any, name: str) -> tuple[dict[str, np.ndarray], list[str]]:

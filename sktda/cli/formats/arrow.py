@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.feather as pf
 import pyarrow.parquet as pq
 
-from sktda.cli.formats.base import Reading, Table, distinct
+from sktda.cli.formats.base import Reading, Table, distinct, edited
 from sktda.cli.formats.files import Input, write_bytes
 
 
@@ -68,24 +68,25 @@ class _ArrowTable(Table):
         """
         return as_frame(self.table.rename_columns(self.names))
 
-    @property
-    def exact(self) -> pd.DataFrame:
-        """pandas makes floats of integers among which one is missing."""
+    def recast(
+        self, end: str, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
+    ) -> pd.DataFrame:
+        """With whole numbers where one is missing among them, of which pandas makes floats."""
+        self._check_labels(target, relabelled)
         whole = list(self.frame) == self.names
         frame = self.frame.copy(deep=False) if whole else self._as_texts.to_pandas(ignore_metadata=True)
         for name, column in zip(self.names, self.table.columns, strict=True):
             if pa.types.is_integer(column.type) and column.null_count:
                 dtype = "UInt64" if pa.types.is_unsigned_integer(column.type) else "Int64"
                 frame[name] = pd.array(column.to_pylist(), dtype=dtype)
-        return frame
+        return edited(frame, rows, target, relabelled, extra)
 
-    def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
-        """As every table, but labels within records stay."""
+    def _check_labels(self, target: str, relabelled: dict[int, Any]) -> None:
+        """Labels within records stay."""
         if relabelled and target not in self.names:
             raise ValueError(
                 f"column {target!r} is within another, where labels cannot be changed; drop or flag the rows"
             )
-        super().write(path, rows, target, relabelled, extra)
 
     @classmethod
     def write_frame(cls, frame: pd.DataFrame, path: Path) -> None:
@@ -102,6 +103,7 @@ class _ArrowTable(Table):
         self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
     ) -> None:
         """Take the rows; a relabelled column keeps its type."""
+        self._check_labels(target, relabelled)
         table = self.table
         if relabelled:
             position = self.names.index(target)
@@ -168,7 +170,6 @@ class ParquetTable(_ArrowTable):
     """A Parquet file."""
 
     kind = "Parquet"
-    own = frozenset({".parquet", ".pq"})
 
     @staticmethod
     def _open(data: pa.BufferReader) -> tuple[pa.Schema, Callable[[], pa.Table]]:
@@ -186,7 +187,6 @@ class FeatherTable(_ArrowTable):
     """A Feather file, or Arrow's own file or stream format."""
 
     kind = "Feather"
-    own = frozenset({".feather", ".arrow", ".ipc"})
 
     @staticmethod
     def _open(data: pa.BufferReader) -> tuple[pa.Schema, Callable[[], pa.Table]]:

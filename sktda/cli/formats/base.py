@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
-from sktda.cli.formats.files import Input, plain_ending
+from sktda.cli.formats.files import Input
+from sktda.cli.formats.known import plain_ending, same_form
 
 MAX_COLUMNS = 100_000
 EXACT_FLOAT = 2**53  # from here on floats lose integers
@@ -88,9 +89,6 @@ class Source(ABC):
 class Table(Source):
     """A file of rows and columns, in a format that can hold any table."""
 
-    own: ClassVar[frozenset[str]] = frozenset()
-    """Endings with which rows are written as they were read, beside that of the source itself."""
-
     @classmethod
     @abstractmethod
     def read(cls, file: Input, reading: Reading) -> Self:
@@ -101,19 +99,22 @@ class Table(Source):
     def write_frame(frame: pd.DataFrame, path: Path) -> None:
         """Write a DataFrame without its index. Raises ValueError naming a column that the format cannot hold."""
 
-    @property
-    def exact(self) -> pd.DataFrame:
-        """The cells for writing in another format: `frame`, unless reading them as features has changed some."""
-        return self.frame
-
     def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
         """Rows as they were read, or their cells in another format."""
         from sktda.cli.formats import write_frame
 
-        if plain_ending(path) in {self.ending, *self.own}:
+        end = plain_ending(path)
+        if same_form(self.ending, end):
             self.write_rows(path, rows, target, relabelled, extra)
-        else:
-            write_frame(edited(self.exact, rows, target, relabelled, extra), path)
+            return
+        recast = self.recast(end, rows, target, relabelled, extra)
+        write_frame(edited(self.frame, rows, target, relabelled, extra) if recast is None else recast, path)
+
+    def recast(
+        self, end: str, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
+    ) -> pd.DataFrame | None:
+        """As `write`, for the format with this ending; None where that is the cells of `frame`."""
+        return None
 
     @abstractmethod
     def write_rows(
@@ -179,7 +180,7 @@ def check_flat(frame: pd.DataFrame, ending: str) -> None:
             what = "bytes" if isinstance(cell, bytes) else "lists or records"
             raise ValueError(
                 f"column {name!r} holds {what}, which {ending} cannot hold; write the format it came in, or "
-                + (".parquet" if what == "bytes" else ".jsonl or .parquet")
+                f"{'' if what == 'bytes' else '.jsonl or '}.parquet"
             )
 
 

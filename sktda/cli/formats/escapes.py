@@ -7,21 +7,18 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sktda.cli.formats.files import plain_ending
-
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet reckons with
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-TEXT = {".csv", ".tsv", ".txt", ".tab", ".psv", ".data", ".dat"}  # formats in which a text cannot say that it is one
 
 
 def write_for_spreadsheet(frame: pd.DataFrame, path: Path) -> None:
     """Write a table that people open in a spreadsheet: in text formats a quote stands before what is a formula."""
-    from sktda.cli.formats import write_frame
+    from sktda.cli.formats import format_of, write_frame
 
-    if plain_ending(path) in TEXT:
+    if format_of(path).module == "text":  # in which a text cannot say that it is one
         frame = frame.apply(escaped)
         frame.columns = [_escaped(name) for name in frame.columns]
     write_frame(frame, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,19 +12,19 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from sktda.cli.formats import FORMATS, read_source, write_frame
+from sktda.cli.formats import read_source, write_frame
 from sktda.cli.formats.base import Reading, Source, edited
-from sktda.cli.formats.files import plain_ending
+from sktda.cli.formats.known import FORMATS, PLAIN, plain_ending
 from sktda.images import SPLITS, ImageFolder, list_images
 
 
-def read_images(path: Path, reading: Reading, progress: Callable[[str], None]) -> ImageListing:
+def read_images(path: Path, reading: Reading, progress: Callable[[str], None]) -> Images:
     """List the images of a folder with the labels that their folders, their names or a table say.
 
     Images that cannot be read are left out, and named, where pixels are needed. Raises ValueError if there are none.
     """
     labels = reading.labels or (None if reading.level else _table_in(path))
-    listing = (
+    listing: Images = (
         LabelledImages.of(path, labels, reading, progress)
         if labels
         else ImageListing(ImageFolder.read(path, reading.size, progress, reading.level, reading.encode))
@@ -32,17 +33,10 @@ def read_images(path: Path, reading: Reading, progress: Callable[[str], None]) -
 
 
 @dataclass(frozen=True, eq=False)
-class ImageListing(Source):
-    """The paths and labels of the images of a folder, in which nothing is changed."""
+class Images(Source):
+    """Rows that are images of a folder."""
 
     images: ImageFolder
-
-    @property
-    def ending(self) -> str:  # type: ignore[override]
-        return ".csv"
-
-    default_index: ClassVar[str | None] = "path"
-    default_target: ClassVar[str | None] = "label"
 
     @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -53,10 +47,6 @@ class ImageListing(Source):
         return self.images.unreadable
 
     @property
-    def frame(self) -> pd.DataFrame:
-        return self.images.frame
-
-    @property
     def X(self) -> np.ndarray:
         return self.images.X
 
@@ -64,13 +54,9 @@ class ImageListing(Source):
     def picture(self) -> Callable[[int], Any]:
         return self.images.picture
 
-    def readable(self) -> ImageListing:
+    @abstractmethod
+    def readable(self) -> Images:
         """Without the images that cannot be read."""
-        return replace(self, images=self.images.readable()[0])
-
-    def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
-        """Write the list of images: path, label and the added columns."""
-        write_frame(edited(self.frame, rows, target, relabelled, extra), path)
 
     def copy(self, destination: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any]) -> None:
         """Copy the images at these positions; where folders are classes, into those of their labels."""
@@ -92,7 +78,28 @@ class ImageListing(Source):
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledImages(ImageListing):
+class ImageListing(Images):
+    """The paths and labels of the images of a folder, in which nothing is changed."""
+
+    ending: str = PLAIN
+
+    default_index: ClassVar[str | None] = "path"
+    default_target: ClassVar[str | None] = "label"
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        return self.images.frame
+
+    def readable(self) -> ImageListing:
+        return replace(self, images=self.images.readable()[0])
+
+    def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
+        """Write the list of images: path, label and the added columns."""
+        write_frame(edited(self.frame, rows, target, relabelled, extra), path)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages(Images):
     """Images whose labels are in a table.
 
     positions: its rows that have an image which can be read; names_images: the column that says which.
@@ -101,8 +108,6 @@ class LabelledImages(ImageListing):
     table: Source
     positions: np.ndarray
     names_images: str
-
-    default_index: ClassVar[str | None] = None
 
     @property
     def ending(self) -> str:  # type: ignore[override]

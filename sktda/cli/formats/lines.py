@@ -13,11 +13,10 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from sktda.cli.formats.base import Reading, Table, check_width, column_of, edited
-from sktda.cli.formats.files import Input, plain_ending, write_bytes
+from sktda.cli.formats.base import Reading, Table, check_width, column_of
+from sktda.cli.formats.files import Input, write_bytes
+from sktda.cli.formats.known import with_ending
 from sktda.cli.formats.wrapped import next_of, rows_within
-
-NESTED = (".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".feather", ".arrow", ".ipc")  # can hold objects in cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,21 +36,18 @@ class _Objects(Table):
     def _object(self, row: int) -> dict[str, Any]:
         """The object of a row."""
 
-    def write(self, path: Path, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame) -> None:
-        """Objects as they were read, whole in formats that can hold them, else their cells."""
-        from sktda.cli.formats import write_frame
-
-        end = plain_ending(path)
-        if end in {self.ending, *self.own}:
-            self.write_rows(path, rows, target, relabelled, extra)
-        elif end in NESTED:
-            objects = [
-                self._object(row) if made is None else made for row, made in self._made(rows, target, relabelled, extra)
-            ]
-            names = list(dict.fromkeys(name for each in objects for name in each))
-            write_frame(pd.DataFrame({name: column_of([each.get(name) for each in objects]) for name in names}), path)
-        else:
-            write_frame(edited(self.cells, rows, target, relabelled, extra), path)
+    def recast(
+        self, end: str, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
+    ) -> pd.DataFrame | None:
+        """Whole objects for formats that can hold them."""
+        format = with_ending(end)
+        if format is None or not format.nested:
+            return None
+        objects = [
+            self._object(row) if made is None else made for row, made in self._made(rows, target, relabelled, extra)
+        ]
+        names = list(dict.fromkeys(name for each in objects for name in each))
+        return pd.DataFrame({name: column_of([each.get(name) for each in objects]) for name in names})
 
     def _made(
         self, rows: np.ndarray, target: str, relabelled: dict[int, Any], extra: pd.DataFrame
@@ -81,8 +77,6 @@ class LineTable(_Objects):
     lines: list[bytes]
     line_numbers: np.ndarray | None = None
     notes: tuple[str, ...] = ()
-
-    own = frozenset({".jsonl", ".ndjson"})
 
     @classmethod
     def read(cls, file: Input, reading: Reading) -> Self:

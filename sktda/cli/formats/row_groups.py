@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 
 from sktda.cli.formats.arrow import as_frame, as_text, take
 from sktda.cli.formats.base import Source, check_width
-from sktda.cli.formats.files import plain_ending
+from sktda.cli.formats.known import comes_in_parts
 
-ENDINGS = (".parquet", ".pq")
 BLOCK_BYTES = 2**25  # read at a time, as estimated by what a row has on the average
 BLOCK_ROWS = 65_536
 GROUP_BYTES = 2**26  # held before a row group is written: larger ones are written as several
@@ -28,11 +27,11 @@ FETCHED = 10_000  # rows that a page may ask for: they are held in memory
 def parquet_files(path: Path) -> list[Path]:
     """The file, or those of a folder that holds nothing else; none for all other paths. Hidden files do not count."""
     if not path.is_dir():
-        return [path] if path.is_file() and path.suffix.lower() in ENDINGS else []
+        return [path] if path.is_file() and comes_in_parts(path) else []
     files = []
     for each in path.rglob("*"):
         if each.is_file() and not any(part[0] in "._" for part in each.relative_to(path).parts):
-            if each.suffix.lower() not in ENDINGS:
+            if not comes_in_parts(each):
                 return []
             files.append(each)
     return sorted(files)
@@ -43,7 +42,7 @@ class RowGroups(Source):
     """Rows of Parquet files, one file after the other.
 
     files: the files, in the order of their names; schema: that of all of them; sizes: rows of each; n_bytes: of all
-    rows, without compression; ending: that of Parquet; name: for messages.
+    rows, without compression; ending: that of the first file; name: for messages.
     """
 
     files: list[Path]
@@ -51,7 +50,7 @@ class RowGroups(Source):
     sizes: list[int]
     n_bytes: int
     name: str
-    ending: str = ".parquet"
+    ending: str
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -77,7 +76,7 @@ class RowGroups(Source):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"{path.name} has several columns named {twice!r}; give every column its own name")
-        return cls(files, schema, sizes, n_bytes, path.name)
+        return cls(files, schema, sizes, n_bytes, path.name, files[0].suffix.lower())
 
     @property
     def n_rows(self) -> int:
@@ -197,7 +196,7 @@ class RowGroups(Source):
 
     def check_place(self, path: Path) -> None:
         """Raise ValueError for an output of another format."""
-        if plain_ending(path) not in ENDINGS or path.suffix.lower() not in ENDINGS:
+        if not comes_in_parts(path):
             raise ValueError(
                 f"the rows of {self.name} are too many to be held in memory, and are written as they are read; give "
                 f"--out a name that ends with .parquet in place of {path.name}"

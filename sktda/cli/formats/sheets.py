@@ -15,8 +15,9 @@ from python_calamine import CalamineError, CalamineWorkbook, PasswordError, Shee
 
 from sktda.cli.formats.base import EXACT_FLOAT, Reading, Table, check_flat, column_of, distinct, edited
 from sktda.cli.formats.escapes import FORMULA
-from sktda.cli.formats.files import Input, kind_of, write_bytes
+from sktda.cli.formats.files import Input, write_bytes
 from sktda.cli.formats.header import has_header, is_no_row
+from sktda.cli.formats.known import PLAIN, kind_of
 
 Rows = list[list[Any]]
 MAX_ROWS, MAX_CELL = 1_048_576, 32_767  # of a sheet, and characters of a cell
@@ -195,7 +196,7 @@ def _what_it_is(file: Input, error: Exception) -> str:
         kind = kind_of(file.read(), "it")
     except ValueError as what:
         return f"{what}" if "web page" in str(what) else f"{error}; save it again, or as CSV"
-    return f"it holds text; rename it to end with {kind}" if kind == ".csv" else f"{error}; save it again, or as CSV"
+    return f"it holds text; rename it to end with {kind}" if kind == PLAIN else f"{error}; save it again, or as CSV"
 
 
 def _joined(row: list[Any]) -> str:

@@ -25,8 +25,6 @@ class SqliteTable(Table):
     declared: dict[str, str]
     notes: tuple[str, ...] = ()
 
-    own = frozenset({".sqlite", ".sqlite3", ".db"})
-
     @classmethod
     def read(cls, file: Input, reading: Reading) -> Self:
         """Read the table that was named, the only one, or the result of the query."""

@@ -12,6 +12,7 @@ import pandas as pd
 
 from sktda.cli.formats.base import Reading, Table, edited
 from sktda.cli.formats.files import Input
+from sktda.cli.formats.known import PLAIN
 from sktda.cli.formats.text import TextTable
 
 
@@ -20,7 +21,7 @@ class StataTable(Table):
     """cells: values that have labels are these labels."""
 
     cells: pd.DataFrame
-    ending: str = ".csv"  # that of standard output
+    ending: str = PLAIN
     notes: tuple[str, ...] = ()
 
     @classmethod

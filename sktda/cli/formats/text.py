@@ -17,8 +17,9 @@ import pandas as pd
 
 from sktda.cli.formats.base import Reading, Table, check_flat, check_width, distinct
 from sktda.cli.formats.dialect import HEAD, Dialect, decode, find_dialect, two_encodings
-from sktda.cli.formats.files import LIBSVM, Input, plain_ending, write_bytes
+from sktda.cli.formats.files import Input, write_bytes
 from sktda.cli.formats.header import LINE, is_no_row
+from sktda.cli.formats.known import LIBSVM, plain_ending
 from sktda.cli.formats.line_bytes import Lines
 
 SPARSE = re.compile(r"(?:[+-]?\d+(?:\.\d+)?(?: +\d+:[-+.\deE]+)+ *\r?\n){2}")
