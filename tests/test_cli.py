@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import sktda
 from sktda.cli.commands import app
-from sktda.cli.jobs import methods
+from sktda.cli.settings import methods
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 

@@ -225,7 +225,7 @@ def test_the_columns_are_never_whole_in_memory(tmp_path, monkeypatch, by_row_gro
         pq.write_table(rows, path, row_group_size=1_000)
         settings = streamed.Settings(path, "label")
         tracemalloc.start()
-        job = streamed.StreamedJob.of(streamed.streamed(settings), settings, lambda text: None)
+        job = streamed.read_by_row_group(streamed.streamed(settings), settings, lambda text: None)
         job.source.write(tmp_path / f"out {n}.parquet", np.arange(n), "label", {}, pd.DataFrame(index=range(n)))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -23,7 +23,7 @@ from sktda.cleaning.base import (
 from sktda.cleaning.frame import frame_of
 from sktda.cleaning.predictability import disagreeing, of_classes, of_numbers
 from sktda.cleaning.remembered import fit_attributor
-from sktda.cleaning.shown import DetectorView
+from sktda.cleaning.shown import below, detector_shown, detector_summary
 from sktda.cleaning.unlabelled import labelled_rows, labels_of, predicted, spread
 from sktda.containers import as_columns, needs_encoding, read_target
 from sktda.data import encode_target, is_dictionary, note_columns, row_index, sliceable
@@ -34,7 +34,7 @@ from sktda.selection import prune
 MANY = 1 / 3  # flagged rows, from where on the data are rather odd than dirty
 
 
-class NoisyLabelDetector(DetectorView, BaseEstimator):
+class NoisyLabelDetector(BaseEstimator):
     """Find the rows whose label is probably wrong; by default without choosing or training a model.
 
     Rows are ranked by the attributor's scores. How many are called noisy is estimated from out-of-sample
@@ -336,6 +336,20 @@ class NoisyLabelDetector(DetectorView, BaseEstimator):
             "noisy": self.labels_ == -1,
         }
         return frame_of(columns, self._index, np.argsort(self.scores_, kind="stable"))
+
+    def summary(self):
+        """What was found, as a flat dictionary of numbers, for the log of an experiment.
+
+        Returns
+        -------
+        summary : dict of str to int or float
+            n_rows, n_labelled, n_noisy; noise_rate with noise_rate_low and noise_rate_high; predictability,
+            predictability_error, chance; can_tell (0 or 1). See the attributes of the same names.
+        """
+        return detector_summary(self)
+
+    def _html_repr(self) -> str:
+        return below(super()._html_repr(), self, detector_shown)
 
     def review(self, X, y, decisions=None):
         """A page on which a human decides about the noisy rows; a notebook shows it, `save(path)` writes it.

@@ -43,69 +43,53 @@ def below(diagram: str, found: Any, shown: Callable[[Any], Shown]) -> str:
         return diagram
 
 
-class DetectorView:
-    """What a NoisyLabelDetector found, as numbers and as HTML."""
+def detector_summary(found: Any) -> dict[str, float]:
+    """Numbers for a log, of a NoisyLabelDetector."""
+    check_is_fitted(found)
+    low, high = found.noise_rate_interval_
+    return {
+        "n_rows": len(found.labels_),
+        "n_labelled": int((found.labels_ != 0).sum()),
+        "n_noisy": int((found.labels_ == -1).sum()),
+        "noise_rate": float(found.noise_rate_),
+        "noise_rate_low": float(low),
+        "noise_rate_high": float(high),
+        "predictability": float(found.predictability_),
+        "predictability_error": float(found.predictability_error_),
+        "chance": float(found.chance_),
+        "can_tell": int(found.can_tell_),
+    }
 
-    scores_: np.ndarray
-    labels_: np.ndarray
 
-    def summary(self) -> dict[str, float]:
-        """What was found, as a flat dictionary of numbers, for the log of an experiment.
-
-        Returns
-        -------
-        summary : dict of str to int or float
-            n_rows, n_labelled, n_noisy; noise_rate with noise_rate_low and noise_rate_high; predictability,
-            predictability_error, chance; can_tell (0 or 1). See the attributes of the same names.
-        """
-        check_is_fitted(self)
-        found: Any = self
-        low, high = found.noise_rate_interval_
-        return {
-            "n_rows": len(self.labels_),
-            "n_labelled": int((self.labels_ != 0).sum()),
-            "n_noisy": int((self.labels_ == -1).sum()),
-            "noise_rate": float(found.noise_rate_),
-            "noise_rate_low": float(low),
-            "noise_rate_high": float(high),
-            "predictability": float(found.predictability_),
-            "predictability_error": float(found.predictability_error_),
-            "chance": float(found.chance_),
-            "can_tell": int(found.can_tell_),
-        }
-
-    def _html_repr(self) -> str:
-        return below(super()._html_repr(), self, DetectorView._shown)  # type: ignore[misc]
-
-    def _shown(self) -> Shown:
-        found: Any = self
-        told, regression = self.summary(), found.task_ == "regression"
-        what, noisy = "value" if regression else "label", self.labels_ == -1
-        metric = "R²" if regression else "Balanced accuracy"
-        evidence = f"{metric} is {told['predictability']:.2f} out of sample, {told['chance']:.2f} by chance."
-        sentence = (
-            f"{told['n_noisy']:,} of {told['n_labelled']:,} {what}s probably wrong ({told['noise_rate']:.1%}; by "
-            f"sampling {told['noise_rate_low']:.1%} to {told['noise_rate_high']:.1%}). {evidence}"
-        )
-        if not told["can_tell"]:
-            sentence = f"The features do not predict the {what}s, so which are wrong cannot be told. {evidence}"
-        return Shown(
-            sentence,
-            found.label_quality_,
-            noisy,
-            f"{what} quality",
-            "Worst rows" if noisy.any() else "Most doubtful rows",
-            ("row", "given", "suggested", "quality"),
-            [
-                (
-                    _name(found, row),
-                    np.asarray(found._given)[row],
-                    found.suggested_labels_[row],
-                    found.label_quality_[row],
-                )
-                for row in _first(self.scores_)
-            ],
-        )
+def detector_shown(found: Any) -> Shown:
+    """What is below the diagram of a NoisyLabelDetector."""
+    told, regression = detector_summary(found), found.task_ == "regression"
+    what, noisy = "value" if regression else "label", found.labels_ == -1
+    metric = "R²" if regression else "Balanced accuracy"
+    evidence = f"{metric} is {told['predictability']:.2f} out of sample, {told['chance']:.2f} by chance."
+    sentence = (
+        f"{told['n_noisy']:,} of {told['n_labelled']:,} {what}s probably wrong ({told['noise_rate']:.1%}; by "
+        f"sampling {told['noise_rate_low']:.1%} to {told['noise_rate_high']:.1%}). {evidence}"
+    )
+    if not told["can_tell"]:
+        sentence = f"The features do not predict the {what}s, so which are wrong cannot be told. {evidence}"
+    return Shown(
+        sentence,
+        found.label_quality_,
+        noisy,
+        f"{what} quality",
+        "Worst rows" if noisy.any() else "Most doubtful rows",
+        ("row", "given", "suggested", "quality"),
+        [
+            (
+                _name(found, row),
+                np.asarray(found._given)[row],
+                found.suggested_labels_[row],
+                found.label_quality_[row],
+            )
+            for row in _first(found.scores_)
+        ],
+    )
 
 
 def pruner_summary(pruner: Any) -> dict[str, float]:

@@ -1,11 +1,10 @@
-"""What the shell commands do between reading and writing: find the labels and features, score, plan the output."""
+"""What the shell commands do between reading and writing: find the labels and features, score, report."""
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,110 +12,22 @@ import numpy as np
 import pandas as pd
 
 from sktda.cli.formats import read_source
-from sktda.cli.formats.base import Reading, Source
+from sktda.cli.formats.base import Source
 from sktda.cli.learned import learned
 from sktda.cli.named import OPTIONS, each_named, target_of, unknown_column, without
 from sktda.cli.options import OWN_FEATURES
 from sktda.cli.plan import FLAGS, read_text_cells
+from sktda.cli.settings import Settings
 from sktda.review.decisions import check_given, row_positions
 
 if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the file is read before
     from sktda import NoisyLabelDetector
+    from sktda.cli.formats.row_groups import Fetched
     from sktda.findings import Finding
     from sktda.report.judgement import Judgement
     from sktda.tables.clocks import Clock
     from sktda.tables.columns import Column
     from sktda.tables.numerals import Numerals
-
-DEFAULT_METHOD = "label-posterior"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The options that all commands share."""
-
-    data: Path
-    target: str | None = None
-    index: str | None = None
-    embeddings: Path | None = None
-    features: str = "auto"
-    size: int | None = None
-    probabilities: Path | None = None
-    task: str = "auto"
-    drop: str | float | int = "auto"  # a share, or a number of rows
-    method: str = DEFAULT_METHOD
-    seed: int = 0
-    unlabelled: str = "keep"
-    kinds: dict[str, str] = field(default_factory=dict)  # column: text, category or ignore
-    na_values: tuple[str, ...] | None = None
-    part: str | None = None
-    query: str | None = None
-    header: bool | None = None
-    labels: Path | None = None
-    level: int | None = None
-
-    @property
-    def no_label(self) -> frozenset[str]:
-        """What stands for no label, in lower case."""
-        from sktda.cli.labels import NO_LABEL
-
-        return NO_LABEL if self.na_values is None else frozenset({"", *map(str.lower, self.na_values)})
-
-    @property
-    def may_be_large(self) -> bool:
-        """Whether the data may be Parquet that is read by row group."""
-        return self.data.is_dir() or self.data.suffix.lower() in (".parquet", ".pq")
-
-    @property
-    def reading(self) -> Reading:
-        """How the data are to be read."""
-        named = tuple(name for name in (self.target, self.index, *self.kinds) if name)
-        pixels = self.embeddings is None
-        return Reading(self.part, self.query, self.header, named, self.size or 64, self.labels, self.level, pixels)
-
-    def detector(self, task: str, n_rows: int, unlabelled: str = "error") -> NoisyLabelDetector:
-        """The unfitted detector. Raises ValueError where more rows are to be dropped than there are."""
-        from sktda import NoisyLabelDetector
-        from sktda.attribution import PrecomputedProbabilities
-        from sktda.attribution.base import needs_of
-
-        contamination = self.drop
-        if contamination == "confident-joint":
-            if task == "regression":
-                raise ValueError(
-                    "--drop confident-joint counts rows that are confidently another class, and the labels are numbers "
-                    "to be predicted; take --drop auto, or a share"
-                )
-            contamination = "confident_joint"
-        if isinstance(contamination, int):
-            if contamination >= n_rows:
-                raise ValueError(f"--drop {contamination} is no fewer than the {n_rows:,} rows there are; keep some")
-            contamination = contamination / n_rows
-        attributor = PrecomputedProbabilities() if self.probabilities else methods()[self.method]()
-        params = attributor.get_params(deep=False)
-        if "task" in params:
-            attributor.set_params(task=task)
-        needs = needs_of(attributor)
-        if "estimator" in params and needs.gradients:
-            from sktda.model.proxy import default_net
-
-            attributor.set_params(estimator=default_net(task, **needs.net))
-        return NoisyLabelDetector(
-            attributor, contamination=contamination, unlabelled=unlabelled, random_state=self.seed
-        )
-
-
-def methods() -> dict[str, type]:
-    """Attribution methods by their name in the shell: those that need nothing but X and y."""
-    import sktda.attribution as package
-
-    # a hyphen between words of three letters or more: names such as TracIn and LoGra are one word
-    found = {name: getattr(package, name) for name in package.__all__ if "Precomputed" not in name}
-    return {
-        re.sub(r"(?<=\w\w[a-z0-9])(?=[A-Z]\w\w)|(?<=[A-Z])(?=[A-Z][a-z]\w)", "-", name).lower(): cls
-        for name, cls in found.items()
-        if hasattr(cls, "fit")
-    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +37,7 @@ class Job:
     given: the labels as they were read (text, or float for regression; missing where there is none) with the user's
     index; judged: with one spelling per class. X: features without columns that give the label away; columns: what was
     made of the table's, empty where the features are no table; numerals: how the labels are written as numbers.
+    fetched: the rows, where the cells are not held; X then has those that have a label, in a mapped file.
     """
 
     settings: Settings
@@ -139,17 +51,18 @@ class Job:
     notes: list[str]
     columns: list[Column]
     numerals: Numerals | Clock
+    fetched: Fetched | None = None
 
     @classmethod
     def load(cls, settings: Settings, progress: Callable[[str], None]) -> Job:
         """Read everything. Raises ValueError or OSError with one sentence for what is wrong with the input."""
         path = settings.data
         if settings.may_be_large:
-            from sktda.cli.streamed import StreamedJob, streamed
+            from sktda.cli.streamed import read_by_row_group, streamed
 
             if (large := streamed(settings)) is not None:
                 progress(f"reading {path}")
-                return StreamedJob.of(large, settings, progress)
+                return read_by_row_group(large, settings, progress)
         encoder, reading, said = learned(settings)
         progress(f"reading {path}")
         source = read_source(path, reading, progress)
@@ -222,18 +135,60 @@ class Job:
         return cls(settings, source, target, given, judged, task, X, findings, notes, columns, labels.numerals)
 
     def check_review(self) -> None:
-        """Raise ValueError, before rows are scored, where no page of a review can be made; here it can."""
+        """Raise ValueError, before rows are scored, where no page of a review can be made."""
+        if self._with_features is not self:
+            raise ValueError(
+                f"{int(self.unlabelled.sum()):,} rows of {self.settings.data.name} have no label, and a review needs "
+                "the features of all rows, which are mapped of the others only; use sktda score"
+            )
 
     @property
     def unlabelled(self) -> np.ndarray:
         """Whether a row has no label (n,)."""
         return self.given.isna().to_numpy()
 
+    @property
+    def _with_features(self) -> Job:
+        """The job on the rows that X has."""
+        if self.fetched is None or not self.unlabelled.any():
+            return self
+        from sktda.cli.likeness import among
+
+        rows = np.flatnonzero(~self.unlabelled)
+        return replace(
+            self,
+            given=self.given.iloc[rows],
+            judged=self.judged.iloc[rows],
+            findings=[among(rows, finding) for finding in self.findings],
+            fetched=self.fetched.some(rows),
+        )
+
+    def _of_all(self, found: pd.DataFrame, findings: list[Finding]) -> pd.DataFrame:
+        """What was found of the rows with features, as that of all rows; the findings are added to the others."""
+        from sktda.cli.likeness import from_among
+
+        rows = np.flatnonzero(~self.unlabelled)
+        self.findings.extend(from_among(rows, finding) for finding in findings)
+        frame = found.set_axis(rows).reindex(range(len(self.given)))
+        for name in ("duplicate_of", "near_duplicate_of"):
+            own = rows[found[name].notna().to_numpy()]
+            frame.loc[own, name] = rows[frame.loc[own, name].to_numpy(dtype=int)]
+        for name in {"noisy", "outlier"} & {*frame}:
+            frame[name] = frame[name].eq(True).to_numpy(dtype=bool)
+        return frame
+
     def _detector(self, unlabelled: str = "error") -> NoisyLabelDetector:
         return self.settings.detector(self.task, int((~self.unlabelled).sum()), unlabelled)
 
     def score(self, progress: Callable[[str], None]) -> tuple[pd.DataFrame, Judgement]:
-        """(verdicts in file order, what is said of all labels together); the columns of ReportInput.frame."""
+        """(verdicts in file order, what is said of all labels together); the columns of ReportInput.frame.
+
+        Rows without features have no verdict, and are compared with no other.
+        """
+        if (part := self._with_features) is not self:
+            before = len(part.findings)
+            found, judgement = part.score(progress)
+            return self._of_all(found, part.findings[before:]).set_axis(self.given.index), judgement
         progress(f"scoring {len(self.given):,} rows")
         from sktda.cleaning.base import NothingToLearnWarning
         from sktda.cli.features import few_kinds, many_flagged
@@ -281,6 +236,10 @@ class Job:
 
     def _compare(self) -> dict[str, Any]:
         """Columns about copies and strange rows; findings and notes about them are added."""
+        if (part := self._with_features) is not self:
+            before = len(part.findings)
+            found = self._of_all(pd.DataFrame(part._compare()), part.findings[before:])
+            return {str(name): column.array for name, column in found.items()}
         from sktda.cli.likeness import columns_of, compared
 
         alike, findings, notes = compared(self.X, self.judged, self.task)
@@ -294,8 +253,10 @@ class Job:
         return sum(finding.kind == "contradiction" for finding in self.findings)
 
     @property
-    def cells(self) -> pd.DataFrame | None:
+    def cells(self) -> Any:
         """The columns that a page shows: all but the labels and the names of the rows; None of pictures."""
+        if self.fetched is not None:
+            return self.fetched if self.fetched.columns else None
         cells = self.source.frame.drop(columns=[self.target, *filter(None, [self.given.index.name])])
         return None if self.source.picture or cells.empty else cells
 
@@ -303,8 +264,9 @@ class Job:
     def written(self) -> list[str] | None:
         """Labels as they stand in the file, where that is text and they were read as numbers."""
         labels = self.source.frame[self.target]
-        is_text = self.task == "regression" and labels.dtype.kind not in "iuf"
-        return labels.astype(str).tolist() if is_text else None
+        if self.task != "regression" or labels.dtype.kind in "iuf":
+            return None
+        return (labels if self.fetched is None else self.fetched.labels(self.target)).astype(str).tolist()
 
     def read_scores(self, path: Path) -> pd.DataFrame:
         """The verdicts of a scores file in the data's row order, as `score` returned them."""
@@ -346,6 +308,8 @@ class Job:
         self, path: Path, frame: pd.DataFrame, judgement: Judgement, command: str, comparison: bool = True
     ) -> dict[str, Any]:
         """Write the page; returns the numbers on it. Spellings of one label are one class there, too."""
+        if (part := self._with_features) is not self:
+            return part.write_report(path, frame[~self.unlabelled], judgement, command, comparison)
         from sktda.cli.likeness import among
         from sktda.report import ReportInput, write_report
 

@@ -11,7 +11,7 @@ from sktda.cli.options import OWN_FEATURES
 
 if TYPE_CHECKING:
     from sktda.cli.formats.base import Reading
-    from sktda.cli.jobs import Settings
+    from sktda.cli.settings import Settings
     from sktda.pretrained.encoder import PretrainedEncoder
 
 

@@ -49,3 +49,11 @@ def among(rows: np.ndarray, finding: Finding) -> Finding:
     if "groups" in detail:
         detail["groups"] = [np.searchsorted(rows, group) for group in detail["groups"]]
     return replace(finding, rows=np.searchsorted(rows, finding.rows), detail=detail)
+
+
+def from_among(rows: np.ndarray, finding: Finding) -> Finding:
+    """The finding about some of the rows, by their positions (k,) among all."""
+    detail = dict(finding.detail)
+    if "of" in detail:
+        detail["of"] = rows[detail["of"]]
+    return replace(finding, rows=rows[finding.rows], detail=detail)

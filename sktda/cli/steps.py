@@ -15,8 +15,9 @@ from sktda.cli.session import fail, list_columns
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sktda.cli.jobs import Job, Settings
+    from sktda.cli.jobs import Job
     from sktda.cli.plan import Plan
+    from sktda.cli.settings import Settings
     from sktda.report.judgement import Judgement
 
 
@@ -55,7 +56,7 @@ def verdict_of(numbers: dict[str, Any]) -> list[str]:
 
 def settings_of(ctx: typer.Context, data: Path | None = None) -> Settings:
     """The options that all commands share, as they were given; data: one path of several."""
-    from sktda.cli.jobs import Settings
+    from sktda.cli.settings import Settings
 
     given = {"drop": "auto", "unlabelled": Without.keep, **ctx.params}
     if data is not None:
@@ -120,7 +121,7 @@ def check_command(
 ) -> None:
     """All that can be wrong with the command line and the outputs, before anything is read."""
     from sktda.cli.formats import check_ending
-    from sktda.cli.jobs import DEFAULT_METHOD, methods
+    from sktda.cli.settings import DEFAULT_METHOD, methods
     from sktda.files import STANDARD, check_outputs
 
     if settings.method != DEFAULT_METHOD and settings.method not in methods():

@@ -7,26 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from sktda.cli.formats.row_groups import Fetched, RowGroups, parquet_files
-from sktda.cli.jobs import DEFAULT_METHOD, Job, Settings
+from sktda.cli.jobs import Job
 from sktda.cli.learned_columns import RowsOfCells, drawn_rows, learn_columns
-from sktda.cli.likeness import among
 from sktda.cli.named import each_named, target_of, unknown_column, without
 from sktda.cli.plan import FLAGS
+from sktda.cli.settings import DEFAULT_METHOD, Settings
 from sktda.files import STANDARD
 from sktda.mapped import mapped_blocks
 from sktda.room import check_held, kept
-
-if TYPE_CHECKING:
-    from sktda.findings import Finding
-    from sktda.report.judgement import Judgement
 
 HELD_BYTES = 2**29  # of cells: fewer are read whole, which takes several times as much memory
 
@@ -81,151 +75,65 @@ def check_large(settings: Settings, outputs: dict[str, Path], with_data: bool = 
         )
 
 
-@dataclass(frozen=True, eq=False)
-class StreamedJob(Job):
-    """X has the rows that have a label, in a mapped file; positions (n,): of these rows, or part of them, in the file.
+def read_by_row_group(source: RowGroups, settings: Settings, progress: Callable[[str], None]) -> Job:
+    """Learn what columns hold, and map the numbers of the rows that have a label; raises as Job.load does."""
+    from sktda.cli.features import last_row_sums_up, notes_of, one_spelling
+    from sktda.cli.labels import check_classes, read_labels
+    from sktda.cli.learned import learned
 
-    The rest is as in a Job.
-    """
-
-    source: RowGroups
-    positions: np.ndarray
-
-    @classmethod
-    def of(cls, source: RowGroups, settings: Settings, progress: Callable[[str], None]) -> StreamedJob:
-        """Learn what columns hold, and map their numbers; raises as Job.load does."""
-        from sktda.cli.features import last_row_sums_up, notes_of, one_spelling
-        from sktda.cli.labels import check_classes, read_labels
-        from sktda.cli.learned import learned
-
-        text, _, said = learned(settings)
-        frame, n = source.frame, source.n_rows
-        target = target_of(source, settings.target, source.name)
-        kinds = each_named(settings.kinds, frame)
-        for name in (settings.index, *kinds):
-            if name is not None and name not in frame:
-                raise ValueError(unknown_column(frame, name, source.name))
-        if target in (settings.index, *kinds):
-            raise ValueError(f"column {target!r} is that of --target and cannot be another one, too; name another")
-        labels = read_labels(source.column(target), settings.task, settings.no_label)
-        given, task = labels.given, labels.task
-        if task == "classification":
-            check_classes(one_spelling(given))
-        if settings.index is not None:
-            given.index = pd.Index(source.column(settings.index), name=settings.index)
-        known = given.notna().to_numpy()
-        own = [name for name in FLAGS if name in frame]
-        rows = RowsOfCells(
-            source, [name for name in map(str, frame) if name not in (target, settings.index, *own)], settings.na_values
-        )
-        if not rows.names:
-            raise ValueError("no column can be used as a feature (there is none beside the labels)")
-        if task == "regression" and settings.method == DEFAULT_METHOD:
-            cells = 16.0 * int(known.sum()) * len(rows.names)
-            check_held(f"{DEFAULT_METHOD} of numbers", cells, "--method complexity-gap does not")
-        drawn = drawn_rows(n, len(rows.names), settings.seed)
-        progress(f"learning the columns from {len(drawn):,} of {n:,} rows")
-        encoder, findings = learn_columns(rows, drawn, given, task, without(kinds, settings.index), text)
-        progress(f"encoding by row group {n:,} rows")
-        X = mapped_blocks(int(known.sum()), lambda: rows.encoded(encoder, known))
-        judged = given
-        if task == "classification":
-            part = given[known]
-            merged = one_spelling(part, X if len(drawn) == n else None)
-            if merged is not part:
-                judged = given.copy()
-                judged[known] = merged.array
-                check_classes(judged)
-        told = notes_of(findings, encoder)
-        first = sum(finding.kind == "contradiction" for finding in findings)
-        notes = [
-            *told[:first],
-            _how(source, len(drawn)),
-            *labels.notes,
-            *told[first:],
-            *([f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []),
-            *last_row_sums_up(source.rows(np.array([n - 1]))),
-            *said,
-        ]
-        columns, numerals = encoder.columns_, labels.numerals
-        return cls(
-            settings, source, target, given, judged, task, X, findings, notes, columns, numerals, kept(np.arange(n))
-        )
-
-    @property
-    def _labelled(self) -> StreamedJob:
-        """The rows that have a label alone, as X has them."""
-        rows = np.flatnonzero(~self.unlabelled)
-        given, judged = self.given.iloc[rows], self.judged.iloc[rows]
-        findings = [among(rows, finding) for finding in self.findings]
-        return replace(self, given=given, judged=judged, findings=findings, positions=self.positions[rows])
-
-    def score(self, progress: Callable[[str], None]) -> tuple[pd.DataFrame, Judgement]:
-        """As a Job; rows without a label have no verdict, and are compared with no other."""
-        if not self.unlabelled.any():
-            return super().score(progress)
-        part = self._labelled
-        before = len(part.findings)
-        found, judgement = part.score(progress)
-        return self._of_all(found, part.findings[before:]).set_axis(self.given.index), judgement
-
-    def _compare(self) -> dict[str, Any]:
-        if not self.unlabelled.any():
-            return super()._compare()
-        part = self._labelled
-        before = len(part.findings)
-        found = pd.DataFrame(part._compare())
-        return {str(name): column.array for name, column in self._of_all(found, part.findings[before:]).items()}
-
-    def _of_all(self, found: pd.DataFrame, findings: list[Finding]) -> pd.DataFrame:
-        """What was found of the rows that have a label, as that of all rows; the findings are added to the others."""
-        rows = np.flatnonzero(~self.unlabelled)
-        self.findings.extend(_named(finding, rows) for finding in findings)
-        frame = found.set_axis(rows).reindex(range(len(self.given)))
-        for name in ("duplicate_of", "near_duplicate_of"):
-            own = rows[found[name].notna().to_numpy()]
-            frame.loc[own, name] = rows[frame.loc[own, name].to_numpy(dtype=int)]
-        for name in {"noisy", "outlier"} & {*frame}:
-            frame[name] = frame[name].eq(True).to_numpy(dtype=bool)
-        return frame
-
-    def write_report(
-        self, path: Path, frame: pd.DataFrame, judgement: Judgement, command: str, comparison: bool = True
-    ) -> dict[str, Any]:
-        """As a Job."""
-        if not self.unlabelled.any():
-            return super().write_report(path, frame, judgement, command, comparison)
-        return self._labelled.write_report(path, frame[~self.unlabelled], judgement, command, comparison)
-
-    def check_review(self) -> None:
-        """As of a Job."""
-        if n := int(self.unlabelled.sum()):
-            raise ValueError(
-                f"{n:,} rows of {self.source.name} have no label, and a review needs the features of all rows, which "
-                "are mapped of the others only; use sktda score"
-            )
-
-    @property
-    def cells(self) -> Any:
-        """The columns that a page shows, of rows that are read when they are asked for."""
-        hidden = {self.target, self.given.index.name}
-        names = [name for name in map(str, self.source.frame) if name not in hidden]
-        return Fetched(self.source, self.positions, names) if names else None
-
-    @property
-    def written(self) -> list[str] | None:
-        """As of a Job."""
-        if self.task != "regression" or self.source.frame[self.target].dtype.kind in "iuf":
-            return None
-        return self.source.column(self.target).iloc[self.positions].astype(str).tolist()
-
-
-def _named(finding: Finding, rows: np.ndarray) -> Finding:
-    """The finding about some of the rows, by their positions (k,) among all."""
-    detail = dict(finding.detail)
-    if "of" in detail:
-        detail["of"] = rows[detail["of"]]
-    return replace(finding, rows=rows[finding.rows], detail=detail)
+    text, _, said = learned(settings)
+    frame, n = source.frame, source.n_rows
+    target = target_of(source, settings.target, source.name)
+    kinds = each_named(settings.kinds, frame)
+    for name in (settings.index, *kinds):
+        if name is not None and name not in frame:
+            raise ValueError(unknown_column(frame, name, source.name))
+    if target in (settings.index, *kinds):
+        raise ValueError(f"column {target!r} is that of --target and cannot be another one, too; name another")
+    labels = read_labels(source.column(target), settings.task, settings.no_label)
+    given, task = labels.given, labels.task
+    if task == "classification":
+        check_classes(one_spelling(given))
+    if settings.index is not None:
+        given.index = pd.Index(source.column(settings.index), name=settings.index)
+    known = given.notna().to_numpy()
+    own = [name for name in FLAGS if name in frame]
+    rows = RowsOfCells(
+        source, [name for name in map(str, frame) if name not in (target, settings.index, *own)], settings.na_values
+    )
+    if not rows.names:
+        raise ValueError("no column can be used as a feature (there is none beside the labels)")
+    if task == "regression" and settings.method == DEFAULT_METHOD:
+        cells = 16.0 * int(known.sum()) * len(rows.names)
+        check_held(f"{DEFAULT_METHOD} of numbers", cells, "--method complexity-gap does not")
+    drawn = drawn_rows(n, len(rows.names), settings.seed)
+    progress(f"learning the columns from {len(drawn):,} of {n:,} rows")
+    encoder, findings = learn_columns(rows, drawn, given, task, without(kinds, settings.index), text)
+    progress(f"encoding by row group {n:,} rows")
+    X = mapped_blocks(int(known.sum()), lambda: rows.encoded(encoder, known))
+    judged = given
+    if task == "classification":
+        part = given[known]
+        merged = one_spelling(part, X if len(drawn) == n else None)
+        if merged is not part:
+            judged = given.copy()
+            judged[known] = merged.array
+            check_classes(judged)
+    told = notes_of(findings, encoder)
+    first = sum(finding.kind == "contradiction" for finding in findings)
+    notes = [
+        *told[:first],
+        _how(source, len(drawn)),
+        *labels.notes,
+        *told[first:],
+        *([f"columns not used as features (written by sktda): {', '.join(own)}"] if own else []),
+        *last_row_sums_up(source.rows(np.array([n - 1]))),
+        *said,
+    ]
+    columns, numerals = encoder.columns_, labels.numerals
+    hidden = {target, given.index.name}
+    fetched = Fetched(source, kept(np.arange(n)), [name for name in map(str, frame) if name not in hidden])
+    return Job(settings, source, target, given, judged, task, X, findings, notes, columns, numerals, fetched)
 
 
 def _how(source: RowGroups, n_drawn: int) -> str:

@@ -9,8 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sktda.cli.commands import app
-from sktda.cli.jobs import Settings
 from sktda.cli.learned import learned
+from sktda.cli.settings import Settings
 from tests.pretrained import models
 
 pytestmark = pytest.mark.usefixtures("few_trees")

@@ -273,6 +273,14 @@ class Fetched:
     def __len__(self) -> int:
         return len(self.known)
 
+    def some(self, rows: np.ndarray) -> Fetched:
+        """Those of these rows (k,) alone."""
+        return Fetched(self.source, self.known[rows], self.columns)
+
+    def labels(self, name: str) -> pd.Series:
+        """A column that is no cell of a page, whole."""
+        return self.source.column(name).iloc[self.known]
+
     @property
     def iloc(self) -> Fetched:
         return self
