@@ -18,11 +18,11 @@ import pyarrow.feather as pf
 import pyarrow.parquet as pq
 import pytest
 
-from sktda.cli.formats import FORMATS, line_bytes, read_source, write_frame
+from sktda.cli.formats import line_bytes, read_source, write_frame
 from sktda.cli.formats.base import Reading
 from sktda.cli.formats.escapes import unescaped, visible, write_for_spreadsheet
 from sktda.cli.formats.files import Input, write_bytes
-from sktda.cli.formats.known import COMPRESSIONS
+from sktda.cli.formats.known import COMPRESSIONS, FORMATS
 from tests.in_turn import in_turn
 
 NOTHING = pd.DataFrame(index=range(4))
@@ -47,7 +47,7 @@ def texts(path, reading=None):
 
 
 def opened(path):
-    return Input.of(path, lambda ending: True).read()
+    return Input.of(path).read()
 
 
 @pytest.mark.parametrize("end", WRITTEN)

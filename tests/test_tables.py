@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sktda.cli.formats import FORMATS, ending, read_source, write_frame
+from sktda.cli.formats import read_source, write_frame
 from sktda.cli.formats.arrays import read_features
 from sktda.cli.formats.base import Source, Table
 from sktda.cli.formats.files import Input, write_bytes
+from sktda.cli.formats.known import FORMATS, ending
 from tests.in_turn import in_turn
 
 ROWS = [
@@ -26,7 +27,7 @@ NOTHING = pd.DataFrame(index=range(5))
 
 
 def opened(path):
-    return Input.of(path, lambda ending: True).read()
+    return Input.of(path).read()
 
 
 def as_text(rows, delimiter=",", end="\n", quoting=csv.QUOTE_MINIMAL):

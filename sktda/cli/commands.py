@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from sktda.cli.check import check
 from sktda.cli.doctor import doctor
+from sktda.cli.formats.escapes import visible
 from sktda.cli.options import (
     Action,
     AsCategory,
@@ -44,7 +46,7 @@ from sktda.cli.options import (
     data_path,
     option,
 )
-from sktda.cli.session import Commands, command_line, fail, session, show
+from sktda.cli.session import command_line, fail, session, show
 from sktda.cli.steps import (
     check_command,
     copy_images,
@@ -58,6 +60,20 @@ from sktda.cli.steps import (
 )
 
 WRITING_REPORT = "writing the report"
+
+
+class Commands(typer.core.TyperGroup):
+    """What a terminal would act upon is shown in complaints about the command line, too: shells fill in file names."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # of click, which typer brings under names that change
+            message = getattr(error, "message", None)
+            if isinstance(message, str):
+                error.__dict__["message"] = visible(message)
+            raise
+
 
 app = typer.Typer(
     cls=Commands,

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-import typer.core
 
 from sktda.cli.formats.escapes import visible
 from sktda.devices import ALLOCATION
@@ -25,19 +24,6 @@ if TYPE_CHECKING:
 # in errors of torch, Python, joblib and the loader of libraries
 SIGNS = (*ALLOCATION, "start new thread", "excessive memory usage", "failed to map segment")
 EXTRA = {"jinja2": "report", "matplotlib": "report", "pillow_heif": "heic"}
-
-
-class Commands(typer.core.TyperGroup):
-    """What a terminal would act upon is shown in complaints about the command line, too: shells fill in file names."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except Exception as error:  # of click, which typer brings under names that change
-            message = getattr(error, "message", None)
-            if isinstance(message, str):
-                error.__dict__["message"] = visible(message)
-            raise
 
 
 @contextmanager

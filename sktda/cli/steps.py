@@ -120,7 +120,7 @@ def check_command(
     with_data: bool = False,
 ) -> None:
     """All that can be wrong with the command line and the outputs, before anything is read."""
-    from sktda.cli.formats import check_ending
+    from sktda.cli.formats.known import check_ending
     from sktda.cli.settings import DEFAULT_METHOD, methods
     from sktda.files import STANDARD, check_outputs
 

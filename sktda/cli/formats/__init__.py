@@ -12,40 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sktda.cli.formats.files import STANDARD, Input
-from sktda.cli.formats.known import COMPRESSIONS, FORMATS, Format, ending, of_other_program, plain_ending, with_ending
+from sktda.cli.formats.known import Format, format_of, named, of_other_program, plain_ending
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sktda.cli.formats.base import Reading, Source
-
-
-def _listed(endings: list[str]) -> str:
-    return f"{', '.join(endings)}, each also with {', '.join(COMPRESSIONS)}"
-
-
-def format_of(path: Path) -> Format:
-    """The format of a file by its ending; raises ValueError for an ending that is unknown."""
-    found = with_ending(plain_ending(path))
-    if found is None:
-        allowed = _listed([end for format in FORMATS for end in format.endings])
-        raise ValueError(f"{path.name} has the unknown ending {ending(path)!r}; allowed are {allowed}")
-    return found
-
-
-def table_endings() -> list[str]:
-    """The endings that any table can be written with, each also compressed."""
-    return [end for format in FORMATS if format.is_table and format.is_written for end in format.endings]
-
-
-def check_ending(path: Path, data: Path | None = None) -> None:
-    """Raise ValueError unless a table, or the data that come from the file `data`, can be written with this ending."""
-    own = with_ending(plain_ending(data)) if data is not None and not data.is_dir() else None
-    allowed = table_endings() if own is None or own.is_table else list(own.endings)
-    if own is None and data is not None and not data.is_dir():  # what it holds is only known once it is read
-        allowed = [end for format in FORMATS if format.is_written for end in format.endings]
-    if path != STANDARD and plain_ending(path) not in allowed:
-        raise ValueError(f"the output {path} has an unknown ending; allowed are {_listed(allowed)}")
 
 
 def read_source(
@@ -63,11 +35,11 @@ def read_source(
         from sktda.cli.formats.images import read_images
 
         return read_images(path, reading, progress)
-    if path.is_file() and with_ending(plain_ending(path)) is None and (what := of_other_program(path)):
+    if path.is_file() and named(path) is None and (what := of_other_program(path)):
         raise ValueError(f"{path.name} is {what}")
     if not _might_be_table(path):
         format_of(path)  # says which endings are allowed
-    file = Input.of(path, lambda end: with_ending(end) is not None)
+    file = Input.of(path)
     found = format_of(Path(f"x{file.ending}"))
     _check_reading(reading, found, file.name)
     source: Source = found.load().read(file, reading)
@@ -93,7 +65,7 @@ def _of_data_set(path: Path) -> Path:
 def _might_be_table(path: Path) -> bool:
     """Whether the first bytes are asked where the ending is unknown: not for a picture or a program."""
     end = plain_ending(path)
-    return path == STANDARD or not path.is_file() or end == "" or with_ending(end) is not None or not end[1:].isalpha()
+    return path == STANDARD or not path.is_file() or not end[1:].isalpha() or named(path) is not None
 
 
 def _check_reading(reading: Reading, found: Format, name: str) -> None:

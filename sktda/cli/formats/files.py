@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from sktda.cli.formats.known import COMPRESSIONS, ending, kind_of, of_archive, plain_ending
+from sktda.cli.formats.known import COMPRESSIONS, ending, kind_of, named, of_archive, plain_ending, with_ending
+from sktda.files import STANDARD
 
-STANDARD = Path("-")  # standard input or output
 HIDDEN = re.compile(r"(^|/)(__MACOSX/|\.[^/]*$)")
 DESCRIPTION = re.compile(r"(^|/)(readme|licen[cs]e|notes?|changelog)[^/]*$", re.IGNORECASE)
 
@@ -34,8 +34,8 @@ class Input:
     note: str = ""
 
     @classmethod
-    def of(cls, path: Path, known: Callable[[str], bool]) -> Input:
-        """A file, or standard input. The ending says what it is where it is `known`, else its first bytes do.
+    def of(cls, path: Path) -> Input:
+        """A file, or standard input. The ending says what it is where it is known, else its first bytes do.
 
         Raises ValueError or OSError with one sentence for what is wrong with it.
         """
@@ -51,8 +51,8 @@ class Input:
             source = cls(path.name, plain_ending(path), lambda: path.open("rb"), path)
             compression = ending(path).removeprefix(source.ending)
         if compression:
-            source = _decompressed(source, compression, known)
-        if not known(source.ending):
+            source = _decompressed(source, compression)
+        if with_ending(source.ending) is None:
             with source.opened() as file:
                 found = kind_of(source.read() if file.read(2) == b"PK" else source.head, source.name, source.ending)
             source = replace(source, ending=found)
@@ -92,9 +92,9 @@ class Input:
             raise ValueError(f"{self.name} is not a whole compressed file ({error}); compress it again") from error
 
 
-def _decompressed(source: Input, compression: str, known: Callable[[str], bool]) -> Input:
+def _decompressed(source: Input, compression: str) -> Input:
     if compression == ".zip":
-        return _member(source, known)
+        return _member(source)
 
     def opened() -> IO[bytes]:
         file: Any = source.path or source.opened()
@@ -107,7 +107,7 @@ def _decompressed(source: Input, compression: str, known: Callable[[str], bool])
     return Input(source.name, source.ending, opened)
 
 
-def _member(source: Input, known: Callable[[str], bool]) -> Input:
+def _member(source: Input) -> Input:
     """The one file of a ZIP archive, or the one table in it beside descriptions; what a Mac adds does not count."""
     data = source.read()
     try:
@@ -116,7 +116,7 @@ def _member(source: Input, known: Callable[[str], bool]) -> Input:
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{source.name} is not a whole ZIP archive ({error}); compress it again") from error
     names, note = [entry.filename for entry in entries], ""
-    tables = [e for e in entries if known(plain_ending(Path(e.filename))) and not DESCRIPTION.search(e.filename)]
+    tables = [e for e in entries if named(Path(e.filename)) and not DESCRIPTION.search(e.filename)]
     if len(tables) == 1 < len(entries):
         entries, left_out = tables, [name for name in names if name != tables[0].filename]
         names = [tables[0].filename]

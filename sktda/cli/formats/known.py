@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sktda.files import STANDARD
+
 COMPRESSIONS = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ", ".zst": b"\x28\xb5\x2f\xfd", ".zip": b"PK"}
 NOT_A_TABLE = {
     b"%PDF": "a PDF file; export its table as CSV",
@@ -103,6 +105,39 @@ def ending(path: Path) -> str:
 def plain_ending(path: Path) -> str:
     """The ending without that of the compression: `.csv` for `data.csv.gz`, nothing for `data.gz`."""
     return "".join(suffix for suffix in Path(f"x{ending(path)}").suffixes if suffix not in COMPRESSIONS)
+
+
+def named(path: Path) -> Format | None:
+    """The format that the name of a file says; None where its ending is unknown."""
+    return with_ending(plain_ending(path))
+
+
+def _listed(endings: list[str]) -> str:
+    return f"{', '.join(endings)}, each also with {', '.join(COMPRESSIONS)}"
+
+
+def format_of(path: Path) -> Format:
+    """The format of a file by its ending; raises ValueError for an ending that is unknown."""
+    found = named(path)
+    if found is None:
+        allowed = _listed([end for format in FORMATS for end in format.endings])
+        raise ValueError(f"{path.name} has the unknown ending {ending(path)!r}; allowed are {allowed}")
+    return found
+
+
+def table_endings() -> list[str]:
+    """The endings that any table can be written with, each also compressed."""
+    return [end for format in FORMATS if format.is_table and format.is_written for end in format.endings]
+
+
+def check_ending(path: Path, data: Path | None = None) -> None:
+    """Raise ValueError unless a table, or the data that come from the file `data`, can be written with this ending."""
+    own = named(data) if data is not None and not data.is_dir() else None
+    allowed = table_endings() if own is None or own.is_table else list(own.endings)
+    if own is None and data is not None and not data.is_dir():  # what it holds is only known once it is read
+        allowed = [end for format in FORMATS if format.is_written for end in format.endings]
+    if path != STANDARD and plain_ending(path) not in allowed:
+        raise ValueError(f"the output {path} has an unknown ending; allowed are {_listed(allowed)}")
 
 
 def of_other_program(path: Path) -> str:
