@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sktda.cleaning.base import refuse_constant
-from sktda.cleaning.objectives import Gap
+from sktda.cleaning.objectives import Found, Groups, signed
 from sktda.cleaning.scoring import Scores
 from sktda.selection import prune
 
@@ -22,6 +22,44 @@ def rows_per_round(ratio: float, step: float | None, n: int) -> list[int]:
     n_rounds = int(np.ceil(ratio / step))
     gone = [min(round(step * (k + 1) * n), total) for k in range(n_rounds)]
     return [k for k in np.diff([0, *gone]).tolist() if k] or [0]
+
+
+class Gap:
+    """Follows the gap between two groups over the rounds of a pruning, which ends where the gap is closed.
+
+    An objective that is no gap is never closed. Of several groups, those two count that were furthest apart before.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self._reference: Groups = None
+
+    def see(self, found: Found) -> None:
+        """The gap before a round."""
+        self.values.append(signed(found.value, found.groups, self._reference))
+        self._reference, self._scores = found.groups, found.scores
+
+    @property
+    def closed(self) -> bool:
+        """Whether the groups have changed places."""
+        return self._reference is not None and self.values[-1] <= 0
+
+    @property
+    def went_too_far(self) -> bool:
+        """Whether the gap was smaller before the last removal."""
+        return len(self.values) > 1 and abs(self.values[-1]) > abs(self.values[-2])
+
+    def enough(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows, given by position, that are predicted to close the gap, the worst first.
+
+        Where they do not, all that are predicted to narrow it: of a gap, no row goes that would widen it.
+        """
+        if self._reference is None:
+            return rows
+        rows = rows[np.argsort(self._scores[rows], kind="stable")]
+        rows = rows[self._scores[rows] < 0]
+        closed = np.flatnonzero(self.values[-1] + np.cumsum(self._scores[rows]) <= 0)
+        return rows[: closed[0] + 1] if len(closed) else rows
 
 
 class Removal:

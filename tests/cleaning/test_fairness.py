@@ -12,7 +12,8 @@ from sklearn.model_selection import GridSearchCV, KFold, train_test_split
 
 from sktda import Holdout, InfluencePruner, PruningWarning
 from sktda.attribution import ComplexityGap, Influence, ModelEnsemble
-from sktda.cleaning.objectives import Found, Gap
+from sktda.cleaning.objectives import Found
+from sktda.cleaning.removal import Gap
 from sktda.objectives import (
     AdversarialLoss,
     ClassLoss,
