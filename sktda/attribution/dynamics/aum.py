@@ -11,7 +11,7 @@ from skorch import NeuralNetBinaryClassifier
 from torch import Tensor
 
 from sktda.attribution.dynamics.base import AlongTheRun
-from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.data import encode_target
 from sktda.model import proxy
 from sktda.model.given import GivenModel

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sktda.attribution.dynamics.base import AlongTheRun
-from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.fitted import Fitted
 
 
 class Forgetting(AlongTheRun):

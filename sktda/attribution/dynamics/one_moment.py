@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sktda.attribution.dynamics.base import AtOneMoment, error_length, logit_margin, measure_rows
-from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.devices import exact
 
 

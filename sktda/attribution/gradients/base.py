@@ -1,15 +1,14 @@
 """What the gradient-based methods share: a trained model, an objective, scores and values of single queries.
 
-A concrete method says how a query gradient meets the gradients of training rows (`_validation_scores`,
-`_self_scores`, `_blocks`); everything before and after is here.
+A concrete method says how a query gradient meets the gradients of training rows (`_validation_scores` and
+`_self_scores` of `by_objective`, `_blocks` of `pairs`); everything before and after is here.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -26,7 +25,7 @@ from torch import Tensor
 from sktda.attribution.base import Attributor, Needs, check_validation
 from sktda.attribution.cost import estimate_fit
 from sktda.attribution.gradients.batches import Batches
-from sktda.attribution.gradients.cross_fit import cross_fitted
+from sktda.attribution.gradients.fitted import Fitted, refuse_nan, unrecorded
 from sktda.attribution.gradients.objective_gradients import Asked, checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
 from sktda.data import check_weights, infer_task, note_columns, plain_target, sliceable
@@ -42,7 +41,7 @@ from sktda.model.fingerprint import row_fingerprints
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenModel, GivenRows, part_of
 from sktda.model.huge import check_squares, naming_huge_cells
-from sktda.model.likelihood import Binary, Likelihood
+from sktda.model.likelihood import Binary
 from sktda.model.precision import at_precision
 from sktda.model.proxy import DefaultNet, default_net
 from sktda.model.reading import count
@@ -50,40 +49,6 @@ from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.sealed import digest
 from sktda.model.settings import plain_modes
 from sktda.model.softmax import Categorical, Tokens
-from sktda.model.trajectory import Trajectory
-from sktda.model.trajectory_files import contents
-
-
-@dataclass
-class Fitted:
-    """A trained model with its training rows, ready for the engine."""
-
-    model: DifferentiableModel
-    rows: Rows
-    engine: PerRow
-    given: GivenModel
-    n: int
-    """Rows that the model was trained on: the n of 1/n."""
-    passes: Passes
-    batches: Batches | None = None
-    """Where pairs meet in the loss: those that they stood in."""
-    stages: Any = None
-    """Those of the training, where the method follows several; `records` as here."""
-    settled: Callable[[Likelihood], Likelihood] | None = None
-    """Where the training rows are elsewhere: what puts into a likelihood what they told it."""
-
-    @property
-    def trajectory(self) -> Trajectory | None:
-        """The record of its training, where there is one."""
-        return self.given.record
-
-    @property
-    def records(self) -> list[str | bytes]:
-        """What tells the recorded runs, and the rows in them, from others."""
-        if self.stages is not None:
-            return self.stages.records  # type: ignore[no-any-return]
-        return [] if self.trajectory is None else [digest(contents(self.trajectory))]
-
 
 SECOND_ORDER = {"precision": [StrOptions({"auto", "float32", "tf32"})]}
 """Constraint of methods by second derivatives, of which bfloat16 leaves no digit."""
@@ -308,12 +273,13 @@ class TrainedScores(CallbackSupportMixin, Attributor):
             return elsewhere
         given, n = GivenModel.of(self.estimator_), len(self._data)
         model = self._differentiable(given, n)
-        if given.record is None and self.needs.trajectory:
+        record = given.record
+        if record is None and self.needs.trajectory:
             raise ValueError(unrecorded(type(self).__name__, given))
-        if given.record is not None:
+        if record is not None:
             if self.saw_all_rows:
-                given.record.check_rows(*given.seen(self._data))
-            n = n if given.record.rows is None else len(given.record.rows)
+                record.check_rows(*given.seen(self._data))
+            n = n if record.rows is None else len(record.rows)
         for name, value in model.parameters.items():
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(
@@ -322,7 +288,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
                 )
         engine = PerRow(model, self.batch_size)  # first: it refuses modules that mix rows
         rows = model.training_rows(*self._data)
-        fitted = Fitted(model, rows, engine, given, n, Passes())
+        fitted = Fitted(model, rows, engine, given, n, Passes(), record)
         if isinstance(model.likelihood, InBatch):
             if not self.within_batches:
                 raise model.likelihood.meet()
@@ -362,69 +328,3 @@ class TrainedScores(CallbackSupportMixin, Attributor):
             )[1]
 
         return Asked(objective, fitted.engine, self._other_rows(fitted, X_val, y_val), metadata, label)
-
-
-class GradientScores(TrainedScores):
-    """Base of the methods that know how much each row matters for an objective on validation rows."""
-
-    needs = Needs(validation=True, gradients=True)
-
-    @abstractmethod
-    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
-        """(k, n) values for the k objectives that are asked about."""
-
-    @abstractmethod
-    def _self_scores(self, fitted: Fitted) -> Tensor:
-        """(n,) minus the value of each row for its own loss."""
-
-    def _scored(self, fitted: Fitted, objective, X_val, y_val, metadata_val) -> Tensor | None:
-        if objective == "self":
-            return self._self_scores(fitted)
-        if objective is not None and X_val is not None:
-            asked = self._asked_about(objective, fitted, X_val, y_val, metadata_val)
-            each = self._validation_scores(fitted, asked).cpu().double()
-            self.objectives_ = asked.found(each.numpy())
-            return torch.tensor(asked.shares, dtype=torch.float64) @ each
-        if objective is not None and not GivenModel.of(self.estimator).fixed:
-            fitted.passes.begin("cross-fit")
-            scores, self.objectives_ = cross_fitted(self, self._data, self.task_)
-            return scores
-        return None
-
-
-class SelfScores(TrainedScores):
-    """Base of the methods that know no objective but their own: validation rows are accepted and do not enter."""
-
-    objective = "self"
-
-    @abstractmethod
-    def _self_scores(self, fitted: Fitted) -> Tensor:
-        """(n,) higher = keep."""
-
-    def _scored(self, fitted: Fitted, objective, X_val, y_val, metadata_val) -> Tensor:
-        return self._self_scores(fitted)
-
-
-def unrecorded(method: str, given: GivenModel) -> str:
-    """What to say of an estimator without the recorded run that the method needs."""
-    return (
-        f"{method} follows a recorded training run, and this {given.name} has none; train a "
-        "skorch net with a TrajectoryRecorder among its callbacks (with what the method's docstring says it must "
-        "keep), pass TorchModel the trajectory of record_run, or use Influence"
-    )
-
-
-def refuse_nan(values: np.ndarray) -> None:
-    """ValueError naming the first training row or query whose values (n_query, n) are not finite."""
-    wrong = ~np.isfinite(values)
-    if not wrong.any():
-        return
-    queries = np.flatnonzero(wrong.all(axis=1))
-    if not len(queries):
-        cause = f"training row {np.flatnonzero(wrong.any(axis=0))[0]}"
-    else:
-        cause = f"query {queries[0]}" if len(values) > 1 else "the query or validation rows"
-    raise ValueError(
-        f"{int(wrong.sum())} of {wrong.size} values are NaN or infinite because of {cause}: X or y holds NaN or "
-        "infinity there, or a number too large for the model's precision; impute, scale or drop it"
-    )

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import Rates

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.engine.gauss_newton import gauss_newton_product
 from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows

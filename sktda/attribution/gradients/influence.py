@@ -12,8 +12,8 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.deletion import Deletion, removed_gradient
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate, rate_sums

@@ -14,7 +14,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.gradients.kept import (
     NoRows,
     as_stored,
@@ -261,7 +261,7 @@ class LoGra(GradientAttributor):
         engine = PerRow(model, self.batch_size)
         recall_layers(engine, store.about["layers"])
         rows, n = Rows(store.n, unread), store.about["trained_on"]
-        return Fitted(model, rows, engine, given, n, Passes(), settled=partial(as_stored, store))
+        return Fitted(model, rows, engine, given, n, Passes(), given.record, settled=partial(as_stored, store))
 
     def _own_bytes(self, fitted: Fitted) -> int:
         return 3 * sum(value.nbytes for value in self._store.tensors.values())

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted, GradientScores, refuse_nan
+from sktda.attribution.gradients.by_objective import GradientScores
+from sktda.attribution.gradients.fitted import Fitted, refuse_nan
 from sktda.attribution.gradients.objective_gradients import row_measure
 from sktda.model.base import Rows
 from sktda.model.settings import plain_modes

@@ -13,9 +13,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.base import SECOND_ORDER, Fitted
+from sktda.attribution.gradients.base import SECOND_ORDER
 from sktda.attribution.gradients.batches import Batches
 from sktda.attribution.gradients.deletion import Deletion, line_search, removed_gradient
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.gradients.rates import one_rate

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.base import Fitted, SelfScores
+from sktda.attribution.gradients.by_objective import SelfScores
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.runs import schedule
 from sktda.engine.differential import each_layer, total
 from sktda.engine.per_row import PerRow

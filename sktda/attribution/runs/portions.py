@@ -7,7 +7,7 @@ from collections.abc import Callable, Container
 import torch
 from torch import Tensor
 
-from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.runs.stages import Run
 from sktda.engine.functional import Direction
 from sktda.engine.layers import LayerRows

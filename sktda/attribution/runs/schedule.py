@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktda.attribution.gradients.base import Fitted
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.gradients.rates import Rates, group_rates
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.trajectory import Trajectory

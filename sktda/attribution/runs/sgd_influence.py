@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.base import SECOND_ORDER, Fitted
+from sktda.attribution.gradients.base import SECOND_ORDER
 from sktda.attribution.gradients.deletion import Deletion
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.runs.portions import at_the_end

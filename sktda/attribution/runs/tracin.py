@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.checkpoint_dots import CheckpointDots
+from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.gradients.rates import Rates, rate_sums
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder

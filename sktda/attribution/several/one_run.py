@@ -9,7 +9,7 @@ import numpy as np
 from sktda.attribution.dynamics.aum import AUM
 from sktda.attribution.dynamics.forgetting import Forgetting
 from sktda.attribution.dynamics.one_moment import EL2N, GraNd, LogitMargin, Loss
-from sktda.attribution.gradients.base import refuse_nan
+from sktda.attribution.gradients.fitted import refuse_nan
 from sktda.attribution.gradients.objective_gradients import resolve_objective
 from sktda.attribution.gradients.rates import one_rate, rate_sums
 from sktda.attribution.runs import schedule

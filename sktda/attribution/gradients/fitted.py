@@ -1,0 +1,72 @@
+"""A trained model as the methods of gradients have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sktda.attribution.gradients.batches import Batches
+from sktda.engine.journal import Passes
+from sktda.engine.per_row import PerRow
+from sktda.model.base import DifferentiableModel, Rows
+from sktda.model.given import GivenModel
+from sktda.model.likelihood import Likelihood
+from sktda.model.sealed import digest
+from sktda.model.trajectory import Trajectory
+from sktda.model.trajectory_files import contents
+
+
+@dataclass
+class Fitted:
+    """A trained model with its training rows, ready for the engine."""
+
+    model: DifferentiableModel
+    rows: Rows
+    engine: PerRow
+    given: GivenModel
+    n: int
+    """Rows that the model was trained on: the n of 1/n."""
+    passes: Passes
+    trajectory: Trajectory | None = None
+    """The record of its training, where there is one."""
+    batches: Batches | None = None
+    """Where pairs meet in the loss: those that they stood in."""
+    stages: Any = None
+    """Those of the training, where the method follows several; `records` as here."""
+    settled: Callable[[Likelihood], Likelihood] | None = None
+    """Where the training rows are elsewhere: what puts into a likelihood what they told it."""
+
+    @property
+    def records(self) -> list[str | bytes]:
+        """What tells the recorded runs, and the rows in them, from others."""
+        if self.stages is not None:
+            return self.stages.records  # type: ignore[no-any-return]
+        return [] if self.trajectory is None else [digest(contents(self.trajectory))]
+
+
+def unrecorded(method: str, given: GivenModel) -> str:
+    """What to say of an estimator without the recorded run that the method needs."""
+    return (
+        f"{method} follows a recorded training run, and this {given.name} has none; train a "
+        "skorch net with a TrajectoryRecorder among its callbacks (with what the method's docstring says it must "
+        "keep), pass TorchModel the trajectory of record_run, or use Influence"
+    )
+
+
+def refuse_nan(values: np.ndarray) -> None:
+    """ValueError naming the first training row or query whose values (n_query, n) are not finite."""
+    wrong = ~np.isfinite(values)
+    if not wrong.any():
+        return
+    queries = np.flatnonzero(wrong.all(axis=1))
+    if not len(queries):
+        cause = f"training row {np.flatnonzero(wrong.any(axis=0))[0]}"
+    else:
+        cause = f"query {queries[0]}" if len(values) > 1 else "the query or validation rows"
+    raise ValueError(
+        f"{int(wrong.sum())} of {wrong.size} values are NaN or infinite because of {cause}: X or y holds NaN or "
+        "infinity there, or a number too large for the model's precision; impute, scale or drop it"
+    )
