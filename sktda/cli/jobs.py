@@ -14,7 +14,7 @@ import pandas as pd
 from sktda.cli.formats import read_source
 from sktda.cli.formats.base import Source
 from sktda.cli.learned import learned
-from sktda.cli.named import OPTIONS, each_named, target_of, unknown_column, without
+from sktda.cli.named import named_columns, without
 from sktda.cli.options import OWN_FEATURES
 from sktda.cli.plan import FLAGS, read_text_cells
 from sktda.cli.settings import Settings
@@ -69,15 +69,7 @@ class Job:
         if settings.features in OWN_FEATURES[1:] and source.picture is None:
             raise ValueError(f"--features {settings.features} is about images, and {path.name} has none; leave it out")
         frame = source.frame
-        target = target_of(source, settings.target, path.name)
-        index = source.default_index if settings.index is None else settings.index
-        kinds = each_named(settings.kinds, frame)
-        for name in (index, *kinds):
-            if name is not None and name not in frame:
-                raise ValueError(unknown_column(frame, name, path.name))
-        if target in (index, *kinds):
-            used = "--index" if target == index else f"--{OPTIONS[kinds[target]]}"
-            raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
+        target, index, kinds = named_columns(settings, source, path.name)
         from sktda.cli.features import last_row_sums_up, of_arrays, of_table, one_spelling, without_values
         from sktda.cli.labels import check_classes, read_labels
         from sktda.cli.pictures import of_pictures

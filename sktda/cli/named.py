@@ -7,12 +7,28 @@ import difflib
 import pandas as pd
 
 from sktda.cli.formats.base import Source
+from sktda.cli.settings import Settings
 
 
 def each_named(kinds: dict[str, str], frame: pd.DataFrame) -> dict[str, str]:
     """Names that were written with commas between them, one by one."""
     names = {name: [name] if name in frame else [part.strip() for part in name.split(",")] for name in kinds}
     return {part: kind for name, kind in kinds.items() for part in names[name]}
+
+
+def named_columns(settings: Settings, source: Source, file: str) -> tuple[str, str | None, dict[str, str]]:
+    """(column of labels, that of the rows' names or None, kinds of columns). ValueError for names that cannot be."""
+    frame = source.frame
+    target = target_of(source, settings.target, file)
+    index = source.default_index if settings.index is None else settings.index
+    kinds = each_named(settings.kinds, frame)
+    for name in (index, *kinds):
+        if name is not None and name not in frame:
+            raise ValueError(unknown_column(frame, name, file))
+    if target in (index, *kinds):
+        used = "--index" if target == index else f"--{OPTIONS[kinds[target]]}"
+        raise ValueError(f"column {target!r} cannot be both {used} and --target; name another")
+    return target, index, kinds
 
 
 def without(kinds: dict[str, str], index: str | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ import pandas as pd
 from sktda.cli.formats.row_groups import Fetched, RowGroups, parquet_files
 from sktda.cli.jobs import Job
 from sktda.cli.learned_columns import RowsOfCells, drawn_rows, learn_columns
-from sktda.cli.named import each_named, target_of, unknown_column, without
+from sktda.cli.named import named_columns, without
 from sktda.cli.plan import FLAGS
 from sktda.cli.settings import DEFAULT_METHOD, Settings
 from sktda.files import STANDARD
@@ -83,23 +83,17 @@ def read_by_row_group(source: RowGroups, settings: Settings, progress: Callable[
 
     text, _, said = learned(settings)
     frame, n = source.frame, source.n_rows
-    target = target_of(source, settings.target, source.name)
-    kinds = each_named(settings.kinds, frame)
-    for name in (settings.index, *kinds):
-        if name is not None and name not in frame:
-            raise ValueError(unknown_column(frame, name, source.name))
-    if target in (settings.index, *kinds):
-        raise ValueError(f"column {target!r} is that of --target and cannot be another one, too; name another")
+    target, index, kinds = named_columns(settings, source, source.name)
     labels = read_labels(source.column(target), settings.task, settings.no_label)
     given, task = labels.given, labels.task
     if task == "classification":
         check_classes(one_spelling(given))
-    if settings.index is not None:
-        given.index = pd.Index(source.column(settings.index), name=settings.index)
+    if index is not None:
+        given.index = pd.Index(source.column(index), name=index)
     known = given.notna().to_numpy()
     own = [name for name in FLAGS if name in frame]
     rows = RowsOfCells(
-        source, [name for name in map(str, frame) if name not in (target, settings.index, *own)], settings.na_values
+        source, [name for name in map(str, frame) if name not in (target, index, *own)], settings.na_values
     )
     if not rows.names:
         raise ValueError("no column can be used as a feature (there is none beside the labels)")
@@ -108,7 +102,7 @@ def read_by_row_group(source: RowGroups, settings: Settings, progress: Callable[
         check_held(f"{DEFAULT_METHOD} of numbers", cells, "--method complexity-gap does not")
     drawn = drawn_rows(n, len(rows.names), settings.seed)
     progress(f"learning the columns from {len(drawn):,} of {n:,} rows")
-    encoder, findings = learn_columns(rows, drawn, given, task, without(kinds, settings.index), text)
+    encoder, findings = learn_columns(rows, drawn, given, task, without(kinds, index), text)
     progress(f"encoding by row group {n:,} rows")
     X = mapped_blocks(int(known.sum()), lambda: rows.encoded(encoder, known))
     judged = given
