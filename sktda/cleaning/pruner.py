@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -191,7 +192,7 @@ class InfluencePruner(RefitEstimator):
             guarded=guarded,
         )
         removal = Removal(scores, self.stratify, self.min_samples_per_class)
-        removal.run(plan, lambda name: task(self, context, name, X, y))
+        removal.run(plan, partial(task, self, context, X=X, y=y))
         self.scores_, self.attributor_ = scores.values, scores.attributor
         self.objective_values_, self._by_objective = scores.objective_values, scores.by_objective
         self.support_, self._round = removal.support, removal.rounds
