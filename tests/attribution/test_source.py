@@ -722,8 +722,8 @@ def test_portions_of_queries_and_shards_of_rows_change_nothing(form, monkeypatch
     plain = own_of(form)
     values = plain.attribute(SINGLE[0][:9], SINGLE[1][:9])
     monkeypatch.setattr(journal, "SHARD", 30)
-    for place in ("source", "portions"):
-        monkeypatch.setattr(f"sktda.attribution.runs.{place}.QUERY_BYTES", 4_000)
+    for place in ("runs.source", "gradients.fitted"):
+        monkeypatch.setattr(f"sktda.attribution.{place}.QUERY_BYTES", 4_000)
     found = of_form(form, batch_size=13)
     assert_close(found.scores_, plain.scores_, 1e-5)
     assert_close(found.attribute(SINGLE[0][:9], SINGLE[1][:9]), values, 1e-5)

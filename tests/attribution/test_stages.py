@@ -15,7 +15,7 @@ from torch import nn
 
 from sktda.attribution import Source, Stage
 from sktda.attribution.runs import stages
-from sktda.attribution.runs.stages import segments
+from sktda.attribution.runs.segments import segments
 from sktda.engine import pairwise
 from sktda.engine.curvature import DenseCurvature
 from sktda.engine.ekfac import EKFAC
@@ -334,8 +334,8 @@ def test_one_query_and_portions_of_queries_are_within_the_tolerance(form, many_p
     alone = digits_values(form, 0.02, slice(300, 301))
     assert np.linalg.norm(alone - expected[:1]) <= 2 * 0.02 * np.linalg.norm(expected[0])
     many_pairs.clear()
-    for place in ("source", "portions"):
-        monkeypatch.setattr(f"sktda.attribution.runs.{place}.QUERY_BYTES", 2**20)
+    for place in ("runs.source", "gradients.fitted"):
+        monkeypatch.setattr(f"sktda.attribution.{place}.QUERY_BYTES", 2**20)
     parts = digits_values(form, 0.02)
     assert len(many_pairs) > 3
     assert np.linalg.norm(parts - expected) <= 0.02 * np.linalg.norm(expected)

@@ -1,4 +1,4 @@
-"""A trained model as the methods of gradients have it."""
+"""A trained model as the methods of gradients have it, and what they all ask of it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sktda.attribution.gradients.batches import Batches
 from sktda.engine.journal import Passes
+from sktda.engine.pairwise import QUERY_BYTES
 from sktda.engine.per_row import PerRow
-from sktda.model.base import DifferentiableModel, Rows
+from sktda.model.base import DifferentiableModel, Rows, unflatten
 from sktda.model.given import GivenModel
 from sktda.model.likelihood import Likelihood
 from sktda.model.sealed import digest
 from sktda.model.trajectory import Trajectory
 from sktda.model.trajectory_files import contents
+
+COPIES = 5  # of a portion's gradients: as they come, by layer, and in the bases of a product
 
 
 @dataclass
@@ -45,6 +50,21 @@ class Fitted:
         if self.stages is not None:
             return self.stages.records  # type: ignore[no-any-return]
         return [] if self.trajectory is None else [digest(contents(self.trajectory))]
+
+
+def portion_size(fitted: Fitted) -> int:
+    """How many queries' gradients may be held at a time."""
+    return max(1, QUERY_BYTES // (COPIES * 4 * sum(value.numel() for value in fitted.model.parameters.values())))
+
+
+def at_the_end(fitted: Fitted, queries: Rows, measure: Callable | None, part: slice) -> dict[str, Tensor]:
+    """(k, ...) gradients of some queries at the end of training, by parameter."""
+    engine, device = fitted.engine, fitted.model.device
+    shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
+    found = engine.computed(
+        queries, lambda batch: engine.block_gradients(queries.block(batch, device), measure), part.start, part.stop
+    )
+    return unflatten(torch.cat([each for _, each in found]), shapes)
 
 
 def unrecorded(method: str, given: GivenModel) -> str:

@@ -11,10 +11,9 @@ from torch import Tensor
 from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import SECOND_ORDER
 from sktda.attribution.gradients.deletion import Deletion
-from sktda.attribution.gradients.fitted import Fitted
+from sktda.attribution.gradients.fitted import Fitted, at_the_end
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
-from sktda.attribution.runs.portions import at_the_end
 from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.differential import portion
 from sktda.engine.functional import Direction

@@ -14,11 +14,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.fitted import Fitted, unrecorded
+from sktda.attribution.gradients.fitted import Fitted, at_the_end, portion_size, unrecorded
 from sktda.attribution.gradients.objective_gradients import Asked
 from sktda.attribution.gradients.pairs import GradientAttributor
-from sktda.attribution.runs.portions import at_the_end, captured, formed, portion_size
-from sktda.attribution.runs.stages import Run, Segment, Stage, Stages, check_same_module, segments, stage_positions
+from sktda.attribution.runs.segments import Segment, segments
+from sktda.attribution.runs.stages import Run, Stage, Stages, check_same_module, stage_positions
 from sktda.devices import exact, exact_device, in_blocks
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.functional import Direction
@@ -313,11 +313,11 @@ class Source(GradientAttributor):
         shape = size, len(fitted.stages.runs)
         total = torch.zeros(shape, dtype=torch.float64, device=exact_device(fitted.model.device))
         direction = at_the_end(fitted, queries, None, part)
-        for stage, run, segment, met in self._back(fitted, direction, formed, (size,)):
+        for stage, run, segment, met in self._back(fitted, direction, Run.formed, (size,)):
             first, last = np.searchsorted(run.positions, [part.start, part.stop])
 
             def values(batch: slice, run: Run = run, met: dict[str, Tensor] = met) -> Tensor:
-                factors, own = captured(run, batch, met), run.places[batch] - part.start
+                factors, own = run.captured(batch, met), run.places[batch] - part.start
                 return sum(factors[name].along(each[own]) for name, each in met.items())  # type: ignore[return-value]
 
             for _ in run.visit(segment):
@@ -334,7 +334,7 @@ class Source(GradientAttributor):
         def prepare(run: Run, flow: Flow, direction: Direction) -> LowRank:
             if tolerance and isinstance(flow.curvature, EKFAC) and flow.root is None:
                 return truncated(flow, flow.coordinates(direction), run.linear, tolerance)
-            return LowRank({}, Preconditioned(formed(run, flow, direction)))
+            return LowRank({}, Preconditioned(run.formed(flow, direction)))
 
         fitted.engine.prepare(queries)
         kept = size
@@ -361,7 +361,7 @@ class Source(GradientAttributor):
                 joined = Joined(parts)
 
                 def block(batch: slice, run: Run = run, names: set[str] = names, joined: Joined = joined) -> Tensor:
-                    return joined.block(captured(run, batch, names))
+                    return joined.block(run.captured(batch, names))
 
                 for _ in run.visit(segment):
                     for batch, found in run.engine.computed(run.rows, block):
