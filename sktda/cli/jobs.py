@@ -14,10 +14,9 @@ import pandas as pd
 from sktda.cli.formats import read_source
 from sktda.cli.formats.base import Source
 from sktda.cli.learned import learned
-from sktda.cli.named import named_columns, without
 from sktda.cli.options import OWN_FEATURES
 from sktda.cli.plan import FLAGS, read_text_cells
-from sktda.cli.settings import Settings
+from sktda.cli.settings import Settings, named_columns, without
 from sktda.review.decisions import check_given, row_positions
 
 if TYPE_CHECKING:  # the detector and torch below it take seconds to import: the file is read before

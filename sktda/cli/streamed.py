@@ -15,9 +15,8 @@ import pandas as pd
 from sktda.cli.formats.row_groups import Fetched, RowGroups, parquet_files
 from sktda.cli.jobs import Job
 from sktda.cli.learned_columns import RowsOfCells, drawn_rows, learn_columns
-from sktda.cli.named import named_columns, without
 from sktda.cli.plan import FLAGS
-from sktda.cli.settings import DEFAULT_METHOD, Settings
+from sktda.cli.settings import DEFAULT_METHOD, Settings, named_columns, without
 from sktda.files import STANDARD
 from sktda.mapped import mapped_blocks
 from sktda.room import check_held, kept

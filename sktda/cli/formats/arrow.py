@@ -106,21 +106,23 @@ class _ArrowTable(Table):
         self._check_labels(target, relabelled)
         table = self.table
         if relabelled:
-            position = self.names.index(target)
-            field, column = table.schema.field(position), table.column(position)
-            try:
-                values = as_text(column).to_pylist()
-                for row, label in relabelled.items():
-                    values[row] = label
-                table = table.set_column(position, field, pa.array(values).cast(field.type))
-            except (pa.ArrowException, OverflowError) as error:  # dates beyond those of Python
-                raise ValueError(
-                    f"column {target!r} holds {field.type}, which cannot take the labels ({error})"
-                ) from error
+            table = with_labels(table, self.names.index(target), target, relabelled)
         for name in extra:
             table = table.append_column(name, pa.array(extra[name].tolist(), from_pandas=True))
         columns = [take(column, rows) for column in table.columns]
         self._write(pa.table(columns, schema=table.schema), path)
+
+
+def with_labels(table: pa.Table, position: int, name: str, labels: dict[int, Any]) -> pa.Table:
+    """The table with other labels in some rows of the column at this position; it keeps its type."""
+    field, column = table.schema.field(position), table.column(position)
+    try:
+        values = as_text(column).to_pylist()
+        for row, label in labels.items():
+            values[row] = label
+        return table.set_column(position, field, pa.array(values).cast(field.type))
+    except (pa.ArrowException, OverflowError) as error:  # dates beyond those of Python
+        raise ValueError(f"column {name!r} holds {field.type}, which cannot take the labels ({error})") from error
 
 
 def as_frame(table: pa.Table) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sktda.cli.formats.arrow import as_frame, as_text, take
+from sktda.cli.formats.arrow import as_frame, take, with_labels
 from sktda.cli.formats.base import Source, check_width
 from sktda.cli.formats.known import comes_in_parts
 
@@ -178,7 +178,8 @@ class RowGroups(Source):
                 stop = start + len(table)
                 own = changed[np.searchsorted(changed, start) : np.searchsorted(changed, stop)]
                 if len(own):
-                    table = _relabelled(table, target, {int(row) - start: relabelled[row] for row in own.tolist()})
+                    labels = {int(row) - start: relabelled[row] for row in own.tolist()}
+                    table = with_labels(table, table.schema.names.index(target), target, labels)
                 for name, values in added.items():
                     table = table.append_column(name, values[start:stop])
                 kept = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
@@ -214,19 +215,6 @@ class RowGroups(Source):
             found[column.path_in_schema] = column.compression.replace("UNCOMPRESSED", "NONE")
         usual = next(iter(found.values()))
         return {"compression": found | dict.fromkeys(schema.names[len(self.schema) :], usual)}
-
-
-def _relabelled(table: pa.Table, target: str, labels: dict[int, Any]) -> pa.Table:
-    """The table with other labels in some rows; the column keeps its type."""
-    position = table.schema.names.index(target)
-    field, column = table.schema.field(position), table.column(position)
-    try:
-        values = as_text(column).to_pylist()
-        for row, label in labels.items():
-            values[row] = label
-        return table.set_column(position, field, pa.array(values).cast(field.type))
-    except (pa.ArrowException, OverflowError) as error:  # dates beyond those of Python
-        raise ValueError(f"column {target!r} holds {field.type}, which cannot take the labels ({error})") from error
 
 
 def _same(schema: pa.Schema, other: pa.Schema, first: Path, file: Path) -> pa.Schema:
