@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sktda.attribution.base import Needs, check_fits
-from sktda.attribution.gradients.by_objective import SelfScores
+from sktda.attribution.gradients.base import SelfScores
 from sktda.attribution.gradients.fitted import Fitted
 from sktda.devices import exact
 from sktda.model.criterion import Custom

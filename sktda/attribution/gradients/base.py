@@ -1,7 +1,7 @@
 """What the gradient-based methods share: a trained model, an objective, scores and values of single queries.
 
 A concrete method says how a query gradient meets the gradients of training rows (`_validation_scores` and
-`_self_scores` of `by_objective`, `_blocks` of `pairs`); everything before and after is here.
+`_self_scores`, and `_blocks` of `pairs`); everything before and after is here.
 """
 
 from __future__ import annotations
@@ -328,3 +328,16 @@ class TrainedScores(CallbackSupportMixin, Attributor):
             )[1]
 
         return Asked(objective, fitted.engine, self._other_rows(fitted, X_val, y_val), metadata, label)
+
+
+class SelfScores(TrainedScores):
+    """Base of the methods that know no objective but their own: validation rows are accepted and do not enter."""
+
+    objective = "self"
+
+    @abstractmethod
+    def _self_scores(self, fitted: Fitted) -> Tensor:
+        """(n,) higher = keep."""
+
+    def _scored(self, fitted: Fitted, objective, X_val, y_val, metadata_val) -> Tensor:
+        return self._self_scores(fitted)

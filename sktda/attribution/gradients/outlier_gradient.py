@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from torch import Tensor
 
 from sktda.attribution.base import Needs, check_fits
-from sktda.attribution.gradients.by_objective import SelfScores
+from sktda.attribution.gradients.base import SelfScores
 from sktda.attribution.gradients.fitted import Fitted
 from sktda.engine.projection import projected, projection_of
 from sktda.model.fitting import seed_parts

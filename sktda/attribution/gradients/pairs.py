@@ -1,4 +1,4 @@
-"""Values of every pair of a query and a training row."""
+"""How much each training row matters: for an objective on validation rows, and for every single query."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sktda.attribution.gradients.by_objective import GradientScores
+from sktda.attribution.base import Needs
+from sktda.attribution.gradients.base import TrainedScores
+from sktda.attribution.gradients.cross_fit import cross_fitted
 from sktda.attribution.gradients.fitted import Fitted, refuse_nan
-from sktda.attribution.gradients.objective_gradients import row_measure
+from sktda.attribution.gradients.objective_gradients import Asked, row_measure
 from sktda.model.base import Rows
+from sktda.model.given import GivenModel
 from sktda.model.settings import plain_modes
 
 
-class GradientAttributor(GradientScores):
-    """Those of them that also have a value for every pair of a query and a training row."""
+class GradientAttributor(TrainedScores):
+    """Base of the methods that know how much each row matters for an objective on validation rows, and for a query."""
+
+    needs = Needs(validation=True, gradients=True)
 
     @plain_modes
     def attribute(self, X_query, y_query):
@@ -78,6 +83,20 @@ class GradientAttributor(GradientScores):
                 rows[asked] = positions.gather(1, chosen)
         return rows.numpy(), (-best if harmful else best).numpy()
 
+    def _scored(self, fitted: Fitted, objective, X_val, y_val, metadata_val) -> Tensor | None:
+        if objective == "self":
+            return self._self_scores(fitted)
+        if objective is not None and X_val is not None:
+            asked = self._asked_about(objective, fitted, X_val, y_val, metadata_val)
+            each = self._validation_scores(fitted, asked).cpu().double()
+            self.objectives_ = asked.found(each.numpy())
+            return torch.tensor(asked.shares, dtype=torch.float64) @ each
+        if objective is not None and not GivenModel.of(self.estimator).fixed:
+            fitted.passes.begin("cross-fit")
+            scores, self.objectives_ = cross_fitted(self, self._data, self.task_)
+            return scores
+        return None
+
     def _refuse_lowered(self, curvature: str) -> None:
         """ValueError for passes in bfloat16 under a curvature whose small eigenvalues they would leave no digit of."""
         if self.precision == "bf16" and curvature != "ekfac":
@@ -99,6 +118,14 @@ class GradientAttributor(GradientScores):
         if not len(queries):
             raise ValueError("there are no queries: X_query has no rows")
         return fitted, queries
+
+    @abstractmethod
+    def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        """(k, n) values for the k objectives that are asked about."""
+
+    @abstractmethod
+    def _self_scores(self, fitted: Fitted) -> Tensor:
+        """(n,) minus the value of each row for its own loss."""
 
     @abstractmethod
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:

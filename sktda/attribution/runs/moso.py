@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sktda.attribution.base import Needs
-from sktda.attribution.gradients.by_objective import SelfScores
+from sktda.attribution.gradients.base import SelfScores
 from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.runs import schedule
 from sktda.engine.differential import each_layer, total
