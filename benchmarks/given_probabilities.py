@@ -1,14 +1,19 @@
 """Wrong labels from class probabilities that are given: `PrecomputedProbabilities` beside cleanlab's scores.
 
-    python benchmarks/given_probabilities.py [--quick] [--parts published tables]
+    python benchmarks/given_probabilities.py [--quick] [--parts published checked tables]
 
 "published": the out-of-sample probabilities of five nets, and their mean, on CIFAR-10N (aggregate and worst labels of
 humans), CIFAR-10S (planted) and roman numerals that Kuan and Mueller 2022 ("Model-Agnostic Label Quality Scoring to
 Detect Real-World Label Errors") published. They are read from SKTDA_DATA/data/label-error-detection-benchmarks, a clone
 of github.com/cleanlab/label-error-detection-benchmarks (250 MB), and no part of this repository.
+"checked": the cross-validated probabilities of four test sets (MNIST, CIFAR-10, IMDb, 20news) whose labels Northcutt,
+Athalye and Mueller 2021 ("Pervasive Label Errors in Test Sets Destabilize Machine Learning Benchmarks") had checked
+where confident learning doubted them, by five people each. All rows are ranked, and those that were checked are judged:
+wrong are those whose label fewer than three people gave, 15, 54, 725 and 82 as in the paper. They are read from
+SKTDA_DATA/data/label-errors, a clone of github.com/cleanlab/label-errors (the files of these sets are 5 MB).
 "tables": 5-fold probabilities of three classifiers on up to 600 rows of the tables of tables_battery.py with planted
-noise. Both compare AUROC and average precision with the five scores of cleanlab, the best of which is chosen after the
-fact for every cell, and the errors of the detector's two estimates of the share of wrong labels
+noise. All compare AUROC and average precision with the five scores of cleanlab, the best of which is chosen after the
+fact for every cell, and, but for "checked", the errors of the detector's two estimates of the share of wrong labels
 (contamination="auto" and "confident_joint") with that of its calibrated joint.
 Writes benchmarks/results/given_probabilities.json (--quick: one table, nothing).
 """
@@ -16,6 +21,7 @@ Writes benchmarks/results/given_probabilities.json (--quick: one table, nothing)
 from __future__ import annotations
 
 import argparse
+import json
 import warnings
 from collections.abc import Iterator
 
@@ -44,8 +50,12 @@ SCORES = {  # cleanlab's: method, adjusted by class
     "normalized margin, adjusted": ("normalized_margin", True),
     "confidence-weighted entropy": ("confidence_weighted_entropy", False),
 }
+CHECKED = {"MNIST": "mnist", "CIFAR-10": "cifar10", "IMDb": "imdb", "20news": "20news"}
+MAJORITY = 3  # of five people
 ROWS, SEEDS = 600, (0, 1, 2)
-Cell = tuple[dict, np.ndarray, np.ndarray, np.ndarray]  # what it is, probabilities, given labels, which are wrong
+Known = np.ndarray | slice  # mask of the rows of which it is known whether they are wrong
+Cell = tuple[dict, np.ndarray, np.ndarray, np.ndarray, Known]  # what, probabilities, given labels, which are wrong
+ALL = slice(None)
 
 
 def published() -> Iterator[Cell]:
@@ -63,7 +73,29 @@ def published() -> Iterator[Cell]:
             wrong = np.load(first / "true_labels.npy") != y
         found = {net: np.load(place / "pred_probs.npy").astype(float) for net, place in places.items()}
         for net, p in {**found, "mean of all": np.mean(list(found.values()), axis=0)}.items():
-            yield {"part": "published", "set": name, "model": net}, p, y.astype(int), wrong.astype(bool)
+            yield {"part": "published", "set": name, "model": net}, p, y.astype(int), wrong.astype(bool), ALL
+
+
+def checked() -> Iterator[Cell]:
+    """Four test sets that people have looked at; none where the files are not there."""
+    folder = data_folder()
+    if folder is None or not (folder / "label-errors").exists():
+        return
+    folder = folder / "label-errors"
+    for name, file in CHECKED.items():
+        p = np.load(folder / "cross_validated_predicted_probabilities" / f"{file}_test_set_pyx.npy").astype(float)
+        y = np.load(folder / "original_test_labels" / f"{file}_test_set_original_labels.npy").astype(int)
+        seen = json.loads((folder / "mturk" / f"{file}_mturk.json").read_text())
+        rows = [row["id"] for row in seen]
+        if file == "imdb":  # of files
+            files = json.loads((folder / "dataset_indexing" / "imdb_test_set_index_to_filename.json").read_text())
+            places = {f"test/{name.removesuffix('.txt')}": row for row, name in enumerate(files)}
+            rows = [places[name] for name in rows]
+        wrong, known = np.zeros((2, len(y)), dtype=bool)
+        known[rows] = True
+        wrong[rows] = [row["mturk"]["given"] < MAJORITY for row in seen]
+        about = {"part": "checked", "set": name, "n_checked": int(known.sum()), "n_wrong": int(wrong.sum())}
+        yield about, p, y, wrong, known
 
 
 def tables() -> Iterator[Cell]:
@@ -96,11 +128,15 @@ def tables() -> Iterator[Cell]:
                         p,
                         given,
                         wrong,
+                        ALL,
                     )
 
 
-def cell(p: np.ndarray, y: np.ndarray, wrong: np.ndarray) -> dict:
-    """AUROC, AP and the error of the rate, of ours and of cleanlab."""
+PARTS = {"published": published, "checked": checked, "tables": tables}
+
+
+def cell(p: np.ndarray, y: np.ndarray, wrong: np.ndarray, known: Known = ALL) -> dict:
+    """AUROC and AP among the known rows, and the rate of all, of ours and of cleanlab."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     from sktda.attribution import PrecomputedProbabilities
@@ -124,8 +160,8 @@ def cell(p: np.ndarray, y: np.ndarray, wrong: np.ndarray) -> dict:
         "n": len(y),
         "true_rate": float(wrong.mean()),
         "rate": rates,
-        "auroc": {name: float(roc_auc_score(wrong, -values)) for name, values in scores.items()},
-        "ap": {name: float(average_precision_score(wrong, -values)) for name, values in scores.items()},
+        "auroc": {name: float(roc_auc_score(wrong[known], -values[known])) for name, values in scores.items()},
+        "ap": {name: float(average_precision_score(wrong[known], -values[known])) for name, values in scores.items()},
     }
 
 
@@ -146,6 +182,8 @@ def over_seeds(rows: list[dict]) -> list[dict]:
         row = {name: value for name, value in group[0].items() if name != "seed"}
         for name in ("rate", "error", "auroc", "ap"):
             row[name] = {key: round(float(np.mean([each[name][key] for each in group])), 6) for key in row[name]}
+        if row["part"] == "checked":  # nobody knows of most rows
+            row = {name: value for name, value in row.items() if name not in {"true_rate", "error"}}
         means.append({**row, "n_seeds": len(group)})
     return means
 
@@ -153,11 +191,11 @@ def over_seeds(rows: list[dict]) -> list[dict]:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=["published", "tables"], default=["published", "tables"])
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     chosen = begin(parser, arguments, threads=1)
     rows = []
     for part in chosen.parts:
-        for what, *data in (published if part == "published" else tables)():
+        for what, *data in PARTS[part]():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # classes of fewer rows than folds, lbfgs at its limit
                 rows.append({**what, **cell(*data)})

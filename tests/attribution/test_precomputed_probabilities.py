@@ -91,6 +91,13 @@ def changed(values, row=3, column=1):
     return p
 
 
+def test_sums_and_ones_that_rounding_made_a_little_too_large_are_divided():
+    p = np.array([[1.00002, 2e-9], [0.7, 0.3], [0.1, 0.905]])
+    fitted = PrecomputedProbabilities(p).fit(np.zeros((3, 1)), [0, 0, 1])
+    np.testing.assert_allclose(fitted.loo_decision_.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(fitted.loo_decision_[:, 0], [1, 0.7, 0.1 / 1.005], rtol=1e-8)
+
+
 @in_turn(
     ("given", "rows", "message"),
     [

@@ -13,7 +13,7 @@ from sktda.containers import as_columns, is_table
 from sktda.data import check_weights, encode_target, row_index
 from sktda.noise import judge_labels
 
-SUM_TOLERANCE, TOLERANCE = 0.01, 1e-6  # of rows that were rounded; of single values
+SUM_TOLERANCE, TOLERANCE = 0.01, 1e-6  # of rows, and of values above 1, that were rounded; of values below 0
 
 
 class PrecomputedProbabilities(Attributor):
@@ -52,8 +52,8 @@ class PrecomputedProbabilities(Attributor):
     Raises
     ------
     ValueError
-        In `fit`, for rows or classes without a probability, columns that are no class, values that are NaN or not in
-        [0, 1], and rows that sum to something else than 1 (by more than 0.01).
+        In `fit`, for rows or classes without a probability, columns that are no class, values that are NaN, below 0 or
+        above 1.01, and rows that sum to something else than 1 (by more than 0.01).
 
     Examples
     --------
@@ -174,7 +174,7 @@ def checked(values: np.ndarray) -> np.ndarray:
     problems = (
         (np.isnan(values), "NaN", "predict these rows too"),
         (values < -TOLERANCE, "values below 0", "give probabilities, such as the softmax of what a net returns"),
-        (values > 1 + TOLERANCE, "values above 1", "give probabilities, such as the softmax of what a net returns"),
+        (values > 1 + SUM_TOLERANCE, "values above 1", "give probabilities, such as the softmax of what a net returns"),
     )
     for wrong, what, remedy in problems:
         rows = np.flatnonzero(wrong.any(axis=1))
