@@ -16,8 +16,8 @@ from torch import Tensor
 from sktda.data import slices
 from sktda.devices import exact
 from sktda.engine.functional import Direction
-from sktda.engine.kronecker import Bases, Block, flat, self_product, turned
-from sktda.engine.layers import Convolved, Layer, LayerRows, Lookup, Product, Tied
+from sktda.engine.kronecker import Bases, Block, energies_of, flat, self_product, squares_of, turned
+from sktda.engine.layers import Convolved, Layer, LayerRows, Lookup, Mapped, Product, Tied
 from sktda.engine.layers.product import flat_matrices
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows
@@ -109,10 +109,10 @@ class ProductBlock(Block):
         positions = factor.a.shape[1] if factor.shared else 1
         early = positions * (width**2 + out**2) < width * out * (width + out)
         for rows in slices(len(factor.a), self.step(q_in.element_size())):
-            part = Product(factor.a[rows], factor.delta[rows], True, True)
+            part = Mapped(factor.a[rows], factor.delta[rows], True, True)
             if early:
                 a, delta = self.rotated(part, bases)
-                yield Product(a, delta, True, True).matrices()
+                yield Mapped(a, delta, True, True).matrices()
             else:
                 yield turned(part.matrices(), bases)
 
@@ -120,7 +120,7 @@ class ProductBlock(Block):
         """Without a gradient per row where weights are not shared."""
         assert isinstance(factor, Product)
         if factor.shared:
-            return super().squares(factor, bases)
+            return squares_of(self.rotated_matrices(factor, bases))
         a, delta = self.rotated(factor, bases)
         return delta.square().T @ a.square_()
 
@@ -128,7 +128,7 @@ class ProductBlock(Block):
         """Without a gradient per row where weights are not shared."""
         assert isinstance(factor, Product)
         if factor.shared:
-            return super().energies(factor, bases, scale)
+            return energies_of(self.rotated_matrices(factor, bases), scale)
         a, delta = self.rotated(factor, bases)
         return ((delta.square() @ scale) * a.square_()).sum(1)
 
@@ -186,14 +186,14 @@ class LookupBlock(Block):
     def squares(self, factor: LayerRows, bases: Bases) -> Tensor:
         """At the indices that rows hold, or all."""
         if isinstance(factor, Tied):
-            return super().squares(factor, bases)
+            return squares_of(self.rotated_matrices(factor, bases))
         _, index, total = self._summed(factor, bases)
         return total.new_zeros(self.size).index_add_(0, index, total.square_())
 
     def energies(self, factor: LayerRows, bases: Bases, scale: Tensor) -> Tensor:
         """At the indices that rows hold, or all."""
         if isinstance(factor, Tied):
-            return super().energies(factor, bases, scale)
+            return energies_of(self.rotated_matrices(factor, bases), scale)
         row, index, total = self._summed(factor, bases)
         each = (total.square_() * scale[index]).sum(1)
         assert isinstance(factor, Lookup)
@@ -276,6 +276,14 @@ class FormedBlock(Block):
         gradients = factor.gradients()
         for rows in slices(len(gradients), self.step(gradients.element_size())):
             yield turned(gradients[rows].reshape(-1, *self.size), bases)
+
+    def squares(self, factor: LayerRows, bases: Bases) -> Tensor:
+        """Of the gradients."""
+        return squares_of(self.rotated_matrices(factor, bases))
+
+    def energies(self, factor: LayerRows, bases: Bases, scale: Tensor) -> Tensor:
+        """Of the gradients."""
+        return energies_of(self.rotated_matrices(factor, bases), scale)
 
 
 def blocks_of(layer: Layer, factor: LayerRows) -> list[Block]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sktda.engine.curvature import along_root, rooted_targets
-from sktda.engine.layers import Formed, LayerRows, Product
+from sktda.engine.layers import Formed, LayerRows, Mapped, Product
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows
 
@@ -70,7 +70,7 @@ def penalised(engine: PerRow, factors: dict[str, LayerRows]) -> dict[str, LayerR
         elif isinstance(factor, Product):  # weight and bias differ: the columns of delta a'
             columns = torch.full_like(factor.a[:1], rates[0])
             columns[..., -1] = rates[1]
-            result[layer] = Product(factor.a * columns, factor.delta, factor.weight, factor.bias, factor.transposed)
+            result[layer] = Mapped(factor.a * columns, factor.delta, factor.weight, factor.bias, factor.transposed)
         else:
             sizes = [model.parameters[name].numel() for name in names[layer]]
             values = factor.gradients()

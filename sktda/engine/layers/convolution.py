@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sktda.engine.layers.layer import Layer
-from sktda.engine.layers.product import Product
+from sktda.engine.layers.layer import Called, Layer
+from sktda.engine.layers.product import Mapped, Product
 from sktda.engine.layers.rows import Formed
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -28,6 +28,7 @@ class Convolved(Product):
         self.delta = delta
         self.weight = True
         self.bias = bias
+        self.transposed = False
         self.ones = ones
 
     @cached_property
@@ -52,11 +53,6 @@ class Convolved(Product):
         """Of the same layer with other factors; ones: whether the bias has inputs, which changes of inputs lack."""
         return Convolved(self.module, inputs, delta, self.bias, self.ones and ones)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that are held once the patches are."""
-        return self.a.nbytes + self.delta.nbytes
-
     def images(self, directions: Tensor) -> Tensor:
         """(n, q, t, out): one convolution with all directions (q, p) as its weights."""
         q, out = len(directions), self.delta.shape[2]
@@ -72,7 +68,7 @@ class Convolved(Product):
         return torch.cat([weights, self.ones * delta.sum(2, keepdim=True)], dim=2) if self.bias else weights
 
 
-class Dense(Layer):
+class Dense(Called):
     """A convolution of one group."""
 
     is_product = True
@@ -84,10 +80,10 @@ class Dense(Layer):
         delta, bias = delta.flatten(2).transpose(1, 2), "bias" in self.trained
         if "weight" in self.trained:
             return Convolved(module, x, delta, bias)
-        return Product(delta.new_ones(*delta.shape[:-1], 1), delta, False, bias)
+        return Mapped(delta.new_ones(*delta.shape[:-1], 1), delta, False, bias)
 
 
-class Grouped(Layer):
+class Grouped(Called):
     """A convolution of several groups, depthwise too: every output meets the patches of its own group."""
 
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Formed:
@@ -104,7 +100,7 @@ class Grouped(Layer):
         return Formed(torch.cat(parts, dim=1))
 
 
-class Transposed(Layer):
+class Transposed(Called):
     """A transposed convolution (in, out/groups, kernel), formed: every input meets where it was spread to."""
 
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Formed:

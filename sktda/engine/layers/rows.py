@@ -15,33 +15,29 @@ class LayerRows(ABC):
     def gradients(self) -> Tensor:
         """(n, p) gradients, formed."""
 
+    @abstractmethod
     def square_norms(self) -> Tensor:
         """(n,) squared lengths."""
-        return self.gradients().square().sum(dim=1)
 
+    @abstractmethod
     def gram(self, other: LayerRows) -> Tensor:
         """(n, m) dot products with the rows of another batch."""
-        return self.gradients() @ other.gradients().T
 
+    @abstractmethod
     def contract(self, directions: Tensor) -> Tensor:
         """(n, q) dot products with directions (q, p)."""
-        return self.gradients() @ directions.T
 
+    @abstractmethod
     def along(self, directions: Tensor) -> Tensor:
         """(n,) dot products of every row with a direction of its own, directions (n, p)."""
-        return (self.gradients() * directions).sum(dim=1)
 
+    @abstractmethod
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,) dot products with the same rows of another batch."""
-        return (self.gradients() * other.gradients()).sum(dim=1)
 
     @abstractmethod
     def scaled(self, scale: float) -> LayerRows:
         """The gradients times a number."""
-
-    def joined(self, others: Sequence[LayerRows]) -> LayerRows:
-        """Gradients of a layer that was called several times: of this call and of the others together."""
-        return Formed(sum((other.gradients() for other in others), self.gradients()))
 
     @abstractmethod
     def unfolded(self, n: int, second: bool) -> LayerRows:
@@ -62,6 +58,26 @@ class Formed(LayerRows):
     def gradients(self) -> Tensor:
         """(n, p) gradients."""
         return self.values
+
+    def square_norms(self) -> Tensor:
+        """(n,) squared lengths."""
+        return self.values.square().sum(dim=1)
+
+    def gram(self, other: LayerRows) -> Tensor:
+        """(n, m) dot products with the rows of another batch."""
+        return self.values @ other.gradients().T
+
+    def contract(self, directions: Tensor) -> Tensor:
+        """(n, q) dot products with directions (q, p)."""
+        return self.values @ directions.T
+
+    def along(self, directions: Tensor) -> Tensor:
+        """(n,) dot products of every row with a direction of its own."""
+        return (self.values * directions).sum(dim=1)
+
+    def pairs(self, other: LayerRows) -> Tensor:
+        """(n,) dot products with the same rows of another batch."""
+        return (self.values * other.gradients()).sum(dim=1)
 
     def scaled(self, scale: float) -> Formed:
         """The gradients times a number."""
@@ -108,9 +124,17 @@ class Sum(LayerRows):
         """(n, q) dot products with directions (q, p)."""
         return sum(part.contract(directions) for part in self.parts)  # type: ignore[return-value]
 
+    def along(self, directions: Tensor) -> Tensor:
+        """(n,) dot products of every row with a direction of its own, formed."""
+        return Formed(self.gradients()).along(directions)
+
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,) dot products with the same rows of another batch."""
         return sum(part.pairs(other) for part in self.parts)  # type: ignore[return-value]
+
+    def square_norms(self) -> Tensor:
+        """(n,) squared lengths, formed."""
+        return Formed(self.gradients()).square_norms()
 
 
 def parted(values: Tensor, n: int, second: bool) -> Tensor:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sktda.engine.layers.layer import Layer, Note
-from sktda.engine.layers.linear import Linear, Transposed
+from sktda.engine.layers.linear import Linear
 from sktda.engine.layers.lookup import Embedding, Lookup
-from sktda.engine.layers.product import Product
-from sktda.engine.layers.rows import LayerRows
+from sktda.engine.layers.product import Mapped, Product
+from sktda.engine.layers.rows import Formed, LayerRows
 
 
 class Tied(LayerRows):
@@ -42,6 +42,10 @@ class Tied(LayerRows):
     def contract(self, directions: Tensor) -> Tensor:
         """(n, q), of both."""
         return self.lookup.contract(directions) + self.product.contract(directions)
+
+    def along(self, directions: Tensor) -> Tensor:
+        """(n,), formed."""
+        return Formed(self.gradients()).along(directions)
 
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,), of both with both."""
@@ -84,12 +88,32 @@ def positions(product: Product) -> tuple[Tensor, Tensor]:
 
 
 def joined(calls: Sequence[LayerRows]) -> LayerRows:
-    """All calls of a layer in one pass together."""
+    """All calls of a layer in one pass together; those of a kind as further positions."""
     lookups = [call for call in calls if isinstance(call, Lookup)]
-    others = [call for call in calls if not isinstance(call, Lookup)]
-    if lookups and others and all(isinstance(call, Product) for call in others):
-        return Tied(joined(lookups), joined(others))  # type: ignore[arg-type] # of one kind each
-    return calls[0] if len(calls) == 1 else calls[0].joined(calls[1:])
+    products = [call for call in calls if isinstance(call, Product)]
+    if len(lookups) + len(products) < len(calls):
+        first, *more = calls
+        return Formed(sum((call.gradients() for call in more), first.gradients())) if more else first
+    if lookups and products:
+        return Tied(looked_up(lookups), multiplied(products))
+    return looked_up(lookups) if lookups else multiplied(products)
+
+
+def looked_up(calls: list[Lookup]) -> Lookup:
+    """Lookups as one; the padding index has no gradient already."""
+    if len(calls) == 1:
+        return calls[0]
+    indices = torch.cat([call.indices for call in calls], dim=1)
+    return Lookup(indices, torch.cat([call.delta for call in calls], dim=1), calls[0].size, None)
+
+
+def multiplied(calls: list[Product]) -> Product:
+    """Products as one."""
+    first = calls[0]
+    if len(calls) == 1:
+        return first
+    a, delta = (torch.cat(values, dim=1) for values in zip(*map(positions, calls), strict=True))
+    return Mapped(a, delta, first.weight, first.bias, first.transposed)
 
 
 class Shared(Layer):
@@ -101,7 +125,7 @@ class Shared(Layer):
         first = parts[0]
         super().__init__(first.name, first.module, ("weight",))
         self.parts = parts
-        self.transposed = isinstance(first, Transposed)
+        self.transposed = first.transposed
 
     def watch(self, note: Note, n: int) -> Callable[[], None]:
         """At all places, each once."""
@@ -149,7 +173,7 @@ def with_shared(module: nn.Module, layers: list[Layer]) -> list[Layer]:
             else:
                 found.append(part)
     for name, every in parts.items():
-        if len(every) == uses[name] and len({isinstance(part, Transposed) for part in every}) == 1:
+        if len(every) == uses[name] and len({part.transposed for part in every}) == 1:
             shared = Shared(every)
             shared.parameters = [name]
             found.append(shared)
