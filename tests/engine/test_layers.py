@@ -25,6 +25,7 @@ from sktda.engine.layers import (
 from sktda.engine.pairwise import Plain, Preconditioned, by_layer
 from sktda.engine.per_row import REST, PerRow
 from sktda.engine.second_order import SecondOrder
+from sktda.engine.weighed import weighed
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.softmax import Categorical
 
@@ -557,6 +558,16 @@ def every_row_meets_a_direction_of_its_own(name):
     close(sum(factors[layer].along(each) for layer, each in own.items()), (along * expected[1:]).sum(1))
 
 
+def a_root_for_every_parameter_multiplies_its_part_of_the_gradients(name):
+    model, rows, expected = truth(name)
+    roots = {each: 0.5 + 0.25 * k for k, each in enumerate(model.parameters)}
+    each = torch.cat([torch.full((value.numel(),), roots[key]) for key, value in model.parameters.items()])
+    engine = weighed(prepared(name), roots)
+    close(engine.gradients(rows, slice(0, N)), expected * each)
+    close(engine.square_norms(rows), (expected * each).square().sum(1))
+    close(prepared(name).square_norms(rows), expected.square().sum(1))
+
+
 def dots_equal_gradients_times_the_direction(name):
     model, rows, expected = truth(name)
     along, directions = direction(model, 3)
@@ -644,6 +655,7 @@ def test_every_property(name):
     gradients_and_lengths_equal_a_backward_pass_per_row(name)
     products_with_rows_and_directions_equal_those_of_gradients(name)
     every_row_meets_a_direction_of_its_own(name)
+    a_root_for_every_parameter_multiplies_its_part_of_the_gradients(name)
     dots_equal_gradients_times_the_direction(name)
     mean_gradient_is_the_mean_of_the_rows_own(name)
     if CASES[name].twice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -202,3 +202,26 @@ def flat_matrices(matrices: Tensor, weight: bool, bias: bool, transposed: bool =
     weights = matrices[:, :, :-1] if weight and bias else matrices
     weights = (weights.mT if transposed and weight else weights).flatten(1)
     return torch.cat([weights, matrices[:, :, -1]], dim=1) if weight and bias else weights
+
+
+def by_parameter(
+    factors: Mapping[str, LayerRows],
+    groups: Mapping[str, Sequence[str]],
+    own: Mapping[str, Tensor],
+    numbers: Mapping[str, float],
+) -> dict[str, LayerRows]:
+    """The gradients of groups of parameters, those of each parameter times a number of its own."""
+    found: dict[str, LayerRows] = {}
+    for group, factor in factors.items():
+        first, *more = each = [numbers[name] for name in groups[group]]
+        if len(set(each)) == 1:
+            found[group] = factor.scaled(first)
+        elif isinstance(factor, Product):  # weight and bias differ: the columns of delta a'
+            columns = torch.full_like(factor.a[:1], first)
+            columns[..., -1] = more[0]
+            found[group] = Mapped(factor.a * columns, factor.delta, factor.weight, factor.bias, factor.transposed)
+        else:
+            pieces = factor.gradients().split([own[name].numel() for name in groups[group]], dim=1)
+            scaled = [piece * number for piece, number in zip(pieces, each, strict=True)]
+            found[group] = Formed(torch.cat(scaled, dim=1))
+    return found
