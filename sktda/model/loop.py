@@ -24,6 +24,9 @@ from sktda.model.sampling import Draws, handing, watch
 from sktda.model.settings import random_state_kept
 from sktda.model.step_gradients import Part
 
+Claim = Callable[[nn.Module, dict[str, Any]], tuple[np.ndarray | None, Any]]
+"""From a module and the keywords that it was called with to (rows, targets) of that batch."""
+
 
 class record_run:
     """Record the training that happens inside of ``with``, by whatever loop, without changing it.
@@ -162,7 +165,7 @@ class record_run:
             raise ValueError(
                 f"indices must be the positions of rows in X, 0 to {n - 1}, got {rows.min()}..{rows.max()}"
             )
-        self.next_batch(rows, self._targets(rows) if y is None else y)
+        self.next_batch(rows, self.targets(rows) if y is None else y)
 
     def __getattr__(self, name: str) -> Any:
         if name == "trajectory_":
@@ -179,7 +182,7 @@ class record_run:
         self.begin()
         if self.loader is not None:
             self._undo.append(handing(self.loader, self._pass_begins, self._handed, self.pass_is_over))
-            self._follow(self.loader, lambda: self._draws.now)
+            self._follow(self.loader, lambda: self.drawn)
 
     def follow(self, loader: Any) -> None:
         """Note which rows a DataLoader draws from now on, for `next_drawn`."""
@@ -201,7 +204,22 @@ class record_run:
 
     def next_drawn(self, batch: Any) -> None:
         """The module gets next what was drawn first, of what it did not get yet."""
-        self._handed(self._draws.now, batch)
+        self._handed(self.drawn, batch)
+
+    @property
+    def drawn(self) -> deque[np.ndarray]:
+        """The rows of the batches that were drawn and not handed on, in order."""
+        return self._draws.now
+
+    def targets(self, rows: np.ndarray) -> Any:
+        """Of the rows at these positions of X; None where it has none."""
+        if self.y is not None:
+            return take(self.y, rows)
+        if not is_dataset(self.X):
+            return None
+        collate = default_collate if self.loader is None else self.loader.collate_fn
+        with random_state_kept():
+            return targets_in(collate([self.X[int(row)] for row in rows]))
 
     def checkpoint(self) -> None:
         """Take one now."""
@@ -228,8 +246,8 @@ class record_run:
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Watch module and optimiser; which rows the module gets is said by `next_batch` or `next_drawn`."""
+    def begin(self, claim: Claim | None = None) -> None:
+        """Watch module and optimiser; which rows the module gets is said by `claim`, `next_batch` or `next_drawn`."""
         if hasattr(self, "run"):
             raise ValueError("record_run records one run; make another one, with resume=run.trajectory_ to continue")
         about = described(type(self.optimizer).__name__, *Counted.given(self.X, self.y))
@@ -241,7 +259,7 @@ class record_run:
         run.start(self.module, self.optimizer, about, spacing)
         run.gradients.total, run.meet = self.loss.total, isinstance(self.loss.criterion, BatchLoss)
         self.run = run
-        self._draws = Draws()
+        self._draws, self._claim = Draws(), claim
         self._handles = [
             self.module.register_forward_hook(Listener(self._called), with_kwargs=True),
             self.optimizer.register_step_post_hook(self._stepped),  # after that of the recording
@@ -251,15 +269,6 @@ class record_run:
     def _check_running(self) -> None:
         if not hasattr(self, "run") or not self._handles:
             raise ValueError("nothing is recorded: use it inside of `with record_run(...) as run:`")
-
-    def _targets(self, rows: np.ndarray) -> Any:
-        if self.y is not None:
-            return take(self.y, rows)
-        if not is_dataset(self.X):
-            return None
-        collate = default_collate if self.loader is None else self.loader.collate_fn
-        with random_state_kept():
-            return targets_in(collate([self.X[int(row)] for row in rows]))
 
     def _pass_begins(self) -> deque[np.ndarray]:
         self.pass_is_over()  # one that was given up
@@ -279,7 +288,7 @@ class record_run:
         outputs = self.loss.outputs(output)
         if outputs is None:
             return
-        rows, targets = self.claim(module, keywords)
+        rows, targets = (self._rows, self._batch_targets) if self._claim is None else self._claim(module, keywords)
         call = object()
 
         def seen(gradient: Any) -> None:
@@ -288,10 +297,6 @@ class record_run:
             self.run.gradients.passed(call, Part(value, size, rest, rounding, rows))
 
         self.loss.watch(outputs, seen)
-
-    def claim(self, module: nn.Module, keywords: dict[str, Any]) -> tuple[np.ndarray | None, Any]:
-        """(rows, targets) of the batch that the module was called with."""
-        return self._rows, self._batch_targets
 
     def _stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         run = self.run

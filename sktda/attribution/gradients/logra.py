@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sktda.attribution.gradients.base import Fitted
 from sktda.attribution.gradients.kept import (
-    NoRows,
     earlier_store,
     identity,
     labelled,
@@ -36,7 +35,7 @@ from sktda.engine.journal import Journal, Passes
 from sktda.engine.per_row import PerRow
 from sktda.engine.store import DTYPES, GradientStore, Stored
 from sktda.model.base import Rows
-from sktda.model.given import GivenModel
+from sktda.model.given import GivenModel, GivenRows
 from sktda.model.sealed import digest
 from sktda.room import check_held
 from sktda.seeds import seed_of
@@ -203,7 +202,7 @@ class LoGra(GradientAttributor):
         self.width_, self.folder_ = store.about["width"], str(store.folder)
         # no rows, of the shape that queries are checked against
         shape = store.about["row_shape"]
-        self._data = NoRows(None if shape is None else np.empty((0, *shape)))
+        self._data = GivenRows(None if shape is None else np.empty((0, *shape)), elsewhere=True)
         return self
 
     # ---- fitting ---------------------------------------------------------------------------------------------------
@@ -255,7 +254,7 @@ class LoGra(GradientAttributor):
         return store
 
     def _fitted(self) -> Fitted:
-        if not isinstance(self._data, NoRows):
+        if not self._data.elsewhere:
             return super()._fitted()
         store, given = self._store, GivenModel.of(self.estimator_)
         model = self._differentiable(given, store.n)
@@ -265,7 +264,7 @@ class LoGra(GradientAttributor):
 
     def _other_rows(self, fitted: Fitted, X, y) -> Rows:
         rows, model, about = super()._other_rows(fitted, X, y), fitted.model, self._store.about
-        if isinstance(self._data, NoRows):  # what the training rows told the likelihood is in the store
+        if self._data.elsewhere:  # what the training rows told the likelihood is in the store
             if type(model.likelihood).__name__ != about["likelihood"]:
                 raise ValueError(
                     f"the queries have targets of another kind than the rows of the store: {about['likelihood']} is "
