@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sktda.attribution.base import Needs, check_fits
 from sktda.attribution.gradients.base import Fitted, SelfScores
 from sktda.devices import exact
-from sktda.model.criterion import Custom
+from sktda.model.criterion import OfCriterion
 from sktda.model.given import GivenModel
 from sktda.model.likelihood import Binary, Likelihood
 from sktda.model.reading import count
@@ -117,7 +117,7 @@ def logit_margin(likelihood: Likelihood, method: str) -> Measure:
     Raises ValueError for numbers, which have no classes.
     """
     if not isinstance(likelihood, Categorical | Binary):
-        what = "this criterion" if isinstance(likelihood, Custom) else "regression"
+        what = "this criterion" if isinstance(likelihood, OfCriterion) else "regression"
         raise ValueError(f"{method} compares the logits of classes, and {what} has none; use Loss, EL2N or GraNd")
 
     def measure(outputs: Tensor, targets: Tensor) -> Tensor:
