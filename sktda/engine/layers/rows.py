@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 from torch import Tensor
 
@@ -93,8 +94,8 @@ class Formed(LayerRows):
         return self.values.nbytes
 
 
-class Sum(LayerRows):
-    """Sums of several gradients of the same rows: what a product of factors changes by, when both factors change."""
+class Summed(LayerRows):
+    """Sums of several gradients of the same rows, in their parts."""
 
     def __init__(self, parts: Sequence[LayerRows]) -> None:
         self.parts = parts
@@ -103,23 +104,6 @@ class Sum(LayerRows):
         """(n, p), formed."""
         return sum(part.gradients() for part in self.parts)  # type: ignore[return-value]
 
-    def scaled(self, scale: float) -> Sum:
-        """The gradients times a number."""
-        return Sum([part.scaled(scale) for part in self.parts])
-
-    def unfolded(self, n: int, second: bool) -> Sum:
-        """Of the parts."""
-        return Sum([part.unfolded(n, second) for part in self.parts])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that are held."""
-        return sum(part.nbytes for part in self.parts)
-
-    def gram(self, other: LayerRows) -> Tensor:
-        """(n, m) dot products with the rows of another batch."""
-        return sum(part.gram(other) for part in self.parts)  # type: ignore[return-value]
-
     def contract(self, directions: Tensor) -> Tensor:
         """(n, q) dot products with directions (q, p)."""
         return sum(part.contract(directions) for part in self.parts)  # type: ignore[return-value]
@@ -127,6 +111,27 @@ class Sum(LayerRows):
     def along(self, directions: Tensor) -> Tensor:
         """(n,) dot products of every row with a direction of its own, formed."""
         return Formed(self.gradients()).along(directions)
+
+    def scaled(self, scale: float) -> Self:
+        """The gradients times a number."""
+        return type(self)([part.scaled(scale) for part in self.parts])
+
+    def unfolded(self, n: int, second: bool) -> Self:
+        """Of the parts."""
+        return type(self)([part.unfolded(n, second) for part in self.parts])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return sum(part.nbytes for part in self.parts)
+
+
+class Sum(Summed):
+    """What a product of factors changes by, when both factors change; it meets products."""
+
+    def gram(self, other: LayerRows) -> Tensor:
+        """(n, m) dot products with the rows of another batch."""
+        return sum(part.gram(other) for part in self.parts)  # type: ignore[return-value]
 
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,) dot products with the same rows of another batch."""

@@ -12,40 +12,15 @@ from sktda.engine.layers.layer import Layer, Note
 from sktda.engine.layers.linear import Linear
 from sktda.engine.layers.lookup import Embedding, Lookup
 from sktda.engine.layers.product import Mapped, Product
-from sktda.engine.layers.rows import Formed, LayerRows
+from sktda.engine.layers.rows import Formed, LayerRows, Summed
 
 
-class Tied(LayerRows):
-    """A table (size, d) that is looked up, and multiplied with: the sum of two gradients, in their factors."""
+class Tied(Summed):
+    """A table (size, d) that is looked up, and multiplied with: two gradients, in their factors."""
 
-    def __init__(self, lookup: Lookup, product: Product) -> None:
-        self.lookup = lookup
-        self.product = product
-
-    def gradients(self) -> Tensor:
-        """(n, size * d)."""
-        return self.lookup.gradients() + self.product.gradients()
-
-    def scaled(self, scale: float) -> Tied:
-        """The gradients times a number."""
-        return Tied(self.lookup.scaled(scale), self.product.scaled(scale))
-
-    def unfolded(self, n: int, second: bool) -> Tied:
-        """Of both."""
-        return Tied(self.lookup.unfolded(n, second), self.product.unfolded(n, second))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that are held."""
-        return self.lookup.nbytes + self.product.nbytes
-
-    def contract(self, directions: Tensor) -> Tensor:
-        """(n, q), of both."""
-        return self.lookup.contract(directions) + self.product.contract(directions)
-
-    def along(self, directions: Tensor) -> Tensor:
-        """(n,), formed."""
-        return Formed(self.gradients()).along(directions)
+    def __init__(self, parts: tuple[Lookup, Product]) -> None:
+        super().__init__(parts)
+        self.lookup, self.product = parts
 
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,), of both with both."""
@@ -95,7 +70,7 @@ def joined(calls: Sequence[LayerRows]) -> LayerRows:
         first, *more = calls
         return Formed(sum((call.gradients() for call in more), first.gradients())) if more else first
     if lookups and products:
-        return Tied(looked_up(lookups), multiplied(products))
+        return Tied((looked_up(lookups), multiplied(products)))
     return looked_up(lookups) if lookups else multiplied(products)
 
 
