@@ -268,30 +268,28 @@ def _on_processor(found: Any) -> Any:
 
 
 class _Carried:
-    """A value that is pickled together with the classes that can be imported nowhere else."""
+    """A value that is pickled together with the classes that can be imported nowhere else.
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    It is opened by the thread that asks for it: each has a current card, and joblib reads in its own.
+    """
+
+    def __init__(self, value: Any = None, sent: tuple[bytes, list] | None = None) -> None:
+        self._sent: Any = sent
+        if sent is None:
+            self.value = value
+
+    @cached_property
+    def value(self) -> Any:
+        data, buffers = self._sent
+        found = pickle.loads(data, buffers=buffers)
+        self._sent = None
+        return found
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         file = io.BytesIO()
         buffers: list[pickle.PickleBuffer] = []
         _Pickler(file, leaves=True, buffer_callback=buffers.append if protocol >= BUFFERS else None).dump(self.value)
         return _opened, (file.getvalue(), buffers)
-
-
-class _Arrived(_Carried):
-    """A value that is opened by the thread that asks for it: each has a current card, and joblib reads in its own."""
-
-    def __init__(self, data: bytes, buffers: list) -> None:
-        self._sent: Any = data, buffers
-
-    @cached_property
-    def value(self) -> Any:  # type: ignore[override]
-        data, buffers = self._sent
-        found = pickle.loads(data, buffers=buffers)
-        self._sent = None
-        return found
 
 
 class _Pickler(cloudpickle.Pickler):
@@ -373,7 +371,7 @@ def _net(kind: Any, state: dict, modules: bytes) -> Any:
 
 def _opened(data: bytes, buffers: list) -> _Carried:
     # Ray keeps what it carries, and values are changed by whoever gets them
-    return _Arrived(data, [bytearray(each) if memoryview(each).readonly else each for each in buffers])
+    return _Carried(sent=(data, [bytearray(each) if memoryview(each).readonly else each for each in buffers]))
 
 
 def _carried(value: Any) -> Any:
