@@ -324,11 +324,11 @@ class PerRow:
 
     def formed(self, factors: Mapping[str, LayerRows]) -> Tensor:
         """(n, p) gradients from their factors, in the order of the model's parameters."""
-        pieces: dict[str, Tensor] = {}
+        own, pieces = self.model.parameters, dict[str, Tensor]()
         for part, names in self.groups.items():
-            sizes = [self.model.parameters[name].numel() for name in names]
+            sizes = [own[name].numel() for name in names]
             pieces |= dict(zip(names, factors[part].gradients().split(sizes, dim=1), strict=True))
-        return torch.cat([pieces[name] for name in self.model.parameters], dim=1)
+        return torch.cat([pieces[name] for name in own], dim=1)
 
     def mean_gradient(self, rows: Rows, losses: Callable[[Tensor, Tensor], Tensor] | None = None) -> dict[str, Tensor]:
         """Gradient of the rows' mean loss by parameter, without the penalty; `losses` replaces the model's own."""

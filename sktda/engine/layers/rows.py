@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import add
 from typing import Self
 
 from torch import Tensor
@@ -102,11 +104,11 @@ class Summed(LayerRows):
 
     def gradients(self) -> Tensor:
         """(n, p), formed."""
-        return sum(part.gradients() for part in self.parts)  # type: ignore[return-value]
+        return total(part.gradients() for part in self.parts)
 
     def contract(self, directions: Tensor) -> Tensor:
         """(n, q) dot products with directions (q, p)."""
-        return sum(part.contract(directions) for part in self.parts)  # type: ignore[return-value]
+        return total(part.contract(directions) for part in self.parts)
 
     def along(self, directions: Tensor) -> Tensor:
         """(n,) dot products of every row with a direction of its own, formed."""
@@ -131,15 +133,20 @@ class Sum(Summed):
 
     def gram(self, other: LayerRows) -> Tensor:
         """(n, m) dot products with the rows of another batch."""
-        return sum(part.gram(other) for part in self.parts)  # type: ignore[return-value]
+        return total(part.gram(other) for part in self.parts)
 
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,) dot products with the same rows of another batch."""
-        return sum(part.pairs(other) for part in self.parts)  # type: ignore[return-value]
+        return total(part.pairs(other) for part in self.parts)
 
     def square_norms(self) -> Tensor:
         """(n,) squared lengths, formed."""
         return Formed(self.gradients()).square_norms()
+
+
+def total(parts: Iterable[Tensor]) -> Tensor:
+    """The sum, without the zero that Python's begins with."""
+    return reduce(add, parts)
 
 
 def parted(values: Tensor, n: int, second: bool) -> Tensor:

@@ -12,7 +12,7 @@ from sktda.engine.layers.layer import Layer, Note
 from sktda.engine.layers.linear import Linear
 from sktda.engine.layers.lookup import Embedding, Lookup
 from sktda.engine.layers.product import Mapped, Product
-from sktda.engine.layers.rows import Formed, LayerRows, Summed
+from sktda.engine.layers.rows import Formed, LayerRows, Summed, total
 
 
 class Tied(Summed):
@@ -67,8 +67,7 @@ def joined(calls: Sequence[LayerRows]) -> LayerRows:
     lookups = [call for call in calls if isinstance(call, Lookup)]
     products = [call for call in calls if isinstance(call, Product)]
     if len(lookups) + len(products) < len(calls):
-        first, *more = calls
-        return Formed(sum((call.gradients() for call in more), first.gradients())) if more else first
+        return calls[0] if len(calls) == 1 else Formed(total(call.gradients() for call in calls))
     if lookups and products:
         return Tied((looked_up(lookups), multiplied(products)))
     return looked_up(lookups) if lookups else multiplied(products)
