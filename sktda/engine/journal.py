@@ -39,10 +39,7 @@ class Journal:
     """
 
     def __init__(
-        self,
-        folder: str | os.PathLike[str] | None = None,
-        key: str = "",
-        held: Mapping[str, Mapping[str, Tensor] | None] | None = None,
+        self, folder: str | os.PathLike[str] | None = None, key: str = "", held: Mapping[str, Any] | None = None
     ) -> None:
         self.folder = None if folder is None else Path(folder) / key
         self._held = held or {}

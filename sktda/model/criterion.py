@@ -23,19 +23,16 @@ SAME_SHAPE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNL
 KNOWN = "CrossEntropyLoss, NLLLoss, BCELoss, BCEWithLogitsLoss and MSELoss"
 
 
+@dataclass(eq=False)
 class Packing:
-    """Several outputs of a module as one tensor (n, width), and back: the engine works on one.
+    """Several outputs of a module as one tensor (n, width), and back: the engine works on one."""
 
-    before: what is made of the outputs first, if anything.
-    """
-
+    before: Callable[[Any], Any] | None = None
+    """What is made of the outputs first."""
     shapes: list[torch.Size] | None = None
     """Of the outputs of a row in a tuple, once a forward has run."""
     around: type | None = None
     """Class of the object that the logits stood in, such as a dict, which is made again around them alone."""
-
-    def __init__(self, before: Callable[[Any], Any] | None = None) -> None:
-        self.before = before
 
     def close(self, outputs: Any) -> Tensor:
         """The outputs of a batch side by side, in their common dtype; of an object the logits alone."""

@@ -24,8 +24,8 @@ from sktda.model.sampling import Draws, handing, watch
 from sktda.model.settings import random_state_kept
 from sktda.model.step_gradients import Part
 
-Claim = Callable[[nn.Module, dict[str, Any]], tuple[np.ndarray | None, Any]]
-"""From a module and the keywords that it was called with to (rows, targets) of that batch."""
+Claim = Callable[[deque[np.ndarray], nn.Module, dict[str, Any]], tuple[np.ndarray | None, Any]]
+"""From what was drawn, a module and the keywords that it was called with to (rows, targets) of that batch."""
 
 
 class record_run:
@@ -182,7 +182,7 @@ class record_run:
         self.begin()
         if self.loader is not None:
             self._undo.append(handing(self.loader, self._pass_begins, self._handed, self.pass_is_over))
-            self._follow(self.loader, lambda: self.drawn)
+            self._follow(self.loader, lambda: self._draws.now)
 
     def follow(self, loader: Any) -> None:
         """Note which rows a DataLoader draws from now on, for `next_drawn`."""
@@ -204,12 +204,7 @@ class record_run:
 
     def next_drawn(self, batch: Any) -> None:
         """The module gets next what was drawn first, of what it did not get yet."""
-        self._handed(self.drawn, batch)
-
-    @property
-    def drawn(self) -> deque[np.ndarray]:
-        """The rows of the batches that were drawn and not handed on, in order."""
-        return self._draws.now
+        self._handed(self._draws.now, batch)
 
     def targets(self, rows: np.ndarray) -> Any:
         """Of the rows at these positions of X; None where it has none."""
@@ -288,7 +283,9 @@ class record_run:
         outputs = self.loss.outputs(output)
         if outputs is None:
             return
-        rows, targets = (self._rows, self._batch_targets) if self._claim is None else self._claim(module, keywords)
+        rows, targets = self._rows, self._batch_targets
+        if self._claim is not None:
+            rows, targets = self._claim(self._draws.now, module, keywords)
         call = object()
 
         def seen(gradient: Any) -> None:

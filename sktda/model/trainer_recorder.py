@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,11 +87,10 @@ class TrainerRecorder(TrainerCallback):
                 self.trajectory_ = self.run.trajectory_
             self.run = None
 
-    def _claim(self, module: nn.Module, keywords: Mapping[str, Any]) -> tuple[np.ndarray | None, Any]:
+    def _claim(self, drawn: deque[np.ndarray], module: nn.Module, keywords: Mapping[str, Any]) -> tuple[Any, Any]:
         # the Trainer reads ahead, so that a batch is known by its forward pass: they are taken in order
         if self.run is None or not module.training:
             return None, None
-        drawn = self.run.drawn
         while self._left_out and drawn:
             drawn.popleft()
             self._left_out -= 1

@@ -24,7 +24,7 @@ class Convolved(Product):
 
     def __init__(self, module: Convolution, inputs: Tensor, delta: Tensor, bias: bool, ones: bool = True) -> None:
         self.module = module
-        self._inputs = inputs
+        self.inputs = inputs
         self.delta = delta
         self.weight = True
         self.bias = bias
@@ -34,7 +34,7 @@ class Convolved(Product):
     @cached_property
     def a(self) -> Tensor:  # type: ignore[override]
         """(n, t, in * kernel), with a one where there is a bias."""
-        found = patches(self.module, self._inputs)
+        found = patches(self.module, self.inputs)
         if not self.bias:
             return found
         return torch.cat([found, found.new_full((*found.shape[:-1], 1), float(self.ones))], dim=-1)
@@ -43,11 +43,6 @@ class Convolved(Product):
     def width(self) -> int:
         """Inputs that meet an output, with the one."""
         return self.module.weight.shape[1:].numel() + self.bias
-
-    @property
-    def inputs(self) -> Tensor:
-        """What `a` is made of."""
-        return self._inputs
 
     def like(self, inputs: Tensor, delta: Tensor, ones: bool = True) -> Convolved:
         """Of the same layer with other factors; ones: whether the bias has inputs, which changes of inputs lack."""
@@ -58,13 +53,13 @@ class Convolved(Product):
         q, out = len(directions), self.delta.shape[2]
         biases = directions[:, -out:].reshape(-1) if self.bias and self.ones else None
         weights = directions[:, : out * (self.width - self.bias)].reshape(q * out, *self.module.weight.shape[1:])
-        found = self.module._conv_forward(self._inputs, weights, biases)  # with its own padding
+        found = self.module._conv_forward(self.inputs, weights, biases)  # with its own padding
         return found.flatten(2).unflatten(1, (q, out)).transpose(2, 3)
 
     def matrices(self) -> Tensor:
         """(n, out, in + bias) gradients."""
         delta = self.delta.transpose(1, 2)
-        weights = delta @ patches(self.module, self._inputs)
+        weights = delta @ patches(self.module, self.inputs)
         return torch.cat([weights, self.ones * delta.sum(2, keepdim=True)], dim=2) if self.bias else weights
 
 

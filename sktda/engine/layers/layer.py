@@ -88,11 +88,9 @@ class Layer(ABC):
 
     def is_once(self, x: Tensor) -> bool:
         """Whether an input is not of one row each."""
-        if not self.may_be_once:
-            return False
         if x.ndim == 1:
-            return self.layout == ONCE
-        return len(x) == 1 and self.layout in {ROWS, ONCE}
+            return self.may_be_once and self.layout == ONCE
+        return self.may_be_once and len(x) == 1 and self.layout in {ROWS, ONCE}
 
 
 class Called(Layer):
@@ -100,11 +98,7 @@ class Called(Layer):
 
     def watch(self, note: Note, n: int) -> Callable[[], None]:
         """By a hook."""
-
-        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            note(inputs, output)
-
-        return self.module.register_forward_hook(hook).remove
+        return self.module.register_forward_hook(lambda module, inputs, output: note(inputs, output)).remove
 
 
 @contextmanager

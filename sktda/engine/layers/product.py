@@ -25,6 +25,8 @@ class Product(LayerRows):
     """
 
     a: Tensor
+    inputs: Tensor
+    """What `a` is made of."""
     delta: Tensor
     weight: bool
     bias: bool
@@ -39,11 +41,6 @@ class Product(LayerRows):
     @abstractmethod
     def width(self) -> int:
         """Inputs that meet an output, with the one."""
-
-    @property
-    @abstractmethod
-    def inputs(self) -> Tensor:
-        """What `a` is made of."""
 
     @abstractmethod
     def like(self, inputs: Tensor, delta: Tensor, ones: bool = True) -> Product:
@@ -176,7 +173,7 @@ class Mapped(Product):
         return self.a.shape[-1]
 
     @property
-    def inputs(self) -> Tensor:
+    def inputs(self) -> Tensor:  # type: ignore[override]
         """`a`."""
         return self.a
 
