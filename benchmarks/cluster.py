@@ -192,7 +192,7 @@ def warm(run: Callable[[], np.ndarray], client: Any = None) -> tuple[float, np.n
 def counted() -> Iterator[dict]:
     """Tasks, bytes of a task's own arguments, those of its models, and those of what is sent once for all."""
     from sktda import cluster as resilient
-    from sktda.workers import _Carried
+    from sktda.workers.pickles import Carried
 
     kind, count, shared = resilient._Backend, {"tasks": 0, "own": 0.0, "models": 0.0, "once": 0}, {}
     make, to_args = kind._sent, kind._to_func_args
@@ -200,7 +200,7 @@ def counted() -> Iterator[dict]:
     def sent(self: Any, value: Any) -> Any:
         found = make(self, value)
         if found is value or isinstance(found, resilient.Mapped):
-            count["models" if isinstance(found, _Carried) else "own"] += len(pickle.dumps(found))
+            count["models" if isinstance(found, Carried) else "own"] += len(pickle.dumps(found))
         elif found.key not in shared:
             shared[found.key] = len(pickle.dumps(value))
         return found

@@ -165,7 +165,7 @@ def test_what_a_worker_is_sent_runs_with_its_card_as_the_current_one(monkeypatch
     monkeypatch.setattr(torch.cuda, "device", current)
 
     code, arrays = workers.packed(len)
-    sent = pickle.dumps(workers._Carried(NeuralNet(torch.nn.Linear(1, 1), torch.nn.MSELoss).initialize()))
+    sent = pickle.dumps(workers.Carried(NeuralNet(torch.nn.Linear(1, 1), torch.nn.MSELoss).initialize()))
     for name, card in (("MainProcess", None), ("LokyProcess-2", torch.device("cuda", 1))):
         entered.clear()
         monkeypatch.setattr(multiprocessing.current_process(), "name", name)

@@ -26,11 +26,11 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 
 from sktda import InfluencePruner, TrajectoryRecorder, cluster, dask_cluster
-from sktda import workers as sktda_workers
 from sktda.attribution import ComplexityGap, Influence, SelfConfidence, Source
 from sktda.engine import journal, kernel
 from sktda.engine.journal import Passes, shard_size
-from sktda.workers import _Carried, in_workers, overlapped, packed, spread, unpacked
+from sktda.workers import in_workers, overlapped, pickles, spread
+from sktda.workers.pickles import Carried, packed, unpacked
 from tests.spies import dask_worker
 
 X, y = load_iris(return_X_y=True)
@@ -103,36 +103,34 @@ def test_a_trained_net_of_a_class_of_the_script_is_sent_with_its_class(script, a
     given = around(net_of(script["Own"]).initialize())
     if not hasattr(given, "scores_"):
         given.fit(X, y)
-    sent = pickle.dumps(_Carried(given))
+    sent = pickle.dumps(Carried(given))
     del script["Own"]
     got = pickle.loads(sent).value
     if hasattr(given, "scores_"):
         np.testing.assert_array_equal(got.attribute(X[:2], y[:2]), given.attribute(X[:2], y[:2]))
     else:
         np.testing.assert_array_equal(got.predict_proba(X), given.predict_proba(X))
-    again = pickle.loads(
-        pickle.dumps(_Carried(got))
-    )  # from a worker back, where the class has no module to be found in
+    again = pickle.loads(pickle.dumps(Carried(got)))  # from a worker back, where the class has no module to be found in
     assert type(again.value) is type(given)
 
 
 def test_a_net_is_sent_where_print_was_replaced_meanwhile(script, monkeypatch):
     net = net_of(script["Net"]).fit(X, y)
     monkeypatch.setattr("builtins.print", lambda *args, **settings: None)
-    got = pickle.loads(pickle.dumps(_Carried(net))).value
+    got = pickle.loads(pickle.dumps(Carried(net))).value
     np.testing.assert_array_equal(got.predict_proba(X), net.predict_proba(X))
 
 
 def test_parameters_of_a_sent_net_are_those_of_its_optimiser(script):
     net = net_of(script["Own"]).fit(X, y)
-    got = pickle.loads(pickle.dumps(_Carried(net))).value
+    got = pickle.loads(pickle.dumps(Carried(net))).value
     got.partial_fit(X, y)
     assert not np.array_equal(got.predict_proba(X), net.predict_proba(X))
 
 
 def test_values_can_be_changed_where_they_arrive_whoever_carried_them():
     given, buffers = {"sums": torch.ones(300), "rows": np.ones(300)}, []
-    data = pickle.dumps(_Carried(given), protocol=5, buffer_callback=buffers.append)
+    data = pickle.dumps(Carried(given), protocol=5, buffer_callback=buffers.append)
     assert len(buffers) == 2
     assert len(data) < 1_000
     for carried in (map(bytes, buffers), map(bytearray, buffers)):
@@ -155,7 +153,7 @@ def test_what_arrives_is_opened_by_the_thread_that_asks_for_it():
     given = Opened()
     given.thread = None  # without a state there is nothing to open
     with ThreadPoolExecutor(1) as reader:
-        arrived = reader.submit(pickle.loads, pickle.dumps(_Carried(given))).result()
+        arrived = reader.submit(pickle.loads, pickle.dumps(Carried(given))).result()
     assert arrived.value.thread == threading.get_ident()
     assert arrived.value is arrived.value
 
@@ -254,7 +252,7 @@ def sums_of(rows):
 def test_workers_of_this_machine_map_large_rows_and_others_are_sent_them(workers, there, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "SMALL", 64)
     monkeypatch.setattr(cluster, "SHARED", 64)
-    monkeypatch.setattr(sktda_workers, "APART", 64)
+    monkeypatch.setattr(pickles, "APART", 64)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     if not there:
         monkeypatch.setattr(cluster.socket, "gethostname", lambda: "elsewhere")
@@ -395,11 +393,11 @@ def summed_products(pause=0.0):
 def test_sums_are_the_same_on_any_number_of_workers_and_blocks_of_shards_come_as_one(
     workers, small_shards, monkeypatch, n_workers
 ):
-    client, received, opened = workers[0], [], sktda_workers._opened
+    client, received, opened = workers[0], [], pickles._opened
     places = list(client.scheduler_info(n_workers=-1)["workers"])[:n_workers]
     monkeypatch.setattr(cluster.DaskDistributedBackend, "effective_n_jobs", lambda self, n_jobs: n_workers)
     monkeypatch.setattr(
-        sktda_workers,
+        pickles,
         "_opened",
         lambda data, buffers: (received.append(len(data) + sum(map(len, buffers))), opened(data, buffers))[1],
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 from sktda.engine.functional import Direction
 from sktda.engine.kronecker import Block
 from sktda.engine.kronecker_blocks import FormedBlock, LookupBlock, ProductBlock, covered_blocks
-from sktda.engine.layers import Formed, Layer, LayerRows, Lookup, Product, known_layers
+from sktda.engine.layers import Formed, Layer, LayerRows, Lookup, Mapped, Product, known_layers
 from sktda.engine.per_row import REST, PerRow
 from sktda.engine.projection import Projection
 from sktda.model.base import DifferentiableModel, Rows, unflatten
@@ -66,7 +66,7 @@ class ProductMap(Map):
         """Either side by itself, and the outer products of what is left."""
         assert isinstance(factor, Product)
         a, delta = factor.a @ self.inputs, factor.delta @ self.outputs
-        return Product(a, delta, True, False).matrices().flatten(1)
+        return Mapped(a, delta, True, False).matrices().flatten(1)
 
     def of_matrices(self, matrices: Tensor) -> Tensor:
         """P_out' M P_in."""

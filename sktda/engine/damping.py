@@ -27,7 +27,7 @@ from sktda.devices import in_blocks
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows, forward, sent
-from sktda.model.criterion import Custom
+from sktda.model.criterion import OfCriterion
 from sktda.model.softmax import Tokens
 
 LEAST = 0.1  # of a layer's mean eigenvalue
@@ -79,7 +79,7 @@ def single(curvature: EKFAC, engine: PerRow) -> bool:
 
 def tells(model: DifferentiableModel) -> bool:
     """Whether targets of other rows say what is left to learn: those of several positions count at others there."""
-    return not isinstance(model.likelihood, Tokens | Custom)
+    return not isinstance(model.likelihood, Tokens | OfCriterion)
 
 
 def unlearned(engine: PerRow, rows: Rows) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sktda.data import slices
 from sktda.engine.curvature import along_root, rooted_targets
 from sktda.engine.functional import Direction, batched_gradients
-from sktda.engine.layers import Product, plain_kernels
+from sktda.engine.layers import Mapped, Product, plain_kernels
 from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows, forward
 
@@ -86,7 +86,7 @@ class FactoredGaussNewton:
         if engine.rest or not engine.layers:
             return False
         seen = engine.capture(rows.block(slice(0, 1), engine.model.device), None, engine.layers)[1].values()
-        return all(type(factor) is Product and not factor.shared and not factor.transposed for factor in seen)
+        return all(isinstance(factor, Mapped) and not factor.shared and not factor.transposed for factor in seen)
 
     @staticmethod
     def fits(engine: PerRow, rows: Rows, sizes: Iterable[tuple[int, int]]) -> bool:

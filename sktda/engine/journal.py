@@ -32,19 +32,23 @@ Stages = Callable[[], Iterable[tuple[str, Callable[[int, int], Any]]]]
 
 
 class Journal:
-    """Tensors by name in one folder, each file whole or absent; `folder=None` keeps nothing.
+    """Tensors by name in one folder, each file whole or absent; `folder=None` keeps nothing but what is `held`.
 
     key: digest of all that the results depend on. Results of other keys lie in other folders and are never mixed: a
     file says of which key, name and version of sktda it is, and has a checksum.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None, key: str = "") -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str] | None = None, key: str = "", held: Mapping[str, Any] | None = None
+    ) -> None:
         self.folder = None if folder is None else Path(folder) / key
+        self._held = held or {}
 
     def read(self, name: str) -> dict[str, Tensor] | None:
         """What was written under this name, or None; what is damaged or another file counts as absent."""
         if self.folder is None:
-            return None
+            found = self._held.get(name)
+            return None if found is None else dict(found)
         try:
             tensors, about = sealed.load(self.folder / f"{name}.safetensors")
         except (FileNotFoundError, ValueError):
@@ -72,19 +76,6 @@ class Journal:
         """Remove everything: the results are where they belong."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class Held(Journal):
-    """What a journal has, in memory."""
-
-    def __init__(self, held: Mapping[str, Mapping[str, Tensor] | None]) -> None:
-        super().__init__()
-        self._held = held
-
-    def read(self, name: str) -> dict[str, Tensor] | None:
-        """As of the journal."""
-        found = self._held.get(name)
-        return None if found is None else dict(found)
 
 
 def check_folder(folder: str | os.PathLike[str] | None) -> None:

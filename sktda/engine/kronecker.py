@@ -7,7 +7,7 @@ identity. The kinds of blocks are in `engine/kronecker_blocks.py`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from scipy.linalg import eigh
@@ -55,9 +55,9 @@ class Block(ABC):
         """(out, in)."""
 
     @property
+    @abstractmethod
     def rotates(self) -> tuple[bool, bool]:
         """Whether the columns, and the rows, have an eigenbasis; if not, the identity is it."""
-        return True, True
 
     @abstractmethod
     def matrix(self, direction: Direction) -> Tensor:
@@ -88,18 +88,28 @@ class Block(ABC):
     def rotated_matrices(self, factor: LayerRows, bases: Bases) -> Iterator[Tensor]:
         """Yields (k, out, in) gradients of a few rows at a time in the eigenbasis."""
 
+    @abstractmethod
     def squares(self, factor: LayerRows, bases: Bases) -> Tensor:
         """(out, in) sum over rows of the squared gradient in the eigenbasis."""
-        return sum(part.square().sum(0) for part in self.rotated_matrices(factor, bases))  # type: ignore[return-value]
 
+    @abstractmethod
     def energies(self, factor: LayerRows, bases: Bases, scale: Tensor) -> Tensor:
         """(n,) sums of squares in the eigenbasis, times the scale (out, in)."""
-        flat = scale.flatten()
-        return torch.cat([part.square().flatten(1) @ flat for part in self.rotated_matrices(factor, bases)])
 
     def step(self, element_size: int) -> int:
         """Rows whose gradients are formed at a time."""
         return max(1, FORMED_BYTES // max(1, self.n_parameters * element_size))
+
+
+def squares_of(matrices: Iterable[Tensor]) -> Tensor:
+    """(out, in) sum of the squares of matrices (k, out, in) that come a few at a time."""
+    return sum(part.square().sum(0) for part in matrices)  # type: ignore[return-value]
+
+
+def energies_of(matrices: Iterable[Tensor], scale: Tensor) -> Tensor:
+    """(n,) sums of the squares of each of these, times the scale (out, in)."""
+    flat = scale.flatten()
+    return torch.cat([part.square().flatten(1) @ flat for part in matrices])
 
 
 def turned(matrix: Tensor, bases: Bases) -> Tensor:

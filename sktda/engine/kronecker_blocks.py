@@ -16,8 +16,8 @@ from torch import Tensor
 from sktda.data import slices
 from sktda.devices import exact
 from sktda.engine.functional import Direction
-from sktda.engine.kronecker import Bases, Block, flat, self_product, turned
-from sktda.engine.layers import Convolved, Layer, LayerRows, Lookup, Product, Tied
+from sktda.engine.kronecker import Bases, Block, energies_of, flat, self_product, squares_of, turned
+from sktda.engine.layers import Convolved, Layer, LayerRows, Lookup, Mapped, Product, Tied
 from sktda.engine.layers.product import flat_matrices
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows
@@ -109,10 +109,10 @@ class ProductBlock(Block):
         positions = factor.a.shape[1] if factor.shared else 1
         early = positions * (width**2 + out**2) < width * out * (width + out)
         for rows in slices(len(factor.a), self.step(q_in.element_size())):
-            part = Product(factor.a[rows], factor.delta[rows], True, True)
+            part = Mapped(factor.a[rows], factor.delta[rows], True, True)
             if early:
                 a, delta = self.rotated(part, bases)
-                yield Product(a, delta, True, True).matrices()
+                yield Mapped(a, delta, True, True).matrices()
             else:
                 yield turned(part.matrices(), bases)
 
@@ -120,7 +120,7 @@ class ProductBlock(Block):
         """Without a gradient per row where weights are not shared."""
         assert isinstance(factor, Product)
         if factor.shared:
-            return super().squares(factor, bases)
+            return squares_of(self.rotated_matrices(factor, bases))
         a, delta = self.rotated(factor, bases)
         return delta.square().T @ a.square_()
 
@@ -128,12 +128,43 @@ class ProductBlock(Block):
         """Without a gradient per row where weights are not shared."""
         assert isinstance(factor, Product)
         if factor.shared:
-            return super().energies(factor, bases, scale)
+            return energies_of(self.rotated_matrices(factor, bases), scale)
         a, delta = self.rotated(factor, bases)
         return ((delta.square() @ scale) * a.square_()).sum(1)
 
 
-class LookupBlock(Block):
+class AsStored(Block):
+    """The numbers of the parameters one after the other, as they are stored."""
+
+    def matrix(self, direction: Direction) -> Tensor:
+        """(..., out, in) of all parameters, one after the other."""
+        pieces = [
+            direction[name].reshape(*direction[name].shape[: direction[name].ndim - len(shape)], -1)
+            for name, shape in zip(self.parameters, self.shapes, strict=True)
+        ]
+        joined = torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]
+        return joined.reshape(*joined.shape[:-1], *self.size)
+
+    def direction(self, matrix: Tensor) -> dict[str, Tensor]:
+        """The inverse of `matrix`."""
+        lead = matrix.shape[:-2]
+        parts = matrix.reshape(*lead, -1).split([shape.numel() for shape in self.shapes], dim=-1)
+        return {
+            name: part.reshape(*lead, *shape)
+            for name, part, shape in zip(self.parameters, parts, self.shapes, strict=True)
+        }
+
+    def flat(self, matrices: Tensor) -> Tensor:
+        """(k, p)."""
+        return matrices.flatten(1)
+
+    def columns_of(self, values: Mapping[str, float]) -> list[tuple[int, float]]:
+        """One after the other in a block of one row, else those of the one parameter."""
+        out = self.size[0]
+        return [(shape.numel() // out, values[name]) for name, shape in zip(self.parameters, self.shapes, strict=True)]
+
+
+class LookupBlock(AsStored):
     """A table (size, d): one-hot indices have diagonal second moments. It may also score the words (tied weights)."""
 
     @property
@@ -145,22 +176,6 @@ class LookupBlock(Block):
     def rotates(self) -> tuple[bool, bool]:
         """The columns only."""
         return True, False
-
-    def matrix(self, direction: Direction) -> Tensor:
-        """The table."""
-        return direction[self.parameters[0]]
-
-    def direction(self, matrix: Tensor) -> dict[str, Tensor]:
-        """The table."""
-        return {self.parameters[0]: matrix}
-
-    def flat(self, matrices: Tensor) -> Tensor:
-        """(k, size * d)."""
-        return matrices.flatten(1)
-
-    def columns_of(self, values: Mapping[str, float]) -> list[tuple[int, float]]:
-        """All."""
-        return [(self.size[1], values[self.parameters[0]])]
 
     def products(self, factor: LayerRows, root: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """(d, d) of the gradients at the vectors."""
@@ -186,14 +201,14 @@ class LookupBlock(Block):
     def squares(self, factor: LayerRows, bases: Bases) -> Tensor:
         """At the indices that rows hold, or all."""
         if isinstance(factor, Tied):
-            return super().squares(factor, bases)
+            return squares_of(self.rotated_matrices(factor, bases))
         _, index, total = self._summed(factor, bases)
         return total.new_zeros(self.size).index_add_(0, index, total.square_())
 
     def energies(self, factor: LayerRows, bases: Bases, scale: Tensor) -> Tensor:
         """At the indices that rows hold, or all."""
         if isinstance(factor, Tied):
-            return super().energies(factor, bases, scale)
+            return energies_of(self.rotated_matrices(factor, bases), scale)
         row, index, total = self._summed(factor, bases)
         each = (total.square_() * scale[index]).sum(1)
         assert isinstance(factor, Lookup)
@@ -207,7 +222,8 @@ class LookupBlock(Block):
             looked_up, met = factor.lookup, factor.product
             for rows in slices(len(met.a), self.step(q_in.element_size())):
                 one = Lookup(looked_up.indices[rows], looked_up.delta[rows] @ q_in, looked_up.size, None)
-                yield Tied(one, met.like(met.a[rows] @ q_in, met.delta[rows])).gradients().unflatten(1, self.size)
+                both = Tied((one, met.like(met.a[rows] @ q_in, met.delta[rows])))
+                yield both.gradients().unflatten(1, self.size)
             return
         assert isinstance(factor, Lookup)
         for rows in slices(len(factor.indices), self.step(factor.delta.element_size())):
@@ -215,7 +231,7 @@ class LookupBlock(Block):
             yield part.gradients().unflatten(1, self.size)
 
 
-class FormedBlock(Block):
+class FormedBlock(AsStored):
     """Parameters whose gradients are formed: exact where they are few, else a matrix (first axis, all others).
 
     Vectors that are too long for an exact block have a diagonal.
@@ -235,33 +251,6 @@ class FormedBlock(Block):
         out, width = self.size
         return width <= (EXACT if out == 1 else SIDE), 1 < out <= SIDE
 
-    def matrix(self, direction: Direction) -> Tensor:
-        """(..., out, in) of all parameters, one after the other."""
-        pieces = [
-            direction[name].reshape(*direction[name].shape[: direction[name].ndim - len(shape)], -1)
-            for name, shape in zip(self.parameters, self.shapes, strict=True)
-        ]
-        joined = torch.cat(pieces, dim=-1)
-        return joined.reshape(*joined.shape[:-1], *self.size)
-
-    def direction(self, matrix: Tensor) -> dict[str, Tensor]:
-        """The inverse of `matrix`."""
-        lead = matrix.shape[:-2]
-        parts = matrix.reshape(*lead, -1).split([shape.numel() for shape in self.shapes], dim=-1)
-        return {
-            name: part.reshape(*lead, *shape)
-            for name, part, shape in zip(self.parameters, parts, self.shapes, strict=True)
-        }
-
-    def flat(self, matrices: Tensor) -> Tensor:
-        """(k, p)."""
-        return matrices.flatten(1)
-
-    def columns_of(self, values: Mapping[str, float]) -> list[tuple[int, float]]:
-        """One after the other in a block of one row, else those of the one parameter."""
-        out = self.size[0]
-        return [(shape.numel() // out, values[name]) for name, shape in zip(self.parameters, self.shapes, strict=True)]
-
     def products(self, factor: LayerRows, root: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """(in, in) G' G and (out, out) G G' of the gradients G, which have the root of the weight."""
         matrices = factor.gradients().reshape(-1, *self.size)
@@ -276,6 +265,14 @@ class FormedBlock(Block):
         gradients = factor.gradients()
         for rows in slices(len(gradients), self.step(gradients.element_size())):
             yield turned(gradients[rows].reshape(-1, *self.size), bases)
+
+    def squares(self, factor: LayerRows, bases: Bases) -> Tensor:
+        """Of the gradients."""
+        return squares_of(self.rotated_matrices(factor, bases))
+
+    def energies(self, factor: LayerRows, bases: Bases, scale: Tensor) -> Tensor:
+        """Of the gradients."""
+        return energies_of(self.rotated_matrices(factor, bases), scale)
 
 
 def blocks_of(layer: Layer, factor: LayerRows) -> list[Block]:

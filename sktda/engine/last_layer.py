@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sktda.engine.layers import Product, layer_by_layer
+from sktda.engine.layers import Mapped, Product, layer_by_layer
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.likelihood import Likelihood
@@ -62,7 +62,7 @@ class LastLayer:
     @cached_property
     def gradients(self) -> Product:
         """Gradients of all rows at the layer, as factors that are never multiplied out."""
-        return Product(self.inputs, self.errors(), True, self.bias)
+        return Mapped(self.inputs, self.errors(), True, self.bias)
 
 
 def last_layer(model: DifferentiableModel, rows: Rows) -> LastLayer:

@@ -18,7 +18,7 @@ from sktda.devices import in_blocks, in_pairs
 from sktda.engine.curvature import Spectral
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.kronecker import turned_back
-from sktda.engine.layers import Layer, LayerRows, Product
+from sktda.engine.layers import Layer, LayerRows, Mapped, Product
 from sktda.engine.outer_products import GRAM_DIGITS, RANK, energies, few_products, outer_products, squares
 from sktda.engine.per_row import REST, PerRow
 from sktda.engine.ranks import Probe, chosen_ranks
@@ -82,7 +82,7 @@ class Preconditioned(Queries):
             factor = factors[name]
             assert self.curvature is not None
             assert isinstance(factor, Product)
-            found.append(Product(*self.curvature.rotated(factor, name), True, False).contract(values))
+            found.append(Mapped(*self.curvature.rotated(factor, name), True, False).contract(values))
         return sum(found[1:], found[0]).T
 
 
@@ -194,7 +194,7 @@ class EKFACQueries:
             factors = self._capture(engine, rows, part, None)
             (asked, others), known = ready, self._turned(factors, self._scales)
             each = [
-                Product(*known[name], True, False).contract(self._coordinates(own, name)).T
+                Mapped(*known[name], True, False).contract(self._coordinates(own, name)).T
                 for name, own in asked.items()
             ]
             return each + ([others.block(factors)] if others.layers else []), asked, known

@@ -19,6 +19,7 @@ from torch.autograd import forward_ad
 from sktda.devices import in_blocks, out_of_memory
 from sktda.engine.functional import Direction, dual_numbers, forward_at
 from sktda.engine.layers import Formed, Layer, LayerRows, eval_kernels, joined, known_layers, plain_kernels, recording
+from sktda.engine.layers.product import by_parameter
 from sktda.engine.trusted import check_folded, formed_gradients, is_folded, refuse_module, rows_in, trusted
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.contrastive import InBatch
@@ -52,6 +53,8 @@ class PerRow:
         self.row_bytes = 0
         """Inputs and outputs of all layers for one row, once `prepare` has seen one."""
         self._vmap = True
+        self.roots: dict[str, float] | None = None
+        """By parameter, what multiplies the gradients of `capture`, if anything: see `engine/weighed.py`."""
 
     def __getstate__(self) -> dict:
         # layers alone leave their modules out: here these are a part of the model, which goes along
@@ -82,6 +85,11 @@ class PerRow:
             if self.model.device.type == "cuda":
                 free = torch.cuda.mem_get_info(self.model.device)[0]
                 self.batch_size = int(min(max(free // 8 // self.row_bytes, 1), 16384))
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The parameters of every layer, and of REST where there is one, in the order of their gradients."""
+        return {layer.name: layer.parameters for layer in self.layers or []} | ({REST: self.rest} if self.rest else {})
 
     @property
     def own_batch(self) -> int:
@@ -207,6 +215,8 @@ class PerRow:
         if self.rest and layers is self.layers:
             formed, self._vmap = formed_gradients(self.model, block, measure, self.rest, self._vmap)
             factors[REST] = Formed(formed)
+        if self.roots is not None:
+            factors = by_parameter(factors, self.groups, self.model.parameters, self.roots)
         return values.detach() if parameters is None else values, factors
 
     # ---- what the methods ask for ----------------------------------------------------------------------------------
@@ -290,8 +300,9 @@ class PerRow:
         """Squared gradient length of every row (n,), or one such vector per layer."""
         self.prepare(rows)
         stop = len(rows) if stop is None else stop
-        names = [layer.name for layer in self.layers or []] + ([REST] if self.rest else [])
-        parts = {name: torch.empty(stop - start, dtype=self.model.dtype, device=self.model.device) for name in names}
+        parts = {
+            name: torch.empty(stop - start, dtype=self.model.dtype, device=self.model.device) for name in self.groups
+        }
 
         def work(part: slice) -> None:
             _, factors = self.capture(rows.block(part, self.model.device))
@@ -313,14 +324,11 @@ class PerRow:
 
     def formed(self, factors: Mapping[str, LayerRows]) -> Tensor:
         """(n, p) gradients from their factors, in the order of the model's parameters."""
-        pieces: dict[str, Tensor] = {}
-        for layer in self.layers or []:
-            sizes = [shape.numel() for shape in layer.shapes]
-            pieces |= dict(zip(layer.parameters, factors[layer.name].gradients().split(sizes, dim=1), strict=True))
-        if self.rest:
-            sizes = [self.model.parameters[name].numel() for name in self.rest]
-            pieces |= dict(zip(self.rest, factors[REST].gradients().split(sizes, dim=1), strict=True))
-        return torch.cat([pieces[name] for name in self.model.parameters], dim=1)
+        own, pieces = self.model.parameters, dict[str, Tensor]()
+        for part, names in self.groups.items():
+            sizes = [own[name].numel() for name in names]
+            pieces |= dict(zip(names, factors[part].gradients().split(sizes, dim=1), strict=True))
+        return torch.cat([pieces[name] for name in own], dim=1)
 
     def mean_gradient(self, rows: Rows, losses: Callable[[Tensor, Tensor], Tensor] | None = None) -> dict[str, Tensor]:
         """Gradient of the rows' mean loss by parameter, without the penalty; `losses` replaces the model's own."""

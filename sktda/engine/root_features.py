@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from sktda.engine.curvature import along_root, rooted_targets
-from sktda.engine.layers import Formed, LayerRows, Product
-from sktda.engine.per_row import REST, PerRow
+from sktda.engine.layers import LayerRows, Product
+from sktda.engine.layers.product import by_parameter
+from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows
 
 
@@ -56,24 +57,6 @@ class RootFeatures:
 
 def penalised(engine: PerRow, factors: dict[str, LayerRows]) -> dict[str, LayerRows]:
     """Factors of the gradients times the penalty's Hessian, which is a number per parameter; unpenalised layers go."""
-    model = engine.model
-    names = {layer.name: layer.parameters for layer in engine.layers or []}
-    if engine.rest:
-        names[REST] = engine.rest
-    result: dict[str, LayerRows] = {}
-    for layer, factor in factors.items():
-        rates = [model.decay.get(name, 0.0) for name in names[layer]]
-        if not any(rates):
-            continue
-        if len(set(rates)) == 1:
-            result[layer] = factor.scaled(rates[0])
-        elif isinstance(factor, Product):  # weight and bias differ: the columns of delta a'
-            columns = torch.full_like(factor.a[:1], rates[0])
-            columns[..., -1] = rates[1]
-            result[layer] = Product(factor.a * columns, factor.delta, factor.weight, factor.bias, factor.transposed)
-        else:
-            sizes = [model.parameters[name].numel() for name in names[layer]]
-            values = factor.gradients()
-            parts = [part * rate for part, rate in zip(values.split(sizes, dim=1), rates, strict=True)]
-            result[layer] = Formed(torch.cat(parts, dim=1))
-    return result
+    own, decay = engine.model.parameters, engine.model.decay
+    some = {name: each for name, each in factors.items() if any(map(decay.get, engine.groups[name]))}
+    return by_parameter(some, engine.groups, own, {name: decay.get(name, 0.0) for name in own})

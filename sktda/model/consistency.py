@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward
 from sktda.model.contrastive import InBatch
-from sktda.model.criterion import Custom, criterion_total
+from sktda.model.criterion import OfCriterion, criterion_total
 from sktda.model.given import GivenModel, GivenRows
 from sktda.model.module_copy import unwrapped
 from sktda.model.reading import as_dtype, reader
@@ -117,7 +117,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
     trained = {name: value for name, value in named_parameters(net) if name in copies}
     with torch.enable_grad():
         inputs, targets, _ = rows.block(part, model.device)
-        if not isinstance(model.likelihood, Custom) or given.is_floating_point():
+        if not isinstance(model.likelihood, OfCriterion) or given.is_floating_point():
             given = given.to(targets.dtype)  # labels in the precision that NumPy gives them
         output = net.infer(_as_parameters(inputs, net.module_))
         expected = net.get_loss(output, given, X=inputs, training=False)

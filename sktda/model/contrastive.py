@@ -6,12 +6,13 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sktda.model.criterion import Custom, Packing
+from sktda.model.criterion import OfCriterion, Packing
 
 MEET = (
     "{}: the pairs of a batch are each other's negatives, so a pair has no loss of its own. InnerProduct, TracIn and "
@@ -125,26 +126,21 @@ def in_towers(outputs: Any, temperature: float) -> tuple[Tensor, Tensor, Any]:
     return images, texts, factor[0].reshape(-1)[0] if factor else 1 / temperature
 
 
-class TowerOutputs(Packing):
-    """Packing of two embeddings and their factor, which has one entry and not one per row."""
-
-    def close(self, outputs: tuple[Any, ...]) -> Tensor:
-        """The outputs of a batch side by side."""
-        n = len(outputs[0])
-        return super().close(
-            tuple(e.expand(n) if isinstance(e, Tensor) and e.ndim < 2 and e.numel() == 1 else e for e in outputs)
-        )
+def with_rows(outputs: Any) -> tuple[Any, ...]:
+    """Two embeddings and their factor, which has one entry, with one of it per row."""
+    n = len(outputs[0])
+    return tuple(e.expand(n) if isinstance(e, Tensor) and e.ndim < 2 and e.numel() == 1 else e for e in outputs)
 
 
 @dataclass(frozen=True)
-class InBatch(Custom):
+class InBatch(OfCriterion):
     """The terms of a BatchLoss: losses of rows only where a block of rows is a batch.
 
     within: whether whoever asks knows that, and gives blocks that are batches.
     """
 
     criterion: BatchLoss
-    packing: Packing = field(default_factory=TowerOutputs)
+    packing: Packing = field(default_factory=partial(Packing, with_rows))
     within: bool = False
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

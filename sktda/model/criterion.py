@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ import torch
 from skorch import NeuralNetClassifier
 from torch import Tensor, nn
 
-from sktda.model.likelihood import Binary, Gaussian, Likelihood
+from sktda.model.likelihood import Binary, Gaussian, Likelihood, by_roots
 from sktda.model.logits import IGNORED, LogitsLoss, logits_of
 from sktda.model.softmax import ROOT_LIMIT, Categorical, Tokens, softmax_roots
 
@@ -23,9 +23,12 @@ SAME_SHAPE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNL
 KNOWN = "CrossEntropyLoss, NLLLoss, BCELoss, BCEWithLogitsLoss and MSELoss"
 
 
+@dataclass(eq=False)
 class Packing:
     """Several outputs of a module as one tensor (n, width), and back: the engine works on one."""
 
+    before: Callable[[Any], Any] | None = None
+    """What is made of the outputs first."""
     shapes: list[torch.Size] | None = None
     """Of the outputs of a row in a tuple, once a forward has run."""
     around: type | None = None
@@ -33,6 +36,8 @@ class Packing:
 
     def close(self, outputs: Any) -> Tensor:
         """The outputs of a batch side by side, in their common dtype; of an object the logits alone."""
+        if self.before is not None:
+            outputs = self.before(outputs)
         if isinstance(outputs, Tensor):
             return outputs
         found = logits_of(outputs)
@@ -58,24 +63,45 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Custom(Likelihood):
-    """Any criterion with a `reduction`, averaged over the outputs of a row (added, if `total`).
-
-    packing gives the criterion all outputs of a module that returns several. There is no noise model. Its roots are
-    those of the Hessian of each row's loss with respect to its outputs, which depends on the targets, negative
-    eigenvalues cut off. Where that Hessian is that of a softmax at every position (a cross-entropy of tokens, shifted,
-    weighted or masked), it is not formed.
-    """
+class OfCriterion(Likelihood):
+    """A loss without a noise model: that of a criterion; packing gives it all outputs of a module with several."""
 
     criterion: nn.Module
-    total: bool = False
     packing: Packing = field(default_factory=Packing)
 
-    def to(self, device: torch.device) -> Custom:
+    def to(self, device: torch.device) -> OfCriterion:
         """With a criterion whose own weights are there; what was given stays where it is."""
         if all(value.device == device for value in (*self.criterion.parameters(), *self.criterion.buffers())):
             return self
         return replace(self, criterion=deepcopy(self.criterion).to(device))
+
+    @property
+    def _name(self) -> str:
+        return type(self.criterion).__name__
+
+    def noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Normal numbers of the outputs' shape."""
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """Raises ValueError: there is no noise model to draw labels from."""
+        raise ValueError(f"{self._name} has no noise model to draw labels from; those that have one are {KNOWN}")
+
+    def margins(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Minus the loss."""
+        return -self.losses(outputs, targets)
+
+
+@dataclass(frozen=True)
+class Custom(OfCriterion):
+    """Any criterion with a `reduction`, averaged over the outputs of a row (added, if `total`).
+
+    Its roots are those of the Hessian of each row's loss with respect to its outputs, which depends on the targets,
+    negative eigenvalues cut off. Where that Hessian is that of a softmax at every position (a cross-entropy of tokens,
+    shifted, weighted or masked), it is not formed.
+    """
+
+    total: bool = False
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss (n,) of every row."""
@@ -93,18 +119,6 @@ class Custom(Likelihood):
         if values.ndim == 1:
             return values
         return values.flatten(1).sum(1) if self.total else values.flatten(1).mean(1)
-
-    @property
-    def _name(self) -> str:
-        return type(self.criterion).__name__
-
-    def noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Normal numbers of the outputs' shape."""
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        """Raises ValueError: there is no noise model to draw labels from."""
-        raise ValueError(f"{self._name} has no noise model to draw labels from; those that have one are {KNOWN}")
 
     def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """Vectors whose covariance is the Hessian of each row's loss, negative eigenvalues cut off.
@@ -162,7 +176,7 @@ class Custom(Likelihood):
         """The Hessian of each row's loss, negative eigenvalues cut off, times vectors (..., *outputs.shape)."""
         found = self._softmax(outputs, targets)
         if found is None:
-            return super().curved(outputs, targets, along)
+            return by_roots(self.roots(outputs, targets), along)
         p, weight, axis = found
         return weight * p * (along - (p * along).sum(axis - outputs.ndim, keepdim=True))
 
@@ -205,10 +219,6 @@ class Custom(Likelihood):
                 "such as TracIn or InnerProduct"
             ) from error
 
-    def margins(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Minus the loss."""
-        return -self.losses(outputs, targets)
-
 
 def likelihood_of(net: Any, criterion: Any) -> Likelihood:
     """The likelihood of a net's criterion (with reduction "mean" or "sum", which differ for several outputs)."""
@@ -245,7 +255,7 @@ def likelihood_of(net: Any, criterion: Any) -> Likelihood:
         return Gaussian(average=not total)
     per_row = deepcopy(criterion).requires_grad_(False)
     per_row.reduction = "none"
-    return Custom(per_row, total)
+    return Custom(per_row, total=total)
 
 
 def tokens_of(criterion: nn.CrossEntropyLoss | nn.NLLLoss | LogitsLoss) -> Tokens:

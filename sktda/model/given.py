@@ -26,11 +26,15 @@ KINDS: tuple[ModuleType, ...] = (linear, perceptron, skorch_net, proxy)
 
 @dataclass(frozen=True, eq=False)
 class GivenRows:
-    """X, y and sample_weight as the user gave them; y and the weights may be None. `fit(*rows)` takes them apart."""
+    """X, y and sample_weight as the user gave them; y and the weights may be None. `fit(*rows)` takes them apart.
+
+    elsewhere: of an attributor whose training rows are not here; X has the shape of none of them.
+    """
 
     X: Any
     y: Any = None
     sample_weight: Any = None
+    elsewhere: bool = False
 
     def __len__(self) -> int:
         return count(self.X)

@@ -50,13 +50,9 @@ class Likelihood(ABC):
         They are the gradients of the losses under labels drawn from the model, times the root of the row's weight.
         """
 
+    @abstractmethod
     def curved(self, outputs: Tensor, targets: Tensor, along: Tensor) -> Tensor:
         """The Hessian of each row's loss with respect to its outputs times vectors (..., *outputs.shape)."""
-        roots = self.roots(outputs, targets)
-        roots = roots.reshape(*roots.shape[:2], -1)
-        flat = along.reshape(*along.shape[: along.ndim - outputs.ndim], len(outputs), -1)
-        pushed = torch.einsum("nko,...no->...nk", roots, flat)
-        return torch.einsum("nko,...nk->...no", roots, pushed).reshape(along.shape)
 
     def size(self, targets: Tensor) -> float:
         """By what a criterion that takes the mean of a batch divides the sum of these losses of its rows."""
@@ -76,8 +72,24 @@ class Likelihood(ABC):
         """log p - log(1 - p) of the right class (n,); minus the absolute error for numbers. Higher = better."""
 
 
+class Rooted(Likelihood):
+    """A loss whose few roots are what its curvature is multiplied with."""
+
+    def curved(self, outputs: Tensor, targets: Tensor, along: Tensor) -> Tensor:
+        """The roots, there and back."""
+        return by_roots(self.roots(outputs, targets), along)
+
+
+def by_roots(roots: Tensor, along: Tensor) -> Tensor:
+    """The sum of the outer products of roots (n, k, ...) times vectors (..., n, ...)."""
+    flat = along.reshape(*along.shape[: along.ndim - roots.ndim + 1], len(roots), -1)
+    roots = roots.reshape(*roots.shape[:2], -1)
+    pushed = torch.einsum("nko,...no->...nk", roots, flat)
+    return torch.einsum("nko,...nk->...no", roots, pushed).reshape(along.shape)
+
+
 @dataclass(frozen=True)
-class Binary(Likelihood):
+class Binary(Rooted):
     """Cross-entropy of one logit per row, (n,) or (n, 1), or of several, (n, k); targets 0/1 of the same shape.
 
     pos_weight, a number or one per output (k,), multiplies the loss of the positive targets, as in torch. The losses
@@ -141,7 +153,7 @@ class Binary(Likelihood):
 
 
 @dataclass(frozen=True)
-class Gaussian(Likelihood):
+class Gaussian(Rooted):
     """scale * squared error, summed or averaged over the outputs of a row; targets have the outputs' shape.
 
     scale=1: (y - t)^2, targets drawn with variance 1/2; scale=1/2: half of it, variance 1.

@@ -24,6 +24,9 @@ from sktda.model.sampling import Draws, handing, watch
 from sktda.model.settings import random_state_kept
 from sktda.model.step_gradients import Part
 
+Claim = Callable[[deque[np.ndarray], nn.Module, dict[str, Any]], tuple[np.ndarray | None, Any]]
+"""From what was drawn, a module and the keywords that it was called with to (rows, targets) of that batch."""
+
 
 class record_run:
     """Record the training that happens inside of ``with``, by whatever loop, without changing it.
@@ -162,7 +165,7 @@ class record_run:
             raise ValueError(
                 f"indices must be the positions of rows in X, 0 to {n - 1}, got {rows.min()}..{rows.max()}"
             )
-        self.next_batch(rows, self._targets(rows) if y is None else y)
+        self.next_batch(rows, self.targets(rows) if y is None else y)
 
     def __getattr__(self, name: str) -> Any:
         if name == "trajectory_":
@@ -203,6 +206,16 @@ class record_run:
         """The module gets next what was drawn first, of what it did not get yet."""
         self._handed(self._draws.now, batch)
 
+    def targets(self, rows: np.ndarray) -> Any:
+        """Of the rows at these positions of X; None where it has none."""
+        if self.y is not None:
+            return take(self.y, rows)
+        if not is_dataset(self.X):
+            return None
+        collate = default_collate if self.loader is None else self.loader.collate_fn
+        with random_state_kept():
+            return targets_in(collate([self.X[int(row)] for row in rows]))
+
     def checkpoint(self) -> None:
         """Take one now."""
         taken = len(self.run.taken)
@@ -228,8 +241,8 @@ class record_run:
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Watch module and optimiser; which rows the module gets is said by `next_batch` or `next_drawn`."""
+    def begin(self, claim: Claim | None = None) -> None:
+        """Watch module and optimiser; which rows the module gets is said by `claim`, `next_batch` or `next_drawn`."""
         if hasattr(self, "run"):
             raise ValueError("record_run records one run; make another one, with resume=run.trajectory_ to continue")
         about = described(type(self.optimizer).__name__, *Counted.given(self.X, self.y))
@@ -241,7 +254,7 @@ class record_run:
         run.start(self.module, self.optimizer, about, spacing)
         run.gradients.total, run.meet = self.loss.total, isinstance(self.loss.criterion, BatchLoss)
         self.run = run
-        self._draws = Draws()
+        self._draws, self._claim = Draws(), claim
         self._handles = [
             self.module.register_forward_hook(Listener(self._called), with_kwargs=True),
             self.optimizer.register_step_post_hook(self._stepped),  # after that of the recording
@@ -251,15 +264,6 @@ class record_run:
     def _check_running(self) -> None:
         if not hasattr(self, "run") or not self._handles:
             raise ValueError("nothing is recorded: use it inside of `with record_run(...) as run:`")
-
-    def _targets(self, rows: np.ndarray) -> Any:
-        if self.y is not None:
-            return take(self.y, rows)
-        if not is_dataset(self.X):
-            return None
-        collate = default_collate if self.loader is None else self.loader.collate_fn
-        with random_state_kept():
-            return targets_in(collate([self.X[int(row)] for row in rows]))
 
     def _pass_begins(self) -> deque[np.ndarray]:
         self.pass_is_over()  # one that was given up
@@ -279,7 +283,9 @@ class record_run:
         outputs = self.loss.outputs(output)
         if outputs is None:
             return
-        rows, targets = self.claim(module, keywords)
+        rows, targets = self._rows, self._batch_targets
+        if self._claim is not None:
+            rows, targets = self._claim(self._draws.now, module, keywords)
         call = object()
 
         def seen(gradient: Any) -> None:
@@ -288,10 +294,6 @@ class record_run:
             self.run.gradients.passed(call, Part(value, size, rest, rounding, rows))
 
         self.loss.watch(outputs, seen)
-
-    def claim(self, module: nn.Module, keywords: dict[str, Any]) -> tuple[np.ndarray | None, Any]:
-        """(rows, targets) of the batch that the module was called with."""
-        return self._rows, self._batch_targets
 
     def _stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         run = self.run

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sktda.data import DICT_TARGETS, check_weights
 from sktda.model.base import DifferentiableModel, Inputs, Rows, forward, to_device
-from sktda.model.criterion import SAME_SHAPE, Custom, criterion_total, likelihood_of, tokens_of
+from sktda.model.criterion import SAME_SHAPE, OfCriterion, criterion_total, likelihood_of, tokens_of
 from sktda.model.likelihood import Binary, Likelihood
 from sktda.model.logits import LogitsLoss
 from sktda.model.module_copy import module_copy, squeezed, unwrapped
@@ -60,14 +60,14 @@ def rebuild(net: Any, n_rows: int | None) -> DifferentiableModel:
         )
     criterion = unwrapped(net.criterion_)
     likelihood = likelihood_of(net, criterion)
-    takes = likelihood.packing if isinstance(likelihood, Custom) else None
+    takes = likelihood.packing if isinstance(likelihood, OfCriterion) else None
     module = module_copy(net.module_, criterion if isinstance(criterion, LogitsLoss) else takes)
     if not any(value.requires_grad for value in module.parameters()):
         raise ValueError(
             f"no parameter of {type(net.module_).__name__} requires a gradient, so rows have none: pass the net as it "
             "was trained, with its adapters not merged away and what was trained not frozen"
         )
-    if isinstance(likelihood, Custom) and isinstance(net, NeuralNetBinaryClassifier):
+    if isinstance(likelihood, OfCriterion) and isinstance(net, NeuralNetBinaryClassifier):
         module.register_forward_hook(squeezed)
     decay = weight_decay(net)
     if criterion_total(criterion) and decay:
@@ -236,7 +236,7 @@ class _Source:
             if len(shape) != 1:
                 raise ValueError(f"a classifier's outputs must be (n, n_classes), got {_spell(shape)}")
             return
-        if isinstance(self.likelihood, Custom) and not isinstance(self.likelihood.criterion, SAME_SHAPE):
+        if isinstance(self.likelihood, OfCriterion) and not isinstance(self.likelihood.criterion, SAME_SHAPE):
             return
         given = target.shape[1:]
         if given == shape:
@@ -256,7 +256,7 @@ class _Source:
 
     def _shaped(self, y: Tensor, shape: torch.Size, first: int) -> Tensor:
         """Targets in the dtype and shape that the likelihood takes; ValueError naming a label it cannot."""
-        if isinstance(self.likelihood, Custom):
+        if isinstance(self.likelihood, OfCriterion):
             return as_dtype(y, self.dtype)
         if isinstance(self.likelihood, Tokens):
             if y.shape[1:] == shape and y.is_floating_point():

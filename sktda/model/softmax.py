@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sktda.devices import exact, exact_device
-from sktda.model.likelihood import Likelihood
+from sktda.model.likelihood import Likelihood, Rooted
 
 ROOT_LIMIT = 2**24  # entries of the roots of a row
 
@@ -35,7 +35,7 @@ def softmax_roots(p: Tensor, weight: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Categorical(Likelihood):
+class Categorical(Rooted):
     """Cross-entropy of class logits (n, C), targets (n,) int64; `probabilities`: the module ends in a softmax.
 
     class_weight (C,) multiplies the loss of a row by the weight of its class, label_smoothing as in torch.

@@ -135,23 +135,18 @@ class TorchModel(FrozenEstimator):
         )
 
 
-class _Trained:
-    """What the nets have beside skorch's: rows of any Dataset as pairs."""
-
-    names: list[str]
-
-    def get_dataset(self, X: Any, y: Any = None) -> Any:
-        if is_dataset(X) and not isinstance(X, Pairs) and "iterator_valid__collate_fn" not in vars(self):
-            return Pairs(X, self.names, not meets(self))
-        return super().get_dataset(X, y)  # type: ignore[misc]
-
-
-class TrainedNet(_Trained, NeuralNet):
+class TrainedNet(NeuralNet):
     """Of any criterion."""
 
+    def get_dataset(self, X: Any, y: Any = None) -> Any:
+        return super().get_dataset(_in_pairs(self, X), y)
 
-class TrainedClassifier(_Trained, NeuralNetClassifier):
+
+class TrainedClassifier(NeuralNetClassifier):
     """Of a cross-entropy."""
+
+    def get_dataset(self, X: Any, y: Any = None) -> Any:
+        return super().get_dataset(_in_pairs(self, X), y)
 
     @property
     def classes_(self) -> np.ndarray:
@@ -168,8 +163,18 @@ class TrainedClassifier(_Trained, NeuralNetClassifier):
         return found
 
 
-class TrainedRegressor(_Trained, NeuralNetRegressor):
+class TrainedRegressor(NeuralNetRegressor):
     """Of a loss between numbers."""
+
+    def get_dataset(self, X: Any, y: Any = None) -> Any:
+        return super().get_dataset(_in_pairs(self, X), y)
+
+
+def _in_pairs(net: Any, X: Any) -> Any:
+    """X, where it is a Dataset with rows of any kind as pairs."""
+    if is_dataset(X) and not isinstance(X, Pairs) and "iterator_valid__collate_fn" not in vars(net):
+        return Pairs(X, net.names, not meets(net))
+    return X
 
 
 def _kind(criterion: nn.Module) -> type[NeuralNet]:

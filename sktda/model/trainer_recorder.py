@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,17 +62,17 @@ class TrainerRecorder(TrainerCallback):
         self.criterion = criterion
         self.n_checkpoints, self.every = n_checkpoints, every
         self.options = {"steps": steps, "optimizer_state": optimizer_state, "path": path, "resume": resume}
-        self.run: _TrainerRun | None = None
+        self.run: record_run | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Begin to record."""
         model, loader = given["model"], given["train_dataloader"]
         optimizer = getattr(given["optimizer"], "optimizer", given["optimizer"])  # accelerate's around torch's
         planned = {"n_steps": state.max_steps, "every": self.every, "n_checkpoints": self.n_checkpoints}
-        self.run = _TrainerRun(model, self.criterion, optimizer, loader, **planned, **self.options)
-        self.run.begin()
+        self.run = record_run(model, self.criterion, optimizer, loader, **planned, **self.options)
+        self._left_out = left_out(state.global_step, self.run.loader, args)
+        self.run.begin(self._claim)
         self.run.follow(loader)
-        self.run.skip(state.global_step, args)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """After this, training may end with other parameters put back."""
@@ -86,30 +87,23 @@ class TrainerRecorder(TrainerCallback):
                 self.trajectory_ = self.run.trajectory_
             self.run = None
 
-
-class _TrainerRun(record_run):
-    """The Trainer reads ahead, so that a batch is known by its forward pass: they are taken in order."""
-
-    left_out = 0
-    """Batches that are drawn and not trained on, of an epoch that is resumed in its middle."""
-
-    def skip(self, n_steps: int, args: Any) -> None:
-        """Of a run that goes on after so many steps."""
-        if not n_steps or args.ignore_data_skip or not isinstance(self.loader, DataLoader):
-            return
-        per_epoch = max(1, -(-len(self.loader) // args.gradient_accumulation_steps))
-        self.left_out = n_steps % per_epoch * args.gradient_accumulation_steps
-
-    def claim(self, module: nn.Module, keywords: Mapping[str, Any]) -> tuple[np.ndarray | None, Any]:
-        """(rows, targets) of the batch that the module was called with."""
-        if not module.training:
+    def _claim(self, drawn: deque[np.ndarray], module: nn.Module, keywords: Mapping[str, Any]) -> tuple[Any, Any]:
+        # the Trainer reads ahead, so that a batch is known by its forward pass: they are taken in order
+        if self.run is None or not module.training:
             return None, None
-        drawn = self._draws.now
-        while self.left_out and drawn:
+        while self._left_out and drawn:
             drawn.popleft()
-            self.left_out -= 1
+            self._left_out -= 1
         rows = drawn.popleft() if drawn else None
         targets = next((keywords[name] for name in LABELS if keywords.get(name) is not None), None)
         if targets is None and rows is not None:
-            targets = self._targets(rows)
+            targets = self.run.targets(rows)
         return rows, targets
+
+
+def left_out(n_steps: int, loader: Any, args: Any) -> int:
+    """Batches that are drawn and not trained on, of an epoch that is resumed in its middle, after so many steps."""
+    if not n_steps or args.ignore_data_skip or not isinstance(loader, DataLoader):
+        return 0
+    per_epoch = max(1, -(-len(loader) // args.gradient_accumulation_steps))
+    return n_steps % per_epoch * args.gradient_accumulation_steps

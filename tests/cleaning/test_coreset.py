@@ -27,7 +27,7 @@ from sktda.cleaning import GLISTER, CoresetStrategy, KCenter
 from sktda.cleaning.coreset import STRATEGIES as ALL
 from sktda.cleaning.coreset import named_strategy
 from sktda.engine import covering, matching
-from sktda.engine.layers import Product
+from sktda.engine.layers import Mapped
 from sktda.engine.unit_rows import UnitRows
 from tests.spies import CountingScores, RecordingClassifier, fits, flip, noisy_blobs
 
@@ -424,7 +424,7 @@ def gradients_of(rows):
     """Those of the frozen model, from its own probabilities."""
     errors = FROZEN.predict_proba(X[rows]) - np.eye(3)[Y[rows]]
     inputs = np.column_stack([X[rows], np.ones(len(rows))])
-    return Product(torch.from_numpy(inputs), torch.from_numpy(errors), True, True)
+    return Mapped(torch.from_numpy(inputs), torch.from_numpy(errors), True, True)
 
 
 @pytest.mark.parametrize("strategy", ALL)

@@ -51,7 +51,7 @@ from sktda.attribution.base import Attributor
 from sktda.devices import resolve_device
 from sktda.model.fingerprint import row_fingerprints
 from sktda.model.recorder import TrajectoryRecorder
-from sktda.workers import packed, unpacked
+from sktda.workers.pickles import packed, unpacked
 
 N, WIDTH, CLASSES = 36, 5, 3
 RNG = np.random.default_rng(0)

@@ -16,7 +16,8 @@ from torch import nn
 from sktda import InfluencePruner, InfluencePrunerCV, retrain
 from sktda.attribution import ConfidentLearning, Distributional, Ensemble, Influence, InnerProduct, ModelEnsemble
 from sktda.engine import journal
-from sktda.workers import _Carried, in_workers
+from sktda.workers import in_workers
+from sktda.workers.pickles import Carried
 from tests.device import cards, placing
 from tests.device.simulated import NAME, STATE
 from tests.device.test_attributors import CLASSES, CLOSE, WIDTH, X, Y
@@ -86,7 +87,7 @@ def test_members(ensemble, curvature, here):
             found += [each.top_k(*QUERY, k=3)[1], each.estimator_.predict_proba(X)]
             found += [change.numpy() for change in each.deletion_update([1, 2]).values()]
             found.append(each.attribute(*QUERY))
-            again = pickle.loads(pickle.dumps(_Carried(each))).value
+            again = pickle.loads(pickle.dumps(Carried(each))).value
             np.testing.assert_allclose(again.attribute(*QUERY), found[-1], **CLOSE)
         return np.concatenate([each.ravel() for each in found])
 
@@ -183,7 +184,7 @@ def _same(model):
 def test_what_names_its_card_stays_there(named, card, here, monkeypatch):
     monkeypatch.setattr(STATE, "card", 1)
     fitted = cards.Means(named).fit(X, Y)
-    sent = pickle.dumps(_Carried(fitted))
+    sent = pickle.dumps(Carried(fitted))
     monkeypatch.setattr(STATE, "card", 0)
     opened = pickle.loads(sent).value.module_
     assert {STATE.memory.card(value) for value in opened.parameters()} == {card}
@@ -211,7 +212,7 @@ def test_what_only_a_function_holds_goes_along(kind, here, monkeypatch):
         given = lambda: weight  # noqa: E731
     else:
         given = net(device=NAME).set_params(criterion=Held, criterion__weight=weight).fit(X, Y)
-    sent = pickle.dumps(_Carried(given))
+    sent = pickle.dumps(Carried(given))
     monkeypatch.setattr(STATE, "card", 0)
     found = pickle.loads(sent).value
     held = found() if kind == "function" else found.criterion_.weights()

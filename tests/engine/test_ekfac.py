@@ -21,7 +21,7 @@ from sktda.engine.ekfac import EKFAC
 from sktda.engine.journal import Journal, Passes
 from sktda.engine.kronecker import eigenvectors, self_product
 from sktda.engine.kronecker_blocks import ProductBlock
-from sktda.engine.layers import Product
+from sktda.engine.layers import Mapped
 from sktda.engine.per_row import PerRow
 from sktda.model.base import DifferentiableModel, Rows
 from sktda.model.likelihood import Binary, Gaussian
@@ -313,7 +313,7 @@ def test_rotated_matrices_are_the_rotated_gradients_however_they_are_cut(monkeyp
     q_in, q_out = (torch.linalg.qr(torch.randn(k, k, generator=g, dtype=torch.float64))[0] for k in (7, 5))
     found.basis_in["each"], found.basis_out["each"] = q_in, q_out
     shape = (6,) if positions == 1 else (6, positions)
-    factor = Product(*(torch.randn(*shape, k, generator=g, dtype=torch.float64) for k in (7, 5)), True, True)
+    factor = Mapped(*(torch.randn(*shape, k, generator=g, dtype=torch.float64) for k in (7, 5)), True, True)
     early = positions * (49 + 25) < 35 * 12  # rotate the factors, or the gradient formed from them
     assert early == (positions < 40)
     monkeypatch.setattr(kronecker, "FORMED_BYTES", formed)

@@ -15,7 +15,7 @@ from sktda.engine.layers import (
     Convolved,
     Formed,
     Lookup,
-    Product,
+    Mapped,
     Sum,
     known_layers,
     layer_by_layer,
@@ -25,6 +25,7 @@ from sktda.engine.layers import (
 from sktda.engine.pairwise import Plain, Preconditioned, by_layer
 from sktda.engine.per_row import REST, PerRow
 from sktda.engine.second_order import SecondOrder
+from sktda.engine.weighed import weighed
 from sktda.model.base import DifferentiableModel, Rows, forward
 from sktda.model.softmax import Categorical
 
@@ -557,6 +558,16 @@ def every_row_meets_a_direction_of_its_own(name):
     close(sum(factors[layer].along(each) for layer, each in own.items()), (along * expected[1:]).sum(1))
 
 
+def a_root_for_every_parameter_multiplies_its_part_of_the_gradients(name):
+    model, rows, expected = truth(name)
+    roots = {each: 0.5 + 0.25 * k for k, each in enumerate(model.parameters)}
+    each = torch.cat([torch.full((value.numel(),), roots[key]) for key, value in model.parameters.items()])
+    engine = weighed(prepared(name), roots)
+    close(engine.gradients(rows, slice(0, N)), expected * each)
+    close(engine.square_norms(rows), (expected * each).square().sum(1))
+    close(prepared(name).square_norms(rows), expected.square().sum(1))
+
+
 def dots_equal_gradients_times_the_direction(name):
     model, rows, expected = truth(name)
     along, directions = direction(model, 3)
@@ -644,6 +655,7 @@ def test_every_property(name):
     gradients_and_lengths_equal_a_backward_pass_per_row(name)
     products_with_rows_and_directions_equal_those_of_gradients(name)
     every_row_meets_a_direction_of_its_own(name)
+    a_root_for_every_parameter_multiplies_its_part_of_the_gradients(name)
     dots_equal_gradients_times_the_direction(name)
     mean_gradient_is_the_mean_of_the_rows_own(name)
     if CASES[name].twice:
@@ -828,7 +840,7 @@ def test_a_custom_function_without_forward_mode_and_vmap():
 def factors(n, t, width, out, seed=0, **kind):
     generator = torch.Generator().manual_seed(seed)
     a = torch.randn(n, t, width, generator=generator, dtype=torch.float64)
-    return Product(
+    return Mapped(
         a, torch.randn(n, t, out, generator=generator, dtype=torch.float64), **{"weight": True, "bias": True} | kind
     )
 
@@ -848,7 +860,7 @@ def test_forming_in_parts_changes_nothing(bytes_, kind, monkeypatch):
     width = 1 if kind == {"weight": False} else 4
     for rows in (factors(5, 7, width, 3, **kind), factors(5, 1, width, 3, **kind)):
         if rows.a.shape[1] == 1:
-            rows = Product(rows.a[:, 0], rows.delta[:, 0], rows.weight, rows.bias)
+            rows = Mapped(rows.a[:, 0], rows.delta[:, 0], rows.weight, rows.bias)
         formed = rows.gradients()
         directions = torch.randn(6, formed.shape[1], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
         close(rows.square_norms(), formed.square().sum(1))
@@ -867,7 +879,7 @@ def test_products_and_sums_of_them_are_those_of_formed_gradients(kind, t, out):
     width = 1 if kind == {"weight": False} else 101
     parts = [factors(4, t or 1, width, out, seed, **kind) for seed in range(3)]
     if t is None:
-        parts = [Product(part.a[:, 0], part.delta[:, 0], part.weight, part.bias) for part in parts]
+        parts = [Mapped(part.a[:, 0], part.delta[:, 0], part.weight, part.bias) for part in parts]
     one, two, other = parts
     both, formed = Sum([one, two]), one.gradients() + two.gradients()
     directions = torch.randn(6, formed.shape[1], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -911,7 +923,7 @@ def test_a_convolution_is_the_product_of_its_patches(name, bias, ones):
     def dense(part, ones=True):
         a = patches(conv, part.inputs)
         a = torch.cat([a, torch.full((*a.shape[:2], 1), float(ones), dtype=a.dtype)], 2) if bias else a
-        return Product(a, part.delta, True, bias)
+        return Mapped(a, part.delta, True, bias)
 
     for part, true in (
         (own, dense(own)),

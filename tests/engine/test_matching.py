@@ -9,7 +9,7 @@ from scipy.optimize import nnls
 from torch import nn
 
 from sktda.engine.last_layer import last_layer
-from sktda.engine.layers import Product
+from sktda.engine.layers import Mapped
 from sktda.engine.matching import (
     GrowingRidge,
     Part,
@@ -30,7 +30,7 @@ from tests.in_turn import in_turn
 
 def factors(n, d, c, seed=0):
     rng = np.random.default_rng(seed)
-    return Product(torch.from_numpy(rng.normal(size=(n, d))), torch.from_numpy(rng.normal(size=(n, c))), True, True)
+    return Mapped(torch.from_numpy(rng.normal(size=(n, d))), torch.from_numpy(rng.normal(size=(n, c))), True, True)
 
 
 def dense(gradients):
@@ -80,7 +80,7 @@ def test_the_greedy_value_is_near_the_optimum(seed):
 def test_weights_are_the_sizes_of_the_clusters():
     centers, labels = 50 * np.random.default_rng(1).normal(size=(3, 4)), np.repeat([0, 1, 2], [30, 15, 5])
     near = centers[labels] + np.random.default_rng(0).normal(size=(50, 4))
-    gradients = Product(torch.from_numpy(near), torch.ones(50, 1).double(), True, True)
+    gradients = Mapped(torch.from_numpy(near), torch.ones(50, 1).double(), True, True)
     rows, weights = facility_location(closeness(gradients), 3)
     assert dict(zip(labels[rows].tolist(), weights, strict=True)) == {0: 30.0, 1: 15.0, 2: 5.0}
 
@@ -152,7 +152,7 @@ def test_rows_that_leave_are_taken_out_of_the_inverse(seed):
 def test_weighted_rows_match_the_full_gradient_better_than_random_ones():
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(20, 8))
-    gradients = Product(
+    gradients = Mapped(
         torch.from_numpy(centers[rng.integers(20, size=400)] + 0.1 * rng.normal(size=(400, 8))),
         torch.from_numpy(rng.normal(size=(400, 1)) + 1),
         True,

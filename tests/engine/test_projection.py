@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sktda.engine import projection as module
-from sktda.engine.layers import Formed, Lookup, Product
+from sktda.engine.layers import Formed, Lookup, Mapped
 from sktda.engine.pairwise import by_layer
 from sktda.engine.per_row import PerRow
 from sktda.engine.projection import GROUPS, Projection, projected, projection_of
@@ -192,7 +192,7 @@ def test_nothing_of_the_size_of_the_gradients_is_made(kind):
         factor, size = Lookup(torch.randint(0, 30_000, (n, 6)), torch.randn(n, 6, 64), 30_000, None), 30_000 * 64
     else:
         positions = () if kind == "linear" else (3,)
-        factor = Product(torch.randn(n, *positions, 1_501), torch.randn(n, *positions, 1_000), True, True)
+        factor = Mapped(torch.randn(n, *positions, 1_501), torch.randn(n, *positions, 1_000), True, True)
         size = 1_501_000
     projection = Projection({"a": size}, dim, seed=0)
     with Largest() as largest:

@@ -17,7 +17,7 @@ from sktda.attribution.base import Needs, check_fits
 from sktda.attribution.gradients.base import SelfScores
 from sktda.attribution.gradients.fitted import Fitted
 from sktda.devices import exact
-from sktda.model.criterion import Custom
+from sktda.model.criterion import OfCriterion
 from sktda.model.given import GivenModel
 from sktda.model.likelihood import Binary, Likelihood
 from sktda.model.reading import count
@@ -116,7 +116,7 @@ def logit_margin(likelihood: Likelihood, method: str) -> Measure:
     Raises ValueError for numbers, which have no classes.
     """
     if not isinstance(likelihood, Categorical | Binary):
-        what = "this criterion" if isinstance(likelihood, Custom) else "regression"
+        what = "this criterion" if isinstance(likelihood, OfCriterion) else "regression"
         raise ValueError(f"{method} compares the logits of classes, and {what} has none; use Loss, EL2N or GraNd")
 
     def measure(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from sktda.engine.in_batches import removal_slopes, removal_squares
 from sktda.engine.layers import LayerRows
 from sktda.engine.pairwise import Plain, along_each
 from sktda.engine.per_row import PerRow
-from sktda.engine.weighed import Weighed
+from sktda.engine.weighed import weighed
 from sktda.model.base import Rows
 
 SHARD = 16_384  # training rows between two changes of checkpoint, in `_blocks`
@@ -67,7 +67,7 @@ class CheckpointDots(GradientAttributor):
         fitted.engine.prepare(rows)
 
         def values(rates: Rates) -> tuple[str, Callable[[int, int], Tensor]]:
-            return "self", partial(Weighed.of(fitted.engine, rates.roots).square_norms, rows, False)  # type: ignore[return-value]
+            return "self", partial(weighed(fitted.engine, rates.roots).square_norms, rows, False)  # type: ignore[return-value]
 
         return -self._summed(fitted, values)
 
@@ -100,7 +100,7 @@ class CheckpointDots(GradientAttributor):
             total = torch.zeros(shape, dtype=torch.float64, device=exact_device(device))
             with closing(self._at(fitted)) as checkpoints:
                 for rates in checkpoints:
-                    engine = Weighed.of(fitted.engine, rates.roots)
+                    engine = weighed(fitted.engine, rates.roots)
 
                     def capture(part: slice, engine: PerRow = engine) -> dict[str, LayerRows]:
                         return engine.capture(queries.block(part, device), measure)[1]

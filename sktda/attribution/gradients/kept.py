@@ -22,10 +22,6 @@ from sktda.model.likelihood import Likelihood
 from sktda.model.sealed import digest
 
 
-class NoRows(GivenRows):
-    """Of an attributor whose training rows are elsewhere; X has the shape of none of them."""
-
-
 def identity(given: GivenModel, rows: GivenRows, records: list[str | bytes]) -> dict[str, Any]:
     """Digests of the model and of the rows, and the shape of a row."""
     weight = b"" if rows.sample_weight is None else np.asarray(rows.sample_weight, dtype=float).tobytes()

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.gradients.kept import (
-    NoRows,
     as_stored,
     earlier_store,
     identity,
@@ -36,7 +35,7 @@ from sktda.engine.journal import Passes
 from sktda.engine.per_row import PerRow
 from sktda.engine.store import DTYPES, GradientStore, Stored
 from sktda.model.base import Rows
-from sktda.model.given import GivenModel
+from sktda.model.given import GivenModel, GivenRows
 from sktda.model.sealed import digest
 from sktda.room import check_held
 from sktda.seeds import seed_of
@@ -205,7 +204,7 @@ class LoGra(GradientAttributor):
         self.width_, self.folder_ = store.about["width"], str(store.folder)
         # no rows, of the shape that queries are checked against
         shape = store.about["row_shape"]
-        self._data = NoRows(None if shape is None else np.empty((0, *shape)))
+        self._data = GivenRows(None if shape is None else np.empty((0, *shape)), elsewhere=True)
         return self
 
     # ---- fitting ---------------------------------------------------------------------------------------------------
@@ -254,7 +253,7 @@ class LoGra(GradientAttributor):
         return store
 
     def _elsewhere(self) -> Fitted | None:
-        if not isinstance(self._data, NoRows):
+        if not self._data.elsewhere:
             return None
         store, given = self._store, GivenModel.of(self.estimator_)
         model = self._differentiable(given, store.n)

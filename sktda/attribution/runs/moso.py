@@ -13,7 +13,7 @@ from sktda.attribution.gradients.fitted import Fitted
 from sktda.attribution.runs import schedule
 from sktda.engine.differential import each_layer, total
 from sktda.engine.per_row import PerRow
-from sktda.engine.weighed import Weighed
+from sktda.engine.weighed import weighed
 from sktda.model.base import Rows
 from sktda.model.given import GivenModel
 from sktda.model.recorder import TrajectoryRecorder
@@ -131,7 +131,7 @@ class MoSo(SelfScores):
             mean, roots = fitted.engine.mean_gradient(fitted.rows), moment.rates.roots
             if roots is not None:
                 mean = {name: roots[name] * value for name, value in mean.items()}
-            compute = partial(agreement, Weighed.of(fitted.engine, roots), fitted.rows, mean, fitted.n)
+            compute = partial(agreement, weighed(fitted.engine, roots), fitted.rows, mean, fitted.n)
             total += moment.rates.size * fitted.passes.collect(
                 f"checkpoint {moment.checkpoint}", len(fitted.rows), compute
             )

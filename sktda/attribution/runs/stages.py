@@ -22,7 +22,7 @@ from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.damping import without_penalty
 from sktda.engine.ekfac import EKFAC
 from sktda.engine.functional import Direction
-from sktda.engine.journal import Held, Journal, Passes
+from sktda.engine.journal import Journal, Passes
 from sktda.engine.layers import LayerRows, Product
 from sktda.engine.pairwise import by_layer
 from sktda.engine.per_row import REST, PerRow
@@ -119,7 +119,7 @@ class Run:
         """Bytes of the largest curvature at the largest moment of its fit, once there is one."""
 
     def __getstate__(self) -> dict:  # with what lies in the folder, which another machine has not
-        return {**vars(self), "_shelf": Held({name: self._shelf.read(name) for name in self._fitted})}
+        return {**vars(self), "_shelf": Journal(held={name: self._shelf.read(name) for name in self._fitted})}
 
     def _automatic(self) -> str:
         size = sum(value.numel() for value in self.model.parameters.values())

@@ -38,8 +38,9 @@ class BoostedScores(LeafScores):
     def _whole_slopes(self, slopes: Whole, before: np.ndarray, outputs: np.ndarray) -> Iterator[np.ndarray]:
         """Yields (m, K) step by step: derivatives of an objective by what the trees of a step add to the outputs."""
 
+    @abstractmethod
     def _moves_and_slopes(self, rows: slice, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        return self._moves(rows, block), self._slopes(block, self._steps.targets[rows], None)
+        """`_moves` of training rows, and `_slopes` of their own losses."""
 
     def _default(self, classes: bool, sparse: bool) -> Any:
         if sparse:

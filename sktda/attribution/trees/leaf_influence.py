@@ -82,6 +82,9 @@ class LeafInfluence(BoostedScores):
             moved = moved + found
         return moves
 
+    def _moves_and_slopes(self, rows: slice, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        return self._moves(rows, block), self._slopes(block, self._steps.targets[rows], None)
+
     def _slopes(self, block: Block, targets: np.ndarray, measure: Any) -> np.ndarray:
         found = row_slopes(self._steps.facts.loss, measure, block.outputs, targets)
         return np.broadcast_to(found[:, None], block.leaves.shape)

@@ -21,6 +21,8 @@ class Loss(ABC):
     """A loss of rows with one raw output, or one per class."""
 
     n_outputs: int = 1
+    classes: bool = False
+    """Whether targets are codes of classes, each with an output of its own; else numbers, of one output."""
     coupled: bool = False
     """Whether a Newton step solves for all outputs at once."""
     likelihood: Likelihood
@@ -34,17 +36,17 @@ class Loss(ABC):
     def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """(..., K) how gradient + curvature times theta changes when the outputs move along a vector (..., K)."""
 
-    def rounding(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def rounding(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray | float:
         """(..., K) what a gradient in single precision is rounded relative to."""
-        return np.ones_like(outputs)
+        return 1.0
 
     def torch_outputs(self, outputs: np.ndarray) -> Tensor:
         """Outputs (n, K) as `likelihood` takes them."""
-        return torch.from_numpy(np.ascontiguousarray(outputs[:, 0] if self.n_outputs == 1 else outputs))
+        return torch.from_numpy(np.ascontiguousarray(outputs if self.classes else outputs[:, 0]))
 
     def torch_targets(self, targets: np.ndarray) -> Tensor:
         """Targets (n,) as `likelihood` takes them."""
-        return torch.from_numpy(np.asarray(targets, dtype=np.float64))
+        return torch.from_numpy(np.asarray(targets, dtype=np.int64 if self.classes else np.float64))
 
 
 class SquaredError(Loss):
@@ -82,11 +84,12 @@ class Logistic(Loss):
 
 
 @dataclass(frozen=True)
-class Softmax(Loss):
-    """Cross-entropy of one logit per class; Newton steps take `factor` p (1 - p) for the curvature of each."""
+class OfClasses(Loss):
+    """Cross-entropy of one logit per class; derivatives take `factor` p (1 - p) for the curvature of each."""
 
     n_outputs: int
     factor: float = 1.0
+    classes = True
     likelihood = Categorical()
 
     def derivatives(self, outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,24 +97,17 @@ class Softmax(Loss):
         p = softmax(outputs, axis=-1)
         return p - (targets[..., None] == np.arange(self.n_outputs)), self.factor * p * (1 - p)
 
+
+class Softmax(OfClasses):
+    """Newton steps take the curvature of each class by itself."""
+
     def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """Every probability changes with every output."""
         p = softmax(outputs, axis=-1)
-        change = self.curved(p, along)
-        return change * (1 + self.factor * (1 - 2 * p) * theta)
-
-    @staticmethod
-    def curved(p: np.ndarray, along: np.ndarray) -> np.ndarray:
-        """(diag(p) - p p') times a vector: the whole curvature at probabilities p."""
-        return p * (along - (p * along).sum(axis=-1, keepdims=True))
-
-    def torch_targets(self, targets: np.ndarray) -> Tensor:
-        """Codes."""
-        return torch.from_numpy(np.asarray(targets, dtype=np.int64))
+        return curved(p, along) * (1 + self.factor * (1 - 2 * p) * theta)
 
 
-@dataclass(frozen=True)
-class CoupledSoftmax(Softmax):
+class CoupledSoftmax(OfClasses):
     """Newton steps take the whole curvature, diag(p) - p p'."""
 
     coupled = True
@@ -119,6 +115,11 @@ class CoupledSoftmax(Softmax):
     def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """As of each class, and of all pairs of them."""
         p = softmax(outputs, axis=-1)
-        change = self.curved(p, along)
+        change = curved(p, along)
         both = (p * theta).sum(axis=-1, keepdims=True), (change * theta).sum(axis=-1, keepdims=True)
         return change * (1 + theta - both[0]) - p * both[1]
+
+
+def curved(p: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """(diag(p) - p p') times a vector: the whole curvature of a softmax at probabilities p."""
+    return p * (along - (p * along).sum(axis=-1, keepdims=True))

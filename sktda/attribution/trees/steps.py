@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from sktda.attribution.trees.losses import Loss, Softmax
+from sktda.attribution.trees.losses import Loss, curved
 from sktda.data import slices
 from sktda.model.given import part_of
 from sktda.model.reading import count
@@ -319,7 +319,7 @@ class Steps:
 
 def coupled_curvature(outputs: np.ndarray, along: np.ndarray) -> np.ndarray:
     """The curvature of a softmax at these outputs (..., K) times a vector of their shape."""
-    return Softmax.curved(softmax(outputs, axis=-1), along)
+    return curved(softmax(outputs, axis=-1), along)
 
 
 def numbered(is_leaf: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -41,6 +41,7 @@ class Shares(Loss):
     """Half the Brier score, as the losses of trees are."""
 
     n_outputs: int
+    classes = True
     likelihood = ShareError()
 
     def derivatives(self, outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -50,14 +51,6 @@ class Shares(Loss):
     def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """As of the squared error."""
         return along
-
-    def torch_outputs(self, outputs: np.ndarray) -> Tensor:
-        """All columns."""
-        return torch.from_numpy(np.ascontiguousarray(outputs))
-
-    def torch_targets(self, targets: np.ndarray) -> Tensor:
-        """Codes."""
-        return torch.from_numpy(np.asarray(targets, dtype=np.int64))
 
 
 class TreeKernel(LeafScores):

@@ -16,7 +16,7 @@ from sktda.engine.layers.convolution import Convolved, patches
 from sktda.engine.layers.kernels import eval_kernels, layer_by_layer, plain_kernels
 from sktda.engine.layers.layer import LAYOUTS, Layer, recording
 from sktda.engine.layers.lookup import Lookup
-from sktda.engine.layers.product import FORMED_BYTES, Product
+from sktda.engine.layers.product import FORMED_BYTES, Mapped, Product
 from sktda.engine.layers.rows import Formed, LayerRows, Sum
 from sktda.engine.layers.shared import Tied, joined, with_shared
 
@@ -30,6 +30,7 @@ __all__ = [
     "Layer",
     "LayerRows",
     "Lookup",
+    "Mapped",
     "Product",
     "Sum",
     "Tied",

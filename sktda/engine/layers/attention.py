@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from sktda.engine.layers.layer import Layer, Note, Opened
-from sktda.engine.layers.linear import Mapped
-from sktda.engine.layers.product import Product
+from sktda.engine.layers.layer import Layer, Opened
+from sktda.engine.layers.linear import Part
 
 
 class SelfAttention(Opened):
@@ -51,38 +48,13 @@ def masked(scores: Tensor, mask: Tensor) -> Tensor:
     return scores.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
 
 
-class Projection(Mapped):
-    """One of the two maps: `in_proj` to queries, keys and values, or `out_proj` from what the heads found."""
-
-    def __init__(self, name: str, module: nn.MultiheadAttention, part: str) -> None:
-        self.attention, self.part = module, part
-        self._module_name = name if part == "in_proj" else f"{name}.out_proj".removeprefix(".")
-        own: nn.Module = module if part == "in_proj" else module.out_proj
-        keys = ("in_proj_weight", "in_proj_bias") if part == "in_proj" else ("weight", "bias")
-        super().__init__(f"{name}.{part}".removeprefix("."), own, keys)
-        self.trained = [key.removeprefix("in_proj_") for key in self.trained]
-
-    def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "attention": None}
-
-    @property
-    def module_name(self) -> str:
-        """Name of the module that has the parameters."""
-        return self._module_name
-
-    def watch(self, note: Note, n: int) -> Callable[[], None]:
-        """By running the attention step by step."""
-        return SelfAttention.watch(self.attention, self.part, note)
-
-    def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Product:
-        """Products with the tokens as positions."""
-        return self.product(inputs[0], delta)
-
-
 def layers(name: str, module: nn.Module) -> list[Layer]:
     """The maps of an attention whose queries, keys and values have one map; not of one with a forward of its own."""
     if type(module) is not nn.MultiheadAttention or "forward" in module.__dict__:
         return []
     if module.in_proj_weight is None or module.bias_k is not None or module.add_zero_attn:
         return []
-    return [Projection(name, module, part) for part in ("in_proj", "out_proj")]
+    return [
+        Part(name, module, "in_proj", ("in_proj_weight", "in_proj_bias"), SelfAttention),
+        Part(name, module, "out_proj", ("weight", "bias"), SelfAttention, module.out_proj),
+    ]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sktda.engine.layers.layer import Layer
-from sktda.engine.layers.product import Product
+from sktda.engine.layers.layer import Called, Layer
+from sktda.engine.layers.product import Mapped, Product
 from sktda.engine.layers.rows import Formed
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -24,16 +24,17 @@ class Convolved(Product):
 
     def __init__(self, module: Convolution, inputs: Tensor, delta: Tensor, bias: bool, ones: bool = True) -> None:
         self.module = module
-        self._inputs = inputs
+        self.inputs = inputs
         self.delta = delta
         self.weight = True
         self.bias = bias
+        self.transposed = False
         self.ones = ones
 
     @cached_property
     def a(self) -> Tensor:  # type: ignore[override]
         """(n, t, in * kernel), with a one where there is a bias."""
-        found = patches(self.module, self._inputs)
+        found = patches(self.module, self.inputs)
         if not self.bias:
             return found
         return torch.cat([found, found.new_full((*found.shape[:-1], 1), float(self.ones))], dim=-1)
@@ -43,36 +44,26 @@ class Convolved(Product):
         """Inputs that meet an output, with the one."""
         return self.module.weight.shape[1:].numel() + self.bias
 
-    @property
-    def inputs(self) -> Tensor:
-        """What `a` is made of."""
-        return self._inputs
-
     def like(self, inputs: Tensor, delta: Tensor, ones: bool = True) -> Convolved:
         """Of the same layer with other factors; ones: whether the bias has inputs, which changes of inputs lack."""
         return Convolved(self.module, inputs, delta, self.bias, self.ones and ones)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that are held once the patches are."""
-        return self.a.nbytes + self.delta.nbytes
 
     def images(self, directions: Tensor) -> Tensor:
         """(n, q, t, out): one convolution with all directions (q, p) as its weights."""
         q, out = len(directions), self.delta.shape[2]
         biases = directions[:, -out:].reshape(-1) if self.bias and self.ones else None
         weights = directions[:, : out * (self.width - self.bias)].reshape(q * out, *self.module.weight.shape[1:])
-        found = self.module._conv_forward(self._inputs, weights, biases)  # with its own padding
+        found = self.module._conv_forward(self.inputs, weights, biases)  # with its own padding
         return found.flatten(2).unflatten(1, (q, out)).transpose(2, 3)
 
     def matrices(self) -> Tensor:
         """(n, out, in + bias) gradients."""
         delta = self.delta.transpose(1, 2)
-        weights = delta @ patches(self.module, self._inputs)
+        weights = delta @ patches(self.module, self.inputs)
         return torch.cat([weights, self.ones * delta.sum(2, keepdim=True)], dim=2) if self.bias else weights
 
 
-class Dense(Layer):
+class Dense(Called):
     """A convolution of one group."""
 
     is_product = True
@@ -84,10 +75,10 @@ class Dense(Layer):
         delta, bias = delta.flatten(2).transpose(1, 2), "bias" in self.trained
         if "weight" in self.trained:
             return Convolved(module, x, delta, bias)
-        return Product(delta.new_ones(*delta.shape[:-1], 1), delta, False, bias)
+        return Mapped(delta.new_ones(*delta.shape[:-1], 1), delta, False, bias)
 
 
-class Grouped(Layer):
+class Grouped(Called):
     """A convolution of several groups, depthwise too: every output meets the patches of its own group."""
 
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Formed:
@@ -104,7 +95,7 @@ class Grouped(Layer):
         return Formed(torch.cat(parts, dim=1))
 
 
-class Transposed(Layer):
+class Transposed(Called):
     """A transposed convolution (in, out/groups, kernel), formed: every input meets where it was spread to."""
 
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Formed:

@@ -27,7 +27,8 @@ ONCE = "once for all rows"
 class Layer(ABC):
     """Trainable parameters of a module whose per-row gradients follow from its inputs and the gradient at its output.
 
-    The gradient must not depend on the parameters themselves, given these two. keys: the parameters that it is about.
+    The gradient must not depend on the parameters themselves, given these two. keys: the parameters that it is about;
+    prefix: the name of their module, where the layer is only a part of it, with a name of its own.
     """
 
     is_product = False
@@ -39,22 +40,23 @@ class Layer(ABC):
     may_be_once = False
     """Whether it can give every row an output of its own where its input is made once for all."""
 
-    def __init__(self, name: str, module: nn.Module, keys: Sequence[str] = ("weight", "bias")) -> None:
+    transposed = False
+    """Whether the weight is (in, out)."""
+
+    def __init__(
+        self, name: str, module: nn.Module, keys: Sequence[str] = ("weight", "bias"), prefix: str | None = None
+    ) -> None:
         self.name = name
         self.module = module
         own = dict(module.named_parameters(recurse=False))
         self.trained = [key for key in keys if own.get(key) is not None and own[key].requires_grad]
-        prefix = self.module_name
+        prefix = name if prefix is None else prefix
         self.parameters = [f"{prefix}.{key}" if prefix else key for key in self.trained]
         self.shapes = [own[key].shape for key in self.trained]
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "module": None}  # a pickled curvature describes its layers and leaves the model out
-
-    @property
-    def module_name(self) -> str:
-        """Name of the module; layers that are a part of one have more in their own."""
-        return self.name
+        # a pickled curvature describes its layers and leaves the model out
+        return {key: None if isinstance(value, nn.Module) else value for key, value in vars(self).items()}
 
     @property
     def n_parameters(self) -> int:
@@ -65,16 +67,14 @@ class Layer(ABC):
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> LayerRows:
         """Factors from the inputs of a call and the gradient of the losses at its output, rows first in both."""
 
+    @abstractmethod
     def watch(self, note: Note, n: int) -> Callable[[], None]:
         """Have every call noted, with its inputs and output, for a batch of n rows; returns what ends this."""
 
-        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            note(inputs, output)
-
-        return self.module.register_forward_hook(hook).remove
-
     def factors(self, inputs: tuple[Tensor, ...], delta: Tensor, n: int) -> LayerRows:
         """Of one call, for a batch of n rows."""
+        if self.is_once(inputs[0]):
+            return self.rows((inputs[0].reshape(1, -1).expand(n, -1),), delta)
         if self.layout == SECOND:
             inputs, delta = tuple(x.transpose(0, 1) for x in inputs), delta.transpose(0, 1)
         if self.layout in {ROWS, SECOND}:
@@ -85,6 +85,20 @@ class Layer(ABC):
                 )
             return self.rows(inputs, delta)
         return self.rows(inputs, delta).unfolded(n, self.layout == FOLDED_SECOND)
+
+    def is_once(self, x: Tensor) -> bool:
+        """Whether an input is not of one row each."""
+        if x.ndim == 1:
+            return self.may_be_once and self.layout == ONCE
+        return self.may_be_once and len(x) == 1 and self.layout in {ROWS, ONCE}
+
+
+class Called(Layer):
+    """A layer that torch calls as a module."""
+
+    def watch(self, note: Note, n: int) -> Callable[[], None]:
+        """By a hook."""
+        return self.module.register_forward_hook(lambda module, inputs, output: note(inputs, output)).remove
 
 
 @contextmanager
@@ -108,7 +122,7 @@ def recording(layers: list[Layer], n: int) -> Iterator[dict[str, list[Call]]]:
             end()
 
 
-class Opened:
+class Opened(ABC):
     """A forward in place of a module's own: the same, with the linear maps inside noted at every call.
 
     For modules that torch runs in one operation, without the gradients at what is inside. Raises RuntimeError for a
@@ -118,6 +132,10 @@ class Opened:
     def __init__(self, module: Any) -> None:
         self.module = module
         self.notes: dict[str, Note] = {}
+
+    @abstractmethod
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        """As the module's own."""
 
     def noted(self, key: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The linear map of a key."""

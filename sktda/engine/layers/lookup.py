@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from sktda.engine.layers.layer import ONCE, ROWS, Layer, Note
+from sktda.engine.layers.layer import Called, Layer, Note
 from sktda.engine.layers.rows import LayerRows, parted
 
 
@@ -25,17 +25,6 @@ class Lookup(LayerRows):
     def scaled(self, scale: float) -> Lookup:
         """The gradients times a number."""
         return Lookup(self.indices, scale * self.delta, self.size, None)
-
-    def joined(self, others: Sequence[LayerRows]) -> LayerRows:
-        """The calls as further positions; the padding index has no gradient already."""
-        parts = [self, *others]
-        if not all(isinstance(part, Lookup) for part in parts):
-            return super().joined(others)
-        indices, delta = (
-            torch.cat(values, dim=1)
-            for values in ([p.indices for p in parts], [p.delta for p in parts])  # type: ignore[attr-defined]
-        )
-        return Lookup(indices, delta, self.size, None)
 
     def unfolded(self, n: int, second: bool) -> Lookup:
         """The parts of a row as positions."""
@@ -112,7 +101,7 @@ class Embedding(Layer):
         """Indices that are given once for all rows have their vectors repeated, so that each row has a gradient."""
 
         def seen(x: Tensor, output: Tensor) -> Tensor:
-            if self._once(x):
+            if self.is_once(x):
                 output = (output if x.ndim > 1 else output[None]).expand(n, *output.shape[x.ndim > 1 :])
             note((x,), output)
             return output
@@ -123,18 +112,6 @@ class Embedding(Layer):
         inside.__enter__()
         return lambda: inside.__exit__(None, None, None)
 
-    def factors(self, inputs: tuple[Tensor, ...], delta: Tensor, n: int) -> LayerRows:
-        """Of one call, for a batch of n rows."""
-        if not self._once(inputs[0]):
-            return super().factors(inputs, delta, n)
-        return self.rows((inputs[0].reshape(1, -1).expand(n, -1),), delta)
-
-    def _once(self, x: Tensor) -> bool:
-        """Whether these indices are not of one row each."""
-        if x.ndim == 1:
-            return self.layout == ONCE
-        return len(x) == 1 and self.layout in {ROWS, ONCE}
-
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Lookup:
         """Indices and the gradients at their vectors."""
         (x,), module = inputs, self.module
@@ -144,7 +121,7 @@ class Embedding(Layer):
         )
 
 
-class Bag(Layer):
+class Bag(Called):
     """The sum or the mean of the vectors of a row's indices."""
 
     is_product = True

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from sktda.engine.layers.layer import Layer
+from sktda.engine.layers.layer import Called, Layer
 from sktda.engine.layers.rows import Formed
 
 LAST_AXES = nn.LayerNorm | nn.RMSNorm  # parameters span the last axes
@@ -17,7 +17,7 @@ BATCH, INSTANCE = nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._Inst
 CHANNELS = nn.GroupNorm | BATCH | INSTANCE
 
 
-class Scaled(Layer):
+class Scaled(Called):
     """The weight multiplies, the bias shifts."""
 
     @abstractmethod

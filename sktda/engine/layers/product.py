@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from sktda.data import slices
-from sktda.engine.layers.rows import LayerRows, parted
+from sktda.engine.layers.rows import Formed, LayerRows, parted
 
 FORMED_BYTES = 64 * 2**20  # gradients of rows that are formed at a time where weights are shared
 SMALL_LAYER = 8_192  # weights up to which a product with formed gradients is the faster one
@@ -17,20 +18,19 @@ CONTRACT_BYTES = 128 * 2**20  # products of a batch with the directions of some 
 
 
 class Product(LayerRows):
-    """Linear and convolution: a (n, in) or (n, t, in), ending in a one where there is a bias; delta alike, with out.
+    """Factors a (n, in) or (n, t, in), ending in a one where there is a bias, and delta alike, with out.
 
     weight, bias: which of the two are trainable; the flat gradient has them in this order.
     transposed: whether the weight is stored as (in, out), and flat in that order.
     """
 
-    transposed = False
-
-    def __init__(self, a: Tensor, delta: Tensor, weight: bool, bias: bool, transposed: bool = False) -> None:
-        self.a = a
-        self.delta = delta
-        self.weight = weight
-        self.bias = bias
-        self.transposed = transposed
+    a: Tensor
+    inputs: Tensor
+    """What `a` is made of."""
+    delta: Tensor
+    weight: bool
+    bias: bool
+    transposed: bool
 
     @property
     def shared(self) -> bool:
@@ -38,36 +38,28 @@ class Product(LayerRows):
         return self.delta.ndim == 3
 
     @property
+    @abstractmethod
     def width(self) -> int:
         """Inputs that meet an output, with the one."""
-        return self.a.shape[-1]
 
-    @property
-    def inputs(self) -> Tensor:
-        """What `a` is made of."""
-        return self.a
-
+    @abstractmethod
     def like(self, inputs: Tensor, delta: Tensor, ones: bool = True) -> Product:
         """Of the same layer with other factors; ones: whether the bias has inputs, which changes of inputs lack."""
-        return Product(inputs, delta, self.weight, self.bias, self.transposed)
 
-    def joined(self, others: Sequence[LayerRows]) -> LayerRows:
-        """The calls as further positions."""
-        parts = [self, *others]
-        if not all(isinstance(part, Product) for part in parts):
-            return super().joined(others)
-        a, delta = (
-            torch.cat([value if value.ndim == 3 else value[:, None] for value in values], dim=1)
-            for values in ([p.a for p in parts], [p.delta for p in parts])  # type: ignore[attr-defined]
-        )
-        return Product(a, delta, self.weight, self.bias, self.transposed)
+    @abstractmethod
+    def images(self, directions: Tensor) -> Tensor:
+        """(n, q, out) or (n, q, t, out): inputs through the maps that the directions (q, p) are."""
+
+    @abstractmethod
+    def matrices(self) -> Tensor:
+        """(n, out, in + bias) gradients."""
 
     def unfolded(self, n: int, second: bool) -> Product:
         """The parts of a row as positions."""
         a, delta = (parted(value, n, second) for value in (self.a, self.delta))
         if self.shared:
             a, delta = a.flatten(1, 2), delta.flatten(1, 2)
-        return Product(a, delta, self.weight, self.bias, self.transposed)
+        return Mapped(a, delta, self.weight, self.bias, self.transposed)
 
     @property
     def nbytes(self) -> int:
@@ -77,12 +69,6 @@ class Product(LayerRows):
     def scaled(self, scale: float) -> Product:
         """The gradients times a number."""
         return self.like(self.inputs, scale * self.delta)
-
-    def images(self, directions: Tensor) -> Tensor:
-        """(n, q, out) or (n, q, t, out): inputs through the maps that the directions (q, p) are."""
-        q, out = len(directions), self.delta.shape[-1]
-        found = self.a.flatten(0, -2) @ self.maps(directions).reshape(q * out, -1).T
-        return found.reshape(*self.a.shape[:-1], q, out).movedim(-2, 1)
 
     def maps(self, directions: Tensor) -> Tensor:
         """(q, out, in + bias) from flat (q, p): the inverse of `_flat`."""
@@ -98,12 +84,6 @@ class Product(LayerRows):
     def meet(self, images: Tensor) -> Tensor:
         """(n, q) dot products with the directions whose images of the inputs these are."""
         return (self.delta[:, None] * images).sum(tuple(range(2, images.ndim)))
-
-    def matrices(self) -> Tensor:
-        """(n, out, in + bias) gradients."""
-        if self.shared:
-            return self.delta.transpose(1, 2) @ self.a
-        return self.delta[:, :, None] * self.a[:, None, :]
 
     def formed(self) -> Iterator[tuple[slice, Tensor]]:
         """(rows, their `matrices`), as many at a time as FORMED_BYTES take."""
@@ -133,6 +113,10 @@ class Product(LayerRows):
             moved = (self.a @ part.reshape(-1, width).T).reshape(len(self.a), len(part), out)
             result[:, start : start + step] = (moved @ self.delta[:, :, None])[:, :, 0]
         return result
+
+    def along(self, directions: Tensor) -> Tensor:
+        """(n,), formed."""
+        return Formed(self.gradients()).along(directions)
 
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,): (a . a')(delta . delta'); formed gradients where weights are shared."""
@@ -173,8 +157,68 @@ class Product(LayerRows):
         return result
 
 
+class Mapped(Product):
+    """Of a linear map, whose inputs are `a` itself."""
+
+    def __init__(self, a: Tensor, delta: Tensor, weight: bool, bias: bool, transposed: bool = False) -> None:
+        self.a = a
+        self.delta = delta
+        self.weight = weight
+        self.bias = bias
+        self.transposed = transposed
+
+    @property
+    def width(self) -> int:
+        """Inputs that meet an output, with the one."""
+        return self.a.shape[-1]
+
+    @property
+    def inputs(self) -> Tensor:  # type: ignore[override]
+        """`a`."""
+        return self.a
+
+    def like(self, inputs: Tensor, delta: Tensor, ones: bool = True) -> Mapped:
+        """With other factors; changes of inputs have their zeros for ones already."""
+        return Mapped(inputs, delta, self.weight, self.bias, self.transposed)
+
+    def images(self, directions: Tensor) -> Tensor:
+        """(n, q, out) or (n, q, t, out): one product with all of the maps."""
+        q, out = len(directions), self.delta.shape[-1]
+        found = self.a.flatten(0, -2) @ self.maps(directions).reshape(q * out, -1).T
+        return found.reshape(*self.a.shape[:-1], q, out).movedim(-2, 1)
+
+    def matrices(self) -> Tensor:
+        """(n, out, in + bias) gradients."""
+        if self.shared:
+            return self.delta.transpose(1, 2) @ self.a
+        return self.delta[:, :, None] * self.a[:, None, :]
+
+
 def flat_matrices(matrices: Tensor, weight: bool, bias: bool, transposed: bool = False) -> Tensor:
     """(k, p) weight, then bias, from (k, out, in + bias)."""
     weights = matrices[:, :, :-1] if weight and bias else matrices
     weights = (weights.mT if transposed and weight else weights).flatten(1)
     return torch.cat([weights, matrices[:, :, -1]], dim=1) if weight and bias else weights
+
+
+def by_parameter(
+    factors: Mapping[str, LayerRows],
+    groups: Mapping[str, Sequence[str]],
+    own: Mapping[str, Tensor],
+    numbers: Mapping[str, float],
+) -> dict[str, LayerRows]:
+    """The gradients of groups of parameters, those of each parameter times a number of its own."""
+    found: dict[str, LayerRows] = {}
+    for group, factor in factors.items():
+        first, *more = each = [numbers[name] for name in groups[group]]
+        if len(set(each)) == 1:
+            found[group] = factor.scaled(first)
+        elif isinstance(factor, Product):  # weight and bias differ: the columns of delta a'
+            columns = torch.full_like(factor.a[:1], first)
+            columns[..., -1] = more[0]
+            found[group] = Mapped(factor.a * columns, factor.delta, factor.weight, factor.bias, factor.transposed)
+        else:
+            pieces = factor.gradients().split([own[name].numel() for name in groups[group]], dim=1)
+            scaled = [piece * number for piece, number in zip(pieces, each, strict=True)]
+            found[group] = Formed(torch.cat(scaled, dim=1))
+    return found

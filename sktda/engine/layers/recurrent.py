@@ -13,9 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sktda.engine.layers.layer import Layer, Note, Opened
-from sktda.engine.layers.linear import Mapped
-from sktda.engine.layers.product import Product
+from sktda.engine.layers.layer import Layer, Opened
+from sktda.engine.layers.linear import Part
 
 Cell = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
@@ -101,29 +100,6 @@ class Unrolled(Opened):
         return x if module.batch_first else x.transpose(0, 1), final if len(final) == 2 else final[0]
 
 
-class Gate(Mapped):
-    """One linear map of a recurrent module: `ih` of inputs or `hh` of states, of one of its layers."""
-
-    def __init__(self, name: str, module: nn.Module, gate: str) -> None:
-        self.gate = gate
-        self._module_name = name
-        super().__init__(f"{name}.{gate}" if name else gate, module, (f"weight_{gate}", f"bias_{gate}"))
-        self.trained = [key.partition("_")[0] for key in self.trained]  # weight and bias, as of any linear map
-
-    @property
-    def module_name(self) -> str:
-        """Name of the recurrent module."""
-        return self._module_name
-
-    def watch(self, note: Note, n: int) -> Callable[[], None]:
-        """By running the module step by step."""
-        return Unrolled.watch(self.module, self.gate, note)
-
-    def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Product:
-        """Products with the steps as positions."""
-        return self.product(inputs[0], delta)
-
-
 def layers(name: str, module: nn.Module) -> list[Layer]:
     """Every linear map of a recurrent module; not of one that projects its states, or has a forward of its own."""
     kinds = {nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell}
@@ -132,4 +108,4 @@ def layers(name: str, module: nn.Module) -> list[Layer]:
     gates = [
         key.removeprefix("weight_") for key, _ in module.named_parameters(recurse=False) if key.startswith("weight")
     ]
-    return [Gate(name, module, gate) for gate in gates]
+    return [Part(name, module, gate, (f"weight_{gate}", f"bias_{gate}"), Unrolled) for gate in gates]

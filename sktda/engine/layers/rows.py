@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import add
+from typing import Self
 
 from torch import Tensor
 
@@ -15,33 +18,29 @@ class LayerRows(ABC):
     def gradients(self) -> Tensor:
         """(n, p) gradients, formed."""
 
+    @abstractmethod
     def square_norms(self) -> Tensor:
         """(n,) squared lengths."""
-        return self.gradients().square().sum(dim=1)
 
+    @abstractmethod
     def gram(self, other: LayerRows) -> Tensor:
         """(n, m) dot products with the rows of another batch."""
-        return self.gradients() @ other.gradients().T
 
+    @abstractmethod
     def contract(self, directions: Tensor) -> Tensor:
         """(n, q) dot products with directions (q, p)."""
-        return self.gradients() @ directions.T
 
+    @abstractmethod
     def along(self, directions: Tensor) -> Tensor:
         """(n,) dot products of every row with a direction of its own, directions (n, p)."""
-        return (self.gradients() * directions).sum(dim=1)
 
+    @abstractmethod
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,) dot products with the same rows of another batch."""
-        return (self.gradients() * other.gradients()).sum(dim=1)
 
     @abstractmethod
     def scaled(self, scale: float) -> LayerRows:
         """The gradients times a number."""
-
-    def joined(self, others: Sequence[LayerRows]) -> LayerRows:
-        """Gradients of a layer that was called several times: of this call and of the others together."""
-        return Formed(sum((other.gradients() for other in others), self.gradients()))
 
     @abstractmethod
     def unfolded(self, n: int, second: bool) -> LayerRows:
@@ -63,6 +62,26 @@ class Formed(LayerRows):
         """(n, p) gradients."""
         return self.values
 
+    def square_norms(self) -> Tensor:
+        """(n,) squared lengths."""
+        return self.values.square().sum(dim=1)
+
+    def gram(self, other: LayerRows) -> Tensor:
+        """(n, m) dot products with the rows of another batch."""
+        return self.values @ other.gradients().T
+
+    def contract(self, directions: Tensor) -> Tensor:
+        """(n, q) dot products with directions (q, p)."""
+        return self.values @ directions.T
+
+    def along(self, directions: Tensor) -> Tensor:
+        """(n,) dot products of every row with a direction of its own."""
+        return (self.values * directions).sum(dim=1)
+
+    def pairs(self, other: LayerRows) -> Tensor:
+        """(n,) dot products with the same rows of another batch."""
+        return (self.values * other.gradients()).sum(dim=1)
+
     def scaled(self, scale: float) -> Formed:
         """The gradients times a number."""
         return Formed(scale * self.values)
@@ -77,40 +96,57 @@ class Formed(LayerRows):
         return self.values.nbytes
 
 
-class Sum(LayerRows):
-    """Sums of several gradients of the same rows: what a product of factors changes by, when both factors change."""
+class Summed(LayerRows):
+    """Sums of several gradients of the same rows, in their parts."""
 
     def __init__(self, parts: Sequence[LayerRows]) -> None:
         self.parts = parts
 
     def gradients(self) -> Tensor:
         """(n, p), formed."""
-        return sum(part.gradients() for part in self.parts)  # type: ignore[return-value]
+        return total(part.gradients() for part in self.parts)
 
-    def scaled(self, scale: float) -> Sum:
+    def contract(self, directions: Tensor) -> Tensor:
+        """(n, q) dot products with directions (q, p)."""
+        return total(part.contract(directions) for part in self.parts)
+
+    def along(self, directions: Tensor) -> Tensor:
+        """(n,) dot products of every row with a direction of its own, formed."""
+        return Formed(self.gradients()).along(directions)
+
+    def scaled(self, scale: float) -> Self:
         """The gradients times a number."""
-        return Sum([part.scaled(scale) for part in self.parts])
+        return type(self)([part.scaled(scale) for part in self.parts])
 
-    def unfolded(self, n: int, second: bool) -> Sum:
+    def unfolded(self, n: int, second: bool) -> Self:
         """Of the parts."""
-        return Sum([part.unfolded(n, second) for part in self.parts])
+        return type(self)([part.unfolded(n, second) for part in self.parts])
 
     @property
     def nbytes(self) -> int:
         """Bytes that are held."""
         return sum(part.nbytes for part in self.parts)
 
+
+class Sum(Summed):
+    """What a product of factors changes by, when both factors change; it meets products."""
+
     def gram(self, other: LayerRows) -> Tensor:
         """(n, m) dot products with the rows of another batch."""
-        return sum(part.gram(other) for part in self.parts)  # type: ignore[return-value]
-
-    def contract(self, directions: Tensor) -> Tensor:
-        """(n, q) dot products with directions (q, p)."""
-        return sum(part.contract(directions) for part in self.parts)  # type: ignore[return-value]
+        return total(part.gram(other) for part in self.parts)
 
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,) dot products with the same rows of another batch."""
-        return sum(part.pairs(other) for part in self.parts)  # type: ignore[return-value]
+        return total(part.pairs(other) for part in self.parts)
+
+    def square_norms(self) -> Tensor:
+        """(n,) squared lengths, formed."""
+        return Formed(self.gradients()).square_norms()
+
+
+def total(parts: Iterable[Tensor]) -> Tensor:
+    """The sum, without the zero that Python's begins with."""
+    return reduce(add, parts)
 
 
 def parted(values: Tensor, n: int, second: bool) -> Tensor:

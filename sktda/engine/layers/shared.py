@@ -9,39 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from sktda.engine.layers.layer import Layer, Note
-from sktda.engine.layers.linear import Linear, Transposed
+from sktda.engine.layers.linear import Linear
 from sktda.engine.layers.lookup import Embedding, Lookup
-from sktda.engine.layers.product import Product
-from sktda.engine.layers.rows import LayerRows
+from sktda.engine.layers.product import Mapped, Product
+from sktda.engine.layers.rows import Formed, LayerRows, Summed, total
 
 
-class Tied(LayerRows):
-    """A table (size, d) that is looked up, and multiplied with: the sum of two gradients, in their factors."""
+class Tied(Summed):
+    """A table (size, d) that is looked up, and multiplied with: two gradients, in their factors."""
 
-    def __init__(self, lookup: Lookup, product: Product) -> None:
-        self.lookup = lookup
-        self.product = product
-
-    def gradients(self) -> Tensor:
-        """(n, size * d)."""
-        return self.lookup.gradients() + self.product.gradients()
-
-    def scaled(self, scale: float) -> Tied:
-        """The gradients times a number."""
-        return Tied(self.lookup.scaled(scale), self.product.scaled(scale))
-
-    def unfolded(self, n: int, second: bool) -> Tied:
-        """Of both."""
-        return Tied(self.lookup.unfolded(n, second), self.product.unfolded(n, second))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that are held."""
-        return self.lookup.nbytes + self.product.nbytes
-
-    def contract(self, directions: Tensor) -> Tensor:
-        """(n, q), of both."""
-        return self.lookup.contract(directions) + self.product.contract(directions)
+    def __init__(self, parts: tuple[Lookup, Product]) -> None:
+        super().__init__(parts)
+        self.lookup, self.product = parts
 
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,), of both with both."""
@@ -84,12 +63,31 @@ def positions(product: Product) -> tuple[Tensor, Tensor]:
 
 
 def joined(calls: Sequence[LayerRows]) -> LayerRows:
-    """All calls of a layer in one pass together."""
+    """All calls of a layer in one pass together; those of a kind as further positions."""
     lookups = [call for call in calls if isinstance(call, Lookup)]
-    others = [call for call in calls if not isinstance(call, Lookup)]
-    if lookups and others and all(isinstance(call, Product) for call in others):
-        return Tied(joined(lookups), joined(others))  # type: ignore[arg-type] # of one kind each
-    return calls[0] if len(calls) == 1 else calls[0].joined(calls[1:])
+    products = [call for call in calls if isinstance(call, Product)]
+    if len(lookups) + len(products) < len(calls):
+        return calls[0] if len(calls) == 1 else Formed(total(call.gradients() for call in calls))
+    if lookups and products:
+        return Tied((looked_up(lookups), multiplied(products)))
+    return looked_up(lookups) if lookups else multiplied(products)
+
+
+def looked_up(calls: list[Lookup]) -> Lookup:
+    """Lookups as one; the padding index has no gradient already."""
+    if len(calls) == 1:
+        return calls[0]
+    indices = torch.cat([call.indices for call in calls], dim=1)
+    return Lookup(indices, torch.cat([call.delta for call in calls], dim=1), calls[0].size, None)
+
+
+def multiplied(calls: list[Product]) -> Product:
+    """Products as one."""
+    first = calls[0]
+    if len(calls) == 1:
+        return first
+    a, delta = (torch.cat(values, dim=1) for values in zip(*map(positions, calls), strict=True))
+    return Mapped(a, delta, first.weight, first.bias, first.transposed)
 
 
 class Shared(Layer):
@@ -101,7 +99,7 @@ class Shared(Layer):
         first = parts[0]
         super().__init__(first.name, first.module, ("weight",))
         self.parts = parts
-        self.transposed = isinstance(first, Transposed)
+        self.transposed = first.transposed
 
     def watch(self, note: Note, n: int) -> Callable[[], None]:
         """At all places, each once."""
@@ -149,7 +147,7 @@ def with_shared(module: nn.Module, layers: list[Layer]) -> list[Layer]:
             else:
                 found.append(part)
     for name, every in parts.items():
-        if len(every) == uses[name] and len({isinstance(part, Transposed) for part in every}) == 1:
+        if len(every) == uses[name] and len({part.transposed for part in every}) == 1:
             shared = Shared(every)
             shared.parameters = [name]
             found.append(shared)
