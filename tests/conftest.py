@@ -20,6 +20,7 @@ def pytest_collection_finish():
     if "sklearn.base" in sys.modules:
         remember_signatures()
         know_plain_arrays()
+        seed_at_once()
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -46,6 +47,32 @@ def know_plain_arrays():
     of_any = getattr(validation, "_nw_into_df_or_series", None)
     if of_any is not None:  # which it is in earlier versions
         validation._nw_into_df_or_series = lambda x: type(x) is not np.ndarray and of_any(x)
+
+
+def seed_at_once():
+    """NumPy seeds a generator from the system before it seeds it with the number that scikit-learn gives, three times
+    for a tree: the numbers that are drawn are the same without.
+    """
+    import numpy as np
+    from sklearn.utils import validation
+
+    class Blank(np.random.bit_generator.ISeedSequence):
+        def generate_state(self, n_words, dtype=np.uint32):
+            return np.ones(n_words, dtype)
+
+    blank, of_any = Blank(), validation.check_random_state
+
+    def check_random_state(seed):
+        if type(seed) is not int and not isinstance(seed, np.integer):
+            return of_any(seed)
+        bits = np.random.MT19937(blank)
+        bits._legacy_seeding(seed)
+        return np.random.RandomState(bits)
+
+    assert check_random_state(7).bytes(8) == of_any(7).bytes(8)
+    for module in list(sys.modules.values()):
+        if vars(module).get("check_random_state") is of_any:
+            module.check_random_state = check_random_state
 
 
 @pytest.fixture(autouse=True)
