@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
 
-from tests.device.simulated import NAME, STATE, aten, fallback, on
+from tests.device.simulated import NAME, STATE, aten, fallback, on, tensors
 
 MEMORY = 16 * 2**30  # bytes of the device where no limit is set
 
@@ -71,6 +72,10 @@ def install() -> None:
     for name in ("convolution_overrideable", "convolution_backward_overrideable"):  # whose default is to raise
         op = getattr(aten, name).default
         own.impl(name, lambda *args, _op=op, **kwargs: fallback(_op, *args, **kwargs))
+    for name in torch._C._dispatch_get_all_op_names():
+        if name.startswith("aten::_foreach_") and not name.endswith("out"):
+            name, _, overload = name.removeprefix("aten::").partition(".")
+            own.impl(op := getattr(getattr(aten, name), overload or "default"), partial(_of_lists, op))
     # skorch asks this before it makes arrays
     torch.Tensor.is_cuda = property(lambda self: self.device.type in ("cuda", NAME))  # type: ignore[assignment]
     for kind in (torch.Tensor, nn.Parameter):
@@ -78,6 +83,13 @@ def install() -> None:
     torch.serialization.add_safe_globals([_rebuilt])
     _map_nets()
     _keep_ties()
+
+
+def _of_lists(op: Any, *args: Any, **kwargs: Any) -> Any:
+    """One kernel for all tensors of a list, as on CUDA; from tensor to tensor where they are not all there."""
+    if all(on(value) for value in tensors(*args, *kwargs.values())):
+        return fallback(op, *args, **kwargs)
+    return op._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *args, **kwargs)
 
 
 def _copy_as_tensors(kind: type) -> None:
