@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sktda import devices
@@ -41,18 +41,32 @@ class Placed(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs, caller = kwargs or {}, sys._getframe(1)
+        if caller.f_code.co_filename.startswith(LIBRARY):
+            return func(*args, **kwargs)
         places = {value.device.type for value in tensors((args, tuple(kwargs.values())))}
         apart = (len(places) > 1 and func not in AS_GIVEN) or (func in ARRAYS and "cpu" not in places)
         if apart and from_a_test(caller):
             args, kwargs = on_the_processor(args), {name: on_the_processor(each) for name, each in kwargs.items()}
+        if func is torch.autograd.grad and len(places) > 1 and from_a_test(caller):
+            kwargs["grad_outputs"] = beside(kwargs["grad_outputs"], args[0])
         found = func(*args, **kwargs)
         made = not places and isinstance(found, Tensor) and "device" not in kwargs
-        return found.to(_place) if made and of_a_test(caller) else found
+        return found.to(_place) if made and moves(caller) else found
 
 
 def of_a_test(frame: FrameType) -> bool:
     """Whether this is the code of a test."""
     return frame.f_code.co_filename.startswith(TESTS) and frame.f_code.co_filename != __file__
+
+
+def moves(frame: FrameType) -> bool:
+    """Whether what this code makes is to be on the device.
+
+    What a module consists of stays beside the parts that torch makes, until the library moves it; and a second
+    implementation is as good on the processor, and faster.
+    """
+    of_a_module = frame.f_code.co_name == "__init__" and isinstance(frame.f_locals.get("self"), nn.Module)
+    return of_a_test(frame) and not of_a_module and not frame.f_code.co_filename.endswith("_reference.py")
 
 
 def from_a_test(frame: FrameType | None) -> bool:
@@ -80,10 +94,18 @@ def on_the_processor(value: Any) -> Any:
     return value.cpu() if isinstance(value, Tensor) else value
 
 
+def beside(slopes: Any, outputs: Any) -> Any:
+    """grad_outputs, each where its output is."""
+    if isinstance(slopes, Tensor):
+        slopes = (slopes,)
+    pairs = zip(slopes or (), outputs, strict=False)
+    return tuple(slope if slope is None else slope.to(output.device) for slope, output in pairs) or None
+
+
 def from_numpy(array: Any) -> Tensor:
     """torch.from_numpy, which does not ask a TorchFunctionMode."""
     found = _from_numpy(array)
-    return found.to(_place) if of_a_test(sys._getframe(1)) else found
+    return found.to(_place) if moves(sys._getframe(1)) else found
 
 
 @wraps(_found_device)
