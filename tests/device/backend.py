@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from tests.device.simulated import NAME, STATE, aten, fallback, on, tensors
 
+ROUNDED = "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv1d", "conv2d", "conv3d"
+EXACT = "softmax", "log_softmax", "nll_loss", "cross_entropy_loss", "mse_loss", "layer_norm", "exp", "log"
 MEMORY = 16 * 2**30  # bytes of the device where no limit is set
 
 
@@ -76,6 +78,14 @@ def install() -> None:
         if name.startswith("aten::_foreach_") and not name.endswith("out"):
             name, _, overload = name.removeprefix("aten::").partition(".")
             own.impl(op := getattr(getattr(aten, name), overload or "default"), partial(_of_lists, op))
+    cast = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")
+    every.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    STATE.installed.append(cast)
+    for names, dtype in ((ROUNDED, None), (EXACT, torch.float32)):
+        for name in names:
+            op = getattr(aten, name)
+            op = getattr(op, "int" if "int" in op.overloads() else "default")
+            cast.impl(op, partial(_autocast, op, dtype))
     # skorch asks this before it makes arrays
     torch.Tensor.is_cuda = property(lambda self: self.device.type in ("cuda", NAME))  # type: ignore[assignment]
     for kind in (torch.Tensor, nn.Parameter):
@@ -83,6 +93,17 @@ def install() -> None:
     torch.serialization.add_safe_globals([_rebuilt])
     _map_nets()
     _keep_ties()
+
+
+def _autocast(op: Any, dtype: torch.dtype | None, *args: Any, **kwargs: Any) -> Any:
+    """An operator under torch.autocast, of which torch brings the kinds of CUDA for CUDA."""
+    dtype = torch.get_autocast_dtype(NAME) if dtype is None else dtype
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)):
+        return op(*(each.to(dtype) if _inexact(each) else each for each in args), **kwargs)
+
+
+def _inexact(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype in (torch.float32, torch.float16, torch.bfloat16)
 
 
 def _of_lists(op: Any, *args: Any, **kwargs: Any) -> Any:
