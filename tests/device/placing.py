@@ -120,10 +120,10 @@ def resolve_device(device: Any) -> torch.device:
 LEFT_OUT = {  # by the beginning of the names of the tests, and why
     "model/test_loop.py::test_workers_that_read_ahead": "a loader's forked process cannot use the device",
 }
-if os.environ.get("SKTDA_DEVICE") == simulated.NAME:
+if os.environ.get("SKTDA_DEVICE") == simulated.NAME:  # and not on CUDA
     wrapped = "model/test_loop.py::test_modules_that_are_wrapped_are_recorded_under_their_own_names"
     LEFT_OUT[f"{wrapped}[parallel]"] = "DataParallel knows no devices but those of CUDA"
-# of others: a borrowed machine may have few
+# packages of others, of which a borrowed machine may have few
 LACKING = re.compile(r"ModuleNotFoundError: No module named '(?!sktda|tests)[\w.]+'")
 
 
@@ -148,6 +148,9 @@ def pytest_runtest_call():
 
 
 pytest_runtest_setup = pytest_runtest_call  # whose fixtures import
+
+
+# ---- the device of a test --------------------------------------------------------------------------------------------
 
 if "SKTDA_DEVICE" in os.environ:  # and not where doctests are looked for here
     if os.environ["SKTDA_DEVICE"] == simulated.NAME:
