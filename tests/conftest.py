@@ -154,4 +154,9 @@ def all_trees(few_trees, monkeypatch):
 
 
 if os.environ.get("SKTDA_DEVICE"):  # "simulated" or "cuda": on this device
-    from tests.device.placing import placed  # noqa: F401
+    from tests.device.placing import (  # noqa: F401
+        placed,
+        pytest_make_collect_report,
+        pytest_runtest_call,
+        pytest_runtest_setup,
+    )

@@ -25,6 +25,10 @@ def test_what_the_library_needs_is_among_what_the_kit_needs():
     assert named.items() <= gpu_kit.NEEDED.items()
 
 
+def test_the_tests_of_the_kit_are_there():
+    assert all((ROOT / each.removeprefix("--ignore=")).exists() for each in gpu_kit.TESTS)
+
+
 @pytest.mark.parametrize(
     ("found", "says"),
     [

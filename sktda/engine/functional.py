@@ -105,7 +105,10 @@ def batched_gradients(outputs: list[Tensor], leaves: list[Tensor], along: list[T
                 raise
     if result is None:
         each = [found([vector[i] for vector in along], False) for i in range(k)]
-        result = [None if parts[0] is None else torch.stack(parts) for parts in zip(*each, strict=True)]  # type: ignore[arg-type]
+        if k == 1:
+            result = [None if part is None else part[None] for part in each[0]]
+        else:
+            result = [None if parts[0] is None else torch.stack(parts) for parts in zip(*each, strict=True)]  # type: ignore[arg-type]
     return [
         leaf.new_zeros(k, *leaf.shape) if value is None else value for leaf, value in zip(leaves, result, strict=True)
     ]

@@ -38,8 +38,7 @@ class Linear(dict[str, dict[str, "Tensor | float"]]):
         found: dict[str, Tensor] = {}
         for result, inputs in self.items():
             for name, number in inputs.items():
-                part = number * slopes[result]
-                found[name] = found[name].add_(part) if name in found else part
+                _add(found, name, number, slopes[result])
         return found
 
     def forward(self, changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -47,9 +46,18 @@ class Linear(dict[str, dict[str, "Tensor | float"]]):
         found: dict[str, Tensor] = {}
         for result, inputs in self.items():
             for name, number in inputs.items():
-                part = number * changes[name]
-                found[result] = found[result].add_(part) if result in found else part
+                _add(found, result, number, changes[name])
         return found
+
+
+def _add(found: dict[str, Tensor], name: str, number: Tensor | float, value: Tensor) -> None:
+    """found[name] += number * value, in one kernel."""
+    if name not in found:
+        found[name] = number * value
+    elif isinstance(number, Tensor):
+        found[name].addcmul_(number, value)
+    else:
+        found[name].add_(value, alpha=number)
 
 
 class OptimizerSteps:
@@ -83,11 +91,12 @@ class OptimizerSteps:
         if not self.adaptive:
             return Before(parameters, gradient)
         states = {name: optimizer.state.get(value, {}) for name, value in own.items()}
-        memory = {
-            key: flatten({name: state.get(key, torch.zeros_like(own[name])) for name, state in states.items()}).detach()
-            for key in self.memory
-        }
-        return Before(parameters, gradient, memory)
+
+        def moment(key: str) -> Tensor:
+            parts = {n: state[key] if key in state else torch.zeros_like(own[n]) for n, state in states.items()}
+            return flatten(parts).detach()
+
+        return Before(parameters, gradient, {key: moment(key) for key in self.memory})
 
     def linear(self, groups: list[dict[str, Any]], rates: np.ndarray, done: int, before: Before) -> Linear:
         """Derivatives of one step with these settings and rates of the groups, after `done` others."""
@@ -113,10 +122,11 @@ class OptimizerSteps:
             return _sgd(group, rate, done)
         given = {"parameters": before.parameters, "gradient": before.gradient, **before.memory}
         inputs = {name: (v if place is None else v[place]).detach().requires_grad_() for name, v in given.items()}
-        found = Linear()
+        found, leaves = Linear(), list(inputs.values())
+        ones = torch.ones_like(inputs["parameters"])
         with torch.enable_grad():
             for result, value in KINDS[self.kind](group, rate, done + 1, **inputs).items():
-                slopes = torch.autograd.grad(value.sum(), list(inputs.values()), retain_graph=True, allow_unused=True)
+                slopes = torch.autograd.grad(value, leaves, ones, retain_graph=True, allow_unused=True)
                 found[result] = {name: slope for name, slope in zip(inputs, slopes, strict=True) if slope is not None}
         return found
 
@@ -134,7 +144,9 @@ def _sgd(group: Group, rate: float, done: int) -> Linear:
     found = Linear({"parameters": {"gradient": slope, "parameters": 1 + decay * slope}})
     if momentum:
         found["parameters"]["momentum_buffer"] = -by_buffer * momentum
-        found["momentum_buffer"] = {"gradient": share, "momentum_buffer": momentum, "parameters": decay * share}
+        found["momentum_buffer"] = {"gradient": share, "momentum_buffer": momentum}
+        if decay:
+            found["momentum_buffer"]["parameters"] = decay * share
     return found
 
 

@@ -346,9 +346,8 @@ class PerRow:
             inputs, targets, weight = rows.block(part, self.model.device)
             with torch.enable_grad(), eval_kernels(self.model.module):
                 values = measure(forward(self.model.module, inputs), targets)
-                loss = (values if weight is None else values * weight).sum()
-                loss = loss if size == 1 else loss / size
-                gradients = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
+                shares = torch.full_like(values, 1 / size) if weight is None else weight / size
+                gradients = torch.autograd.grad(values, list(own.values()), shares, allow_unused=True)
             found = {name: gradient for name, gradient in zip(own, gradients, strict=True) if gradient is not None}
             # not in place: gradients of several parameters may be one tensor
             total.update({name: total[name] + value if name in total else value for name, value in found.items()})

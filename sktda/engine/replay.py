@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,19 +12,22 @@ import torch
 from torch import Tensor
 
 from sktda.data import slices
-from sktda.devices import exact_device
-from sktda.engine.differences import length
+from sktda.devices import exact, exact_device, has_float64, out_of_memory, release
 from sktda.engine.optimizer_steps import Before, Linear, OptimizerSteps
 from sktda.engine.per_row import PerRow
 from sktda.engine.rescaling import Rescaling
 from sktda.engine.second_order import SecondOrder
-from sktda.model.base import Rows, flatten, flatten_each, unflatten
+from sktda.model.base import Inputs, Rows, flatten, flatten_each, together, unflatten
 from sktda.model.likelihood import Likelihood
 from sktda.model.module_copy import unwrapped
+from sktda.model.reading import in_columns
+from sktda.model.scaled import ScaledRows
 from sktda.model.step_settings import BY_STEP
 from sktda.model.trajectory import MISFIT, Trajectory
 
 STATE_BYTES = 2**30  # parameters of steps that are held at a time
+ROW_BYTES = 2**30  # rows that are held on an accelerator, whose steps send them otherwise, forwards and backwards
+OF_FREE = 8  # and no more than one of so many parts of CUDA's free memory
 STRIDE = 512  # steps after which an interrupted pass can go on
 DRIFT = 1e-2  # of the way since the last checkpoint: rounding stays below, another loss or dropout does not
 
@@ -87,6 +90,8 @@ class Replay:
         total = getattr(unwrapped(net.criterion_), "reduction", "mean") == "sum"
         replay = cls(engine, rows, trajectory, place, total)
         replay.copies = place[positions]
+        # read together, rows of a Dataset might be others: padded as far as the longest of all
+        replay.alike = isinstance(X, ScaledRows) or in_columns(net, X)
         return replay
 
     def __init__(self, engine: PerRow, rows: Rows, trajectory: Trajectory, place: np.ndarray, total: bool) -> None:
@@ -97,6 +102,8 @@ class Replay:
         self.total = total
         self.copies = np.arange(len(rows))
         """(n,) for every row the one that stands for it in the batches: another one where a row is given twice."""
+        self.alike = False
+        """Whether a row is the same tensor in whatever batch it is read."""
         self.shapes = {name: value.shape for name, value in engine.model.parameters.items()}
         self.initial = trajectory.initial_state()
         n_bytes = sum(value.nbytes for value in engine.model.parameters.values())
@@ -113,7 +120,41 @@ class Replay:
         """The rows of a step."""
         positions = self.place[self.trajectory.step_positions(step)]
         rows = self.rows.chosen(positions)
-        return Batch(step, rows, positions, self._size(rows))
+        size = self._size(rows)
+        if self._held is not None:
+            rows = self._of_held(self._held, self.places[step])
+        return Batch(step, rows, positions, size)
+
+    @cached_property
+    def _held(self) -> tuple[Inputs, Tensor, Tensor | None] | None:
+        """All rows on the model's device, sent once, where that is no processor and has room for them."""
+        device, n = self.engine.model.device, len(self.rows)
+        if device.type == "cpu" or not self.alike or not has_float64(device.type):  # where `places` are elsewhere
+            return None
+        inputs, targets = self.rows.read(slice(0, 1))
+        each = [targets, *(inputs.values() if isinstance(inputs, Mapping) else [inputs])]
+        room = min(ROW_BYTES, torch.cuda.mem_get_info(device)[0] // OF_FREE) if device.type == "cuda" else ROW_BYTES
+        if n * sum(value.nbytes for value in each) > room:
+            return None
+        try:
+            return self.rows.block(slice(0, n), device)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        release()
+        return None
+
+    @staticmethod
+    def _of_held(held: tuple[Inputs, Tensor, Tensor | None], places: Tensor) -> Rows:
+        inputs, targets, weight = held
+
+        def read(part: slice | np.ndarray) -> tuple[Inputs, Tensor]:
+            own = places[part]
+            if isinstance(inputs, Mapping):
+                return {name: value[own] for name, value in inputs.items()}, targets[own]
+            return inputs[own], targets[own]
+
+        return Rows(len(places), read, None if weight is None else weight[places])
 
     def _size(self, rows: Rows) -> float:
         if self.total:
@@ -220,8 +261,8 @@ class Replay:
         for batch in reversed(list(self._steps(optimizer, start, stop))):
             assert batch.before is not None
             with torch.no_grad():
-                for name, value in unflatten(batch.before.parameters, self.shapes).items():
-                    self.engine.model.parameters[name].copy_(value)
+                began = unflatten(batch.before.parameters, self.shapes)
+                torch._foreach_copy_(list(self.engine.model.parameters.values()), list(began.values()))
             yield batch
 
     def segments(self) -> list[slice]:
@@ -232,7 +273,7 @@ class Replay:
         self.engine.model.load(self.initial)
         optimizer = self._optimizer()
         starts = {part.start for part in self.segments()}
-        for batch in self._steps(optimizer, 0, max(starts) + 1):
+        for batch in self._steps(optimizer, 0, max(starts) + 1, looked_at=False):
             if batch.step in starts:
                 state = {name: value.detach().clone() for name, value in self.engine.model.module.state_dict().items()}
                 self._starts[batch.step] = state, _copied(optimizer.state_dict())
@@ -244,30 +285,34 @@ class Replay:
         stop: int,
         without: np.ndarray | None = None,
         every: bool = False,
+        looked_at: bool = True,
     ) -> Iterator[Batch]:
+        """looked_at: whether batches say where their steps began."""
         model, trajectory = self.engine.model, self.trajectory
+        own = model.parameters
         recorded = {int(step): c for c, step in enumerate(trajectory.steps)}
-        since, before = start, self._parameters()
+        since, before = start, flatten(own).detach()
         for step in range(start, stop):
             batch = self.batch(step)
             kept = np.ones(len(self.rows), dtype=bool) if without is None else ~without
-            own = self.gradient(batch, kept)  # without the penalty, which the optimiser adds
-            gradient = flatten({name: own[name] for name in model.parameters})
-            batch.before = self.steps.before(model.parameters, gradient, optimizer)
+            gradient = flatten(self.gradient(batch, kept))  # without the penalty, which the optimiser adds
+            if looked_at:
+                batch.before = self.steps.before(own, gradient, optimizer)
             yield batch
             if self.rescaling is not None:
                 gradient = self.rescaling.scaled(step, gradient, recorded=without is None)
             for name, value in unflatten(gradient, self.shapes).items():
-                model.parameters[name].grad = value
+                own[name].grad = value
             self._set(optimizer, step)
             optimizer.step()
             if without is None and step + 1 in recorded:
-                state = {k: v.to(model.device) for k, v in trajectory.state(recorded[step + 1]).items()}
+                state = together(trajectory.state(recorded[step + 1]), model.device)
                 # a single step is not needed where both of its ends are known, and nothing else comes from its gradient
+                recorded_point = flatten({name: state[name] for name in own})
                 if step > since or every or self.steps.adaptive:
-                    self._compare(state, before, step + 1)
+                    self._compare(recorded_point, before, step + 1)
                 model.load(state)
-                since, before = step + 1, self._parameters()
+                since, before = step + 1, recorded_point
 
     def _set(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Gives an optimiser the settings of a step."""
@@ -299,15 +344,12 @@ class Replay:
                 optimizer.state[value]["sum"].fill_(group["initial_accumulator_value"])
         return optimizer
 
-    def _parameters(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.engine.model.parameters.items()}
-
-    def _compare(self, state: dict[str, Tensor], before: dict[str, Tensor], step: int) -> None:
-        own = self.engine.model.parameters
-        missed = length({name: own[name].detach() - state[name] for name in own})
-        way = length({name: before[name] - state[name] for name in own})
+    def _compare(self, recorded: Tensor, before: Tensor, step: int) -> None:
+        found = flatten(self.engine.model.parameters).detach()
+        ways = (exact(each).norm() for each in (found - recorded, before - recorded, recorded))
+        missed, way, size = torch.stack(list(ways)).tolist()
         # late steps may be shorter than what rounding moves the parameters by
-        rounding = 16 * torch.finfo(self.engine.model.dtype).eps * length({name: state[name] for name in own})
+        rounding = 16 * torch.finfo(self.engine.model.dtype).eps * size
         if missed > DRIFT * way + rounding:
             share = f"{missed / way:.1%} of the way" if way else "more than the whole way"
             raise ValueError(

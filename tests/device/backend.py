@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
 
-from tests.device.simulated import NAME, STATE, aten, fallback, on
+from tests.device.simulated import NAME, STATE, aten, fallback, on, tensors
 
+ROUNDED = "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv1d", "conv2d", "conv3d"
+EXACT = "softmax", "log_softmax", "nll_loss", "cross_entropy_loss", "mse_loss", "layer_norm", "exp", "log"
 MEMORY = 16 * 2**30  # bytes of the device where no limit is set
 
 
@@ -71,6 +74,18 @@ def install() -> None:
     for name in ("convolution_overrideable", "convolution_backward_overrideable"):  # whose default is to raise
         op = getattr(aten, name).default
         own.impl(name, lambda *args, _op=op, **kwargs: fallback(_op, *args, **kwargs))
+    for name in torch._C._dispatch_get_all_op_names():
+        if name.startswith("aten::_foreach_") and not name.endswith("out"):
+            name, _, overload = name.removeprefix("aten::").partition(".")
+            own.impl(op := getattr(getattr(aten, name), overload or "default"), partial(_of_lists, op))
+    cast = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")
+    every.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    STATE.installed.append(cast)
+    for names, dtype in ((ROUNDED, None), (EXACT, torch.float32)):
+        for name in names:
+            op = getattr(aten, name)
+            op = getattr(op, "int" if "int" in op.overloads() else "default")
+            cast.impl(op, partial(_autocast, op, dtype))
     # skorch asks this before it makes arrays
     torch.Tensor.is_cuda = property(lambda self: self.device.type in ("cuda", NAME))  # type: ignore[assignment]
     for kind in (torch.Tensor, nn.Parameter):
@@ -78,6 +93,24 @@ def install() -> None:
     torch.serialization.add_safe_globals([_rebuilt])
     _map_nets()
     _keep_ties()
+
+
+def _autocast(op: Any, dtype: torch.dtype | None, *args: Any, **kwargs: Any) -> Any:
+    """An operator under torch.autocast, of which torch brings the kinds of CUDA for CUDA."""
+    dtype = torch.get_autocast_dtype(NAME) if dtype is None else dtype
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)):
+        return op(*(each.to(dtype) if _inexact(each) else each for each in args), **kwargs)
+
+
+def _inexact(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype in (torch.float32, torch.float16, torch.bfloat16)
+
+
+def _of_lists(op: Any, *args: Any, **kwargs: Any) -> Any:
+    """One kernel for all tensors of a list, as on CUDA; from tensor to tensor where they are not all there."""
+    if all(on(value) for value in tensors(*args, *kwargs.values())):
+        return fallback(op, *args, **kwargs)
+    return op._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *args, **kwargs)
 
 
 def _copy_as_tensors(kind: type) -> None:

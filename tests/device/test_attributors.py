@@ -275,3 +275,29 @@ def test_a_criterion_with_weights_of_its_own(method, device):
     plain, there = (clone(given).set_params(device=place).fit(X, Y) for place in ("cpu", device))
     np.testing.assert_allclose(there.scores_, plain.scores_, **CLOSE)
     assert net.criterion_.inner.weight.device.type == "cpu"  # the user's own
+
+
+PRICES = torch.tensor([1.0, 2.0, 0.5])
+
+
+class Price:
+    """The mean price of the rows, as a row's own or as that of all of them."""
+
+    def __init__(self, sends, mean_of_rows):
+        self.sends, self.mean_of_rows = sends, mean_of_rows
+
+    def per_row(self, predict, X, y):
+        outputs = predict(X)
+        return outputs.softmax(dim=1) @ (PRICES.to(outputs) if self.sends else PRICES)
+
+    def __call__(self, predict, X, y):
+        return self.per_row(predict, X, y).mean()
+
+
+@pytest.mark.parametrize("mean_of_rows", [True, False])
+def test_an_objective_sends_the_tensors_that_it_holds(mean_of_rows, device):
+    kept, sent = (InnerProduct(FROZEN, objective=Price(sends, mean_of_rows), device=device) for sends in (False, True))
+    with pytest.raises(ValueError, match=f"tensors of its own that are not on {device}"):
+        kept.fit(X, Y, **VALIDATION)
+    plain, there = both(sent, device, **VALIDATION)
+    np.testing.assert_allclose(there.scores_, plain.scores_, **CLOSE)

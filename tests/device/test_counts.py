@@ -10,6 +10,7 @@ from torch import nn
 from sktda import CoresetSelector
 from sktda.attribution import ComplexityGap, Influence, KNNShapley, Loss, SGDInfluence, Stage
 from sktda.cleaning.coreset import STRATEGIES, named_strategy
+from sktda.engine import replay
 from sktda.model import base
 from sktda.model.base import DifferentiableModel
 from sktda.model.softmax import Categorical
@@ -114,8 +115,11 @@ def test_a_step_of_a_recorded_training_waits_three_times(counting):
     assert found[1]["syncs"] - found[0]["syncs"] <= 3 * steps
 
 
-def test_a_step_taken_back_sends_its_rows_twice_and_waits_for_nothing(counting):
-    """For its gradient, and for the product with its Hessian; which rows these are is sent for all steps at once."""
+@pytest.mark.parametrize("held", [True, False])
+def test_a_step_taken_back_waits_for_nothing_and_sends_no_row_that_is_held(held, counting, monkeypatch):
+    """Rows that there is no room for are sent twice: for a gradient, and for the product with its Hessian."""
+    if not held:
+        monkeypatch.setattr(replay, "ROW_BYTES", N * X[0].nbytes)
     found = []
     for epochs in (4, 8):
         net = FrozenEstimator(
@@ -125,7 +129,7 @@ def test_a_step_taken_back_sends_its_rows_twice_and_waits_for_nothing(counting):
         found.append(counts(counting, lambda back=back: back.fit(X[:N], Y[:N], X_val=X[:9], y_val=Y[:9]))[0])
     steps = 2 * (8 - 4)
     assert found[1]["syncs"] == found[0]["syncs"]
-    assert found[1]["uploads"] - found[0]["uploads"] == 4 * steps  # inputs and targets
+    assert found[1]["uploads"] - found[0]["uploads"] == (0 if held else 4 * steps)  # inputs and targets
 
 
 def test_a_checkpoint_is_sent_as_one_tensor_of_each_type(counting):

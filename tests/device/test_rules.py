@@ -132,3 +132,23 @@ def test_recurrent_cells_are_those_of_the_processor(kind, bias, device):
 
     for own, other in zip(found(device), found("cpu"), strict=True):
         torch.testing.assert_close(own.cpu(), other)
+
+
+def test_passes_in_bfloat16(device):
+    net, x = nn.Linear(4, 2).to(device), ones(device, 3, 4)
+    with torch.autocast(torch.device(device).type, torch.bfloat16):
+        outputs = net(x)
+        losses = nn.functional.cross_entropy(outputs, torch.zeros(3, dtype=torch.long, device=device), reduction="none")
+    assert (outputs.dtype, losses.dtype) == (torch.bfloat16, torch.float32)
+    losses.sum().backward()
+    assert net.weight.grad.dtype == torch.float32
+
+
+def test_a_list_of_tensors_is_one_kernel_where_all_are_on_the_device(counting):
+    own = [ones(counting.NAME), ones(counting.NAME, 2)]
+    with counting.watched() as seen:
+        torch._foreach_mul_(own, 3.0)
+    assert seen.counts["kernels"] == 1
+    mixed = torch._foreach_mul([*own, ELSEWHERE], 2.0)
+    assert [each.device.type for each in mixed] == [counting.NAME, counting.NAME, "cpu"]
+    assert mixed[1].tolist() == [6.0, 6.0]

@@ -296,7 +296,7 @@ def test_the_curvature_of_every_position(kind):
     module, y, options = TARGETS[kind]
     net = trained(module(), nn.CrossEntropyLoss(**options), y)
     model = differentiable(net, N)
-    inputs, targets = model.training_rows(X, y).read(slice(0, N))
+    inputs, targets, _ = model.training_rows(X, y).block(slice(0, N), model.device)
     likelihood, outputs = model.likelihood, model.module(inputs).detach()
     along = torch.from_numpy(rng.normal(size=outputs.shape))
     roots = likelihood.roots(outputs, targets).flatten(2) if outputs.ndim > 2 else likelihood.roots(outputs, targets)
@@ -307,7 +307,8 @@ def test_the_curvature_of_every_position(kind):
     generator = torch.Generator().manual_seed(0)
     times, found = 4000, 0.0
     for _ in range(times // N):
-        slopes = likelihood.slopes(outputs, targets, likelihood.noise(outputs.shape, generator))
+        noise = likelihood.noise(outputs.shape, generator).to(outputs.device)
+        slopes = likelihood.slopes(outputs, targets, noise)
         found = found + slopes * (slopes * along).flatten(1).sum(1).reshape(-1, *[1] * (outputs.ndim - 1))
     np.testing.assert_allclose(found / (times // N), truth, atol=6 * truth.abs().max() / (times // N) ** 0.5)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -65,7 +66,8 @@ class Asked:
         self.values: list[float] = []
         self._gradients: list[Gradient] = []
         for position, each in enumerate(named.values()):
-            self._add(each, position)
+            with meeting(model.device):
+                self._add(each, position)
 
     def gradients(self) -> dict[str, Tensor]:
         """(k, ...) by parameter, at the model's present parameters."""
@@ -144,6 +146,20 @@ def checked(value: Any, differentiable: bool) -> Tensor:
     return value
 
 
+@contextmanager
+def meeting(device: torch.device) -> Iterator[None]:
+    """In which an objective may compute; ValueError where it brings tensors that are not on the device."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "same device" not in str(error):
+            raise
+        raise ValueError(
+            f"the objective has tensors of its own that are not on {device}, where the model's outputs are; send them "
+            "there, as with weights.to(outputs.device), or give the attributor device='cpu'"
+        ) from error
+
+
 def as_tensor(value: Any, device: torch.device) -> Any:
     """Numbers and tensors on the device; anything else as a NumPy array."""
     if isinstance(value, Tensor):
@@ -159,7 +175,8 @@ def row_measure(objective: Any, likelihood: Likelihood) -> Callable[[Tensor, Ten
         return None
 
     def measure(outputs: Tensor, targets: Tensor) -> Tensor:
-        return per_row(Predict(lambda _: outputs, likelihood), None, targets)
+        with meeting(outputs.device):
+            return per_row(Predict(lambda _: outputs, likelihood), None, targets)
 
     return measure
 

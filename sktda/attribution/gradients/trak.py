@@ -265,7 +265,7 @@ def whitening(features: Tensor, weights: Tensor, ridge: float | str) -> tuple[Te
         scaled = features.double() * weights.sqrt()[:, None]
         values, vectors = torch.linalg.eigh(scaled @ scaled.T)  # (n, n): the same eigenvalues but for zeros
     else:
-        kernel = torch.zeros(k, k, dtype=torch.float64)
+        kernel = torch.zeros(k, k, dtype=torch.float64, device=features.device)
         for shard in slices(n, SHARD):
             part = features[shard].double()
             kernel += part.T @ (weights[shard, None] * part)
