@@ -80,7 +80,7 @@ def coreset() -> Page | None:
             way: points_over_random(rows, chosen(own, method=way[0], form=way[1], strategy=way[2]))
             for way in distinct(own, "method", "form", "strategy")
         }
-        title = f"{rate:.0%} of the labels flipped" if rate else "labels as published"
+        title = f"{rate:.0%} flipped" if rate else "labels as published"
         panels[title] = {
             strategy: {f"{m}{f' ({f})' if f else ''}": gain for (m, f, s), gain in gains.items() if s == strategy}
             for strategy in dict.fromkeys(strategy for _, _, strategy in gains)

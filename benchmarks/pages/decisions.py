@@ -35,7 +35,7 @@ def decisions() -> Page | None:
     return Page(
         name="searches",
         question="Do the cleaners decide well how many rows to remove when the labels are dirty?",
-        answer=f"Points of test accuracy by {way} over all rows, of those by the right rows alone: {said}.",
+        answer=f"Points of accuracy that {way} gains, of those by the right rows alone: {said}.",
         picture=Picture(
             "Change of test accuracy by each cleaner that decides itself, and by the right rows alone",
             partial(dots, panels, "points of accuracy over training on all rows", mark=0),

@@ -35,7 +35,7 @@ def strategies() -> Page | None:
             ]
             picked.append(cell(best, rows, f": {names(best)}"))
         body.append(["**chosen**", *picked])
-        noise = f"{rate:.0%} of the labels flipped" if rate else "Labels as published"
+        noise = f"{rate:.0%} flipped" if rate else "Labels as published"
         tables[f"{noise}: accuracy by strategy"] = table(["strategy", *(f"keep {share:.0%}" for share in shares)], body)
         gains = {
             f"keep {share:.0%}": {
