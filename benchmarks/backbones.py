@@ -13,9 +13,10 @@ The first 5,000 images of Fashion-MNIST with a share of the labels flipped; of C
 10,000 drawn by the seed, and once all 50,000 (cifar10n.npz, which photographs.py makes). NoisyLabelDetector() ranks the
 rows by pixels, by the net, and by the net and PatchFeatures(), each standardised and brought to length 1; beside it, on
 the features of the net and up to 10,000 rows, cleanlab's label quality (its default score) of
-LogisticRegression() in 5 folds. Where there are test images, the accuracy on them of a ridge classifier on the features
-of the net: trained on all rows, without those that the detector calls wrong, without as many of the worst as are wrong,
-and without the truly wrong ones. Seconds are the detector's. --cache keeps the features of the net.
+LogisticRegression() in 5 folds. Where there are test images, the accuracy on them of a ridge classifier, but not on
+pixels: trained on all rows, without those that the detector calls wrong, without as many of the worst as are wrong, and
+without the truly wrong ones. Patches and scales are learned from all images of a set; their labels play no part.
+Seconds are the detector's. --cache keeps the features of the net.
 Writes benchmarks/results/backbones.json.
 """
 

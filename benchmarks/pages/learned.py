@@ -38,10 +38,11 @@ def backbones() -> Page | None:
         name="learned-features",
         about="Images of Fashion-MNIST with flipped labels and of CIFAR-10N with those that people gave: by pixels, "
         "by EfficientNet-Lite0 (ImageNet, 128 × 128), and by it with `PatchFeatures()`, each standardised and brought "
-        "to length 1. Beside the default, on the features of the net, cleanlab's label quality of a logistic "
-        "regression in five folds. Mean ± standard deviation over seeds, where there are several. Accuracy is that on "
-        "the 10,000 test images of a linear head trained on all rows, without those that the detector calls wrong, "
-        "without as many of the worst as are wrong, and without the truly wrong ones.",
+        "to length 1 (of CIFAR-10N with filters of all 50,000 images). Beside the default, on the features of the net, "
+        "cleanlab's label quality of a logistic regression in five folds. Mean ± standard deviation over seeds, where "
+        "there are several. Accuracy is that on the 10,000 test images of a linear head trained on all rows, without "
+        "those that the detector calls wrong, without as many of the worst as are wrong, and without the truly wrong "
+        "ones.",
         command="python benchmarks/backbones.py MODEL",
     )
 
