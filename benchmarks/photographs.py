@@ -27,19 +27,17 @@ from pathlib import Path
 import numpy as np
 from pages.common import found
 from shared.common import begin, data_folder, fashion_mnist, flip, load, quick, save, set_threads
+from shared.photographs import cifar, drawn, heads
 
 set_threads(1)
 
 import pandas as pd  # noqa: E402
-from sklearn.linear_model import Ridge  # noqa: E402
 from sklearn.metrics import average_precision_score, roc_auc_score  # noqa: E402
-from sklearn.preprocessing import LabelBinarizer, StandardScaler  # noqa: E402
 
 from sktda import NoisyLabelDetector, PatchFeatures  # noqa: E402
 from sktda.cli.pictures import balanced, clearly_more, known  # noqa: E402
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-PENALTY = 0.3  # of the ridge, by row: features are standardised
 SETS = {"cifar-10k": 10_000, "cifar-50k": 50_000, "fashion-10k": 10_000, "digits": None, "textures": 120}
 SEEDS = (0, 1, 2)
 
@@ -65,21 +63,14 @@ def make(images: Path, labels: Path) -> None:
     np.savez(place / "cifar10n.npz", **{k: v.astype(np.uint8) for k, v in arrays.items()})
 
 
-def cifar() -> dict[str, np.ndarray] | None:
-    """Arrays of cifar10n.npz; None where it is not there."""
-    folder = data_folder()
-    path = folder and folder / "cifar10n.npz"
-    return dict(np.load(path)) if path and path.exists() else None
-
-
 def tasks(name: str, seed: int, humans: dict[str, np.ndarray] | None):
     """(noise, pictures, given labels, true labels, (pictures, labels) of a test) of a set."""
     if name.startswith("cifar"):
         if humans is not None:
-            rows = np.sort(np.random.default_rng(seed).permutation(len(humans["true"]))[: SETS[name]])
+            rows = drawn(len(humans["true"]), SETS[name], seed)
             for noise in ("aggregate", "worst"):
                 test = humans["x_test"], humans["y_test"]
-                yield noise, humans["x_train"][rows], humans[noise][rows].astype(int), humans["true"][rows], test
+                yield noise, humans["x_train"][rows], humans[noise][rows], humans["true"][rows], test
         return
     if name == "textures":
         rng = np.random.default_rng(seed)
@@ -92,7 +83,7 @@ def tasks(name: str, seed: int, humans: dict[str, np.ndarray] | None):
         pictures = pictures.reshape(-1, 8, 8)
     else:
         X, y, _, _ = fashion_mnist()
-        rows = np.sort(np.random.default_rng(seed).permutation(len(y))[: SETS[name]])
+        rows = drawn(len(y), SETS[name], seed)
         pictures, true = X[rows], y[rows]
     for noise in ("uniform", "class"):
         yield f"{noise} 20 %", pictures, flip(true, noise, 0.2, seed)[0], true, None
@@ -111,28 +102,6 @@ def judged(features: np.ndarray, given: np.ndarray, true: np.ndarray, seed: int)
         "ap": average_precision_score(wrong, -detector.scores_),
         "estimated_rate": detector.noise_rate_,
     }, detector
-
-
-def heads(
-    X: np.ndarray,
-    given: np.ndarray,
-    true: np.ndarray,
-    detector: NoisyLabelDetector,
-    test: tuple[np.ndarray, np.ndarray],
-) -> dict:
-    """Test accuracy of a linear head on chosen rows."""
-    scaler = StandardScaler().fit(X)
-    X, X_test = scaler.transform(X), scaler.transform(test[0])
-    right = given == true
-    worst = np.ones(len(X), dtype=bool)
-    worst[detector.scores_.argsort()[: int((~right).sum())]] = False
-    chosen = {"all": slice(None), "detector": detector.labels_ == 1, "worst ones out": worst, "oracle": right}
-    accuracy = {}
-    for name, rows in chosen.items():
-        targets = LabelBinarizer(neg_label=-1).fit_transform(given[rows]).astype(np.float32)
-        head = Ridge(PENALTY * len(targets), solver="cholesky").fit(X[rows], targets)
-        accuracy[name] = float((head.predict(X_test).argmax(axis=1) == test[1]).mean())
-    return accuracy
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -168,7 +137,9 @@ def main(arguments: list[str] | None = None) -> None:
                     figures, detector = judged(features, given, true, seed)
                     row |= figures
                     if test and kind == "patches":
-                        row["head"] = heads(features, given, true, detector, (of_test, test[1]))
+                        row["head"] = heads(
+                            features, given, true, (of_test, test[1]), detector.scores_, detector.labels_ == 1
+                        )
                     rows.append(row)
                     print(*(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
                     save("photographs", rows)

@@ -34,6 +34,7 @@ from pages.page import Page
 from pages.photographs import photographs
 from pages.review import review
 from pages.scale import scale, scale_pairs, scale_rows
+from pages.small_cnn import small_cnn
 from pages.store import compression, store
 from pages.strategies import adult, strategies
 from pages.structure import structure
@@ -62,7 +63,16 @@ QUESTIONS: dict[str, Makers] = {
         annotators,
         review,
     ),
-    "Does cleaning help the model?": (cleaned_tables, cleaning, decisions, adult, finetuning, parameters, image_text),
+    "Does cleaning help the model?": (
+        cleaned_tables,
+        cleaning,
+        small_cnn,
+        decisions,
+        adult,
+        finetuning,
+        parameters,
+        image_text,
+    ),
     "Which rows made the model what it is?": (
         lds,
         mnist,

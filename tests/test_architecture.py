@@ -158,7 +158,7 @@ for name in {names}:
         sys.exit(print(name))
 from sktda import displays, report, review
 from sktda.attribution import KernelForest, LabelPosterior, PrecomputedProbabilities, PrecomputedScores, RobustResidual
-from sktda.cleaning import CCS, Candidates, CoresetStrategy, RandomRows, Stratified, Top
+from sktda.cleaning import CCS, Candidates, CoresetStrategy, Hardest, RandomRows, Stratified, Top
 for package in (displays, report, review):
     [getattr(package, name) for name in package.__all__]
 print(*{{"torch", "skorch", "matplotlib"}} & set(sys.modules))  # the last is loaded by drawing only

@@ -141,7 +141,7 @@ BLOCK_BY_BLOCK = {
     *("EL2N", "GraNd", "Loss", "LogitMargin"),
     *("KernelForest", "KNNShapley", "LabelPosterior"),  # large results of these lie in files
     *("PrecomputedScores", "PrecomputedProbabilities"),  # which are there already
-    *("stratified", "top", "random", "ccs"),  # of a coreset: by scores alone
+    *("stratified", "top", "hardest", "random", "ccs"),  # of a coreset: by scores alone
 }
 """What holds nothing of all rows beside their scores."""
 TRAINED = {"TRAK", "OutlierGradient", "LoGra"}  # of which only a trained model says how much it is

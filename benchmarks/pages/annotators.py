@@ -28,9 +28,9 @@ def annotators() -> Page | None:
     return Page(
         name="annotators",
         question="Is the consensus of several annotators better than their majority?",
-        answer=f"In {ahead} of {len(rows)} collections of labels by people; share of right labels {told}. The quality "
-        f"that it states is {min(row['quality'] for row in rows):.3f} or more on average, which is too high in "
-        f"{sum(row['quality'] > row['consensus'] for row in rows)} of them.",
+        answer=f"In {ahead} of {len(rows)} collections; share of right labels {told}. The quality "
+        f"that it states, {min(row['quality'] for row in rows):.3f} or more on average, is too high in "
+        f"{sum(row['quality'] > row['consensus'] for row in rows)}.",
         picture=Picture(
             "Share of right labels by majority and by the consensus, and as the consensus says itself",
             partial(dots, panels, "share of right labels", joined=True),

@@ -55,8 +55,8 @@ def battery() -> Page | None:
         question="Does the default find wrong labels in ordinary tables?",
         answer=f"With 15 % wrong labels its average precision is {np.mean(list(mine.values())):.3f}, mean of "
         f"{len(here)} tables, against {np.mean(list(best.values())):.3f} of cleanlab with the model that was best "
-        f"after the fact and {plain:.3f} with logistic regression; it is below that best in "
-        f"{sum(gap < 0 for gap in gaps.values())} of {len(gaps)} cells of table and noise, most on {worst[0]} "
+        f"after the fact and {plain:.3f} with logistic regression; below the former in "
+        f"{sum(gap < 0 for gap in gaps.values())} of {len(gaps)} cells, most on {worst[0]} "
         f"({gaps[worst]:+.3f}).",
         picture=Picture(
             "Average precision on each table with 15 % wrong labels, the default beside the best of cleanlab",

@@ -109,7 +109,7 @@ def cleaned_tables() -> Page | None:
         name="cleaned-tables",
         question="Does cleaning a table help the model that is trained on it?",
         answer=f"With 15 % wrong labels cleaning closes {said} of the gap in test accuracy to right labels; where no "
-        f"label was changed it moves the mean accuracy by {100 * min(right):+.1f} to {100 * max(right):+.1f} points.",
+        f"label was changed it moves mean accuracy by {100 * min(right):+.1f} to {100 * max(right):+.1f} points.",
         picture=Picture(
             "Test accuracy of four models on all rows, after cleaning, and on the right rows only, by noise",
             partial(dots, panels, "accuracy on right test rows, mean over tables", joined=True),

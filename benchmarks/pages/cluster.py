@@ -53,7 +53,7 @@ def cluster() -> Page | None:
         name="cluster",
         question="What do two workers of a cluster gain, and what does a killed one change?",
         answer=f"Two workers are {2 * efficiency[least]:.2f} ({least}) to {2 * efficiency[most]:.2f} times ({most}) as "
-        f"fast as one, and where a worker is killed on the way {same}.",
+        f"fast as one, and with one killed on the way {same}.",
         picture=Picture(
             "Seconds without a cluster, on one worker and on two, for each method", partial(bars, panels, "seconds")
         ),

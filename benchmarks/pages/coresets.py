@@ -45,10 +45,9 @@ def deletion() -> Page | None:
     return Page(
         name="deletion",
         question="Does an update in place of retraining delete rows from a model?",
-        answer=f"In {sum(value < 1 for value in ratios)} of {len(ratios)} cells of model, removal and method the "
-        "predictions are nearer to the retrained model after the update than before, at best "
-        f"{1 / min(ratios):.0f} times nearer; in the others the update leads away, up to {max(ratios):.1f} "
-        f"times as far.",
+        answer=f"In {sum(value < 1 for value in ratios)} of {len(ratios)} cells the predictions are nearer to the "
+        f"retrained model after it, at best {1 / min(ratios):.0f} times; in the others up to {max(ratios):.1f} times "
+        "as far.",
         picture=Picture(
             "Distance to the retrained model after the update over that before it, a line at one",
             partial(dots, panels, "distance of predictions, after / before (below 1: nearer)", mark=1, log=True),
@@ -81,20 +80,20 @@ def coreset() -> Page | None:
             way: points_over_random(rows, chosen(own, method=way[0], form=way[1], strategy=way[2]))
             for way in distinct(own, "method", "form", "strategy")
         }
-        title = f"{rate:.0%} of the labels flipped" if rate else "labels as published"
+        title = f"{rate:.0%} flipped" if rate else "labels as published"
         panels[title] = {
             strategy: {f"{m}{f' ({f})' if f else ''}": gain for (m, f, s), gain in gains.items() if s == strategy}
             for strategy in dict.fromkeys(strategy for _, _, strategy in gains)
         }
         best = max(gains, key=lambda way: gains[way])
         said.append(
-            f"{sum(gain > 0 for gain in gains.values())} of {len(gains)} with {title}, at best by {gains[best]:+.1f} "
-            f"points ({best[0]}, {best[2]})"
+            f"{sum(gain > 0 for gain in gains.values())} of {len(gains)} with {title} ({gains[best]:+.1f} by "
+            f"{best[0]}, {best[2]})"
         )
     return Page(
         name="coresets",
         question="Do scores choose a smaller training set better than chance?",
-        answer=f"Keeping {share:.0%} of the rows, ways that beat random rows are {' and '.join(said)}.",
+        answer=f"Keeping {share:.0%}, ways that beat random rows (the best in points): {', '.join(said)}.",
         picture=Picture(
             f"Points of accuracy over random rows when {share:.0%} are kept, by score and strategy",
             partial(dots, panels, "points of accuracy over random rows", mark=0),

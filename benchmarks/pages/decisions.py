@@ -29,13 +29,13 @@ def decisions() -> Page | None:
     means: dict[str, list[str]] = {}  # by noise, of every model: what it gains, and what there is to gain
     for (setting, kind), series in zip(distinct(rows, "setting", "model"), panels.values(), strict=True):
         own = next(iter(series.values()))
-        gains = f"{own[way][0]:+.1f} ({kind}; right rows alone {own['right rows'][0]:+.1f})"
+        gains = f"{own[way][0]:+.1f} of {own['right rows'][0]:+.1f} ({kind})"
         means.setdefault(NAMES.get(setting, setting), []).append(gains)
-    said = "; ".join(f"with {noise} by {' and '.join(each)}" for noise, each in means.items())
+    said = "; ".join(f"{' and '.join(each)} with {noise}" for noise, each in means.items())
     return Page(
         name="searches",
         question="Do the cleaners decide well how many rows to remove when the labels are dirty?",
-        answer=f"{way} changes test accuracy in points over all rows {said}.",
+        answer=f"Points of accuracy that {way} gains, of those by the right rows alone: {said}.",
         picture=Picture(
             "Change of test accuracy by each cleaner that decides itself, and by the right rows alone",
             partial(dots, panels, "points of accuracy over training on all rows", mark=0),

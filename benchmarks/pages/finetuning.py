@@ -32,11 +32,11 @@ def finetuning() -> Page | None:
         }
         means = {m: mean(chosen(own, method=m), "accuracy") for (m,) in distinct(own, "method") if m != "all rows"}
         best = max(means, key=lambda method: means[method])
-        said.append(f"{means[best]:.3f} by {best} ({WAYS[way]}; random {means['random']:.3f})")
+        said.append(f"{means[best]:.3f} / {means['random']:.3f} ({WAYS[way]}; {best})")
     return Page(
         name="fine-tuning",
         question="Which score selects sentences for fine-tuning when labels are wrong?",
-        answer=f"Test accuracy after training again on the best {first['kept']:.0%} of the rows: {'; '.join(said)}.",
+        answer=f"Test accuracy on {first['kept']:.0%} by the best score / random ones: {'; '.join(said)}.",
         picture=Picture(
             "Test accuracy after training again on the rows that each score keeps, by way of training",
             partial(dots, panels, "test accuracy"),

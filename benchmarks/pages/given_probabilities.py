@@ -60,7 +60,7 @@ def given_probabilities() -> Page | None:
         question="With the probabilities of a model that is there already, which score ranks wrong labels best?",
         answer="By average precision PrecomputedProbabilities is at or above the best of cleanlab's five "
         "scores, chosen "
-        f"after the fact for every cell, {said}.",
+        f"after the fact, {said}.",
         picture=Picture(
             "Average precision on each set of published probabilities, ours beside the best of cleanlab's scores",
             partial(dots, panels, "average precision", joined=True),

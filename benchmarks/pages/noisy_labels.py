@@ -54,7 +54,7 @@ def detection() -> Page | None:
         name="complexity-gap",
         question="Which wrong labels does ComplexityGap find, beside cleanlab?",
         answer=f"Its average precision is above the best of four ways of cleanlab in "
-        f"{sum(own > best for own, best in cells)} of {len(cells)} cells of data and noise; mean "
+        f"{sum(own > best for own, best in cells)} of {len(cells)} cells; mean "
         f"{np.mean([own for own, _ in cells]):.3f} against {np.mean([best for _, best in cells]):.3f}.",
         picture=Picture(
             "Average precision by data, noise and method",

@@ -35,7 +35,7 @@ def strategies() -> Page | None:
             ]
             picked.append(cell(best, rows, f": {names(best)}"))
         body.append(["**chosen**", *picked])
-        noise = f"{rate:.0%} of the labels flipped" if rate else "Labels as published"
+        noise = f"{rate:.0%} flipped" if rate else "Labels as published"
         tables[f"{noise}: accuracy by strategy"] = table(["strategy", *(f"keep {share:.0%}" for share in shares)], body)
         gains = {
             f"keep {share:.0%}": {
@@ -51,13 +51,13 @@ def strategies() -> Page | None:
         values = next(iter(gains.values()))
         top = max(values, key=lambda way, values=values: values[way])
         ahead = sum(value > 0 for value in values.values())
-        said.append(f"{ahead} of {len(values)} with {noise.lower()}, at best by {values[top]:+.1f} points ({top})")
+        said.append(f"{ahead} of {len(values)} with {noise.lower()} ({values[top]:+.1f} by {top})")
     about, k_center = k_center_seconds()
     return Page(
         name="coreset-strategies",
         question="Which strategy chooses a small training set better than random rows?",
-        answer=f"Keeping {shares[0]:.0%} of the rows, strategies that beat random rows of every class are "
-        f"{' and '.join(said)}.",
+        answer=f"Keeping {shares[0]:.0%}, strategies that beat random rows of every class (the best in points): "
+        f"{', '.join(said)}.",
         picture=Picture(
             "Points of accuracy over random rows by strategy, keeping the fewest and the most rows",
             partial(dots, panels, "points of accuracy over random rows", mark=0),
@@ -142,9 +142,9 @@ def adult() -> Page | None:
     return Page(
         name="boosting-on-adult",
         question="Does a search that removes rows help boosting on a census table with wrong labels?",
-        answer=f"Points of test accuracy after the search, mean over seeds: "
-        f"{', '.join(f'{round(value, 2) + 0.0:+.2f} ({way})' for way, value in gains.items())}; the right rows alone "
-        f"would bring {right:+.2f}.",
+        answer="Points of test accuracy after it: "
+        f"{', '.join(f'{round(value, 2) + 0.0:+.2f} ({way})' for way, value in gains.items())}; by the right rows "
+        f"alone {right:+.2f}.",
         picture=Picture(
             "Change of test accuracy against the share of rows removed, by attributor",
             partial(

@@ -40,7 +40,7 @@ def show_speed(rows: Rows) -> tuple[str, Picture]:
 def show_vit(rows: Rows) -> tuple[str, Picture]:
     compared = chosen(rows, part="compared")
     panels = {
-        f"{rate:.0%} of the labels flipped": {
+        f"{rate:.0%} flipped": {
             "mean and standard error, paired": {
                 row["way"]: tuple(
                     100 * (row["accuracy_to_all_rows"] + k * row["accuracy_to_all_rows_error"]) for k in (0, -1, 1)

@@ -41,8 +41,8 @@ def which() -> Page | None:
     return Page(
         name="every-method",
         question="Which method finds wrong labels best?",
-        answer="Average precision of the default with a fifth of the labels wrong, and in brackets the best of all "
-        f"methods and the best of cleanlab: {'; '.join(said)}.",
+        answer="Average precision of the default with a fifth of the labels wrong (the best of all methods, of "
+        f"cleanlab): {'; '.join(said)}.",
         picture=Picture(
             "Average precision of every method on each data set", partial(dots, panels, "average precision")
         ),

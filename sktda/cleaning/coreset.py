@@ -27,6 +27,7 @@ from sktda.seeds import random_of
 STRATEGIES = {
     "stratified": "Stratified",
     "top": "Top",
+    "hardest": "Hardest",
     "random": "RandomRows",
     "ccs": "CCS",
     "moderate": "Moderate",
@@ -63,7 +64,8 @@ class CoresetSelector(BaseEstimator):
         An object of `sktda.cleaning`, or its name, which is the object as it comes.
 
         By scores: `Stratified` ("stratified") drops the worst rows of each class and covers easy and hard ones alike;
-        `CCS` ("ccs") does so with all classes together, as published; `Top` ("top") keeps the highest scores.
+        `CCS` ("ccs") does so with all classes together, as published; `Top` ("top") keeps the highest scores, and
+        `Hardest` ("hardest") the lowest, for labels that are right.
 
         By features: `KCenter` ("k-center") takes the row farthest from those taken, again and again; `Herding`
         ("herding") keeps the mean of the class; `Moderate` ("moderate") takes the rows at a middle distance from its

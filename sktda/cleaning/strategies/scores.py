@@ -54,6 +54,25 @@ class Top(CoresetStrategy):
         return top_rows(candidates.scores, budget, candidates.codes), None
 
 
+class Hardest(CoresetStrategy):
+    """Keep the lowest scores of every class, the hard rows: "hardest".
+
+    Easy rows are many, alike, and soon learned, so that where most rows are kept a net may lose little without them.
+    Wrong labels are the hardest of all and stay first: only for labels that are right.
+
+    Notes
+    -----
+    Source: Sorscher et al. 2022 (arXiv:2206.14486), who keep the hard rows where there are many and the easy ones where
+    there are few.
+    """
+
+    uses_scores = True
+
+    def choose(self, candidates: Candidates, budget: int) -> Chosen:
+        """Positions of the lowest scores."""
+        return top_rows(-candidates.scores, budget, candidates.codes), None
+
+
 class RandomRows(CoresetStrategy):
     """Draw rows, which the other strategies have to beat; it looks at no value of X: "random"."""
 
