@@ -1,6 +1,7 @@
 """One thread, no display and scikit-learn's default configuration, for every test."""
 
 import contextlib
+import functools
 import gc
 import inspect
 import os
@@ -21,6 +22,9 @@ def pytest_collection_finish():
         remember_signatures()
         know_plain_arrays()
         seed_at_once()
+        remember_names()
+    if "torch" in sys.modules:
+        seed_the_processor()
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -47,6 +51,20 @@ def know_plain_arrays():
     of_any = getattr(validation, "_nw_into_df_or_series", None)
     if of_any is not None:  # which it is in earlier versions
         validation._nw_into_df_or_series = lambda x: type(x) is not np.ndarray and of_any(x)
+
+
+def remember_names():
+    """Nor are the names of its parameters read anew each time that an estimator is asked for their values."""
+    base = sys.modules["sklearn.base"].BaseEstimator
+    names = functools.cache(base._get_param_names.__func__)
+    base._get_param_names = classmethod(lambda kind: list(names(kind)))
+
+
+def seed_the_processor():
+    """For each kind of accelerator that is not there, `torch.manual_seed` writes down where it was called from."""
+    torch = sys.modules["torch"]
+    if not torch.accelerator.is_available():
+        torch.manual_seed = lambda seed: torch.default_generator.manual_seed(int(seed))
 
 
 def seed_at_once():

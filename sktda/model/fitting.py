@@ -19,7 +19,7 @@ from sktda.model.criterion import SAME_SHAPE
 from sktda.model.given import GivenModel, GivenRows
 from sktda.model.module_copy import unwrapped
 from sktda.model.reading import reader
-from sktda.model.settings import torch_state_kept
+from sktda.model.settings import seed_generators, torch_state_kept
 from sktda.model.skorch_net import batch_size, check_targets
 from sktda.seeds import seed_of
 
@@ -101,7 +101,7 @@ def train_clone(
     with torch_state_kept():
         if isinstance(given.model, NeuralNet) and not given.transformers and may_broadcast(given.model):
             check_targets(_initialised(given.model), X, y)
-        torch.manual_seed(seed)
+        seed_generators(seed)
         copy.fit(X, y, **arguments)
     given = GivenModel.of(copy)
     if given.net is not None:

@@ -20,7 +20,7 @@ from sktda.model import skorch_net
 from sktda.model.base import DifferentiableModel, Inputs, Rows
 from sktda.model.likelihood import Gaussian
 from sktda.model.scaled import Scaled, ScaledRows, whole_batch
-from sktda.model.settings import single_precision, torch_state_kept
+from sktda.model.settings import seed_generators, single_precision, torch_state_kept
 from sktda.model.skorch_net import weight_decay
 from sktda.model.softmax import Categorical
 from sktda.model.standard import Standard
@@ -116,7 +116,7 @@ class DefaultNet(BaseEstimator, metaclass=ABCMeta):
         size = max(8, min(64, ceil(len(data) / 8)))
         epochs = int(np.clip(ceil(STEPS / ceil(len(data) / size)), *EPOCHS))
         with torch_state_kept():
-            torch.manual_seed(seed_of(self.random_state))
+            seed_generators(seed_of(self.random_state))
             self.net_ = NeuralNet(
                 self._module(width),
                 criterion=WeightedLoss(classes),

@@ -36,6 +36,17 @@ def torch_state_kept() -> Iterator[None]:
         yield
 
 
+def seed_generators(seed: int) -> None:
+    """Torch's global generators begin anew: of all devices that are there.
+
+    For each device that is not, `torch.manual_seed` writes down where it was called from, which takes a millisecond.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(int(seed))
+
+
 @contextmanager
 def random_state_kept() -> Iterator[None]:
     """`torch_state_kept`, for the global generators of NumPy and Python too."""

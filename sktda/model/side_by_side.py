@@ -20,7 +20,7 @@ from sktda.devices import in_blocks
 from sktda.model.fitting import bad_row, may_broadcast
 from sktda.model.given import part_of
 from sktda.model.reading import count, in_columns, take
-from sktda.model.settings import torch_state_kept
+from sktda.model.settings import seed_generators, torch_state_kept
 from sktda.model.skorch_net import check_targets
 from sktda.seeds import seed_of
 
@@ -155,7 +155,7 @@ class Stack:
         with torch_state_kept():
             for seed, part in zip(seeds, self.parts, strict=True):
                 # as train_clone and skorch do, whose random numbers these are
-                torch.manual_seed(seed_of(seed))
+                seed_generators(seed_of(seed))
                 new = clone(net)
                 new.check_data(X, y if part is None else part_of(y, part))  # from which it knows the classes
                 self.nets.append(new.initialize())

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sktda.attribution import EL2N, Influence, InnerProduct, TracIn
-from sktda.model.settings import torch_state_kept
+from sktda.model.settings import seed_generators, torch_state_kept
 from tests.model.nets import make_net
 
 pytestmark = pytest.mark.usefixtures("short_training")
@@ -161,3 +161,11 @@ def test_generators_are_kept_and_no_accelerator_is_started_for_them(started, mon
         torch.randn(5)
     assert module.seeds == ([(0, 0), (1, 1)] if started else [3])
     assert torch.equal(torch.randn(2), expected)
+
+
+def test_generators_begin_as_those_of_torch_do():
+    for seed in (0, 2**32 - 1, np.int64(7)):
+        with torch_state_kept():
+            seed_generators(seed)
+            found = torch.randn(5)
+        assert torch.equal(found, torch.randn(5, generator=torch.Generator().manual_seed(int(seed))))
