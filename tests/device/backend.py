@@ -86,6 +86,9 @@ def install() -> None:
             op = getattr(aten, name)
             op = getattr(op, "int" if "int" in op.overloads() else "default")
             cast.impl(op, partial(_autocast, op, dtype))
+    for key in ("Conjugate", "Negative"):  # which would copy the source first, and that copy's source
+        STATE.installed.append(torch.library.Library("aten", "IMPL", key))
+        STATE.installed[-1].impl("_copy_from", torch.library.fallthrough_kernel)
     # skorch asks this before it makes arrays
     torch.Tensor.is_cuda = property(lambda self: self.device.type in ("cuda", NAME))  # type: ignore[assignment]
     for kind in (torch.Tensor, nn.Parameter):

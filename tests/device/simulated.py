@@ -222,6 +222,10 @@ def same_card(name: str, values: list[Tensor]) -> None:
 def copied(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
     """Within the device, or to it, or from it, which waits."""
     low = [STATE.memory.lowered(value) if on(value) else value for value in (source, target)]
+    if on(source) and source.is_conj():  # numbers that are conjugated, or negated, when they are copied
+        low[0] = low[0].conj()
+    if on(source) and source.is_neg():
+        low[0] = low[0]._neg_view()
     if on(source) and on(target):
         STATE.ledger.counts["kernels"] += 1
     elif on(source):

@@ -152,3 +152,11 @@ def test_a_list_of_tensors_is_one_kernel_where_all_are_on_the_device(counting):
     mixed = torch._foreach_mul([*own, ELSEWHERE], 2.0)
     assert [each.device.type for each in mixed] == [counting.NAME, counting.NAME, "cpu"]
     assert mixed[1].tolist() == [6.0, 6.0]
+
+
+def test_complex_numbers_are_conjugated(device):
+    numbers = torch.tensor([1 + 2j, 3 - 1j])
+    there = numbers.to(device)
+    assert torch.equal(there.conj().clone().cpu(), numbers.conj())
+    assert torch.equal((there.conj() * there).cpu(), numbers.conj() * numbers)
+    assert torch.equal(there.conj().imag.cpu(), numbers.conj().imag)
