@@ -25,7 +25,8 @@ def pytest_collection_finish():
         remember_names()
     if "torch" in sys.modules:
         seed_the_processor()
-    gc.collect()
+    if "joblib" in sys.modules:
+        keep_workers()
     gc.freeze()
     gc.enable()
 
@@ -51,6 +52,14 @@ def know_plain_arrays():
     of_any = getattr(validation, "_nw_into_df_or_series", None)
     if of_any is not None:  # which it is in earlier versions
         validation._nw_into_df_or_series = lambda x: type(x) is not np.ndarray and of_any(x)
+
+
+def keep_workers():
+    """Workers stay: one that goes for want of work, while a task comes, can leave who asks waiting for ever."""
+    from joblib._parallel_backends import LokyBackend
+
+    *others, _ = LokyBackend.configure.__defaults__  # the last is idle_worker_timeout
+    LokyBackend.configure.__defaults__ = (*others, 3_600)
 
 
 def remember_names():
