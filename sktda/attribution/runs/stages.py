@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sktda.attribution.runs.segments import Segment
-from sktda.devices import exact, placed
+from sktda.devices import exact, has_float64, placed
 from sktda.engine.blocks import BlockCurvature
 from sktda.engine.curvature import DENSE_PARAMETERS, DenseCurvature
 from sktda.engine.damping import without_penalty
@@ -27,7 +27,7 @@ from sktda.engine.layers import LayerRows, Product
 from sktda.engine.pairwise import by_layer
 from sktda.engine.per_row import REST, PerRow
 from sktda.engine.unrolling import Curvature, DiagonalFlow, Flow, SpectralFlow
-from sktda.model.base import DifferentiableModel, Rows
+from sktda.model.base import DifferentiableModel, Rows, together
 from sktda.model.given import GivenModel, GivenRows
 from sktda.model.sealed import digest
 from sktda.model.trajectory import Trajectory
@@ -226,8 +226,9 @@ class Run:
         kept = self._shelf.read(segment.name)
         if kept is None or segment.name not in self._fitted:
             return None
-        there = {name: placed(value, self.model.device) for name, value in kept.items()}
-        return self._fitted[segment.name].restored(there)
+        device = self.model.device
+        near = together(kept, device) if has_float64(device.type) else kept
+        return self._fitted[segment.name].restored({name: placed(value, device) for name, value in near.items()})
 
     def _scale(self, segment: Segment) -> dict[str, Tensor]:
         """What multiplies gradients, beside the segment's rate, by parameter.
