@@ -96,6 +96,7 @@ class BlockCurvature:
         for _ in visit():
             engine.sweep(rows, work)
             states += 1
+        # a mean of r r' over rows and states: n divides sums of products, and its root each r
         n = states * len(rows)
         found = {
             block: squares[block] / n if block in squares else torch.cat(parts[block]) / n**0.5 for block in self.blocks

@@ -67,12 +67,15 @@ class DenseCurvature:
         matrix += torch.diag(penalty(engine, model.decay))
         if model.invariant is not None:
             v = model.invariant.to(matrix)
+            # 1 where nothing curves at all: the mean would leave these directions singular
             matrix += v @ v.T * (matrix.diagonal().mean() or 1.0)
         if root is not None:
             scale = flatten({name: root[name] for name in model.parameters}).to(matrix)
+            # P^1/2 H P^1/2, of the penalty too; the decoupled decay below is no part of what P multiplies
             matrix *= scale[:, None] * scale
         if decay:
             matrix += torch.diag(penalty(engine, decay))
+        # eigh reads one triangle, and sums of products are symmetric only up to rounding
         self.values, self.basis = torch.linalg.eigh((matrix + matrix.T) / 2)
         self._shapes = {name: value.shape for name, value in model.parameters.items()}
 
@@ -90,11 +93,13 @@ class DenseCurvature:
     @property
     def nbytes(self) -> int:
         """Bytes at the largest moment of the fit."""
+        # the matrix, its vectors, and the workspace of eigh
         return 3 * self.basis.nbytes
 
     def inverse(self, damping: float) -> Spectral:
         """Function of the eigenvalues for `apply`: 1 / (s + damping). ValueError if that is singular."""
         least, largest = self.values[0].item() + damping, self.values[-1].item() + damping
+        # eigh errs by roundings of the largest: what is below 450 p of these may be noise; "not >" refuses nan, too
         if not least > 1e-13 * len(self.values) * largest:
             raise ValueError(
                 f"the curvature is singular: its smallest eigenvalue is {least:.3g}, its largest {largest:.3g}, so "
@@ -121,6 +126,7 @@ class DenseCurvature:
 
     def quadratic(self, engine: PerRow, rows: Rows, fn: Spectral, start: int, stop: int) -> Tensor:
         """g_i' fn(H) g_i for the rows start..stop."""
+        # g' fn(H) g = sum over eigenvectors q of fn(s) (q' g)^2
         scale = fn(self.values)
         result = torch.empty(stop - start, dtype=self.basis.dtype, device=self.basis.device)
 
@@ -158,6 +164,7 @@ def gauss_newton(engine: PerRow, rows: Rows) -> Tensor:
         for few in slices(part.stop - part.start, step):
             block = rows.block(slice(part.start + few.start, part.start + few.stop), model.device)
             found += block_gauss_newton(engine, block)
+        # only now: a batch that runs out of memory is tried again from its first row
         total.add_(found)
 
     engine.prepare(rows)
@@ -179,6 +186,7 @@ def root_gradients(engine: PerRow, block: tuple) -> Iterator[Tensor]:
     """Yields (n, p) gradients r_k' J of the block's rows for one output root r_k after another: J' F J sums squares."""
     inputs, roots = rooted_targets(engine.model, block)
     for k in range(roots.shape[1]):
+        # no weight: its root is in r_k, and `capture` would multiply by it once more
         yield engine.block_gradients((inputs, roots[:, k], None), along_root)
 
 
@@ -187,6 +195,7 @@ def rooted_targets(model: DifferentiableModel, block: tuple) -> tuple[Inputs, Te
     inputs, targets, weight = block
     with torch.no_grad():
         roots = model.likelihood.roots(forward(model.module, inputs), targets)
+    # w F = sum_k (w^1/2 r_k)(w^1/2 r_k)'
     return inputs, roots if weight is None else roots * weight.sqrt().reshape(-1, *[1] * (roots.ndim - 1))
 
 
@@ -219,12 +228,15 @@ def conjugate_gradients(
             return r
         return exact(flatten_each(precondition(unflatten(r.to(like), shapes)), shapes))
 
+    # float64, though products are of the model's dtype: residuals are updated and not recomputed, and rounding adds up
     r = exact(flatten_each(b, shapes))
     z = preconditioned(r)
     solved, x, d = torch.zeros_like(r), torch.zeros_like(r), z.clone()
     waiting, squared, energy = torch.arange(len(r), device=r.device), r.square().sum(1), (r * z).sum(1)
+    # met: the least d' (H + damping) d / |d|^2 of a system so far; all are above 0 for a positive definite matrix
     goal, met = tolerance**2 * squared, torch.ones_like(squared)
     rounds = 1 if like.device.type == "cpu" else ROUNDS
+    # one round more than products: the residual after the last one counts, too
     for done in range(max_iter + 1):
         if done % rounds == 0 or done == max_iter:
             ended, curvatures = torch.stack([(squared <= goal).to(met), met]).tolist()

@@ -44,6 +44,7 @@ def unpenalised(curvature: EKFAC, engine: PerRow) -> EKFAC:
     """The curvature of the loss alone, of any model."""
     bare = copy(curvature)
     bare.values = {
+        # mean squares, below 0 only by the rounding of the penalty that was added
         block.name: (curvature.values[block.name] - curvature.penalty(engine, block)).clamp(min=0)
         for block in curvature.layers
     }
@@ -109,6 +110,7 @@ def unlearned(engine: PerRow, rows: Rows) -> Tensor:
         found = [model.likelihood.losses(outputs, each).sum() for each in (targets, *others)]
         return torch.stack([found[0], torch.stack(found[1:]).mean()])
 
+    # in batches of the engine's own, not of `batch_size`: the damping must not change with it
     own, other = torch.stack([found for _, found in in_blocks(len(chosen), min(engine.own_batch, SEEN), losses)]).sum(0)
     told = (own >= 0) & (other > 0) & other.isfinite()
     return torch.where(told, (own / other).clamp(max=1), torch.zeros_like(own))

@@ -130,6 +130,7 @@ class EKFAC:
         like = next(iter(own.values()))
         means = self._begun("factors", self._products, self._factors(), over, passes, visit)
         yield
+        # only the vectors are kept: for products of the eigenvalues of A and S stands Lambda, fitted below
         bases = {key: eigenvectors(mean).to(like) for key, mean in means().items()}
         self.basis_in, self.basis_out = ({n: bases.get(f"{way}/{n}") for n in self._names} for way in ("in", "out"))
         sizes = {block.name: block.size for block in self.layers}
@@ -177,6 +178,7 @@ class EKFAC:
 
     def _products(self, over: _Rows, state: int, part: slice) -> dict[str, Tensor]:
         factors, weight = self._captured(over, state, part), over.rows.weight
+        # for the inputs: delta has the root of the weight from `_captured`, a has not, and A weighs rows as S does
         root = None if weight is None else weight[part].sqrt().to(over.engine.model.device)
         products: dict[str, Tensor | None] = {}
         for block in self.layers:
@@ -187,6 +189,7 @@ class EKFAC:
 
     def _squares(self, over: _Rows, state: int, part: slice) -> dict[str, Tensor]:
         factors = over.kept.taken((state, part.start, part.stop)) or self._captured(over, state, part)
+        # Lambda = sum over rows of (Q_S' G_i Q_A)^2; G_i is summed over positions before it is squared
         return {b.name: b.squares(factors[b.name], self.bases(b.name)) for b in self.layers}
 
     def _begun(
@@ -211,6 +214,7 @@ class EKFAC:
 
         def means() -> dict[str, Tensor]:
             finish()
+            # over rows, not positions: the scale of A and S does not matter to their vectors, that of Lambda counts
             return {key: total.div_(n_states * len(over.rows)) for key, total in sums.items()}
 
         return means
@@ -238,6 +242,7 @@ class EKFAC:
         decay = {name: engine.model.decay.get(name, 0.0) for name in block.parameters}
         like, basis = self.values[block.name], self.basis_in[block.name]
         columns = torch.cat([like.new_full((count,), value) for count, value in block.columns_of(decay)])
+        # diag(Q_A' C Q_A) = (Q_A * Q_A)' c; a column has one decay for all outputs, so that Q_S cancels
         return columns if basis is None else basis.square().T @ columns
 
     def bases(self, name: str) -> Bases:
@@ -309,6 +314,7 @@ class EKFAC:
                 found[block.source] = values
                 continue
             if block.source not in found:
+                # pieces of one flat gradient: of the parameters left out nothing may count
                 found[block.source] = values.new_zeros(len(values), self._sources[block.source])
             found[block.source][:, block.columns] = values
         return found
@@ -346,6 +352,7 @@ class EKFAC:
 
     def apply(self, fn: Spectral, direction: Direction) -> dict[str, Tensor]:
         """fn(curvature) times the direction, or directions with a leading axis; left-out parameters are dropped."""
+        # Q_S ((Q_S' V Q_A) * fn(Lambda)) Q_A'
         return self.back(self.scale(fn, self.rotate(direction)))
 
     def quadratic(self, engine: PerRow, rows: Rows, fn: Spectral, start: int, stop: int) -> Tensor:

@@ -38,6 +38,7 @@ def gauss_newton_products(engine: PerRow, rows: Rows, directions: Direction) -> 
 
     engine.prepare(rows)
     k = len(next(iter(directions.values())))
+    # every direction has derivatives of its own through the graph of the batch
     engine.sweep(rows, work, size=max(1, (engine.batch_size or 1) // k))
     return {name: value / len(rows) + decay.get(name, 0.0) * directions[name] for name, value in total.items()}
 
@@ -86,6 +87,7 @@ class FactoredGaussNewton:
         if engine.rest or not engine.layers:
             return False
         seen = engine.capture(rows.block(slice(0, 1), engine.model.device), None, engine.layers)[1].values()
+        # of one position <G, V> is delta' V a, V (out, in); over several it is a sum, which `products` does not take
         return all(isinstance(factor, Mapped) and not factor.shared and not factor.transposed for factor in seen)
 
     @staticmethod
@@ -104,6 +106,7 @@ class FactoredGaussNewton:
             for name, factor in factors.items():
                 assert isinstance(factor, Product)
                 found.setdefault(name, []).append((factor.a, factor.delta))
+        # every root has the same inputs: one of them stands for all
         return {name: (each[0][0], torch.stack([delta for _, delta in each], dim=1)) for name, each in found.items()}
 
     def products(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -114,6 +117,7 @@ class FactoredGaussNewton:
             n = len(next(iter(part.values()))[1])
             each = k * sum(delta.shape[-1] * delta.element_size() for _, delta in part.values())
             for rows in slices(n, max(1, IMAGE_BYTES // max(1, each))):
+                # r_k' J v = sum over layers of delta_k' V a
                 pushed: Tensor | None = None
                 for name, (a, delta) in part.items():
                     out = delta.shape[-1]
@@ -122,6 +126,7 @@ class FactoredGaussNewton:
                     pushed = found if pushed is None else pushed.add_(found)
                 assert pushed is not None
                 for name, (a, delta) in part.items():
+                    # J' sum_k r_k (r_k' J v): summed over the roots before it meets a
                     pulled = (pushed @ delta[rows]).flatten(1)  # (n, k * out)
                     total[name] += (pulled.T @ a[rows]).reshape(total[name].shape)
         return {name: value / self.n for name, value in total.items()}
