@@ -160,10 +160,12 @@ def sketched(sketch: Tensor, test: Tensor, rank: int) -> Tensor:
 
     Source: Tropp et al. 2017 (arXiv:1706.05736), algorithm 3.
     """
+    # of products in float32, mostly: where C has a lower rank than T, their rounding may leave T' C T indefinite
     shift = torch.finfo(torch.float32).eps * sketch.norm()
     moved = sketch + shift * test
     inner = test.T @ moved
     root = torch.linalg.cholesky((inner + inner.T) / 2 + shift * torch.eye(len(inner)).to(inner))
+    # with T' C T = L L' that matrix is B B', B = C T L'^-1: its eigenvectors are the left singular vectors of B
     return torch.linalg.svd(torch.linalg.solve_triangular(root, moved.T, upper=False).T, full_matrices=False)[0][
         :, :rank
     ]
@@ -214,5 +216,6 @@ def inverse_roots(curvature: Mapping[str, Tensor], damping: float | None) -> dic
                 f"the curvature of {name or 'the parameters in no known layer'} is singular with damping={added:g}: "
                 "there are directions that no row's output depends on; give a damping above 0"
             )
+        # W = V (s + d)^-1/2, by columns
         found[name] = vectors / shifted.sqrt()
     return found

@@ -65,7 +65,9 @@ class ProductMap(Map):
     def of_factors(self, factor: LayerRows) -> Tensor:
         """Either side by itself, and the outer products of what is left."""
         assert isinstance(factor, Product)
+        # P_out' (delta a') P_in = (P_out' delta)(P_in' a)': no gradient (out, in) is formed, nor is one at any position
         a, delta = factor.a @ self.inputs, factor.delta @ self.outputs
+        # no column is the bias any more: P_in has mixed its one into all r of them
         return Mapped(a, delta, True, False).matrices().flatten(1)
 
     def of_matrices(self, matrices: Tensor) -> Tensor:
@@ -84,7 +86,9 @@ class LookupMap(Map):
         size = block.size[0]
         self.places = min(size, rank)
         self.width = self.places * outputs.shape[1]
+        # drawn again from the seed where a store is opened, by NumPy: the same on every device
         random = np.random.default_rng(seed)
+        # a permutation: places differ by at most one in how many indices they hold, and none is empty
         place = random.permutation(size) % self.places
         signs = random.choice([-1.0, 1.0], size) / np.sqrt(np.bincount(place, minlength=self.places))[place]
         self.place = torch.from_numpy(place).to(outputs.device)
@@ -93,6 +97,7 @@ class LookupMap(Map):
     def of_factors(self, factor: LayerRows) -> Tensor:
         """Sums over the positions whose indices share a place."""
         assert isinstance(factor, Lookup)
+        # (n, t, r_out), then (n, places, r_out): only positions are touched, never the table (size, d) of each row
         delta = (factor.delta @ self.outputs) * self.signs[factor.indices][:, :, None]
         found = delta.new_zeros(len(delta), self.places, delta.shape[2])
         return found.scatter_add_(1, self.place[factor.indices][:, :, None].expand_as(delta), delta).flatten(1)
@@ -214,6 +219,7 @@ def recalled(about: Mapping[str, Any], layers: Mapping[str, Layer]) -> Block:
 
 def recall_layers(engine: PerRow, layers: list[list[str]]) -> None:
     """Give an engine the layers that one of the same model has found on its rows."""
+    # `PerRow.prepare` would try them on rows, and there may be none to read
     known = {layer.name: layer for layer in known_layers(engine.model.module)}
     engine.layers = [known[name] for name, _ in layers]
     for layer, (_, layout) in zip(engine.layers, layers, strict=True):
@@ -225,6 +231,7 @@ def recall_layers(engine: PerRow, layers: list[list[str]]) -> None:
 def needed_layers(engine: PerRow, blocks: list[Block]) -> list[Layer] | None:
     """The engine's layers that the blocks are of; None = all of the gradient."""
     sources = {block.source for block in blocks}
+    # `capture` forms the gradients of REST only where it is not given layers
     return None if REST in sources else [layer for layer in engine.layers or [] if layer.name in sources]
 
 
