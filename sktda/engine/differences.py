@@ -99,4 +99,5 @@ def risk_gradient(engine: PerRow, rows: Rows) -> dict[str, Tensor]:
     """Gradient of the mean loss plus penalty, by parameter."""
     own, decay = engine.model.parameters, engine.model.decay
     found = engine.mean_gradient(rows)
+    # decay * theta: differences of it at two points are the penalty's part of H w
     return {name: value + decay.get(name, 0.0) * own[name].detach() for name, value in found.items()}

@@ -53,6 +53,7 @@ class ByFeatures(Meeting):
 
     def pairs(self, factors: Factors) -> Tensor:
         """(q, n) with every row of a block."""
+        # v' (G + diag(wd)) g: no root of a row holds the penalty
         found = self.mine @ self.features.of(factors).T
         return found + sum(factors[name].gram(part).T for name, part in self.penalty.items())
 
@@ -73,6 +74,7 @@ class ByProducts(Meeting):
 
     def pairs(self, factors: Factors) -> Tensor:
         """(q, n) with every row of a block."""
+        # (H v)' g, as H is symmetric: nothing is multiplied for the rows
         return Preconditioned(by_layer(self.engine, self.product)).block(factors)
 
     def own(self) -> Tensor:

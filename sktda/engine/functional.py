@@ -62,6 +62,7 @@ class StillInputs(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is nn.functional.linear and not kwargs:
             pairs = [forward_ad.unpack_dual(each) for each in args if isinstance(each, Tensor)]
+            # a frozen weight or bias has no change: torch's own rule takes these
             if pairs[0][1] is None and all(change is not None for _, change in pairs[1:]):
                 changed = func(args[0], *(change for _, change in pairs[1:]))
                 # a copy, for the pair is a view of its value, which an activation may want to change in place
@@ -69,6 +70,7 @@ class StillInputs(TorchFunctionMode):
         if func is nn.functional.embedding and kwargs.get("padding_idx") is not None:
             value, change = forward_ad.unpack_dual(args[1])
             if change is not None:
+                # %: a padding index may count from the end
                 others = torch.arange(len(value), device=value.device)[:, None] != kwargs["padding_idx"] % len(value)
                 args = (args[0], forward_ad.make_dual(value, change * others), *args[2:])
         return func(*args, **kwargs)

@@ -44,6 +44,7 @@ def removal_slopes(engine: PerRow, rows: Rows, directions: Direction) -> Tensor:
     def work(part: slice) -> Tensor:
         with removals(engine, rows, part) as values:
             weights, slopes = _slopes(engine, values)
+            # parameters that no c depends on have zeros without a graph
             used = [
                 (s, directions[n].to(s))
                 for n, s in zip(names, slopes, strict=True)
@@ -66,6 +67,7 @@ def removal_bends(engine: PerRow, rows: Rows, v: Direction, product: Direction, 
             found = []
             for j in range(k):
                 along = _dot(named, {name: value[j] for name, value in v.items()})
+                # sum_i w_i c_i'' v; the derivative by w_i of its dot with G is v' c_i'' G, by symmetry
                 bent = torch.autograd.grad(along, list(own.values()), create_graph=True, materialize_grads=True)
                 total = _dot(named, {name: value[j] for name, value in product.items()})
                 total = total + _dot(dict(zip(own, bent, strict=True)), slope)
@@ -88,6 +90,7 @@ def removal_squares(engine: PerRow, rows: Rows, roots: dict[str, float] | None) 
         with removals(engine, rows, part) as values:
             each = torch.eye(len(values)).to(values)
             found = []
+            # squares are not linear in w: every c_i needs a backward pass, here along unit vectors
             for some in each.split(max(1, JACOBIAN_BYTES // size)):
                 jacobian = batched_gradients([values], list(own.values()), [some])
                 scaled = [j * (1.0 if roots is None else roots[n]) for n, j in zip(own, jacobian, strict=True)]

@@ -194,6 +194,7 @@ class Passes:
     def begun(self, name: str, n: int, stages: Stages, sums: Sums) -> Callable[[], None]:
         """`summed` in two steps: workers get their tasks now, where there are some; what it returns does the rest."""
         size, step = self._sizes(n)
+        # the begun block is kept, too: a pass that is taken up again adds in the same order, to the same last digit
         state = sums | {f"block {key}": torch.zeros_like(value) for key, value in sums.items()}
 
         def left() -> Iterator[tuple[Callable, list[tuple]]]:
@@ -228,6 +229,7 @@ class Passes:
 
     def _each(self, n: int, step: int, stages: Callable[[], Iterable]) -> Made:
         """What is made of each (title, start, stop) of the stages, which are reported, as is what is kept of them."""
+        # a single shard is a single task, for which the model and the rows would be sent to another process
         return self._reported(spread(stages, self._held) if n > shard_size(n) else in_turn(stages), n, step)
 
     def _reported(self, made: Made, n: int, step: int) -> Made:
