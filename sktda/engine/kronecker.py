@@ -108,6 +108,7 @@ def squares_of(matrices: Iterable[Tensor]) -> Tensor:
 
 def energies_of(matrices: Iterable[Tensor], scale: Tensor) -> Tensor:
     """(n,) sums of the squares of each of these, times the scale (out, in)."""
+    # g_i' Q diag(scale) Q' g_i, by the coordinates Q' g_i that come
     flat = scale.flatten()
     return torch.cat([part.square().flatten(1) @ flat for part in matrices])
 
@@ -115,6 +116,7 @@ def energies_of(matrices: Iterable[Tensor], scale: Tensor) -> Tensor:
 def turned(matrix: Tensor, bases: Bases) -> Tensor:
     """(..., out, in) in the eigenbases."""
     q_in, q_out = bases
+    # Q_out' G Q_in: coordinates in the basis of the products q_out q_in'
     matrix = matrix if q_out is None else q_out.T @ matrix
     return matrix if q_in is None else matrix @ q_in
 
@@ -129,6 +131,7 @@ def turned_back(matrix: Tensor, bases: Bases) -> Tensor:
 def squared(bases: Bases) -> Bases:
     """The squares, which turn a diagonal into the diagonal in the eigenbasis."""
     q_in, q_out = bases
+    # diag(Q' diag(d) Q) = (Q * Q)' d
     return None if q_in is None else q_in.square(), None if q_out is None else q_out.square()
 
 

@@ -44,6 +44,7 @@ class ProductBlock(Block):
         """(out, in + bias)."""
         sizes = dict(zip(self.trained, self.shapes, strict=True))
         if "weight" not in sizes:
+            # the bias alone is trained: its input is the one
             return sizes["bias"][0], 1
         out = sizes["weight"][-1 if self.transposed else 0]
         return out, sizes["weight"].numel() // out + ("bias" in sizes)
@@ -107,6 +108,7 @@ class ProductBlock(Block):
         assert q_in is not None
         width, out = len(q_in), factor.delta.shape[-1]
         positions = factor.a.shape[1] if factor.shared else 1
+        # products a row: of the factors at every position, or of the (out, in) gradient that is formed of them
         early = positions * (width**2 + out**2) < width * out * (width + out)
         for rows in slices(len(factor.a), self.step(q_in.element_size())):
             part = Mapped(factor.a[rows], factor.delta[rows], True, True)
@@ -122,6 +124,7 @@ class ProductBlock(Block):
         if factor.shared:
             return squares_of(self.rotated_matrices(factor, bases))
         a, delta = self.rotated(factor, bases)
+        # (delta_o a_i)^2 = delta_o^2 a_i^2, summed over rows by one product; `a` is surely new, and may change
         return delta.square().T @ a.square_()
 
     def energies(self, factor: LayerRows, bases: Bases, scale: Tensor) -> Tensor:
@@ -130,6 +133,7 @@ class ProductBlock(Block):
         if factor.shared:
             return energies_of(self.rotated_matrices(factor, bases), scale)
         a, delta = self.rotated(factor, bases)
+        # sum_oi delta_o^2 scale_oi a_i^2
         return ((delta.square() @ scale) * a.square_()).sum(1)
 
 
@@ -181,6 +185,8 @@ class LookupBlock(AsStored):
         """(d, d) of the gradients at the vectors."""
         if isinstance(factor, Tied):
             a, delta = factor.product.a, factor.product.delta
+            # of G' G, G = sum_t delta_t a_t', the terms |delta_t|^2 a_t a_t'; those of two positions, or of both uses,
+            # are left out: it is for a basis, in which the eigenvalues then have them all
             met_by_words = self_product(flat(a * delta.norm(dim=-1, keepdim=True)))
             return self_product(flat(factor.lookup.delta)) + met_by_words, None
         assert isinstance(factor, Lookup)
@@ -190,6 +196,7 @@ class LookupBlock(AsStored):
         """(row, index, (k, d) rotated gradient) of every index of every row, each once."""
         assert isinstance(factor, Lookup)
         n = len(factor.indices)
+        # a row's gradient at an index that it holds twice is the sum of both: added up before it is squared
         codes = factor.indices + self.size[0] * torch.arange(n, device=factor.indices.device)[:, None]
         found, place = codes.reshape(-1).unique(return_inverse=True)
         (q_in, _) = bases
@@ -253,6 +260,7 @@ class FormedBlock(AsStored):
 
     def products(self, factor: LayerRows, root: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """(in, in) G' G and (out, out) G G' of the gradients G, which have the root of the weight."""
+        # stacked as (n * out, in) and (n * in, out), whose products with themselves sum G' G and G G' over the rows
         matrices = factor.gradients().reshape(-1, *self.size)
         columns, rows = self.rotates
         return (
@@ -309,6 +317,7 @@ def met(factor: Product) -> Tensor:
 
 def covered_blocks(engine: PerRow, rows: Rows) -> tuple[list[Block], float]:
     """(the blocks that EK-FAC makes of a model's parameters, share of the squared gradients of a few rows in them)."""
+    # a list of its own, for which `capture` forms no gradients of what has no factors
     layers, own = list(engine.layers or []), engine.model.parameters
     seen = engine.capture(rows.block(slice(0, 1), engine.model.device), None, layers)[1]
     found = [block for layer in layers for block in blocks_of(layer, seen[layer.name])]
@@ -321,6 +330,7 @@ def covered_blocks(engine: PerRow, rows: Rows) -> tuple[list[Block], float]:
     rest = sum(energy[block.name] for block in small if block.source == REST)
     cheap = size <= CHEAP or rest >= RARE * sum(energy[block.name] for block in small)
     unused = {layer.name for layer in layers if layer.is_product}  # without its products a layer is never called
+    # without energy go those whose formed gradients are 0 at all of these rows: no loss depends on them
     taken = [
         block
         for block in small
@@ -340,6 +350,7 @@ def _energies(engine: PerRow, rows: Rows, blocks: list[Block]) -> dict[str, floa
         return [exact(block.taken(factors).square_norms()).sum() for block in blocks]
 
     for _, found in engine.computed(few, squares):
+        # one wait for the device a batch, and not one a block
         for block, value in zip(blocks, torch.stack(found).tolist(), strict=True):
             energy[block.name] += value
     return energy

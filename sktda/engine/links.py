@@ -38,6 +38,7 @@ class Links:
 
     def __init__(self, engine: PerRow, rows: Rows, curvature: EKFAC, damping: float) -> None:
         self.curvature = copy(curvature)
+        # (G + damping)^-1 by EK-FAC alone is then the reciprocal of its values
         self.curvature.values = {name: values + damping for name, values in curvature.values.items()}
         every = torch.cat([values.flatten() for values in curvature.values.values()])
         most = min(MOST, int((WORK / output_roots(engine, rows)) ** 0.5), int((every >= SMALL * damping).sum()))
@@ -62,6 +63,7 @@ class Links:
         def work(part: slice) -> None:
             inputs, roots = rooted_targets(engine.model, rows.block(part, engine.model.device))
             found: Tensor | None = None
+            # G = (1/n) sum_ik g_ik g_ik' with g_ik = J_i' r_ik: S' G S for directions S by the (n, m) numbers S' g_ik
             for k in range(roots.shape[1]):
                 square = self_product(self.along(engine.capture((inputs, roots[:, k], None), along_root, own)[1]))
                 found = square if found is None else found.add_(square)
@@ -81,6 +83,7 @@ class Links:
             factor = block.taken(factors)
             if isinstance(block, ProductBlock) and isinstance(factor, Product) and not factor.shared:
                 out, into = self._sides[block.name]
+                # q_out' (delta a') q_in = (q_out . delta)(a . q_in)
                 found.append(_turned(factor.delta, bases[1], *out) * _turned(factor.a, bases[0], *into))
             else:
                 found.append(torch.cat([part[:, lines, columns] for part in block.rotated_matrices(factor, bases)]))
@@ -91,6 +94,7 @@ class Links:
     def changes(self, coordinates: Tensor) -> Tensor:
         """What the links change in EK-FAC's solutions along the directions, (k, m) float64 from coordinates (k, m)."""
         right = exact(coordinates)
+        # (S' G S + damping)^-1 - diag(1 / (s + damping)): what is added to the solution of EK-FAC, which has the second
         return torch.cholesky_solve(right.T, self._root).T - right / self._values
 
     def of_queries(self, plain: Queries, engine: PerRow, queries: Rows, measure: Measure | None, part: slice) -> Linked:
@@ -148,6 +152,7 @@ def cholesky_root(matrix: Tensor, least: float) -> Tensor:
     root, failed = torch.linalg.cholesky_ex(matrix)
     if not bool(failed):
         return root
+    # gradients in float32 err by 1e-7 of the largest eigenvalue, and the damping may be less
     values, vectors = torch.linalg.eigh(matrix)
     return torch.linalg.cholesky((vectors * values.clamp(min=least)) @ vectors.T)
 

@@ -52,6 +52,7 @@ def closeness(gradients: Product) -> np.ndarray:
     def distances(rows: slice) -> Tensor:
         part = gradients.like(gradients.inputs[rows], gradients.delta[rows])
         found = (lengths + lengths[rows, None] - 2 * part.gram(gradients)).clamp_(min=0)
+        # rounding leaves a little of |g|^2 + |g|^2 - 2 |g|^2, and the root makes more of it
         found[:, rows].fill_diagonal_(0)
         return found.sqrt_().cpu()
 
@@ -155,7 +156,9 @@ class GrowingRidge:
             # as far towards the goal as all weights stay non-negative
             ratio = weights[falling] / np.maximum(weights[falling] - goal[falling], np.finfo(float).tiny)
             weights = weights + ratio.min() * (goal - weights)
+            # 0 to the last digit, so that at least one leaves and the loop ends
             weights[np.flatnonzero(falling)[ratio.argmin()]] = 0.0
+            # from the end: who leaves is replaced by the last, which stays
             for place in np.flatnonzero(weights <= 0)[::-1]:
                 weights = self._leave(int(place), weights)
         return weights
@@ -164,6 +167,7 @@ class GrowingRidge:
         m = len(self.rows)
         inner = self._inverse[:m, :m]
         along = inner @ self.gram[row, self.rows]
+        # inverse of a matrix with one more line: `rest` is the Schur complement, at least the penalty
         rest = self.gram[row, row] + self.penalty - self.gram[row, self.rows] @ along
         inner += np.outer(along, along / rest)
         self._inverse[m, :m] = self._inverse[:m, m] = -along / rest
@@ -180,6 +184,7 @@ class GrowingRidge:
         full = self._inverse[: last + 1, : last + 1]
         full[[place, last]] = full[swap]
         full[:, [place, last]] = full[:, swap]
+        # and with one less: the inverse P of what is left is P_11 - P_12 P_21 / P_22
         full[:last, :last] -= np.outer(full[:last, last], full[last, :last] / full[last, last])
         weights[place] = weights[last]
         self.rows.pop()

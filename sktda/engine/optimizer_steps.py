@@ -52,6 +52,7 @@ class Linear(dict[str, dict[str, "Tensor | float"]]):
 
 def _add(found: dict[str, Tensor], name: str, number: Tensor | float, value: Tensor) -> None:
     """found[name] += number * value, in one kernel."""
+    # a new tensor, so that what is added to it in place changes nobody's slopes
     if name not in found:
         found[name] = number * value
     elif isinstance(number, Tensor):
@@ -73,6 +74,7 @@ class OptimizerSteps:
         ends = np.cumsum([0, *(shape.numel() for shape in shapes.values())])
         spans = {name: np.arange(start, stop) for name, start, stop in zip(shapes, ends[:-1], ends[1:], strict=True)}
         each = [[spans[name] for name in group["parameters"] if name in spans] for group in groups]
+        # a group may have none of these parameters, and of no arrays there is no concatenation
         places = [np.concatenate([*parts, np.arange(0)]) for parts in each]
         self.size = int(ends[-1])
         self.places: list[Tensor | None] = [torch.from_numpy(part).to(device) for part in places]
@@ -93,6 +95,7 @@ class OptimizerSteps:
         states = {name: optimizer.state.get(value, {}) for name, value in own.items()}
 
         def moment(key: str) -> Tensor:
+            # moments that torch has not made yet begin at 0
             parts = {n: state[key] if key in state else torch.zeros_like(own[n]) for n, state in states.items()}
             return flatten(parts).detach()
 
@@ -123,8 +126,10 @@ class OptimizerSteps:
         given = {"parameters": before.parameters, "gradient": before.gradient, **before.memory}
         inputs = {name: (v if place is None else v[place]).detach().requires_grad_() for name, v in given.items()}
         found, leaves = Linear(), list(inputs.values())
+        # coordinates do not meet: the gradient of the sum is the diagonal of the Jacobian
         ones = torch.ones_like(inputs["parameters"])
         with torch.enable_grad():
+            # torch counts from 1 in its corrections of the bias
             for result, value in KINDS[self.kind](group, rate, done + 1, **inputs).items():
                 slopes = torch.autograd.grad(value, leaves, ones, retain_graph=True, allow_unused=True)
                 found[result] = {name: slope for name, slope in zip(inputs, slopes, strict=True) if slope is not None}
@@ -139,6 +144,7 @@ def _sgd(group: Group, rate: float, done: int) -> Linear:
     share = 1 - float(group.get("dampening", 0)) if done else 1.0  # the buffer starts with the whole gradient
     nesterov = bool(group.get("nesterov"))
     # parameters -= rate * (gradient, where there is no other momentum than Nesterov's) + by_buffer * buffer
+    # with buffer = momentum * (buffer of before) + share * gradient, where the gradient has decay * parameters in it
     by_buffer = rate * (momentum if nesterov else 1.0) if momentum else 0.0
     slope = -rate * (not momentum or nesterov) - by_buffer * share
     found = Linear({"parameters": {"gradient": slope, "parameters": 1 + decay * slope}})
@@ -167,6 +173,7 @@ def _adam(
     if max_exp_avg_sq is not None:
         # in a group without amsgrad there is none
         found["max_exp_avg_sq"] = v = torch.maximum(max_exp_avg_sq, v) if group.get("amsgrad") else v
+    # in torch's order: the largest v is kept before the bias is corrected, and epsilon comes after the root
     bottom = _root(v) / (1 - beta2**step) ** 0.5 + group["eps"]
     return {"parameters": parameters - rate / (1 - beta1**step) * m / bottom, **found}
 
@@ -183,6 +190,7 @@ def _nadam(
     parameters, gradient = _decayed(group, rate, parameters, gradient)
     m, v = _moments(group, gradient, exp_avg, exp_avg_sq)
     beta1, beta2 = group["betas"]
+    # momenta of the steps 1 to step + 1, as if all had this step's settings; torch keeps the product of those done
     mu = beta1 * (1 - 0.5 * 0.96 ** (np.arange(1, step + 2) * group["momentum_decay"]))
     so_far = float(np.prod(mu[:-1]))
     bottom = _root(v / (1 - beta2**step)) + group["eps"]
@@ -222,6 +230,7 @@ def _adagrad(
 ) -> Results:
     parameters, gradient = _decayed(group, rate, parameters, gradient)
     total = sum + gradient.square()
+    # torch counts from 0 here
     rate = rate / (1 + (step - 1) * group["lr_decay"])
     return {"parameters": parameters - rate * gradient / (_root(total) + group["eps"]), "sum": total}
 

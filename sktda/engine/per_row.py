@@ -200,6 +200,7 @@ class PerRow:
             found = [(layer, call) for layer in layers for call in calls[layer.name]]
             check_folded(values, [(layer, edge) for layer, (_, edge) in found if is_folded(layer)])
             edges = [edge for _, (_, edge) in found]
+            # no row is in another's loss, so that the gradient of the sum at a layer's outputs holds each row's own
             deltas = torch.autograd.grad(values.sum(), edges, allow_unused=True) if edges else ()
         used: dict[str, list[LayerRows]] = {layer.name: [] for layer in layers}
         for (layer, (seen, _)), delta in zip(found, deltas, strict=True):
@@ -209,9 +210,11 @@ class PerRow:
         factors: dict[str, LayerRows] = {
             layer.name: joined(used[layer.name])
             if used[layer.name]
+            # not called, or nothing that the losses depend on
             else Formed(values.new_zeros(len(values), layer.n_parameters))
             for layer in layers
         }
+        # the very list: who asks for some layers does without the rest, which costs a pass or more
         if self.rest and layers is self.layers:
             formed, self._vmap = formed_gradients(self.model, block, measure, self.rest, self._vmap)
             factors[REST] = Formed(formed)
@@ -266,6 +269,7 @@ class PerRow:
             try:
                 with torch.no_grad(), plain_kernels(self.model.module), dual_numbers(values, along) as dual:
                     losses, dots = forward_ad.unpack_dual(run(dual))
+                    # no change reaches the losses of these rows
                     return torch.zeros_like(losses) if dots is None else dots
             except RuntimeError as error:  # no forward mode; an error of another kind comes again below
                 if out_of_memory(error):
@@ -284,6 +288,7 @@ class PerRow:
         leaves = {name: value.requires_grad_() for name, value in values.items()}
         with torch.enable_grad(), plain_kernels(self.model.module):
             losses = run(leaves)
+            # sum_i p_i <g_i, v> is linear in the probe p: its derivative by p_i is row i's number
             probe = torch.ones_like(losses, requires_grad=True)
             gradients = torch.autograd.grad(losses, list(leaves.values()), probe, create_graph=True, allow_unused=True)
             pairs = zip(gradients, along.values(), strict=True)
@@ -354,4 +359,5 @@ class PerRow:
 
         if len(rows):
             self.sweep(rows, work)
+        # parameters that no loss depends on, too
         return {name: total[name] if name in total else torch.zeros_like(value) for name, value in own.items()}

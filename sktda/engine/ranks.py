@@ -39,6 +39,7 @@ class Probe:
         done = len(self.missing) - 1
         part = slice(done, min(done + TERMS, self.most))
         (a, delta), (a_row, delta_row) = self._asked, self._known
+        # (r, q, n): term r of a pair is (delta_q . out_r . delta_i)(a_q . in_r . a_i)
         found = (delta * self._out[part, None] @ delta_row.T).mul_(a * self._in[part, None] @ a_row.T)
         self.missing = torch.cat([self.missing, self.missing[-1] - found.cumsum(0)])
 
@@ -84,6 +85,7 @@ class Errors:
 
     def of(self, ranks: Mapping[str, int]) -> float:
         """With so many terms of each layer."""
+        # |sum_l m_l|^2 = sum_lk <m_l, m_k>: what two layers leave out may add up or cancel
         at = [self._start[name] + rank for name, rank in ranks.items()]
         return max(sum(self._products[i][j] for i in at for j in at), 0.0) ** 0.5
 

@@ -22,6 +22,7 @@ class Rescaling:
     """
 
     def __init__(self, scales: np.ndarray, places: Sequence[Tensor | None]) -> None:
+        # groups that never differ count as scaled together, by the norm of all parameters
         if scales.shape[1] > 1 and not np.ptp(scales, axis=1).any():
             scales, places = scales[:, :1], [None]
         self.scales = scales
@@ -56,6 +57,7 @@ class Rescaling:
         if abs(scale - 1) <= MISFIT:
             self.largest[k] = max(self.largest[k], norm)
         limit = self.limits[k]
+        # one limit must explain all: no clipped step misses it, and no norm above it came through
         clipped = scale >= 1 - MISFIT or abs(scale * norm / limit - 1) <= MISFIT
         if scale > 1 + MISFIT or not clipped or self.largest[k] > (1 + MISFIT) * limit:
             raise ValueError(
@@ -73,6 +75,7 @@ class Rescaling:
             moved = directions[:, each] if place is not None else directions
             if not self.constant[k] and scale < 1 - MISFIT:
                 norm = part.norm()
+                # s = limit / (|g| + eps): d(s g) = s (v - g <g, v> / (|g| (|g| + eps)))
                 moved = moved - (moved @ part / (norm * (norm + CLIP_EPS)))[:, None] * part
             found[:, each] = scale * moved
         return found

@@ -36,8 +36,10 @@ class Stored:
     @classmethod
     def of(cls, gradients: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Stored:
         """Rows (m, width) of any size in a dtype whose range is small."""
+        # float16 ends at 65504 and at 6e-8, and rows may differ by more: each has a power of two, which costs no digit
         values = gradients.cpu().double()
         largest = values.abs().amax(dim=1) if values.shape[1] else values.new_zeros(len(values))
+        # largest = m 2^e with 1/2 <= m < 1, 0 for a row without a gradient
         exponent = torch.where(largest > 0, torch.frexp(largest)[1], 0)
         scale = torch.ldexp(torch.ones_like(largest), exponent) / LARGEST
         return cls((values / scale[:, None]).to(dtype), scale, None if weight is None else weight.cpu().double())
@@ -82,6 +84,7 @@ class GradientStore:
         self.shard = shard or SHARD
         self._dtype = DTYPES[self.about["params"]["dtype"]]
         shape = json.dumps([self.about, self.n, self.shard, sorted(self.tensors)], sort_keys=True)
+        # what a shard was made of stands in it: one of another fit in the same folder is refused and not mixed in
         self._mark = sealed.digest([shape, *(self.tensors[name] for name in sorted(self.tensors))])
         self._held: dict[int, Stored] = {}  # in memory
         self._seen: dict[int, tuple[int, int]] = {}  # size and time of files that were checked
@@ -180,6 +183,7 @@ class GradientStore:
             raise ValueError(f"the store lacks {path}; {remedy}") from None
         except ValueError as error:
             raise ValueError(f"the store has a damaged shard; {remedy} ({error})") from error
+        # whole, and of other rows or another shard: its checksum does not tell
         if label != self._label(k):
             raise ValueError(f"{path} belongs to another store; {remedy}")
         self._seen[k] = stamp

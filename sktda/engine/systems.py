@@ -107,6 +107,7 @@ class Systems:
 
         def without_penalty(directions: Direction) -> Direction:
             found = self._multiply(directions)
+            # products have the penalty in them
             return {name: value - decay[name] * directions[name] for name, value in found.items()}
 
         multiply = without_penalty if bare else self._multiply
@@ -125,6 +126,7 @@ class Systems:
 
         def inverse(directions: Direction) -> Direction:
             known = found.apply(torch.reciprocal, directions)
+            # any positive number of about that size will do: it changes how many steps are needed and not their end
             left = {name: v / (mean + damping) for name, v in directions.items() if name not in known}
             return {name: {**known, **left}[name] for name in directions}
 

@@ -39,6 +39,7 @@ def trusted(model: DifferentiableModel, layers: list[Layer], inputs: Inputs) -> 
         wanted = [name for layer in layers for name in layer.parameters]
         found = [
             torch.autograd.grad(value, [own[name] for name in wanted], retain_graph=True, allow_unused=True)
+            # row by row, by autograd alone: the truth that factors are held against
             for value in summed(outputs, probe)
         ]
     truths: dict[str, list[Tensor | None]] = {name: [row[k] for row in found] for k, name in enumerate(wanted)}
@@ -119,6 +120,7 @@ def _agrees(
             continue
         if found.shape != true.shape or not found.any():  # zeros say nothing
             continue
+        # every row by itself; the absolute part is for rows whose gradient is 0
         if bool(((found - true).norm(dim=1) <= tolerance * true.norm(dim=1) + 1e-12).all()):
             return True
     layer.layout = LAYOUTS[0]
@@ -152,8 +154,10 @@ def check_folded(losses: Tensor, calls: list[tuple[Layer, GradientEdge]]) -> Non
         wrong = len(delta) % n != 0
         if not wrong:
             t = len(delta) // n
+            # (t * n, ...) has the rows in turn, (n * t, ...) all parts of a row together
             each = scales.repeat(t) if layer.layout == FOLDED_SECOND else scales.repeat_interleave(t)
             expected = delta * each.reshape(-1, *[1] * (delta.ndim - 1))
+            # a pass in bfloat16 has its rounding, whatever dtype comes out of it
             eps = torch.finfo(torch.bfloat16 if LOWERED.get() else delta.dtype).eps
             wrong = bool((other - expected).norm() > 4 * eps**0.5 * other.norm())
         if wrong:

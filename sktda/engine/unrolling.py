@@ -116,8 +116,10 @@ class DiagonalFlow(Flow):
             added = {name: torch.full_like(scale[name], decay.get(name, 0.0)).to(values) for name in layer.parameters}
             by_decay = curvature.matrix(added, layer)
             steps = curvature.matrix({name: scale[name].to(values) for name in layer.parameters}, layer)
+            # d = (Q_S * Q_S) values (Q_A * Q_A)', the diagonal of H by parameter
             diagonal = curvature.diagonal(values, layer.name, back=True)
             self.fall |= curvature.direction(-rate * (steps * diagonal + by_decay), layer)
+            # P H + decay = P (H + decay / P)
             shifted = values + curvature.diagonal(by_decay / steps, layer.name)
             self.inverse[layer.name] = 1 / (shifted + 0.1 * shifted.mean())
 

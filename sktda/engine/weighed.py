@@ -14,6 +14,7 @@ def weighed(engine: PerRow, roots: dict[str, float] | None) -> PerRow:
     """
     if roots is None:
         return engine
+    # keeps the layers and the batch size that are known, which `__init__` would leave to be found again
     found = PerRow.__new__(PerRow)
     vars(found).update(vars(engine), roots=roots)
     return found

@@ -139,8 +139,10 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         if scores is not None:
             self.scores_ = scores.cpu().double().numpy()
             refuse_nan(self.scores_[None])
+        # only at the end: a fit that is killed before goes on from its shards
         fitted.passes.journal.clear()
         progress.end()
+        # what is asked of it later reports no progress of this fit, and keeps no shards
         fitted.passes = Passes()
         self._live = fitted
         return self
@@ -220,6 +222,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
     def _callbacks(self, given: GivenModel) -> list[TrajectoryRecorder] | None:
         """Callbacks that training needs; only nets take any."""
         recorder = self._recorder(given) if given.can_record else None
+        # pairs are each other's negatives: a value needs to know which stood in a batch together
         if recorder is not None and meets(given.model):
             recorder.steps = True
         return None if recorder is None else [recorder]
@@ -279,6 +282,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         if record is not None:
             if self.saw_all_rows:
                 record.check_rows(*given.seen(self._data))
+            # the n of 1/n is of the training, also where only some of its rows are given
             n = n if record.rows is None else len(record.rows)
         for name, value in model.parameters.items():
             if not bool(torch.isfinite(value).all()):
@@ -323,6 +327,7 @@ class TrainedScores(CallbackSupportMixin, Attributor):
         metadata = checked_metadata(objective, X_val, metadata)
 
         def label(values: Any) -> Tensor:
+            # labels become targets as rows do, and rows have an X: the first one again and again
             return fitted.model.rows(part_of(X_val, np.zeros(len(values), dtype=int)), np.asarray(values)).read(
                 slice(0, len(values))
             )[1]

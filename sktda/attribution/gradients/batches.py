@@ -52,6 +52,7 @@ class Batches:
             raise ValueError("sample_weight has no meaning where the pairs of a batch meet in the loss; leave it out")
         found = trajectory.positions(*given.seen(data))
         n = len(trajectory.rows)  # type: ignore[arg-type]
+        # by the number of a pair in the record, where it is among those that are given
         self.place = np.full(n, -1)
         self.place[found] = np.arange(len(found))
         if lost := int((self.place < 0).sum()):
@@ -78,9 +79,11 @@ class Batches:
         offsets, index = trajectory.step_offsets, trajectory.step_index
         assert offsets is not None
         assert index is not None
+        # the step of every entry of `step_index`
         step_of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         latest = np.full(len(place), -1)
         latest[index[::-1]] = step_of[::-1]  # of equal positions the last one stays: the first batch of each pair
+        # over these, of the steps before the checkpoint, the last one: an assignment keeps the last of equal positions
         latest[index[: offsets[done]]] = step_of[: offsets[done]]
         steps = np.unique(latest[latest >= 0])
         batches = [index[offsets[k] : offsets[k + 1]] for k in steps]

@@ -63,6 +63,7 @@ class CheckpointDots(GradientAttributor):
     def _self_scores(self, fitted: Fitted) -> Tensor:
         if fitted.batches is not None:
             return -self._in_batches(fitted, lambda rates, rows: removal_squares(fitted.engine, rows, rates.roots))
+        # the root of a weight in either gradient: the weight once
         rows = fitted.rows.rooted()
         fitted.engine.prepare(rows)
 
@@ -75,6 +76,7 @@ class CheckpointDots(GradientAttributor):
         """`_summed` of measure(rates, rows) of the batches that the pairs stood in."""
         assert fitted.batches is not None
         total = torch.zeros(())
+        # an error on the way closes the generator at once, which puts the final parameters back
         with closing(self._at(fitted)) as checkpoints:
             for (checkpoint, _), rates in zip(self._weights(fitted), checkpoints, strict=True):
                 standing = fitted.batches.at(checkpoint)
@@ -87,6 +89,7 @@ class CheckpointDots(GradientAttributor):
         for number, rates in enumerate(self._at(fitted), start=1):
             name, compute = at_checkpoint(rates)
             values = fitted.passes.collect(f"checkpoint {number} {name}", len(fitted.rows), compute)
+            # the rate is size * root^2: root^2 is in the direction, or the root in both gradients of a square
             total = total + rates.size * values.double()
         assert isinstance(total, Tensor)
         return total / fitted.n
@@ -97,9 +100,11 @@ class CheckpointDots(GradientAttributor):
 
         def values(asked: slice, shard: slice) -> Tensor:
             shape = asked.stop - asked.start, shard.stop - shard.start
+            # all checkpoints for one shard after the other: of pairs only this sum is held
             total = torch.zeros(shape, dtype=torch.float64, device=exact_device(device))
             with closing(self._at(fitted)) as checkpoints:
                 for rates in checkpoints:
+                    # the rate of a parameter is size * root^2: a root in either gradient, the size below
                     engine = weighed(fitted.engine, rates.roots)
 
                     def capture(part: slice, engine: PerRow = engine) -> dict[str, LayerRows]:

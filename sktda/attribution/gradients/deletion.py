@@ -100,6 +100,7 @@ def line_search(
     Gauss-Newton matrix of the other rows plus the penalty. 0 where the direction leads upwards.
     """
     lost = removed_gradient(engine, rows, removed)
+    # minus the slope: at an optimum the gradients of the other rows, and the penalty's, add up to minus these
     slope = sum(float((lost[name] * direction[name]).sum()) for name in direction) / n
     kept = rows.chosen(np.setdiff1d(np.arange(len(rows)), removed))
     share, decay = len(kept) / n, engine.model.decay
@@ -109,5 +110,6 @@ def line_search(
         penalty = decay.get(name, 0.0) * value
         # the other rows' losses over n, not over their own number, and the penalty as a whole
         bend += float(((share * (product[name] - penalty) + penalty) * value).sum())
+    # the lowest point of -slope * step + bend * step^2 / 2
     step = max(slope, 0.0) / bend if bend > 0 else 0.0
     return {name: step * value for name, value in direction.items()}

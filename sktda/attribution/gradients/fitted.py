@@ -81,6 +81,7 @@ def refuse_nan(values: np.ndarray) -> None:
     wrong = ~np.isfinite(values)
     if not wrong.any():
         return
+    # a wrong query spoils its whole line, a wrong training row a column
     queries = np.flatnonzero(wrong.all(axis=1))
     if not len(queries):
         cause = f"training row {np.flatnonzero(wrong.any(axis=0))[0]}"

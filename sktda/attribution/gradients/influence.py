@@ -231,6 +231,7 @@ class Influence(GradientAttributor, Deletion):
 
     def _system(self, fitted: Fitted) -> Systems:
         """Made again with the torch copy of the model after a pickle."""
+        # at the fitted model and not at self: it holds the torch copy, which a pickle leaves out
         found = vars(fitted).get("system")
         if found is None:
             found = Systems(fitted.engine, fitted.rows, self._seed, fitted.passes, _rate(fitted))
@@ -249,9 +250,11 @@ class Influence(GradientAttributor, Deletion):
         return max(1, min(together, QUERY_BYTES // each))
 
     def _validation_scores(self, fitted: Fitted, asked: Asked) -> Tensor:
+        # value_i = (1/n) <H^-1 q, g_i>, H symmetric: solved once a query, and not once a row
         directions = self._solve(fitted, asked.gradients(), self._damping)
         values = partial(along_each, fitted.engine, fitted.rows, directions)
         return (
+            # the name has a digest of them: shards of other directions must not be taken up
             fitted.passes.collect(f"values {fitted.passes.code(directions.values())}", len(fitted.rows), values).T
             / fitted.n
         )
@@ -261,8 +264,10 @@ class Influence(GradientAttributor, Deletion):
         if self.curvature_ is not None:
             curvature, inverse = self._inverse(self._damping)
             values = partial(curvature.quadratic, fitted.engine, rows, inverse)
+            # minus: the loss of a row that nothing else explains rises most without it, and low is suspicious
             return -fitted.passes.collect("self", len(rows), values) / fitted.n
         if (links := self._links(fitted)) is not None:
+            # the whole Gauss-Newton matrix inverted along the eigenvectors that were kept, EK-FAC along the others
             values = partial(links.quadratic, fitted.engine, rows)
             return -fitted.passes.collect("self", len(rows), values) / fitted.n
         shapes = {name: value.shape for name, value in fitted.model.parameters.items()}
@@ -271,6 +276,7 @@ class Influence(GradientAttributor, Deletion):
         def own(part: slice) -> None:  # one system per row: exact, and slow
             gradients = unflatten(fitted.engine.gradients(rows, part), shapes)
             found = self._solve(fitted, gradients, self._damping)
+            # (1/n) g_i' H^-1 g_i by the product of either, in float64
             scores[part] = -sum((found[n] * g.to(scores)).flatten(1).sum(1) for n, g in gradients.items())
 
         for_blocks(len(rows), self._systems(fitted), own)
@@ -283,6 +289,7 @@ class Influence(GradientAttributor, Deletion):
         links = self._links(fitted)
         if links is not None:
             layers = links.curvature.own(engine)
+            # its damping is in its eigenvalues already
             source = self._by_factors(fitted, queries, measure, links.curvature, links.curvature.inverse(0.0))
             size = source.size(len(queries))
 
@@ -291,6 +298,7 @@ class Influence(GradientAttributor, Deletion):
                 return links.of_queries(alone, engine, queries, measure, part)
 
         elif isinstance(self.curvature_, EKFAC):
+            # nothing is captured of layers that the curvature leaves out
             layers = self.curvature_.own(engine)
             source = self._by_factors(fitted, queries, measure, *self._inverse(self._damping))
             size, prepare = source.size(len(queries)), partial(source.part, engine, queries, measure)
@@ -329,6 +337,7 @@ class Influence(GradientAttributor, Deletion):
         if damping is None and fitted.trajectory is not None and fitted.trajectory.optimizer == "SGD":
             damping = 1 / sum(one_rate(rate_sums(fitted.trajectory, fitted.model.parameters)))
         lost = removed_gradient(fitted.engine, fitted.rows, removed)
+        # theta without S - theta = (1/n) H^-1 sum_S g_i: plus, for these gradients leave the risk
         solved = self._solve(fitted, {name: value[None] for name, value in lost.items()}, damping)
         return {name: value[0] / fitted.n for name, value in solved.items()}
 

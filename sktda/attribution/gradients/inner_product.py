@@ -101,5 +101,6 @@ class InnerProduct(CheckpointDots):
     def _weights(self, fitted: Fitted) -> list[tuple[int | None, Rates]]:
         if fitted.trajectory is None:
             return [(None, Rates(1.0))]
+        # (checkpoints, groups): the final parameters stand for all steps of the run
         total = fitted.trajectory.group_effective_rate_sums.sum(axis=0, keepdims=True)
         return [(None, group_rates(fitted.trajectory, total, fitted.model.parameters)[0])]

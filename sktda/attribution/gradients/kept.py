@@ -36,6 +36,7 @@ def identity(given: GivenModel, rows: GivenRows, records: list[str | bytes]) -> 
 def model_digest(given: GivenModel, n: int) -> str:
     """What tells a trained model, what is frozen in it and the transformers before it, from others."""
     model = differentiable(given, n)
+    # the state holds frozen parameters like all others: the second are the names of those that take part
     texts = [json.dumps(module_fingerprint(model.module)), json.dumps(list(model.parameters))]
     try:
         before = joblib.hash(given.transformers)
@@ -53,6 +54,7 @@ def earlier_store(folder: Path, about: Mapping[str, Any]) -> GradientStore | Non
         store = GradientStore.opened(folder)
     except ValueError:
         return None
+    # a store that was begun also says what its compression found, which the fit does not know yet
     return store if store is not None and about.items() <= store.about.items() else None
 
 

@@ -272,6 +272,7 @@ class LoGra(GradientAttributor):
 
     def _roots(self) -> dict[str, Tensor]:
         """Of the inverse of the curvature, by block, at the present damping."""
+        # the curvature is stored without a damping, which may be set anew after the fit
         store, damping, roots = self.__dict__.get("_rooted", (None, None, {}))
         if store is not self._store or damping != self.damping:
             added = None if self.damping == "auto" else self.damping
@@ -282,10 +283,12 @@ class LoGra(GradientAttributor):
     def _solved(self, compression: Compression, queries: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """((q, width) H^-1 q / n in float32, (q,) what they are to be multiplied with), for the stored rows."""
         roots, queries = self._roots(), exact(queries)
+        # H^-1 = R R' for each block
         parts = [
             queries[:, columns] @ roots[name].to(queries) @ roots[name].T.to(queries)
             for name, columns in compression.parts.items()
         ]
+        # by powers of two, so that no solution leaves float32, in which it meets the rows
         stored = Stored.of(torch.cat(parts, dim=1) / n, None, torch.float32)
         return stored.values.to(compression.device), stored.scale
 
@@ -309,8 +312,10 @@ class LoGra(GradientAttributor):
             total = torch.zeros(len(values), dtype=torch.float64)
             for name, columns in compression.parts.items():
                 largest = float(roots[name].abs().max()) or 1.0  # of any size: float32 has the rest
+                # g_i' H^-1 g_i = |R' g_i|^2
                 own = (values[:, columns] @ (roots[name] / largest).to(values)).square().sum(1)
                 total += largest**2 * own.cpu().double()
+            # the scale twice, for either gradient, and the weight of the row once
             scores.append(-total * stored.scale * stored.factor)
         return torch.cat(scores) / fitted.n
 

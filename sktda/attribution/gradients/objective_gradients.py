@@ -64,6 +64,7 @@ class Asked:
         self.predict = Predict(partial(self._outputs, model), model.likelihood, model.linear, label)
         self.groups: list[tuple[str, str] | None] = [None] * len(named)
         self.values: list[float] = []
+        # taken when they are asked for: the model may be at a checkpoint then
         self._gradients: list[Gradient] = []
         for position, each in enumerate(named.values()):
             with meeting(model.device):
@@ -71,6 +72,7 @@ class Asked:
 
     def gradients(self) -> dict[str, Tensor]:
         """(k, ...) by parameter, at the model's present parameters."""
+        # (k, ...) keeps objectives apart, so that one pass over the rows gives the values of each
         found = [gradient() for gradient in self._gradients]
         return {name: torch.stack([each[name] for each in found]) for name in found[0]}
 
@@ -99,6 +101,7 @@ class Asked:
     def _add(self, objective: Any, position: int) -> None:
         engine, model = self.engine, self.engine.model
         if getattr(objective, "mean_of_rows", False):
+            # a mean of rows streams through the engine in batches, and so does its gradient
             measure = row_measure(objective, model.likelihood)
             self.values.append(float(exact(engine.losses(self.rows, measure)).mean()))
             self._gradients.append(lambda: engine.mean_gradient(self.rows, measure))
@@ -112,6 +115,7 @@ class Asked:
             self._gradients.append(partial(self._gradient, objective, inputs, targets))
             return
         with torch.no_grad():
+            # what depends on the model, such as the sign of a gap, is that of the trained one at every checkpoint
             settled: Settled = objective.settled(self.predict, inputs, targets, **self.metadata)
         weights = settled.weights.cpu()
         # inputs that the objective made, such as perturbed ones, stand for those that are read
@@ -131,6 +135,7 @@ class Asked:
     def _gradient(self, objective: Any, inputs: Inputs, targets: Tensor) -> dict[str, Tensor]:
         own = self.engine.model.parameters
         with torch.enable_grad():
+            # evaluated anew, with a graph: parameters may have moved since
             value = checked(objective(self.predict, inputs, targets, **self.metadata), differentiable=True)
             found = torch.autograd.grad(value, list(own.values()), allow_unused=True)
         return {name: torch.zeros_like(own[name]) if g is None else g for name, g in zip(own, found, strict=True)}

@@ -75,7 +75,9 @@ class GradientAttributor(TrainedScores):
         measure = row_measure(self.objective, fitted.model.likelihood)
         with self._precisely(fitted):
             for asked, part, block in self._blocks(fitted, queries, measure):
+                # of a block k at most: 2k numbers a query meet, and never all n
                 found, chosen = block.cpu().topk(min(k, block.shape[1]), dim=1, largest=not harmful)
+                # turned round where the lowest are asked for, so that one merge does, and back at the end
                 found = found.double() * (-1 if harmful else 1)
                 values = torch.cat([best[asked], found], dim=1)  # the k best so far against those of the block
                 positions = torch.cat([rows[asked], chosen + part.start], dim=1)
@@ -90,7 +92,9 @@ class GradientAttributor(TrainedScores):
             asked = self._asked_about(objective, fitted, X_val, y_val, metadata_val)
             each = self._validation_scores(fitted, asked).cpu().double()
             self.objectives_ = asked.found(each.numpy())
+            # values are linear in the objective: of a weighted sum the weighted sum of the parts'
             return torch.tensor(asked.shares, dtype=torch.float64) @ each
+        # a fixed model was trained on all rows, and there are no others to judge them
         if objective is not None and not GivenModel.of(self.estimator).fixed:
             fitted.passes.begin("cross-fit")
             scores, self.objectives_ = cross_fitted(self, self._data, self.task_)

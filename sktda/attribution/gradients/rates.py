@@ -34,7 +34,9 @@ def group_rates(trajectory: Trajectory, sums: np.ndarray, names: Iterable[str]) 
     for row in sums:
         each = {name: float(row[groups[name]]) if name in groups else 0.0 for name in names}
         size = max(each.values(), default=0.0)
+        # one rate for all: gradients need no roots
         same = np.allclose(list(each.values()), size)
+        # only where rates differ is the largest surely above 0
         roots = None if same else {name: (rate / size) ** 0.5 for name, rate in each.items()}
         found.append(Rates(size, roots))
     return found

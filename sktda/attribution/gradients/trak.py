@@ -194,6 +194,7 @@ class TRAK(GradientAttributor):
     def _self_scores(self, fitted: Fitted) -> Tensor:
         def values(shard: slice) -> Tensor:
             own = torch.from_numpy(self.features_[shard]).to(fitted.model.device)
+            # minus: low = suspicious, as of every self-influence here
             return -(self._weighted(fitted, shard) * own).sum(1)
 
         return torch.cat([found for _, found in in_blocks(len(fitted.rows), SHARD, values)])
@@ -233,6 +234,7 @@ def output_of(fitted: Fitted) -> tuple[Measure, Measure, Measure]:
         weight = partial(class_weights, likelihood)
 
         def slope(outputs: Tensor, targets: Tensor) -> Tensor:
+            # -log p = log(1 + exp(-f)), whose slope in f is -sigmoid(-f) = p - 1
             return -weight(outputs, targets) * torch.sigmoid(-likelihood.margins(outputs, targets))
 
         return likelihood.margins, slope, weight
@@ -248,6 +250,7 @@ def class_weights(likelihood: Likelihood, outputs: Tensor, targets: Tensor) -> T
     weights = outputs.new_ones(len(outputs))
     if isinstance(likelihood, Binary):
         positive = torch.as_tensor(likelihood.pos_weight).to(outputs).reshape(-1)
+        # pos_weight multiplies the loss of targets 1 and leaves that of targets 0
         weights = 1 + (positive - 1) * targets.to(outputs).reshape(len(outputs))
     elif isinstance(likelihood, Categorical) and likelihood.class_weight is not None:
         weights = likelihood.class_weight.to(outputs)[targets]

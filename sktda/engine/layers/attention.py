@@ -30,11 +30,15 @@ class SelfAttention(Opened):
         x = query if module.batch_first else query.transpose(0, 1)
         n, t, _ = x.shape
         packed = self.noted("in_proj", x, module.in_proj_weight, module.in_proj_bias)
+        # (n, t, 3 * heads * d) into three of (n, heads, t, d): the maps of q, k and v stand one after the other
         q, k, v = packed.unflatten(2, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        # over the root of a head's d, as torch's own
         scores = q @ k.mT * q.shape[-1] ** -0.5
         if attn_mask is not None:
+            # torch takes (t, t) for all, or (n * heads, t, t)
             scores = masked(scores, attn_mask if attn_mask.ndim == 2 else attn_mask.reshape(n, -1, t, t))
         if key_padding_mask is not None:
+            # (n, t) over the keys, which are the last axis of (n, heads, t, t)
             scores = masked(scores, key_padding_mask[:, None, None])
         weights = torch.softmax(scores, dim=-1)
         context = (weights @ v).transpose(1, 2).flatten(2)
@@ -52,6 +56,7 @@ def layers(name: str, module: nn.Module) -> list[Layer]:
     """The maps of an attention whose queries, keys and values have one map; not of one with a forward of its own."""
     if type(module) is not nn.MultiheadAttention or "forward" in module.__dict__:
         return []
+    # keys and values of other widths have maps of their own; the other two append keys, which SelfAttention does not
     if module.in_proj_weight is None or module.bias_k is not None or module.add_zero_attn:
         return []
     return [

@@ -51,6 +51,7 @@ class Convolved(Product):
     def images(self, directions: Tensor) -> Tensor:
         """(n, q, t, out): one convolution with all directions (q, p) as its weights."""
         q, out = len(directions), self.delta.shape[2]
+        # a flat direction is the weight as it is stored, then the bias: q kernels of `out` outputs each
         biases = directions[:, -out:].reshape(-1) if self.bias and self.ones else None
         weights = directions[:, : out * (self.width - self.bias)].reshape(q * out, *self.module.weight.shape[1:])
         found = self.module._conv_forward(self.inputs, weights, biases)  # with its own padding
@@ -59,7 +60,9 @@ class Convolved(Product):
     def matrices(self) -> Tensor:
         """(n, out, in + bias) gradients."""
         delta = self.delta.transpose(1, 2)
+        # sum_t delta_t patch_t': (n, out, t) @ (n, t, in * kernel)
         weights = delta @ patches(self.module, self.inputs)
+        # the bias meets a one at every position, and a zero where these are changes of inputs
         return torch.cat([weights, self.ones * delta.sum(2, keepdim=True)], dim=2) if self.bias else weights
 
 
@@ -75,6 +78,7 @@ class Dense(Called):
         delta, bias = delta.flatten(2).transpose(1, 2), "bias" in self.trained
         if "weight" in self.trained:
             return Convolved(module, x, delta, bias)
+        # the bias alone is trained: no patches, its input is a one at every position
         return Mapped(delta.new_ones(*delta.shape[:-1], 1), delta, False, bias)
 
 
@@ -88,7 +92,9 @@ class Grouped(Called):
         n, groups = len(delta), module.groups
         delta, parts = delta.flatten(2), []
         if "weight" in self.trained:
+            # channels come before places of the kernel, so that those of a group are side by side
             a = patches(module, x).unflatten(2, (groups, -1))
+            # sum_t delta_t patch_t' of each group, (n, groups, out / groups, in / groups * kernel): flat as the weight
             parts.append(torch.einsum("ngot,ntgi->ngoi", delta.unflatten(1, (groups, -1)), a).reshape(n, -1))
         if "bias" in self.trained:
             parts.append(delta.sum(2))
@@ -104,6 +110,7 @@ class Transposed(Called):
         assert isinstance(module, Transpose)
         parts = []
         if "weight" in self.trained:
+            # a transposed convolution is the adjoint of a convolution with its settings, which would read these patches
             a = transposed_patches(module, delta, x.shape[2:]).unflatten(2, (module.groups, -1))
             x = x.flatten(2).unflatten(1, (module.groups, -1))
             parts.append(torch.einsum("ngit,ntgo->ngio", x, a).reshape(len(x), -1))
@@ -114,6 +121,8 @@ class Transposed(Called):
 
 def patches(module: Convolution, x: Tensor) -> Tensor:
     """(n, positions, in * kernel) inputs that meet the kernel at every output position."""
+    # other modes, as in torch's own forward, and "same", which may pad one side more than the other: unfold pads zeros,
+    # and as many on both
     if module.padding_mode != "zeros" or isinstance(module.padding, str):
         mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
         x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
@@ -123,8 +132,10 @@ def patches(module: Convolution, x: Tensor) -> Tensor:
     if isinstance(module, nn.Conv2d):
         return F.unfold(x, module.kernel_size, module.dilation, padding, module.stride).transpose(1, 2)
     if isinstance(module, nn.Conv1d):
+        # unfold takes images only: one line of them
         kernel, dilation, stride = (1, *module.kernel_size), (1, *module.dilation), (1, *module.stride)
         return F.unfold(x[:, :, None], kernel, dilation, (0, *padding), stride).transpose(1, 2)
+    # unfold has no third axis
     return windows(x, module.kernel_size, module.dilation, padding, module.stride).flatten(1, 3)
 
 
@@ -132,10 +143,13 @@ def windows(
     x: Tensor, kernel: tuple[int, ...], dilation: tuple[int, ...], padding: tuple[int, ...], stride: tuple[int, ...]
 ) -> Tensor:
     """(n, *positions, channels * kernel) cuts of (n, channels, ...), of any number of axes."""
+    # F.pad counts the axes from the last
     x, axes = F.pad(x, [size for each in reversed(padding) for size in (each, each)]), len(kernel)
     for axis in range(axes):
+        # a kernel with gaps: cut with them, then leave them out
         span = dilation[axis] * (kernel[axis] - 1) + 1
         x = x.unfold(2 + axis, span, stride[axis])[..., :: dilation[axis]]
+    # channels before places of the kernel, as in the weight
     return x.movedim(1, 1 + axes).flatten(1 + axes)
 
 

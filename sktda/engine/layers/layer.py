@@ -74,6 +74,7 @@ class Layer(ABC):
     def factors(self, inputs: tuple[Tensor, ...], delta: Tensor, n: int) -> LayerRows:
         """Of one call, for a batch of n rows."""
         if self.is_once(inputs[0]):
+            # `watch` gave every row an output of its own, so that delta is by row; the indices are the same for all
             return self.rows((inputs[0].reshape(1, -1).expand(n, -1),), delta)
         if self.layout == SECOND:
             inputs, delta = tuple(x.transpose(0, 1) for x in inputs), delta.transpose(0, 1)
@@ -88,6 +89,7 @@ class Layer(ABC):
 
     def is_once(self, x: Tensor) -> bool:
         """Whether an input is not of one row each."""
+        # (t,) may also be one index for each row: what it is was found against autograd
         if x.ndim == 1:
             return self.may_be_once and self.layout == ONCE
         return self.may_be_once and len(x) == 1 and self.layout in {ROWS, ONCE}
@@ -118,6 +120,7 @@ def recording(layers: list[Layer], n: int) -> Iterator[dict[str, list[Call]]]:
         with layer_by_layer():
             yield calls
     finally:
+        # the last first: modes of torch functions, by which some are watched, are a stack
         for end in reversed(ends):
             end()
 
@@ -149,6 +152,7 @@ class Opened(ABC):
         """Have a map noted; the module has its own forward again when none is watched any more."""
         opened: Any = module.__dict__.get("forward")
         if not isinstance(opened, cls):
+            # of this module alone: others of its class keep the class's
             opened = module.__dict__["forward"] = cls(module)
         opened.notes[key] = note
 

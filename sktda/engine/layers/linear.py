@@ -24,6 +24,7 @@ class Linear(Called):
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Mapped:
         """Products of inputs and output gradients."""
         (x,) = inputs
+        # all axes between the rows and the inputs are positions
         a = x if x.ndim <= 3 else x.flatten(1, -2)
         delta = delta if delta.ndim <= 3 else delta.flatten(1, -2)
         return mapped(self, a, delta)
@@ -37,6 +38,7 @@ class Bilinear(Called):
     def rows(self, inputs: tuple[Tensor, ...], delta: Tensor) -> Mapped:
         """With the products of all pairs as inputs."""
         left, right = inputs
+        # x' W_k z = <W_k, x z'>: linear in the outer product, flat in the order of the weight
         pairs = (left[..., :, None] * right[..., None, :]).flatten(-2)
         if pairs.ndim > 3:
             pairs, delta = pairs.flatten(1, -2), delta.flatten(1, -2)
@@ -78,6 +80,7 @@ def mapped(layer: Layer, a: Tensor, delta: Tensor) -> Mapped:
     """The factors of a linear map from inputs with one or no axis of positions: with a one for the bias."""
     weight, bias = "weight" in layer.trained, "bias" in layer.trained
     if not weight:
+        # the bias alone is trained: its one is all that is left of the inputs
         a = a[..., :0]
     if bias:
         a = torch.cat([a, a.new_ones(*a.shape[:-1], 1)], dim=-1)

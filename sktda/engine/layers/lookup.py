@@ -40,11 +40,13 @@ class Lookup(LayerRows):
         """(n, size * d), mostly zeros."""
         n, _, d = self.delta.shape
         table = self.delta.new_zeros(n, self.size, d)
+        # added and not set: an index that a row holds twice gets both
         return table.scatter_add_(1, self.indices[:, :, None].expand_as(self.delta), self.delta).flatten(1)
 
     def contract(self, directions: Tensor) -> Tensor:
         """(n, q), from the rows of the directions that the indices name."""
         tables = directions.reshape(len(directions), self.size, -1)
+        # one direction after the other: at once the vectors that the deltas meet would be (n, q, t, d)
         return torch.stack([(self.delta * table[self.indices]).flatten(1).sum(1) for table in tables], dim=1)
 
     def along(self, directions: Tensor) -> Tensor:
@@ -55,6 +57,7 @@ class Lookup(LayerRows):
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,), over pairs of positions that hold the same index."""
         assert isinstance(other, Lookup)
+        # gradients e_x d' and e_y f' of one position each: their product is [x = y] <d, f>
         same = self.indices[:, :, None] == other.indices[:, None, :]
         return ((self.delta @ other.delta.transpose(1, 2)) * same).flatten(1).sum(1)
 
@@ -81,6 +84,7 @@ class Inside(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one torch function."""
         found = func(*args, **(kwargs or {}))
+        # known by the weight: the forward of a class of its own calls the function, and no layer with a hook
         if func is F.embedding and len(args) > 1 and args[1] is self.module.weight:
             return self.seen(args[0], found)
         return found
@@ -102,6 +106,7 @@ class Embedding(Layer):
 
         def seen(x: Tensor, output: Tensor) -> Tensor:
             if self.is_once(x):
+                # (1, t, d) or (t, d) into (n, t, d)
                 output = (output if x.ndim > 1 else output[None]).expand(n, *output.shape[x.ndim > 1 :])
             note((x,), output)
             return output
@@ -133,6 +138,7 @@ class Bag(Called):
         if x.ndim != 2:
             raise RuntimeError("indices of an embedding bag without a row each")
         kept = torch.ones_like(x) if module.padding_idx is None else (x != module.padding_idx).to(x.dtype)
+        # the mean is over what is no padding; a row of padding alone has no gradient whatever the share
         share = kept.sum(1, keepdim=True).clamp(min=1) if module.mode == "mean" else torch.ones_like(x[:, :1])
         each = (delta / share)[:, None].expand(-1, x.shape[1], -1)
         return Lookup(x, each, len(module.weight), module.padding_idx)
@@ -142,8 +148,10 @@ def layers(name: str, module: nn.Module) -> list[Layer]:
     """Tables whose gradient is that of their lookups."""
     if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return []
+    # these change the table as they read it, divide by how often the batch holds an index, or give sparse gradients
     if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
         return []
     if isinstance(module, nn.Embedding):
         return [Embedding(name, module)]
+    # which vector is the largest depends on the table itself
     return [] if module.mode == "max" else [Bag(name, module)]

@@ -33,6 +33,7 @@ class Scaled(Called):
         (x,) = inputs
         parts = []
         if "weight" in self.trained:
+            # s = w * x~ + b: the weight's gradient is x~ delta, the bias's delta, summed where places share a number
             parts.append(self.added(self.multiplied(x) * delta))
         if "bias" in self.trained:
             parts.append(self.added(delta))
@@ -51,6 +52,7 @@ class Norm(Scaled):
             return F.rms_norm(x, module.normalized_shape, eps=module.eps)
         if isinstance(module, nn.GroupNorm):
             return F.group_norm(x, module.num_groups, eps=module.eps)
+        # as in eval mode: by running statistics where there are some, else by those of the row
         if isinstance(module, INSTANCE):
             if module.running_mean is None:
                 return F.instance_norm(x, eps=module.eps)
@@ -62,6 +64,7 @@ class Norm(Scaled):
         """Over positions, or all axes but the last."""
         if isinstance(self.module, LAST_AXES):
             return values.reshape(len(values), -1, self.shapes[0].numel()).sum(1)
+        # (n, channels, places): every place of a channel has the same number
         return values.flatten(2).sum(2) if values.ndim > 2 else values
 
 
@@ -71,6 +74,7 @@ class OwnNorm(Scaled):
     def multiplied(self, x: Tensor) -> Tensor:
         """What a weight of one gives more than one of zero."""
         weight = self.module.get_parameter("weight").detach()
+        # x~ * (c + w) is linear in w, so that this is x~ also where the class adds a one to the weight, as Gemma's does
         one, zero = (functional_call(self.module, {"weight": each}, (x,)) for each in (weight * 0 + 1, weight * 0))
         return one - zero
 
@@ -84,6 +88,7 @@ class Slope(Scaled):
 
     def multiplied(self, x: Tensor) -> Tensor:
         """Inputs below zero."""
+        # prelu(x) = max(x, 0) + w min(x, 0)
         return x.clamp(max=0)
 
     def added(self, values: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ class Product(LayerRows):
     def unfolded(self, n: int, second: bool) -> Product:
         """The parts of a row as positions."""
         a, delta = (parted(value, n, second) for value in (self.a, self.delta))
+        # positions within a part and the parts of a row are all positions of that row
         if self.shared:
             a, delta = a.flatten(1, 2), delta.flatten(1, 2)
         return Mapped(a, delta, self.weight, self.bias, self.transposed)
@@ -83,6 +84,7 @@ class Product(LayerRows):
 
     def meet(self, images: Tensor) -> Tensor:
         """(n, q) dot products with the directions whose images of the inputs these are."""
+        # delta' V a, over outputs and, where there are some, positions
         return (self.delta[:, None] * images).sum(tuple(range(2, images.ndim)))
 
     def formed(self) -> Iterator[tuple[slice, Tensor]]:
@@ -110,6 +112,7 @@ class Product(LayerRows):
         step = max(1, CONTRACT_BYTES // (len(self.a) * out * self.a.element_size()))
         for start in range(0, len(directions), step):
             part = matrices[start : start + step]
+            # (n, k, out): inputs through k of the maps, then dotted with delta
             moved = (self.a @ part.reshape(-1, width).T).reshape(len(self.a), len(part), out)
             result[:, start : start + step] = (moved @ self.delta[:, :, None])[:, :, 0]
         return result
@@ -122,6 +125,7 @@ class Product(LayerRows):
         """(n,): (a . a')(delta . delta'); formed gradients where weights are shared."""
         assert isinstance(other, Product)
         if not self.shared:
+            # <delta a', d b'> = (a . b)(delta . d)
             return (self.a * other.a).sum(1) * (self.delta * other.delta).sum(1)
         return torch.cat(
             [
@@ -135,6 +139,7 @@ class Product(LayerRows):
         if not self.shared:
             return self.a.square().sum(1) * self.delta.square().sum(1)
         (_, t, out), width = self.delta.shape, self.width
+        # |sum_t delta_t a_t'|^2 = sum_tu (a_t . a_u)(delta_t . delta_u): t^2 (in + out) products, or t in out formed
         if t * (width + out) < width * out:
             pairs = (self.a @ self.a.transpose(1, 2)) * (self.delta @ self.delta.transpose(1, 2))
             return pairs.flatten(1).sum(1)
@@ -146,6 +151,7 @@ class Product(LayerRows):
         if not self.shared:
             return (self.a @ other.a.T) * (self.delta @ other.delta.T)
         (n, t, out), (m, u, _), width = self.delta.shape, other.delta.shape, self.width
+        # of a pair of rows: t u (in + out) products over pairs of positions, or in out of gradients that are formed
         if t * u * (width + out) < width * out:
             a, delta = self.a.flatten(0, 1), self.delta.flatten(0, 1)
             pairs = (a @ other.a.flatten(0, 1).T) * (delta @ other.delta.flatten(0, 1).T)
@@ -184,6 +190,7 @@ class Mapped(Product):
     def images(self, directions: Tensor) -> Tensor:
         """(n, q, out) or (n, q, t, out): one product with all of the maps."""
         q, out = len(directions), self.delta.shape[-1]
+        # (n * t, in) @ (in, q * out)
         found = self.a.flatten(0, -2) @ self.maps(directions).reshape(q * out, -1).T
         return found.reshape(*self.a.shape[:-1], q, out).movedim(-2, 1)
 

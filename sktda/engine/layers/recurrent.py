@@ -21,6 +21,7 @@ Cell = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 def lstm(ih: Tensor, hh: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """(h, c) after a step."""
+    # in torch's order: input, forget, cell, output
     i, f, g, o = (ih + hh).chunk(4, dim=1)
     c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
@@ -30,6 +31,7 @@ def gru(ih: Tensor, hh: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]
     """(h,) after a step."""
     (r, z, n), (hr, hz, hn) = ih.chunk(3, dim=1), hh.chunk(3, dim=1)
     update = torch.sigmoid(z + hz)
+    # torch's reset gate multiplies the map of the state, with its bias, and not the state before it
     return ((1 - update) * torch.tanh(n + torch.sigmoid(r + hr) * hn) + update * state[0],)
 
 
@@ -89,13 +91,16 @@ class Unrolled(Opened):
             for way in range(ways):
                 suffix = f"_l{layer}" + ("_reverse" if way else "")
                 state = tuple(each[layer * ways + way] for each in states)
+                # inputs of all steps at once, (n, t, gates * hidden): only states wait for each other
                 ih, seen = self._map("ih", suffix, x), []
                 for t in reversed(range(x.shape[1])) if way else range(x.shape[1]):
                     state = self.cell(ih[:, t], self._map("hh", suffix, state[0]), state)
                     seen.append(state[0])
+                # what was read backwards goes back into the order of the sequence
                 outputs.append(torch.stack(seen[::-1] if way else seen, dim=1))
                 last.append(state)
             x = torch.cat(outputs, dim=2)
+        # (layers * ways, n, hidden), rows second also where batch_first is set
         final = tuple(torch.stack(each) for each in zip(*last, strict=True))
         return x if module.batch_first else x.transpose(0, 1), final if len(final) == 2 else final[0]
 

@@ -25,6 +25,7 @@ class Tied(Summed):
     def pairs(self, other: LayerRows) -> Tensor:
         """(n,), of both with both."""
         assert isinstance(other, Tied)
+        # <L + P, M + R> = <L, M> + <P, R> + <L, R> + <M, P>: one table, so that its two uses meet
         found = self.lookup.pairs(other.lookup) + self.product.pairs(other.product)
         return found + crossed(self.lookup, other.product) + crossed(other.lookup, self.product)
 
@@ -43,6 +44,7 @@ class Tied(Summed):
 def crossed(lookup: Lookup, product: Product) -> Tensor:
     """(n,) dot products of the gradients of the same rows, over pairs of a position of each."""
     a, delta = positions(product)
+    # e_x d' at a lookup of x and delta a' at a product: delta[x] (a . d), for all (n, u, t) pairs of positions
     at = lookup.indices[:, None, :].expand(-1, delta.shape[1], -1)
     return ((a @ lookup.delta.mT) * delta.gather(2, at)).flatten(1).sum(1)
 
@@ -50,6 +52,7 @@ def crossed(lookup: Lookup, product: Product) -> Tensor:
 def crossed_gram(lookup: Lookup, product: Product) -> Tensor:
     """(n, m) dot products of the gradients of n rows with those of m others."""
     a, delta = positions(product)
+    # one row of the lookups at a time: (m, u, t) numbers, and not n times as many
     rows = [
         (torch.einsum("mud,td->mut", a, own) * delta[:, :, index]).sum((1, 2))
         for index, own in zip(lookup.indices, lookup.delta, strict=True)
@@ -67,6 +70,7 @@ def joined(calls: Sequence[LayerRows]) -> LayerRows:
     lookups = [call for call in calls if isinstance(call, Lookup)]
     products = [call for call in calls if isinstance(call, Product)]
     if len(lookups) + len(products) < len(calls):
+        # a call without factors: what can be added is gradients
         return calls[0] if len(calls) == 1 else Formed(total(call.gradients() for call in calls))
     if lookups and products:
         return Tied((looked_up(lookups), multiplied(products)))
@@ -104,6 +108,7 @@ class Shared(Layer):
     def watch(self, note: Note, n: int) -> Callable[[], None]:
         """At all places, each once."""
         tables = [part for part in self.parts if isinstance(part, Embedding)]
+        # one that sees inside sees every lookup in this weight: a second one would note them again
         tables = [part for part in tables if part.inside][:1] or tables
         ends = [part.watch(note, n) for part in self.parts if part in tables or not isinstance(part, Embedding)]
 
@@ -127,6 +132,7 @@ def with_shared(module: nn.Module, layers: list[Layer]) -> list[Layer]:
 
     Layers of other kinds stay as they are: `trusted` finds that their parameters belong to no single one.
     """
+    # torch names a shared parameter by its first place, and own has it under every name
     names = {id(value): name for name, value in module.named_parameters()}
     own = dict(module.named_parameters(remove_duplicate=False))
     for layer in layers:
@@ -140,6 +146,7 @@ def with_shared(module: nn.Module, layers: list[Layer]) -> list[Layer]:
             found.append(layer)
             continue
         for key, name in zip(layer.trained, layer.parameters, strict=True):
+            # a shared weight does not make its bias a shared one: a layer for each
             part = type(layer)(layer.name if key == "weight" else f"{layer.name}.{key}", layer.module, (key,))
             part.parameters = [name]
             if key == "weight" and name in tied:
@@ -147,6 +154,7 @@ def with_shared(module: nn.Module, layers: list[Layer]) -> list[Layer]:
             else:
                 found.append(part)
     for name, every in parts.items():
+        # a use of another kind, or (out, in) beside (in, out): no part is all of the gradient, and `trusted` takes none
         if len(every) == uses[name] and len({part.transposed for part in every}) == 1:
             shared = Shared(every)
             shared.parameters = [name]
