@@ -149,6 +149,7 @@ class AUM(AlongTheRun):
                     f"percentile={self.percentile} adds a class to the {n_classes} of y; give the net {n_classes + 1} "
                     "outputs, or percentile=None"
                 ) from error
+            # nobody is drawn twice, so every row has its own label in one run at least
             total[own] += one.scores_[own]
             times[own] += 1
             thresholds.append(np.percentile(one.scores_[fake], self.percentile))
@@ -174,6 +175,7 @@ class AUM(AlongTheRun):
                 "output; use NeuralNetClassifier with three outputs, or percentile=None"
             )
         if model is None or isinstance(model, proxy.TYPES):
+            # of nine digits: as text they sort like the numbers, and the made-up class comes last
             return np.char.mod("%09d", codes), f"{len(classes):09d}"  # text: so many numbers may not pass for classes
         if not np.array_equal(codes, np.asarray(y).ravel()):
             raise ValueError(

@@ -58,6 +58,7 @@ class AtOneMoment(Dynamics):
         wanted = ceil(self.at * trajectory.n_steps - 1e-6)  # .55 * 200 is above 110
         fitted.model.load(trajectory.state(int(np.argmax(trajectory.steps >= wanted))))
         found = self._measured(fitted)
+        # `fit` keeps this model, whose parameters are those at the end of training
         fitted.model.load(trajectory.state(-1))
         return found
 
@@ -75,6 +76,7 @@ class AlongTheRun(Dynamics):
         assert fitted.trajectory is not None
         measure = logit_margin(fitted.model.likelihood, type(self).__name__)
         check_fits(self, MARGIN_BYTES * len(fitted.rows) * len(fitted.trajectory))
+        # the last checkpoint is the end of training, so that the loop leaves the model as it was trained
         margins = []
         for checkpoint in range(len(fitted.trajectory)):
             fitted.model.load(fitted.trajectory.state(checkpoint))
@@ -99,6 +101,7 @@ def error_length(likelihood: Likelihood, method: str) -> Measure:
             return (p - F.one_hot(targets, p.shape[1])).norm(dim=1)
         if isinstance(likelihood, Binary):
             error = (likelihood.logits(outputs).sigmoid() - targets).reshape(len(outputs), -1)
+            # |(e, -e)| = sqrt(2) |e|: as if there were a probability for either class
             return error.norm(dim=1) * (2**0.5 if error.shape[1] == 1 else 1.0)
         if outputs.shape != targets.shape:
             raise TypeError(
@@ -121,6 +124,7 @@ def logit_margin(likelihood: Likelihood, method: str) -> Measure:
 
     def measure(outputs: Tensor, targets: Tensor) -> Tensor:
         if isinstance(likelihood, Binary):
+            # one logit z stands against 0: the margin of a yes is z, that of a no -z
             signed = likelihood.logits(outputs) * (2 * targets.to(outputs.dtype) - 1)
             return signed.reshape(len(outputs), -1).amin(dim=1)
         # log p differs from the logits by one number per row, which the margin does not see

@@ -79,9 +79,11 @@ class Forgetting(AlongTheRun):
         self.random_state = random_state
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
+        # a tie, margin 0, is not right: another class is as probable
         right = self._margins(fitted) > 0
         learned = right.any(dim=0)
         first = torch.where(learned, right.int().argmax(dim=0), -1)  # of equal values the first
         self.first_learned_ = first.numpy()
+        # at most half of the checkpoints can be events: never right is below every row that was right once
         events = (right[:-1] & ~right[1:]).sum(dim=0)
         return -torch.where(learned, events, len(right)).double()

@@ -82,6 +82,7 @@ class EL2N(AtOneMoment):
         self.random_state = random_state
 
     def _measured(self, fitted: Fitted) -> Tensor:
+        # minus, as in GraNd and Loss: the paper keeps long errors, which wrong labels have, too
         return -measure_rows(fitted, error_length(fitted.model.likelihood, "EL2N"))
 
 
@@ -169,6 +170,7 @@ class GraNd(AtOneMoment):
         self.random_state = random_state
 
     def _measured(self, fitted: Fitted) -> Tensor:
+        # |g|^2 = |a|^2 |delta|^2 at a Linear layer: no (n, p) gradients
         lengths = fitted.engine.square_norms(fitted.rows.unweighted())
         assert isinstance(lengths, Tensor)
         return -exact(lengths).sqrt()

@@ -103,6 +103,7 @@ def confident_joint(pred_probs: np.ndarray, codes: np.ndarray) -> tuple[np.ndarr
     counts = np.zeros((n_classes, n_classes), dtype=int)
     for part in parts(n, n_classes):
         probabilities, given = pred_probs[part], codes[part]
+        # a class whose rows all have the mean reaches it, whichever way that was rounded
         confident = probabilities >= thresholds - TOLERANCE
         candidates = np.where(confident, probabilities, -1.0)
         candidates[np.arange(len(given)), given] += TOLERANCE  # ties go to the given label

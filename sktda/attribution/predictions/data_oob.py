@@ -137,6 +137,7 @@ class DataOOB(Attributor):
         if sample_weight is not None:
             weights = check_weights(sample_weight, len(target))
             heavy = weights >= HEAVY * weights.mean()
+        # members know neither transformers nor frames: they get what the ensemble's own `fit` made of X
         X = check_array(given.transformed(X), accept_sparse="csr", dtype=None, ensure_all_finite=False, allow_nd=True)
         if self.task_ == "classification":
             self.loo_decision_ = self._votes(given.model, X, target, heavy)
@@ -192,6 +193,7 @@ class DataOOB(Attributor):
         n = N_ESTIMATORS if self.n_estimators == "auto" else self.n_estimators
         if self.estimator is None:
             kind = RandomForestClassifier if classes else RandomForestRegressor
+            # trees compute in float32, in which a column far from 0 may be one number
             return make_pipeline(NearOne(), kind(n, n_jobs=self.n_jobs))
         given = GivenModel.of(self.estimator)
         if given.frozen:
@@ -222,6 +224,7 @@ class DataOOB(Attributor):
     def _left_out(self, bagged: Any, n: int, heavy: np.ndarray) -> np.ndarray:
         """Mask (members, n) of the rows to predict by each: not drawn by it, or heavy and drawn by all members."""
         name = type(bagged).__name__
+        # bags are drawn again from seeds for the number of rows in `fit`: of others they would be wrong in silence
         trained = getattr(bagged, "_n_samples", n)
         if trained != n:
             raise ValueError(
@@ -238,6 +241,7 @@ class DataOOB(Attributor):
                 "set bootstrap=True (or max_samples below 1.0 for Bagging)"
             )
         never = self.n_out_of_bag_ == 0
+        # more members would hardly help: such a row is out of a bag with probability exp(-weight / mean weight)
         left[:, never & heavy] = True
         if (never & ~heavy).any():
             raise ValueError(
@@ -282,6 +286,7 @@ class DataOOB(Attributor):
         for _, rows, found in self._predictions(bagged, X, len(target), heavy):
             times[rows] += 1
             total[rows] += found
+            # T by member: the mean of squared errors, not the squared error of the mean prediction
             squares[rows] += (found - target[rows]) ** 2
         return total / times, -squares / times
 
@@ -294,6 +299,7 @@ def is_bagged(model: Any) -> bool:
 def class_positions(member: Any, found: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Positions among the ensemble's classes of what a member predicts: scikit-learn's members predict positions."""
     own = np.asarray(getattr(member, "classes_", np.arange(len(known))))
+    # Bagging and forests train on codes, of which a member may have met a part only
     if own.dtype.kind in "iuf" and np.isin(own, np.arange(len(known))).all():
         return found.astype(int)
     return np.searchsorted(known, found)

@@ -147,12 +147,14 @@ class LabelPosterior(Attributor):
                 "noise matrix from; give ComplexityGap(), SelfConfidence() or DataOOB()"
             )
         self.loo_decision_ = decision
+        # by the task that the attributor took y for: its predictions are of these classes
         self.task_, codes, classes = encode_target(y, self.attributor_.task_)
         self.is_corrected_ = False
         if classes is None:
             self.scores_ = self.attributor_.scores_
             return self
         self.classes_ = classes
+        # T = I: log margin; else q = p T is solved for p (if learnt), then Bayes' rule with T and the given label
         judged = judge_labels(self.loo_decision_, codes)
         self.scores_, self.posterior_ = judged.scores, judged.posterior
         self.noise_matrix_, self.is_corrected_ = judged.matrix, judged.is_corrected
@@ -168,6 +170,7 @@ class LabelPosterior(Attributor):
             from sktda.attribution.features.robust_residual import RobustResidual
 
             return RobustResidual()
+        # as decided above: KernelForest must not infer it anew where `task` was given
         return KernelForest(task="classification")
 
     def prepare_members(self, prepare: Callable[[Any], Any], transformers: Any = None) -> None:

@@ -87,7 +87,9 @@ class OutOfSample(CallbackSupportMixin, Attributor):
         if not GivenModel.of(estimator).frozen:
             cell = 12 if self.estimator is None else getattr(X, "itemsize", 0)  # float64 near one, float32 for trees
             check_rows_fit(self, X, cell, max(len(train) for train, _ in folds))
+        # drawn before the folds are trained, so that n_jobs does not matter
         seeds = random.randint(2**31 - 1, size=len(folds))
+        # labels and not codes: class_weight of an estimator names them
         labels = self.classes_[codes]
         tasks = (
             (estimator, X, labels, sample_weight, *fold, int(seed)) for fold, seed in zip(folds, seeds, strict=True)
@@ -172,6 +174,7 @@ class OutOfSample(CallbackSupportMixin, Attributor):
             cv = StratifiedKFold(self._n_folds(int(cv), codes), shuffle=True, random_state=seed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of classes of one row: said by _n_folds
+                # X plays no part in stratified folds: zeros stand for rows of any kind
                 return list(cv.split(np.zeros(len(codes)), codes))
         folds = list(check_cv(cv, codes, classifier=True).split(X, codes, groups))
         times = np.bincount(np.concatenate([test for _, test in folds]), minlength=len(codes))
@@ -198,6 +201,7 @@ class OutOfSample(CallbackSupportMixin, Attributor):
                 UserWarning,
                 stacklevel=4,
             )
+        # no number of folds helps a class of one row, so these do not lower it
         rarest = int(np.where(single, counts.max(), counts).argmin())
         n_folds = min(wanted, int(counts[rarest]))
         if n_folds < wanted:
@@ -239,6 +243,7 @@ def default_classifier(X: Any = None) -> Any:
     Leaves of one row learn wrong labels by heart. benchmarks/which.py measures what this finds.
     """
     if sp.issparse(X):
+        # centred, sparse rows would be dense
         return make_pipeline(NearOne(), StandardScaler(with_mean=False), LogisticRegression(C=0.1, max_iter=1000))
     return make_pipeline(NearOne(), ExtraTreesClassifier(100, min_samples_leaf=5))
 

@@ -150,6 +150,7 @@ def in_order(table: Any, classes: list, index: Any, n: int) -> np.ndarray:
         )
         raise ValueError(f"probabilities has {what}; give one column for each of the classes {_listed(classes)}")
     if has_index:
+        # rows in an order of their own: taken one by one they would be others' probabilities, in silence
         if index is None and len(table) == n and not np.array_equal(table.index, np.arange(n)):
             raise ValueError(
                 "probabilities has an index, and X none to align it by; pass X as a DataFrame, or probabilities as an "
@@ -180,6 +181,7 @@ def checked(values: np.ndarray) -> np.ndarray:
         rows = np.flatnonzero(wrong.any(axis=1))
         if len(rows):
             raise ValueError(f"probabilities has {what} in {len(rows)} rows, the first is row {rows[0]}; {remedy}")
+    # what is left outside of [0, 1] is rounding, in a file or in float32
     values = np.clip(values, 0.0, 1.0)
     sums = values.sum(axis=1, keepdims=True)
     rows = np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE)

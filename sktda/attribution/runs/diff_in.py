@@ -174,6 +174,7 @@ class DiffIn(GradientAttributor, Deletion):
         self.random_state = random_state
 
     def _begin(self, X) -> None:
+        # once a fit: every later pass must draw the same checkpoints and the same rows
         self._seed = seed_of(self.random_state)
 
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
@@ -185,6 +186,7 @@ class DiffIn(GradientAttributor, Deletion):
         assert trajectory is not None
         names = fitted.model.parameters
         chosen = schedule.moments(trajectory, names, self.n_checkpoints, self.checkpoints, self._seed)
+        # eta^2 stands before b_t; rates by parameter would stand inside it, on both sides of H
         one_rate([moment.rates for moment in chosen])
         if fitted.model.decay and trajectory.rescalings.max() > MISFIT:
             raise ValueError(
@@ -193,6 +195,7 @@ class DiffIn(GradientAttributor, Deletion):
                 "or use Source"
             )
         for moment in schedule.visited(fitted, chosen):
+            # T / (n m): m checkpoints stand for T steps, however many were taken
             scale = trajectory.n_steps / (fitted.n * len(chosen))
             yield moment, scale * moment.step * moment.rates.size**2
 
@@ -219,11 +222,13 @@ class DiffIn(GradientAttributor, Deletion):
         total = torch.zeros(len(rows), len(asked.names), dtype=torch.float64)
         for moment, weight in self._moments(fitted):
             v = asked.gradients()
+            # G_t, and H_t v of each v: <v, H_t g_i> is <H_t v, g_i>, one product for all rows
             slope, product = bends.products(rows, v)
             if self.hvp == "gauss-newton":
                 product = gauss_newton_products(engine, rows, v)
             compute = partial(aggregated, engine, rows, bends, v, slope, product)
             name = f"checkpoint {moment.checkpoint} {fitted.passes.code(v.values())}"
+            # plus: the paper's I, the effect of a row that is there, is minus this sum
             total += weight * fitted.passes.collect(name, len(rows), compute)
         return total.T
 
@@ -239,6 +244,7 @@ class DiffIn(GradientAttributor, Deletion):
         return total.T
 
     def _self_scores(self, fitted: Fitted) -> Tensor:
+        # g_i stands twice in g_i' b_i: with roots of the weights a row's weight counts once
         engine, rows = fitted.engine, fitted.rows.rooted()
         engine.prepare(rows)
         bends = self._bends(engine)
@@ -251,9 +257,11 @@ class DiffIn(GradientAttributor, Deletion):
                 rows,
                 bends,
                 meeting(engine, bends if self._by_products else None, risk),
+                # G_t is that of the training, with whole weights
                 risk_gradient(engine, fitted.rows),
                 portion(engine, risk, self._by_products),
             )
+            # the seed is in the name: another draw for H_t is another pass, also in the same work_dir
             total -= weight * fitted.passes.collect(f"self {moment.checkpoint} {self._seed}", len(rows), compute)
         return total
 
@@ -280,6 +288,7 @@ class DiffIn(GradientAttributor, Deletion):
                         total[:, part] += weight * block.to(total.device)
             return total
 
+        # of the drawn rows only their number matters here, so any seed will do
         most = portion(engine, drawn(rows, self.hessian_rows, [0]), self._by_products)
         for asked, total in in_blocks(len(queries), most, values):
             yield asked, slice(0, len(rows)), total
@@ -296,10 +305,13 @@ class DiffIn(GradientAttributor, Deletion):
         bends = self._bends(engine)
         total = {name: torch.zeros_like(value) for name, value in fitted.model.parameters.items()}
         for _, weight in self._moments(fitted):
+            # g_S, a sum over the removed rows; w_t has the 1/n
             lost = removed_gradient(engine, rows, removed)
             slope, product = bends.product(rows, lost)
             changed = bends.product(rows.chosen(removed), slope)[1]  # of a mean, with the penalty
             for name in total:
+                # H_S G_t of the losses alone: the penalty stays when rows go
                 own = len(removed) * (changed[name] - decay.get(name, 0.0) * slope[name])
                 total[name] += weight * (product[name] + own)
+        # the final parameters are back, and it is there that the other rows' loss is to fall
         return line_search(engine, rows, removed, fitted.n, total)

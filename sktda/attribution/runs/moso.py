@@ -128,13 +128,16 @@ class MoSo(SelfScores):
         fitted.engine.prepare(fitted.rows)
         total = torch.zeros(len(fitted.rows), dtype=torch.float64)
         for moment in schedule.visited(fitted, chosen):
+            # G_t without the penalty, which is no row's
             mean, roots = fitted.engine.mean_gradient(fitted.rows), moment.rates.roots
             if roots is not None:
+                # <r^2 G, g>: `weighed` gives the rows' gradients one root of the rates, and G gets the other
                 mean = {name: roots[name] * value for name, value in mean.items()}
             compute = partial(agreement, weighed(fitted.engine, roots), fitted.rows, mean, fitted.n)
             total += moment.rates.size * fitted.passes.collect(
                 f"checkpoint {moment.checkpoint}", len(fitted.rows), compute
             )
+        # T / (n m): m checkpoints stand for T steps; no minus, since the paper's high is 'keep', too
         return total * fitted.trajectory.n_steps / (fitted.n * len(chosen))
 
 

@@ -50,8 +50,10 @@ def segments(
             )
         parts = np.split(np.arange(count), cuts)
     names = list(names)
+    # x_l by parameter group: a checkpoint brings the rates of the steps that led to it from the one before
     sums = np.array([trajectory.group_effective_rate_sums[part].sum(axis=0) for part in parts])
     rates = group_rates(trajectory, sums, names)
+    # steps are rooted: P^-1/2 of a rate of 0 would be infinite
     if still := [name for each in rates for name, root in (each.roots or {}).items() if not root]:
         raise ValueError(
             f"Source follows parameters that the optimiser moved, and '{still[0]}' had no learning rate; freeze it "
@@ -68,12 +70,15 @@ def _decay(trajectory: Trajectory, part: np.ndarray, names: list[str]) -> dict[s
     if trajectory.rescalings.max() <= MISFIT or not any(trajectory.weight_decay.values()):
         return dict.fromkeys(names, 1.0)
     trajectory.momentum  # noqa: B018  says if it changed on the way
+    # the optimiser adds the decay to a gradient that was clipped before: per unit of effective rate
+    # there is more of it, by one over the mean scale
     plain, scaled = (
         each[part].sum(axis=0) for each in (trajectory.group_rate_sums, trajectory.group_effective_rate_sums)
     )
     found: dict[str, float] = {}
     for group, about in enumerate(trajectory.groups):
         momentum = about.get("momentum", 0)
+        # in `scaled` already: what momentum makes of a step in the long run
         share = (1 - about.get("dampening", 0)) / (1 - momentum) if momentum else 1.0
         ratio = float(share * plain[group] / scaled[group]) if scaled[group] else 1.0
         found |= dict.fromkeys(about["parameters"], ratio)

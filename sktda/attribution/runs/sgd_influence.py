@@ -182,7 +182,9 @@ class SGDInfluence(GradientAttributor, Deletion):
         u = flatten_each(directions, replay.shapes)
         k, place = len(u), exact_device(fitted.model.device)
         total = torch.zeros(k, *(() if own else (len(fitted.rows),)), dtype=torch.float64, device=place)
+        # the objective sees the final parameters alone: its slopes by the last moments are 0
         state = {"total": total, "parameters": u, **{name: torch.zeros_like(u) for name in replay.steps.memory}}
+        # of a row that was given twice one copy stands for both in the batches
         asked = None if own is None else torch.from_numpy(replay.copies[own]).to(place)
         segments = list(reversed(replay.segments()))
 
@@ -202,15 +204,21 @@ class SGDInfluence(GradientAttributor, Deletion):
 
     def _step_back(self, replay: Replay, batch: Batch, state: dict[str, Tensor], asked: Tensor | None) -> None:
         """Takes the derivatives by parameters and moments (k, p) back over one step."""
+        # chain rule through the optimiser: slopes by where the step began, and by the gradient that it got
         slopes = replay.linear(batch).back(state)
+        # back through the clipping: slopes by the gradient of the batch's loss
         met = replay.rescaled(batch, slopes.pop("gradient"))
+        # <met, g_i> / B of each row, and H_B met: the gradient moves with the parameters, too
         dots, moved = replay.products(batch, met)
         state |= slopes
         state["parameters"] += moved
         dots, places = exact(dots), replay.places[batch.step]
         if asked is None:
+            # met is -eta u (SGD): minus turns what the row did into what its removal does. Rows may be in a batch
+            # several times, which index_add_ adds up
             state["total"].index_add_(1, places, dots.T, alpha=-1)
         else:
+            # (rows, k): of row i only the direction that is its own
             state["total"] -= (dots * (places[:, None] == asked)).sum(0)
 
     # ---- deletion --------------------------------------------------------------------------------------------------
@@ -223,6 +231,7 @@ class SGDInfluence(GradientAttributor, Deletion):
         changes = {"parameters": start, **dict.fromkeys(replay.steps.memory, start)}
         try:
             for batch in replay.forwards():
+                # d gradient = H_B d theta - g_S / B: rows leave the batch, which is divided by B as before
                 slope = replay.products(batch, changes["parameters"])[1] - flatten(replay.gradient(batch, gone))
                 inputs = {**changes, "gradient": replay.rescaled(batch, slope)}
                 changes |= replay.linear(batch).forward(inputs)

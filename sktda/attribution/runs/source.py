@@ -201,6 +201,7 @@ class Source(GradientAttributor):
 
     def _recorder(self, given: GivenModel) -> TrajectoryRecorder:
         optimizer = getattr(given.model, "optimizer", None)
+        # plain SGD is followed by its rates alone; P = 1 / (sqrt(v) + eps) of Adam needs v at every checkpoint
         moments = not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.SGD))
         return TrajectoryRecorder(n_checkpoints=max(6, 2 * self.n_segments), optimizer_state=moments)
 
@@ -211,6 +212,7 @@ class Source(GradientAttributor):
 
     def _stages(self, fitted: Fitted) -> Stages:
         n = len(self._data)
+        # alone, a stage saw all rows: none need be recognised, as rows with random transforms cannot
         stages = [*(self.stages or []), Stage(self.estimator_, None if self.stages else np.arange(n))]
         looked = [*(GivenModel.of(stage.estimator) for stage in stages[:-1]), fitted.given]
         runs = [
@@ -240,10 +242,12 @@ class Source(GradientAttributor):
         if trajectory is None:
             raise ValueError(where + unrecorded(type(self).__name__, given))
         positions = stage_positions(stage, given, data, where)
+        # n of 1/n: what training divided by, also where only some of its rows were given to the fit
         n = len(positions) if trajectory.rows is None else len(trajectory.rows)
         prefix = f"stage {number} " if total > 1 else ""
         parts = segments(trajectory, model.parameters, self.n_segments, self.boundaries, prefix)
         if number == total:
+            # settled by these rows already (class weights, tokens a row), which would be read again for it
             rows, model.likelihood = final.rows, final.model.likelihood
         else:
             rows = model.training_rows(*data)
@@ -260,6 +264,7 @@ class Source(GradientAttributor):
         for run in stages.runs:
             self._refuse_lowered(run.kind)
         if on_cluster():
+            # workers go through the rows of one segment while the factors of another are decomposed here
             overlapped(run.fitting(segment, self._seed, fitted.passes) for _, run, segment in stages.backwards())
         for _, run, segment in stages.backwards():
             run.flow(segment, self._seed, fitted.passes)
@@ -283,6 +288,7 @@ class Source(GradientAttributor):
             flow = run.flow(segment, self._seed, fitted.passes)
             yield stage, run, segment, prepare(run, flow, own)
             if number < len(way):
+                # u <- F_S(H) u; parameters that this stage did not train are carried to its start as they are
                 direction = {**direction, **flow.remaining(own)}
             del flow  # before the next curvature comes
 
@@ -290,6 +296,7 @@ class Source(GradientAttributor):
         directions, k = asked.gradients(), len(asked.names)
         total = torch.zeros(len(fitted.rows), len(fitted.stages.runs), k, dtype=torch.float64)
         for stage, run, segment, met in self._back(fitted, directions, lambda _, flow, u: flow.gathered(u), (k,)):
+            # the objective is in no other part of a shard's name in work_dir: directions tell it from others
             name, compute = fitted.passes.code(met.values()), partial(along_each, run.engine, run.rows, met)
             states = partial(_at_states, run, segment, name, compute)
             for values in fitted.passes.collected(len(run.rows), states):
@@ -302,6 +309,7 @@ class Source(GradientAttributor):
     def _own_values(self, fitted: Fitted, start: int, stop: int) -> Tensor:
         """(stop - start, n_stages) values of the rows for their own loss."""
         total = torch.zeros(stop - start, len(fitted.stages.runs), dtype=torch.float64)
+        # <F u, g_i> has the weight in g_i; the loss that is asked about is the row's own, without it
         queries = fitted.rows.unweighted()
         for part, found in in_blocks(stop, portion_size(fitted), partial(self._own_portion, fitted, queries), start):
             total[part.start - start : part.stop - start] = found
@@ -314,9 +322,11 @@ class Source(GradientAttributor):
         total = torch.zeros(shape, dtype=torch.float64, device=exact_device(fitted.model.device))
         direction = at_the_end(fitted, queries, None, part)
         for stage, run, segment, met in self._back(fitted, direction, Run.formed, (size,)):
+            # positions rise, so that the stage's rows of this portion are neighbours
             first, last = np.searchsorted(run.positions, [part.start, part.stop])
 
             def values(batch: slice, run: Run = run, met: dict[str, Tensor] = met) -> Tensor:
+                # each row meets its own direction only, (b,): the other b^2 - b pairs are never multiplied out
                 factors, own = run.captured(batch, met), run.places[batch] - part.start
                 return sum(factors[name].along(each[own]) for name, each in met.items())  # type: ignore[return-value]
 
@@ -329,9 +339,11 @@ class Source(GradientAttributor):
     def _blocks(self, fitted: Fitted, queries: Rows, measure: Callable | None) -> Iterator[tuple[slice, slice, Tensor]]:
         stages: Stages = fitted.stages
         n, size = len(fitted.rows), sum(value.numel() for value in fitted.model.parameters.values())
+        # few pairs take about a second exactly, which is worth no error
         tolerance = self.tolerance if len(queries) * n * size > EXACT_WORK else 0.0
 
         def prepare(run: Run, flow: Flow, direction: Direction) -> LowRank:
+            # directions times a root by parameter would be no few outer products any more
             if tolerance and isinstance(flow.curvature, EKFAC) and flow.root is None:
                 return truncated(flow, flow.coordinates(direction), run.linear, tolerance)
             return LowRank({}, Preconditioned(run.formed(flow, direction)))
@@ -349,6 +361,8 @@ class Source(GradientAttributor):
             return [(segment.name, met) for _, _, segment, met in back]
 
         def values(asked: slice) -> Tensor:
+            # all queries go back first, a portion at a time: rows are then passed through once a checkpoint,
+            # and not once for every portion
             ready: dict[str, list[LowRank]] = {}
             for _, each in in_blocks(asked.stop, portion_size(fitted), taken_back, asked.start):
                 for name, part in each:
@@ -369,6 +383,7 @@ class Source(GradientAttributor):
                 del parts, joined, block  # before those of the next segment are met
             return total
 
+        # of a query: its direction at every segment in float32, and its line of values in float64
         size = max(1, QUERY_BYTES // (4 * kept * n_segments + 8 * n))
         for asked, total in in_blocks(len(queries), size, values):
             yield asked, slice(0, n), total

@@ -110,6 +110,7 @@ class Run:
         self.decay: dict[str, float] = {}
         self.penalty = model.decay
         if trajectory.decoupled_weight_decay:
+            # AdamW shrinks weights beside the loss: exp(-x (P H + wd)), where P does not meet wd as it would in H
             self.decay, self.penalty = trajectory.weight_decay, {}
         self._shelf = Journal(mkdtemp(prefix="sktda-"))
         finalize(self, self._shelf.clear)
@@ -155,11 +156,13 @@ class Run:
 
     def share(self, segment: Segment) -> float:
         """What a gradient at one state of the segment counts."""
+        # F_r(H) meets the mean of a segment's gradients: dots are linear in them, so their mean will do
         return 1 / (self.n * (1 if self.average else len(segment.checkpoints)))
 
     @staticmethod
     def _averaged(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {
+            # counters, such as the batches that BatchNorm has seen, have no mean
             name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
             for name, value in states[-1].items()
         }
@@ -173,6 +176,8 @@ class Run:
                 pass
             curvature = self._curvature(segment)
             assert curvature is not None
+        # P by coordinate and Kronecker factors have no eigenbasis in common; one rate for a whole layer
+        # only multiplies its eigenvalues
         if isinstance(curvature, EKFAC):
             if self.trajectory.optimizer != "SGD":
                 return DiagonalFlow(curvature, rate, self._scale(segment), self._decoupled(segment))
@@ -198,6 +203,7 @@ class Run:
             steps = EKFAC.begun(self.engine, self.rows, seed, passes, visit)
             found: Curvature | None = None
             while found is None:
+                # another segment's fit may have had the model since the last step
                 self._penalise(segment)
                 with warnings.catch_warnings():
                     if self._told:
@@ -211,10 +217,12 @@ class Run:
                     yield
         else:
             self._penalise(segment)
+            # fitted as P^1/2 H P^1/2 + wd: its eigenvectors are others than those of H, so P cannot come in later
             kind = BlockCurvature if self.kind == "blockwise" else DenseCurvature
             found = kind(self.engine, self.rows, visit, self._root(segment), self._decoupled(segment))
         self.nbytes = max(self.nbytes, found.nbytes)
         self._shelf.write(segment.name, found.tensors)
+        # the form without its numbers; an empty view would keep all of them, a clone of it does not
         self._fitted[segment.name] = found.restored({key: value[:0].clone() for key, value in found.tensors.items()})
 
     def _penalise(self, segment: Segment) -> None:
@@ -223,10 +231,12 @@ class Run:
 
     def _curvature(self, segment: Segment) -> Curvature | None:
         """From the disk; None where it is not there."""
+        # what clears temporary folders may have taken it: the caller then fits it again
         kept = self._shelf.read(segment.name)
         if kept is None or segment.name not in self._fitted:
             return None
         device = self.model.device
+        # small tensors go to an accelerator as one; with float64 among them only where it has such numbers
         near = together(kept, device) if has_float64(device.type) else kept
         return self._fitted[segment.name].restored({name: placed(value, device) for name, value in near.items()})
 
@@ -245,6 +255,7 @@ class Run:
                 moments[name] = moments.get(name, 0) + v / len(segment.checkpoints)
         last = self._moments(len(self.trajectory) - 1)
         moments = {name: v.maximum(UNMET * last[name]) for name, v in moments.items()}
+        # P near 0, but not 0 itself, by which flows would divide
         still = torch.tensor(1e30)  # of a parameter that no step has moved
         eps = self.trajectory.eps or 0.0
         steps = {
@@ -258,6 +269,7 @@ class Run:
         betas = self.trajectory.betas
         assert betas is not None
         return {
+            # v / (1 - beta2^t) as in the step; amsgrad divides by the largest v so far
             name: state.get("max_exp_avg_sq", state["exp_avg_sq"]) / (1 - betas[1] ** float(state["step"]))
             for name, state in self.trajectory.optimizer_state(c).items()
         }
@@ -274,6 +286,7 @@ def _weighed(curvature: EKFAC, roots: dict[str, float]) -> EKFAC:
                 f"weight and bias of layer '{layer.name}' were trained at different learning rates, which the factors "
                 "of EK-FAC do not know apart; take Source(curvature='blockwise') or 'exact'"
             )
+        # r H r with a number r: the eigenvectors stay
         weighed.values[layer.name] = own.pop() ** 2 * curvature.values[layer.name]
     return weighed
 
@@ -304,6 +317,7 @@ def check_same_module(runs: list[Run], final: DifferentiableModel) -> None:
     """Raise ValueError for a stage that trained nothing of the final model."""
     shapes = {name: value.shape for name, value in final.module.named_parameters()}
     for number, run in enumerate(runs, start=1):
+        # some may differ, such as a head that was replaced; with none in common no stage hands anything on
         if run.shapes.items().isdisjoint(shapes.items()):
             raise ValueError(
                 f"stage {number} trained {', '.join(run.shapes)}, and none of these is in the final model with the "
@@ -326,4 +340,5 @@ def stage_positions(stage: Stage, given: GivenModel, data: GivenRows, where: str
             ) from error
     if not chosen.any():
         raise ValueError(f"{where}none of the {len(data)} rows were trained on; pass the rows of all stages together")
+    # rising and without repetition: `Source` searches in them, and adds to them by position
     return np.flatnonzero(chosen)

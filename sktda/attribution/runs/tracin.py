@@ -104,5 +104,6 @@ class TracIn(CheckpointDots):
 
     def _weights(self, fitted: Fitted) -> list[tuple[int | None, Rates]]:
         if fitted.trajectory is None:
+            # without a run eta K is unknown: of a single checkpoint it decides the scale, not the order
             return [(None, Rates(1.0))]
         return list(enumerate(rate_sums(fitted.trajectory, fitted.model.parameters)))

@@ -182,6 +182,7 @@ class Distributional(OverModels):
             for s, each in enumerate(fitted):
                 self.member_values_[s] = losses_of(each, X, y)
         else:
+            # x is the same weighted sum of objectives that scores_, and so d, are of
             shares = getattr(fitted[0].objective, "shares", [1.0])
             found = [[one.value for one in each.objectives_.values()] for each in fitted]
             self.member_values_ = np.array(found) @ shares
@@ -216,6 +217,7 @@ class Distributional(OverModels):
 
     def _measured(self, measure: Callable, groups: Any, error: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """(values, their standard errors)."""
+        # a row's own loss rises without it the more it had to be learnt by heart: low = suspicious needs a minus
         x, d, sign = self.member_values_, self.member_scores_, -1.0 if self._own_losses else 1.0
         if groups is not None:
             if self._own_losses:
@@ -254,6 +256,7 @@ class Distributional(OverModels):
                 total = total + d
             return total / len(self.attributors_)
         x, d = self.attribute_members(X_query, y_query, groups=groups)
+        # (S, q, 1): before a removal a query has one loss, whichever row is to go
         return measured(measure, x[:, :, None], d)[0]
 
     @available_if(_attributor_has("attribute"))
@@ -299,6 +302,7 @@ class Distributional(OverModels):
 def _ask(each: GradientAttributor, X_query: Any, y_query: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
     d = each.attribute(X_query, y_query)
     if groups is not None:
+        # in the worker, so that (q, n_groups) comes back and not (q, n)
         d = d @ membership(groups, d.shape[1])
     return losses_of(each, X_query, y_query), d
 
@@ -307,6 +311,7 @@ def losses_of(each: TrainedScores, X: Any, y: Any) -> np.ndarray:
     """What the attributor's objective measures of every row (n,) at its trained model: the loss, where nothing else."""
     fitted = each._ready()
     measure = row_measure(each.objective, fitted.model.likelihood)  # type: ignore[attr-defined]
+    # rows of weight 1, as `_other_rows` makes them: x is the loss itself
     return fitted.engine.losses(each._other_rows(fitted, X, y), measure).cpu().double().numpy()
 
 
@@ -316,6 +321,7 @@ def measured(
     """(the measure of x (S, ..., 1 or n) and x + d (S, ..., n), its jackknife error), some rows at a time."""
     shape = d.shape[1:]
     values, errors = np.empty(shape), np.empty(shape) if error else None
+    # measures and the jackknife copy what they get, and d may be a file larger than the memory
     for part in slices(shape[-1], max(1, BLOCK // max(1, len(d) * prod(shape[:-1])))):
         before = np.broadcast_to(x[..., part] if x.shape[-1] > 1 else x, d[..., part].shape)
         after = before + d[..., part]
@@ -343,7 +349,9 @@ def membership(groups: Any, n: int) -> np.ndarray:
         positions = np.asarray(rows)
         if positions.ndim != 1 or not (positions.dtype.kind in "iu" and len(positions)):
             raise ValueError(f"groups[{g}] must be positions of rows, at least one, got {rows!r}")
+        # negative ones would count from the end in silence
         if positions.min() < 0 or positions.max() >= n:
             raise ValueError(f"groups[{g}] has positions outside 0 to {n - 1}")
+        # set and not added: a row that is named twice can go but once
         result[positions, g] = 1
     return result

@@ -144,6 +144,7 @@ class Ensemble(CallbackSupportMixin, Attributor):
         weights = self._checked_weights(len(members))
         needs = [needs_of(each) for each in members]
         check_fits(self, 24.0 * _num_samples(y) * len(members))  # scores of each, together, and their ranks
+        # transformers are fitted once for all members that need numbers, the others see X as it came
         seen = numbers = X, X_val
         if self.transformers is not None and any(each.features for each in needs):
             numbers = fit_transformed(clone(self.transformers), X, y, X_val)
@@ -154,6 +155,7 @@ class Ensemble(CallbackSupportMixin, Attributor):
         progress = Progress(self, X, y)
         self.attributors_ = list(progress.each("attributors", in_workers(_fit, tasks, self.n_jobs), len(members)))
         self.member_scores_ = np.stack([checked_scores(each, _num_samples(X)) for each in self.attributors_])
+        # ranks, since members have different units; - 1/2 puts them symmetrically about 1/2
         ranks = (rankdata(self.member_scores_, axis=1) - 0.5) / self.member_scores_.shape[1]
         self.scores_ = np.average(ranks, axis=0, weights=weights)
         known = [each.task_ for each in self.attributors_ if hasattr(each, "task_")]
@@ -173,6 +175,7 @@ class Ensemble(CallbackSupportMixin, Attributor):
     def needs(self):
         """Validation rows if a member uses them, numbers if one needs them and no transformers make them."""
         found = [needs_of(each) for _, each in self._named()]
+        # `_named` has nothing of the default members, some of which need numbers
         numbers = self.attributors is None or any(each.features for each in found)
         return Needs(features=numbers and self.transformers is None, validation=any(each.validation for each in found))
 
@@ -184,6 +187,7 @@ class Ensemble(CallbackSupportMixin, Attributor):
         if deep:
             for name, each in self._named():
                 params[name] = each
+                # what is no attributor has none, and is refused in `fit` with a reason
                 if hasattr(each, "get_params"):
                     params |= {f"{name}__{key}": value for key, value in each.get_params().items()}
         return params
@@ -193,6 +197,7 @@ class Ensemble(CallbackSupportMixin, Attributor):
         settings = self.get_params(deep=False)
         own = {name: value for name, value in params.items() if name in settings}
         super().set_params(**own)
+        # the list first, then members by name, then what is in them: each step looks into what the one before set
         names = [name for name, _ in self._named()]
         if replaced := {name: value for name, value in params.items() if name in names and name not in own}:
             plain = all(not isinstance(each, tuple) for each in self.attributors)
@@ -222,6 +227,7 @@ class Ensemble(CallbackSupportMixin, Attributor):
         if self.attributors is not None:
             self.attributors = [(name, prepare(each)) for name, each in self._named()]
         elif self.task != "auto":
+            # which members are the default depends on the task, and that is known here only if it was told
             self.attributors = [prepare(each) for each in default_members(self.task)]
 
     def _members(self, y: Any) -> list[Any]:
@@ -235,6 +241,7 @@ class Ensemble(CallbackSupportMixin, Attributor):
             raise ValueError("attributors is empty; give a list such as [ComplexityGap(), SelfConfidence()]")
         for each in given:
             needs_of(each)  # says what is no attributor, before it is cloned
+        # one generator for all, of which every member without a seed draws another one
         random = random_of(self.random_state)
         return [seeded(told_task(clone(each), self.task), random) for each in given]
 
@@ -268,6 +275,7 @@ def default_members(task: str) -> list[Attributor]:
 
 
 def _fit(attributor, needs, X, X_val, y, sample_weight, y_val, metadata_val):
+    # not passed where there are none: an attributor whose `fit` has no such argument still works
     weight = {} if sample_weight is None else {"sample_weight": sample_weight}
     validation = {"X_val": X_val, "y_val": y_val, "metadata_val": metadata_val} if needs.validation else {}
     return attributor.fit(X, y, **weight, **validation)

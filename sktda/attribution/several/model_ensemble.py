@@ -145,6 +145,7 @@ class ModelEnsemble(OverModels):
             As the attributor's: positive = the row helps that query.
         """
         check_is_fitted(self, "attributors_")
+        # added up one by one: (n_members, n_query, n) may not fit
         total = 0.0
         for each in self.attributors_:
             total = total + each.attribute(X_query, y_query)
@@ -192,6 +193,7 @@ class ModelEnsemble(OverModels):
         if not given.fixed:
             if from_run and not given.trained_by_steps:
                 raise ValueError(_no_run(given))
+            # a net with a recorder of its own keeps that one, and has as many members as it took checkpoints
             recorder = [TrajectoryRecorder(self.n_members)] if from_run and given.can_record else None
             check_trainable(given, len(rows))
             seed = int(random.randint(2**31 - 1))
@@ -199,6 +201,7 @@ class ModelEnsemble(OverModels):
             given = GivenModel.of(estimator)
         trajectory = given.record
         if trajectory is not None:
+            # here, since members are copies without the record, by which other rows would be noticed later
             trajectory.check_rows(*given.seen(rows))
         if not from_run:
             return estimator, None
@@ -216,6 +219,7 @@ def with_dropout(estimator: Any, largest: float, seed: int, n_rows: int) -> Any:
     """A copy of a fitted estimator with each parameter at zero with one probability, drawn from (0, largest)."""
     generator = torch.Generator().manual_seed(seed)  # on the processor, whatever device the model is on
     share = largest * torch.rand((), generator=generator)
+    # theta * Bernoulli(1 - p), as published: not divided by 1 - p, as dropout in training is
     kept = {
         name: value.detach().cpu() * (torch.rand(value.shape, generator=generator) >= share)
         for name, value in differentiable(estimator, n_rows).parameters.items()
@@ -228,6 +232,7 @@ def at_checkpoint(estimator: Any, trajectory: Trajectory, c: int, n_rows: int) -
     state = trajectory.state(c)
     member = with_parameters(estimator, {name: state[name] for name in differentiable(estimator, n_rows).parameters})
     with torch.no_grad():
+        # running statistics of BatchNorm must be of the same time as the parameters
         for name, value in GivenModel.of(member).net.module_.named_buffers():
             if (name := name.replace("_orig_mod.", "")) in state:  # of a compiled module; not kept: not in the state
                 value.copy_(state[name])

@@ -72,6 +72,7 @@ def trajectory_scores(
     >>> sorted(scores)
     ['DiffIn', 'InnerProduct', 'MoSo', 'TracIn', 'TracIn-self']
     """
+    # without an objective `fit` trains and checks only: the pass over the checkpoints is made below
     attributor = DiffIn(estimator, objective=None, device=device, batch_size=batch_size, random_state=random_state).fit(
         X, y, sample_weight
     )
@@ -81,11 +82,14 @@ def trajectory_scores(
     assert trajectory is not None
     weight = np.ones(len(rows)) if rows.weight is None else rows.weight.double().numpy()
     bends = SecondOrder(engine)
+    # TracIn's weights, sums of rates; those of MoSo and DiffIn are rates at a checkpoint (`moment.rates`)
     rates = one_rate(rate_sums(trajectory, fitted.model.parameters))
+    # all checkpoints, one for each of the sums
     chosen = schedule.moments(trajectory, fitted.model.parameters, "auto", "even", None)
     scale = trajectory.n_steps / len(chosen)
     scores = dict.fromkeys(["TracIn", "TracIn-self", "InnerProduct", "MoSo", "DiffIn"], np.zeros(len(rows)))
     for moment, rate in zip(schedule.visited(fitted, chosen), rates, strict=True):
+        # q_c, at the checkpoint's own parameters
         v = asked.gradient()
         slope, product = bends.product(rows, v)
         along_v, along_mean, bent, squares = (
@@ -150,6 +154,7 @@ def training_dynamics(
     """
     settings = {"device": device, "batch_size": batch_size}
     first = AUM(estimator, random_state=random_state, **settings).fit(X, y, sample_weight)
+    # trained once: the others read the record that comes with it
     net = frozen(first.estimator_)
     others = [kind(net, **settings) for kind in (Forgetting, EL2N, GraNd, Loss, LogitMargin)]
     return {type(each).__name__: each.scores_ for each in [first, *(other.fit(X, y) for other in others)]}

@@ -88,10 +88,12 @@ class OverModels(CallbackSupportMixin, Attributor):
             for model, seed in zip(models, seeds, strict=True)
         )
         self.attributors_ = list(progress.each("score", in_workers(fitted_clone, tasks, self.n_jobs), len(models)))
+        # they came back without rows (`fitted_clone`), and share these
         for each in self.attributors_:
             each._data = rows
         if all(found := [objectives_of(each) for each in self.attributors_]):
             self.objectives_ = averaged(found)
+        # with objective=None there is `attribute` only
         if all(hasattr(each, "scores_") for each in self.attributors_):
             self._summarise(X, y)
         progress.end()
@@ -150,6 +152,7 @@ class OverModels(CallbackSupportMixin, Attributor):
     ) -> list[Any]:
         """The estimator after n trainings, each from a seed of its own."""
         seeds = [int(seed) for seed in random.randint(2**31 - 1, size=n)]
+        # also those that are set: at one fixed seed all members would be the same model
         names = [name for name in estimator.get_params(deep=True) if f"__{name}".endswith("__random_state")]
         given = GivenModel.of(estimator)
         check_trainable(given, len(rows))
@@ -206,6 +209,7 @@ def averaged(found: list[dict[str, Any]]) -> dict[str, Any]:
     result = {}
     for name in found[0]:
         each = [member[name] for member in found]
+        # which group is the larger one may differ from member to member: the mean gap is then of no pair
         agree = all(one.groups == each[0].groups for one in each)
         value, scores = float(np.mean([one.value for one in each])), np.mean([one.scores for one in each], axis=0)
         result[name] = replace(each[0], value=value, scores=scores, groups=each[0].groups if agree else None)
