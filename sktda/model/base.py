@@ -138,6 +138,7 @@ class DifferentiableModel:
         """`rows` of the training data; the likelihood becomes that whose mean over them the training saw."""
         rows = self.rows(X, y, sample_weight)
         if self.likelihood.unsettled:
+            # labels alone are kept: inputs of a block are let go before the next is read
             parts = [rows.read(block)[1] for block in slices(len(rows), LABELS)]
             self.likelihood = self.likelihood.settled(parts)
         return rows

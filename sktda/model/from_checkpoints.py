@@ -70,6 +70,7 @@ def from_checkpoints(
     done = _steps(steps, saved, sources)
     groups, places = _groups(module, optimizer, saved[-1])
     rates = _rates(learning_rates, done, saved, len(groups))
+    # (C, groups): rates of the steps from one checkpoint to the next
     sums = np.add.reduceat(rates, [0, *done[:-1]])
     momenta = np.array([float(group.get("momentum", 0)) for group in groups])
     damping = np.array([float(group.get("dampening", 0)) for group in groups])
@@ -81,10 +82,12 @@ def from_checkpoints(
         groups=groups,
         module=module_fingerprint(module),
         steps=done,
+        # step k, counted from 1, is in line k - 1
         group_learning_rates=rates[done - 1],
         group_rate_sums=sums,
         group_effective_rate_sums=sums * np.where(momenta > 0, (1 - damping) / (1 - momenta), 1.0),
         group_momenta=np.tile(momenta, (n, 1)),
+        # files do not tell them; TorchModel refuses 0 where a sum criterion needs them
         batch_sizes=np.zeros(n, dtype=np.int64),
         losses=np.full(n, np.nan),
         rescalings=np.zeros(n),
@@ -211,6 +214,7 @@ def _optimizer_name(optimizer: Any, groups: list[dict[str, Any]]) -> str:
     if optimizer is not None:
         raise TypeError(f"optimizer must be a torch.optim.Optimizer or its name, got {type(optimizer).__name__}")
     group = groups[0]
+    # saved groups have the settings of an optimiser, and not its name
     if "betas" in group:
         return "AdamW" if group.get("decoupled_weight_decay") else "Adam"
     if "nesterov" in group:

@@ -113,6 +113,7 @@ class DefaultNet(BaseEstimator, metaclass=ABCMeta):
         data = ScaledRows(X, self._targets(y), self.scaled_, self.weights(sample_weight, X.shape[0]))
         optimizer = self._optimizer("classification" if classes else "regression")
         width = len(self.classes_) if classes else data.y.shape[1]
+        # up to 512 rows make about eight batches, so that an epoch has several steps
         size = max(8, min(64, ceil(len(data) / 8)))
         epochs = int(np.clip(ceil(STEPS / ceil(len(data) / size)), *EPOCHS))
         with torch_state_kept():
@@ -259,6 +260,7 @@ def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
 
         return Rows(len(data), read, weight)
 
+    # the mean over columns of y, as MSELoss took it in training
     likelihood = Categorical() if isinstance(model, ClassifierMixin) else Gaussian(average=True)
     return DifferentiableModel(module_of(model), likelihood, rows, weight_decay(model.net_))
 

@@ -126,6 +126,7 @@ class Recording:
 
     def next_batch(self, n: int, optimizer: torch.optim.Optimizer) -> None:
         self.batch_steps, self.batch_size = 0, n
+        # gradients may be added up over batches: the rows of a step are those since the last one
         if not self.gradients.n_losses:
             self.pending_rows = 0
         self.pending_rows += n
@@ -152,6 +153,7 @@ class Recording:
         self.momenta = [float(group.get("momentum", 0)) for group in groups]
         seen = self._seen_by_parts()
         step = self.gradients.at_step(optimizer, self.batch_size)
+        # in the buffer a gradient moves by (1 - dampening) (1 + m + m^2 + ...) = (1 - dampening) / (1 - m) steps in all
         share = [
             scale * ((1 - group.get("dampening", 0)) / (1 - m) if m else 1.0)
             for group, m, scale in zip(groups, self.momenta, step.scales, strict=True)
@@ -165,6 +167,7 @@ class Recording:
         if self.with_steps and rows is not None:
             self.step_rows.append(rows)
             self.step_rates.append(self.rates)
+            # rows that counted unevenly have no scale in common: NaN, which says that it is not known
             self.step_scales.append(step.scales if step.uneven <= MISFIT else [float("nan")] * len(groups))
 
     def _check_rows_known(self) -> None:
@@ -210,6 +213,7 @@ class Recording:
 
     def _skip_past(self) -> None:
         """Move on to the first planned checkpoint ahead; spacings below one batch would name a batch twice."""
+        # rounded from the start each time, so that spacings of 2.5 do not drift
         while self.spacing and self.origin + round(self.k * self.spacing) <= self.batches:
             self.k += 1
 

@@ -125,6 +125,7 @@ def side_by_side(
     drawn = [everything] * len(seeds) if same_order else kept
     sizes = np.array([len(part) for part in drawn])
     nets: list[Any] = [None] * len(seeds)
+    # batches are stacked, so a group has trainings on equally many rows
     for size in np.unique(sizes):
         same = np.flatnonzero(sizes == size)
         rows = np.stack([drawn[k] for k in same])
@@ -187,9 +188,12 @@ class Stack:
         seen (n_nets, size): how often each row of a batch counts.
         """
         rows = torch.as_tensor(batch, device=self.net.device)
+        # the mean of a batch as a product with shares, in which a row can count 0 or twice
         share = torch.full(rows.shape, 1 / rows.shape[1], device=rows.device, dtype=self.dtype)
         if seen is not None:
+            # at least 1: a batch of which no row counts has gradients of 0, not 0 / 0
             share = seen / seen.sum(dim=1, keepdim=True).clamp(min=1)
+        # "error": what vmap would draw is not what each net would draw by itself
         losses = vmap(self._loss, randomness="error")(
             self.parameters, self.buffers, _rows(self.X, rows), _rows(self.y, rows), share
         )
@@ -201,12 +205,14 @@ class Stack:
         given = ((), x) if isinstance(x, dict) else ((x,), {})
         outputs = _squeezed(self.net, functional_call(self.module, (parameters, buffers), *given))
         losses = self.net.get_loss(outputs, y, training=True)
+        # a row's outputs first: torch's mean over (b, k) is the mean over rows of these
         return losses.reshape(len(share), -1).mean(dim=1) @ share
 
     def train(self, rows: np.ndarray, seen: np.ndarray | None = None) -> None:
         """All epochs, on these rows (n_nets, n_drawn); seen (n_nets, n): as `gradients` takes it."""
         drawn = torch.from_numpy(rows)
         counts = None if seen is None else torch.from_numpy(seen).to(self.dtype)
+        # over positions in the drawn rows: a loader then gives the order, and reads nothing
         loaders = [net.get_iterator(range(rows.shape[1]), training=True) for net in self.nets]
         self.drawn_any = len(loaders[0]) > 0  # drop_last drops the only batch of few rows
         for _ in range(self.net.max_epochs):
@@ -221,6 +227,7 @@ class Stack:
                     positions = torch.where(share > 0, positions, counts.argmax(dim=1, keepdim=True))
                     share = share.to(self.net.device)
                     here = share.sum(dim=1)
+                # sums stay on the device until the epoch is over: a look at each batch would wait for it
                 total = total + self.gradients(positions, share) * here
                 self.optimizer.step()
                 n_seen = n_seen + here
@@ -233,6 +240,7 @@ class Stack:
         """The batches of one epoch, of every net: as its iterator would draw them."""
         with torch_state_kept():
             for k, loader in enumerate(loaders):
+                # every net's generator goes on where its own training would be, from its first weights on
                 torch.set_rng_state(self._states[k])
                 torch.empty((), dtype=torch.int64).random_()  # a DataLoader draws this before the order
                 yield list(loader.batch_sampler)
