@@ -176,6 +176,7 @@ def restrict(model: DifferentiableModel, patterns: str | Sequence[str]) -> None:
         raise ValueError(f"{what} no trainable parameter; they are {names}. A pattern may hold * and ?")
     kept = {name for name in own if any(fnmatchcase(name, each) for each in wanted)}
     if model.invariant is not None:
+        # a direction that also moves what is now frozen is free no longer
         inside = torch.cat([torch.full((value.numel(),), name in kept) for name, value in own.items()])
         model.invariant = _directions_inside(model.invariant, inside.to(model.invariant.device))
     model.decay = {name: rate for name, rate in model.decay.items() if name in kept}

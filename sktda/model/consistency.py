@@ -50,6 +50,7 @@ def check_losses(given: GivenModel, model: DifferentiableModel, rows: Rows, data
 def _check_rows_alone(model: DifferentiableModel, inputs: Inputs) -> None:
     name, tolerance = type(model.module).__name__, _tolerance(model)
     with torch.no_grad():
+        # in eval mode: what still differs is drawn, or kept, by the forward pass itself
         together, again = (forward(model.module, inputs) for _ in range(2))
         if (moved := _distance(together, again)) > tolerance:
             raise ValueError(
@@ -201,6 +202,7 @@ def _distance(one: Tensor, other: Tensor) -> float:
         return float("inf")
     if not both.any():
         return 0.0
+    # by the largest entry: a small one beside it has the rounding of what it was summed of
     return float((one - other)[both].abs().max() / one[both].abs().max().clamp(min=1e-12))
 
 

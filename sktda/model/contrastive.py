@@ -126,6 +126,7 @@ def in_towers(outputs: Any, temperature: float) -> tuple[Tensor, Tensor, Any]:
             f"it returned a {type(outputs).__name__}; return the two embeddings, and the exponentiated logit scale"
         )
     images, texts, *factor = outputs
+    # its entries are equal: the engine has it once for each row
     return images, texts, factor[0].reshape(-1)[0] if factor else 1 / temperature
 
 
@@ -214,6 +215,7 @@ class FixedNegatives(nn.Module):
         self.temperature = temperature
         self.names = list(negatives)
         for name, value in negatives.items():
+            # it moves with the towers to a device, and is no part of their checkpoints
             self.register_buffer(f"negative_{name}", torch.as_tensor(value).clone(), persistent=False)
 
     def forward(self, **inputs: Tensor) -> Tensor:

@@ -102,6 +102,7 @@ def train_clone(
     with torch_state_kept():
         if isinstance(given.model, NeuralNet) and not given.transformers and may_broadcast(given.model):
             check_targets(_initialised(given.model), X, y)
+        # seeded last: the check above has drawn weights of its own
         seed_generators(seed)
         copy.fit(X, y, **arguments)
     given = GivenModel.of(copy)

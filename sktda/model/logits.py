@@ -85,7 +85,7 @@ class LogitsLoss(nn.Module):
             losses, counts = losses / counts.clamp(min=1), counts.new_ones(counts.shape)
         if self.reduction == "none":
             return losses
-        # over the labels of the batch that count, and not over rows: padding is no label
+        # counts are of labels that count, as padding is none, or 1 for each sequence
         return losses.sum() / counts.sum() if self.reduction == "mean" else losses.sum()
 
     def classes_second(self, logits: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ class WeightedLoss(nn.Module):
         """0-d."""
         if isinstance(targets, Tensor):
             return self.loss(outputs, targets).mean()
+        # a mean over rows and not over weights, in which a row would count by the others of its batch
         losses = self.loss(outputs, targets[0])
         return (losses * targets[1].reshape(-1, *[1] * (losses.ndim - 1))).mean()
 
@@ -219,6 +220,7 @@ class DefaultRegressor(RegressorMixin, DefaultNet):
         return False
 
     def _targets(self, y: Any) -> Tensor:
+        # a copy, as the standard works in place
         values = np.array(y, dtype=np.float64)
         values = values.reshape(len(values), -1)
         return torch.from_numpy(self.standard_.apply(values).astype(np.float32))

@@ -160,6 +160,7 @@ class Stack:
                 new = clone(net)
                 new.check_data(X, y if part is None else part_of(y, part))  # from which it knows the classes
                 self.nets.append(new.initialize())
+                # after the first weights: from here a training by itself would draw its order
                 self._states.append(torch.get_rng_state())
         self.net = self.nets[0]
         self.net.criterion_.reduction = "none"
@@ -177,6 +178,7 @@ class Stack:
         }
         (_, settings) = self.net.get_params_for_optimizer("optimizer", self.module.named_parameters())
         kind = type(self.net.optimizer_)
+        # one for all nets: what it does to every number by itself, it does to each net as if alone
         self.optimizer = kind([value for value in self.parameters.values() if value.requires_grad], **settings)
         whole = slice(0, count(X))
         self.X, self.y = _to(take(X, whole), self.net.device), _to(take(y, whole), self.net.device)

@@ -30,7 +30,6 @@ class Standard:
 
     def __init__(self, low: np.ndarray, high: np.ndarray, n: int, sums: Callable[..., Any]) -> None:
         self.factor = power_of_two(np.maximum(np.abs(low), np.abs(high)))
-        # the middle of the range
         self.shift = low / self.factor / 2 + high / self.factor / 2
         total, square = sums(self.factor, self.shift)
         self.centre = total / n
