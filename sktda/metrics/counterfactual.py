@@ -56,6 +56,7 @@ def linear_datamodeling_score(values: np.ndarray, kept: np.ndarray, measured: np
         )
     if len(kept) < 3:
         raise ValueError(f"{len(kept)} subsets give no rank correlation; retrain on at least 3, better 50")
+    # a value is the rise on removal, so the rows that were left out are summed; both sides higher = worse
     return spearman((~kept).astype(float) @ values.T, measured)
 
 
@@ -138,6 +139,7 @@ def distributional_lds(
 
 def predicted_moves(measure: Measure, values: np.ndarray, shifts: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """(n_subsets, n_query) of the measure, with shifts summed over the rows that are removed (n_subsets, n_train)."""
+    # (subsets, members, queries); a set's shift is the sum of its rows', to first order
     moved = np.einsum("sqn,mn->msq", shifts, removed.astype(float), optimize=True)
     return np.stack([measure(values, values + each) for each in moved])
 
@@ -149,6 +151,7 @@ def measured_moves(measure: Measure, full: np.ndarray, measured: np.ndarray, flo
 
 def chance(measure: Measure, x: np.ndarray, y: np.ndarray) -> np.ndarray | float:
     """What a Wasserstein distance of samples x and y would be, were they of one distribution; 0 for other measures."""
+    # of these measures, only a distance is above 0 by chance alone, as it is never below
     if measure not in (wasserstein, wasserstein_gaussian):
         return 0.0
     floor = wasserstein_floor(len(x), len(y), gaussian=measure is wasserstein_gaussian)
@@ -204,9 +207,12 @@ def noise_ceiling(measured: np.ndarray) -> float:
     found = []
     for _ in range(SPLITS):
         order = rng.permutation(n)
+        # two means of half the retrains each: they agree as far as the subset, and not the seed, decides
         parts = (measured[:, order[:half]].mean(axis=1), measured[:, order[half : 2 * half]].mean(axis=1))
         found.append(spearman(*parts).mean())
     r, length = max(np.mean(found), 0.0), n / half  # by chance below 0, where retrains agree in nothing
+    # Spearman-Brown: r of half a test is k r / (1 + (k - 1) r) of k times its length; a perfect prediction
+    # meets only the true part of what was measured, hence the root
     return float(np.sqrt(length * r / (1 + (length - 1) * r)))
 
 
@@ -252,6 +258,7 @@ def leave_one_out_correlation(values: np.ndarray, retrained: np.ndarray, full: n
         raise ValueError(f"{len(predicted)} rows give no correlation; leave out at least 3, better 50")
     true = retrained - full
     correlation = pearson(predicted, true)
+    # slope = cov / var(predicted) = correlation * sd(true) / sd(predicted)
     spread = np.where(varies(predicted), predicted.std(axis=0), 1.0)
     return {
         "pearson": correlation,

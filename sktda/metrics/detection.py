@@ -51,6 +51,7 @@ def detection_curve(scores: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, 
         )
     _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
     share = np.bincount(place, wrong) / count  # of wrong rows among those of one score
+    # every row of a tie finds the tie's share, the mean over the orders it could be in
     found = np.append(0, np.cumsum(np.repeat(share, count))) / wrong.sum()
     inspected = np.linspace(0, 1, len(scores) + 1)
     # inspected = rate * found + (1 - rate) * (share of right rows inspected), so its area holds that of the ROC curve
@@ -120,5 +121,6 @@ def removal_curve(
 
     before = predict(np.array([], dtype=int))
     most_helpful = np.argsort(-values, axis=1, kind="stable")
+    # every query has helpful rows of its own, and of that training only its own prediction counts
     flips = [[predict(rows[:k])[q] != before[q] for q, rows in enumerate(most_helpful)] for k in n_removed]
     return np.mean(flips, axis=1)

@@ -56,6 +56,7 @@ def noise_corrected_accuracy(
             f"noise_matrix of shape {matrix.shape} must be square, row k the shares of true class k that carry each "
             "label, and every row must sum to 1"
         )
+    # the inverse multiplies rounding by this number: beyond it few digits would be left
     if not (matrix >= 0).all() or np.linalg.cond(matrix) > 1e12:
         raise ValueError(
             "noise_matrix must have shares of at least 0 and an inverse: where two classes are labelled alike, no "

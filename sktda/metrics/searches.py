@@ -53,9 +53,11 @@ def beyond_chance(scores: np.ndarray, prior: int) -> int:
     means = scores.mean(axis=0)
     means[np.isnan(means)] = -np.inf  # a fit that failed
     best = int(means.argmax())
+    # of a prior that could not be fitted there is no difference to test
     if best == prior or means[prior] == -np.inf:
         return best
     gain = scores[:, best] - scores[:, prior]
+    # paired: what makes a split hard for both cancels in the difference
     return best if gain.mean() > standard_error(gain) else int(prior)
 
 

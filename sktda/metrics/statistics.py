@@ -63,6 +63,7 @@ def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Correlation along the first axis; 0 where a or b is constant."""
     both = varies(a) & varies(b)
+    # less the means first: sums of squares of large numbers would cancel
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
     # the size of a constant column may be rounding, and not 0

@@ -138,6 +138,7 @@ class DifferentiableModel:
         """`rows` of the training data; the likelihood becomes that whose mean over them the training saw."""
         rows = self.rows(X, y, sample_weight)
         if self.likelihood.unsettled:
+            # labels alone are kept: inputs of a block are let go before the next is read
             parts = [rows.read(block)[1] for block in slices(len(rows), LABELS)]
             self.likelihood = self.likelihood.settled(parts)
         return rows
@@ -175,6 +176,7 @@ def restrict(model: DifferentiableModel, patterns: str | Sequence[str]) -> None:
         raise ValueError(f"{what} no trainable parameter; they are {names}. A pattern may hold * and ?")
     kept = {name for name in own if any(fnmatchcase(name, each) for each in wanted)}
     if model.invariant is not None:
+        # a direction that also moves what is now frozen is free no longer
         inside = torch.cat([torch.full((value.numel(),), name in kept) for name, value in own.items()])
         model.invariant = _directions_inside(model.invariant, inside.to(model.invariant.device))
     model.decay = {name: rate for name, rate in model.decay.items() if name in kept}

@@ -89,6 +89,7 @@ class FolderStore(Store):
                 f"{path} exists already: another training (a copy of this net?) writes into the same folder; "
                 "give each its own TrajectoryRecorder(path=...)"
             )
+        # safetensors refuses tensors that share memory: tied ones are written once, beside their other names
         first: dict[int, str] = {}
         aliases = {key: first[id(value)] for key, value in tensors.items() if first.setdefault(id(value), key) != key}
         kept = {key: value for key, value in tensors.items() if key not in aliases}
@@ -120,6 +121,7 @@ def snapshot(module: nn.Module, optimizer: torch.optim.Optimizer | None = None) 
                 f"'{name}' of the module's state_dict is {type(value).__name__}, which cannot be kept in a checkpoint; "
                 "only tensors can (run one batch through lazy layers before training)"
             )
+        # by identity, so that tied parameters are still one tensor in the checkpoint
         if id(value) not in copies:
             copies[id(value)] = _copy(value)
         taken[f"module/{name}"] = copies[id(value)]
@@ -143,4 +145,5 @@ def _as_tensor(value: Any, key: str, optimizer: torch.optim.Optimizer) -> Tensor
 
 
 def _copy(value: Tensor) -> Tensor:
+    # a copy also on the processor: the next step changes parameters in place
     return value.detach().to("cpu", copy=True).contiguous()

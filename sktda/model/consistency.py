@@ -38,9 +38,11 @@ def check_losses(given: GivenModel, model: DifferentiableModel, rows: Rows, data
     chosen = np.unique(np.linspace(0, len(data) - 1, ROWS).astype(int))
     # without targets skorch hands zeros to the criterion
     targets = reader(net, *given.seen(data.take(chosen)))[2] or torch.zeros(len(chosen), 1).__getitem__
+    # cuDNN's recurrent layers have no backward pass in eval mode
     with _undisturbed(unwrapped(net.module_), net.criterion_), torch.backends.cudnn.flags(enabled=False):
         _check_lengths(model, rows, chosen)
         _check_rows_alone(model, rows.block(chosen, model.device)[0])
+        # at two sizes: at one, a sum over a fixed number looks like a mean
         for n in sorted({len(chosen), (len(chosen) + 1) // 2}, reverse=True):
             _compare(net, model, rows, chosen[:n], targets(slice(0, n)).to(model.device))
 
@@ -48,6 +50,7 @@ def check_losses(given: GivenModel, model: DifferentiableModel, rows: Rows, data
 def _check_rows_alone(model: DifferentiableModel, inputs: Inputs) -> None:
     name, tolerance = type(model.module).__name__, _tolerance(model)
     with torch.no_grad():
+        # in eval mode: what still differs is drawn, or kept, by the forward pass itself
         together, again = (forward(model.module, inputs) for _ in range(2))
         if (moved := _distance(together, again)) > tolerance:
             raise ValueError(
@@ -133,6 +136,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
                 "broadcasting, or rows meet in it. Give y the shape of the outputs; for pairs that are each other's "
                 "negatives there is ContrastiveLoss"
             )
+        # the mean of a batch may be over labels that count, or weights of classes, and not over rows
         size = 1.0 if total else model.likelihood.size(targets)
         found = losses.sum() / size
         if expected.ndim:
@@ -141,6 +145,7 @@ def _compare(net: Any, model: DifferentiableModel, rows: Rows, part: np.ndarray,
         theirs, ours = float(expected.detach()), float(found.detach())
         if not np.isfinite(theirs) or not np.isfinite(ours):
             return  # rows that hold NaN are refused by their scores, by position
+        # losses near 0 are compared by their difference: relative to themselves they are rounding
         if abs(theirs - ours) > tolerance * max(abs(theirs), abs(ours), 1e-3):
             kind = "sum" if total else "mean"
             raise ValueError(
@@ -197,6 +202,7 @@ def _distance(one: Tensor, other: Tensor) -> float:
         return float("inf")
     if not both.any():
         return 0.0
+    # by the largest entry: a small one beside it has the rounding of what it was summed of
     return float((one - other)[both].abs().max() / one[both].abs().max().clamp(min=1e-12))
 
 

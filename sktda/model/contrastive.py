@@ -48,6 +48,7 @@ class BatchLoss(nn.Module, metaclass=ABCMeta):
         """
         m = len(outputs[0])
         others = ~torch.eye(m, dtype=torch.bool, device=outputs[0].device)
+        # m batches: of a criterion of someone's own nothing else is known
         without = [self.terms(tuple(each[kept] for each in outputs)).sum() for kept in others] if m > 1 else [0.0]
         return self.terms(outputs).sum() - torch.stack([torch.as_tensor(each).to(outputs[0]) for each in without])
 
@@ -91,11 +92,13 @@ class ContrastiveLoss(BatchLoss):
         own = (z.logsumexp(1) + z.logsumexp(0)) / 2 - z.diagonal()
         if len(z) == 1:
             return own
+        # with the pair go its own term, and its row and column out of the logsumexp of all others
         return own + (_as_negative(z).sum(0) + _as_negative(z.T).sum(0)) / 2
 
 
 def _as_negative(z: Tensor) -> Tensor:
     """(m, m): in row j and column i, by how much logsumexp of row j falls without column i; 0 for i = j."""
+    # without column i, of share p_i, logsumexp falls by -log(1 - p_i)
     whole = z.logsumexp(1, keepdim=True)
     # 1 - p has no digits left where p is nearly 1, which one column of a row may be
     top = torch.zeros_like(z, dtype=torch.bool).scatter_(1, z.argmax(1, keepdim=True), True)
@@ -123,12 +126,14 @@ def in_towers(outputs: Any, temperature: float) -> tuple[Tensor, Tensor, Any]:
             f"it returned a {type(outputs).__name__}; return the two embeddings, and the exponentiated logit scale"
         )
     images, texts, *factor = outputs
+    # its entries are equal: the engine has it once for each row
     return images, texts, factor[0].reshape(-1)[0] if factor else 1 / temperature
 
 
 def with_rows(outputs: Any) -> tuple[Any, ...]:
     """Two embeddings and their factor, which has one entry, with one of it per row."""
     n = len(outputs[0])
+    # one factor is no row; repeated by row it can be packed with the embeddings
     return tuple(e.expand(n) if isinstance(e, Tensor) and e.ndim < 2 and e.numel() == 1 else e for e in outputs)
 
 
@@ -210,6 +215,7 @@ class FixedNegatives(nn.Module):
         self.temperature = temperature
         self.names = list(negatives)
         for name, value in negatives.items():
+            # it moves with the towers to a device, and is no part of their checkpoints
             self.register_buffer(f"negative_{name}", torch.as_tensor(value).clone(), persistent=False)
 
     def forward(self, **inputs: Tensor) -> Tensor:
@@ -219,6 +225,7 @@ class FixedNegatives(nn.Module):
             bank = self.module(**{name: self.get_buffer(f"negative_{name}") for name in self.names})
         # dual numbers do not stop at no_grad
         other_images, other_texts = (each.detach() for each in bank[:2])
+        # in the first column, as targets are 0
         own = (images * texts).sum(1, keepdim=True)
         to_texts = torch.cat([own, images @ other_texts.T], dim=1)
         to_images = torch.cat([own, texts @ other_images.T], dim=1)

@@ -118,6 +118,7 @@ class Custom(OfCriterion):
             )
         if values.ndim == 1:
             return values
+        # torch's mean over (n, k) is the mean over rows of means over outputs, its sum that of sums
         return values.flatten(1).sum(1) if self.total else values.flatten(1).mean(1)
 
     def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
@@ -132,12 +133,15 @@ class Custom(OfCriterion):
             )
         if (found := self._softmax(outputs, targets)) is not None:
             p, weight, axis = found
+            # normal numbers, as of any criterion here, made uniform; at 0 or 1 the logarithms would be infinite
             uniform = torch.special.ndtr(noise.to(p)).clamp(1e-7, 1 - 1e-7)
             drawn = (p.log() - (-uniform.log()).log()).argmax(axis, keepdim=True)  # Gumbel's way
+            # under labels drawn from p, p - e_c has mean 0 and covariance diag(p) - p p'
             return weight.sqrt() * (p - torch.zeros_like(p).scatter_(axis, drawn, 1.0))
         roots = self.roots(outputs, targets)
         n, k = roots.shape[:2]
         along = noise.to(outputs).reshape(n, k)
+        # sum_k r_k e_k with independent e_k of variance 1 has the covariance sum_k r_k r_k'
         return torch.einsum("nko,nk->no", roots.reshape(n, k, -1), along).reshape(outputs.shape)
 
     def roots(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -159,6 +163,7 @@ class Custom(OfCriterion):
             outputs = outputs.detach().requires_grad_()
             (slopes,) = torch.autograd.grad(self.losses(outputs, targets).sum(), outputs, create_graph=True)
             with self._twice():
+                # rows do not meet: the derivative of a slope summed over rows is that column of the Hessian of each
                 columns = [
                     torch.autograd.grad(each.sum(), outputs, retain_graph=True, materialize_grads=True)[0].reshape(
                         len(outputs), -1
@@ -168,6 +173,7 @@ class Custom(OfCriterion):
                     for each in slopes.reshape(len(outputs), -1).unbind(1)
                 ]
         hessians = torch.stack(columns, dim=1).detach()
+        # symmetric but for rounding, which eigh would not see: it reads one triangle
         values, vectors = torch.linalg.eigh((hessians + hessians.mT) / 2)
         roots = vectors * values.clamp(min=0).sqrt()[:, None, :]
         return roots.mT.reshape(len(outputs), -1, *outputs.shape[1:])
@@ -188,6 +194,7 @@ class Custom(OfCriterion):
         """
         if outputs.ndim < 2:
             return None
+        # a generator of its own: torch's global one draws what it would have drawn
         probe = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
         with torch.enable_grad():
             outputs = outputs.detach().requires_grad_()
@@ -196,11 +203,14 @@ class Custom(OfCriterion):
                 return None
             with self._twice():
                 (bent,) = torch.autograd.grad((slopes * probe).sum(), outputs, materialize_grads=True)
+        # of the largest entry of all rows: rows that are learned have curvature near 0, and rounding beside it
         tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}.get(outputs.dtype, 2e-2) * bent.abs().max()
+        # torch has classes second, and criteria of language models often last
         for axis in sorted({1, outputs.ndim - 1}):
             p = outputs.detach().softmax(axis)
             expected = p * (probe - (p * probe).sum(axis, keepdim=True))
             lengths = expected.square().sum(axis, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
+            # the multiple of (diag(p) - p p') probe that is nearest, position by position
             weight = (bent * expected).sum(axis, keepdim=True) / lengths
             if bool(((bent - weight * expected).abs() <= tolerance).all()) and bool((weight >= -tolerance).all()):
                 return p, weight.clamp(min=0), axis
@@ -225,6 +235,7 @@ def likelihood_of(net: Any, criterion: Any) -> Likelihood:
     if (own := getattr(criterion, "own_likelihood", None)) is not None:  # of a BatchLoss
         return own()
     name, kind, total = type(criterion).__name__, type(criterion), criterion_total(criterion)
+    # `is` where a class is taken for what it computes: a subclass may compute anything
     if kind is LogitsLoss:
         return tokens_of(criterion) if criterion.shift else Categorical(None, criterion.label_smoothing)
     as_probabilities = isinstance(criterion, nn.NLLLoss) and isinstance(net, NeuralNetClassifier)

@@ -50,6 +50,7 @@ def check_trainable(estimator: Any, n_rows: int) -> None:
         )
     size = batch_size(model)
     drop = model.get_params_for("iterator_train").get("drop_last", False)
+    # a last batch of one row; at size 1 every batch is one
     if size > 0 and n_rows % size == (0 if size == 1 else 1) and not drop and _has_batch_norm(model):
         raise ValueError(
             f"BatchNorm cannot be trained on a batch of one row, and the last batch of {n_rows} rows has one at "
@@ -101,6 +102,7 @@ def train_clone(
     with torch_state_kept():
         if isinstance(given.model, NeuralNet) and not given.transformers and may_broadcast(given.model):
             check_targets(_initialised(given.model), X, y)
+        # seeded last: the check above has drawn weights of its own
         seed_generators(seed)
         copy.fit(X, y, **arguments)
     given = GivenModel.of(copy)

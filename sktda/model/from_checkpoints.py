@@ -70,6 +70,7 @@ def from_checkpoints(
     done = _steps(steps, saved, sources)
     groups, places = _groups(module, optimizer, saved[-1])
     rates = _rates(learning_rates, done, saved, len(groups))
+    # (C, groups): sums over the steps from one checkpoint to the next
     sums = np.add.reduceat(rates, [0, *done[:-1]])
     momenta = np.array([float(group.get("momentum", 0)) for group in groups])
     damping = np.array([float(group.get("dampening", 0)) for group in groups])
@@ -81,10 +82,13 @@ def from_checkpoints(
         groups=groups,
         module=module_fingerprint(module),
         steps=done,
+        # step k, counted from 1, is in line k - 1
         group_learning_rates=rates[done - 1],
         group_rate_sums=sums,
+        # as of a recorded run, but for the scale of gradients, which nobody saw
         group_effective_rate_sums=sums * np.where(momenta > 0, (1 - damping) / (1 - momenta), 1.0),
         group_momenta=np.tile(momenta, (n, 1)),
+        # files do not tell them; TorchModel refuses 0 where a sum criterion needs them
         batch_sizes=np.zeros(n, dtype=np.int64),
         losses=np.full(n, np.nan),
         rescalings=np.zeros(n),
@@ -148,6 +152,7 @@ def _groups(module: nn.Module, optimizer: Any, last: Saved) -> tuple[list[dict[s
     places = _places(module, trained, own, counts, (last.optimizer or {}).get("state", {}))
     numbers = [{key: value for key, value in group.items() if _plain_number(value)} for group in own]
     if places is None:
+        # groups that are set alike need not be told apart
         if any({k: v for k, v in each.items() if k != "initial_lr"} != numbers[0] for each in numbers[1:]):
             raise ValueError(
                 "which parameters are in which of the optimiser's groups cannot be told from its file; pass the "
@@ -167,9 +172,11 @@ def _places(
     """Names of an optimiser's parameters in its own order; None where they cannot be told."""
     every = [name for name, _ in module.named_parameters()]
     candidates = [[name for group in groups for name in group.get("param_names", [])]]
+    # a saved optimiser numbers its parameters: names follow from an order that makers of groups use
     if len(counts) == 1:
         candidates += [trained, every]
     elif len(counts) == 2:
+        # two groups, as the Trainer makes them: what decays, then the rest
         plain_ones = [name for name in trained if _decays(module, name)]
         candidates.append(plain_ones + [name for name in trained if name not in set(plain_ones)])
         if counts[0] != len(plain_ones):
@@ -184,6 +191,7 @@ def _places(
             for value in own.values()
             if isinstance(value, Tensor) and value.ndim
         ]
+        # moments have the shape of their parameter, so a wrong order is mostly seen
         if all(shape == value.shape for shape, value in tensors):
             return names
     return None
@@ -211,6 +219,7 @@ def _optimizer_name(optimizer: Any, groups: list[dict[str, Any]]) -> str:
     if optimizer is not None:
         raise TypeError(f"optimizer must be a torch.optim.Optimizer or its name, got {type(optimizer).__name__}")
     group = groups[0]
+    # saved groups have the settings of an optimiser, and not its name
     if "betas" in group:
         return "AdamW" if group.get("decoupled_weight_decay") else "Adam"
     if "nesterov" in group:
@@ -260,6 +269,7 @@ def _between(logged: dict[int, float], n_steps: int) -> np.ndarray:
     """(T,) rate of every step on the line through those that were logged."""
     at = np.array(sorted(logged))
     rates, steps = np.array([logged[step] for step in at]), np.arange(1, n_steps + 1)
+    # after the last one its rate stays
     found = np.interp(steps, at, rates)
     if len(at) > 1:  # before the first one: a schedule that falls, or warms up
         slope = (rates[1] - rates[0]) / (at[1] - at[0])

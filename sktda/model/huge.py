@@ -25,6 +25,7 @@ SIGNS = (RuntimeWarning, ConvergenceWarning, LinAlgWarning)  # that a training o
 
 def largest_size(dtype: np.dtype) -> float:
     """Of numbers of this type that can be squared and summed up."""
+    # a hundred of the largest squares still have a sum
     return float(np.sqrt(np.finfo(dtype).max)) / 10
 
 
@@ -65,6 +66,7 @@ def _largest(X: Any) -> tuple[int, int, float] | None:
         return int(cells.row[k]), int(cells.col[k]), float(cells.data[k])
     for rows in slices(X.shape[0], block_rows(X)):
         block = np.asarray(X[rows]).reshape(rows.stop - rows.start, -1)
+        # np.abs would copy the block
         if max(block.max(), -block.min()) > limit:
             row, column = np.unravel_index(np.abs(block).argmax(), block.shape)
             return rows.start + int(row), int(column), float(block[row, column])

@@ -84,6 +84,7 @@ def by_roots(roots: Tensor, along: Tensor) -> Tensor:
     """The sum of the outer products of roots (n, k, ...) times vectors (..., n, ...)."""
     flat = along.reshape(*along.shape[: along.ndim - roots.ndim + 1], len(roots), -1)
     roots = roots.reshape(*roots.shape[:2], -1)
+    # sum_k r_k (r_k . v): the matrix of outputs x outputs is not formed
     pushed = torch.einsum("nko,...no->...nk", roots, flat)
     return torch.einsum("nko,...nk->...no", roots, pushed).reshape(along.shape)
 
@@ -104,12 +105,14 @@ class Binary(Rooted):
         return torch.as_tensor(self.pos_weight, dtype=outputs.dtype, device=outputs.device)
 
     def _share(self, outputs: Tensor) -> float:
+        # a mean criterion divides by rows times outputs: the mean over rows of the mean over outputs
         return 1 / outputs[0].numel() if self.average and len(outputs) else 1.0
 
     def logits(self, outputs: Tensor) -> Tensor:
         """Logarithms of p / (1 - p), shaped as the outputs."""
         if not self.probabilities:
             return outputs
+        # a module may put out exactly 0 or 1, whose log-odds are infinite
         p = outputs.clamp(torch.finfo(outputs.dtype).eps, 1 - torch.finfo(outputs.dtype).eps)
         return p.log() - (-p).log1p()
 
@@ -131,9 +134,11 @@ class Binary(Rooted):
     def roots(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(n, k, ...): for each output sqrt(p (1 - p)) times the root of its weight."""
         p = self.logits(outputs).sigmoid()
+        # by the logit, p (1 - p) is the curvature under either label: only its weight asks which it is
         roots = (p * (1 - p)).sqrt() * self._scale(outputs, targets, p)
         if roots.ndim == 1:
             return roots[:, None]
+        # no output of a row enters the loss of another, so each has a root for itself
         return torch.diag_embed(roots.flatten(1)).reshape(len(p), -1, *outputs.shape[1:])
 
     def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
@@ -142,7 +147,9 @@ class Binary(Rooted):
         return (p - self.draw(outputs, noise)) * self._scale(outputs, targets, p)
 
     def _scale(self, outputs: Tensor, targets: Tensor, p: Tensor) -> Tensor:
+        # pos_weight at t = 1, 1 at t = 0, in proportion between
         weight = 1 + (self._pos_weight(outputs) - 1) * targets.to(outputs.dtype)
+        # by p and not by the logit: dz/dp = 1 / (p (1 - p)), and the Fisher information is 1 / (p (1 - p))
         inner = 1 / (p * (1 - p)) if self.probabilities else torch.ones_like(p)
         return (weight * self._share(outputs)).sqrt() * inner
 
@@ -177,16 +184,19 @@ class Gaussian(Rooted):
 
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """Output plus or minus the standard deviation of the model's targets; their variance is 1 / (2 scale)."""
+        # exp(-scale e^2) is a normal density of variance 1 / (2 scale)
         return outputs + noise.to(outputs) * (0.5 / self._scale(outputs)) ** 0.5
 
     def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """Vectors of random signs, of variance 2 scale."""
+        # the slope 2 scale e at errors of +- (2 scale)^(-1/2)
         return noise.to(outputs) * (2 * self._scale(outputs)) ** 0.5
 
     def roots(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(n, k, ...): sqrt(2 scale) times each unit vector."""
         width = outputs[0].numel()
         eye = torch.eye(width, dtype=outputs.dtype, device=outputs.device) * (2 * self._scale(outputs)) ** 0.5
+        # expanded, not repeated: all rows have the same curvature, 2 scale I
         return eye.reshape(1, width, *outputs.shape[1:]).expand(len(outputs), width, *outputs.shape[1:])
 
     def margins(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -80,6 +80,7 @@ def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
 
 def module_of(model: Any) -> nn.Module:
     """The linear layer of a fitted model, or one per output where each has a penalty of its own; float64."""
+    # a decay is one number for each parameter by name, so outputs with penalties of their own have weights of their own
     if len(np.unique(_alphas(model))) > 1:
         return Heads([_layer(model, slice(k, k + 1)) for k in range(len(np.atleast_2d(model.coef_)))])
     return _layer(model)
@@ -120,12 +121,15 @@ def _logistic(model: Any, n_rows: int | None) -> DifferentiableModel:
     strength = np.unique(model.C_) if isinstance(model, LogisticRegressionCV) else np.array([model.C])
     if len(strength) > 1:
         raise ValueError(f"{type(model).__name__} with a different C per class ({strength}) has no common penalty")
+    # C = inf is no penalty, too
     penalised = model.penalty is not None and np.isfinite(strength[0])
+    # over C N: the mean loss + |w|^2 / (2 C N)
     decay = 1 / (float(strength[0]) * need_rows(n_rows, model, "|w|^2 / (2 C)")) if penalised else 0.0
     layer, classes = _layer(model), model.classes_
     decays = {"weight": decay} if decay else {}
     if model.solver == "liblinear" and model.fit_intercept:  # the weight of a constant feature, so penalised
         decays["bias"] = decay / float(model.intercept_scaling) ** 2
+    # one logit stays one: as two, [-w/2, w/2], the same model would need twice the decay
     binary = len(classes) == 2
     weigh = class_weights(model.class_weight, classes, balance_weighted=True)
     return DifferentiableModel(
@@ -133,6 +137,7 @@ def _logistic(model: Any, n_rows: int | None) -> DifferentiableModel:
         likelihood=Binary() if binary else Categorical(),
         rows=table_rows(model, indicator_targets(classes) if binary else class_targets(classes), weigh),
         decay=decays,
+        # a softmax does not feel what all logits share: H is singular along it, and is filled up there
         invariant=None if binary else _shifts(layer, features=not decay),
         linear=True,
     )
@@ -144,6 +149,7 @@ def _shifts(layer: nn.Linear, features: bool) -> Tensor | None:
     columns = ([*range(n_features)] if features else []) + ([n_features] if layer.bias is not None else [])
     if not columns:
         return None
+    # C entries of C^(-1/2) have length 1, and two columns share no entry: orthonormal
     value = n_classes**-0.5
     directions = torch.zeros(n_classes * (n_features + (layer.bias is not None)), len(columns), dtype=torch.float64)
     for k, column in enumerate(columns):  # flat order: weight (n_classes, n_features) row by row, then bias
@@ -162,6 +168,7 @@ def _sgd(model: Any) -> DifferentiableModel:
         module=_layer(model),
         likelihood=likelihood,
         rows=table_rows(model, indicator_targets(classes), weigh),
+        # beside the loss of one row at each step, and so beside the mean: no N
         decay={"weight": float(model.alpha)} if model.penalty is not None and model.alpha else {},
         linear=True,
     )
@@ -187,6 +194,7 @@ def _alphas(model: Any) -> np.ndarray:
 def _least_squares(model: Any, n_rows: int | None) -> DifferentiableModel:
     width = len(np.atleast_2d(model.coef_))
     alpha = _alphas(model)
+    # (sum of squares + alpha |w|^2) / N is the mean + (decay / 2) |w|^2 at decay = 2 alpha / N
     decays = 2 * alpha / need_rows(n_rows, model, "alpha |w|^2") if alpha.any() else np.zeros(1)
     module = module_of(model)
     decay = {"weight": float(decays[0])}
@@ -194,6 +202,7 @@ def _least_squares(model: Any, n_rows: int | None) -> DifferentiableModel:
         decay = {f"heads.{k}.weight": float(value) for k, value in enumerate(decays)}
     encode, weigh = number_targets(width), None
     if isinstance(model, RIDGE_CLASSIFIERS):
+        # a regression on -1 and 1, the outputs of which are compared with 0
         encode, weigh = indicator_targets(model.classes_, low=-1.0), class_weights(model.class_weight, model.classes_)
     return DifferentiableModel(
         module=module,

@@ -81,9 +81,11 @@ class LogitsLoss(nn.Module):
         )
         losses, counts = (x.reshape(len(labels), -1).sum(1) for x in (found, (labels != IGNORED).to(found)))
         if self.per == "sequence":
+            # a row whose labels all are -100 has a loss of 0, not 0 / 0
             losses, counts = losses / counts.clamp(min=1), counts.new_ones(counts.shape)
         if self.reduction == "none":
             return losses
+        # counts are of labels that count, as padding is none, or 1 for each sequence
         return losses.sum() / counts.sum() if self.reduction == "mean" else losses.sum()
 
     def classes_second(self, logits: Tensor) -> Tensor:
@@ -91,6 +93,7 @@ class LogitsLoss(nn.Module):
         if self.shift:
             if logits.ndim != 3:
                 raise ValueError(f"shift=True needs logits (n, positions, classes), got {tuple(logits.shape)}")
+            # those at the last position are about a token beyond the end
             logits = logits[:, :-1]
         return logits.movedim(-1, 1)
 
@@ -98,4 +101,5 @@ class LogitsLoss(nn.Module):
         """The labels that `classes_second` are about."""
         if self.shift and labels.ndim != 2:
             raise ValueError(f"shift=True needs labels (n, positions), got {tuple(labels.shape)}")
+        # nothing comes before the first token that could say it
         return labels[:, 1:] if self.shift else labels

@@ -278,6 +278,7 @@ class record_run:
             self.checkpoint()
 
     def _called(self, module: nn.Module, arguments: tuple, keywords: dict[str, Any], output: Any) -> None:
+        # a loop may also evaluate: such passes train nothing
         if not torch.is_grad_enabled():
             return
         outputs = self.loss.outputs(output)

@@ -72,6 +72,7 @@ class LossAtOutputs:
     def size(self, outputs: tuple[Tensor, ...], targets: Any) -> int:
         """Of how many rows (or labels that count) the criterion takes the mean."""
         ignored = getattr(self.criterion, "ignore_index", None)
+        # of targets (n, positions) the mean is over the labels that count, and not over rows
         if ignored is not None and isinstance(targets, Tensor) and not targets.is_floating_point() and targets.ndim > 1:
             return max(1, int((targets != ignored).sum()))
         return len(outputs[0])
@@ -94,7 +95,9 @@ class LossAtOutputs:
             targets = torch.zeros(0)  # there are none, and the last of several inputs may be taken for them
         elif targets is None:
             return nothing
+        # a hook in a backward pass: gradients are off there, and a loop's autocast may be on
         with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            # in float32, as autocast computes losses of outputs in half precision
             given = [each.detach().float() if each.dtype in _HALF else each.detach() for each in outputs]
             given = [each.requires_grad_(outputs[i].requires_grad) for i, each in enumerate(given)]
             try:
@@ -104,6 +107,7 @@ class LossAtOutputs:
                 )
                 kept = [each for each in given if each.requires_grad]
                 own = torch.autograd.grad(value, kept, allow_unused=True, materialize_grads=True)
+            # whatever a criterion says of outputs or targets that are not its own
             except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
                 return nothing
         theirs = [g for each, g in zip(outputs, gradients, strict=True) if each.requires_grad]
@@ -121,6 +125,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 def _multiple(pairs: list[tuple[Tensor, Tensor]], eps: float) -> tuple[Tensor, Tensor]:
     """c and |b - c a| / |b| of the c that brings c a nearest to b; without waiting for a device."""
+    # c = a.b / a.a minimises |b - c a|; sums stay on their device, as reading one would wait for it
     aa, ab, bb = (
         sum(_sum(one * other.to(one.dtype)) for one, other in chosen)
         for chosen in ([(a, a) for a, _ in pairs], pairs, [(b, b) for _, b in pairs])
@@ -130,8 +135,10 @@ def _multiple(pairs: list[tuple[Tensor, Tensor]], eps: float) -> tuple[Tensor, T
     scale = torch.where(aa > 0, ab / torch.where(aa > 0, aa, one), torch.where(bb > 0, zero, one))
     beside = sum(_sum((b.to(a.dtype) - scale.to(device=a.device, dtype=a.dtype) * a).square()) for a, b in pairs)
     share = torch.where(bb > 0, (beside / torch.where(bb > 0, bb, one)).sqrt(), zero)
+    # what two ways of computing one gradient differ by
     return scale, torch.where(share <= 4 * eps, zero, share)
 
 
 def _sum(values: Tensor) -> Tensor:
+    # squares of millions of numbers lose digits in float32
     return values.to(exact_device(values.device)).sum(dtype=torch.float64)

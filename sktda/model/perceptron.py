@@ -45,7 +45,9 @@ def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
     """The torch model of a fitted perceptron."""
     module = module_of(model)
     likelihood, encode = _loss(model)
+    # scikit-learn adds (alpha / 2) |w|^2 to the sum of a batch, and divides both by its rows
     decay = float(model.alpha) / _batch_size(model, n_rows) if model.alpha else 0.0
+    # every other place is an activation; intercepts are not penalised
     weights = {f"{place}.weight": decay for place in range(0, len(module), 2)} if decay else {}
     return DifferentiableModel(module, likelihood, table_rows(model, encode), decay=weights)
 
@@ -74,5 +76,6 @@ def _batch_size(model: Any, n_rows: int | None) -> int:
     if n_rows is None and model.batch_size == "auto":
         n_rows = need_rows(n_rows, model, "(alpha / 2) |w|^2")
     if n_rows is not None and model.early_stopping:
+        # as train_test_split rounds, which sets them aside
         n_rows -= int(np.ceil(model.validation_fraction * n_rows))
     return size if n_rows is None else min(size, n_rows)

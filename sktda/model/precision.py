@@ -60,6 +60,7 @@ def passed(run: Callable[[], Tensor], module: nn.Module) -> Tensor:
     if not LOWERED.get():
         return run()
     with torch.autocast(next(module.parameters()).device.type, torch.bfloat16):
+        # bfloat16 has 8 bits, too few for the losses and gradients that are made of outputs
         return run().float()
 
 

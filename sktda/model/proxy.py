@@ -48,6 +48,7 @@ class WeightedLoss(nn.Module):
         """0-d."""
         if isinstance(targets, Tensor):
             return self.loss(outputs, targets).mean()
+        # a mean over rows and not over weights, in which a row would count by the others of its batch
         losses = self.loss(outputs, targets[0])
         return (losses * targets[1].reshape(-1, *[1] * (losses.ndim - 1))).mean()
 
@@ -113,6 +114,7 @@ class DefaultNet(BaseEstimator, metaclass=ABCMeta):
         data = ScaledRows(X, self._targets(y), self.scaled_, self.weights(sample_weight, X.shape[0]))
         optimizer = self._optimizer("classification" if classes else "regression")
         width = len(self.classes_) if classes else data.y.shape[1]
+        # up to 512 rows make about eight batches, so that an epoch has several steps
         size = max(8, min(64, ceil(len(data) / 8)))
         epochs = int(np.clip(ceil(STEPS / ceil(len(data) / size)), *EPOCHS))
         with torch_state_kept():
@@ -218,6 +220,7 @@ class DefaultRegressor(RegressorMixin, DefaultNet):
         return False
 
     def _targets(self, y: Any) -> Tensor:
+        # a copy, as the standard works in place
         values = np.array(y, dtype=np.float64)
         values = values.reshape(len(values), -1)
         return torch.from_numpy(self.standard_.apply(values).astype(np.float32))
@@ -259,6 +262,7 @@ def rebuild(model: Any, n_rows: int | None) -> DifferentiableModel:
 
         return Rows(len(data), read, weight)
 
+    # the mean over columns of y, as MSELoss took it in training
     likelihood = Categorical() if isinstance(model, ClassifierMixin) else Gaussian(average=True)
     return DifferentiableModel(module_of(model), likelihood, rows, weight_decay(model.net_))
 

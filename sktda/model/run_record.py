@@ -126,6 +126,7 @@ class Recording:
 
     def next_batch(self, n: int, optimizer: torch.optim.Optimizer) -> None:
         self.batch_steps, self.batch_size = 0, n
+        # gradients may be added up over batches: the rows of a step are those since the last one
         if not self.gradients.n_losses:
             self.pending_rows = 0
         self.pending_rows += n
@@ -143,6 +144,7 @@ class Recording:
     def stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Called by the optimiser after each step, before any scheduler changes the rate."""
         groups = optimizer.param_groups
+        # before the count goes on: a step is named by how many came before it
         self.settings.note(self.steps, groups)
         if self.by_parts and self.with_steps:
             self._check_rows_known()
@@ -150,8 +152,10 @@ class Recording:
         self.batch_steps += 1
         self.rates = [float(group["lr"]) for group in groups]
         self.momenta = [float(group.get("momentum", 0)) for group in groups]
+        # before at_step, which forgets the parts
         seen = self._seen_by_parts()
         step = self.gradients.at_step(optimizer, self.batch_size)
+        # m keeps a gradient in later steps: (1 - dampening) (1 + m + m^2 + ...) = (1 - dampening) / (1 - m) in all
         share = [
             scale * ((1 - group.get("dampening", 0)) / (1 - m) if m else 1.0)
             for group, m, scale in zip(groups, self.momenta, step.scales, strict=True)
@@ -165,6 +169,7 @@ class Recording:
         if self.with_steps and rows is not None:
             self.step_rows.append(rows)
             self.step_rates.append(self.rates)
+            # rows that counted unevenly have no scale in common: NaN, which says that it is not known
             self.step_scales.append(step.scales if step.uneven <= MISFIT else [float("nan")] * len(groups))
 
     def _check_rows_known(self) -> None:
@@ -210,6 +215,7 @@ class Recording:
 
     def _skip_past(self) -> None:
         """Move on to the first planned checkpoint ahead; spacings below one batch would name a batch twice."""
+        # rounded from the start each time, so that spacings of 2.5 do not drift
         while self.spacing and self.origin + round(self.k * self.spacing) <= self.batches:
             self.k += 1
 
@@ -249,9 +255,11 @@ class Recording:
         if self.with_steps:
             sizes = [len(rows) for rows in self.step_rows]
             arrays |= {
+                # steps may have any number of rows: those of step k are index[offsets[k] : offsets[k + 1]]
                 "step_offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
                 "step_index": np.concatenate(self.step_rows).astype(np.int64),
                 "group_step_rates": np.array(self.step_rates),
+                # a run that goes on from a record without scales has them for its later steps only
                 "group_step_scales": np.array(self.step_scales) if len(self.step_scales) == self.steps else None,
             }
         groups = [group | self.settings.described(k, self.steps) for k, group in enumerate(self.groups)]
@@ -305,6 +313,7 @@ def numbered_groups(module: nn.Module, optimizer: torch.optim.Optimizer) -> list
     """Names of the parameters and every hyperparameter that is a number, per group."""
     names = {parameter: name for name, parameter in module.named_parameters()}
     return [
+        # an optimiser may hold parameters of other modules, too
         {"parameters": [names[parameter] for parameter in group["params"] if parameter in names], **settings(group)}
         for group in optimizer.param_groups
     ]

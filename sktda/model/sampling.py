@@ -24,6 +24,7 @@ def trained_positions(dataset: Any, X: Any) -> tuple[np.ndarray, int] | None:
     positions = None
     while isinstance(dataset, Subset) and dataset is not X:
         indices = np.asarray(dataset.indices, dtype=np.int64)
+        # of a part of a part: the outer positions are among the inner ones
         positions = indices if positions is None else indices[positions]
         dataset = dataset.dataset
     given: Any = dataset if X is None else X

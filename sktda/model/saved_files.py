@@ -55,6 +55,7 @@ def listed(folder: Path) -> list[Path]:
         raise FileNotFoundError(
             f"{folder} holds no checkpoints: neither checkpoint-* folders nor .ckpt, .pt, .pth, .bin or .safetensors"
         )
+    # by number: as text, checkpoint-1000 would come before checkpoint-500
     return sorted(found, key=lambda each: ([int(number) for number in re.findall(r"\d+", each.stem)][-1:], each.name))
 
 

@@ -23,6 +23,7 @@ class Scaled:
         self.channels = _channel_axis(X.shape) if X.ndim in {3, 4} else None
         width = n_columns(X) if self.channels is None else self._block(X, slice(0, 1)).shape[1]
         self.standard = Standard.of_blocks(
+            # (rows x places, channels): a channel has one mean, wherever in an image
             lambda: (self._columns_last(X, rows).reshape(-1, width) for rows in slices(X.shape[0], block_rows(X))),
             width,
         )

@@ -125,6 +125,7 @@ def side_by_side(
     drawn = [everything] * len(seeds) if same_order else kept
     sizes = np.array([len(part) for part in drawn])
     nets: list[Any] = [None] * len(seeds)
+    # batches are stacked, so a group has trainings on equally many rows
     for size in np.unique(sizes):
         same = np.flatnonzero(sizes == size)
         rows = np.stack([drawn[k] for k in same])
@@ -159,6 +160,7 @@ class Stack:
                 new = clone(net)
                 new.check_data(X, y if part is None else part_of(y, part))  # from which it knows the classes
                 self.nets.append(new.initialize())
+                # after the first weights: from here a training by itself would draw its order
                 self._states.append(torch.get_rng_state())
         self.net = self.nets[0]
         self.net.criterion_.reduction = "none"
@@ -176,6 +178,7 @@ class Stack:
         }
         (_, settings) = self.net.get_params_for_optimizer("optimizer", self.module.named_parameters())
         kind = type(self.net.optimizer_)
+        # one for all nets: what it does to every number by itself, it does to each net as if alone
         self.optimizer = kind([value for value in self.parameters.values() if value.requires_grad], **settings)
         whole = slice(0, count(X))
         self.X, self.y = _to(take(X, whole), self.net.device), _to(take(y, whole), self.net.device)
@@ -187,9 +190,12 @@ class Stack:
         seen (n_nets, size): how often each row of a batch counts.
         """
         rows = torch.as_tensor(batch, device=self.net.device)
+        # the mean of a batch as a product with shares, in which a row can count 0 or twice
         share = torch.full(rows.shape, 1 / rows.shape[1], device=rows.device, dtype=self.dtype)
         if seen is not None:
+            # at least 1: a batch of which no row counts has gradients of 0, not 0 / 0
             share = seen / seen.sum(dim=1, keepdim=True).clamp(min=1)
+        # "error": what vmap would draw is not what each net would draw by itself
         losses = vmap(self._loss, randomness="error")(
             self.parameters, self.buffers, _rows(self.X, rows), _rows(self.y, rows), share
         )
@@ -201,12 +207,14 @@ class Stack:
         given = ((), x) if isinstance(x, dict) else ((x,), {})
         outputs = _squeezed(self.net, functional_call(self.module, (parameters, buffers), *given))
         losses = self.net.get_loss(outputs, y, training=True)
+        # a row's outputs first: torch's mean over (b, k) is the mean over rows of these
         return losses.reshape(len(share), -1).mean(dim=1) @ share
 
     def train(self, rows: np.ndarray, seen: np.ndarray | None = None) -> None:
         """All epochs, on these rows (n_nets, n_drawn); seen (n_nets, n): as `gradients` takes it."""
         drawn = torch.from_numpy(rows)
         counts = None if seen is None else torch.from_numpy(seen).to(self.dtype)
+        # over positions in the drawn rows: a loader then gives the order, and reads nothing
         loaders = [net.get_iterator(range(rows.shape[1]), training=True) for net in self.nets]
         self.drawn_any = len(loaders[0]) > 0  # drop_last drops the only batch of few rows
         for _ in range(self.net.max_epochs):
@@ -221,6 +229,7 @@ class Stack:
                     positions = torch.where(share > 0, positions, counts.argmax(dim=1, keepdim=True))
                     share = share.to(self.net.device)
                     here = share.sum(dim=1)
+                # sums stay on the device until the epoch is over: a look at each batch would wait for it
                 total = total + self.gradients(positions, share) * here
                 self.optimizer.step()
                 n_seen = n_seen + here
@@ -233,6 +242,7 @@ class Stack:
         """The batches of one epoch, of every net: as its iterator would draw them."""
         with torch_state_kept():
             for k, loader in enumerate(loaders):
+                # every net's generator goes on where its own training would be, from its first weights on
                 torch.set_rng_state(self._states[k])
                 torch.empty((), dtype=torch.int64).random_()  # a DataLoader draws this before the order
                 yield list(loader.batch_sampler)

@@ -67,6 +67,7 @@ def rebuild(net: Any, n_rows: int | None) -> DifferentiableModel:
             f"no parameter of {type(net.module_).__name__} requires a gradient, so rows have none: pass the net as it "
             "was trained, with its adapters not merged away and what was trained not frozen"
         )
+    # such a net hands (n,) to its criterion where the module gives (n, 1)
     if isinstance(likelihood, OfCriterion) and isinstance(net, NeuralNetBinaryClassifier):
         module.register_forward_hook(squeezed)
     decay = weight_decay(net)
@@ -153,6 +154,7 @@ def recorded_run(net: Any) -> Trajectory | None:
     n_rows = None if trajectory.rows is None else len(trajectory.rows)
     size = min(size for size in (batch_size(net), n_rows) if size and size != -1)
     names = ("group_learning_rates", "group_rate_sums", "group_effective_rate_sums")
+    # sum of B rows at rate r = mean at rate B r
     return replace(trajectory, **{name: size * getattr(trajectory, name) for name in names})
 
 
@@ -200,6 +202,7 @@ class _Source:
         precise = torch.float64 if one_dtype is torch.float64 else torch.float32
         weight = None if sample_weight is None else torch.from_numpy(check_weights(sample_weight, n)).to(precise)
         if targets_of is None or n == 0:
+            # no targets: only outputs are asked for
             nothing = torch.empty(n, 0)
             return Rows(n, lambda block: (inputs(block), nothing[block]), weight)
         about = self.about

@@ -27,9 +27,11 @@ def softmax_roots(p: Tensor, weight: Tensor) -> Tensor:
             f"{(n_positions * n_classes) ** 2:.2g} entries in a row; use curvature='ekfac' or 'cg'"
         )
     eye = torch.eye(n_classes, dtype=p.dtype, device=p.device)
+    # sum_c p_c (p - e_c) (p - e_c)' = diag(p) - p p': one root for each label c that could be drawn
     each = (p * weight).sqrt()[:, :, None] * (p[:, None] - eye[None, :, :, None])  # (n, drawn, class, position)
     roots = each.new_zeros(n, n_positions, n_classes, n_classes, n_positions)
     place = torch.arange(n_positions, device=p.device)
+    # indices with others between them come first: (positions, n, drawn, classes)
     roots[:, place, :, :, place] = each.movedim(3, 0)
     return roots.reshape(n, n_positions * n_classes, n_classes, n_positions)
 
@@ -58,6 +60,7 @@ class Categorical(Rooted):
             return self
         targets = torch.cat(list(parts))
         mean = exact(self.class_weight)[targets.to(exact_device(self.class_weight.device))].mean()
+        # sum w_i l_i / sum w_i over the training is the mean of (w_i / mean w) l_i
         return replace(self, class_weight=(exact(self.class_weight) / mean).to(self.class_weight), weighted_mean=False)
 
     def log_p(self, outputs: Tensor) -> Tensor:
@@ -90,6 +93,7 @@ class Categorical(Rooted):
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """Class codes (n,)."""
         cumulated = self.log_p(outputs).double().exp().cumsum(dim=1)
+        # times the last sum, which is 1 but for rounding: a draw above it would find no class
         chosen = torch.searchsorted(cumulated, (noise * cumulated[:, -1])[:, None])[:, 0]
         return chosen.clamp(max=outputs.shape[1] - 1)
 
@@ -102,6 +106,7 @@ class Categorical(Rooted):
     def slopes(self, outputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """(n, C) gradients of the loss under drawn classes, times the root of the weight of the given class."""
         drawn = F.one_hot(self.draw(outputs, noise), outputs.shape[1]).to(outputs.dtype)
+        # (n, 1, C), as `roots` asks it for (n, C, C)
         scores = self._scores(outputs[:, None], drawn[:, None], self.log_p(outputs).exp()[:, None])[:, 0]
         return self._row_weight(outputs, targets).sqrt() * scores
 
@@ -109,6 +114,7 @@ class Categorical(Rooted):
         if not self.probabilities:
             return p - label
         outputs = outputs if outputs.ndim == 3 else outputs[:, None]
+        # the derivative of -log(p + eps), with the eps that skorch adds
         return -label / (outputs + torch.finfo(outputs.dtype).eps)
 
     def _row_weight(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -122,6 +128,7 @@ class Categorical(Rooted):
         """log p - log(1 - p) of the target class."""
         log_p = self.log_p(outputs)
         own = log_p.gather(1, targets[:, None])
+        # log(1 - p) as logsumexp of the others: 1 - p itself has no digits left where p is nearly 1
         others = log_p.scatter(1, targets[:, None], -torch.inf)
         return own[:, 0] - torch.logsumexp(others, dim=1)
 
@@ -162,6 +169,7 @@ class Tokens(Likelihood):
                 f"every label is {self.ignore_index}, which ignore_index leaves out; give labels that count"
             )
         longest = max(int(self._kept(targets).reshape(len(targets), -1).sum(1).max()) for targets in parts)
+        # (1 / positions) sum over all = mean over rows of (rows / positions) times the sum of a row
         scale = sum(map(len, parts)) / total if self.mean else None
         return replace(self, scale=scale, longest=longest)
 
@@ -188,11 +196,13 @@ class Tokens(Likelihood):
         weight = self.class_weight
         if weight is None:
             return kept.to(torch.float64 if outputs is None else outputs.dtype)
+        # -100 is no index: any class stands there until the 0 replaces it
         return torch.where(kept, weight.to(targets.device)[targets.where(kept, torch.zeros_like(targets))], 0.0)
 
     def _unit(self, outputs: Tensor, targets: Tensor) -> float | Tensor:
         """What the sum over the positions of a row is multiplied by: a number, or one for each row (n,)."""
         if self.by_row:
+            # at least 1: of a row without a label that counts the mean is 0, not 0 / 0
             return 1 / self._kept(targets).reshape(len(targets), -1).sum(1).clamp(min=1).to(outputs.dtype)
         if self.scale is not None or not self.mean:
             return self.scale or 1.0
@@ -210,6 +220,7 @@ class Tokens(Likelihood):
             own = weight[targets.clamp(min=0)]
         unit = self._unit(outputs, targets)
         unit = unit.reshape(-1, *[1] * (kept.ndim - 1)) if isinstance(unit, Tensor) else unit
+        # 0 at padding, so that it has no curvature, as it has no loss
         return (kept * ((1 - smoothing) * own + smoothing * weight.mean()) * unit)[:, None]
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -267,5 +278,6 @@ class Tokens(Likelihood):
         labels = targets.where(kept, torch.zeros_like(targets))[:, None]
         log_p = outputs.log_softmax(1)
         others = torch.logsumexp(log_p.scatter(1, labels, -torch.inf), dim=1)
+        # times kept: what stands at padding is the margin of a class that nobody named
         found = (log_p.gather(1, labels)[:, 0] - others) * kept
         return found.reshape(len(found), -1).sum(1) / kept.reshape(len(found), -1).sum(1).clamp(min=1)

@@ -33,7 +33,9 @@ class Standard:
         self.shift = low / self.factor / 2 + high / self.factor / 2
         total, square = sums(self.factor, self.shift)
         self.centre = total / n
+        # E x^2 - (E x)^2 about the shift, where both are small; rounding may leave a constant column below 0
         deviation = np.sqrt(np.maximum(square / n - np.square(self.centre), 0))
+        # the shift is subtracted with so much rounding: what varies by less does not vary
         self.varies = deviation > 64 * np.finfo(float).eps * np.abs(self.shift)
         self.deviation = np.where(self.varies, deviation, 1.0)
 
@@ -46,11 +48,13 @@ class Standard:
             )
         if not X.has_canonical_format:
             X = X.copy()
+            # two entries of a cell are one number, and would be squared as two
             X.sum_duplicates()
         n, d = X.shape
 
         def sums(factor: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             values = X.data / factor[X.indices] - shift[X.indices]
+            # zeros that are not stored, each 0 / factor - shift
             blank = n - np.bincount(X.indices, minlength=d)
             total = np.bincount(X.indices, values, d) - blank * shift
             return total, np.bincount(X.indices, np.square(values), d) + blank * np.square(shift)

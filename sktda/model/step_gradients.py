@@ -168,6 +168,7 @@ class StepGradients:
         numbers, same = _read([part.value for part in self.parts] + compared, groups)
         values, rests = numbers[: len(self.parts)], numbers[len(self.parts) :]
         sizes = [part.size for part in self.parts]
+        # a mean divided among k batches comes with k factors 1 / k; of a sum each batch has its share of the rows
         loss = sum(value * (size / n if self.total else 1.0) for value, size in zip(values, sizes, strict=True))
         uneven = _unevenness(values if self.total else [v / s for v, s in zip(values, sizes, strict=True)], sizes)
         rounding = max((part.rounding for part in self.parts), default=0.0)
@@ -214,6 +215,7 @@ def _multiple(pairs: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
     )
     if not aa or not bb:  # nothing computed, or all of it dropped
         return float(not aa), float(bb > 0)
+    # the least squares of b on a
     scale = ab / aa
     rest = float(sum(_sum((b - scale * a).square()) for a, b in pairs))
     rounding = 4 * max(torch.finfo(b.dtype).eps for _, b in pairs)

@@ -31,6 +31,7 @@ class StepSettings:
         found = [settings(group) for group in groups]
         if found == self._last:
             return
+        # groups may be added on the way
         self._changes += [{} for _ in range(len(found) - len(self._changes))]
         for group, known in zip(found, self._changes, strict=True):
             for name, value in group.items():
@@ -42,6 +43,7 @@ class StepSettings:
         """What is added to the description of a group; nothing where nothing changed."""
         found = {}
         for name, entries in self._changes[group].items() if group < len(self._changes) else ():
+            # one entry is no change: the description of the group has it
             if len(entries) > 1:
                 stops = [step for step, _ in entries[1:]] + [n_steps]
                 starts = [0, *stops[:-1]]

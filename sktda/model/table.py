@@ -85,6 +85,7 @@ def indicator_targets(classes: np.ndarray, low: float = 0.0) -> Encode:
                 raise ValueError(f"y has {values.shape[1]} columns, but the model was trained on {len(classes)}")
             return torch.from_numpy(np.where(values > 0, 1.0, low))
         codes = class_codes(y, classes)
+        # two classes: one column, as models with one logit have one output
         hot = codes[:, None] == (np.arange(1, 2) if len(classes) == 2 else np.arange(len(classes)))
         return torch.from_numpy(np.where(hot, 1.0, low))
 
@@ -117,6 +118,7 @@ def class_weights(setting: Any, classes: np.ndarray, balance_weighted: bool = Fa
         codes = class_codes(y, classes)
         if isinstance(setting, str):  # "balanced"; over the classes that occur
             counts = np.bincount(codes, weight if balance_weighted else None, minlength=len(classes))
+            # n / (classes that occur * n_c), as scikit-learn has it; 1 stands in where no row is of a class
             per_class = counts.sum() / np.where(counts > 0, (counts > 0).sum() * counts, 1)
         else:
             per_class = np.array([float(setting.get(label, 1.0)) for label in classes.tolist()])

@@ -88,6 +88,7 @@ class TorchModel(FrozenEstimator):
         copy.register_forward_hook(_first if isinstance(criterion, ONE_OUTPUT) else _logits)
         names = argument_names(original)
         kind = _kind(criterion)
+        # of a sum criterion rates and penalty are turned into those of the mean by the batch size of the net
         size = 0 if trajectory is None else int(np.median(trajectory.batch_sizes))
         if trajectory is not None and not size and criterion_total(criterion):
             raise ValueError(

@@ -100,6 +100,7 @@ class Trajectory:
     def began_in_the_middle(self) -> bool:
         """Whether the optimiser had made steps before the first recorded one; needs steps=True, else ValueError."""
         self._need_steps()
+        # SGD has a buffer, and Adam has counted, once a step was made
         state = self._part("initial", "optimizer/")
         return any(
             key.startswith("momentum_buffer/") or (key.startswith("step/") and v > 0) for key, v in state.items()
@@ -251,6 +252,7 @@ class Trajectory:
         asked, order, first, count = self._found(X, y)
         if (count == 0).any():
             raise ValueError(trajectory_checks.foreign(self, np.flatnonzero(count == 0), len(asked)))
+        # more equal rows than were trained begin with the first again
         return order[first + occurrence(asked) % count]
 
     def contains(self, X: Any, y: Any = None) -> np.ndarray:
@@ -271,6 +273,7 @@ class Trajectory:
         asked = row_fingerprints(X, y)
         order = np.argsort(self.fingerprints, kind="stable")
         ordered = self.fingerprints[order]
+        # equal prints stand together in order: from left to right are all trained rows that a row can be
         first = np.searchsorted(ordered, asked, side="left")
         return asked, order, first, np.searchsorted(ordered, asked, side="right") - first
 

@@ -56,6 +56,7 @@ class Settled:
 
     def value(self, predict: Predict, X: Any, y: Tensor) -> Tensor:
         """The sum (0-d), differentiable."""
+        # weights may be on the processor and in float64, beside outputs in float32 on a card
         outputs = predict(X if self.X is None else self.X)
         return (self.weights.to(outputs) * (self.measure or predict.likelihood.losses)(outputs, y)).sum()
 
@@ -69,6 +70,7 @@ class SettledObjective(metaclass=ABCMeta):
 
     def __call__(self, predict: Predict, X: Any, y: Tensor, **metadata: Any) -> Tensor:
         """The objective's value (0-d)."""
+        # what the trained model decides (a sign, groups, an attack) is a constant of the derivative
         with torch.no_grad():
             found = self.settled(predict, X, y, **metadata)
         return found.value(predict, X, y)

@@ -48,6 +48,7 @@ class SliceLoss(SettledObjective):
         codes, names = groups_of(self, metadata, self.metadata, len(y))
         if self.value is None:
             losses = predict.likelihood.losses(predict(X), y)
+            # once, at the trained model: a maximum taken anew along a run would jump between slices
             means = [float(losses[codes == k].mean()) for k in range(len(names))]
             chosen = int(np.argmax(means))
         elif str(self.value) in names:
@@ -112,6 +113,7 @@ class DemographicParity(SettledObjective):
         """Plus and minus the weight of a mean, for the group ahead and the one behind."""
         codes, names = groups_of(self, metadata, "sensitive_features", len(y))
         measure = probability_of(self, predict, y, self.positive)
+        # f = mean p of the group ahead - mean p of the one behind: not below 0 at this model, so no absolute value
         return gap(self, measure(predict(X), y), codes, names, measure)
 
 
@@ -163,6 +165,7 @@ class EqualOpportunity(SettledObjective):
         codes, names = groups_of(self, metadata, "sensitive_features", len(y))
         measure = probability_of(self, predict, y, self.positive)
         positive = of_class(self, predict, y, self.positive)
+        # a mean over no row is NaN, which would pass for the largest or be lost in silence
         without = [names[k] for k in range(len(names)) if not positive[codes == k].any()]
         if without:
             raise ValueError(
@@ -172,5 +175,6 @@ class EqualOpportunity(SettledObjective):
         outputs = predict(X)
         rates = measure(outputs, y)  # of both forms: it refuses several classes of which none is named
         if self.form == "loss":
+            # ahead is the group of the larger loss here, the one that the model serves worse
             return gap(self, predict.likelihood.losses(outputs, y), codes, names, None, positive)
         return gap(self, rates, codes, names, measure, positive)

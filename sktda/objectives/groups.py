@@ -29,9 +29,12 @@ def gap(
             f"all validation rows have sensitive_features={names[0]}, and {type(objective).__name__} compares groups; "
             "give rows of at least two"
         )
+    # codes are on the processor, and a mask from there chooses from a card's outputs, too
     masks = [(codes == k) & (True if among is None else among) for k in range(len(names))]
+    # in float64: single precision could put the wrong one of two nearly equal groups ahead
     means = [float(exact(values[mask]).mean()) for mask in masks]
     ahead = int(np.argmax(means))
+    # not the group ahead itself, where all means are equal: the weights would be 0 for every row
     behind = min((k for k in range(len(names)) if k != ahead), key=lambda k: means[k])
     return Settled(shared(masks[ahead]) - shared(masks[behind]), measure, groups=(names[ahead], names[behind]))
 
@@ -57,6 +60,7 @@ def groups_of(objective: Any, metadata: Mapping[str, Any], name: str, n: int) ->
     columns = values.reshape(n, -1).T
     if any(missing(value) for column in columns for value in column.tolist()):
         raise ValueError(f"{name} holds missing values; drop those rows, or give them a group of their own")
+    # by text: values of different types have no order
     rows = [tuple(map(str, row)) for row in zip(*(column.tolist() for column in columns), strict=True)]
     known = sorted(set(rows))
     numbers = {row: k for k, row in enumerate(known)}
@@ -66,6 +70,7 @@ def groups_of(objective: Any, metadata: Mapping[str, Any], name: str, n: int) ->
 def missing(value: Any) -> bool:
     """Whether a value is None, NaN, NaT or pandas' NA."""
     try:
+        # NaN and NaT are what does not equal itself
         return value is None or bool(value != value)
     except TypeError:  # of NA it is not known whether it equals itself
         return True
@@ -81,6 +86,7 @@ def probability_of(objective: Any, predict: Predict, y: Tensor, positive: Any) -
     """Probability of the positive class as a function of outputs (and targets, which do not matter)."""
     likelihood, sharpness = predict.likelihood, objective.sharpness
     if isinstance(likelihood, Binary) and y[0].numel() == 1:
+        # 1 - sigmoid(z) = sigmoid(-z): the probability of the other of two classes
         sign = 1 if positive is None or predict.encode(positive) == 1 else -1
         logits = likelihood.logits
         return lambda outputs, _: torch.sigmoid(sign * sharpness * logits(outputs)).reshape(len(outputs))
@@ -98,6 +104,7 @@ def probability_of(objective: Any, predict: Predict, y: Tensor, positive: Any) -
         log_p = likelihood.log_p(outputs)
         if sharpness == 1:
             return log_p[:, code].exp()
+        # log-odds of one class against all others, so that sharpness means the same for two classes and for many
         others = torch.cat([log_p[:, :code], log_p[:, code + 1 :]], dim=1).logsumexp(dim=1)
         return torch.sigmoid(sharpness * (log_p[:, code] - others))
 

@@ -53,6 +53,7 @@ class Margin:
 
     def per_row(self, predict: Predict, X: Any, y: Tensor, **metadata: Any) -> Tensor:
         """Minus the margins (n,)."""
+        # minus, as every objective is lower = better
         return -predict.likelihood.margins(predict(X), y)
 
 

@@ -76,6 +76,7 @@ class AdversarialLoss(SettledObjective):
 
     def settled(self, predict: Predict, X: Any, y: Tensor, **metadata: Any) -> Settled:
         """The same weight for all rows, moved."""
+        # the moved rows are part of the objective's data: no derivative goes through how they were moved
         return Settled(torch.full((len(y),), 1 / len(y), dtype=torch.float64), X=self.perturbed(predict, X, y))
 
     def perturbed(self, predict: Predict, X: Any, y: Tensor) -> Tensor:
@@ -85,6 +86,7 @@ class AdversarialLoss(SettledObjective):
             raise TypeError(f"AdversarialLoss moves inputs by small amounts, which {kind} does not allow")
         attack = self.attack if self.attack != "auto" else "linear" if predict.linear else "pgd"
         self._check_bounds(X)
+        # eps is in units of the inputs; "linear" has none, its steps follow from margins
         if attack != "linear":
             self._check_units(X)
         move = {"linear": self._across, "fgsm": self._climbed, "pgd": self._climbed}[attack]
@@ -92,9 +94,11 @@ class AdversarialLoss(SettledObjective):
         def attacked(rows: slice) -> Tensor:
             x, target = X[rows].detach(), y[rows]
             with torch.no_grad():
+                # a row that is wrong already would be moved across the boundary to the right side
                 right = classified(predict, predict(x), target)
             with torch.enable_grad():
                 moved = move(predict, x, target, 1 if attack == "fgsm" else self.steps)
+            # of "linear": those that climb are within the bounds after every step
             if self.bounds is not None:
                 moved = moved.clamp(*self.bounds)
             return torch.where(right.reshape(-1, *[1] * (x.ndim - 1)), moved, x)
@@ -104,6 +108,7 @@ class AdversarialLoss(SettledObjective):
     def _check_bounds(self, X: Tensor) -> None:
         if self.bounds is None:
             return
+        # slack: inputs in float32 may pass a bound by their rounding
         low, high, slack = float(X.min()), float(X.max()), 1e-6 * (self.bounds[1] - self.bounds[0])
         if low < self.bounds[0] - slack or high > self.bounds[1] + slack:
             raise ValueError(
@@ -127,10 +132,13 @@ class AdversarialLoss(SettledObjective):
             )
 
     def _climbed(self, predict: Predict, x: Tensor, y: Tensor, steps: int) -> Tensor:
+        # 2.5 eps in all reach the far side of the box from any point of it, as in the paper of PGD
         size = self.eps if steps == 1 else 2.5 * self.eps / steps
         moved = x
         for _ in range(steps):
+            # no graph from step to step: each asks for the slope where it stands
             moved = moved.detach().requires_grad_()
+            # summed: rows do not meet, so the gradient of the sum is that of each row
             slope = torch.autograd.grad(predict.likelihood.losses(predict(moved), y).sum(), moved)[0]
             moved = (moved.detach() + size * slope.sign()).clamp(x - self.eps, x + self.eps)
             if self.bounds is not None:
@@ -142,8 +150,10 @@ class AdversarialLoss(SettledObjective):
         outputs = predict(x)
         if isinstance(predict.likelihood, Categorical):
             margins = predict.likelihood.log_p(outputs)
+            # log p_y - log p_k, of logits z_y - z_k: 0 on the boundary between the own class and k
             margins = margins.gather(1, y[:, None]) - margins  # 0 at the own class
         elif isinstance(predict.likelihood, Binary):
+            # the logit towards the own class, one for each label of a row with several
             margins = predict.likelihood.logits(outputs).reshape(len(x), -1) * (2 * y.reshape(len(x), -1) - 1)
         else:
             raise TypeError("attack='linear' crosses the boundary between classes, and this model predicts none")
@@ -152,8 +162,10 @@ class AdversarialLoss(SettledObjective):
         for k in range(margins.shape[1]):
             slope = torch.autograd.grad(margins[:, k].sum(), x, retain_graph=True)[0]
             margin, square = margins[:, k].detach(), slope.flatten(1).square().sum(1)
+            # |m| / |w| in input units; inf at the own class, whose margin is 0 everywhere
             distance = torch.where(square > 0, margin.abs() / square.sqrt(), torch.inf)
             shape = (-1, *[1] * (x.ndim - 1))
+            # x - gamma m w / |w|^2 has the margin (1 - gamma) m where outputs are linear: beyond 0 for gamma > 1
             moved = x.detach() - (self.gamma * margin / square).reshape(shape) * slope
             nearer = distance < best
             result = torch.where(nearer.reshape(shape), moved, result)

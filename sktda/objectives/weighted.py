@@ -42,6 +42,7 @@ class Weighted:
 
     def __post_init__(self) -> None:
         found = list(self.named.values())
+        # a sum inside of a sum would have no score of its own, and a class is callable but no objective
         wrong = [each for each in found if isinstance(each, type | Weighted) or not callable(each)]
         if not found or wrong:
             raise ValueError(f"Weighted takes objectives or callables, and got {wrong[0] if wrong else 'none'!r}")

@@ -19,6 +19,7 @@ from sktda.objectives import Predict, Settled, Weighted
 def row_slopes(loss: Loss, measure: Callable | None, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """(n, K) derivative of every row's measure, None = the loss, by its outputs (n, K)."""
     if measure is None:
+        # in closed form: BoostIn asks at every step of every row
         return loss.derivatives(outputs, targets)[0]
     return _derivative(loss, outputs, lambda found: measure(found, loss.torch_targets(targets)).sum())
 
@@ -81,6 +82,7 @@ class TreesAsked:
 
     def _predict(self, outputs: Tensor) -> Predict:
         def call(X: Any) -> Tensor:
+            # by identity, as outputs are known for these rows alone: an attack brings rows of its own
             if X is not self._X:
                 raise TypeError(
                     "the objective asked for outputs of inputs that are not the validation rows, and trees have no "
@@ -104,6 +106,7 @@ class TreesAsked:
                 value = objective(self._predict(final), self._X, self._y, **self._metadata)
             self.values.append(float(checked(value, differentiable=False)))
             self.groups.append(None)
+            # not settled: derivatives are taken anew at the outputs before every step, of all rows at a time
             self.parts.append(partial(self._slopes, objective))
             return
         with torch.no_grad():

@@ -274,8 +274,10 @@ class LeafScores(CallbackSupportMixin, Attributor):
         each = np.zeros((len(table), len(self._data)))
         for part, (columns, values) in self._given():
             for scores, taken in zip(each, table, strict=True):
+                # row i: sum over its leaves of what it gives times what all queries together take there
                 scores[part] = (taken[columns] * values).sum(axis=1)
         self.objectives_ = asked.found(each)
+        # derivatives are linear, so the weighted sum of objectives has the weighted sum of scores
         return np.asarray(asked.shares) @ each
 
     def _blocks(self, queries: GivenRows) -> Iterator[tuple[slice, slice, np.ndarray]]:
@@ -289,6 +291,7 @@ class LeafScores(CallbackSupportMixin, Attributor):
                 for chosen in slices(some.stop - some.start, QUERIES):
                     start = asked.start + some.start + chosen.start
                     taken = self._matrix(columns[chosen], values[chosen])
+                    # (columns, queries): a training row then reads the few lines of its leaves, each in one piece
                     table = np.ascontiguousarray(taken.toarray().T) if dense else taken.T.tocsr()
                     tables.append((slice(start, start + taken.shape[0]), table))
             for rows, (columns, values) in self._given():

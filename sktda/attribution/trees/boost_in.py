@@ -84,6 +84,7 @@ class BoostIn(BoostedScores):
 
     def _slopes(self, block: Block, targets: np.ndarray, measure: Any) -> np.ndarray:
         b, T, K = block.before.shape
+        # q at the outputs before each step, as TracIn takes it at each checkpoint: (b T, K), every step as a row
         found = row_slopes(self._steps.facts.loss, measure, block.before.reshape(b * T, K), np.repeat(targets, T))
         return found.reshape(b, T, K)
 

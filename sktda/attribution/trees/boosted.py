@@ -43,9 +43,11 @@ class BoostedScores(LeafScores):
         """`_moves` of training rows, and `_slopes` of their own losses."""
 
     def _default(self, classes: bool, sparse: bool) -> Any:
+        # HistGradientBoosting takes no sparse rows
         if sparse:
             return GradientBoostingClassifier() if classes else GradientBoostingRegressor()
         kind = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
+        # "auto" would hold rows back where there are more than 10,000, and those have no score
         return kind(early_stopping=False)
 
     def _check_model(self, model: Any) -> None:
@@ -78,11 +80,13 @@ class BoostedScores(LeafScores):
     def _self_scores(self) -> np.ndarray:
         scores = np.empty(len(self._data))
         for rows, block in self._steps.training_blocks():
+            # minus: a row without which its own loss rises most has only itself for its label, so it is suspicious
             scores[rows] = -np.einsum("ntk,ntk->n", *self._moves_and_slopes(rows, block))
         return scores
 
     def _objective_columns(self, objective: Any, rows: GivenRows, metadata: dict) -> tuple[TreesAsked, np.ndarray]:
         steps = self._steps
+        # a gap's sign and groups are those of the whole ensemble, also for slopes before its earlier steps
         outputs = np.concatenate([block.outputs for _, block in steps.blocks(rows.X)])
         asked = TreesAsked(objective, steps.facts.loss, rows.X, rows.y, outputs, metadata, self._encode())
         table = np.zeros((len(asked.names), self._n_columns))
@@ -90,6 +94,7 @@ class BoostedScores(LeafScores):
             for total, each in zip(table, asked.parts, strict=True):
                 if isinstance(each, ByRows):
                     slopes = each.weights[part, None, None] * self._slopes(block, rows.y[part], each.measure)
+                    # summed over the queries of a leaf first: the cost is of rows + queries, and not of their pairs
                     total += np.bincount(block.leaves.ravel(), slopes.ravel(), self._n_columns)
         whole = [(total, each) for total, each in zip(table, asked.parts, strict=True) if not isinstance(each, ByRows)]
         if whole:  # which need all rows at a time

@@ -28,6 +28,7 @@ class CatBoostTrees(Trees):
             method = params["leaf_estimation_method"]
             refuse_option(model, f"leaf_estimation_method={method!r}", "its leaves are no Newton steps", "set 'Newton'")
         self._class_weights = params.get("class_weights") or None
+        # the values come flat: tree after tree, and in each the K values of a leaf together
         self._first = self._outputs * np.cumsum([0, *model.get_tree_leaf_counts()])[:-1]
         self._l2 = float(params["l2_leaf_reg"])
         stumbling = {
@@ -39,6 +40,7 @@ class CatBoostTrees(Trees):
         }
         inner, backtracking = int(params.get("leaf_estimation_iterations", 1)), "leaf_estimation_backtracking"
         if inner > 1 and params.get(backtracking) != "No":
+            # it takes back steps that are no improvement, which is not made again here
             stumbling.add(backtracking)
         if inner > 1 and self._outputs > 1:
             why, remedy = "several Newton steps of all classes are not read", "set leaf_estimation_iterations=1"
@@ -52,6 +54,7 @@ class CatBoostTrees(Trees):
             values=np.array(model.get_leaf_values(), dtype=float),
             rate=float(params["learning_rate"]),
             inner=inner,
+            # of a category it sees other numbers in training than when its leaves are asked for
             named=[*named, *(["cat_features"] if len(model.get_cat_feature_indices()) else [])],
         )
 
@@ -70,5 +73,6 @@ class CatBoostTrees(Trees):
         """Times the weights of the classes; the penalty of a leaf is per mean weight of a row."""
         if self._class_weights is not None:
             sample_weight = sample_weight * np.asarray(self._class_weights, dtype=float)[targets]
+        # only here are the weights known; with the mean in it, weights that are all 10 times as large change no leaf
         self.facts.l2 = (self._l2 * float(sample_weight.mean()),)
         return sample_weight

@@ -56,6 +56,7 @@ class Forest:
         """(n, trees) weight that a row has in every tree; (n, 1) where it is the same in all."""
         model, n = self.model, len(targets)
         weight = getattr(model, "class_weight", None)
+        # every tree sees all rows, so weights count as they are
         if isinstance(model, FORESTS) and not model.bootstrap:
             labels = None if weight is None else self.classes[targets]
             if isinstance(weight, str):  # balanced: the classes' weights are equal with those of the rows

@@ -33,6 +33,7 @@ class GradientBoosting(Trees):
             loss=loss,
             classes=model.classes_ if self.classifier else None,
             start=None,
+            # leaves of these trees are plain steps, and the rate comes when they are added
             values=model.learning_rate * values,
             rate=model.learning_rate,
             share=model.subsample,
@@ -65,6 +66,7 @@ def held_back(
     codes: np.ndarray, sample_weight: np.ndarray, fraction: Any, random_state: Any, classifier: bool
 ) -> np.ndarray:
     """The weights, 0 for the rows that scikit-learn's boosting sets aside to decide when to stop."""
+    # the call of the boosting again: it depends on how many rows there are, their classes and the seed alone
     kept, _ = train_test_split(
         np.arange(len(codes)), test_size=fraction, stratify=codes if classifier else None, random_state=random_state
     )

@@ -36,6 +36,7 @@ class HistBoosting(Trees):
             for tree in step:
                 nodes = tree.nodes.copy()
                 leaves = np.flatnonzero(nodes["is_leaf"])
+                # the learning rate is in them
                 values.append(nodes["value"][leaves])
                 nodes["value"][leaves] = np.arange(total, total + len(leaves))
                 total += len(leaves)
@@ -75,7 +76,9 @@ class HistBoosting(Trees):
         model = self.model
         if self.classifier and model.class_weight is not None:
             sample_weight = sample_weight * compute_sample_weight(model.class_weight, model.classes_[targets])
+        # without a fraction early stopping looks at the training loss, and holds nothing back
         if model.do_early_stopping_ and model.validation_fraction is not None:
+            # kept by the model, so that the split can be drawn again where random_state is None
             seed = model._random_seed
             return held_back(targets, sample_weight, model.validation_fraction, seed, self.classifier)
         return sample_weight

@@ -74,11 +74,13 @@ class LeafInfluence(BoostedScores):
     def _moves(self, rows: slice, block: Block) -> np.ndarray:
         n, n_steps, n_outputs = block.leaves.shape
         moves = np.empty((n, n_steps, n_outputs))
+        # one step after the other: how far the row's output has moved decides on its gradient in the next
         moved: np.ndarray = np.zeros((n, 1, n_outputs))
         for step in range(n_steps):
             now = slice(step, step + 1)
             found, _ = self._steps.moves(rows, block.leaves[:, now], block.before[:, now], moved)
             moves[:, now] = found
+            # the row is in the leaf that it moves
             moved = moved + found
         return moves
 
@@ -87,6 +89,7 @@ class LeafInfluence(BoostedScores):
 
     def _slopes(self, block: Block, targets: np.ndarray, measure: Any) -> np.ndarray:
         found = row_slopes(self._steps.facts.loss, measure, block.outputs, targets)
+        # q at the final outputs is the same for every step: each adds to these what it adds to its own
         return np.broadcast_to(found[:, None], block.leaves.shape)
 
     def _whole_slopes(self, slopes: Whole, before: np.ndarray, outputs: np.ndarray) -> Iterator[np.ndarray]:

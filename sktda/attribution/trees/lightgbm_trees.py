@@ -20,6 +20,7 @@ class LightGBMTrees(Trees):
     def __init__(self, model: Any) -> None:
         self.model = model
         booster = model.booster_
+        # the parameters stand behind the trees, of which one is enough to get at them
         text = booster.model_to_string(num_iteration=1)
         params = dict(re.findall(r"^\[(\w+): (.*)\]$", text[text.index("\nparameters:") :], re.MULTILINE))
         objective = params["objective"]
@@ -44,6 +45,7 @@ class LightGBMTrees(Trees):
         if objective == "binary":
             loss = Logistic()
         elif objective == "multiclass":
+            # LightGBM's curvature of a class is K / (K - 1) p (1 - p)
             loss = Softmax(self._outputs, self._outputs / (self._outputs - 1))
         penalty = float(params["lambda_l2"])
         categories = any(tree["num_cat"] for tree in trees)
@@ -53,9 +55,11 @@ class LightGBMTrees(Trees):
             start=None,
             values=np.concatenate(each),
             rate=float(params["learning_rate"]),
+            # a split on many categories adds cat_l2, and which leaves have it is not read
             l2=(penalty, penalty + float(params["cat_l2"])) if categories else (penalty,),
             l1=float(params["lambda_l1"]),
             limit=float(params["max_delta_step"]),
+            # without a frequency LightGBM draws no rows, whatever the fraction
             share=float(params["bagging_fraction"]) if int(params["bagging_freq"]) else 1.0,
             named=[
                 name
@@ -78,11 +82,13 @@ class LightGBMTrees(Trees):
         """Times the weights of the classes. Moves the mean that LightGBM puts into the first trees to the start."""
         if self.classifier and self.model.class_weight is not None:
             sample_weight = sample_weight * compute_sample_weight(self.model.class_weight, self.model.classes_[targets])
+        # before the balance of the classes below, which is no part of LightGBM's mean
         self._split_start(targets, sample_weight)
         if self._params["objective"] != "binary":
             return sample_weight
         positive, negative = float(self._params["scale_pos_weight"]), 1.0
         if self._params["is_unbalance"] != "0":
+            # of rows, not of their weights; the rarer class counts more, the other 1
             ones = (targets == 1).sum()
             zeros = len(targets) - ones
             positive, negative = max(zeros / ones, 1.0), max(ones / zeros, 1.0)
@@ -99,6 +105,7 @@ class LightGBMTrees(Trees):
             mean = np.average(targets, weights=weight)
             start = np.array([logit(mean) if isinstance(facts.loss, Logistic) else mean])
         ends = [*self._first[1:], len(facts.values)]
+        # a first tree is mean + rate * step: without the mean its leaves are Newton steps as all others
         for k in range(self._outputs):
             facts.values[self._first[k] : ends[k]] -= start[k]
         facts.start = start
@@ -107,10 +114,12 @@ class LightGBMTrees(Trees):
 def leaves_of(node: dict) -> np.ndarray:
     """Values of the leaves of a tree, by their index."""
     found: dict[int, float] = {}
+    # no recursion: trees that grow leaf by leaf may be as deep as they have leaves
     waiting = [node]
     while waiting:
         node = waiting.pop()
         if "leaf_value" in node:
+            # a tree without a split is one leaf without an index
             found[node.get("leaf_index", 0)] = node["leaf_value"]
         else:
             waiting += [node["left_child"], node["right_child"]]

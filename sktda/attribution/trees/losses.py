@@ -42,6 +42,7 @@ class Loss(ABC):
 
     def torch_outputs(self, outputs: np.ndarray) -> Tensor:
         """Outputs (n, K) as `likelihood` takes them."""
+        # one output as (n,): (n, 1) less targets (n,) would be n x n errors
         return torch.from_numpy(np.ascontiguousarray(outputs if self.classes else outputs[:, 0]))
 
     def torch_targets(self, targets: np.ndarray) -> Tensor:
@@ -52,6 +53,7 @@ class Loss(ABC):
 class SquaredError(Loss):
     """Half the squared error."""
 
+    # libraries' gradient is f - y, that of half the square
     likelihood = Gaussian(scale=0.5)
 
     def derivatives(self, outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,6 +82,7 @@ class Logistic(Loss):
     def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """The gradient by p (1 - p), the curvature by p (1 - p) (1 - 2 p)."""
         p = expit(outputs)
+        # along times d(g + h theta)/df: g' = p (1 - p), h' = p (1 - p) (1 - 2 p)
         return p * (1 - p) * along * (1 + (1 - 2 * p) * theta)
 
 
@@ -95,6 +98,7 @@ class OfClasses(Loss):
     def derivatives(self, outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities minus the class, and factor p (1 - p)."""
         p = softmax(outputs, axis=-1)
+        # the factor is of the curvature alone: a Newton step times (K - 1) / K is one of K / (K - 1) its curvature
         return p - (targets[..., None] == np.arange(self.n_outputs)), self.factor * p * (1 - p)
 
 
@@ -104,6 +108,7 @@ class Softmax(OfClasses):
     def pushed(self, outputs: np.ndarray, targets: np.ndarray, along: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """Every probability changes with every output."""
         p = softmax(outputs, axis=-1)
+        # dp = (diag(p) - p p') along; each class by itself: dg = dp, d(factor p (1 - p)) = factor (1 - 2 p) dp
         return curved(p, along) * (1 + self.factor * (1 - 2 * p) * theta)
 
 
@@ -116,6 +121,7 @@ class CoupledSoftmax(OfClasses):
         """As of each class, and of all pairs of them."""
         p = softmax(outputs, axis=-1)
         change = curved(p, along)
+        # d((diag(p) - p p') theta) = dp theta - dp (p' theta) - p (dp' theta), beside dg = dp
         both = (p * theta).sum(axis=-1, keepdims=True), (change * theta).sum(axis=-1, keepdims=True)
         return change * (1 + theta - both[0]) - p * both[1]
 

@@ -97,7 +97,9 @@ class Newton:
     def scaled(self, leaves: np.ndarray, lost: np.ndarray) -> np.ndarray:
         """What is lost by the leaves (b, T, K) as a move of their outputs."""
         if self.inverse is None:
+            # theta = -G / (H + l2) rises by (g_i + h_i theta) / (H + l2) without row i; scale has the rate, too
             return self.scale[leaves] * lost
+        # the K outputs of a step share a tree, so any of its K leaves names the matrix
         return np.einsum("btij,btj->bti", self.inverse[leaves[:, :, 0] // leaves.shape[2]], lost)
 
 
@@ -132,10 +134,12 @@ class Steps:
                 "have it trained here, or without subsampling"
             )
         if facts.start is None:
+            # what the library starts from is the same for all rows: one tells it, and the check below whether it is so
             first = part_of(X, np.arange(1))
             self.start = trees.raw(first)[0] - facts.values[trees.leaves(first)[0]].sum(axis=0)
         else:
             self.start = facts.start
+        # checks and derivatives are of the Newton step itself, before the learning rate
         self.theta = facts.values / facts.rate
         self._kept: list[np.ndarray] | None = self._checked_leaves()
         if facts.loss.coupled:
@@ -146,6 +150,7 @@ class Steps:
             self.newton = self._inner()
 
     def __getstate__(self) -> dict:
+        # up to 256 MB that the trees can say again
         return vars(self) | {"_kept": None}
 
     def _checked_leaves(self) -> list[np.ndarray] | None:
@@ -169,6 +174,7 @@ class Steps:
             at, targets = block.before + offset[block.leaves], self.targets[rows, None]
             g, h = loss.derivatives(at, targets)
             found = {"G": g, "H": h, "slack": STEP_TOLERANCE * np.abs(g) + ROUNDING * loss.rounding(at, targets)}
+            # h by the output: pushed along 1 at theta 1 is g' + h', and g' = h for a loss of one output
             if self.facts.inner > 1:
                 ones = np.ones_like(at)
                 found["bend"] = loss.pushed(at, targets, ones, ones) - h
@@ -182,10 +188,12 @@ class Steps:
         facts, theta = self.facts, self.theta
         # of rows drawn by chance the sums are this share of those over all rows
         l1, candidates = facts.l1 / facts.share, np.array(facts.l2)[:, None] / facts.share
+        # an l1 penalty brings G nearer to 0, and a leaf of |G| <= l1 to 0
         pulled = np.sign(sums.G) * np.maximum(np.abs(sums.G) - l1, 0)
         step = -pulled / np.maximum(sums.H + candidates, np.finfo(float).tiny)
         if facts.limit:
             step = step.clip(-facts.limit, facts.limit)
+        # the kind of split above a leaf is not read, so its penalty is the one that explains its value
         chosen = np.abs(step - theta).argmin(axis=0)
         l2, step = candidates[chosen, 0], step[chosen, np.arange(len(theta))]
         mass = sums.H + l2
@@ -193,11 +201,14 @@ class Steps:
         if facts.share == 1:
             self._check_steps(step, mass, sums)
         else:
+            # which rows were drawn is not known, so single values are off by chance: only all together can be compared
             sizes = np.sqrt((mass * theta**2).sum() * (mass * step**2).sum())
             if (mass * theta * step).sum() < DRAWN_AGREEMENT * sizes:
                 raise ValueError(self._disagreement(len(theta)))
+        # a value that l1 holds at 0, or of a tree without a split, stays there when a row goes
         free = (sums.H > 0) & ((np.abs(sums.G) > l1) | (facts.l1 == 0)) & ~(idle & (step != 0))
         if facts.limit:
+            # the same at the limit, which a value in single precision may miss by a little
             free &= np.abs(theta) < facts.limit * (1 - 1e-6)
         scale = np.divide(facts.rate, mass, out=np.zeros(len(theta)), where=free & (mass > 0))
         return Newton(theta, scale, np.zeros(len(theta)), np.zeros(len(theta)))
@@ -206,13 +217,16 @@ class Steps:
         """One step of every leaf for all outputs at once; the numbers of a leaf's K values follow each other."""
         facts, zeros = self.facts, np.zeros(len(self.theta))
         sums, n_outputs = self._sums(zeros), facts.loss.n_outputs
+        # (leaves of the trees, K, K): sums over rows of w_i (diag(p) - p p')
         H = np.zeros((len(zeros) // n_outputs, n_outputs, n_outputs))
         for rows, block in self.training_blocks():
             of = (block.leaves[:, :, 0] // n_outputs).ravel()
             for k, unit in enumerate(np.eye(n_outputs)):
+                # column k, by a unit vector: K x K matrices of all rows and steps would be K times as large
                 column = self.weights[rows, None, None] * coupled_curvature(block.before, unit)
                 for j in range(n_outputs):
                     H[:, j, k] += np.bincount(of, column[:, :, j].ravel(), len(H))
+        # diag(p) - p p' has no inverse along (1, ..., 1): the penalty gives it one
         inverse = np.linalg.inv(H + (facts.l2[0] + np.finfo(float).tiny) * np.eye(n_outputs))
         step = -np.einsum("lij,lj->li", inverse, sums.G.reshape(-1, n_outputs)).ravel()
         self._check_steps(step, sums.H + facts.l2[0], sums)
@@ -223,10 +237,12 @@ class Steps:
         facts, offset = self.facts, np.zeros(len(self.theta))
         found = []
         for _ in range(facts.inner):
+            # each step is of the gradients where the last one has left the outputs
             sums = self._sums(offset)
             mass = np.maximum(sums.H + facts.l2[0], np.finfo(float).tiny)
             step = np.where(sums.H > 0, -sums.G / mass, 0.0)
             scale = np.where(sums.H > 0, facts.rate / mass, 0.0)
+            # o - G(o) / (H(o) + l2) by o is 1 - (dG/do + dH/do step) / (H + l2), with dG/do = H and dH/do = bend
             found.append(Newton(step, scale, offset, 1 - (sums.H + sums.bend * step) / mass))
             offset = offset + step
         self._check_steps(offset, mass, sums)
@@ -234,6 +250,7 @@ class Steps:
 
     def _check_steps(self, step: np.ndarray, mass: np.ndarray, sums: Sums) -> None:
         """ValueError unless the leaves' values are these steps, as far as single precision tells."""
+        # in units of G, where the rounding is: over a small curvature it may become a step of any size
         off = np.abs(self.theta - step) * mass
         wrong = off > STEP_TOLERANCE * np.abs(self.theta) * mass + sums.slack
         wrong &= self.theta != 0
@@ -270,6 +287,7 @@ class Steps:
         for part in slices(n, max(64, WALKED // width)):
             leaves = self.trees.leaves(part_of(X, np.arange(part.start, part.stop)))
             for rows in slices(len(leaves), max(64, ENTRIES // width)):
+                # of HistGradientBoosting rows are the last axis in memory
                 yield slice(part.start + rows.start, part.start + rows.stop), np.ascontiguousarray(leaves[rows])
 
     def _block(self, leaves: np.ndarray) -> Block:
@@ -278,12 +296,14 @@ class Steps:
         sums = np.cumsum(values, axis=1)
         sums += self.start
         outputs = sums[:, -1].copy()
+        # outputs before a step: those after it less its own
         sums -= values
         return Block(leaves, sums, outputs)
 
     def _check_outputs(self, outputs: np.ndarray, raw: np.ndarray, start: int) -> None:
         """ValueError unless the leaves' values add up to the library's raw outputs."""
         off = np.abs(outputs - raw)
+        # single precision rounds by the size of what is added, and large leaves may cancel in the sum
         wrong = off > 1e-4 * (1 + np.abs(raw) + np.abs(self.facts.values).max(initial=0))
         if wrong.any():
             row = int(wrong.any(axis=1).argmax())
@@ -307,12 +327,16 @@ class Steps:
         for position, newton in enumerate(self.newton):
             at = before + newton.offset[leaves] if position else before
             g, h = loss.derivatives(at, targets)
+            # the row's loss by what the tree adds, so from before the first step in its leaf
             slopes = slopes if position else g
             theta = newton.theta[leaves]
+            # what G + H theta loses with the row; without a penalty these sum to 0 over the rows of a leaf
             lost = g + (coupled_curvature(at, theta) if loss.coupled else h * theta)
             if moved is not None:
+                # to first order the row is still there, at an output that its removal has moved: that much comes back
                 lost = lost - loss.pushed(at, targets, moved, theta)
             found = weight * newton.scaled(leaves, lost)
+            # what moved the leaf in an earlier step changes the gradients of this one
             moves = newton.keep[leaves] * moves + found if position else found
         return moves, slopes
 

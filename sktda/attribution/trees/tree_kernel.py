@@ -32,6 +32,7 @@ class ShareError(Categorical):
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Half the squared distance from the class."""
+        # outputs are shares: no softmax comes before
         wanted = torch.nn.functional.one_hot(targets, outputs.shape[1]).to(outputs)
         return 0.5 * (outputs - wanted).square().sum(dim=1)
 
@@ -138,9 +139,11 @@ class TreeKernel(LeafScores):
             self._note_task(model, self._ensemble.facts.classes)
             self._n_leaves = len(self._ensemble.facts.values)
             self._y = self._targets(self._data.y)
+            # (n, 1): every tree of a boosting counts all rows
             self._drawn = self._ensemble.weights(self._y, self._training_weights())[:, None]
         classes = self.task_ == "classification"
         self._loss: Loss = Shares(len(self.classes_)) if classes else SquaredError()
+        # a leaf has a column per class, or for numbers two, see _given
         self._n_columns = self._n_leaves * max(2, self._loss.n_outputs)
         # per leaf: the weight of its rows, and their labels' sums
         self._mass = np.zeros(self._n_leaves)
@@ -151,6 +154,7 @@ class TreeKernel(LeafScores):
             labels = self._labels(self._y[rows])
             for k, votes in enumerate(self._votes.T):
                 votes += np.bincount(leaves.ravel(), (weight * labels[:, k, None]).ravel(), self._n_leaves)
+        # 0 / tiny and not 0 / 0: all rows of a leaf may have weight 0, or be held back
         self._votes /= np.maximum(self._mass, np.finfo(float).tiny)[:, None]
         if is_forest(model):
             self._check_votes()
@@ -160,6 +164,7 @@ class TreeKernel(LeafScores):
         for rows, leaves in self._leaf_blocks(self._X):
             said = self._ensemble.said(part_of(self._X, np.arange(rows.start, rows.stop)))
             votes = self._votes[leaves].mean(axis=1)
+            # relative to the largest prediction: numbers may have any unit
             wrong = np.abs(said - votes).max(axis=1) > 1e-5 * (1 + np.abs(said).max())
             if wrong.any():
                 raise ValueError(
@@ -185,6 +190,7 @@ class TreeKernel(LeafScores):
 
     def _shares(self, rows: slice, leaves: np.ndarray) -> np.ndarray:
         """(b, trees) share of the rows in what their leaves say, so that the kernel is a sum over common leaves."""
+        # k(query, i) = sum over common leaves of w_i / (weight of the leaf) / trees
         return self._drawn[rows] / np.maximum(self._mass[leaves], np.finfo(float).tiny) / leaves.shape[1]
 
     def _given(self) -> Iterator[tuple[slice, Entries]]:
@@ -199,6 +205,7 @@ class TreeKernel(LeafScores):
 
     def _entries(self, leaves: np.ndarray, outputs: np.ndarray, slopes: np.ndarray) -> Entries:
         """What rows with these outputs and slopes (b, K) take: slope (f - y_i), by the class of row i."""
+        # slope (f - y_i) = slope f - slope y_i: all that depends on row i is its class, or its number
         along = (slopes * outputs).sum(axis=1, keepdims=True)
         classes = self.task_ == "classification"
         taken = along - slopes if classes else np.concatenate([along, -slopes], axis=1)
@@ -218,11 +225,13 @@ class TreeKernel(LeafScores):
             outputs = self._votes[leaves].mean(axis=1)
             slopes = row_slopes(self._loss, None, outputs, self._y[rows])
             change = (slopes * (outputs - self._labels(self._y[rows]))).sum(axis=1)
+            # a row shares all of its leaves with itself; minus, as self scores are low where suspicious
             scores[rows] = -self._shares(rows, leaves).sum(axis=1) * change
         return scores
 
     def _objective_columns(self, objective: Any, rows: GivenRows, metadata: dict) -> tuple[TreesAsked, np.ndarray]:
         leaves = np.concatenate([block for _, block in self._leaf_blocks(rows.X)])
+        # row by row: votes of all rows at once would be rows x trees x classes
         outputs = np.concatenate([self._votes[part].mean(axis=1) for part in np.array_split(leaves, len(leaves))])
         asked = TreesAsked(objective, self._loss, rows.X, rows.y, outputs, metadata, self._encode())
         table = np.zeros((len(asked.names), self._n_columns))

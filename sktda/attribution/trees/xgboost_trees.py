@@ -49,6 +49,7 @@ class XGBoostTrees(Trees):
         trees = trees[: None if best is None else best * self._outputs]
         masks = [np.array(tree["left_children"]) == -1 for tree in trees]
         self._first, self._number = numbered(masks)
+        # a leaf has its value where other nodes have their threshold; the learning rate is in it
         values = [np.array(tree["split_conditions"])[mask] for tree, mask in zip(trees, masks, strict=True)]
         kind = LOSSES[objective]
         loss: Loss = SquaredError() if kind == "squared error" else Logistic()
