@@ -415,6 +415,12 @@ def test_sums_are_the_same_in_other_processes(small_shards):
         np.testing.assert_array_equal(summed_products(), expected)
 
 
+def test_a_pass_of_which_nothing_is_left_asks_no_workers():
+    """Joblib would warn of results that nobody has taken."""
+    with joblib.parallel_config("loky", n_jobs=2):
+        assert list(spread(lambda: [(len, [])], {})) == []
+
+
 def test_progress_of_tasks_reaches_the_callbacks(capsys):
     SelfConfidence(cv=3).set_callbacks(ProgressBar()).fit(X, y)
     assert "folds" in capsys.readouterr().out

@@ -84,12 +84,19 @@ class BlockCurvature:
                     direction = {name: root[name] * value.to(root[name].device) for name, value in direction.items()}
                 for block, values in self._by_block(direction).items():
                     found[block].append(values)
-            for block, each in found.items():  # only now: a batch that runs out of memory is tried again
+            sums: dict[str, Tensor] = {}
+            rest: dict[str, Tensor] = {}
+            for block, each in found.items():
                 joined = torch.cat(each)
                 if joined.shape[1] <= len(rows) * len(each):  # p <= m at one state: the sum is the smaller one
-                    squares[block] = squares.get(block, 0) + exact(joined).T @ exact(joined)
+                    sums[block] = exact(joined).T @ exact(joined)
                 else:
-                    parts[block].append(joined)
+                    rest[block] = joined
+            # only now, and without new memory: a batch that runs out of it is tried again
+            for block, square in sums.items():
+                squares[block] = squares[block].add_(square) if block in squares else square
+            for block, joined in rest.items():
+                parts[block].append(joined)
             self._refuse(squares, parts)  # after each batch: before the memory is full, not after
 
         states = 0

@@ -19,7 +19,7 @@ from sktda.engine.curvature import along_root, rooted_targets
 from sktda.engine.drawn_labels import drawn_slopes
 from sktda.engine.kronecker import Block, eigenvectors, flat, self_product
 from sktda.engine.kronecker_blocks import LookupBlock, ProductBlock, met
-from sktda.engine.layers import Layer, LayerRows, Lookup, Product
+from sktda.engine.layers import Layer, LayerRows, Lookup, Product, Tied
 from sktda.engine.pairwise import spread
 from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows
@@ -144,9 +144,9 @@ def side_values(blocks: list[Block], factors: Mapping[str, LayerRows], root: Ten
             a = met(factor)
             if root is not None:  # a row of weight 2 counts as two rows at either side
                 a = a * root.reshape(-1, *[1] * (a.ndim - 1))
-            found[f"in/{block.name}"] = flat(a)
-        if isinstance(factor, Product | Lookup):
-            found[f"out/{block.name}"] = flat(factor.delta)
+            found |= {f"in/{block.name}": flat(a), f"out/{block.name}": flat(factor.delta)}
+        elif isinstance(block, LookupBlock) and isinstance(factor, Lookup | Tied):
+            found[f"out/{block.name}"] = torch.cat(block.vectors(factor))
     return found
 
 
@@ -162,6 +162,8 @@ def sketched(sketch: Tensor, test: Tensor, rank: int) -> Tensor:
     """
     # of products in float32, mostly: where C has a lower rank than T, their rounding may leave T' C T indefinite
     shift = torch.finfo(torch.float32).eps * sketch.norm()
+    if not shift:  # dead units, or outputs that are sure: no direction is better than another
+        return torch.linalg.qr(test)[0][:, :rank]
     moved = sketch + shift * test
     inner = test.T @ moved
     root = torch.linalg.cholesky((inner + inner.T) / 2 + shift * torch.eye(len(inner)).to(inner))

@@ -33,6 +33,8 @@ def gauss_newton_products(engine: PerRow, rows: Rows, directions: Direction) -> 
 
     def work(part: slice) -> None:
         found = _of_block(engine, rows.block(part, engine.model.device), directions)
+        # a cast takes memory, and a batch that runs out of it is tried again: nothing is added before
+        found = {name: value.to(total[name]) for name, value in found.items()}
         for name, value in found.items():
             total[name] += value
 

@@ -196,12 +196,17 @@ class Passes:
         size, step = self._sizes(n)
         # the begun block is kept, too: a pass that is taken up again adds in the same order, to the same last digit
         state = sums | {f"block {key}": torch.zeros_like(value) for key, value in sums.items()}
+        counted: set[str] = set()  # stages that are in the state of a later one, whatever has become of their files
 
         def left() -> Iterator[tuple[Callable, list[tuple]]]:
+            earlier: list[str] = []
             for label, compute in stages():
                 title = f"{name} {label}".strip()
                 done = self._taken_up(title, state)
-                parts = [(title, part.start, part.stop) for part in slices(n, step) if part.start >= done]
+                counted.update(earlier if done else [])
+                earlier.append(title)
+                start = n if title in counted else done
+                parts = [(title, part.start, part.stop) for part in slices(n, step) if part.start >= start]
                 yield partial(_sums, self._within, compute, size), parts
 
         self._written = time.monotonic()
@@ -209,7 +214,10 @@ class Passes:
 
         def finish() -> None:
             for (title, _, stop), take in made:
-                for key, value in take().items():
+                found = take()
+                if title in counted:  # handed out before the later state was read
+                    continue
+                for key, value in found.items():
                     state[f"block {key}"] += value.to(state[key].device)
                 if stop == n or stop % (BLOCK * size) == 0:
                     for key in sums:

@@ -19,6 +19,7 @@ from sktda.engine.functional import Direction
 from sktda.engine.kronecker import Bases, Block, energies_of, flat, self_product, squares_of, turned
 from sktda.engine.layers import Convolved, Layer, LayerRows, Lookup, Mapped, Product, Tied
 from sktda.engine.layers.product import flat_matrices
+from sktda.engine.layers.rows import total
 from sktda.engine.per_row import REST, PerRow
 from sktda.model.base import Rows
 
@@ -181,16 +182,19 @@ class LookupBlock(AsStored):
         """The columns only."""
         return True, False
 
-    def products(self, factor: LayerRows, root: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """(d, d) of the gradients at the vectors."""
+    def vectors(self, factor: LayerRows) -> list[Tensor]:
+        """(positions, d): gradients at the vectors, and what meets the table, as long as its gradients."""
         if isinstance(factor, Tied):
             a, delta = factor.product.a, factor.product.delta
-            # of G' G, G = sum_t delta_t a_t', the terms |delta_t|^2 a_t a_t'; those of two positions, or of both uses,
-            # are left out: it is for a basis, in which the eigenvalues then have them all
-            met_by_words = self_product(flat(a * delta.norm(dim=-1, keepdim=True)))
-            return self_product(flat(factor.lookup.delta)) + met_by_words, None
+            # their products sum to G' G, G = sum_t delta_t a_t', without the terms of two positions, or of both uses: it is
+            # for a basis, in which the eigenvalues then have all terms
+            return [flat(factor.lookup.delta), flat(a * delta.norm(dim=-1, keepdim=True))]
         assert isinstance(factor, Lookup)
-        return self_product(flat(factor.delta)), None
+        return [flat(factor.delta)]
+
+    def products(self, factor: LayerRows, root: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """(d, d) of the gradients at the vectors."""
+        return total(self_product(each) for each in self.vectors(factor)), None
 
     def _summed(self, factor: LayerRows, bases: Bases) -> tuple[Tensor, Tensor, Tensor]:
         """(row, index, (k, d) rotated gradient) of every index of every row, each once."""

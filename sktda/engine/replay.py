@@ -273,10 +273,12 @@ class Replay:
         self.engine.model.load(self.initial)
         optimizer = self._optimizer()
         starts = {part.start for part in self.segments()}
+        found = {}
         for batch in self._steps(optimizer, 0, max(starts) + 1, looked_at=False):
             if batch.step in starts:
                 state = {name: value.detach().clone() for name, value in self.engine.model.module.state_dict().items()}
-                self._starts[batch.step] = state, _copied(optimizer.state_dict())
+                found[batch.step] = state, _copied(optimizer.state_dict())
+        self._starts = found  # all or none: where memory runs out on the way the steps are gone through again
 
     def _steps(
         self,

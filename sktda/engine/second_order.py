@@ -52,6 +52,8 @@ class SecondOrder:
 
         def work(part: slice) -> None:
             _, slopes, bends = self.block_products(rows.block(part, engine.model.device), directions)
+            # a cast takes memory, and a batch that runs out of it is tried again: nothing is added before
+            bends = {name: bends[name].to(products[name]) for name in own}
             for name in own:
                 gradient[name] += slopes[name]
                 products[name] += bends[name]

@@ -47,8 +47,10 @@ class SoftmaxHead:
 
         def work(part: slice) -> None:
             features, errors, changes = self._parts(rows.block(part, model.device), v)
-            gradient.add_(errors.T @ features)
-            product.add_(changes.transpose(1, 2) @ features)  # (k, C, n) @ (n, d): sum of s_i f_i'
+            slope = errors.T @ features
+            bend = changes.transpose(1, 2) @ features  # (k, C, n) @ (n, d): sum of s_i f_i'
+            gradient.add_(slope)  # only now: a batch that runs out of memory is tried again
+            product.add_(bend)
 
         self.engine.sweep(rows, work)
         own = {name: value.detach() for name, value in model.parameters.items()}

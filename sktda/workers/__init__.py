@@ -60,6 +60,8 @@ def spread(stages: Callable[[], Iterable[tuple[Callable, Sequence[tuple]]]], hel
                 stacklevel=2,
             )
         else:
+            if not sent:  # of a pass that is taken up again: joblib warns of results that nobody takes
+                return iter(())
             for (_, arrays), _ in sent:
                 for array in arrays:
                     held.setdefault(id(array), (array, None))

@@ -21,6 +21,7 @@ from sktda.model.base import DifferentiableModel, forward, unflatten
 from sktda.model.softmax import Categorical
 from tests.engine.test_kronecker_blocks import CASES, N, build, flat_rows, gradients_of
 from tests.engine.test_layers import rows_of
+from tests.in_turn import in_turn
 
 FULL = 64  # larger than any side
 SOME = 6  # rows: two batches, the last one smaller
@@ -154,6 +155,61 @@ def test_large_sides_are_sketched(monkeypatch):
     for name, side in principal_sides(engine, rows, blocks, 1, 0).items():
         torch.testing.assert_close(side.abs(), exact[name].abs(), atol=1e-3, rtol=0)
     assert side_sizes(blocks) == {name: len(side) for name, side in exact.items()}
+
+
+@in_turn("name", CASES)
+def test_every_side_that_has_gradients_has_moments(name, monkeypatch):
+    model, rows, _ = build(name)
+    engine = PerRow(model, 5)
+    blocks = taken_blocks(engine, rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "leading", lambda moments, rank: moments)
+        found = principal_sides(engine, rows, blocks, 1, 0)
+    assert [key for key, moments in found.items() if not moments.any()] == []
+
+
+class Planted(nn.Module):
+    """What is looked up counts along one direction only, and what the table, where it is tied, meets has another."""
+
+    def __init__(self, tied, width=6):
+        super().__init__()
+        basis = np.linalg.qr(np.random.default_rng(0).normal(size=(width, 2)))[0]
+        self.register_buffer("basis", torch.from_numpy(basis))
+        self.words, self.out = nn.Embedding(5, width), nn.Linear(width, 5, bias=False)
+        if tied:
+            self.out.weight = self.words.weight
+
+    def forward(self, X):
+        return self.out((self.words(X) @ self.basis[:, :1]) * self.basis[:, 1]).mean(1)
+
+
+@pytest.mark.parametrize("whole", [1_024, 2])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_side_of_a_table_holds_all_that_its_gradients_have(tied, whole, monkeypatch):
+    monkeypatch.setattr(module, "WHOLE", whole)
+    torch.manual_seed(0)
+    model = DifferentiableModel(Planted(tied).double(), Categorical(), rows_of)
+    generator = torch.Generator().manual_seed(1)
+    X, y, weight = (torch.randint(5, (9, 4), generator=generator), torch.arange(9) % 5, torch.arange(9.0) / 4)
+    rows, rank = rows_of(X, y, weight.double()), 2 if tied else 1
+    compression = compression_of(model, rows, rank, "pca")[1]
+    side, true = compression.sides["out/words"], model.module.basis[:, :rank]
+    torch.testing.assert_close(side @ side.T, true @ true.T, atol=1e-5, rtol=0)  # a sketch is moved by a little
+    own = gradients_of(model, rows)["words.weight"]
+    torch.testing.assert_close(own @ side @ side.T, own, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("whole", [1_024, 2])
+def test_sides_without_any_output_gradient_are_orthonormal(whole, monkeypatch):
+    monkeypatch.setattr(module, "WHOLE", whole)
+    model, rows = linear(out=30)
+    with torch.no_grad():
+        model.module.weight.mul_(1e9)  # outputs so sure that their curvature is 0
+    engine, compression = compression_of(model, rows, 2, "pca")
+    for side in compression.sides.values():
+        torch.testing.assert_close(side.T @ side, torch.eye(2).double(), atol=1e-6, rtol=0)
+    curvature = compressed_curvature(engine, rows, compression, 0)
+    assert not any(root.any() for root in inverse_roots(curvature, None).values())
 
 
 def test_weights_of_rows_are_repeated_rows():

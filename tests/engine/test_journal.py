@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -81,6 +82,52 @@ def test_sums_go_on_from_the_last_state(tmp_path):
     Passes(Journal(tmp_path, "k")).accumulate("s", 250, whole, again)
     assert asked == [200]
     assert again["sum"] == squares(0, 250).sum()
+
+
+def summed_stages(folder, stop_at=None):
+    """Sums of two shards, the second of a few rows, at three states; stopped before the shard (state, start)."""
+
+    def stages():
+        for state in range(3):
+
+            def compute(start, stop, state=state):
+                if (state, start) == stop_at:
+                    raise KeyboardInterrupt
+                return {"sum": 10.0**state * squares(start, stop).sum()}
+
+            yield f"state {state}", compute
+
+    sums = {"sum": torch.zeros((), dtype=torch.float64)}
+    Passes(Journal(folder, "k")).summed("s", 150, stages, sums)
+    return sums["sum"]
+
+
+def handed_out(stages, held):
+    """In this process what `spread` does with workers: all stages are read before anything is computed."""
+    read = [(function, list(parts)) for function, parts in stages()]
+    return journal.in_turn(lambda: read)
+
+
+@pytest.mark.parametrize("spread", [journal.spread, handed_out])
+@pytest.mark.parametrize("stop_at", [None, (2, 100), (2, 0), (1, 100)])
+@pytest.mark.parametrize("lost", [[0], [1], [0, 1], "half of 0"])
+def test_no_stage_is_counted_twice_where_the_file_of_an_earlier_one_is_gone(
+    tmp_path, lost, stop_at, spread, monkeypatch
+):
+    monkeypatch.setattr(journal, "spread", spread)
+    with nullcontext() if stop_at is None else pytest.raises(KeyboardInterrupt):
+        summed_stages(tmp_path, stop_at)
+    files = [tmp_path / "k" / f"s state {state}.safetensors" for state in range(3)]
+    if lost == "half of 0":  # what a fit leaves that made the file again and was stopped
+        with pytest.raises(KeyboardInterrupt):
+            summed_stages(tmp_path / "half", (0, 100))
+        (tmp_path / "half" / "k" / files[0].name).replace(files[0])
+    else:
+        for state in lost:
+            files[state].unlink(missing_ok=True)
+    expected = summed_stages(None)
+    for _ in range(2):  # what the first of them leaves is right, too
+        assert summed_stages(tmp_path) == expected
 
 
 def test_keys_do_not_mix_and_clear_removes(tmp_path):

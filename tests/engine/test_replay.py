@@ -194,6 +194,23 @@ def test_a_segment_can_be_gone_through_alone_and_again():
         near(torch.stack(seen[::-1]), expected[part])
 
 
+def test_starts_for_which_memory_ran_out_are_found_again(monkeypatch):
+    X, y, net, expected = recorded_as("Nesterov, weight decay")
+    replay, copied, calls = replay_of(net, X, y), module_under_test._copied, []
+    replay.stride = 5
+
+    def short(state):
+        calls.append(state)
+        if len(calls) == 2:  # one start is found already
+            raise torch.OutOfMemoryError("out of memory (of the test)")
+        return copied(state)
+
+    monkeypatch.setattr(module_under_test, "_copied", short)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(replay.backwards(10, STEPS))
+    near(torch.stack([point(replay) for _ in replay.backwards(10, STEPS)][::-1]), expected[10:STEPS])
+
+
 def test_batches_hold_the_rows_of_the_steps():
     X, y = data()
     net = trained(X, y, module=Double)
