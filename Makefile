@@ -40,7 +40,7 @@ lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/mypy
 
 docs: $(INSTALLED)  ## these pages, in docs/_build/html
-	$(BIN)/sphinx-build --quiet --fail-on-warning -b html docs docs/_build/html
+	$(BIN)/sphinx-build --quiet --jobs=2 --fail-on-warning -b html docs docs/_build/html
 
 linkcheck: docs  ## the links of these pages to other places, which needs a network
 	$(BIN)/sphinx-build --quiet -b linkcheck docs docs/_build/linkcheck

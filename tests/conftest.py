@@ -1,6 +1,7 @@
 """One thread, no display and scikit-learn's default configuration, for every test."""
 
 import contextlib
+import copy
 import functools
 import gc
 import inspect
@@ -21,11 +22,15 @@ def pytest_collection_finish():
     if "sklearn.base" in sys.modules:
         remember_signatures()
         know_plain_arrays()
+        read_once()
         seed_at_once()
         remember_names()
     if "torch" in sys.modules:
         seed_the_processor()
     if "joblib" in sys.modules:
+        from tests.forked import fork_workers
+
+        fork_workers()
         keep_workers()
     gc.freeze()
     gc.enable()
@@ -44,10 +49,24 @@ def remember_signatures():
             kind.__init__.__signature__ = inspect.signature(kind.__init__)
 
 
+def read_once():
+    """The digits are read from their file anew each time, which takes as long as most of the tests."""
+    from sklearn.datasets import _base
+
+    read = functools.cache(_base.load_gzip_compressed_csv_data)
+    _base.load_gzip_compressed_csv_data = lambda *where, **options: copy.deepcopy(read(*where, **options))
+
+
 def know_plain_arrays():
-    """Scikit-learn looks long at every input to see whether it is a table of some library; plain arrays are none."""
+    """Scikit-learn looks long at every input to see whether it is a table of some library; plain arrays are none.
+
+    And at what `numpy.unique` takes, each time that it looks for the classes.
+    """
     import numpy as np
+    from sklearn.externals.array_api_compat.common import _aliases
     from sklearn.utils import validation
+
+    _aliases._unique_kwargs = functools.cache(_aliases._unique_kwargs)
 
     of_any = getattr(validation, "_nw_into_df_or_series", None)
     if of_any is not None:  # which it is in earlier versions
@@ -85,8 +104,9 @@ def seed_at_once():
 
     class Blank(np.random.bit_generator.ISeedSequence):
         def generate_state(self, n_words, dtype=np.uint32):
-            return np.ones(n_words, dtype)
+            return ones[:n_words]
 
+    ones = [1] * 624  # numbers of Python, which NumPy reads here ten times as fast as those of an array
     blank, of_any = Blank(), validation.check_random_state
 
     def check_random_state(seed):

@@ -172,9 +172,7 @@ def workers():
     from distributed import Client, LocalCluster
 
     with LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as cluster, Client(cluster) as client:
-        context = multiprocessing.get_context("forkserver")
-        # loaded once for all of them
-        context.set_forkserver_preload(["torch", "skorch", "distributed.cli.dask_worker", "tests.spies"])
+        context = multiprocessing.get_context("forkserver")  # see tests/forked.py
         processes = [context.Process(target=dask_worker, args=[cluster.scheduler_address]) for _ in range(4)]
         for each in processes:
             each.start()
