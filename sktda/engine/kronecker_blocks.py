@@ -186,8 +186,8 @@ class LookupBlock(AsStored):
         """(positions, d): gradients at the vectors, and what meets the table, as long as its gradients."""
         if isinstance(factor, Tied):
             a, delta = factor.product.a, factor.product.delta
-            # their products sum to G' G, G = sum_t delta_t a_t', without the terms of two positions, or of both uses: it is
-            # for a basis, in which the eigenvalues then have all terms
+            # their products sum to G' G, G = sum_t delta_t a_t', without the terms of two positions, or of both uses:
+            # it is for a basis, in which the eigenvalues then have all terms
             return [flat(factor.lookup.delta), flat(a * delta.norm(dim=-1, keepdim=True))]
         assert isinstance(factor, Lookup)
         return [flat(factor.delta)]
