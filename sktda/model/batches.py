@@ -105,7 +105,7 @@ def targets_of(dataset: Any) -> np.ndarray:
 
 
 class Relabelled(Dataset):
-    """The rows of a Dataset with other class labels (n,), of the kind that they hold."""
+    """The rows of a Dataset with other class labels (n,), of the kind that they hold; ValueError for names of codes."""
 
     def __init__(self, dataset: Any, labels: np.ndarray) -> None:
         self.dataset = dataset
@@ -117,7 +117,12 @@ class Relabelled(Dataset):
     def __getitem__(self, position: int) -> Any:
         row, label = self.dataset[position], self.labels[position]
         own = parted(row)[1]
-        label = torch.full_like(own, int(label)) if isinstance(own, Tensor) else np.full_like(own, label)
+        if isinstance(label, str) and not isinstance(own, str):
+            raise ValueError(f"the labels in the rows of the Dataset are numbers, so give the number of {str(label)!r}")
+        if isinstance(own, Tensor):
+            label = torch.full_like(own, int(label))
+        elif not isinstance(own, str):
+            label = np.full_like(own, label)
         if isinstance(row, Mapping):
             return {**row, labels_in(row): label}
         return (*row[:-1], label)
