@@ -4,6 +4,7 @@ import itertools
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.dummy import DummyClassifier
@@ -572,6 +573,33 @@ def test_chance_does_not_lead_away_from_the_prior():
 
 def results(splits, params, metric="score"):
     return {"params": params, **{f"split{k}_test_{metric}": np.array(each) for k, each in enumerate(splits)}}
+
+
+@pytest.mark.parametrize(
+    ("values", "prior", "nearest"),
+    [
+        ([None, 3, 5], 3.4, 1),
+        ([None, 3, 5], None, 0),
+        ([3, 5, None], "auto", 0),  # all as far: the first of equally good ones
+        (["auto", 3, 5], 6, 2),
+        (["auto", "3", 5], "3", 1),
+        ([np.nan, 0, -1], float("nan"), 0),
+        ([np.nan, 0, -1], -0.8, 2),
+        ([np.inf, 1, 2], np.inf, 0),
+        ([np.inf, 1, 2], 1.9, 2),
+        ([1, True, 0], True, 1),
+        ([True, 1, 5], 1, 1),
+        ([0, *np.array([False, True])], True, 2),
+        ([False, np.float64(1), np.int64(5)], 4, 2),
+        ([None, pd.NA, 1], pd.NA, 1),
+        ([None, (10,), (10, 10)], (10, 10), 2),
+        ([None, np.ones(2), np.ones(3)], np.ones(3), 2),
+        ([None, None, None], 1, 0),
+    ],
+)
+def test_what_is_no_number_is_equal_to_the_prior_or_not(values, prior, nearest):
+    flat = results([[0.5] * 3] * 2, [{"a": value} for value in values])
+    assert BeyondChance({"a": prior})(flat) == nearest
 
 
 def test_the_choice_of_a_search_starts_at_the_nearest_candidate():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from sktda.metrics.statistics import standard_error
+
+TRUTHS = (bool, np.bool_)
 
 
 def beyond_chance(scores: np.ndarray, prior: int) -> int:
@@ -69,7 +73,7 @@ class BeyondChance:
     prior : dict
         {parameter of the grid: value that is expected to be best}, such as ``{"prune_ratio": noise_rate}``. The prior
         candidate is the one nearest to it; of several, as where other parameters are searched too, the one with the
-        best mean.
+        best mean. What is no number, such as None, is equal or is as far away as the farthest number.
     metric : str, default="score"
         Which scores of a search by several metrics decide.
 
@@ -131,9 +135,28 @@ class BeyondChance:
 
 
 def _distance(values: list, prior: Any) -> np.ndarray:
-    """(n,) how far values are from the prior, as a share of the farthest numbers; 0 or 1 where they are no numbers."""
+    """(n,) how far values are from the prior, as a share of the farthest number; 0 or 1 where one is no number."""
+    found = np.array([float(not _same(value, prior)) for value in values])
+    numbers = np.array([_ordered(value) for value in values])
+    if _ordered(prior) and numbers.any():
+        far = np.array([abs(float(value) - float(prior)) for value in itertools.compress(values, numbers)])
+        found[numbers] = far / (far.max() or 1.0)
+    return found
+
+
+def _ordered(value: Any) -> bool:
+    """Whether it is a number with a place among others; that of True is none, nor is that of NaN."""
+    return isinstance(value, Real) and not isinstance(value, TRUTHS) and bool(np.isfinite(float(value)))
+
+
+def _same(value: Any, prior: Any) -> bool:
+    if value is prior:
+        return True
+    if isinstance(value, TRUTHS) != isinstance(prior, TRUTHS):  # True is no 1
+        return False
+    if isinstance(value, Real) and isinstance(prior, Real) and np.isnan([float(value), float(prior)]).all():
+        return True
     try:
-        far = np.abs(np.asarray(values, dtype=float) - float(prior))
-    except (TypeError, ValueError):
-        return np.array([float(value != prior) for value in values])
-    return far / (far.max() or 1.0)
+        return bool(np.all(value == prior))
+    except (TypeError, ValueError):  # of pandas.NA, and of arrays of different shapes
+        return False

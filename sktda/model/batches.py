@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -96,6 +97,35 @@ class Pairs(Dataset):
     def __getitem__(self, position: int) -> tuple[Any, Any]:
         row = self.dataset[position]
         return parted(row, self.names) if self.labelled else (unlabelled(row, self.names), 0)
+
+
+def targets_of(dataset: Any) -> np.ndarray:
+    """(n, ...) the targets in the rows of a Dataset."""
+    return np.stack([np.asarray(parted(dataset[position])[1]) for position in range(len(dataset))])
+
+
+class Relabelled(Dataset):
+    """The rows of a Dataset with other class labels (n,), of the kind that they hold; ValueError for names of codes."""
+
+    def __init__(self, dataset: Any, labels: np.ndarray) -> None:
+        self.dataset = dataset
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: int) -> Any:
+        row, label = self.dataset[position], self.labels[position]
+        own = parted(row)[1]
+        if isinstance(label, str) and not isinstance(own, str):
+            raise ValueError(f"the labels in the rows of the Dataset are numbers, so give the number of {str(label)!r}")
+        if isinstance(own, Tensor):
+            label = torch.full_like(own, int(label))
+        elif not isinstance(own, str):
+            label = np.full_like(own, label)
+        if isinstance(row, Mapping):
+            return {**row, labels_in(row): label}
+        return (*row[:-1], label)
 
 
 class PairingCollate:

@@ -196,8 +196,8 @@ class Tokens(Likelihood):
         weight = self.class_weight
         if weight is None:
             return kept.to(torch.float64 if outputs is None else outputs.dtype)
-        # -100 is no index: any class stands there until the 0 replaces it
-        return torch.where(kept, weight.to(targets.device)[targets.where(kept, torch.zeros_like(targets))], 0.0)
+        # what does not count may be no index: any class stands there until the 0 replaces it
+        return torch.where(kept, weight.to(targets.device)[targets.where(kept, 0)], 0.0)
 
     def _unit(self, outputs: Tensor, targets: Tensor) -> float | Tensor:
         """What the sum over the positions of a row is multiplied by: a number, or one for each row (n,)."""
@@ -216,8 +216,8 @@ class Tokens(Likelihood):
             own = torch.einsum("nc...,c->n...", targets.to(outputs), weight)
             kept = torch.ones_like(own)
         else:
-            kept = self._kept(targets).to(outputs)
-            own = weight[targets.clamp(min=0)]
+            counted = self._kept(targets)
+            kept, own = counted.to(outputs), weight[targets.where(counted, 0)]
         unit = self._unit(outputs, targets)
         unit = unit.reshape(-1, *[1] * (kept.ndim - 1)) if isinstance(unit, Tensor) else unit
         # 0 at padding, so that it has no curvature, as it has no loss
@@ -275,7 +275,7 @@ class Tokens(Likelihood):
         if self._soft(targets):
             raise ValueError("soft labels have no right class, and so no margin; use the loss")
         kept = self._kept(targets)
-        labels = targets.where(kept, torch.zeros_like(targets))[:, None]
+        labels = targets.where(kept, 0)[:, None]
         log_p = outputs.log_softmax(1)
         others = torch.logsumexp(log_p.scatter(1, labels, -torch.inf), dim=1)
         # times kept: what stands at padding is the margin of a class that nobody named

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
+from torch.utils.data import Subset, TensorDataset
 
 from sktda import CoresetSelector, InfluencePruner, NoisyLabelDetector
 from sktda.attribution import AUM, EL2N, Forgetting, GraNd, LogitMargin, Loss, training_dynamics
@@ -347,6 +348,32 @@ def test_a_given_net_needs_an_output_for_the_made_up_class(noisy_digits):
         AUM(FrozenEstimator(trained("softmax")), percentile=99).fit(X, y)
     with pytest.raises(ValueError, match="regression has none"):
         AUM(percentile=99).fit(X, np.random.default_rng(0).normal(size=len(y)))
+
+
+def paired(rows):
+    return torch.stack([row["input"] for row in rows]), torch.stack([row["labels"] for row in rows])
+
+
+@pytest.mark.parametrize("form", ["pairs", "numbers", "dicts", "a Dataset beside y"])
+def test_the_threshold_with_labels_in_a_dataset_is_that_of_arrays(form):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 3)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(np.int64)
+    settings = {"criterion": nn.CrossEntropyLoss, "max_epochs": 2, "batch_size": 10, "train_split": None, "verbose": 0}
+    net = NeuralNet(nn.Linear, module__in_features=3, module__out_features=3, **settings)
+    expected = AUM(net, percentile=80, random_state=0).fit(X, y)
+    pairs = TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+    rows = {
+        "numbers": Subset(list(zip(X, y.tolist(), strict=True)), range(30)),
+        "dicts": [{"input": a, "labels": b} for a, b in pairs],
+    }.get(form, pairs)
+    if form == "dicts":
+        net.set_params(iterator_train__collate_fn=paired, iterator_valid__collate_fn=paired)
+    found = AUM(net, percentile=80, random_state=0).fit(rows, 1 - y if "beside" in form else None)
+    np.testing.assert_allclose(found.scores_, expected.scores_, rtol=1e-6)
+    assert found.threshold_ == pytest.approx(expected.threshold_)
+    with pytest.raises(ValueError, match="AUM requires y"):
+        AUM(percentile=80).fit(rows, None)
 
 
 def test_regression_targets_of_the_default_net():

@@ -11,7 +11,9 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
+from skorch import NeuralNet
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from sktda.attribution import (
     DiffIn,
@@ -504,3 +506,25 @@ def test_words_cannot_be_attacked_but_their_gap_is_known():
     p = net.predict_proba(words[:20])[:, 1]
     gap = abs(p[labels[:20] == 1].mean() - p[labels[:20] == 0].mean())
     assert found.objectives_["DemographicParity"].value == pytest.approx(gap, rel=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("kind", [ClassLoss, lambda label: EqualOpportunity("loss", positive=label)])
+def test_the_class_that_is_asked_about_is_the_same_in_a_dataset(kind, first):
+    """Whatever class its first row has."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(18, 4)).astype(np.float32)
+    y = np.roll(np.arange(18) % 3, -first)
+    pairs = TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+    settings = {"module__in_features": 4, "module__out_features": 3, "criterion": nn.CrossEntropyLoss}
+    net = NeuralNet(nn.Linear, **settings, train_split=None, max_epochs=2, verbose=0).fit(X, y)
+    metadata = {"sensitive_features": np.arange(18) % 2}
+    metadata = {} if kind is ClassLoss else {"metadata_val": metadata}
+    for label in range(3):
+        method = InnerProduct(FrozenEstimator(net), objective=kind(label))
+        expected = method.fit(X, y, X_val=X, y_val=y, **metadata).scores_
+        assert np.ptp(expected) > 0
+        np.testing.assert_allclose(method.fit(pairs, None, X_val=pairs, **metadata).scores_, expected, rtol=1e-5)
+    for label, said in [("spam", "give the number of 'spam'"), (7, "the label 7")]:
+        with pytest.raises(ValueError, match=said):
+            method.set_params(objective=kind(label)).fit(pairs, None, X_val=pairs, **metadata)

@@ -448,13 +448,14 @@ def test_steps_that_catboost_takes_back_are_refused():
         BoostIn(model).fit(X, y)
 
 
+@pytest.mark.parametrize("options", [{"depth": 2}, {"depth": 2, "l2_leaf_reg": 0}, {"depth": 6, "l2_leaf_reg": 0}])
 @pytest.mark.parametrize("method", [BoostIn, LeafInfluence])
-def test_leaves_of_catboost_that_solve_for_all_classes_against_leaves_that_are_made_again(method):
+def test_leaves_of_catboost_that_solve_for_all_classes_against_leaves_that_are_made_again(method, options):
     X, y = rows("three classes", 80)
     weights = np.random.default_rng(1).uniform(0.3, 3, len(y))
-    model = catboost("three classes", iterations=2, depth=2).fit(X, y, sample_weight=weights)
+    model = catboost("three classes", iterations=2, **options).fit(X, y, sample_weight=weights)
     found = method(FrozenEstimator(model)).fit(X, y, sample_weight=weights).attribute(X[:2], y[:2])
-    at, penalty = model.calc_leaf_indexes(X), 3.0 * weights.mean() * np.eye(3)
+    at, penalty = model.calc_leaf_indexes(X), options.get("l2_leaf_reg", 3.0) * weights.mean() * np.eye(3)
 
     def outputs(weights, held=None, mover=None):  # (3, n, 3) before each tree and at the end; all others' outputs held
         before = [np.zeros((len(y), 3))]
@@ -472,7 +473,7 @@ def test_leaves_of_catboost_that_solve_for_all_classes_against_leaves_that_are_m
                     p = softmax(own[i])
                     G += weights[i] * (p - (np.arange(3) == y[i]))
                     H += weights[i] * (np.diag(p) - np.outer(p, p))
-                add[there] = -0.3 * np.linalg.solve(H, G)
+                add[there] = -0.3 * np.linalg.lstsq(H, G, rcond=1e-12)[0]  # without a penalty the shortest
             before.append(before[t] + add)
         return np.array(before)
 
@@ -487,6 +488,24 @@ def test_leaves_of_catboost_that_solve_for_all_classes_against_leaves_that_are_m
             up, down = (outputs(weights + s * change, plain, i)[:, e] for s in (1, -1))
             expected = -(weigh * (np.diff(up, axis=0) - np.diff(down, axis=0))).sum() / 2e-4
             assert found[e, i] == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+UNPENALISED = [
+    (scikit, {"max_depth": 8}),
+    (hist, {"l2_regularization": 0.0, "min_samples_leaf": 1}),
+    (xgboost, {"reg_lambda": 0, "min_child_weight": 0, "max_depth": 8}),
+    (lightgbm, {"reg_lambda": 0, "min_child_samples": 1, "min_child_weight": 0}),
+    (catboost, {"l2_leaf_reg": 0, "depth": 8}),  # most leaves without rows
+]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("make", "options"), UNPENALISED)
+def test_without_a_penalty_what_the_rows_of_all_leaves_did_sums_to_nothing(make, options, task):
+    X, y = rows(task, 80)
+    found = BoostIn(FrozenEstimator(make(task, **options).fit(X, y))).fit(X, y).attribute(X[:20], y[:20])
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-6 + 1e-4 * np.abs(found).max())  # single precision
 
 
 def test_several_newton_steps_of_all_classes_are_refused():

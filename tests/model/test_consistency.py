@@ -9,8 +9,10 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 from torch.nn import functional as F
 
-from sktda.attribution import Influence, InnerProduct, TracIn
+from sktda import TrajectoryRecorder
+from sktda.attribution import Influence, InnerProduct, Source, TracIn
 from sktda.model.adapters import differentiable
+from sktda.model.criterion import tokens_of
 
 N, WIDTH, CLASSES = 10, 4, 3
 rng = np.random.default_rng(0)
@@ -311,6 +313,71 @@ def test_the_curvature_of_every_position(kind):
         slopes = likelihood.slopes(outputs, targets, noise)
         found = found + slopes * (slopes * along).flatten(1).sum(1).reshape(-1, *[1] * (outputs.ndim - 1))
     np.testing.assert_allclose(found / (times // N), truth, atol=6 * truth.abs().max() / (times // N) ** 0.5)
+
+
+OPTIONS = {"plain": {}, "weighted": {"weight": WEIGHTS}, "smoothed": {"weight": WEIGHTS, "label_smoothing": 0.2}}
+
+
+def marked(mark, shape):
+    """(module, labels 0 and 1, in place of some of which stands the mark)."""
+    ignored = IGNORED < 0
+    if shape == "rows":
+        return Base, np.where(ignored[:, 1], mark, LABELS[:, 1] % 2)
+    return Sequence, np.where(ignored, mark, LABELS % 2)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("shape", ["rows", "positions"])
+@pytest.mark.parametrize("mark", [255, -1, 2])  # no class, no class, and the last one
+def test_labels_that_do_not_count_may_have_any_number(mark, shape, options):
+    answers = []
+    for ignored in (mark, -100):
+        module, y = marked(ignored, shape)
+        torch.manual_seed(0)
+        tokens = tokens_of(nn.CrossEntropyLoss(**OPTIONS[options], ignore_index=ignored))
+        targets = torch.from_numpy(y)
+        tokens = tokens.settled([targets])
+        outputs = module().double()(torch.from_numpy(X)).detach().requires_grad_()
+        losses = tokens.losses(outputs, targets)
+        noise = tokens.noise(outputs.shape, torch.Generator().manual_seed(0))
+        answers.append(
+            [
+                losses.detach(),
+                *torch.autograd.grad(losses.sum(), outputs),
+                tokens.curved(outputs, targets, torch.ones_like(outputs).cumsum(1)).detach(),
+                tokens.roots(outputs, targets).detach(),
+                tokens.slopes(outputs, targets, noise).detach(),
+                tokens.margins(outputs, targets).detach(),
+                torch.tensor(tokens.size(targets)),
+            ]
+        )
+    for found, expected in zip(*answers, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        TracIn,
+        lambda net: Influence(net, damping=0.1, curvature="exact"),
+        lambda net: Influence(net, damping=0.1, curvature="ekfac"),
+        lambda net: Influence(net, damping=0.1, curvature="cg"),
+        lambda net: Source(net),
+    ],
+    ids=["TracIn", "exact", "EK-FAC", "CG", "Source"],
+)
+@pytest.mark.filterwarnings("ignore:EK-FAC leaves out")
+def test_scores_do_not_depend_on_the_number_of_labels_that_do_not_count(method):
+    scores = []
+    for ignored in (-100, 255, -1, 2):
+        module, y = marked(ignored, "positions")
+        torch.manual_seed(0)
+        criterion = nn.CrossEntropyLoss(WEIGHTS, ignore_index=ignored)
+        net = trained(module(), criterion, y, max_epochs=6, callbacks=[TrajectoryRecorder()])
+        scores.append(method(FrozenEstimator(net)).fit(X, y, X_val=X[:4], y_val=y[:4]).scores_)
+    assert np.ptp(scores[0]) > 0
+    for other in scores[1:]:
+        np.testing.assert_allclose(other, scores[0], rtol=1e-9)
 
 
 def test_labels_beyond_the_outputs_are_refused_by_row():

@@ -8,12 +8,14 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval
 from skorch import NeuralNetBinaryClassifier
+from skorch.utils import is_dataset
 from torch import Tensor
 
 from sktda.attribution.dynamics.base import AlongTheRun
 from sktda.attribution.gradients.fitted import Fitted
 from sktda.data import encode_target
 from sktda.model import proxy
+from sktda.model.batches import Relabelled, as_dataset, targets_of
 from sktda.model.given import GivenModel
 from sktda.seeds import random_of
 
@@ -110,7 +112,7 @@ class AUM(AlongTheRun):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            As the estimator takes it.
+            As the estimator takes it, also a torch Dataset that holds the labels, with y=None.
         y : array-like of shape (n_samples,)
         sample_weight : array-like of shape (n_samples,), default=None
             Of the training, where the estimator takes weights. It does not weight the scores.
@@ -124,14 +126,17 @@ class AUM(AlongTheRun):
         self._validate_params()
         for name in ("threshold_", "is_wrong_", "n_features_in_", "feature_names_in_"):  # of an earlier fit
             self.__dict__.pop(name, None)
-        if self.percentile is None or y is None:
+        X = as_dataset(X) if y is None else X
+        within = is_dataset(X)  # whose own labels are what a given net learns, whatever y is
+        nothing = self.estimator is None if within else y is None  # what super says in one sentence
+        if self.percentile is None or nothing:
             return super().fit(X, y, sample_weight)
         if GivenModel.of(self.estimator).fixed:
             raise ValueError(
                 "percentile trains the net on labels of a made-up class, which a FrozenEstimator cannot learn; give "
                 "the net itself, or percentile=None"
             )
-        labels, made_up = self._labels(y)
+        labels, made_up = self._labels(targets_of(X) if within else y)
         random = random_of(self.random_state)
         n_classes = len(np.unique(labels))
         # the made-up class is as large as the others are on average; two of it, for two runs
@@ -142,8 +147,9 @@ class AUM(AlongTheRun):
             own = np.ones(len(labels), dtype=bool)
             own[fake] = False
             one = clone(self).set_params(percentile=None, random_state=random.randint(2**31 - 1)).set_callbacks()
+            given = np.where(own, labels, made_up)
             try:
-                one.fit(X, np.where(own, labels, made_up), sample_weight)
+                one.fit(*((Relabelled(X, given), None) if within else (X, given)), sample_weight)
             except IndexError as error:  # of a target beyond the outputs
                 raise ValueError(
                     f"percentile={self.percentile} adds a class to the {n_classes} of y; give the net {n_classes + 1} "

@@ -34,7 +34,7 @@ from sktda.engine.journal import Journal, Passes, check_folder
 from sktda.engine.per_row import PerRow
 from sktda.model.adapters import can_differentiate, differentiable
 from sktda.model.base import DifferentiableModel, Rows, restrict
-from sktda.model.batches import as_dataset
+from sktda.model.batches import Relabelled, as_dataset
 from sktda.model.consistency import check_losses
 from sktda.model.contrastive import InBatch, meets
 from sktda.model.fingerprint import row_fingerprints
@@ -328,9 +328,10 @@ class TrainedScores(CallbackSupportMixin, Attributor):
 
         def label(values: Any) -> Tensor:
             # labels become targets as rows do, and rows have an X: the first one again and again
-            return fitted.model.rows(part_of(X_val, np.zeros(len(values), dtype=int)), np.asarray(values)).read(
-                slice(0, len(values))
-            )[1]
+            first, y = part_of(X_val, np.zeros(len(values), dtype=int)), np.asarray(values)
+            within = is_dataset(X_val)  # its rows hold labels of their own
+            rows = fitted.model.rows(Relabelled(first, y)) if within else fitted.model.rows(first, y)
+            return rows.read(slice(0, len(values)))[1]
 
         return Asked(objective, fitted.engine, self._other_rows(fitted, X_val, y_val), metadata, label)
 

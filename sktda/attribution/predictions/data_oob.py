@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.ensemble import BaggingClassifier, BaggingRegressor, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    BaggingClassifier,
+    BaggingRegressor,
+    ExtraTreesClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
@@ -22,6 +28,7 @@ from sktda.model.huge import check_forest_target, check_squares, naming_huge_cel
 from sktda.model.standard import NearOne
 
 N_ESTIMATORS = 200  # of the ensembles that are made here: each row is out of 74 bags
+ENCODING = (BaggingClassifier, ExtraTreesClassifier, RandomForestClassifier)  # members learn positions of classes
 HEAVY = 4.0  # times the mean weight: a row that is out of 2 % of the bags or less, if weights decide what is drawn
 
 
@@ -70,7 +77,8 @@ class DataOOB(Attributor):
     ------
     ValueError
         In `fit`, for rows that every member has drawn, naming n_estimators; an ensemble without bootstrap; a frozen one
-        that was fitted on another number of rows, or that lacks a class; NaN or infinity where estimator=None.
+        that was fitted on another number of rows, or that lacks a class; one of your own whose members do not tell by
+        their `classes_` whether they predict labels; NaN or infinity where estimator=None.
 
     Notes
     -----
@@ -251,17 +259,15 @@ class DataOOB(Attributor):
             )
         return left
 
-    def _predictions(
-        self, bagged: Any, X: Any, n: int, heavy: np.ndarray
-    ) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-        """Yields (member, the rows that it is asked about, its predictions of them)."""
+    def _predictions(self, bagged: Any, X: Any, n: int, heavy: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (the rows that a member is asked about, its predictions of them)."""
         left = self._left_out(bagged, n, heavy)
         columns = getattr(bagged, "estimators_features_", [None] * len(left))  # Bagging may draw columns, too
         for member, out, chosen in zip(bagged.estimators_, left, columns, strict=True):
             rows = np.flatnonzero(out)
             if len(rows):
                 part = X[rows] if chosen is None else X[rows][:, chosen]
-                yield member, rows, np.asarray(member.predict(part))
+                yield rows, np.asarray(member.predict(part))
 
     def _votes(self, bagged: Any, X: Any, codes: np.ndarray, heavy: np.ndarray) -> np.ndarray:
         """(n, n_classes) shares of the votes."""
@@ -276,14 +282,16 @@ class DataOOB(Attributor):
         # classes of the ensemble that no row of y has are votes for none of its labels
         column = np.array([position.get(label, len(position)) for label in known.tolist()])
         votes = np.zeros((len(codes), len(position) + 1))
-        for member, rows, found in self._predictions(bagged, X, len(codes), heavy):
-            np.add.at(votes, (rows, column[class_positions(member, found, known)]), 1)
+        encoded = predicts_positions(bagged)
+        for rows, found in self._predictions(bagged, X, len(codes), heavy):
+            positions = found.astype(int) if encoded else class_positions(found, known)
+            np.add.at(votes, (rows, column[positions]), 1)
         return votes[:, : len(position)] / votes.sum(axis=1, keepdims=True)
 
     def _errors(self, bagged: Any, X: Any, target: np.ndarray, heavy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(mean predictions, minus mean squared errors), each (n,)."""
         times, total, squares = np.zeros((3, len(target)))
-        for _, rows, found in self._predictions(bagged, X, len(target), heavy):
+        for rows, found in self._predictions(bagged, X, len(target), heavy):
             times[rows] += 1
             total[rows] += found
             # T by member: the mean of squared errors, not the squared error of the mean prediction
@@ -296,10 +304,34 @@ def is_bagged(model: Any) -> bool:
     return hasattr(type(model), "estimators_samples_") or hasattr(model, "estimators_samples_")
 
 
-def class_positions(member: Any, found: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Positions among the ensemble's classes of what a member predicts: scikit-learn's members predict positions."""
-    own = np.asarray(getattr(member, "classes_", np.arange(len(known))))
-    # Bagging and forests train on codes, of which a member may have met a part only
-    if own.dtype.kind in "iuf" and np.isin(own, np.arange(len(known))).all():
-        return found.astype(int)
-    return np.searchsorted(known, found)
+def predicts_positions(bagged: Any) -> bool:
+    """Whether the members predict positions among the ensemble's classes, as scikit-learn's do, or the classes.
+
+    All members together tell: one alone may have met only classes whose labels are positions of others, such as 1 of
+    1 and 2. ValueError where the classes that they met do not tell.
+    """
+    known = np.asarray(bagged.classes_).tolist()
+    if isinstance(bagged, ENCODING) or known == list(range(len(known))):
+        return True
+    met = {label for each in bagged.estimators_ for label in np.asarray(getattr(each, "classes_", ())).tolist()}
+    positions = met <= set(range(len(known)))
+    if positions == (met <= set(known)):
+        raise ValueError(
+            f"the classes_ of the members of this {type(bagged).__name__} do not tell whether these predict labels or "
+            f"positions among {', '.join(map(repr, known[:5]))}; fit it on labels 0 to {len(known) - 1}, as "
+            "LabelEncoder makes them"
+        )
+    return positions
+
+
+def class_positions(found: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Positions among the ensemble's classes of labels that a member predicts. ValueError for others."""
+    place = {label: k for k, label in enumerate(known.tolist())}
+    labels, each = np.unique(found, return_inverse=True)
+    other = [label for label in labels.tolist() if label not in place]
+    if other:
+        raise ValueError(
+            f"a member of the ensemble predicts {other[0]!r}, which is none of its classes_, "
+            f"{', '.join(map(repr, known.tolist()[:5]))}; give it all of them"
+        )
+    return np.array([place[label] for label in labels.tolist()])[each]

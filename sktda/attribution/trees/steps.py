@@ -28,6 +28,7 @@ KEPT = 64_000_000  # leaves of the training rows that are kept, 256 MB; beyond t
 CHECKED = 32  # rows of every block whose outputs are compared with the library's own
 STEP_TOLERANCE = 2e-3  # relative, of what libraries compute in single precision
 ROUNDING = 64 * float(np.finfo(np.float32).eps)  # a sum over hundreds of trees is rounded as often
+SINGULAR = 1e-12  # relative, eigenvalues of curvatures that are rounding
 DRAWN_AGREEMENT = 0.8  # correlation of leaves of drawn rows with what all rows say; measured are 0.92 to 0.99
 
 
@@ -226,8 +227,9 @@ class Steps:
                 column = self.weights[rows, None, None] * coupled_curvature(block.before, unit)
                 for j in range(n_outputs):
                     H[:, j, k] += np.bincount(of, column[:, :, j].ravel(), len(H))
-        # diag(p) - p p' has no inverse along (1, ..., 1): the penalty gives it one
-        inverse = np.linalg.inv(H + (facts.l2[0] + np.finfo(float).tiny) * np.eye(n_outputs))
+        # without l2 the curvature is singular where all outputs move alike, and where there are no rows: CatBoost's
+        # step is the shortest one
+        inverse = np.linalg.pinv(H + facts.l2[0] * np.eye(n_outputs), rcond=SINGULAR, hermitian=True)
         step = -np.einsum("lij,lj->li", inverse, sums.G.reshape(-1, n_outputs)).ravel()
         self._check_steps(step, sums.H + facts.l2[0], sums)
         return Newton(self.theta, zeros, zeros, zeros, facts.rate * inverse)
