@@ -7,7 +7,7 @@ batch's loss).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sktda.model.base import flatten
+from sktda.model.step_settings import BY_STEP
 
 Group = Mapping[str, Any]
 Results = dict[str, Tensor]
@@ -28,6 +29,8 @@ class Before:
     parameters: Tensor
     gradient: Tensor
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    kept: Sequence[Mapping[str, float]] = ()
+    """By group, numbers that the optimiser keeps because they come of the settings of all its steps so far."""
 
 
 class Linear(dict[str, dict[str, "Tensor | float"]]):
@@ -64,7 +67,7 @@ def _add(found: dict[str, Tensor], name: str, number: Tensor | float, value: Ten
 class OptimizerSteps:
     """The steps of one optimiser with these parameter groups; it has derivatives if it is SGD or one of `KINDS`.
 
-    groups: as in `Trajectory.groups`, at the first step. shapes: of the parameters in the order of the vectors (p,).
+    groups: as in `Trajectory.groups`. shapes: of the parameters in the order of the vectors (p,).
     """
 
     def __init__(self, kind: str, groups: list[dict[str, Any]], shapes: Mapping[str, torch.Size], device: Any) -> None:
@@ -73,9 +76,9 @@ class OptimizerSteps:
         """Names of the moments."""
         ends = np.cumsum([0, *(shape.numel() for shape in shapes.values())])
         spans = {name: np.arange(start, stop) for name, start, stop in zip(shapes, ends[:-1], ends[1:], strict=True)}
-        each = [[spans[name] for name in group["parameters"] if name in spans] for group in groups]
+        self.names = [[name for name in group["parameters"] if name in spans] for group in groups]
         # a group may have none of these parameters, and of no arrays there is no concatenation
-        places = [np.concatenate([*parts, np.arange(0)]) for parts in each]
+        places = [np.concatenate([*map(spans.get, names), np.arange(0)]) for names in self.names]
         self.size = int(ends[-1])
         self.places: list[Tensor | None] = [torch.from_numpy(part).to(device) for part in places]
         """Where the coordinates of each group are; None = one group has all in order."""
@@ -90,24 +93,28 @@ class OptimizerSteps:
     def before(self, own: Mapping[str, Tensor], gradient: Tensor, optimizer: torch.optim.Optimizer) -> Before:
         """Where the optimiser's next step begins, with this gradient (p,); moments where derivatives need them."""
         parameters = flatten(own).detach()
-        if not self.adaptive:
-            return Before(parameters, gradient)
         states = {name: optimizer.state.get(value, {}) for name, value in own.items()}
+        kept = [
+            {name: number(states[names[0]]) for name, number in KEPT.get(self.kind, {}).items()} if names else {}
+            for names in self.names
+        ]
+        if not self.adaptive:
+            return Before(parameters, gradient, kept=kept)
 
         def moment(key: str) -> Tensor:
             # moments that torch has not made yet begin at 0
             parts = {n: state[key] if key in state else torch.zeros_like(own[n]) for n, state in states.items()}
             return flatten(parts).detach()
 
-        return Before(parameters, gradient, {key: moment(key) for key in self.memory})
+        return Before(parameters, gradient, {key: moment(key) for key in self.memory}, kept)
 
     def linear(self, groups: list[dict[str, Any]], rates: np.ndarray, done: int, before: Before) -> Linear:
         """Derivatives of one step with these settings and rates of the groups, after `done` others."""
         if self.kind == "AdamW":  # which says so itself in newer versions of torch only
             groups = [group | {"decoupled_weight_decay": True} for group in groups]
         found = [
-            self._of_group(group, float(rate), done, before, place)
-            for group, rate, place in zip(groups, rates, self.places, strict=True)
+            self._of_group({**group, **kept}, float(rate), done, before, place)
+            for group, kept, rate, place in zip(groups, before.kept, rates, self.places, strict=True)
         ]
         if self.places == [None]:
             return found[0]
@@ -121,11 +128,12 @@ class OptimizerSteps:
         return merged
 
     def _of_group(self, group: Group, rate: float, done: int, before: Before, place: Tensor | None) -> Linear:
+        unchanged = Linear({name: {name: 1.0} for name in self.memory})  # moments that this group's step leaves alone
         if self.kind == "SGD":
-            return _sgd(group, rate, done)
+            return Linear(unchanged | _sgd(group, rate))
         given = {"parameters": before.parameters, "gradient": before.gradient, **before.memory}
         inputs = {name: (v if place is None else v[place]).detach().requires_grad_() for name, v in given.items()}
-        found, leaves = Linear(), list(inputs.values())
+        found, leaves = unchanged, list(inputs.values())
         # coordinates do not meet: the gradient of the sum is the diagonal of the Jacobian
         ones = torch.ones_like(inputs["parameters"])
         with torch.enable_grad():
@@ -139,9 +147,9 @@ class OptimizerSteps:
 # ---- steps -------------------------------------------------------------------------------------------------------
 
 
-def _sgd(group: Group, rate: float, done: int) -> Linear:
+def _sgd(group: Group, rate: float) -> Linear:
     momentum, decay = float(group.get("momentum", 0)), float(group.get("weight_decay", 0))
-    share = 1 - float(group.get("dampening", 0)) if done else 1.0  # the buffer starts with the whole gradient
+    share = 1 - float(group.get("dampening", 0)) if group["begun"] else 1.0  # the buffer starts with the whole gradient
     nesterov = bool(group.get("nesterov"))
     # parameters -= rate * (gradient, where there is no other momentum than Nesterov's) + by_buffer * buffer
     # with buffer = momentum * (buffer of before) + share * gradient, where the gradient has decay * parameters in it
@@ -170,9 +178,8 @@ def _adam(
     m, v = _moments(group, gradient, exp_avg, exp_avg_sq)
     beta1, beta2 = group["betas"]
     found = {"exp_avg": m, "exp_avg_sq": v}
-    if max_exp_avg_sq is not None:
-        # in a group without amsgrad there is none
-        found["max_exp_avg_sq"] = v = torch.maximum(max_exp_avg_sq, v) if group.get("amsgrad") else v
+    if group.get("amsgrad") and max_exp_avg_sq is not None:
+        found["max_exp_avg_sq"] = v = torch.maximum(max_exp_avg_sq, v)
     # in torch's order: the largest v is kept before the bias is corrected, and epsilon comes after the root
     bottom = _root(v) / (1 - beta2**step) ** 0.5 + group["eps"]
     return {"parameters": parameters - rate / (1 - beta1**step) * m / bottom, **found}
@@ -190,11 +197,10 @@ def _nadam(
     parameters, gradient = _decayed(group, rate, parameters, gradient)
     m, v = _moments(group, gradient, exp_avg, exp_avg_sq)
     beta1, beta2 = group["betas"]
-    # momenta of the steps 1 to step + 1, as if all had this step's settings; torch keeps the product of those done
-    mu = beta1 * (1 - 0.5 * 0.96 ** (np.arange(1, step + 2) * group["momentum_decay"]))
-    so_far = float(np.prod(mu[:-1]))
+    mu, following = (beta1 * (1 - 0.5 * 0.96 ** (k * group["momentum_decay"])) for k in (step, step + 1))
+    so_far = group["mu_product"] * mu  # each step's with its own betas
     bottom = _root(v / (1 - beta2**step)) + group["eps"]
-    moved = float(1 - mu[-2]) / (1 - so_far) * gradient + float(mu[-1]) / (1 - so_far * float(mu[-1])) * m
+    moved = (1 - mu) / (1 - so_far) * gradient + following / (1 - so_far * following) * m
     return {"parameters": parameters - rate * moved / bottom, "exp_avg": m, "exp_avg_sq": v}
 
 
@@ -275,16 +281,26 @@ def _always(group: Group) -> bool:
     return True
 
 
+def _ever(name: str) -> Callable[[Group], bool]:
+    """Whether a group has a setting at any step: schedules may begin with a momentum of 0."""
+    return lambda group: any(group.get(BY_STEP, {}).get(name, [group.get(name)]))
+
+
 MEMORY: dict[str, dict[str, Callable[[Group], bool]]] = {
-    "SGD": {"momentum_buffer": lambda group: bool(group.get("momentum"))},
-    "Adam": {"exp_avg": _always, "exp_avg_sq": _always, "max_exp_avg_sq": lambda group: bool(group.get("amsgrad"))},
+    "SGD": {"momentum_buffer": _ever("momentum")},
+    "Adam": {"exp_avg": _always, "exp_avg_sq": _always, "max_exp_avg_sq": _ever("amsgrad")},
     "NAdam": {"exp_avg": _always, "exp_avg_sq": _always},
     "RMSprop": {
         "square_avg": _always,
-        "grad_avg": lambda group: bool(group.get("centered")),
-        "momentum_buffer": lambda group: bool(group.get("momentum")),
+        "grad_avg": _ever("centered"),
+        "momentum_buffer": _ever("momentum"),
     },
     "Adagrad": {"sum": _always},
 }
 """What an optimiser keeps, by its name, and whether a group needs it."""
 MEMORY["AdamW"] = MEMORY["Adam"]
+KEPT: dict[str, dict[str, Callable[[Mapping[str, Any]], float]]] = {
+    "SGD": {"begun": lambda state: state.get("momentum_buffer") is not None},  # at the first momentum that is not 0
+    "NAdam": {"mu_product": lambda state: float(state.get("mu_product", 1))},
+}
+"""`Before.kept`, from an optimiser's state of a parameter."""

@@ -175,7 +175,7 @@ class Replay:
     def steps(self) -> OptimizerSteps:
         """The optimiser's steps as functions."""
         trajectory = self.trajectory
-        return OptimizerSteps(trajectory.optimizer, trajectory.step_groups(0), self.shapes, self.engine.model.device)
+        return OptimizerSteps(trajectory.optimizer, trajectory.groups, self.shapes, self.engine.model.device)
 
     @cached_property
     def rescaling(self) -> Rescaling | None:

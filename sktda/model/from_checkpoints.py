@@ -16,6 +16,7 @@ from sktda.model.checkpoints import Store
 from sktda.model.fingerprint import module_fingerprint
 from sktda.model.run_record import Counted, described, numbered_groups, plain
 from sktda.model.saved_files import Saved, fitted_to, listed, read
+from sktda.model.step_settings import StepSettings, at_step
 from sktda.model.trajectory_files import checkpoint_name
 
 if TYPE_CHECKING:
@@ -69,11 +70,15 @@ def from_checkpoints(
         fitted_to(module, each.tensors, shown(source))  # raises
     done = _steps(steps, saved, sources)
     groups, places = _groups(module, optimizer, saved[-1])
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        groups = _by_step(groups, saved, done)
     rates = _rates(learning_rates, done, saved, len(groups))
     # (C, groups): sums over the steps from one checkpoint to the next
     sums = np.add.reduceat(rates, [0, *done[:-1]])
-    momenta = np.array([float(group.get("momentum", 0)) for group in groups])
-    damping = np.array([float(group.get("dampening", 0)) for group in groups])
+    at = [at_step(groups, int(step) - 1) for step in done]
+    momenta, damping = (
+        np.array([[float(group.get(name, 0)) for group in each] for each in at]) for name in ("momentum", "dampening")
+    )
     about = _about(_optimizer_name(optimizer, groups), X, y)
     n = len(done)
     return kind(
@@ -87,8 +92,7 @@ def from_checkpoints(
         group_rate_sums=sums,
         # as of a recorded run, but for the scale of gradients, which nobody saw
         group_effective_rate_sums=sums * np.where(momenta > 0, (1 - damping) / (1 - momenta), 1.0),
-        group_momenta=np.tile(momenta, (n, 1)),
-        # files do not tell them; TorchModel refuses 0 where a sum criterion needs them
+        group_momenta=momenta,
         batch_sizes=np.zeros(n, dtype=np.int64),
         losses=np.full(n, np.nan),
         rescalings=np.zeros(n),
@@ -164,6 +168,17 @@ def _groups(module: nn.Module, optimizer: Any, last: Saved) -> tuple[list[dict[s
         {"parameters": places[end - count : end], **each}
         for end, count, each in zip(ends, counts, numbers, strict=True)
     ], places
+
+
+def _by_step(groups: list[dict[str, Any]], saved: list[Saved], done: np.ndarray) -> list[dict[str, Any]]:
+    """The groups with what changed; a checkpoint's settings count for the steps since the one before, as its rates."""
+    own = [(each.optimizer or {}).get("param_groups", []) for each in saved]
+    if any(len(each) != len(groups) for each in own):
+        return groups
+    noted = StepSettings()
+    for start, each in zip([0, *done[:-1]], own, strict=True):
+        noted.note(int(start), each)
+    return [{**group, **noted.described(g, int(done[-1]))} for g, group in enumerate(groups)]
 
 
 def _places(

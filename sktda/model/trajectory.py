@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sktda.model import trajectory_checks, trajectory_files
 from sktda.model.checkpoints import Store
 from sktda.model.fingerprint import occurrence, row_fingerprints
-from sktda.model.step_settings import at_step
+from sktda.model.step_settings import BY_STEP, at_step
 
 MISFIT = 1e-3  # share of a gradient: what is below changes scores by no more
 
@@ -167,7 +167,7 @@ class Trajectory:
 
     @property
     def weight_decay(self) -> dict[str, float]:
-        """Weight decay by parameter name."""
+        """Weight decay by parameter name, at the last step."""
         return {name: float(group.get("weight_decay", 0)) for group in self.groups for name in group["parameters"]}
 
     @property
@@ -185,14 +185,24 @@ class Trajectory:
                 "loss, or use Influence"
             )
 
+    def check_constant(self, name: str) -> None:
+        """Raise ValueError if this hyperparameter, a number, changed on the way: for what takes one for the run."""
+        for group in self.groups:
+            if values := group.get(BY_STEP, {}).get(name):
+                raise ValueError(
+                    f"{name} was not one number: it went from {min(values):g} to {max(values):g} in the recorded "
+                    f"training; train with a constant {name}, or use SGDInfluence, which follows every step's"
+                )
+
     @property
     def momentum(self) -> float:
         """Heavy-ball momentum, 0 without; ValueError if it differed between groups or changed on the way."""
-        if np.ptp(self.group_momenta) > 0:
+        between = [group.get(BY_STEP, {}).get("momentum", []) for group in self.groups]  # the checkpoints
+        every = np.concatenate([self.group_momenta.ravel(), *between])
+        if np.ptp(every) > 0:
             raise ValueError(
-                f"momentum was not one number: it went from {self.group_momenta.min():g} to "
-                f"{self.group_momenta.max():g} (OneCycleLR cycles it); use effective_rate_sums, which knows every "
-                "step's, or train with a constant momentum"
+                f"momentum was not one number: it went from {every.min():g} to {every.max():g} (OneCycleLR cycles it); "
+                "use effective_rate_sums, which knows every step's, or train with a constant momentum"
             )
         return float(self.group_momenta[0, 0])
 

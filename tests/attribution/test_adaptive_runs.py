@@ -185,7 +185,17 @@ def one_cycle(optimizer):
     return optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=13)
 
 
+class Warmed(optim.lr_scheduler.LRScheduler):
+    """Momentum from 0, through 0."""
+
+    def get_lr(self):
+        for group in self.optimizer.param_groups:
+            group["momentum"] = [0, 0, 0.5, 0.9, 0, 0.7][self.last_epoch % 6]
+        return self.base_lrs
+
+
 ADAMS = {"optimizer": optim.AdamW, "lr": 0.03, "optimizer__weight_decay": 0.1}
+WARMED = partial(LRScheduler, Warmed, step_every="batch")
 SGDS = {"optimizer": optim.SGD, "lr": 0.2, "optimizer__momentum": 0.9, "optimizer__weight_decay": 0.02}
 HALF = {"cls": Halved, "criterion": nn.CrossEntropyLoss}
 CLIP = {"callbacks": [GradientNormClipping(0.4)]}
@@ -199,6 +209,14 @@ CHANGED = {
     "SGD, half of the loss": (SGDS | {"cls": Halved, "criterion": nn.CrossEntropyLoss}, {"scale": 0.5}),
     "AdamW, one cycle": (ADAMS | {"schedule": CYCLED}, {"schedule": one_cycle}),
     "SGD, one cycle": (SGDS | {"schedule": CYCLED}, {"schedule": one_cycle}),
+    "NAdam, one cycle": (
+        ADAM | {"optimizer": optim.NAdam, "schedule": CYCLED, "optimizer__weight_decay": 0.1},
+        {"schedule": one_cycle},
+    ),
+    "SGD, momentum from 0": (
+        SGDS | {"optimizer__momentum": 0.0, "optimizer__dampening": 0.5, "schedule": WARMED},
+        {"schedule": Warmed},
+    ),
 }
 
 
@@ -256,7 +274,9 @@ def test_the_derivative_where_no_gradient_was(kind):
         optimizer.step()
         return (value.detach() - start)[0]
 
-    found = steps.linear([group], [0.1], 0, Before(start, torch.zeros(2, dtype=torch.float64), memory))
+    found = steps.linear(
+        [group], [0.1], 0, Before(start, torch.zeros(2, dtype=torch.float64), memory, [{"mu_product": 1.0}])
+    )
     slopes = found["parameters"]["gradient"]
     assert all(torch.isfinite(number).all() for inputs in found.values() for number in inputs.values())
     assert slopes[0] == slopes[1]

@@ -234,6 +234,21 @@ def test_values_are_the_first_order_effect_of_taking_a_pair_out_of_the_steps():
     assert np.corrcoef(effect, method.scores_)[0, 1] > 0.99
 
 
+def test_pairs_that_are_given_more_often_than_they_were_trained_on_are_worth_the_same_each_time():
+    fitted = net(callbacks=[TrajectoryRecorder(steps=True)]).fit(X, None)
+    for extra in ([3], [0, 0, 21]):
+        again = np.array([*range(N), *extra])
+        more = pairs_of(X, again)
+        for attributor in (
+            InnerProduct(FrozenEstimator(fitted)),
+            TracIn(FrozenEstimator(fitted)),
+            DiffIn(FrozenEstimator(fitted)),
+        ):
+            validation = {"X_val": X_VAL, "y_val": None}
+            expected = attributor.fit(X, None, **validation).scores_
+            np.testing.assert_allclose(attributor.fit(more, None, **validation).scores_, expected[again], rtol=1e-9)
+
+
 def test_scores_do_not_depend_on_the_order_of_the_pairs_or_the_batch_size():
     fitted = net(callbacks=[TrajectoryRecorder(steps=True)]).fit(X, None)
     expected = TracIn(FrozenEstimator(fitted)).fit(X, None, X_val=X_VAL).scores_

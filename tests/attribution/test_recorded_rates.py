@@ -10,6 +10,7 @@ from torch import nn
 
 from sktda import TrajectoryRecorder
 from sktda.attribution import DiffIn, Influence, InnerProduct, MoSo, SGDInfluence, Source, TracIn, trajectory_scores
+from sktda.attribution.runs.stages import UNMET
 from sktda.model import step_gradients
 from tests.attribution.run_reference import Perceptron, assert_close, run_of
 
@@ -336,3 +337,73 @@ def scores_of(module, inputs):
     with torch.no_grad():
         slope = module(torch.from_numpy(X)).softmax(1) - torch.eye(3, dtype=torch.float64)[Y]
     return (slope[:, :, None] * inputs[:, None]).reshape(N, 12)
+
+
+# ---- settings that a schedule changes --------------------------------------------------------------------------------
+
+
+class Stepped(torch.optim.lr_scheduler.LRScheduler):
+    """Another value of a setting at every step, the last as the first."""
+
+    def __init__(self, optimizer, name, values, last_epoch=-1):
+        self.name, self.values = name, values
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self):
+        for group in self.optimizer.param_groups:
+            group[self.name] = self.values[self.last_epoch % len(self.values)]
+        return self.base_lrs
+
+
+def stepped(name, values, *callbacks, **options):
+    schedule = LRScheduler(Stepped, name=name, values=values, step_every="batch")
+    options = {"max_epochs": 2, "batch_size": 8, "lr": 0.1, "train_split": None, "verbose": 0, **options}
+    callbacks = [*callbacks, schedule]
+    return NeuralNetClassifier(Perceptron, criterion=nn.CrossEntropyLoss, callbacks=callbacks, **options).fit(X, Y)
+
+
+@pytest.mark.parametrize("score", [Source, DiffIn, trajectory_scores])
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_weight_decay_that_changed_is_no_single_number(score, optimizer):
+    net = FrozenEstimator(
+        stepped("weight_decay", [0.0, 0.1, 0.2], TrajectoryRecorder(optimizer_state=True), optimizer=optimizer)
+    )
+    with pytest.raises(ValueError, match=r"weight_decay was not one number: it went from 0 to 0\.2 .*use SGDInfluence"):
+        score(net, X, Y, X, Y) if score is trajectory_scores else score(net).fit(X, Y)
+
+
+@pytest.mark.parametrize("name", ["momentum", "dampening"])
+def test_momentum_that_changed_between_checkpoints_of_clipped_steps(name):
+    """Beside decay, which is not clipped; the checkpoints all see one value."""
+    momentum = {"optimizer__momentum": 0.5, "optimizer__weight_decay": 0.01}
+    net = stepped(name, [0.5, 0.2, 0.5], TrajectoryRecorder(n_checkpoints=2), GradientNormClipping(0.1), **momentum)
+    assert np.ptp(run_of(net).group_momenta) == 0
+    with pytest.raises(ValueError, match=f"{name} was not one number: it went from 0.2 to 0.5"):
+        Source(FrozenEstimator(net), n_segments=2).fit(X, Y)
+    assert np.isfinite(TracIn(FrozenEstimator(net)).fit(X, Y).scores_).all()  # which knows every step's
+
+
+def test_trajectory_scores_refuse_what_diff_in_refuses():
+    net = stepped(
+        "momentum", [0], TrajectoryRecorder(n_checkpoints=2), GradientNormClipping(0.1), optimizer__weight_decay=0.01
+    )
+    with pytest.raises(ValueError, match="DiffIn follows steps whose gradient and weight decay have one rate"):
+        trajectory_scores(FrozenEstimator(net), X, Y, X, Y)
+
+
+def test_second_moments_are_corrected_by_the_betas_of_their_group_and_step():
+    """Of Adam under Source: P = 1 / (sqrt(v) + eps), at rates that are all one."""
+    betas, groups = [(0.9, 0.9), (0.9, 0.5), (0.8, 0.7), (0.9, 0.8)], [("0.*", {"eps": 0.3})]
+    recorder = TrajectoryRecorder(n_checkpoints=3, optimizer_state=True)
+    net = stepped("betas", betas, recorder, optimizer=torch.optim.Adam, optimizer__param_groups=groups)
+    fitted = Source(FrozenEstimator(net), curvature="exact", n_segments=3).fit(X, Y)
+    (run,) = fitted._live.stages.runs
+    trajectory = fitted.trajectory_
+    for c, segment in enumerate(run.segments):
+        step, found = int(trajectory.steps[c]), run._scale(segment)
+        for name, state in trajectory.optimizer_state(c).items():
+            v = state["exp_avg_sq"] / (1 - betas[(step - 1) % 4][1] ** step)
+            last = trajectory.optimizer_state(2)[name]["exp_avg_sq"]
+            floor = UNMET * last / (1 - betas[(trajectory.n_steps - 1) % 4][1] ** trajectory.n_steps)
+            expected = 1 / (v.maximum(floor).sqrt() + (0.3 if name.startswith("0.") else 1e-8))
+            torch.testing.assert_close(found[name], expected)

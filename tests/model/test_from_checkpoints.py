@@ -110,6 +110,20 @@ def test_checkpoints_on_disk_give_the_scores_of_the_recorded_run(tmp_path, train
     assert Trajectory.load(tmp_path / "kept").steps.tolist() == STEPS
 
 
+def test_settings_that_differ_between_checkpoints(training):
+    """Momentum, dampening and betas are each checkpoint's own, as rates are."""
+    module, _, _, states = training
+    saved = []
+    for (state, own), step, momentum in zip(states, STEPS, (0.5, 0.9, 0.0), strict=True):
+        groups = [group | {"momentum": momentum, "dampening": momentum / 2} for group in own["param_groups"]]
+        saved.append({"model": state, "optimizer": own | {"param_groups": groups}, "step": step})
+    trajectory = Trajectory.from_checkpoints(saved, module=module)
+    factor = np.array([0.75 / 0.5, 0.55 / 0.1, 1.0])[:, None]
+    np.testing.assert_allclose(trajectory.group_effective_rate_sums, trajectory.group_rate_sums * factor)
+    assert trajectory.group_momenta[:, 0].tolist() == [0.5, 0.9, 0.0]
+    assert [trajectory.step_groups(k)[0]["momentum"] for k in (0, 7, 8, 16, 23)] == [0.5, 0.5, 0.9, 0.0, 0.0]
+
+
 def test_states_in_memory_and_rates_of_every_step(training):
     module, optimizer, _, states = training
     given = [state for state, _ in states]

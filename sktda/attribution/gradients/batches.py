@@ -19,19 +19,20 @@ class Standing:
     """The batches of one checkpoint: their pairs as rows, whose blocks are the batches.
 
     places (len(rows),): position of each row among the pairs. counted (len(rows),): whether it is the batch
-    that the pair is scored in; it may stand in others, too, as company. n: number of all pairs.
+    that the pair is scored in; it may stand in others, too, as company. copies (n,): position of the pair that stands
+    for each of all pairs in the batches, which is another one where a pair is given more often than it was trained on.
     """
 
     rows: Rows
     places: np.ndarray
     counted: np.ndarray
-    n: int
+    copies: np.ndarray
 
     def by_pair(self, values: Tensor) -> Tensor:
         """(n, ...) values of the pairs, from those of the rows; 0 for pairs that stood in no batch."""
-        found = torch.zeros(self.n, *values.shape[1:], dtype=torch.float64)
+        found = torch.zeros(len(self.copies), *values.shape[1:], dtype=torch.float64)
         found[torch.from_numpy(self.places[self.counted])] = values.cpu().double()[torch.from_numpy(self.counted)]
-        return found
+        return found[torch.from_numpy(self.copies)]
 
 
 class Batches:
@@ -54,12 +55,13 @@ class Batches:
         n = len(trajectory.rows)  # type: ignore[arg-type]
         # by the number of a pair in the record, where it is among those that are given
         self.place = np.full(n, -1)
-        self.place[found] = np.arange(len(found))
+        self.place[found] = np.arange(len(found))  # of copies of a pair the last one
         if lost := int((self.place < 0).sum()):
             raise ValueError(
                 f"{lost} of the {n} pairs that the net was trained on are missing, and they are negatives of the "
                 "others; pass all pairs of the training"
             )
+        self.copies = self.place[found]
         self.trajectory: Trajectory = trajectory
         self.rows = rows
         assert trajectory.step_offsets is not None
@@ -100,4 +102,4 @@ class Batches:
         rows = Rows(len(places), lambda part: self.rows.read(places[part]), weight)
         ends = np.cumsum([len(batch) for batch in batches])
         rows.blocks = [slice(int(end - len(batch)), int(end)) for end, batch in zip(ends, batches, strict=True)]
-        return Standing(rows, places, counted, len(place))
+        return Standing(rows, places, counted, self.copies)

@@ -76,18 +76,37 @@ def unrecorded(method: str, given: GivenModel) -> str:
     )
 
 
+class NotFinite:
+    """Which of the values (n_query, n) are not finite, counted block by block: ranks would put them first or last."""
+
+    def __init__(self, n_query: int, n: int) -> None:
+        self.by_query, self.by_row = np.zeros(n_query, dtype=int), np.zeros(n, dtype=int)
+
+    def count(self, asked: slice, rows: slice, wrong: np.ndarray) -> None:
+        """wrong: mask of the values of these pairs."""
+        if wrong.any():
+            self.by_query[asked] += wrong.sum(axis=1)
+            self.by_row[rows] += wrong.sum(axis=0)
+
+    def refuse(self) -> None:
+        """ValueError naming the first training row or query whose values are not finite."""
+        if not self.by_row.any():
+            return
+        (n,), (n_query,) = self.by_row.shape, self.by_query.shape
+        # a wrong query spoils its whole line, a wrong training row a column
+        queries = np.flatnonzero(self.by_query == n)
+        if not len(queries):
+            cause = f"training row {np.flatnonzero(self.by_row)[0]}"
+        else:
+            cause = f"query {queries[0]}" if n_query > 1 else "the query or validation rows"
+        raise ValueError(
+            f"{int(self.by_row.sum())} of {n_query * n} values are NaN or infinite because of {cause}: X or y holds "
+            "NaN or infinity there, or a number too large for the model's precision; impute, scale or drop it"
+        )
+
+
 def refuse_nan(values: np.ndarray) -> None:
-    """ValueError naming the first training row or query whose values (n_query, n) are not finite."""
-    wrong = ~np.isfinite(values)
-    if not wrong.any():
-        return
-    # a wrong query spoils its whole line, a wrong training row a column
-    queries = np.flatnonzero(wrong.all(axis=1))
-    if not len(queries):
-        cause = f"training row {np.flatnonzero(wrong.any(axis=0))[0]}"
-    else:
-        cause = f"query {queries[0]}" if len(values) > 1 else "the query or validation rows"
-    raise ValueError(
-        f"{int(wrong.sum())} of {wrong.size} values are NaN or infinite because of {cause}: X or y holds NaN or "
-        "infinity there, or a number too large for the model's precision; impute, scale or drop it"
-    )
+    """ValueError as of NotFinite, for values (n_query, n) that are all there."""
+    found = NotFinite(*values.shape)
+    found.count(slice(None), slice(None), ~np.isfinite(values))
+    found.refuse()

@@ -12,7 +12,7 @@ from torch import Tensor
 from sktda.attribution.base import Needs
 from sktda.attribution.gradients.base import TrainedScores
 from sktda.attribution.gradients.cross_fit import cross_fitted
-from sktda.attribution.gradients.fitted import Fitted, refuse_nan
+from sktda.attribution.gradients.fitted import Fitted, NotFinite, refuse_nan
 from sktda.attribution.gradients.objective_gradients import Asked, row_measure
 from sktda.model.base import Rows
 from sktda.model.given import GivenModel
@@ -72,9 +72,10 @@ class GradientAttributor(TrainedScores):
             raise ValueError(f"k={k} is not between 1 and the number of training rows, {len(fitted.rows)}")
         best = torch.full((len(queries), k), -torch.inf, dtype=torch.float64)
         rows = torch.full((len(queries), k), -1)
-        measure = row_measure(self.objective, fitted.model.likelihood)
+        measure, wrong = row_measure(self.objective, fitted.model.likelihood), NotFinite(len(queries), len(fitted.rows))
         with self._precisely(fitted):
             for asked, part, block in self._blocks(fitted, queries, measure):
+                wrong.count(asked, part, ~block.isfinite().cpu().numpy())
                 # of a block k at most: 2k numbers a query meet, and never all n
                 found, chosen = block.cpu().topk(min(k, block.shape[1]), dim=1, largest=not harmful)
                 # turned round where the lowest are asked for, so that one merge does, and back at the end
@@ -83,6 +84,7 @@ class GradientAttributor(TrainedScores):
                 positions = torch.cat([rows[asked], chosen + part.start], dim=1)
                 best[asked], chosen = values.topk(k, dim=1)
                 rows[asked] = positions.gather(1, chosen)
+        wrong.refuse()
         return rows.numpy(), (-best if harmful else best).numpy()
 
     def _scored(self, fitted: Fitted, objective, X_val, y_val, metadata_val) -> Tensor | None:

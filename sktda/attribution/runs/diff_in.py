@@ -112,7 +112,7 @@ class DiffIn(GradientAttributor, Deletion):
         In `fit`, for an estimator that cannot be differentiated.
     ValueError
         In `fit`, for a model without a recorded run or with fewer checkpoints, parameter groups with rates of their
-        own, a train_split that hides rows, a diverged training.
+        own, a weight decay that changed, a train_split that hides rows, a diverged training.
 
     Notes
     -----
@@ -188,12 +188,7 @@ class DiffIn(GradientAttributor, Deletion):
         chosen = schedule.moments(trajectory, names, self.n_checkpoints, self.checkpoints, self._seed)
         # eta^2 stands before b_t; rates by parameter would stand inside it, on both sides of H
         one_rate([moment.rates for moment in chosen])
-        if fitted.model.decay and trajectory.rescalings.max() > MISFIT:
-            raise ValueError(
-                "DiffIn follows steps whose gradient and weight decay have one rate, and in this training gradients "
-                "were scaled before the decay came to them (clipped by norm, accumulated); train without weight decay, "
-                "or use Source"
-            )
+        check_decay(fitted)
         for moment in schedule.visited(fitted, chosen):
             # T / (n m): m checkpoints stand for T steps, however many were taken
             scale = trajectory.n_steps / (fitted.n * len(chosen))
@@ -315,3 +310,16 @@ class DiffIn(GradientAttributor, Deletion):
                 total[name] += weight * (product[name] + own)
         # the final parameters are back, and it is there that the other rows' loss is to fall
         return line_search(engine, rows, removed, fitted.n, total)
+
+
+def check_decay(fitted: Fitted) -> None:
+    """ValueError where the penalty of the run is not one number at the rate of the gradients."""
+    trajectory = fitted.trajectory
+    assert trajectory is not None
+    trajectory.check_constant("weight_decay")
+    if fitted.model.decay and trajectory.rescalings.max() > MISFIT:
+        raise ValueError(
+            "DiffIn follows steps whose gradient and weight decay have one rate, and in this training gradients "
+            "were scaled before the decay came to them (clipped by norm, accumulated); train without weight decay, "
+            "or use Source"
+        )

@@ -30,8 +30,9 @@ def segments(
 ) -> list[Segment]:
     """The segments, first to last: n_segments of equal size, or with a new one after each number in `boundaries`.
 
-    names: parameters that take part.
+    names: parameters that take part. Raises ValueError for a weight decay that changed on the way.
     """
+    trajectory.check_constant("weight_decay")
     count = len(trajectory)
     if isinstance(boundaries, str):  # "auto"
         if n_segments > count:
@@ -70,6 +71,7 @@ def _decay(trajectory: Trajectory, part: np.ndarray, names: list[str]) -> dict[s
     if trajectory.rescalings.max() <= MISFIT or not any(trajectory.weight_decay.values()):
         return dict.fromkeys(names, 1.0)
     trajectory.momentum  # noqa: B018  says if it changed on the way
+    trajectory.check_constant("dampening")
     # the optimiser adds the decay to a gradient that was clipped before: per unit of effective rate
     # there is more of it, by one over the mean scale
     plain, scaled = (

@@ -119,7 +119,7 @@ class Source(GradientAttributor):
         In `fit`, for an estimator that cannot be differentiated.
     ValueError
         In `fit`, for a model without a recorded run or trained by another optimiser, fewer checkpoints than segments,
-        rows that no stage saw, a train_split that hides rows, a diverged training.
+        rows that no stage saw, a train_split that hides rows, a weight decay that changed, a diverged training.
 
     Notes
     -----

@@ -257,22 +257,28 @@ class Run:
         moments = {name: v.maximum(UNMET * last[name]) for name, v in moments.items()}
         # P near 0, but not 0 itself, by which flows would divide
         still = torch.tensor(1e30)  # of a parameter that no step has moved
-        eps = self.trajectory.eps or 0.0
+        settings = [self._settings(c) for c in segment.checkpoints]
+        eps = {name: float(np.mean([each[name]["eps"] for each in settings])) for name in moments}
         steps = {
-            name: (1 / (moments.get(name, still).sqrt() + eps)).expand(value.shape).to(value)
+            name: (1 / (moments.get(name, still).sqrt() + eps.get(name, 0.0))).expand(value.shape).to(value)
             for name, value in self.model.parameters.items()
         }
         return segment.rates.along(steps)
 
     def _moments(self, c: int) -> dict[str, Tensor]:
         """Adam's v at a checkpoint, corrected for its start, by parameter."""
-        betas = self.trajectory.betas
-        assert betas is not None
+        settings = self._settings(c)
         return {
             # v / (1 - beta2^t) as in the step; amsgrad divides by the largest v so far
-            name: state.get("max_exp_avg_sq", state["exp_avg_sq"]) / (1 - betas[1] ** float(state["step"]))
+            name: state.get("max_exp_avg_sq", state["exp_avg_sq"])
+            / (1 - settings[name]["betas"][1] ** float(state["step"]))
             for name, state in self.trajectory.optimizer_state(c).items()
         }
+
+    def _settings(self, c: int) -> dict[str, dict[str, Any]]:
+        """What the optimiser was set to at the step that led to a checkpoint, by parameter."""
+        groups = self.trajectory.step_groups(int(self.trajectory.steps[c]) - 1)
+        return {name: group for group in groups for name in group["parameters"]}
 
 
 def _weighed(curvature: EKFAC, roots: dict[str, float]) -> EKFAC:

@@ -330,6 +330,8 @@ def measured(
             raise ValueError(
                 f"the measure returned shape {found.shape} for samples {after.shape}; expected is {after.shape[1:]}"
             )
+        if bad := int((~np.isfinite(found)).sum()):
+            raise ValueError(f"the measure returned {bad} of {found.size} values that are NaN or infinite; mend it")
         values[..., part] = found
         if errors is not None:
             errors[..., part] = jackknife(measure, before, after)

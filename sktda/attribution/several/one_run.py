@@ -13,7 +13,7 @@ from sktda.attribution.gradients.fitted import refuse_nan
 from sktda.attribution.gradients.objective_gradients import resolve_objective
 from sktda.attribution.gradients.rates import one_rate, rate_sums
 from sktda.attribution.runs import schedule
-from sktda.attribution.runs.diff_in import DiffIn
+from sktda.attribution.runs.diff_in import DiffIn, check_decay
 from sktda.engine.differential import first_and_second
 from sktda.engine.second_order import SecondOrder
 from sktda.model.given import frozen
@@ -77,6 +77,7 @@ def trajectory_scores(
         X, y, sample_weight
     )
     fitted = attributor._ready()
+    check_decay(fitted)
     asked = attributor._asked_about(resolve_objective(objective, True), fitted, X_val, y_val, metadata_val)
     engine, rows, trajectory = fitted.engine, fitted.rows, fitted.trajectory
     assert trajectory is not None

@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sktda.attribution.base import Attributor, Needs, check_rows_fit, check_validation
 from sktda.attribution.gradients.cross_fit import cross_fitted
+from sktda.attribution.gradients.fitted import NotFinite, refuse_nan
 from sktda.attribution.gradients.objective_gradients import checked_metadata, resolve_objective
 from sktda.attribution.progress import Progress
 from sktda.data import check_weights, encode_target, is_dictionary, note_columns, plain_target, sliceable, slices
@@ -98,6 +99,8 @@ class LeafScores(CallbackSupportMixin, Attributor):
             progress.begin("cross-fit")
             scores, self.objectives_ = cross_fitted(self, self._data, self.task_)
             self.scores_ = scores.numpy()
+        if hasattr(self, "scores_"):
+            refuse_nan(self.scores_[None])
         progress.end()
         return self
 
@@ -119,6 +122,7 @@ class LeafScores(CallbackSupportMixin, Attributor):
         values = np.empty((len(self._data), count(queries.X)))
         for asked, rows, block in self._blocks(queries):
             values[rows, asked] = block
+        refuse_nan(values.T)
         return values.T
 
     def top_k(self, X_query, y_query, k=10, *, harmful=False):
@@ -144,14 +148,16 @@ class LeafScores(CallbackSupportMixin, Attributor):
             raise ValueError(f"k={k} is not between 1 and the number of training rows, {len(self._data)}")
         sign = -1.0 if harmful else 1.0
         best = np.full((count(queries.X), k), -np.inf)
-        found = np.full(best.shape, -1)
+        found, wrong = np.full(best.shape, -1), NotFinite(len(best), len(self._data))
         for asked, rows, block in self._blocks(queries):
+            wrong.count(asked, rows, ~np.isfinite(block.T))
             values = np.concatenate([best[asked], sign * block.T], axis=1)  # the k best so far against the new ones
             numbers = np.broadcast_to(np.arange(rows.start, rows.stop), block.T.shape)
             positions = np.concatenate([found[asked], numbers], axis=1)
             chosen = np.argpartition(-values, k - 1, axis=1)[:, :k]
             best[asked] = np.take_along_axis(values, chosen, axis=1)
             found[asked] = np.take_along_axis(positions, chosen, axis=1)
+        wrong.refuse()
         order = np.argsort(-best, axis=1, kind="stable")
         return np.take_along_axis(found, order, axis=1), sign * np.take_along_axis(best, order, axis=1)
 
