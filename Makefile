@@ -16,7 +16,7 @@ QUICK := tests/test_architecture.py tests/test_data.py tests/test_selection.py t
 # What sees a package that is too old: the quick tests, and what reads files, draws, and speaks to a user.
 OLD := $(QUICK) tests/test_cli.py tests/test_doctor.py tests/test_displays.py tests/test_formats.py
 
-.PHONY: help test quick lint docs linkcheck fuzz coverage minimum release demo gpu gpu-wheels clean
+.PHONY: help test tests quick lint docs linkcheck fuzz coverage minimum release demo gpu gpu-wheels clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,9 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	touch $@
 
 test: $(INSTALLED)  ## lint, types, docs, tests and doctests: what CI runs
-	$(MAKE) --jobs=2 lint docs
+	$(MAKE) --jobs=3 lint docs tests
+
+tests: $(INSTALLED)  ## tests and doctests alone
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 quick: lint  ## lint, types and the fastest tests of every part, in a minute
