@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date, time
+from itertools import islice
 from numbers import Number
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ MISSING |= {
 MISSING |= {"0000-00-00", "0000-00-00 00:00:00", "00/00/0000", "00.00.0000"}
 MISSING |= {"#n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!", "#wert!", "#bezug!", "#nv"}
 EXACT = 2**53  # from here on floats lose integers
-HEAD = 10_000  # cells, of which one with a decimal point beyond doubt is looked for
+HEAD = 10_000  # cells with something in them, of which one with zeros in front is looked for
 IN_DOUBT = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")  # one and a bit, or more than a thousand?
 
 
@@ -157,7 +158,7 @@ def _plain(cells: np.ndarray) -> Values | None:
     if first.startswith("+") or (len(first) > 2 and first.isdecimal() and _may_be_padded(cells, values)):
         return None
     in_doubt = False
-    for cell in cells[:HEAD]:
+    for cell in cells:  # the first ones of a sorted column may all be below 1.000
         if isinstance(cell, str) and "." in cell:
             if IN_DOUBT.fullmatch(cell) is None:
                 return Values(values, True)
@@ -167,7 +168,7 @@ def _plain(cells: np.ndarray) -> Values | None:
 
 def _may_be_padded(cells: np.ndarray, values: np.ndarray) -> bool:
     """Whether `zeros_in_front` should look at all cells: some of the first have, or are longer than their numbers."""
-    head = [text for cell in cells[:HEAD] if isinstance(cell, str) and (text := cell.strip())]
+    head = list(islice((text for cell in cells if isinstance(cell, str) and (text := cell.strip())), HEAD))
     if zeros_in_front(head):
         return True
     length = len(head[0])

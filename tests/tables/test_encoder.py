@@ -371,6 +371,15 @@ def test_other_columns_say_what_1_234_is():
         assert all(part in note for part, note in zip(notes, encoder.notes_, strict=True))
 
 
+@in_turn("n", [20, 10_000])
+def test_what_comes_after_many_other_cells_is_read_as_among_few(n):
+    thousands = ["1.234", "2.500", "3.125"] * 5
+    column = TableEncoder().fit(pd.DataFrame({"c": [str(i % 99) for i in range(n)] + thousands})).columns_[0]
+    assert "'1.234' read as 1234" in column.note
+    frame = pd.DataFrame({"c": [None] * n + ["345", "123", "123"] * 5})
+    assert TableEncoder().fit_transform(frame)[n:, 0].tolist() == [345, 123, 123] * 5
+
+
 def test_dates_that_cannot_be_read_are_said_and_not_only_missing():
     days = [*(f"{day}. {month} 2021" for month in ("März", "April") for day in range(1, 16)), "neulich"]
     column = TableEncoder().fit(pd.DataFrame({"when": days})).columns_[0]
