@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import date, time
 from itertools import islice
-from numbers import Number
+from numbers import Integral, Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +89,7 @@ def cells_of(column: pd.Series) -> Values | Texts | None:
     """The cells of a column; None for anything but numbers, dates, booleans and text."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         kept = column.cat.categories.dtype
-        column = column.astype(np.float64 if kept.kind in "iu" and column.hasnans else kept)
+        column = column.astype(object if kept.kind in "iu" and column.hasnans else kept)
     if isinstance(column.dtype, pd.IntervalDtype):
         return Texts.of(column.astype(object).map(str, na_action="ignore").to_numpy())
     if isinstance(column.dtype, pd.PeriodDtype):
@@ -110,6 +110,8 @@ def cells_of(column: pd.Series) -> Values | Texts | None:
     if (plain := _plain(cells)) is not None:
         return plain
     found = pd.api.types.infer_dtype(cells, skipna=True)
+    if found in {"integer", "mixed-integer-float"} and any(map(_is_inexact, cells)):
+        return Texts.of(cells)
     if found in {"integer", "floating", "mixed-integer-float", "decimal", "empty"}:
         return Values(cells.astype(np.float64))
     if found in {"date", "datetime", "datetime64"}:
@@ -127,6 +129,11 @@ def cells_of(column: pd.Series) -> Values | Texts | None:
         shown = [cell.isoformat() if isinstance(cell, date | time) else cell for cell in cells]
         return Texts.of(np.array(shown, dtype=object))
     return None
+
+
+def _is_inexact(cell: Any) -> bool:
+    """Whether it is an integer that as a float might be another one."""
+    return isinstance(cell, Integral) and not -EXACT < int(cell) < EXACT
 
 
 def _hours(cell: time) -> float:
@@ -147,13 +154,13 @@ def _plain(cells: np.ndarray) -> Values | None:
         return None
     try:
         values = _floats(cells)
-    except ValueError:
+    except (ValueError, TypeError):  # such as of a date among them
         empty = cells == ""
         if not empty.any():
             return None
         try:
             values = _floats(np.where(empty, np.nan, cells))
-        except ValueError:
+        except (ValueError, TypeError):
             return None
     if first.startswith("+") or (len(first) > 2 and first.isdecimal() and _may_be_padded(cells, values)):
         return None

@@ -256,6 +256,9 @@ def test_objects_of_python_are_read(cells, kind, first):
         (pd.array([datetime.date(2020, 1, 1 + i) for i in range(20)], dtype=pd.ArrowDtype(pa.date32())), "date"),
         ([*(datetime.date(2020, 1, 1 + i) for i in range(20)), "2020-02-03", None], "date"),
         (np.array([2**63 + i % 7 for i in range(20)], dtype=np.uint64), "identifier"),
+        (np.array([*(2**53 + i % 7 for i in range(20)), None], dtype=object), "identifier"),
+        (pd.Categorical([*(2**53 + i % 7 for i in range(20)), None]), "identifier"),
+        (["5", "6"] * 5 + [datetime.datetime(2020, 1, 2), datetime.date(2020, 3, 2), None] * 4, "category"),
         (np.arange(20) % 7 - 3, "number"),
     ],
 )
