@@ -53,8 +53,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     Raises
     ------
     ValueError
-        In `fit`, where no column can be used, for numbers that are infinite, and where the numbers would take more
-        than 8 GB.
+        In `fit`, where no column can be used, for kinds that none of a column's cells is of, for numbers that are
+        infinite, and where the numbers would take more than 8 GB.
 
     Notes
     -----

@@ -1,5 +1,7 @@
 """What the columns of a table hold, and the numbers that they become."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -195,6 +197,29 @@ def test_a_kind_can_be_said():
         TableEncoder(kinds={"y": "text"}).fit(frame)
     with pytest.raises(ValueError, match="kinds says 'words' of the column 'x'; known are number, category"):
         TableEncoder(kinds={"x": "words"}).fit(frame)
+
+
+@in_turn(
+    ("kind", "cells", "what"),
+    [
+        ("number", [True, False, True], "such as 'true'"),
+        ("number", ["yes", "no", None], "such as 'yes'"),
+        ("number", pd.date_range("2020", periods=3), "they are dates"),
+        ("number", [{}, {}, {}], "neither numbers, dates nor text"),
+        ("date", [20200131, 20200401, 20200510], "they are numbers (20200131), which pandas.to_datetime"),
+        ("date", ["20200131", "20200401", "20200510"], "they are numbers (20200131)"),
+    ],
+)
+def test_a_kind_that_no_cell_is_of_is_refused(kind, cells, what):
+    with pytest.raises(ValueError, match=f"kinds says '{kind}' of the column 'c', and none.*{re.escape(what)}"):
+        TableEncoder(kinds={"c": kind}).fit(pd.DataFrame({"c": cells, "x": [1.5, 2, 4]}))
+
+
+def test_times_and_missing_cells_can_be_said_to_be_numbers():
+    frame = pd.DataFrame({"t": ["9:30", "21:45", "0:15"], "no": [None] * 3, "some": ["4 kg", "3 €", "2"]})
+    encoder = TableEncoder(kinds=dict.fromkeys(frame, "number")).fit(frame)
+    assert encoder.transform(frame)[:, 0].tolist() == [9.5, 21.75, 0.25]
+    assert encoder.columns_[2].note == "column 'some': cells that are no plain numbers ('4 kg') are taken as missing"
 
 
 def test_dates_become_what_varies():
