@@ -452,6 +452,31 @@ def test_gaps_between_groups_by_hand():
     assert demographic_parity_gap(y_pred[order], groups[order]) == 0.75
 
 
+@in_turn("labels", [["yes", "no"], ["1", "0"], np.array(["yes", "no"], dtype=object)])
+def test_gaps_of_text_need_a_text_that_is_positive(labels):
+    with pytest.raises(
+        ValueError, match=r"y_pred holds labels such as .*positive=1 is none of their kind; give the label"
+    ):
+        demographic_parity_gap(labels, ["a", "b"])
+    with pytest.raises(ValueError, match="y_pred holds"):
+        equal_opportunity_gap([1, 1], labels, ["a", "b"])
+    with pytest.raises(ValueError, match="y_true holds labels such as 1, and positive='yes'"):
+        equal_opportunity_gap([1, 1], ["yes", "no"], ["a", "b"], positive="yes")
+    assert demographic_parity_gap(labels, ["a", "b"], positive=labels[0]) == 1
+
+
+@in_turn("missing", [None, np.nan, pd.NA])
+def test_gaps_need_a_group_of_each_row(missing):
+    with pytest.raises(ValueError, match="1 rows have no group; name it"):
+        demographic_parity_gap([1, 1, 0], pd.Series(["a", missing, "b"], dtype=object))
+
+
+def test_gaps_of_columns():
+    y_true, y_pred, groups = np.array([1, 1, 0, 1]), np.array([1, 0, 0, 1]), np.array(["a", "a", "a", "b"])
+    assert equal_opportunity_gap(y_true[:, None], y_pred, groups) == 0.5
+    assert equal_opportunity_gap(y_true, pd.DataFrame({"y": y_pred}), pd.DataFrame({"group": groups})) == 0.5
+
+
 def test_gaps_that_do_not_exist():
     with pytest.raises(ValueError, match="all 2 rows are of one"):
         demographic_parity_gap([1, 0], ["a", "a"])
