@@ -114,6 +114,10 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self, "columns_")
         frame = as_frame(X)
         validate_data(self, frame, reset=False, skip_check_array=True)
+        names = list(frame.columns)
+        # names that are no text are compared by nobody else
+        if names != self._names and set(names) == set(self._names):
+            raise ValueError(f"X has the columns of `fit` in another order; give X[{self._names!r:.100}]")
         return self._filled(len(frame), self._used(frame))
 
     def _used(self, frame: pd.DataFrame) -> Iterator[tuple[Any, pd.Series]]:

@@ -137,6 +137,14 @@ def test_all_kinds_at_once_and_rows_that_were_never_seen():
     assert Z.filter(like="colour").to_numpy().tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 1]]
 
 
+def test_columns_named_by_numbers_keep_their_order():
+    frame = pd.DataFrame({0: [1.5, 2, 4], 1: [10, 25, 30]})
+    encoder = TableEncoder().fit(frame)
+    with pytest.raises(ValueError, match=r"columns of `fit` in another order; give X\[\[0, 1\]\]"):
+        encoder.transform(frame[[1, 0]])
+    assert encoder.transform(frame.to_numpy()).tolist() == encoder.transform(frame).tolist() == frame.values.tolist()
+
+
 @pytest.mark.parametrize("as_other", [pa.Table.from_pandas, lambda frame: frame.astype({"colour": "category"})])
 def test_the_container_does_not_matter(as_other):
     frame, _ = messy()
