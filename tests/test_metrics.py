@@ -435,6 +435,17 @@ def test_numbers_of_a_diverged_model_are_refused(name, call, number):
         call(bad, good)
 
 
+def test_sums_that_only_rounding_tells_apart_are_ties():
+    rng = np.random.default_rng(0)
+    kept = np.array([rng.permutation(100) < 50 for _ in range(60)])
+    measured, classes = rng.normal(size=(60, 3)), rng.integers(3, size=100)
+    assert (linear_datamodeling_score(np.full((3, 100), 0.1), kept, measured) == 0).all()
+    same = classes == np.arange(3)[:, None]  # whole numbers, whose sums are exact
+    exact = linear_datamodeling_score(same, kept, measured)
+    for unit in (0.1, 1e-30):
+        np.testing.assert_allclose(linear_datamodeling_score(unit * same, kept, measured), exact, rtol=1e-9)
+
+
 # ---- gaps between groups --------------------------------------------------------------------------------------------
 
 
