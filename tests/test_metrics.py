@@ -446,6 +446,16 @@ def test_sums_that_only_rounding_tells_apart_are_ties():
         np.testing.assert_allclose(linear_datamodeling_score(unit * same, kept, measured), exact, rtol=1e-9)
 
 
+@in_turn(("low", "prior", "high"), [(0.1, 0.15, 0.2), (0.1, 0.2, 0.3), (0.05, 0.075, 0.1), (0.3, 0.4, 0.5)])
+def test_of_two_candidates_as_near_to_the_prior_the_better_is_the_prior_one(low, prior, high):
+    for better in (0, 1):
+        scores = np.zeros((3, 3))
+        scores[:, better], scores[:, 2] = 0.5, [0.9, 0.9, 0]  # the third is best, but by chance
+        results = {f"split{k}_test_score": scores[k] for k in range(3)}
+        results["params"] = [{"a": low}, {"a": high}, {"a": high + 1}]
+        assert BeyondChance({"a": prior})(results) == better
+
+
 # ---- gaps between groups --------------------------------------------------------------------------------------------
 
 
