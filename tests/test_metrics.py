@@ -435,6 +435,27 @@ def test_numbers_of_a_diverged_model_are_refused(name, call, number):
         call(bad, good)
 
 
+def test_sums_that_only_rounding_tells_apart_are_ties():
+    rng = np.random.default_rng(0)
+    kept = np.array([rng.permutation(100) < 50 for _ in range(60)])
+    measured, classes = rng.normal(size=(60, 3)), rng.integers(3, size=100)
+    assert (linear_datamodeling_score(np.full((3, 100), 0.1), kept, measured) == 0).all()
+    same = classes == np.arange(3)[:, None]  # whole numbers, whose sums are exact
+    exact = linear_datamodeling_score(same, kept, measured)
+    for unit in (0.1, 1e-30):
+        np.testing.assert_allclose(linear_datamodeling_score(unit * same, kept, measured), exact, rtol=1e-9)
+
+
+@in_turn(("low", "prior", "high"), [(0.1, 0.15, 0.2), (0.1, 0.2, 0.3), (0.05, 0.075, 0.1), (0.3, 0.4, 0.5)])
+def test_of_two_candidates_as_near_to_the_prior_the_better_is_the_prior_one(low, prior, high):
+    for better in (0, 1):
+        scores = np.zeros((3, 3))
+        scores[:, better], scores[:, 2] = 0.5, [0.9, 0.9, 0]  # the third is best, but by chance
+        results = {f"split{k}_test_score": scores[k] for k in range(3)}
+        results["params"] = [{"a": low}, {"a": high}, {"a": high + 1}]
+        assert BeyondChance({"a": prior})(results) == better
+
+
 # ---- gaps between groups --------------------------------------------------------------------------------------------
 
 
@@ -450,6 +471,31 @@ def test_gaps_between_groups_by_hand():
     assert demographic_parity_gap(words, groups, positive="yes") == 0.75
     order = np.random.default_rng(0).permutation(8)
     assert demographic_parity_gap(y_pred[order], groups[order]) == 0.75
+
+
+@in_turn("labels", [["yes", "no"], ["1", "0"], np.array(["yes", "no"], dtype=object)])
+def test_gaps_of_text_need_a_text_that_is_positive(labels):
+    with pytest.raises(
+        ValueError, match=r"y_pred holds labels such as .*positive=1 is none of their kind; give the label"
+    ):
+        demographic_parity_gap(labels, ["a", "b"])
+    with pytest.raises(ValueError, match="y_pred holds"):
+        equal_opportunity_gap([1, 1], labels, ["a", "b"])
+    with pytest.raises(ValueError, match="y_true holds labels such as 1, and positive='yes'"):
+        equal_opportunity_gap([1, 1], ["yes", "no"], ["a", "b"], positive="yes")
+    assert demographic_parity_gap(labels, ["a", "b"], positive=labels[0]) == 1
+
+
+@in_turn("missing", [None, np.nan, pd.NA])
+def test_gaps_need_a_group_of_each_row(missing):
+    with pytest.raises(ValueError, match="1 rows have no group; name it"):
+        demographic_parity_gap([1, 1, 0], pd.Series(["a", missing, "b"], dtype=object))
+
+
+def test_gaps_of_columns():
+    y_true, y_pred, groups = np.array([1, 1, 0, 1]), np.array([1, 0, 0, 1]), np.array(["a", "a", "a", "b"])
+    assert equal_opportunity_gap(y_true[:, None], y_pred, groups) == 0.5
+    assert equal_opportunity_gap(y_true, pd.DataFrame({"y": y_pred}), pd.DataFrame({"group": groups})) == 0.5
 
 
 def test_gaps_that_do_not_exist():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from sktda.containers import is_missing
+
 
 def demographic_parity_gap(y_pred: np.ndarray, sensitive_features: np.ndarray, positive: object = 1) -> float:
     """Largest difference between groups in the share of rows that are predicted positive.
@@ -24,7 +26,7 @@ def demographic_parity_gap(y_pred: np.ndarray, sensitive_features: np.ndarray, p
     Raises
     ------
     ValueError
-        For fewer than two groups.
+        For fewer than two groups, a row without one, and text compared with a number.
 
     Examples
     --------
@@ -32,7 +34,7 @@ def demographic_parity_gap(y_pred: np.ndarray, sensitive_features: np.ndarray, p
     >>> demographic_parity_gap([1, 1, 0, 0], ["a", "a", "a", "b"]) == 2 / 3
     True
     """
-    chosen = np.asarray(y_pred) == positive
+    chosen = _is_positive("y_pred", y_pred, positive)
     return _largest_gap(chosen, np.ones(len(chosen), dtype=bool), sensitive_features)
 
 
@@ -57,7 +59,7 @@ def equal_opportunity_gap(
     Raises
     ------
     ValueError
-        For fewer than two groups, or a group without positive rows.
+        For fewer than two groups, a row without one, a group without positive rows, and text compared with a number.
 
     Examples
     --------
@@ -65,13 +67,33 @@ def equal_opportunity_gap(
     >>> equal_opportunity_gap([1, 1, 0, 1], [1, 0, 0, 1], ["a", "a", "a", "b"])
     0.5
     """
-    return _largest_gap(np.asarray(y_pred) == positive, np.asarray(y_true) == positive, sensitive_features)
+    chosen, among = _is_positive("y_pred", y_pred, positive), _is_positive("y_true", y_true, positive)
+    return _largest_gap(chosen, among, sensitive_features)
+
+
+def _is_positive(name: str, labels: np.ndarray, positive: object) -> np.ndarray:
+    """Mask (n,); ValueError where none could be: of text beside a number, all shares would be 0, and so the gap."""
+    labels = _column(labels)
+    is_text = any(isinstance(label, str) for label in labels.tolist())
+    if len(labels) and is_text != isinstance(positive, str):
+        raise ValueError(
+            f"{name} holds labels such as {labels.tolist()[0]!r}, and positive={positive!r} is none of their kind; "
+            "give the label that counts as positive"
+        )
+    return labels == positive
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values)
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
 
 
 def _largest_gap(values: np.ndarray, among: np.ndarray, groups: np.ndarray) -> float:
-    groups = np.asarray(groups)
+    groups = _column(groups)
     if not len(values) == len(among) == len(groups):
         raise ValueError(f"got {len(values)} predictions, {len(among)} labels and {len(groups)} groups")
+    if missing := sum(map(is_missing, groups.tolist())):
+        raise ValueError(f"{missing} rows have no group; name it, such as 'unknown', or leave them out")
     names = np.unique(groups)
     if len(names) < 2:
         raise ValueError(f"a gap is between groups, and all {len(groups)} rows are of one")

@@ -12,6 +12,7 @@ import numpy as np
 from sktda.metrics.statistics import standard_error
 
 TRUTHS = (bool, np.bool_)
+ROUNDING = 1e-9  # shares of a range that are equal but for it: 0.1 and 0.2 are as far from 0.15
 
 
 def beyond_chance(scores: np.ndarray, prior: int) -> int:
@@ -126,7 +127,7 @@ class BeyondChance:
         far = np.sum(
             [_distance([each[name] for each in candidates], value) for name, value in self.prior.items()], axis=0
         )
-        nearest = np.flatnonzero(far == far.min())
+        nearest = np.flatnonzero(far <= far.min() + ROUNDING)
         means = np.nan_to_num(scores.mean(axis=0), nan=-np.inf)
         return beyond_chance(scores, int(nearest[means[nearest].argmax()]))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date, time
-from numbers import Number
+from itertools import islice
+from numbers import Integral, Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ MISSING |= {
 MISSING |= {"0000-00-00", "0000-00-00 00:00:00", "00/00/0000", "00.00.0000"}
 MISSING |= {"#n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!", "#wert!", "#bezug!", "#nv"}
 EXACT = 2**53  # from here on floats lose integers
-HEAD = 10_000  # cells, of which one with a decimal point beyond doubt is looked for
+HEAD = 10_000  # cells with something in them, of which one with zeros in front is looked for
 IN_DOUBT = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")  # one and a bit, or more than a thousand?
 
 
@@ -88,7 +89,7 @@ def cells_of(column: pd.Series) -> Values | Texts | None:
     """The cells of a column; None for anything but numbers, dates, booleans and text."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         kept = column.cat.categories.dtype
-        column = column.astype(np.float64 if kept.kind in "iu" and column.hasnans else kept)
+        column = column.astype(object if kept.kind in "iu" and column.hasnans else kept)
     if isinstance(column.dtype, pd.IntervalDtype):
         return Texts.of(column.astype(object).map(str, na_action="ignore").to_numpy())
     if isinstance(column.dtype, pd.PeriodDtype):
@@ -109,6 +110,8 @@ def cells_of(column: pd.Series) -> Values | Texts | None:
     if (plain := _plain(cells)) is not None:
         return plain
     found = pd.api.types.infer_dtype(cells, skipna=True)
+    if found in {"integer", "mixed-integer-float"} and any(map(_is_inexact, cells)):
+        return Texts.of(cells)
     if found in {"integer", "floating", "mixed-integer-float", "decimal", "empty"}:
         return Values(cells.astype(np.float64))
     if found in {"date", "datetime", "datetime64"}:
@@ -126,6 +129,11 @@ def cells_of(column: pd.Series) -> Values | Texts | None:
         shown = [cell.isoformat() if isinstance(cell, date | time) else cell for cell in cells]
         return Texts.of(np.array(shown, dtype=object))
     return None
+
+
+def _is_inexact(cell: Any) -> bool:
+    """Whether it is an integer that as a float might be another one."""
+    return isinstance(cell, Integral) and not -EXACT < int(cell) < EXACT
 
 
 def _hours(cell: time) -> float:
@@ -146,18 +154,18 @@ def _plain(cells: np.ndarray) -> Values | None:
         return None
     try:
         values = _floats(cells)
-    except ValueError:
+    except (ValueError, TypeError):  # such as of a date among them
         empty = cells == ""
         if not empty.any():
             return None
         try:
             values = _floats(np.where(empty, np.nan, cells))
-        except ValueError:
+        except (ValueError, TypeError):
             return None
     if first.startswith("+") or (len(first) > 2 and first.isdecimal() and _may_be_padded(cells, values)):
         return None
     in_doubt = False
-    for cell in cells[:HEAD]:
+    for cell in cells:  # the first ones of a sorted column may all be below 1.000
         if isinstance(cell, str) and "." in cell:
             if IN_DOUBT.fullmatch(cell) is None:
                 return Values(values, True)
@@ -167,7 +175,7 @@ def _plain(cells: np.ndarray) -> Values | None:
 
 def _may_be_padded(cells: np.ndarray, values: np.ndarray) -> bool:
     """Whether `zeros_in_front` should look at all cells: some of the first have, or are longer than their numbers."""
-    head = [text for cell in cells[:HEAD] if isinstance(cell, str) and (text := cell.strip())]
+    head = list(islice((text for cell in cells if isinstance(cell, str) and (text := cell.strip())), HEAD))
     if zeros_in_front(head):
         return True
     length = len(head[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -89,11 +89,16 @@ class Reader:
 
 
 def learn_column(column: pd.Series, cells: Values | Texts | None, kind: str | None = None, hint: str = "") -> Reader:
-    """How a column of these cells is to be read; kind: one of KINDS, where it is known; hint: see `numerals.learn`."""
+    """How a column of these cells is to be read; kind: one of KINDS, where it is known; hint: see `numerals.learn`.
+
+    Raises ValueError where none of the cells is of the kind.
+    """
     if kind in ("ignore", "category", "text"):
         return Reader(kind)
     if cells is None:
-        return Reader(kind or "other")
+        if kind is not None:
+            _refuse_kind(column.name, kind, "they are neither numbers, dates nor text")
+        return Reader("other")
     if isinstance(cells, Values):
         return _of_values(cells, column, kind)
     if len(cells.different) + (cells.codes < 0).any() < 2 and kind is None:
@@ -103,8 +108,16 @@ def learn_column(column: pd.Series, cells: Values | Texts | None, kind: str | No
 
 def _of_values(cells: Values, column: pd.Series, kind: str | None) -> Reader:
     array = cells.array
+    known = array[~(np.isnat(array) if array.dtype.kind == "M" else np.isnan(array))]
+    if kind == "date" and array.dtype.kind == "f":
+        if len(known):
+            _refuse_kind(
+                column.name, kind, f"they are numbers ({known[0]:.12g}), which pandas.to_datetime makes dates of"
+            )
+        return Reader(kind)
+    if kind == "number" and array.dtype.kind == "M":
+        _refuse_kind(column.name, kind, "they are dates")
     if kind is None:
-        known = array[~(np.isnat(array) if array.dtype.kind == "M" else np.isnan(array))]
         if len(known) and array.dtype.kind == "f" and _is_identifier(array, column):
             return Reader("identifier")
         if not len(known) or (len(known) == len(array) and (known == known[0]).all()):
@@ -129,8 +142,14 @@ def _of_texts(cells: Texts, name: object, kind: str | None, hint: str) -> Reader
     number = _of_numbers(cells, sampled, counts[some], name, kind, hint) if kind != "date" else None
     if number is not None and number.kind:
         return number
-    if kind is None and (clock := learn_clocks(sampled)) is not None:
+    if kind in (None, "number") and (clock := learn_clocks(sampled)) is not None:
         return Reader("number", clock, note=_said(name, clock.note))
+    if kind == "number":
+        unread = np.isnan(PLAIN.read(sampled))
+        if len(texts) and unread.all():
+            _refuse_kind(name, kind, f"such as {texts[0]!r}")
+        other = f"cells that are no plain numbers ({sampled[int(unread.argmax())]!r}) are taken as missing"
+        return Reader("number", note=_said(name, other if len(texts) else ""))
     dates = learn_dates(sampled)
     if dates is not None or kind == "date":
         dates = dates or DateFormat()
@@ -161,8 +180,6 @@ def _of_numbers(
     """A Reader of kind "number", one of no kind that says why not, or None for mere words."""
     numerals, why = learn(sampled, counts, hint)
     if numerals is None:
-        if kind == "number":
-            return Reader("number")
         return Reader("", note=_said(name, why)) if why else None
     values = numerals.read(sampled)
     wrong = np.isnan(values)
@@ -197,6 +214,13 @@ def _are_sentences(texts: list[str]) -> bool:
     counts = Counter(word for own in words for word in own)
     shared = {word for word, count in counts.items() if 2 <= count <= 0.8 * len(texts)}
     return bool(np.mean([len(own & shared) for own in words]) >= 1)
+
+
+def _refuse_kind(name: object, kind: str, what: str) -> NoReturn:
+    raise ValueError(
+        f"kinds says {kind!r} of the column {name!r}, and none of its cells is one: {what}; make them so, or leave the "
+        "column out of kinds"
+    )
 
 
 def _said(name: object, *notes: str) -> str:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sktda.tables.months import iso
+from sktda.tables.months import in_full, iso
 
 MOSTLY = 0.95  # of the texts decide
 ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.*)?")
 DIGITS = re.compile(r"\d{4}([-/.])\d{1,2}\1\d{1,2}\.?(?:[T ]\d.*)?|\d{1,2}([-/.])\d{1,2}\2(?:\d{4}|\d{2})(?:,? \d.*)?")
+SHORT = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d\d)(?!\d)")
 TWO = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2\d{2,4}.*")
 
 
@@ -27,7 +28,9 @@ class DateFormat:
 
     def read(self, texts: Sequence[str]) -> pd.DatetimeIndex:
         """Dates, NaT for what is none."""
-        column = pd.Series([text if DIGITS.fullmatch(text) else iso(text) or text for text in texts], dtype=object)
+        column = pd.Series(
+            [_with_century(text) if DIGITS.fullmatch(text) else iso(text) or text for text in texts], dtype=object
+        )
         is_iso, is_digits = column.str.fullmatch(ISO), column.str.fullmatch(DIGITS)
         year_first = column.str.match(r"\d{4}")
         read = pd.Series(pd.NaT, index=column.index, dtype="datetime64[us]")
@@ -44,6 +47,17 @@ class DateFormat:
                     found = pd.to_datetime(column[left], errors="coerce", utc=True, **options)
                     read[left] = found.dt.tz_localize(None).astype("datetime64[us]")
         return pd.DatetimeIndex(read)
+
+
+def _with_century(text: str) -> str:
+    """3/4/1970 for 3/4/70, for which pandas would take a century by the year of today."""
+    found = SHORT.match(text)
+    if found is None:
+        return text
+    first, mark, second, last = found.groups()
+    if int(first) > 31:
+        return f"{in_full(first)}{mark}{second}{mark}{last}{text[found.end() :]}"
+    return f"{first}{mark}{second}{mark}{in_full(last)}{text[found.end() :]}"
 
 
 def without_end(dates: np.ndarray) -> tuple[np.ndarray, str]:

@@ -53,8 +53,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     Raises
     ------
     ValueError
-        In `fit`, where no column can be used, for numbers that are infinite, and where the numbers would take more
-        than 8 GB.
+        In `fit`, where no column can be used, for kinds that none of a column's cells is of, for numbers that are
+        infinite, and where the numbers would take more than 8 GB.
 
     Notes
     -----
@@ -114,6 +114,10 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self, "columns_")
         frame = as_frame(X)
         validate_data(self, frame, reset=False, skip_check_array=True)
+        names = list(frame.columns)
+        # names that are no text are compared by nobody else
+        if names != self._names and set(names) == set(self._names):
+            raise ValueError(f"X has the columns of `fit` in another order; give X[{self._names!r:.100}]")
         return self._filled(len(frame), self._used(frame))
 
     def _used(self, frame: pd.DataFrame) -> Iterator[tuple[Any, pd.Series]]:

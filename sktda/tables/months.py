@@ -62,12 +62,15 @@ def iso(text: str) -> str | None:
                 month = 3 * int(part["quarter"]) - 2 if part.get("quarter") else int(part["number"])
             if month is None:
                 continue
-            year = int(part["year"])
-            if len(part["year"]) == 2:
-                year += 1900 if year >= 69 else 2000  # as POSIX has it
+            year = in_full(part["year"])
             rest = re.sub(r"^\D+", "", part.get("rest") or "")
             return f"{year:04d}-{month:02d}-{int(part.get('day') or 1):02d} {rest}".rstrip()
     return None
+
+
+def in_full(year: str) -> int:
+    """The year of two digits or four, as POSIX has it: 69 is 1969, and 68 is 2068, in whatever year it is read."""
+    return int(year) + (0 if len(year) > 2 else 1900 if int(year) >= 69 else 2000)
 
 
 def _plain(word: str) -> str:

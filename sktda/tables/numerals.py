@@ -41,9 +41,10 @@ class Numerals:
 
     def value(self, cell: Cell) -> float:
         """Of one cell."""
-        if cell.unit.base == self.unit.base:
+        # 300K beside $1.2M are dollars; beside 1.2B or 5 m it could be anything
+        if cell.unit.base == self.unit.base or (_is_word(cell) and is_money(self.unit.base)):
             return cell.value(self.mark) * (cell.unit.factor / self.unit.factor)
-        return cell.value(self.mark) * self.bare if cell.unit.base == "" else np.nan
+        return cell.value(self.mark) * self.bare if cell.unit == BARE else np.nan
 
     def write(self, value: float, digits: int = 8) -> str:
         """The value as the example is written: its signs before and behind, marks and decimals."""
@@ -79,7 +80,7 @@ def learn(texts: Sequence[str], counts: np.ndarray, hint: str = "") -> tuple[Num
     if found is None:
         return None, why
     unit, others = found
-    used = [each for each in cells if each[1].unit.base in ({unit.base} | ({""} if others else set()))]
+    used = [each for each in cells if each[1].unit.base in (unit.base, "")]
     mark, doubt, shown = _mark(used, is_money(unit.base), hint)
     if mark is None:
         return None, doubt
@@ -88,7 +89,7 @@ def learn(texts: Sequence[str], counts: np.ndarray, hint: str = "") -> tuple[Num
     if others and unit.base:
         bare, said = _bare(used, unit, mark)
         notes.append(f"{others} cells without a unit taken {said}")
-    if len({cell.unit.factor for _, cell, _ in used if cell.unit.base == unit.base}) > 1:
+    if len({cell.unit.factor for _, cell, _ in used if cell.unit != BARE or not unit.base}) > 1:
         notes.append("units converted")
     odd = [(text, cell) for text, cell, _ in used if PLAIN.fullmatch(text) is None or (mark == "," and "." in text)]
     odd = odd or ([(text, cell) for text, cell, _ in used if cell.mark == "?"] if doubt else [])
@@ -109,6 +110,11 @@ def unit_name(text: str) -> str:
     return "".join(part.strip() for part in found.group("before", "after") if part) if found else ""
 
 
+def _is_word(cell: Cell) -> bool:
+    """Whether only a word for a large number is behind it, as in 300K."""
+    return cell.unit.base == "" and cell.unit != BARE
+
+
 def _units(cells: Cells) -> tuple[tuple[Unit, int] | None, str]:
     """((the unit of the column, number of cells without one), "") or (None, which ones are mixed)."""
     bases, units = Counter[str](), Counter[Unit]()
@@ -116,15 +122,16 @@ def _units(cells: Cells) -> tuple[tuple[Unit, int] | None, str]:
         bases[cell.unit.base] += n
         units[cell.unit] += n
     total = sum(bases.values())
-    n_bare = bases.pop("", 0)
-    if n_bare >= MOSTLY * total:
-        return (BARE, n_bare), ""
+    n_loose, n_bare = bases.pop("", 0), units[BARE]
+    if n_loose >= MOSTLY * total:
+        return (BARE, n_loose), ""
     base, n_base = bases.most_common(1)[0]
-    if n_base < n_bare or n_base + n_bare < MOSTLY * total:
+    fitting = n_base + (n_loose if is_money(base) else n_bare)
+    if n_base < n_loose or fitting < MOSTLY * total:
         known = [name for name, _ in bases.most_common() if is_known(name)]
         if not known:
             return None, ""  # words with numbers before them
-        names = [*known, *(name for name, _ in bases.most_common() if name not in known)][:2] + ["none"] * (n_bare > 0)
+        names = [*known, *(name for name, _ in bases.most_common() if name not in known)][:2] + ["none"] * (n_loose > 0)
         return None, f"cannot be one number: its units are mixed ({', '.join(names)})"
     return (max((unit for unit in units if unit.base == base), key=lambda unit: units[unit]), n_bare), ""
 
@@ -168,7 +175,7 @@ def _doubtful_mark(seen: str, marks: Counter[str], cells: Cells, money: bool, hi
 
 def _bare(cells: Cells, unit: Unit, mark: str) -> tuple[float, str]:
     """(what a cell without a unit is worth in the unit, in words)."""
-    loose = np.array([cell.value(mark) for _, cell, _ in cells if not cell.unit.base])
+    loose = np.array([cell.value(mark) for _, cell, _ in cells if cell.unit == BARE])
     counted = np.array([cell.value(mark) for _, cell, _ in cells if cell.unit.base])
     if unit.base == "%" and np.nanmax(np.abs(loose)) <= 1 < np.nanmedian(np.abs(counted)):
         return 100.0, "as shares of 1"

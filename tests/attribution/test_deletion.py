@@ -215,6 +215,7 @@ REFUSED = {
     "a short mask": (np.ones(5, dtype=bool), r"rows is a mask of shape \(5,\), and there are 24 rows"),
     "fractions": ([0.5], "rows must be positions from 0 to 23, or a boolean mask, got"),
     "names": (["a"], "rows must be positions from 0 to 23, or a boolean mask, got"),
+    "a mask of numbers": ([0, 1] * 12, "rows holds 0 and 1 for each row, as a mask does; give an array of bool"),
     "one number": (3, "rows must be positions from 0 to 23, or a boolean mask, got 3"),
     "a table": ([[1], [2]], "rows must be positions from 0 to 23, or a boolean mask, got"),
 }

@@ -897,6 +897,7 @@ def test_measures_that_are_refused():
         ([["a"]], r"groups\[0\] must be positions of rows"),
         ([[0], [N]], r"groups\[1\] has positions outside 0 to 23"),
         ([[-1]], r"groups\[0\] has positions outside 0 to 23"),
+        (MASKS.astype(int), r"groups\[0\] holds 0 and 1 for each row, as a mask does; give an array of bool"),
     ],
 )
 def test_groups_that_are_refused(groups, message):

@@ -266,6 +266,10 @@ def test_members_get_the_task_and_the_estimator_of_the_cleaner():
     ):
         assert InfluencePruner(RidgeClassifier(), attributor).fit(X, y).attributor_.task_ == "classification"
     assert Ensemble(task="classification", random_state=0).fit(X, y).task_ == "classification"
+    # of members that do not say what y is
+    scores, counts = np.arange(len(y)), np.arange(len(y)) // 2
+    for task in ("classification", "regression"):
+        assert Ensemble([PrecomputedScores(scores)], task=task).fit(X, counts).task_ == task
     model = LogisticRegression(C=0.5, max_iter=2000)
     members = (
         InfluencePruner(model, Ensemble([Influence(), SelfConfidence()])).fit(X[:120] / 9, Y).attributor_.attributors_

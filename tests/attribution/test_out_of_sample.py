@@ -317,6 +317,19 @@ def test_splitters_are_taken_as_they_are_and_must_predict_every_row_once():
 # ---- seeds ----------------------------------------------------------------------------------------------------------
 
 
+def test_folds_of_sorted_rows_that_leave_a_class_out_are_said():
+    X, y = np.arange(12.0)[:, None], np.repeat(["a", "b", "c"], 4)
+    with pytest.warns(
+        UserWarning, match="12 rows, the first of class 'a', are predicted by folds that are trained on no"
+    ):
+        sorted_folds = SelfConfidence(DecisionTreeClassifier(), cv=KFold(3)).fit(X, y)
+    assert (sorted_folds.scores_ == 0).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SelfConfidence(DecisionTreeClassifier(), cv=StratifiedKFold(3)).fit(X, y)
+        SelfConfidence(FrozenEstimator(DecisionTreeClassifier().fit(X, y)), cv=KFold(3)).fit(X, y)
+
+
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_the_seed_decides_everything_and_global_states_are_left_alone(n_jobs):
     """With two jobs, too, by threads: what other processes do to their own global states would not be seen."""

@@ -48,6 +48,8 @@ def test_scores_of_every_form(scores, X, expected):
         (pd.Series({"a": 1.0, "b": np.nan, "c": 0.0}), FRAME, r"1 rows of X have no score, the first is 'b'"),
         (pd.Series([1.0, 2.0, 3.0], index=["a", "a", "b"]), FRAME, "duplicates, so rows cannot be aligned"),
         (pd.Series([1.0, 2.0]), FRAME.to_numpy(), r"Series of 2 rows but X has 3 rows and no index .* set_output"),
+        # sorted by score: by position each row would get another one's
+        (pd.Series([1.0, 2.0, 3.0], index=[2, 0, 1]), FRAME.to_numpy(), "index of scores is not in ascending order"),
     ],
 )
 def test_scores_that_do_not_fit_the_rows_are_errors(scores, X, message):

@@ -86,6 +86,8 @@ DATES = {
     "three styles": (["2020-03-04", "31.12.2020", "5 Mar 2020"], ["2020-03-04", "2020-12-31", "2020-03-05"]),
     "years in front": (["2020/03/04", "2020.3.4", "31/12/2020"], ["2020-03-04", "2020-03-04", "2020-12-31"]),
     "long ago": (["1492-10-12", "1066-10-14"], ["1492-10-12", "1066-10-14"]),
+    "short years": (["13/4/70", "1/2/68 9:30", "31/12/99"], ["1970-04-13", "2068-02-01 09:30", "1999-12-31"]),
+    "short years in front": (["70-03-04", "99-12-31"], ["1970-03-04", "1999-12-31"]),
     "with a time": (["3. März 2021, 10:30", "March 3, 2021 at 1:05 PM"], ["2021-03-03 10:30", "2021-03-03 13:05"]),
 }  # fmt: skip
 
@@ -256,6 +258,9 @@ def test_objects_of_python_are_read(cells, kind, first):
         (pd.array([datetime.date(2020, 1, 1 + i) for i in range(20)], dtype=pd.ArrowDtype(pa.date32())), "date"),
         ([*(datetime.date(2020, 1, 1 + i) for i in range(20)), "2020-02-03", None], "date"),
         (np.array([2**63 + i % 7 for i in range(20)], dtype=np.uint64), "identifier"),
+        (np.array([*(2**53 + i % 7 for i in range(20)), None], dtype=object), "identifier"),
+        (pd.Categorical([*(2**53 + i % 7 for i in range(20)), None]), "identifier"),
+        (["5", "6"] * 5 + [datetime.datetime(2020, 1, 2), datetime.date(2020, 3, 2), None] * 4, "category"),
         (np.arange(20) % 7 - 3, "number"),
     ],
 )

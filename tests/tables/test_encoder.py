@@ -1,5 +1,7 @@
 """What the columns of a table hold, and the numbers that they become."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -135,6 +137,14 @@ def test_all_kinds_at_once_and_rows_that_were_never_seen():
     assert Z.filter(like="colour").to_numpy().tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 1]]
 
 
+def test_columns_named_by_numbers_keep_their_order():
+    frame = pd.DataFrame({0: [1.5, 2, 4], 1: [10, 25, 30]})
+    encoder = TableEncoder().fit(frame)
+    with pytest.raises(ValueError, match=r"columns of `fit` in another order; give X\[\[0, 1\]\]"):
+        encoder.transform(frame[[1, 0]])
+    assert encoder.transform(frame.to_numpy()).tolist() == encoder.transform(frame).tolist() == frame.values.tolist()
+
+
 @pytest.mark.parametrize("as_other", [pa.Table.from_pandas, lambda frame: frame.astype({"colour": "category"})])
 def test_the_container_does_not_matter(as_other):
     frame, _ = messy()
@@ -195,6 +205,29 @@ def test_a_kind_can_be_said():
         TableEncoder(kinds={"y": "text"}).fit(frame)
     with pytest.raises(ValueError, match="kinds says 'words' of the column 'x'; known are number, category"):
         TableEncoder(kinds={"x": "words"}).fit(frame)
+
+
+@in_turn(
+    ("kind", "cells", "what"),
+    [
+        ("number", [True, False, True], "such as 'true'"),
+        ("number", ["yes", "no", None], "such as 'yes'"),
+        ("number", pd.date_range("2020", periods=3), "they are dates"),
+        ("number", [{}, {}, {}], "neither numbers, dates nor text"),
+        ("date", [20200131, 20200401, 20200510], "they are numbers (20200131), which pandas.to_datetime"),
+        ("date", ["20200131", "20200401", "20200510"], "they are numbers (20200131)"),
+    ],
+)
+def test_a_kind_that_no_cell_is_of_is_refused(kind, cells, what):
+    with pytest.raises(ValueError, match=f"kinds says '{kind}' of the column 'c', and none.*{re.escape(what)}"):
+        TableEncoder(kinds={"c": kind}).fit(pd.DataFrame({"c": cells, "x": [1.5, 2, 4]}))
+
+
+def test_times_and_missing_cells_can_be_said_to_be_numbers():
+    frame = pd.DataFrame({"t": ["9:30", "21:45", "0:15"], "no": [None] * 3, "some": ["4 kg", "3 €", "2"]})
+    encoder = TableEncoder(kinds=dict.fromkeys(frame, "number")).fit(frame)
+    assert encoder.transform(frame)[:, 0].tolist() == [9.5, 21.75, 0.25]
+    assert encoder.columns_[2].note == "column 'some': cells that are no plain numbers ('4 kg') are taken as missing"
 
 
 def test_dates_become_what_varies():
@@ -369,6 +402,15 @@ def test_other_columns_say_what_1_234_is():
         assert encoder.transform(frame)[0, -1] == value
         assert len(encoder.notes_) == len(notes)
         assert all(part in note for part, note in zip(notes, encoder.notes_, strict=True))
+
+
+@in_turn("n", [20, 10_000])
+def test_what_comes_after_many_other_cells_is_read_as_among_few(n):
+    thousands = ["1.234", "2.500", "3.125"] * 5
+    column = TableEncoder().fit(pd.DataFrame({"c": [str(i % 99) for i in range(n)] + thousands})).columns_[0]
+    assert "'1.234' read as 1234" in column.note
+    frame = pd.DataFrame({"c": [None] * n + ["345", "123", "123"] * 5})
+    assert TableEncoder().fit_transform(frame)[n:, 0].tolist() == [345, 123, 123] * 5
 
 
 def test_dates_that_cannot_be_read_are_said_and_not_only_missing():

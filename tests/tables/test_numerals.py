@@ -138,6 +138,10 @@ def test_the_column_decides_what_a_cell_leaves_open(texts, hint, values):
         (["$5", "6 USD", "US$7"], [5, 6, 7], ""),
         (["1.2M", "300k", "950"], [1.2e6, 3e5, 950], "units converted"),
         (["0+", "10,000+", "0"], [0, 10000, 0], ""),
+        # a word for a large number is no unit, and counts beside one
+        (["$2M", "$3M", "300K"], [2, 3, 0.3], "units converted"),
+        (["$1200", "$3000", "3K"], [1200, 3000, 3000], "units converted"),
+        (["€5", "€6", "2k", "7"], [5, 6, 2000, 7], "1 cells without a unit taken as €"),
     ],
 )
 def test_units_of_one_kind_become_one_number(texts, values, note):
@@ -147,7 +151,16 @@ def test_units_of_one_kind_become_one_number(texts, values, note):
 
 
 @pytest.mark.parametrize(
-    "texts", [["3 kg", "4 €"], ["$5", "€6"], ["5 kg", "6", "7"], ["20 °C", "68 °F"], ["1.234", "5,678"]]
+    "texts",
+    [
+        ["3 kg", "4 €"],
+        ["$5", "€6"],
+        ["5 kg", "6", "7"],
+        ["20 °C", "68 °F"],
+        ["1.234", "5,678"],
+        ["1.2B", "3B", "300M"],
+        ["1.5m", "2m", "300k"],
+    ],
 )
 def test_what_cannot_be_one_number_is_none_and_says_so(texts):
     numerals, why = learn(texts, np.ones(len(texts)))

@@ -66,6 +66,12 @@ class Deletion(ABC):
         """Predicted change of the parameters when the rows at these positions go."""
 
 
+def refuse_numbers_as_mask(name: str, positions: np.ndarray, n: int) -> None:
+    """ValueError for 0 and 1 for each of n rows: as positions, all of these would be the rows 0 and 1, in silence."""
+    if len(positions) == n > 2 and np.isin(positions, (0, 1)).all():
+        raise ValueError(f"{name} holds 0 and 1 for each row, as a mask does; give an array of bool")
+
+
 def removed_positions(rows: Any, n: int) -> np.ndarray:
     """Sorted positions from positions or a mask. Raises ValueError as `deletion_update` says."""
     found = np.asarray(rows)
@@ -75,6 +81,7 @@ def removed_positions(rows: Any, n: int) -> np.ndarray:
         found = np.flatnonzero(found)
     if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
         raise ValueError(f"rows must be positions from 0 to {n - 1}, or a boolean mask, got {rows!r}")
+    refuse_numbers_as_mask("rows", found, n)
     if found.size and (found.min() < 0 or found.max() >= n):
         wrong = found[(found < 0) | (found >= n)][0]
         raise ValueError(f"rows holds the position {wrong}; allowed are 0 to {n - 1}")

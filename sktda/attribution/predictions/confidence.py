@@ -49,8 +49,8 @@ class SelfConfidence(OutOfSample):
     Warns
     -----
     UserWarning
-        For classes with fewer rows than folds, and of one row: no training part holds another row of that class, so its
-        probability is 0.
+        For classes with fewer rows than folds, and for rows of whose class no training part holds another one, such as
+        the only one of a class: the probability of their label is 0.
 
     Notes
     -----

@@ -87,6 +87,8 @@ class OutOfSample(CallbackSupportMixin, Attributor):
         if not GivenModel.of(estimator).frozen:
             cell = 12 if self.estimator is None else getattr(X, "itemsize", 0)  # float64 near one, float32 for trees
             check_rows_fit(self, X, cell, max(len(train) for train, _ in folds))
+            if not isinstance(self.cv, int | np.integer | None):  # of stratified ones `_n_folds` says it
+                self._warn_of_classes_left_out(folds, codes)
         # drawn before the folds are trained, so that n_jobs does not matter
         seeds = random.randint(2**31 - 1, size=len(folds))
         # labels and not codes: class_weight of an estimator names them
@@ -184,6 +186,21 @@ class OutOfSample(CallbackSupportMixin, Attributor):
                 "than once, and every row needs one prediction; give a number of folds or a splitter such as KFold(5)"
             )
         return folds
+
+    def _warn_of_classes_left_out(self, folds: list[tuple[np.ndarray, np.ndarray]], codes: np.ndarray) -> None:
+        """UserWarning for rows whose label no row has that their prediction is trained on, as in sorted rows."""
+        lost = np.zeros(len(codes), dtype=bool)
+        for train, test in folds:
+            lost[test] = ~np.isin(codes[test], codes[train])
+        if lost.any():
+            first = self.classes_.tolist()[codes[lost][0]]
+            warnings.warn(
+                f"{int(lost.sum())} rows, the first of class {first!r}, are predicted by folds that are trained on no "
+                "row of their class, so the probability of their label is 0; shuffle or stratify the folds, as an int "
+                "does",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _n_folds(self, wanted: int, codes: np.ndarray) -> int:
         """`wanted`, or as few as the rarest class of at least two rows has rows."""

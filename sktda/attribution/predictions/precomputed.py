@@ -16,8 +16,8 @@ class PrecomputedScores(Attributor):
     ----------
     scores : array-like of shape (n_samples,), pandas Series, callable or None, default=None
         A Series is aligned by the index of X, so it works inside cross-validation, where only part of the rows
-        arrive; an array must have one score per row; a callable is called as ``scores(X, y)``. None = all zeros,
-        which a cleaner refuses, unless `fit` receives scores.
+        arrive; where X has none, that of the Series must be in ascending order. An array must have one score per row; a
+        callable is called as ``scores(X, y)``. None = all zeros, which a cleaner refuses, unless `fit` receives scores.
 
     Attributes
     ----------
@@ -26,7 +26,8 @@ class PrecomputedScores(Attributor):
     Raises
     ------
     ValueError
-        In `fit`, if lengths differ, a row has no score, or a score is NaN or infinite.
+        In `fit`, if lengths differ, a row has no score, a score is NaN or infinite, or an index in an order of its own
+        meets an X without one.
 
     Examples
     --------
@@ -91,9 +92,15 @@ def aligned(given, name, lacking, index, n):
     """`given` (Series or DataFrame) at the rows of X, by index; by position where X has none and the lengths agree.
 
     name: what the message calls it; lacking: that a row has none, such as "no score". Raises ValueError for rows that
-    are not there, indices with duplicates, and lengths that differ where there is no index.
+    are not there, indices with duplicates, and where X has no index for lengths that differ and rows out of order.
     """
     if index is None:
+        if len(given) == n and not given.index.is_monotonic_increasing:
+            # such as sorted by value: taken one by one they would be other rows', in silence
+            raise ValueError(
+                f"the index of {name} is not in ascending order, and X has none to align it by; pass X as a DataFrame, "
+                f"or {name} as an array if its rows are those of X one by one"
+            )
         if len(given) == n:
             return given
         raise ValueError(

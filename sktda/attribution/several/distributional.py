@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.base import objectives_of
 from sktda.attribution.gradients.base import TrainedScores
+from sktda.attribution.gradients.deletion import refuse_numbers_as_mask
 from sktda.attribution.gradients.influence import Influence
 from sktda.attribution.gradients.objective_gradients import row_measure
 from sktda.attribution.gradients.pairs import GradientAttributor
@@ -351,6 +352,7 @@ def membership(groups: Any, n: int) -> np.ndarray:
         positions = np.asarray(rows)
         if positions.ndim != 1 or not (positions.dtype.kind in "iu" and len(positions)):
             raise ValueError(f"groups[{g}] must be positions of rows, at least one, got {rows!r}")
+        refuse_numbers_as_mask(f"groups[{g}]", positions, n)
         # negative ones would count from the end in silence
         if positions.min() < 0 or positions.max() >= n:
             raise ValueError(f"groups[{g}] has positions outside 0 to {n - 1}")

@@ -64,7 +64,7 @@ class Ensemble(CallbackSupportMixin, Attributor):
     attributors_ : list of attributors
         The fitted clones.
     task_ : str
-        "classification" or "regression", of the first of them that says so.
+        "classification" or "regression", of the first of them that says so, else by `task`.
 
     Raises
     ------
@@ -159,7 +159,7 @@ class Ensemble(CallbackSupportMixin, Attributor):
         ranks = (rankdata(self.member_scores_, axis=1) - 0.5) / self.member_scores_.shape[1]
         self.scores_ = np.average(ranks, axis=0, weights=weights)
         known = [each.task_ for each in self.attributors_ if hasattr(each, "task_")]
-        self.task_ = known[0] if known else encode_target(y)[0]
+        self.task_ = known[0] if known else encode_target(y, self.task)[0]
         progress.end()
         return self
 
