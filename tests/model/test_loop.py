@@ -4,6 +4,7 @@ import copy
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from skorch.callbacks import LRScheduler
@@ -526,3 +527,39 @@ def test_a_loop_whose_optimizer_makes_no_step_has_no_trajectory_and_says_why():
             parameter.mul_(0.9)
     with pytest.raises(AttributeError, match="made no step"):
         run.trajectory_  # noqa: B018
+
+
+FORMS = {
+    "int32": lambda y: y.astype(np.int32),
+    "float64": lambda y: y.astype(np.float64),
+    "bool": lambda y: y.astype(bool),
+    "series": lambda y: pd.Series(y, index=np.arange(len(y))[::-1]),
+    "list": lambda y: y.tolist(),
+}
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["in X and y", "by batch"])
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_of_any_form_are_those_that_the_loop_trains_on(form, named):
+    X, y = rows(40)
+    given, module = FORMS[form](y), make()
+    optimizer = sgd(module)
+    with record_run(module, CE, optimizer, X, None if named else given, n_steps=4, n_checkpoints=1) as run:
+        for part in np.split(np.arange(40), 4):
+            own = given.iloc[part] if form == "series" else FORMS[form](y[part])
+            run.batch(part, own if named else None)
+            step(module, optimizer, torch.from_numpy(X[part]), torch.from_numpy(y[part]))
+    assert run.trajectory_.misfits.max() == 0
+
+
+def test_numbers_and_probabilities_of_any_precision_are_those_that_the_loop_trains_on():
+    X, y = rows(40)
+    hot = np.eye(2)[y]
+    for criterion in (CE, nn.MSELoss()):
+        module = make()
+        optimizer = sgd(module)
+        with record_run(module, criterion, optimizer, X, n_steps=1) as run:
+            run.batch(np.arange(40), hot)
+            criterion(module(torch.from_numpy(X)), torch.from_numpy(hot).float()).backward()
+            optimizer.step()
+        assert run.trajectory_.misfits.max() == 0
