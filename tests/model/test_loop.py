@@ -430,6 +430,22 @@ def test_a_resumed_run_is_one_run(tmp_path, place, at):
         assert len(list(path.iterdir())) == 6 + 2
 
 
+def test_a_resumed_run_without_steps_knows_what_changed_before():
+    for first, then in (((0.1, 0.2), (0.2,)), ((0.1,), (0.2,))):
+        module, loader = make(), loader_of()
+        optimizer, run = sgd(module, momentum=0), None
+        for part in (first, then):
+            run = record_run(module, CE, optimizer, loader, every=4, resume=run and run.trajectory_)
+            with run:
+                for decay in part:
+                    optimizer.param_groups[0]["weight_decay"] = decay
+                    plain(module, optimizer, None, loader, epochs=1)
+        values = np.repeat((*first, *then), 4).tolist()
+        assert [run.trajectory_.step_groups(k)[0]["weight_decay"] for k in range(len(values))] == values
+        with pytest.raises(ValueError, match=r"weight_decay was not one number: it went from 0\.1 to 0\.2"):
+            run.trajectory_.check_constant("weight_decay")
+
+
 def test_a_run_that_was_killed_has_a_folder_that_can_be_resumed(tmp_path):
     module, loader = make(), loader_of()
     run = record_run(module, CE, optimizer := sgd(module), loader, path=tmp_path / "run")
