@@ -144,6 +144,7 @@ class Recording:
     def stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Called by the optimiser after each step, before any scheduler changes the rate."""
         groups = optimizer.param_groups
+        self._check_groups(len(groups))
         # before the count goes on: a step is named by how many came before it
         self.settings.note(self.steps, groups)
         if self.by_parts and self.with_steps:
@@ -171,6 +172,17 @@ class Recording:
             self.step_rates.append(self.rates)
             # rows that counted unevenly have no scale in common: NaN, which says that it is not known
             self.step_scales.append(step.scales if step.uneven <= MISFIT else [float("nan")] * len(groups))
+
+    def _check_groups(self, n: int) -> None:
+        """ValueError where groups of parameters came or went: their rates are columns of one array."""
+        # of a run that is resumed the checkpoints know
+        before = len(self.rates or (self.taken[-1]["group_momenta"] if self.taken else [])) or n
+        if before != n:
+            self.lost = True
+            raise ValueError(
+                f"the optimiser had {before} groups of parameters, and {n} at step {self.steps + 1}; give it all of "
+                "them from the start, with lr=0 and their parameters frozen until it is their turn"
+            )
 
     def _check_rows_known(self) -> None:
         parts = self.gradients.parts

@@ -257,6 +257,34 @@ def test_groups_and_parameters_that_the_optimiser_has_not():
     assert TracIn(model).fit(*rows()).scores_.shape == (40,)
 
 
+def test_groups_that_come_on_the_way_are_refused_and_those_that_wait_have_no_rates():
+    def train(run, loader, wait):
+        module, optimizer = run.module, run.optimizer
+        for epoch in range(3):
+            if epoch == 2 and wait:
+                optimizer.param_groups[1]["lr"] = 0.05
+                module.first.requires_grad_(True)
+            elif epoch == 2:
+                optimizer.add_param_group({"params": module.first.parameters(), "lr": 0.05})
+            plain(module, optimizer, None, loader, epochs=1)
+
+    for wait in (True, False):
+        module, loader = make(), loader_of()
+        module.first.requires_grad_(not wait)
+        optimizer = torch.optim.SGD(module.last.parameters(), lr=0.1)
+        if wait:
+            optimizer.add_param_group({"params": module.first.parameters(), "lr": 0.0})
+        run = record_run(module, CE, optimizer, loader, n_checkpoints=1, n_steps=12)
+        if wait:
+            with run:
+                train(run, loader, wait)
+            np.testing.assert_allclose(run.trajectory_.group_rate_sums, [[1.2, 0.2]])
+        else:
+            with pytest.raises(ValueError, match="had 1 groups of parameters, and 2 at step 9; give it all"), run:
+                train(run, loader, wait)
+            assert not hasattr(run, "trajectory_")
+
+
 def test_clipping_is_part_of_the_rates():
     _, run, _ = trained(each_batch(clipped), True, steps=False)
     assert (run.trajectory_.effective_rate_sums < run.trajectory_.rate_sums * 10 * 0.2).all()
