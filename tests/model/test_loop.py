@@ -285,6 +285,29 @@ def test_groups_that_come_on_the_way_are_refused_and_those_that_wait_have_no_rat
             assert not hasattr(run, "trajectory_")
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_parameters_that_were_frozen_at_first_are_refused_by_what_needs_the_rates(method):
+    module, loader = make(), loader_of()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    with record_run(module, CE, optimizer, loader, n_checkpoints=3, n_steps=8, steps=True) as run:
+        for frozen in (True, False):
+            module.first.requires_grad_(not frozen)
+            plain(module, optimizer, None, loader, epochs=1)
+    with pytest.raises(ValueError, match=r"parameters were frozen at first.*with lr=0 until then"):
+        method(TorchModel(module, CE, run.trajectory_)).fit(*rows())
+
+
+def test_parameters_that_stay_frozen_or_become_so_are_nothing_special():
+    module, loader = make(), loader_of()
+    module.first.bias.requires_grad_(False)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    with record_run(module, CE, optimizer, loader, n_checkpoints=2, n_steps=8) as run:
+        plain(module, optimizer, None, loader, epochs=1)
+        module.last.bias.requires_grad_(False)
+        plain(module, optimizer, None, loader, epochs=1)
+    assert run.trajectory_.misfits.max() == 0
+
+
 def test_clipping_is_part_of_the_rates():
     _, run, _ = trained(each_batch(clipped), True, steps=False)
     assert (run.trajectory_.effective_rate_sums < run.trajectory_.rate_sums * 10 * 0.2).all()
