@@ -16,7 +16,7 @@ from sktda.attribution.gradients.objective_gradients import resolve_objective
 from sktda.model.likelihood import Binary, Gaussian
 from sktda.model.recorder import TrajectoryRecorder
 from sktda.model.softmax import Categorical
-from sktda.objectives import Margin, Predict, ValidationLoss
+from sktda.objectives import AdversarialLoss, Margin, Output, Predict, ValidationLoss
 from tests.model.nets import make_net, rows
 
 N = 60
@@ -305,3 +305,22 @@ def test_cross_fitting_of_a_cleaner_with_a_margin():
     pruner = InfluencePruner(LogisticRegression(), Influence(objective=Margin()), random_state=0).fit(X, y)
     assert pruner.n_pruned_ == 6
     assert pruner.scores_.min() < 0 < pruner.scores_.max()
+
+
+@pytest.mark.parametrize("objective", [Output(), AdversarialLoss("pgd", eps=2.0)], ids=["output", "adversarial"])
+def test_one_label_per_row_is_its_class_also_where_some_label_does_not_count(objective):
+    X, y = rows(30)
+
+    def scores(ignored, y_val):
+        criterion = torch.nn.CrossEntropyLoss(ignore_index=ignored)
+        net = make_net(criterion=criterion).fit(X, y)
+        method = InnerProduct(FrozenEstimator(net), objective=objective)
+        return method.fit(X, y, X_val=X, y_val=y_val).objectives_[type(objective).__name__].value
+
+    expected = scores(-100, y)
+    assert scores(255, y) == pytest.approx(expected, rel=1e-6)
+    without = np.where(np.arange(30) < 10, 255, y)
+    net = make_net().fit(X, y)
+    method = InnerProduct(FrozenEstimator(net), objective=objective).fit(X, y, X_val=X[10:], y_val=y[10:])
+    # 0 where the label does not count, in a mean over 30
+    assert scores(255, without) == pytest.approx(method.objectives_[type(objective).__name__].value * 20 / 30, rel=1e-6)

@@ -72,7 +72,7 @@ def from_checkpoints(
     groups, places = _groups(module, optimizer, saved[-1])
     if not isinstance(optimizer, torch.optim.Optimizer):
         groups = _by_step(groups, saved, done)
-    rates = _rates(learning_rates, done, saved, len(groups))
+    rates = _rates(learning_rates, done, saved, groups)
     # (C, groups): sums over the steps from one checkpoint to the next
     sums = np.add.reduceat(rates, [0, *done[:-1]])
     at = [at_step(groups, int(step) - 1) for step in done]
@@ -245,9 +245,9 @@ def _optimizer_name(optimizer: Any, groups: list[dict[str, Any]]) -> str:
     )
 
 
-def _rates(given: Any, steps: np.ndarray, saved: list[Saved], n_groups: int) -> np.ndarray:
+def _rates(given: Any, steps: np.ndarray, saved: list[Saved], groups: list[dict[str, Any]]) -> np.ndarray:
     """(T, n_groups) rate of every step."""
-    n_steps, each = int(steps[-1]), np.empty((int(steps[-1]), n_groups))
+    n_steps, each = int(steps[-1]), np.empty((int(steps[-1]), len(groups)))
     if given is not None:
         values = np.asarray(given, dtype=float)
         if values.ndim == 0:
@@ -264,11 +264,18 @@ def _rates(given: Any, steps: np.ndarray, saved: list[Saved], n_groups: int) -> 
         logged = {step: rate for one in saved for step, rate in one.rates.items()}
         own = [(one.optimizer or {}).get("param_groups", []) for one in saved]
         if logged:
-            each[:] = _between(logged, n_steps)[:, None]
+            # a Trainer logs that of the first group, and its schedules keep the ratio to the others
+            bases = np.array([float(group.get("initial_lr", group.get("lr")) or 0) for group in groups])
+            each[:] = _between(logged, n_steps)[:, None] * (bases / bases[0] if bases.all() else 1.0)
         elif all(own):
-            held = np.array([[float(group["lr"]) for group in groups] for groups in own])
-            if held.shape[1] != n_groups:
-                held = held[:, :1]
+            held = [[float(group["lr"]) for group in one] for one in own]
+            if any(len(one) != len(groups) and len(set(one)) > 1 for one in held):
+                raise ValueError(
+                    f"the optimiser's files have {' or '.join(map(str, sorted({len(one) for one in held})))} groups "
+                    f"with rates of their own, and there are {len(groups)} here; pass the optimizer made as in the "
+                    "training, or learning_rates"
+                )
+            held = [one if len(one) == len(groups) else one[:1] * len(groups) for one in held]
             each[:] = np.repeat(held, np.diff(steps, prepend=0), axis=0)
         else:
             raise ValueError(

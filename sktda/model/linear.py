@@ -62,7 +62,8 @@ def check(model: Any) -> None:
 def _l1(model: Any) -> bool:
     if isinstance(model, LogisticRegressionCV):  # its ratio is only known after the search
         ratios = getattr(model, "l1_ratio_", model.l1_ratios)
-        by_ratio = not (ratios is None or isinstance(ratios, str)) and bool(np.any(np.asarray(ratios) != 0))
+        # its defaults leave None in the ratios that were found, which is no L1
+        by_ratio = not isinstance(ratios, str) and bool(set(np.ravel(ratios).tolist()) - {None, 0})
     else:
         by_ratio = bool(getattr(model, "l1_ratio", None))
     penalty = getattr(model, "penalty", "l2")  # a ratio counts only where the penalty does not say "l2"

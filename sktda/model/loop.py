@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 from sktda.model.batches import as_dataset
 from sktda.model.contrastive import BatchLoss
 from sktda.model.loop_losses import LossAtOutputs
-from sktda.model.loop_parts import Listener, check_recordable, targets_in
+from sktda.model.loop_parts import Listener, as_tensors, check_recordable, targets_in
 from sktda.model.reading import count, take
 from sktda.model.resuming import resumed
 from sktda.model.run_record import Counted, Recording, described
@@ -287,6 +287,7 @@ class record_run:
         rows, targets = self._rows, self._batch_targets
         if self._claim is not None:
             rows, targets = self._claim(self._draws.now, module, keywords)
+        targets = as_tensors(targets)
         call = object()
 
         def seen(gradient: Any) -> None:

@@ -14,11 +14,14 @@ from sktda.model.base import to_device
 from sktda.model.batches import first_output
 from sktda.model.contrastive import BatchLoss
 from sktda.model.criterion import SAME_SHAPE, criterion_total
+from sktda.model.logits import LogitsLoss
 from sktda.model.module_copy import unwrapped
 
 ONE_OUTPUT = (nn.CrossEntropyLoss, nn.NLLLoss, nn.BCELoss, nn.BCEWithLogitsLoss, *SAME_SHAPE)
 SHAPED = (nn.BCELoss, nn.BCEWithLogitsLoss, *SAME_SHAPE)
 """Whose targets are numbers of the outputs' shape."""
+OF_LABELS = {nn.CrossEntropyLoss, nn.NLLLoss, LogitsLoss}
+"""Whose targets are labels, or probabilities of the outputs' shape; a subclass may take anything."""
 
 
 def criterion_given(criterion: Any) -> nn.Module:
@@ -74,7 +77,7 @@ class LossAtOutputs:
         ignored = getattr(self.criterion, "ignore_index", None)
         # of targets (n, positions) the mean is over the labels that count, and not over rows
         if ignored is not None and isinstance(targets, Tensor) and not targets.is_floating_point() and targets.ndim > 1:
-            return max(1, int((targets != ignored).sum()))
+            return max(1, int((targets.long() != ignored).sum()))
         return len(outputs[0])
 
     @staticmethod
@@ -115,9 +118,14 @@ class LossAtOutputs:
         return _multiple(pairs, max(torch.finfo(b.dtype).eps for _, b in pairs))
 
     def _shaped(self, output: Tensor, targets: Any) -> Any:
-        if not isinstance(targets, Tensor) or not isinstance(self.criterion, SHAPED):
+        if not isinstance(targets, Tensor):
             return targets
-        return targets.to(output.dtype).reshape(output.shape)
+        if isinstance(self.criterion, SHAPED):
+            return targets.to(output.dtype).reshape(output.shape)
+        if type(self.criterion) not in OF_LABELS:
+            return targets
+        # labels may be stored in int32 or as floats, which a loop casts; of the outputs' shape they are probabilities
+        return targets.to(output.dtype) if targets.shape == output.shape else targets.long()
 
 
 _HALF = (torch.float16, torch.bfloat16)

@@ -6,9 +6,10 @@ import sys
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sktda.model.batches import parted
+from sktda.model.reading import take
 from sktda.model.run_record import plain
 
 
@@ -36,6 +37,16 @@ def targets_in(batch: Any) -> Any:
         return parted(batch)[1]
     except TypeError:
         return None
+
+
+def as_tensors(targets: Any) -> Any:
+    """Targets that came as an array, a list or a Series as a tensor; what holds no numbers as it is."""
+    if targets is None or isinstance(targets, Tensor):
+        return targets
+    try:
+        return take(targets, slice(None))
+    except (TypeError, ValueError):
+        return targets
 
 
 def check_recordable(module: Any, optimizer: Any) -> None:

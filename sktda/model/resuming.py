@@ -61,11 +61,12 @@ def _take(run: Recording, before: Trajectory, n_checkpoints: int) -> None:
     run.about = {name: getattr(before, name) for name in ("optimizer", "n_given", "rows", "fingerprints")}
     run.groups, run.module = before.groups, before.module
     run.began = True
+    # with steps or without: what changed before the interrupt, or with it, is known to who takes one value for the run
+    run.settings = StepSettings.of(before.groups, run.steps)
     if run.with_steps and before.group_step_rates is not None:
         run.step_rows = [before.step_positions(k) for k in range(run.steps)]
         run.step_rates = before.group_step_rates[: run.steps].tolist()
         run.step_scales = [] if before.group_step_scales is None else before.group_step_scales[: run.steps].tolist()
-        run.settings = StepSettings.of(before.groups, run.steps)
 
 
 def _holds(state: dict[str, Any], module: nn.Module) -> bool:

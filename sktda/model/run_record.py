@@ -48,6 +48,7 @@ class Recording:
         self.step_rates: list[list[float]] = []
         self.step_scales: list[list[float]] = []
         self.settings = StepSettings()
+        self.frozen: set[tuple[int, int]] = set()
         self.drawn: deque[np.ndarray] = deque()
         self._reset()
         self._reset_interval()
@@ -144,6 +145,7 @@ class Recording:
     def stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Called by the optimiser after each step, before any scheduler changes the rate."""
         groups = optimizer.param_groups
+        self._check_groups(len(groups))
         # before the count goes on: a step is named by how many came before it
         self.settings.note(self.steps, groups)
         if self.by_parts and self.with_steps:
@@ -161,7 +163,7 @@ class Recording:
             for group, m, scale in zip(groups, self.momenta, step.scales, strict=True)
         ]
         self.rescaling = max(self.rescaling, step.uneven, *(abs(scale - 1) for scale in step.scales))
-        self.misfit = max(self.misfit, step.misfit)
+        self.misfit = max(self.misfit, step.misfit, self._woken(groups))
         self.rate_sums = self.rate_sums + np.array(self.rates)
         self.effective_rate_sums = self.effective_rate_sums + np.array(self.rates) * share
         self.last_size, self.pending_rows = self.pending_rows, 0
@@ -171,6 +173,26 @@ class Recording:
             self.step_rates.append(self.rates)
             # rows that counted unevenly have no scale in common: NaN, which says that it is not known
             self.step_scales.append(step.scales if step.uneven <= MISFIT else [float("nan")] * len(groups))
+
+    def _check_groups(self, n: int) -> None:
+        """ValueError where groups of parameters came or went: their rates are columns of one array."""
+        # of a run that is resumed the checkpoints know
+        before = len(self.rates or (self.taken[-1]["group_momenta"] if self.taken else [])) or n
+        if before != n:
+            self.lost = True
+            raise ValueError(
+                f"the optimiser had {before} groups of parameters, and {n} at step {self.steps + 1}; give it all of "
+                "them from the start, with lr=0 and their parameters frozen until it is their turn"
+            )
+
+    def _woken(self, groups: list[dict[str, Any]]) -> float:
+        """Infinity where a parameter is trained that was frozen at a step whose rate counts for it, else 0."""
+        frozen = {
+            (k, j) for k, group in enumerate(groups) for j, p in enumerate(group["params"]) if not p.requires_grad
+        }
+        woken = self.frozen - frozen
+        self.frozen |= {(k, j) for k, j in frozen if groups[k]["lr"]}
+        return np.inf if woken else 0.0
 
     def _check_rows_known(self) -> None:
         parts = self.gradients.parts

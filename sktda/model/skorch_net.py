@@ -261,6 +261,8 @@ class _Source:
         """Targets in the dtype and shape that the likelihood takes; ValueError naming a label it cannot."""
         if isinstance(self.likelihood, OfCriterion):
             return as_dtype(y, self.dtype)
+        if isinstance(self.likelihood, Categorical | Tokens) and not y.is_floating_point():
+            y = y.long()  # uint8 and int8 would wrap the numbers that they are compared with
         if isinstance(self.likelihood, Tokens):
             if y.shape[1:] == shape and y.is_floating_point():
                 return y.to(self.dtype)

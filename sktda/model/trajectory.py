@@ -48,7 +48,8 @@ class Trajectory:
         Mean training loss of the batches since the previous checkpoint.
     rescalings, misfits : ndarray of shape (C,)
         Of the steps since the previous checkpoint, the largest: ``abs(scale - 1)`` of what the gradient was scaled by;
-        share of the gradient that was none of the loss at any scale (clipping by value, noise, another loss).
+        share of the gradient that was none of the loss at any scale (clipping by value, noise, another loss), infinity
+        where parameters were trained that had been frozen.
     n_given : int or None
         Rows given to `fit`, those that train_split held out included.
     rows : ndarray of shape (N,) or None
@@ -176,7 +177,12 @@ class Trajectory:
         return self.optimizer == "AdamW" or bool(self.groups[0].get("decoupled_weight_decay", False))
 
     def check_gradients(self) -> None:
-        """Raise ValueError if a step was made with another gradient than a multiple of that of the loss."""
+        """Raise ValueError if a step was made with another gradient than a multiple of that of the loss, or none."""
+        if np.isinf(self.misfits.max()):
+            raise ValueError(
+                "in the recorded training parameters were frozen at first, whose rates count for them all the same; "
+                "give those that wait for their turn a group of the optimiser with lr=0 until then, or use Influence"
+            )
         if self.misfits.max() > MISFIT:
             raise ValueError(
                 f"in the recorded training the optimiser got gradients of which {self.misfits.max():.0%} was not of "

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from sktda.model.softmax import Categorical
+from sktda.model.logits import IGNORED
+from sktda.model.softmax import Categorical, Tokens
 from sktda.objectives.base import Predict, Settled, SettledObjective
 from sktda.objectives.groups import of_class, shared
 
@@ -89,8 +90,10 @@ class Output:
             if not 0 <= self.column < outputs.shape[1]:
                 raise ValueError(f"column={self.column} is not one of the {outputs.shape[1]} outputs of the model")
             return outputs[:, self.column]
-        if isinstance(predict.likelihood, Categorical):
-            return outputs.gather(1, y[:, None])[:, 0]
+        if isinstance(predict.likelihood, Categorical | Tokens) and y.ndim == 1:
+            # a label that does not count is no class: 0, as in the loss
+            counts = y != getattr(predict.likelihood, "ignore_index", IGNORED)
+            return outputs.gather(1, y.where(counts, 0)[:, None])[:, 0] * counts
         return outputs.mean(dim=1)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sktda.devices import in_blocks
 from sktda.model.likelihood import Binary
-from sktda.model.softmax import Categorical
+from sktda.model.softmax import Categorical, Tokens
 from sktda.objectives.base import Predict, Settled, SettledObjective
 
 PORTION = 1_024  # rows that are attacked at a time
@@ -175,7 +175,7 @@ class AdversarialLoss(SettledObjective):
 
 def classified(predict: Predict, outputs: Tensor, y: Tensor) -> Tensor:
     """Mask (n,) of the rows that the outputs classify rightly; all of a model that predicts numbers."""
-    if isinstance(predict.likelihood, Categorical):
+    if isinstance(predict.likelihood, Categorical | Tokens) and y.ndim == 1:
         return outputs.argmax(1) == y
     if isinstance(predict.likelihood, Binary):
         return ((predict.likelihood.logits(outputs) > 0) == (y > 0.5)).reshape(len(y), -1).all(1)

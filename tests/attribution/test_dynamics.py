@@ -164,6 +164,35 @@ def test_a_criterion_without_classes_says_what_can_be_used():
         LogitMargin(FrozenEstimator(net)).fit(X.astype(np.float32), X[:, :1].astype(np.float32))
 
 
+SPREAD = np.random.default_rng(1).dirichlet(np.ones(3), len(Y))
+YES = (SPREAD > 0.3).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "y", "predicted", "expected"),
+    [
+        (nn.CrossEntropyLoss(), SPREAD, softmax, SPREAD),
+        (nn.CrossEntropyLoss(), ONE_HOT, softmax, ONE_HOT),
+        (nn.PoissonNLLLoss(), 9 * YES, np.exp, 9 * YES),
+        (nn.PoissonNLLLoss(log_input=False), 9 * YES, np.asarray, 9 * YES),
+        (nn.KLDivLoss(reduction="sum"), SPREAD, np.exp, SPREAD),
+        (nn.KLDivLoss(reduction="sum", log_target=True), np.log(SPREAD), np.exp, SPREAD),
+        (nn.MultiLabelSoftMarginLoss(), YES, lambda z: 1 / (1 + np.exp(-z)), YES),
+        (nn.SoftMarginLoss(), 2 * YES - 1, lambda z: 1 / (1 + np.exp(-z)), YES),
+        (nn.HuberLoss(), SPREAD, np.asarray, SPREAD),
+    ],
+)
+def test_errors_are_those_of_predictions_where_outputs_are_logarithms_or_logits(criterion, y, predicted, expected):
+    rows, y = X.astype(np.float32), y.astype(np.float32)
+    end = [nn.LogSoftmax(1)] if isinstance(criterion, nn.KLDivLoss) else []
+    end = end if getattr(criterion, "log_input", True) else [nn.Softplus()]
+    module = nn.Sequential(nn.Linear(3, 3), *end)
+    net = one_logit(cls=NeuralNet, module=module, criterion=criterion, lr=0.01, max_epochs=2).fit(rows, y)
+    errors = predicted(net.module_(torch.from_numpy(rows)).detach().numpy()) - expected
+    scores = EL2N(FrozenEstimator(net), at=1.0).fit(rows, y).scores_
+    np.testing.assert_allclose(scores, -np.linalg.norm(errors, axis=1), rtol=1e-5)
+
+
 # ---- invariances -----------------------------------------------------------------------------------------------------
 
 

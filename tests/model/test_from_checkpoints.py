@@ -124,6 +124,35 @@ def test_settings_that_differ_between_checkpoints(training):
     assert [trajectory.step_groups(k)[0]["momentum"] for k in (0, 7, 8, 16, 23)] == [0.5, 0.5, 0.9, 0.0, 0.0]
 
 
+def test_logged_rates_are_those_of_the_first_group(tmp_path, training):
+    module, _, _, states = training
+    parts = [{"params": module.last.parameters()}, {"params": module.first.parameters(), "lr": 0.01}]
+    optimizer = torch.optim.SGD(parts, lr=0.1)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)  # as at the end of a linear schedule
+    for (state, _), step in zip(states, STEPS, strict=True):
+        as_trainer(state, optimizer.state_dict(), step, tmp_path / "x")
+    found = Trajectory.from_checkpoints(tmp_path, module=module, optimizer=optimizer)
+    np.testing.assert_allclose(found.group_rate_sums, [[0.8, 0.08]] * 3)
+
+
+def test_files_with_other_groups_than_the_optimiser_are_refused_unless_rates_are_alike(training):
+    module, optimizer, _, states = training
+
+    def saved(rates):
+        (group,) = optimizer.state_dict()["param_groups"]
+        own = [{"state": {}, "param_groups": [group | {"lr": rate} for rate in each]} for each in rates]
+        return [
+            {"model": state, "optimizer": each, "step": step}
+            for (state, _), each, step in zip(states, own, STEPS, strict=True)
+        ]
+
+    for rates in ([[0.1, 0.01]] * 3, [[0.1], [0.1], [0.1, 0.01]]):
+        with pytest.raises(ValueError, match=r"files have .*2 groups with rates of their own, and there are 1 here"):
+            Trajectory.from_checkpoints(saved(rates), module=module, optimizer=optimizer)
+    alike = Trajectory.from_checkpoints(saved([[0.1], [0.2], [0.3, 0.3]]), module=module, optimizer=optimizer)
+    np.testing.assert_allclose(alike.group_rate_sums, [[0.8], [1.6], [2.4]])
+
+
 def test_states_in_memory_and_rates_of_every_step(training):
     module, optimizer, _, states = training
     given = [state for state, _ in states]

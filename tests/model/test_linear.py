@@ -268,3 +268,12 @@ def test_what_is_not_smooth_is_refused_by_name_before_and_after_the_fit():
         differentiable(Ridge().fit(X, y))
     with pytest.raises(ValueError, match=r"y has 2 columns, but the model was trained on 1"):
         differentiable(Ridge().fit(X, y), 40).rows(X, np.column_stack([y, y]))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of scikit-learn, that these defaults will change
+@pytest.mark.parametrize("y", [TWO, THREE], ids=["two", "three"])
+def test_a_search_for_c_by_its_defaults_has_no_l1(y):
+    model = LogisticRegressionCV(Cs=[0.1, 1.0], **TIGHT).fit(X, y)
+    assert can_differentiate(model)
+    found = differentiable(model, n_rows=N)
+    assert risk_gradient(found, found.rows(X, y)).abs().max() < 2e-6

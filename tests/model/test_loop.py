@@ -4,6 +4,7 @@ import copy
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from skorch.callbacks import LRScheduler
@@ -256,6 +257,57 @@ def test_groups_and_parameters_that_the_optimiser_has_not():
     assert TracIn(model).fit(*rows()).scores_.shape == (40,)
 
 
+def test_groups_that_come_on_the_way_are_refused_and_those_that_wait_have_no_rates():
+    def train(run, loader, wait):
+        module, optimizer = run.module, run.optimizer
+        for epoch in range(3):
+            if epoch == 2 and wait:
+                optimizer.param_groups[1]["lr"] = 0.05
+                module.first.requires_grad_(True)
+            elif epoch == 2:
+                optimizer.add_param_group({"params": module.first.parameters(), "lr": 0.05})
+            plain(module, optimizer, None, loader, epochs=1)
+
+    for wait in (True, False):
+        module, loader = make(), loader_of()
+        module.first.requires_grad_(not wait)
+        optimizer = torch.optim.SGD(module.last.parameters(), lr=0.1)
+        if wait:
+            optimizer.add_param_group({"params": module.first.parameters(), "lr": 0.0})
+        run = record_run(module, CE, optimizer, loader, n_checkpoints=1, n_steps=12)
+        if wait:
+            with run:
+                train(run, loader, wait)
+            np.testing.assert_allclose(run.trajectory_.group_rate_sums, [[1.2, 0.2]])
+        else:
+            with pytest.raises(ValueError, match="had 1 groups of parameters, and 2 at step 9; give it all"), run:
+                train(run, loader, wait)
+            assert not hasattr(run, "trajectory_")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_parameters_that_were_frozen_at_first_are_refused_by_what_needs_the_rates(method):
+    module, loader = make(), loader_of()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    with record_run(module, CE, optimizer, loader, n_checkpoints=3, n_steps=8, steps=True) as run:
+        for frozen in (True, False):
+            module.first.requires_grad_(not frozen)
+            plain(module, optimizer, None, loader, epochs=1)
+    with pytest.raises(ValueError, match=r"parameters were frozen at first.*with lr=0 until then"):
+        method(TorchModel(module, CE, run.trajectory_)).fit(*rows())
+
+
+def test_parameters_that_stay_frozen_or_become_so_are_nothing_special():
+    module, loader = make(), loader_of()
+    module.first.bias.requires_grad_(False)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    with record_run(module, CE, optimizer, loader, n_checkpoints=2, n_steps=8) as run:
+        plain(module, optimizer, None, loader, epochs=1)
+        module.last.bias.requires_grad_(False)
+        plain(module, optimizer, None, loader, epochs=1)
+    assert run.trajectory_.misfits.max() == 0
+
+
 def test_clipping_is_part_of_the_rates():
     _, run, _ = trained(each_batch(clipped), True, steps=False)
     assert (run.trajectory_.effective_rate_sums < run.trajectory_.rate_sums * 10 * 0.2).all()
@@ -429,6 +481,22 @@ def test_a_resumed_run_is_one_run(tmp_path, place, at):
         assert len(list(path.iterdir())) == 6 + 2
 
 
+def test_a_resumed_run_without_steps_knows_what_changed_before():
+    for first, then in (((0.1, 0.2), (0.2,)), ((0.1,), (0.2,))):
+        module, loader = make(), loader_of()
+        optimizer, run = sgd(module, momentum=0), None
+        for part in (first, then):
+            run = record_run(module, CE, optimizer, loader, every=4, resume=run and run.trajectory_)
+            with run:
+                for decay in part:
+                    optimizer.param_groups[0]["weight_decay"] = decay
+                    plain(module, optimizer, None, loader, epochs=1)
+        values = np.repeat((*first, *then), 4).tolist()
+        assert [run.trajectory_.step_groups(k)[0]["weight_decay"] for k in range(len(values))] == values
+        with pytest.raises(ValueError, match=r"weight_decay was not one number: it went from 0\.1 to 0\.2"):
+            run.trajectory_.check_constant("weight_decay")
+
+
 def test_a_run_that_was_killed_has_a_folder_that_can_be_resumed(tmp_path):
     module, loader = make(), loader_of()
     run = record_run(module, CE, optimizer := sgd(module), loader, path=tmp_path / "run")
@@ -526,3 +594,39 @@ def test_a_loop_whose_optimizer_makes_no_step_has_no_trajectory_and_says_why():
             parameter.mul_(0.9)
     with pytest.raises(AttributeError, match="made no step"):
         run.trajectory_  # noqa: B018
+
+
+FORMS = {
+    "int32": lambda y: y.astype(np.int32),
+    "float64": lambda y: y.astype(np.float64),
+    "bool": lambda y: y.astype(bool),
+    "series": lambda y: pd.Series(y, index=np.arange(len(y))[::-1]),
+    "list": lambda y: y.tolist(),
+}
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["in X and y", "by batch"])
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_of_any_form_are_those_that_the_loop_trains_on(form, named):
+    X, y = rows(40)
+    given, module = FORMS[form](y), make()
+    optimizer = sgd(module)
+    with record_run(module, CE, optimizer, X, None if named else given, n_steps=4, n_checkpoints=1) as run:
+        for part in np.split(np.arange(40), 4):
+            own = given.iloc[part] if form == "series" else FORMS[form](y[part])
+            run.batch(part, own if named else None)
+            step(module, optimizer, torch.from_numpy(X[part]), torch.from_numpy(y[part]))
+    assert run.trajectory_.misfits.max() == 0
+
+
+def test_numbers_and_probabilities_of_any_precision_are_those_that_the_loop_trains_on():
+    X, y = rows(40)
+    hot = np.eye(2)[y]
+    for criterion in (CE, nn.MSELoss()):
+        module = make()
+        optimizer = sgd(module)
+        with record_run(module, criterion, optimizer, X, n_steps=1) as run:
+            run.batch(np.arange(40), hot)
+            criterion(module(torch.from_numpy(X)), torch.from_numpy(hot).float()).backward()
+            optimizer.step()
+        assert run.trajectory_.misfits.max() == 0

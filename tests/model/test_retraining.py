@@ -712,6 +712,7 @@ BAD_ROWS = {
     "short masks": (MASKS[:, :-1], r"rows\[0\] is a mask of shape \(42,\), and X has 43 rows"),
     "one short mask": ([*MASKS[:2], MASKS[2, :5]], r"rows\[2\] is a mask of shape \(5,\)"),
     "one mask for all": (np.ones(3, dtype=bool), r"rows\[0\] is a mask of shape \(\)"),
+    "mask of numbers": ([[0], [1], np.arange(43) % 2], r"rows\[2\] holds 0 and 1 for each row, as a mask does"),
     "position N": ([[0], [1, N], [2]], r"rows\[1\] must be positions from 0 to 42"),
     "negative position": ([[0], [1], [-1]], r"rows\[2\] must be positions from 0 to 42"),
     "no positions": ([[0], [], [2]], r"rows\[1\] must be positions .* at least one"),

@@ -423,3 +423,23 @@ def test_a_dict_of_targets_is_refused_and_one_array_of_them_is_right():
         for loss in own
     ]
     np.testing.assert_allclose(found, -np.array(lengths) / len(X), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.uint16, np.uint32])
+def test_labels_of_a_type_too_small_for_the_number_of_outputs(kind):
+    codes = np.array([0, 100, 127])
+    net = net_of(NeuralNetClassifier, mlp(300), nn.CrossEntropyLoss(), max_epochs=0).fit(X[:3], codes)
+    _, targets = differentiable(net).rows(X[:3], codes.astype(kind)).read(slice(0, 3))
+    assert targets.tolist() == codes.tolist()
+
+
+def test_labels_that_wrap_to_the_one_that_does_not_count_count():
+    # -100 in uint8 is 156
+    masks = np.array([[156, 1]])
+    net = net_of(NeuralNetClassifier, mlp(400, nn.Unflatten(1, (200, 2))), nn.CrossEntropyLoss(), max_epochs=0)
+    _, targets = differentiable(net.fit(X[:1], masks)).rows(X[:1], masks.astype(np.uint8)).read(slice(0, 1))
+    assert targets.tolist() == masks.tolist()
+    assert targets.dtype is torch.int64
+    net = net_of(NeuralNetClassifier, mlp(6, nn.Unflatten(1, (3, 2))), nn.CrossEntropyLoss(), max_epochs=0)
+    with pytest.raises(ValueError, match=r"label 156 .*allowed are 0 to 2"):
+        differentiable(net.fit(X[:1], masks % 3)).rows(X[:1], masks.astype(np.uint8)).read(slice(0, 1))

@@ -10,7 +10,7 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sktda.attribution.base import Needs, check_fits
@@ -22,7 +22,7 @@ from sktda.model.given import GivenModel
 from sktda.model.likelihood import Binary, Likelihood
 from sktda.model.reading import count
 from sktda.model.recorder import TrajectoryRecorder
-from sktda.model.softmax import Categorical
+from sktda.model.softmax import Categorical, Tokens
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """(outputs (n, ...), targets (n, ...)) -> (n,)."""
@@ -108,9 +108,29 @@ def error_length(likelihood: Likelihood, method: str) -> Measure:
                 f"{method} compares outputs with targets, and with this criterion they have shapes "
                 f"{tuple(outputs.shape)} and {tuple(targets.shape)}; use Loss or GraNd"
             )
-        return (outputs - targets).reshape(len(outputs), -1).norm(dim=1)
+        predicted, expected = _compared(likelihood, outputs, targets)
+        return (predicted - expected).reshape(len(outputs), -1).norm(dim=1)
 
     return measure
+
+
+def _compared(likelihood: Likelihood, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions and targets, of one shape and in one unit: outputs of some losses are logarithms, or logits.
+
+    Those of other criteria, of one's own too, are taken for predictions as they are.
+    """
+    criterion = getattr(likelihood, "criterion", None)
+    if isinstance(likelihood, Tokens):  # of targets that are probabilities
+        return outputs.softmax(1), targets
+    if isinstance(criterion, nn.PoissonNLLLoss) and criterion.log_input:
+        return outputs.exp(), targets
+    if isinstance(criterion, nn.KLDivLoss):
+        return outputs.exp(), targets.exp() if criterion.log_target else targets
+    if isinstance(criterion, nn.MultiLabelSoftMarginLoss):
+        return outputs.sigmoid(), targets
+    if isinstance(criterion, nn.SoftMarginLoss):  # of targets -1 and 1, which become 0 and 1
+        return outputs.sigmoid(), (targets + 1) / 2
+    return outputs, targets
 
 
 def logit_margin(likelihood: Likelihood, method: str) -> Measure:
