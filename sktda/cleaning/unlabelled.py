@@ -28,8 +28,8 @@ def labels_of(y: Any, rows: np.ndarray) -> Any:
 
 
 def spread(values: np.ndarray, rows: np.ndarray, n: int, missing: Any) -> np.ndarray:
-    """(n,) with the values (len(rows),) at the rows and `missing` elsewhere; object for a missing None."""
-    whole = np.full(n, missing, dtype=object if missing is None else values.dtype)
+    """(n,) with the values (len(rows),) at the rows and `missing` elsewhere; object for a missing None, floats for NaN."""
+    whole = np.full(n, missing, dtype=object if missing is None else np.result_type(values, missing))
     whole[rows] = values
     return whole
 

@@ -559,6 +559,17 @@ def test_predictability_is_told():
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("container", [list, lambda y: pd.Series(y, dtype="Int64")])
+def test_whole_numbers_without_some_are_missing_in_the_table(container):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    y = (100 * X[:, 0] + 30 * X[:, 1]).round().astype(int).tolist()
+    y[5] = None
+    detector = NoisyLabelDetector(NUMBERS, unlabelled="keep").fit(X, container(y))
+    given = detector.to_frame().sort_index()["given_label"]
+    assert np.flatnonzero(given.isna()).tolist() == [5]
+    assert given.drop(5).tolist() == y[:5] + y[6:]
+
+
 def test_many_flagged_rows_are_a_reason_to_look():
     X, y, _ = noisy_blobs(300, rate=0.45)
     with pytest.warns(
