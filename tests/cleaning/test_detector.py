@@ -570,6 +570,16 @@ def test_whole_numbers_without_some_are_missing_in_the_table(container):
     assert given.drop(5).tolist() == y[:5] + y[6:]
 
 
+@pytest.mark.parametrize("others", [[], [7]])
+def test_masked_labels_are_none(others):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    y = np.ma.masked_array((X[:, 0] > 0).astype(float), mask=np.arange(60) == 4)
+    y[others] = np.nan
+    detector = NoisyLabelDetector(CLASSES, unlabelled="drop").fit(X, y)
+    assert np.flatnonzero(detector.labels_ == 0).tolist() == [4, *others]
+    assert not np.isin([4, *others], detector.sample_indices_).any()
+
+
 def test_many_flagged_rows_are_a_reason_to_look():
     X, y, _ = noisy_blobs(300, rate=0.45)
     with pytest.warns(
