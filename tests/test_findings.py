@@ -138,6 +138,14 @@ def test_case_of_short_labels_is_their_meaning_where_features_tell_them_apart(co
     assert len(set(merge_spellings(long, container(shape))[0])) == 2  # a word is a word
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, float])
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix], ids=["array", "csr"])
+def test_case_of_short_labels_is_no_meaning_whatever_counts_are_stored_as(container, dtype):
+    counts = np.random.default_rng(0).integers(14, 22, size=(400, 4)).astype(dtype)  # squares are beyond 255
+    merged, _ = merge_spellings(np.repeat(["a", "A"], 200), container(counts))
+    assert len(set(merged)) == 1
+
+
 @pytest.mark.parametrize("y", [np.array([0, 1, 2]), np.array([0.5, 1.0]), np.array([True, False])])
 def test_numbers_and_booleans_have_no_spelling(y):
     merged, findings = merge_spellings(y)
