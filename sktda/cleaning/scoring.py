@@ -15,7 +15,7 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import _routing_enabled, process_routing
 from sklearn.utils.validation import _check_method_params, _num_samples, check_consistent_length, has_fit_parameter
 
-from sktda.attribution.base import needs_of, objectives_of
+from sktda.attribution.base import checked_scores, needs_of, objectives_of
 from sktda.cleaning.base import Holdout, check_estimator, prepare_attributor, scoring_features
 from sktda.cleaning.objectives import Found, mean_over_parts, signed
 from sktda.cleaning.remembered import fit_attributor
@@ -282,5 +282,6 @@ def combined(fitted: list, places: list[np.ndarray], n: int) -> tuple[np.ndarray
         name: Found([(rows, each[name]) for rows, each in zip(places, known, strict=True)], n) for name in known[0]
     }
     signs = next(iter(found.values())).signs if len(found) == 1 else [1.0] * len(fitted)
-    parts = [(rows, sign * part.scores_) for rows, part, sign in zip(places, fitted, signs, strict=True)]
+    each = zip(places, fitted, signs, strict=True)
+    parts = [(rows, sign * checked_scores(part, len(rows))) for rows, part, sign in each]
     return mean_over_parts(parts, n), found

@@ -9,9 +9,9 @@ import pytest
 import scipy.sparse as sp
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
-from sktda import NoisyLabelDetector, NothingToLearnWarning
+from sktda import InfluencePruner, NoisyLabelDetector, NothingToLearnWarning
 from sktda.attribution import (
     ComplexityGap,
     ConfidentLearning,
@@ -388,6 +388,27 @@ def test_the_papers_scheme_ranks_and_its_task_holds():
     X = rng.normal(size=(30, 8))[true] * 5 + rng.normal(size=(150, 8)) * 0.1
     detector = NoisyLabelDetector(ComplexityGap(mode="paper", n_repeats=2, task="classification", random_state=0))
     assert detector.fit(X, flip(true, 0.1)).task_ == "classification"
+
+
+class Ranks(CountingScores):
+    """Scores that are no array of floats."""
+
+    def __init__(self, kind=list):
+        self.kind = kind
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        self.scores_ = self.kind(range(len(X)))
+        return self
+
+
+@pytest.mark.parametrize("cleaner", [NoisyLabelDetector, lambda ranks, **_: InfluencePruner(Ridge(), ranks)])
+@pytest.mark.parametrize("dtype", [list, np.uint8, np.int64, np.float16, object, "Series"])
+def test_scores_of_any_kind_of_number(cleaner, dtype):
+    convert = {list: list, "Series": lambda rows: pd.Series(rows, index=rows[::-1])}
+    X, y, _ = noisy_blobs(30)
+    fitted = cleaner(Ranks(convert.get(dtype, lambda rows: np.array(rows, dtype=dtype))), contamination=0.1).fit(X, y)
+    assert fitted.to_frame().index.tolist() == list(range(30))
+    assert fitted.scores_.tolist() == list(range(30))
 
 
 @pytest.mark.parametrize("attributor", ["complexity gap", ComplexityGap, 3])
