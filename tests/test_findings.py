@@ -431,6 +431,16 @@ def test_a_repeated_value_far_from_all_others_is_named(value, form):
     assert "in 40 rows" in finding.message
 
 
+@pytest.mark.parametrize("value", [99.9, -9.99, 9999.9, -999.25, 1e6])
+def test_marks_are_the_same_in_single_precision(value):
+    X, y = blobs()
+    X[:, 1] = np.arange(300) % 5  # a scale, of which only what is written as marks are stands out
+    X[:40, 1] = value
+    single, double = (findings_of(X.astype(dtype), y) for dtype in (np.float32, np.float64))
+    assert [finding.rows.tolist() for finding in single] == [finding.rows.tolist() for finding in double]
+    assert kinds(double) == (["sentinel"] if value != 1e6 else [])
+
+
 @in_turn(
     ("values", "expected"),
     [
