@@ -22,7 +22,15 @@ from sktda.cleaning.pruner import InfluencePruner
 from sktda.cleaning.refit import RefitEstimator
 from sktda.cleaning.removal import Removal, rows_per_round
 from sktda.cleaning.routing import fit_and_score, with_weights
-from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_and_labels, split_apart
+from sktda.cleaning.scoring import (
+    Scores,
+    class_codes,
+    fit_rows,
+    given,
+    rows_and_labels,
+    split_apart,
+    without_unused_groups,
+)
 from sktda.cleaning.validation import VALIDATION, groups_for
 from sktda.metrics import beyond_chance
 from sktda.model.huge import naming_huge_cells
@@ -197,7 +205,7 @@ class InfluencePrunerCV(RefitEstimator):
             **{name: getattr(self, name) for name in SHARED},
         )
         with task(self, context, "prune and refit", X, y, pruner):
-            self.pruner_ = pruner.fit(X, y, **held, **params)
+            self.pruner_ = pruner.fit(X, y, **held, **without_unused_groups(pruner, params))
         self.support_, self.n_pruned_ = pruner.support_, pruner.n_pruned_
         self.scores_, self.objective_values_ = pruner.scores_, pruner.objective_values_
         self.attributor_, self.estimator_ = pruner.attributor_, pruner.estimator_
