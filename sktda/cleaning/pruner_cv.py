@@ -243,6 +243,13 @@ class InfluencePrunerCV(RefitEstimator):
     def _conclude(self, ratios, found):
         """Set what is known of the shares from (n_folds, n_ratios, 2)."""
         scores = found[:, :, 0]
+        if len(undefined := np.argwhere(~np.isfinite(scores))):
+            fold, ratio = undefined[0]
+            raise ValueError(
+                f"scoring={self.scoring!r} gives {scores[fold, ratio]} on fold {fold} of {len(scores)} without "
+                f"{ratios[ratio]:.1%} of the rows, so that shares cannot be compared; give a scorer that is defined on "
+                "every fold, or fewer folds"
+            )
         mean = scores.mean(axis=0)
         prior = int(np.abs(ratios - self.noise_rate_).argmin())
         self.prior_prune_ratio_ = float(ratios[prior])
