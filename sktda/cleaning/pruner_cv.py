@@ -230,7 +230,10 @@ class InfluencePrunerCV(RefitEstimator):
         scores = Scores(
             self.attributor, data, self.estimator, self.random_state, memory=self.memory, n_jobs=self.n_jobs
         )
-        removal = Removal(scores, self.stratify, self.min_samples_per_class)
+        floor = self.min_samples_per_class
+        if data.codes is not None:  # a rare class has fewer rows here
+            floor = min(floor, int(np.unique(data.codes[~data.held_out], return_counts=True)[1].min()))
+        removal = Removal(scores, self.stratify, floor)
         removal.run(rows_per_round(ratios[-1], None, int((~data.held_out).sum())), lambda name: nullcontext())
         scorer = check_scoring(self.estimator, self.scoring)
         found = []
