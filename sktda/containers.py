@@ -53,6 +53,13 @@ def as_columns(X: Any) -> Any:
     return X.to_pandas() if is_table(X) and not is_frame(X) else X
 
 
+def without_fill(X: Any) -> Any:
+    """X, a DataFrame of sparse columns dense where these leave out another value than 0, as no sparse matrix can."""
+    if getattr(X, "sparse", None) is None:
+        return X
+    return X if all(getattr(dtype, "fill_value", 1) == 0 for dtype in X.dtypes) else X.sparse.to_dense()
+
+
 def refuse_kind(kind: str, where: str) -> None:
     """Raise ValueError if kind, NumPy's letter, is that of dates, durations, complex numbers or records."""
     if kind in "mM":
@@ -98,7 +105,7 @@ def numbers(X: Any) -> Any:
         return X  # check_array says what to do
     if is_frame(X):
         if all(getattr(dtype, "kind", "O") in "biuf" for dtype in X.dtypes):
-            return X
+            return without_fill(X)
         return _as_numbers([_cells(column_of(X, j)) for j in range(len(X.columns))], X.columns)
     try:
         X = X if sp.issparse(X) else np.asarray(X)

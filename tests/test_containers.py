@@ -215,6 +215,15 @@ def test_features_in_any_container_have_the_scores_of_the_plain_array(form, tmp_
         np.testing.assert_allclose(found, expected(name, ALL, CLASS), rtol=1e-4, atol=1e-6, err_msg=f"{name} of {form}")
 
 
+@pytest.mark.parametrize("fill", [0.0, 3.0, np.nan])
+def test_sparse_columns_that_leave_out_any_value(fill):
+    sparse = FRAME.astype(pd.SparseDtype(float, fill))
+    for name in ("KernelForest", "detector"):
+        np.testing.assert_allclose(scores(ALL[name](), sparse, CLASS), expected(name, ALL, CLASS), rtol=1e-6)
+    frame = FRAME.replace(3.0, np.nan).astype(pd.SparseDtype(float, fill))  # an encoder reads it
+    assert NoisyLabelDetector(forest()).fit(frame, CLASS).encoder_ is not None
+
+
 def test_half_precision_is_exact_where_its_numbers_are():
     for name in READ_NUMBERS:
         half = scores(READ_NUMBERS[name](), X.astype(np.float16), CLASS)

@@ -138,6 +138,14 @@ def test_case_of_short_labels_is_their_meaning_where_features_tell_them_apart(co
     assert len(set(merge_spellings(long, container(shape))[0])) == 2  # a word is a word
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, float])
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix], ids=["array", "csr"])
+def test_case_of_short_labels_is_no_meaning_whatever_counts_are_stored_as(container, dtype):
+    counts = np.random.default_rng(0).integers(14, 22, size=(400, 4)).astype(dtype)  # squares are beyond 255
+    merged, _ = merge_spellings(np.repeat(["a", "A"], 200), container(counts))
+    assert len(set(merged)) == 1
+
+
 @pytest.mark.parametrize("y", [np.array([0, 1, 2]), np.array([0.5, 1.0]), np.array([True, False])])
 def test_numbers_and_booleans_have_no_spelling(y):
     merged, findings = merge_spellings(y)
@@ -421,6 +429,16 @@ def test_a_repeated_value_far_from_all_others_is_named(value, form):
     assert finding.rows.tolist() == rows.tolist()
     assert finding.positions == (1,)
     assert "in 40 rows" in finding.message
+
+
+@pytest.mark.parametrize("value", [99.9, -9.99, 9999.9, -999.25, 1e6])
+def test_marks_are_the_same_in_single_precision(value):
+    X, y = blobs()
+    X[:, 1] = np.arange(300) % 5  # a scale, of which only what is written as marks are stands out
+    X[:40, 1] = value
+    single, double = (findings_of(X.astype(dtype), y) for dtype in (np.float32, np.float64))
+    assert [finding.rows.tolist() for finding in single] == [finding.rows.tolist() for finding in double]
+    assert kinds(double) == (["sentinel"] if value != 1e6 else [])
 
 
 @in_turn(

@@ -185,7 +185,7 @@ def check_validation(X_val: Any, y_val: Any, metadata_val: Any = None) -> None:
 
 
 def checked_scores(attributor: Any, n: int) -> np.ndarray:
-    """The scores of a fitted attributor; ValueError unless there is one finite number for each of n rows."""
+    """The scores of a fitted attributor as floats; ValueError unless there is one finite number for each of n rows."""
     kind, scores = type(attributor).__name__, getattr(attributor, "scores_", None)
     if scores is None:
         raise ValueError(
@@ -194,6 +194,9 @@ def checked_scores(attributor: Any, n: int) -> np.ndarray:
     if np.shape(scores) != (n,):
         what = f"{len(scores)} scores" if np.ndim(scores) == 1 else f"scores of shape {np.shape(scores)}"
         raise ValueError(f"{kind} returned {what} for {n} rows; one number per row is due")
+    scores = np.asarray(scores)
+    if scores.dtype not in (np.float32, np.float64):  # ranks and counts are whole numbers
+        scores = scores.astype(np.float64)
     if not np.isfinite(scores).all():
         raise ValueError(f"{kind} returned {int((~np.isfinite(scores)).sum())} scores that are NaN or infinite")
     return scores

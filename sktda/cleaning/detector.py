@@ -12,7 +12,7 @@ from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
-from sktda.attribution.base import check_rows_fit, loo_decision_of, takes_missing_values
+from sktda.attribution.base import check_rows_fit, checked_scores, loo_decision_of, takes_missing_values
 from sktda.cleaning.base import (
     NothingToLearnWarning,
     looks_rows_up,
@@ -185,7 +185,7 @@ class NoisyLabelDetector(BaseEstimator):
         if whole is not X:
             note_columns(self, as_columns(X), None)  # all of its columns
         self.task_, target, classes = encode_target(labels, reference.task_)
-        self.scores_ = self.attributor_.scores_
+        self.scores_ = checked_scores(self.attributor_, len(target))
         if classes is not None:
             self.classes_ = classes
         estimate = self._judge(reference, target)

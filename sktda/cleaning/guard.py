@@ -17,6 +17,7 @@ from sktda.cleaning.base import Holdout, PruningWarning
 from sktda.cleaning.judge import Judge
 from sktda.cleaning.scoring import Given, fit_rows, per_row
 from sktda.cleaning.validation import groups_for
+from sktda.data import plain_target
 from sktda.metrics import standard_error
 from sktda.workers import in_workers
 
@@ -70,7 +71,7 @@ class Guard:
             masks = ~data.held_out, self.support & ~data.held_out
             models = [fit_rows(clone(estimator), data, mask) for mask in masks]
             if judge is None:
-                return [(*models, (data.validation.X, data.validation.y))]
+                return [(*models, (data.validation.X, plain_target(data.validation.y)))]
             return [(*models, self._rows(judge.rows(data.held_out)))]
         assert judge is not None  # there is one wherever rows of X judge
         cv = check_cv(5 if data.validation is None else data.validation, data.y, classifier=is_classifier(estimator))

@@ -22,7 +22,15 @@ from sktda.cleaning.pruner import InfluencePruner
 from sktda.cleaning.refit import RefitEstimator
 from sktda.cleaning.removal import Removal, rows_per_round
 from sktda.cleaning.routing import fit_and_score, with_weights
-from sktda.cleaning.scoring import Scores, class_codes, fit_rows, given, rows_and_labels, split_apart
+from sktda.cleaning.scoring import (
+    Scores,
+    class_codes,
+    fit_rows,
+    given,
+    rows_and_labels,
+    split_apart,
+    without_unused_groups,
+)
 from sktda.cleaning.validation import VALIDATION, groups_for
 from sktda.metrics import beyond_chance
 from sktda.model.huge import naming_huge_cells
@@ -197,7 +205,7 @@ class InfluencePrunerCV(RefitEstimator):
             **{name: getattr(self, name) for name in SHARED},
         )
         with task(self, context, "prune and refit", X, y, pruner):
-            self.pruner_ = pruner.fit(X, y, **held, **params)
+            self.pruner_ = pruner.fit(X, y, **held, **without_unused_groups(pruner, params))
         self.support_, self.n_pruned_ = pruner.support_, pruner.n_pruned_
         self.scores_, self.objective_values_ = pruner.scores_, pruner.objective_values_
         self.attributor_, self.estimator_ = pruner.attributor_, pruner.estimator_
@@ -222,7 +230,10 @@ class InfluencePrunerCV(RefitEstimator):
         scores = Scores(
             self.attributor, data, self.estimator, self.random_state, memory=self.memory, n_jobs=self.n_jobs
         )
-        removal = Removal(scores, self.stratify, self.min_samples_per_class)
+        floor = self.min_samples_per_class
+        if data.codes is not None:  # a rare class has fewer rows here
+            floor = min(floor, int(np.unique(data.codes[~data.held_out], return_counts=True)[1].min()))
+        removal = Removal(scores, self.stratify, floor)
         removal.run(rows_per_round(ratios[-1], None, int((~data.held_out).sum())), lambda name: nullcontext())
         scorer = check_scoring(self.estimator, self.scoring)
         found = []
@@ -235,6 +246,13 @@ class InfluencePrunerCV(RefitEstimator):
     def _conclude(self, ratios, found):
         """Set what is known of the shares from (n_folds, n_ratios, 2)."""
         scores = found[:, :, 0]
+        if len(undefined := np.argwhere(~np.isfinite(scores))):
+            fold, ratio = undefined[0]
+            raise ValueError(
+                f"scoring={self.scoring!r} gives {scores[fold, ratio]} on fold {fold} of {len(scores)} without "
+                f"{ratios[ratio]:.1%} of the rows, so that shares cannot be compared; give a scorer that is defined on "
+                "every fold, or fewer folds"
+            )
         mean = scores.mean(axis=0)
         prior = int(np.abs(ratios - self.noise_rate_).argmin())
         self.prior_prune_ratio_ = float(ratios[prior])

@@ -20,7 +20,7 @@ def rows_per_round(ratio: float, step: float | None, n: int) -> list[int]:
     if step is None or step >= ratio:
         return [total]
     n_rounds = int(np.ceil(ratio / step))
-    gone = [min(round(step * (k + 1) * n), total) for k in range(n_rounds)]
+    gone = [*(min(round(step * (k + 1) * n), total) for k in range(n_rounds - 1)), total]  # 3 * .15 is less than .45
     return [k for k in np.diff([0, *gone]).tolist() if k] or [0]
 
 

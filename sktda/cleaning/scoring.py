@@ -15,7 +15,7 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import _routing_enabled, process_routing
 from sklearn.utils.validation import _check_method_params, _num_samples, check_consistent_length, has_fit_parameter
 
-from sktda.attribution.base import needs_of, objectives_of
+from sktda.attribution.base import checked_scores, needs_of, objectives_of
 from sktda.cleaning.base import Holdout, check_estimator, prepare_attributor, scoring_features
 from sktda.cleaning.objectives import Found, mean_over_parts, signed
 from sktda.cleaning.remembered import fit_attributor
@@ -130,11 +130,7 @@ def splitter_params(cleaner: Any, attributor: Any, params: dict) -> tuple[dict, 
     """
     if params.get("groups") is None:
         return {}, {name: value for name, value in params.items() if name != "groups"}
-    kinds = signature(cleaner.estimator.fit).parameters
-    passes_on = any(kind.kind is Parameter.VAR_KEYWORD for kind in kinds.values())
-    to_estimator = "groups" in kinds or (passes_on and not isinstance(cleaner.estimator, Pipeline))
-    to_attributor = has_fit_parameter(attributor, "groups")
-    splits = any(hasattr(getattr(cleaner, name, None), "split") for name in ("validation", "cv"))
+    to_estimator, to_attributor, splits = users_of_groups(cleaner, attributor)
     if not (to_estimator or to_attributor or splits):
         raise ValueError(
             f"{type(cleaner).__name__}.fit was given groups that nothing uses; give a splitter that keeps them "
@@ -142,6 +138,24 @@ def splitter_params(cleaner: Any, attributor: Any, params: dict) -> tuple[dict, 
         )
     own = {"groups": params["groups"]} if to_estimator else {}
     return own, {name: value for name, value in params.items() if name != "groups" or to_attributor}
+
+
+def users_of_groups(cleaner: Any, attributor: Any) -> tuple[bool, bool, bool]:
+    """Whether (the estimator's fit, the attributor's fit, a splitter of the cleaner) uses groups; without routing."""
+    kinds = signature(cleaner.estimator.fit).parameters
+    passes_on = any(kind.kind is Parameter.VAR_KEYWORD for kind in kinds.values())
+    to_estimator = "groups" in kinds or (passes_on and not isinstance(cleaner.estimator, Pipeline))
+    splits = any(hasattr(getattr(cleaner, name, None), "split") for name in ("validation", "cv"))
+    return to_estimator, has_fit_parameter(attributor, "groups"), splits
+
+
+def without_unused_groups(cleaner: Any, params: dict) -> dict:
+    """Fit parameters for a cleaner inside another one, whose own splitter may be the only one to use groups."""
+    if _routing_enabled():
+        used = bool(cleaner.get_metadata_routing().consumes("fit", ["groups"]))
+    else:
+        used = any(users_of_groups(cleaner, prepare_attributor(cleaner.attributor)))
+    return params if used else {name: value for name, value in params.items() if name != "groups"}
 
 
 def reads_validation_rows(estimator: Any) -> bool:
@@ -282,5 +296,6 @@ def combined(fitted: list, places: list[np.ndarray], n: int) -> tuple[np.ndarray
         name: Found([(rows, each[name]) for rows, each in zip(places, known, strict=True)], n) for name in known[0]
     }
     signs = next(iter(found.values())).signs if len(found) == 1 else [1.0] * len(fitted)
-    parts = [(rows, sign * part.scores_) for rows, part, sign in zip(places, fitted, signs, strict=True)]
+    each = zip(places, fitted, signs, strict=True)
+    parts = [(rows, sign * checked_scores(part, len(rows))) for rows, part, sign in each]
     return mean_over_parts(parts, n), found

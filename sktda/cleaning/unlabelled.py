@@ -11,7 +11,7 @@ from sktda.containers import is_missing, numbers
 
 
 def labelled_rows(y: Any) -> np.ndarray | None:
-    """Positions of the rows with a label, None where all have one; an empty text is none, as None and NaN are.
+    """Positions of the rows with a label, None where all have one; none is an empty text, None, NaN or masked.
 
     Raises ValueError where no row has a label.
     """
@@ -28,8 +28,8 @@ def labels_of(y: Any, rows: np.ndarray) -> Any:
 
 
 def spread(values: np.ndarray, rows: np.ndarray, n: int, missing: Any) -> np.ndarray:
-    """(n,) with the values (len(rows),) at the rows and `missing` elsewhere; object for a missing None."""
-    whole = np.full(n, missing, dtype=object if missing is None else values.dtype)
+    """(n,) with the values (len(rows),) at the rows and `missing` elsewhere: objects for None, floats for NaN."""
+    whole = np.full(n, missing, dtype=object if missing is None else np.result_type(values, missing))
     whole[rows] = values
     return whole
 
@@ -50,5 +50,6 @@ def predicted(features: Any, rows: np.ndarray, labels: np.ndarray, others: np.nd
 
 
 def _cells(y: Any) -> np.ndarray:
+    y = y.tolist() if isinstance(y, np.ma.MaskedArray) else y  # None where it is masked
     cells = np.asarray(y, dtype=object if isinstance(y, list | tuple) else None)
     return cells.ravel() if cells.ndim == 2 and cells.shape[1] == 1 else cells

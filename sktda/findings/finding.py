@@ -76,7 +76,7 @@ class Columns:
             return None
         if hasattr(X, "columns") and hasattr(X, "dtypes"):
             names = list(X.columns) if names is None else names
-            if getattr(X, "sparse", None) is not None and all(hasattr(kind, "fill_value") for kind in X.dtypes):
+            if getattr(X, "sparse", None) is not None and all(getattr(kind, "fill_value", 1) == 0 for kind in X.dtypes):
                 X = X.sparse.to_coo()
             else:
                 read = [_numbers(X.iloc[:, j] if hasattr(X, "iloc") else X[:, j]) for j in range(X.shape[1])]

@@ -25,7 +25,9 @@ MANY = 10  # different values make a measurement or a count; fewer may be a scal
 APART = 3.0  # ranges of the other values, for a number that does not look like a sentinel
 SAMPLE = 256  # rows that rule out most columns
 _NINES = [float(whole + part) for k in range(1, 10) for whole in ["9" * k] for part in ("", ".9", ".99")]
-LOOK = np.array([-1.0, -999.25, -32768.0, 32767.0, -2147483648.0, 2147483647.0, *_NINES, *(-v for v in _NINES)])
+_WRITTEN = np.array([-1.0, -999.25, -32768.0, 32767.0, -2147483648.0, 2147483647.0, *_NINES, *(-v for v in _NINES)])
+_SINGLE = _WRITTEN.astype(np.float32).astype(np.float64)
+LOOK = np.union1d(_WRITTEN, _SINGLE[_SINGLE % 1 != 0])  # 99.9 in single precision is another number
 
 
 def sentinels(columns: Columns) -> list[Finding]:

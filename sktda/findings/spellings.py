@@ -179,6 +179,7 @@ def told_apart(columns: Columns, a: np.ndarray, b: np.ndarray) -> bool:
 def _moments(columns: Columns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     block = columns.values[rows]
     if columns.is_sparse:
+        block = block.astype(np.float64)  # squares of small integers overflow
         mean = np.asarray(block.mean(axis=0)).ravel()
         square = np.asarray(block.multiply(block).mean(axis=0)).ravel()
         # zeros are not stored, and count

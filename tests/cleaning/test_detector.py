@@ -9,9 +9,9 @@ import pytest
 import scipy.sparse as sp
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
-from sktda import NoisyLabelDetector, NothingToLearnWarning
+from sktda import InfluencePruner, NoisyLabelDetector, NothingToLearnWarning
 from sktda.attribution import (
     ComplexityGap,
     ConfidentLearning,
@@ -390,6 +390,27 @@ def test_the_papers_scheme_ranks_and_its_task_holds():
     assert detector.fit(X, flip(true, 0.1)).task_ == "classification"
 
 
+class Ranks(CountingScores):
+    """Scores that are no array of floats."""
+
+    def __init__(self, kind=list):
+        self.kind = kind
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, metadata_val=None):
+        self.scores_ = self.kind(range(len(X)))
+        return self
+
+
+@pytest.mark.parametrize("cleaner", [NoisyLabelDetector, lambda ranks, **_: InfluencePruner(Ridge(), ranks)])
+@pytest.mark.parametrize("dtype", [list, np.uint8, np.int64, np.float16, object, "Series"])
+def test_scores_of_any_kind_of_number(cleaner, dtype):
+    convert = {list: list, "Series": lambda rows: pd.Series(rows, index=rows[::-1])}
+    X, y, _ = noisy_blobs(30)
+    fitted = cleaner(Ranks(convert.get(dtype, lambda rows: np.array(rows, dtype=dtype))), contamination=0.1).fit(X, y)
+    assert fitted.to_frame().index.tolist() == list(range(30))
+    assert fitted.scores_.tolist() == list(range(30))
+
+
 @pytest.mark.parametrize("attributor", ["complexity gap", ComplexityGap, 3])
 def test_what_is_no_attributor_is_refused(attributor):
     X, y, _ = noisy_blobs(30)
@@ -559,6 +580,27 @@ def test_predictability_is_told():
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("container", [list, lambda y: pd.Series(y, dtype="Int64")])
+def test_whole_numbers_without_some_are_missing_in_the_table(container):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    y = (100 * X[:, 0] + 30 * X[:, 1]).round().astype(int).tolist()
+    y[5] = None
+    detector = NoisyLabelDetector(NUMBERS, unlabelled="keep").fit(X, container(y))
+    given = detector.to_frame().sort_index()["given_label"]
+    assert np.flatnonzero(given.isna()).tolist() == [5]
+    assert given.drop(5).tolist() == y[:5] + y[6:]
+
+
+@pytest.mark.parametrize("others", [[], [7]])
+def test_masked_labels_are_none(others):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    y = np.ma.masked_array((X[:, 0] > 0).astype(float), mask=np.arange(60) == 4)
+    y[others] = np.nan
+    detector = NoisyLabelDetector(CLASSES, unlabelled="drop").fit(X, y)
+    assert np.flatnonzero(detector.labels_ == 0).tolist() == [4, *others]
+    assert not np.isin([4, *others], detector.sample_indices_).any()
+
+
 def test_many_flagged_rows_are_a_reason_to_look():
     X, y, _ = noisy_blobs(300, rate=0.45)
     with pytest.warns(

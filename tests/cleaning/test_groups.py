@@ -46,6 +46,16 @@ def test_validation_keeps_groups_together(kind, routing):
         cleaner(kind, ValidationScores(), validation=Whole(3), **settings).fit(FRAME, Y, groups=GROUPS)
 
 
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"validation": Whole(3)}])
+def test_the_folds_of_the_search_alone_may_use_groups(settings, routing):
+    attributor = ValidationScores() if settings else ComplexityGap()
+    with sklearn.config_context(enable_metadata_routing=routing):
+        fitted = cleaner(InfluencePrunerCV, attributor, **settings).fit(FRAME, Y, groups=GROUPS)
+    brought = cleaner(InfluencePrunerCV, attributor, cv=Grouped(Whole(3), BY_INDEX), validation=None).fit(FRAME, Y)
+    assert settings or fitted.cv_results_["mean_test_score"].tolist() == brought.cv_results_["mean_test_score"].tolist()
+
+
 @pytest.mark.parametrize("kind", [SelfConfidence, NormalizedMargin, ConfidentLearning])
 def test_attributors_that_make_folds_keep_groups_together(kind):
     fitted = kind(MODEL, cv=Whole(3)).fit(FRAME, Y, groups=GROUPS)

@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sktda import Holdout, InfluencePruner, NoisyLabelDetector, PruningWarning
 from sktda.attribution import ComplexityGap, LabelPosterior, PrecomputedScores
+from sktda.cleaning.removal import rows_per_round
 from sktda.selection import removal_quota
 from tests.spies import CountingScores, ModelScores, RecordingClassifier, fits, flip, noisy_blobs
 
@@ -33,6 +34,12 @@ def pruner(**params):
 
 
 # ---- how many, and which --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [15, 30, 55, 70, 110])
+@pytest.mark.parametrize(("ratio", "step"), [(0.45, 0.15), (0.9, 0.15), (0.3, 0.1)])
+def test_the_rounds_remove_together_what_one_would(ratio, step, n):
+    assert sum(rows_per_round(ratio, step, n)) == round(ratio * n)
 
 
 @pytest.mark.parametrize("step", [None, 0.03, 0.1, 0.5])

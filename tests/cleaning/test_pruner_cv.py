@@ -28,6 +28,20 @@ MODEL = LogisticRegression()
 GAP = ComplexityGap()  # cheaper than the default, and as good here
 
 
+def test_a_score_that_is_no_number_is_refused():
+    pruner = InfluencePrunerCV(MODEL, GAP, prune_ratios=(0.1, 0.2), scoring=lambda *_: np.nan)
+    with pytest.raises(ValueError, match=r"gives nan on fold 0 of 5 without 10\.0% of the rows.*; give a scorer"):
+        pruner.fit(X, Y)
+
+
+def test_a_class_that_has_as_many_rows_as_must_stay_is_cut_by_the_folds():
+    y = np.where(np.arange(120) < 5, 3, Y)
+    fitted = InfluencePrunerCV(MODEL, GAP, prune_ratios=(0.1, 0.2), min_samples_per_class=5).fit(X, y)
+    assert fitted.support_[:5].all()
+    with pytest.raises(ValueError, match="has 5 rows, fewer than min_samples_per_class=6"):
+        InfluencePrunerCV(MODEL, GAP, prune_ratios=(0.1, 0.2), min_samples_per_class=6).fit(X, y)
+
+
 def by_hand(estimator, cv, scoring=None, y=Y, task="classification", **settings):
     """(n_folds, n_ratios) scores of InfluencePruner on the test rows whose label is not called wrong."""
     scorer = (lambda model, X, y: model.score(X, y)) if scoring is None else get_scorer(scoring)

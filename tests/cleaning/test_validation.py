@@ -30,6 +30,17 @@ def pruner(**params):
     return InfluencePruner(RecordingClassifier(), ValidationScores(), **params)
 
 
+@pytest.mark.parametrize("convert", [list, lambda y: y.astype(object), lambda y: pd.Series(y).astype("category")])
+def test_labels_of_validation_rows_in_any_container_judge_alike(convert):
+    model = LogisticRegression()
+    plain, other = (
+        InfluencePruner(model, Influence(damping=0.1), guard=1.0, validation=Holdout(X_VAL, y)).fit(X, Y)
+        for y in (Y_VAL, convert(Y_VAL))
+    )
+    assert other.guard_scores_ == plain.guard_scores_
+    np.testing.assert_allclose(other.scores_, plain.scores_)
+
+
 # ---- cross-fitting --------------------------------------------------------------------------------------------------
 
 
