@@ -29,6 +29,12 @@ def slices(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
+def refuse_numbers_as_mask(name: str, positions: np.ndarray, n: int) -> None:
+    """ValueError for 0 and 1 for each of n rows: as positions, all of these would be the rows 0 and 1, in silence."""
+    if len(positions) == n > 2 and np.isin(positions, (0, 1)).all():
+        raise ValueError(f"{name} holds 0 and 1 for each row, as a mask does; give an array of bool")
+
+
 def row_block(X: Any, rows: slice | np.ndarray, dtype: Any = np.float64) -> np.ndarray:
     """Rows of X as one new dense (len(rows), n_features) array; images and other shapes are flattened."""
     block = X[rows]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sktda.data import sliceable
+from sktda.data import refuse_numbers_as_mask, sliceable
 from sktda.model.fitting import check_trainable, train_clone
 from sktda.model.given import GivenRows
 from sktda.model.reading import count
@@ -122,9 +122,7 @@ def _parts(rows: Any, n_trainings: int, n: int) -> list[np.ndarray | None]:
             part = np.flatnonzero(part)
         if part.ndim != 1 or (part.size and part.dtype.kind not in "iu"):
             raise ValueError(f"rows[{k}] must be a mask or an array of positions, got {rows[k]!r}")
-        # as positions, all of them would be the rows 0 and 1
-        if len(part) == n > 2 and np.isin(part, (0, 1)).all():
-            raise ValueError(f"rows[{k}] holds 0 and 1 for each row, as a mask does; give an array of bool")
+        refuse_numbers_as_mask(f"rows[{k}]", part, n)
         if not len(part) or part.min() < 0 or part.max() >= n:
             raise ValueError(f"rows[{k}] must be positions from 0 to {n - 1}, at least one")
         parts.append(part)

@@ -191,7 +191,7 @@ class Recording:
             (k, j) for k, group in enumerate(groups) for j, p in enumerate(group["params"]) if not p.requires_grad
         }
         woken = self.frozen - frozen
-        self.frozen |= {(k, j) for k, j in frozen if groups[k]["lr"]}
+        self.frozen |= {(k, j) for k, j in frozen if self.rates[k]}
         return np.inf if woken else 0.0
 
     def _check_rows_known(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from sktda.attribution.gradients.fitted import Fitted
+from sktda.data import refuse_numbers_as_mask
 from sktda.engine.gauss_newton import gauss_newton_product
 from sktda.engine.per_row import PerRow
 from sktda.model.base import Rows
@@ -64,12 +65,6 @@ class Deletion(ABC):
     @abstractmethod
     def _change(self, fitted: Fitted, removed: np.ndarray) -> Mapping[str, Tensor]:
         """Predicted change of the parameters when the rows at these positions go."""
-
-
-def refuse_numbers_as_mask(name: str, positions: np.ndarray, n: int) -> None:
-    """ValueError for 0 and 1 for each of n rows: as positions, all of these would be the rows 0 and 1, in silence."""
-    if len(positions) == n > 2 and np.isin(positions, (0, 1)).all():
-        raise ValueError(f"{name} holds 0 and 1 for each row, as a mask does; give an array of bool")
 
 
 def removed_positions(rows: Any, n: int) -> np.ndarray:

@@ -75,9 +75,10 @@ class GradientAttributor(TrainedScores):
         measure, wrong = row_measure(self.objective, fitted.model.likelihood), NotFinite(len(queries), len(fitted.rows))
         with self._precisely(fitted):
             for asked, part, block in self._blocks(fitted, queries, measure):
-                wrong.count(asked, part, ~block.isfinite().cpu().numpy())
+                block = block.cpu()  # once: for the check as for the ranks
+                wrong.count(asked, part, ~block.isfinite().numpy())
                 # of a block k at most: 2k numbers a query meet, and never all n
-                found, chosen = block.cpu().topk(min(k, block.shape[1]), dim=1, largest=not harmful)
+                found, chosen = block.topk(min(k, block.shape[1]), dim=1, largest=not harmful)
                 # turned round where the lowest are asked for, so that one merge does, and back at the end
                 found = found.double() * (-1 if harmful else 1)
                 values = torch.cat([best[asked], found], dim=1)  # the k best so far against those of the block

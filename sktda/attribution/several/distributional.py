@@ -18,13 +18,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktda.attribution.base import objectives_of
 from sktda.attribution.gradients.base import TrainedScores
-from sktda.attribution.gradients.deletion import refuse_numbers_as_mask
 from sktda.attribution.gradients.influence import Influence
 from sktda.attribution.gradients.objective_gradients import row_measure
 from sktda.attribution.gradients.pairs import GradientAttributor
 from sktda.attribution.progress import Progress
 from sktda.attribution.several.over_models import OverModels, refuse_frozen
-from sktda.data import slices
+from sktda.data import refuse_numbers_as_mask, slices
 from sktda.distributions import MEASURES, jackknife, resolve_measure
 from sktda.model.given import GivenModel, GivenRows
 from sktda.workers import in_workers
